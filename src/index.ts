@@ -1,0 +1,1 @@
+export { type Blame, type Code, type Facts, ViommuError } from './core/errors.ts';

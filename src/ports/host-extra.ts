@@ -1,0 +1,53 @@
+/**
+ * What a model can offer the device models and Linux does not, one named entry each. Everything else a device does to the
+ * host goes through `ports/iommufd`. The machine's switch `linux-only` leaves this port away; a test per entry shows what
+ * the guest then loses.
+ */
+export interface HostExtra {
+  /** The device model of one vIOMMU instance registers for the streams of `devId`s it serves. @returns takes it back. */
+  serve(devIds: readonly number[], handlers: ExtraHandlers): () => void;
+  /**
+   * Invalidation completions outstanding for work a device of this listener asked for. 0 with zero latency. While it is
+   * not 0, a guest's CMD_SYNC/WAIT must not complete (Linux blocks in the ioctl instead; a model cannot).
+   */
+  outstanding(handlers: ExtraHandlers): number;
+  /**
+   * Devices with several StreamIDs (Linux 7.2: EOPNOTSUPP at VDEVICE_ALLOC): `vsids[i]` is what the guest calls
+   * stream i of the device. The vDEVICE keeps vsids[0].
+   * @returns 0 or −errno.
+   */
+  mapStreams(vdeviceId: number, vsids: readonly number[]): number;
+  /** Which host-physical stage 2 misses of this HWPT come back as `onStageTwoMiss` (a shadow filled on demand). */
+  shadow(hwptId: number, on: boolean): number;
+  /**
+   * Answers a page request or a stall that arrived through `onPageRequest`/`onFault`.
+   * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @returns 0 or −errno (unknown group: EINVAL).
+   */
+  respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number;
+}
+
+export interface ExtraHandlers {
+  /** First use of a stream without configuration. @returns true: configured now, look again. */
+  onStreamMiss?(devId: number, stream: number, pasid: number): boolean;
+  /**
+   * A miss in a stage 2 declared with `shadow`. `lo`,`hi`: the request's input address.
+   * @returns true: mapped now, walk again; false: it faults.
+   */
+  onStageTwoMiss?(
+    devId: number,
+    stream: number,
+    pasid: number,
+    ipa: number,
+    access: number,
+    lo: number,
+    hi: number,
+  ): boolean;
+  /** Every hardware fault, as the hardware wrote it (SMMUv3 8 words, VT-d 4); ids are physical; `stream` as in mapStreams. */
+  onFault?(devId: number, stream: number, record: Int32Array): void;
+  /** Page requests (SMMUv3: Linux denies them all; VT-d: fault queue of iommufd). Record as the hardware wrote it. */
+  onPageRequest?(devId: number, stream: number, record: Int32Array): boolean;
+  /** A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. */
+  onInvalidateError?(devId: number, error: number): void;
+  /** Outstanding completions went to 0. */
+  onDrained?(): void;
+}

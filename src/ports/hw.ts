@@ -1,0 +1,65 @@
+/**
+ * Host kernel → physical IOMMU, as memory and registers are: entries of tables in host memory, commands on a queue that
+ * ends in a sync. The host owns the tables; the hardware caches what it read and sees a change only after the right
+ * invalidation. Fault injection wraps this port (`ViommuError` never travels through it).
+ */
+export interface HwPort {
+  /**
+   * Stores one 64-bit word of a table entry in host memory (single-copy atomic).
+   * @param table host-physical address of the table.
+   * @param entry byte offset of the entry in the table.
+   * @param word 64-bit word index in the entry.
+   */
+  writeEntry(table: number, entry: number, word: number, lo: number, hi: number): void;
+  /**
+   * Runs `count` commands (16 bytes each on SMMUv3 and for 128-bit VT-d descriptors, 32 for 256-bit ones) that begin at
+   * word `start`, and a sync behind them. Fields `done`, `error`, `pending` tell the outcome.
+   */
+  submit(words: Int32Array, start: number, count: number): void;
+  /** Commands consumed by the last `submit`. */
+  readonly done: number;
+  /** HW_ERROR of the last `submit`; the command at index `done` caused it. */
+  readonly error: number;
+  /**
+   * Completions (ATS invalidations) the last `submit` left outstanding: 0 with zero latency, else a token > 0 that
+   * `HwEvents.completed` names.
+   */
+  readonly pending: number;
+}
+
+export const HW_ERROR = {
+  NONE: 0,
+  /** The command is illegal for this hardware. */
+  ILLEGAL: 1,
+  /** The queue could not be read, or a table access aborted. */
+  ABORT: 2,
+  /** An ATS invalidation was not completed in time. */
+  ATC_TIMEOUT: 3,
+} as const;
+
+/** Physical IOMMU → host kernel: its interrupts, with what the handler would read from the queues. */
+export interface HwEvents {
+  /**
+   * A stream (or one PASID of it) has no valid configuration, and the access is about to be decided.
+   * Called synchronously, before any fault record exists.
+   * @returns true: something was installed, look once more.
+   */
+  streamMiss(rid: number, pasid: number): boolean;
+  /**
+   * A stage-2 (second-stage) translation or permission fault is about to be decided.
+   * @param ipa bytes, ≤ 52 bits.
+   * @param access ACCESS bits wanted at that address.
+   * @param hi,lo the request's own input address.
+   * @returns true: mapped now, walk once more.
+   */
+  stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean;
+  /** A fault record in the architecture's own format (SMMUv3: 8 words; VT-d: the 4 words of an FRCD). */
+  fault(record: Int32Array): void;
+  /** A page request record (SMMUv3 PRIQ: 4 words; VT-d PRQ: 8 words). */
+  pageRequest(record: Int32Array): void;
+  /**
+   * Outstanding completions of a `submit` are in, or given up.
+   * @param error HW_ERROR.NONE or ATC_TIMEOUT. @param rid the function that did not answer.
+   */
+  completed(token: number, error: number, rid: number): void;
+}

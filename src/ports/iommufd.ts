@@ -1,0 +1,212 @@
+/**
+ * Device → host: Linux's iommufd verbs (include/uapi/linux/iommufd.h, 7.2) with its order of checks and its errno. A verb
+ * takes the ioctl's structure (fields renamed to camelCase, u64 as bigint, `out…` fields written) and returns 0 or −errno.
+ * Pointers to driver data are `UserData`; in process they are plain bytes, over the socket they are the client's memory.
+ */
+export interface UserData {
+  readonly length: number;
+  /** Copies [offset, offset + into.length) in. @returns false: EFAULT. */
+  copyIn(offset: number, into: Uint8Array): boolean;
+  /** @returns false: EFAULT. */
+  copyOut(offset: number, from: Uint8Array): boolean;
+}
+
+/** The memory of the process that owns the fd (its mm): where IOAS_MAP's user_va points. */
+export interface UserMemory {
+  /**
+   * The host-physical run that backs `va`.
+   * @param bytes how much is wanted; the answer may be shorter (then ask again behind it), never longer.
+   * @returns false: not mapped, or not writable although `write` (EFAULT). Else `hpa` and `run` are valid.
+   */
+  pin(va: bigint, bytes: bigint, write: boolean): boolean;
+  readonly hpa: number;
+  readonly run: number;
+}
+
+export interface IoasAlloc {
+  flags: number;
+  outIoasId: number;
+}
+export interface IoasIovaRange {
+  start: bigint;
+  last: bigint;
+}
+export interface IoasIovaRanges {
+  ioasId: number;
+  numIovas: number;
+  reserved: number;
+  allowed: IoasIovaRange[];
+  outIovaAlignment: bigint;
+}
+export interface IoasAllowIovas {
+  ioasId: number;
+  reserved: number;
+  allowed: readonly IoasIovaRange[];
+}
+export interface IoasMap {
+  flags: number;
+  ioasId: number;
+  reserved: number;
+  userVa: bigint;
+  length: bigint;
+  iova: bigint;
+}
+export interface IoasCopy {
+  flags: number;
+  dstIoasId: number;
+  srcIoasId: number;
+  length: bigint;
+  dstIova: bigint;
+  srcIova: bigint;
+}
+export interface IoasUnmap {
+  ioasId: number;
+  iova: bigint;
+  length: bigint;
+}
+export interface Option {
+  optionId: number;
+  op: number;
+  reserved: number;
+  objectId: number;
+  val64: bigint;
+}
+export interface HwptAlloc {
+  flags: number;
+  devId: number;
+  ptId: number;
+  outHwptId: number;
+  reserved: number;
+  dataType: number;
+  data: UserData | null;
+  faultId: number;
+}
+export interface HwptInvalidate {
+  hwptId: number;
+  dataType: number;
+  entryLen: number;
+  entryNum: number;
+  reserved: number;
+  data: UserData | null;
+}
+export interface GetHwInfo {
+  flags: number;
+  devId: number;
+  dataLen: number;
+  data: UserData | null;
+  dataType: number;
+  outMaxPasidLog2: number;
+  outCapabilities: bigint;
+}
+export interface SetDirtyTracking {
+  flags: number;
+  hwptId: number;
+}
+export interface GetDirtyBitmap {
+  hwptId: number;
+  flags: number;
+  reserved: number;
+  iova: bigint;
+  length: bigint;
+  pageSize: bigint;
+  data: UserData | null;
+}
+export interface FaultQueueAlloc {
+  flags: number;
+  outFaultId: number;
+  outFd: EventFd | null;
+}
+export interface ViommuAlloc {
+  flags: number;
+  type: number;
+  devId: number;
+  hwptId: number;
+  outViommuId: number;
+  data: UserData | null;
+}
+export interface VdeviceAlloc {
+  viommuId: number;
+  devId: number;
+  outVdeviceId: number;
+  virtId: bigint;
+}
+export interface VeventqAlloc {
+  flags: number;
+  viommuId: number;
+  type: number;
+  depth: number;
+  reserved: number;
+  outVeventqId: number;
+  outFd: EventFd | null;
+}
+export interface HwQueueAlloc {
+  flags: number;
+  viommuId: number;
+  type: number;
+  index: number;
+  outHwQueueId: number;
+  nestingParentIova: bigint;
+  length: bigint;
+}
+
+/** A fault queue's or vEVENTQ's file. Counts and results as read(2) and write(2): bytes, or −errno. */
+export interface EventFd {
+  read(into: Uint8Array): number;
+  write(from: Uint8Array): number;
+  /** Bit 0 POLLIN, bit 2 POLLOUT. */
+  poll(): number;
+  /** Called whenever an empty queue becomes readable. */
+  onReadable: (() => void) | null;
+  close(): void;
+}
+
+/** One open /dev/iommu. */
+export interface Iommufd {
+  destroy(id: number): number;
+  ioasAlloc(c: IoasAlloc): number;
+  ioasIovaRanges(c: IoasIovaRanges): number;
+  ioasAllowIovas(c: IoasAllowIovas): number;
+  ioasMap(c: IoasMap): number;
+  ioasCopy(c: IoasCopy): number;
+  ioasUnmap(c: IoasUnmap): number;
+  option(c: Option): number;
+  hwptAlloc(c: HwptAlloc): number;
+  hwptInvalidate(c: HwptInvalidate): number;
+  /**
+   * HWPT_INVALIDATE without a structure, for the command path: `entryNum` entries of `entryLen` bytes begin at word
+   * `start`. Same checks, same errno, no allocation. `invalidated` holds entry_num as the kernel returns it.
+   */
+  invalidate(
+    id: number,
+    dataType: number,
+    words: Int32Array,
+    start: number,
+    entryLen: number,
+    entryNum: number,
+  ): number;
+  readonly invalidated: number;
+  getHwInfo(c: GetHwInfo): number;
+  setDirtyTracking(c: SetDirtyTracking): number;
+  getDirtyBitmap(c: GetDirtyBitmap): number;
+  faultQueueAlloc(c: FaultQueueAlloc): number;
+  viommuAlloc(c: ViommuAlloc): number;
+  vdeviceAlloc(c: VdeviceAlloc): number;
+  veventqAlloc(c: VeventqAlloc): number;
+  hwQueueAlloc(c: HwQueueAlloc): number;
+  /** Closes the fd: everything dies leaf-first. */
+  close(): void;
+}
+
+/** A VFIO device file (cdev), with the verbs a VMM needs. All return 0 or −errno. */
+export interface VfioDevice {
+  /** VFIO_DEVICE_BIND_IOMMUFD. On 0 `devId` is the iommufd device id. */
+  bind(iommufd: Iommufd): number;
+  readonly devId: number;
+  /** VFIO_DEVICE_ATTACH_IOMMUFD_PT. `pasid` NO_PASID: the RID. On 0 `ptId` is what is attached (an IOAS becomes a HWPT). */
+  attach(ptId: number, pasid: number): number;
+  readonly ptId: number;
+  /** VFIO_DEVICE_DETACH_IOMMUFD_PT. */
+  detach(pasid: number): number;
+  /** Unbinds and closes: PASIDs are detached first, a live vDEVICE becomes a tombstone. */
+  close(): void;
+}

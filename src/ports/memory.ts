@@ -1,0 +1,48 @@
+/**
+ * Storage behind a piece of an address space. An emulator's RAM may move (v86 grows its WASM memory): `words()` is asked
+ * again after `moved` was called.
+ */
+export interface Backing {
+  /** The whole backing as little-endian words. Word 0 is byte 0 of the backing. */
+  words(): Int32Array;
+}
+
+/** A register window in an address space: offsets are relative to its base. */
+export interface MemoryWindow {
+  readonly name: string;
+  /** 1, 2 or 4 bytes: unsigned. */
+  read(offset: number, size: number): number;
+  write(offset: number, size: number, value: number): void;
+}
+
+/**
+ * A physical address space as walkers, queues and DMA see it. Addresses are plain numbers (bytes, ≤ 52 bits).
+ *
+ * The fast way: `locate(addr)` and then index `words[index]`. It finds RAM only; a hole or a window gives false, and
+ * then `load32`/`store32` decide (a window answers, a hole aborts). Nothing here allocates.
+ */
+export interface Memory {
+  /** Valid after `locate` returned true, until the next call of any method. */
+  words: Int32Array;
+  /** Word index of the located address in `words`. */
+  index: number;
+  /** Words from `index` to the end of that piece of RAM. */
+  room: number;
+  /** The word(s) the last successful load read, signed. */
+  lo: number;
+  hi: number;
+  /** @param addr 4-byte aligned. @returns whether RAM is there (readable; see `writable`). */
+  locate(addr: number): boolean;
+  /** Whether the RAM found by the last `locate` may be written. */
+  writable: boolean;
+  /** A 4-byte load into `lo`. @returns false: external abort. */
+  load32(addr: number): boolean;
+  /** An 8-byte load into `lo`, `hi`. @returns false: external abort. */
+  load64(addr: number): boolean;
+  /** @returns false: external abort (a hole, or read-only memory). */
+  store32(addr: number, value: number): boolean;
+  store64(addr: number, lo: number, hi: number): boolean;
+  /** Any length and alignment. @returns false at the first byte that aborts (earlier bytes are done). */
+  readBytes(addr: number, into: Uint8Array): boolean;
+  writeBytes(addr: number, from: Uint8Array): boolean;
+}
