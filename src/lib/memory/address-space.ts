@@ -1,0 +1,239 @@
+import { ViommuError } from '../../core/errors.ts';
+import type { Backing, Memory, MemoryWindow } from '../../ports/memory.ts';
+
+interface Piece {
+  readonly base: number;
+  readonly end: number;
+  readonly backing: Backing;
+  /** First word of the piece in its backing. */
+  readonly first: number;
+  words: Int32Array;
+  readonly writable: boolean;
+}
+
+interface Window {
+  readonly base: number;
+  readonly end: number;
+  readonly device: MemoryWindow;
+}
+
+const NONE: Piece = {
+  base: 0,
+  end: 0,
+  backing: { words: () => new Int32Array(0) },
+  first: 0,
+  words: new Int32Array(0),
+  writable: false,
+};
+
+/** Plain storage: `bytes` of zeroed memory, committed by the system page by page as it is touched. */
+export function ramBacking(bytes: number): Backing {
+  if (!(bytes > 0 && bytes % 4096 === 0)) {
+    throw new ViommuError('EINVAL', 'caller', 'RAM comes in whole 4 KiB pages', { bytes });
+  }
+  const words = new Int32Array(bytes / 4);
+  return { words: () => words };
+}
+
+/**
+ * A physical address space: RAM pieces and register windows at disjoint places, holes between them. Used for the guest's
+ * and for the host's side alike. Loads and stores allocate nothing.
+ */
+export class AddressSpace implements Memory {
+  words = NONE.words;
+  index = 0;
+  room = 0;
+  lo = 0;
+  hi = 0;
+  writable = false;
+  #pieces: Piece[] = [];
+  #windows: Window[] = [];
+  #last: Piece = NONE;
+  readonly #scratch = new Uint8Array(4);
+
+  /**
+   * Puts RAM at `base` (bytes, 4 KiB aligned): `bytes` of `backing` from its byte `offset` on.
+   * @returns takes it away again.
+   * @throws ViommuError `EINVAL` unaligned or empty; `EBUSY` when something is there already.
+   */
+  addRam(base: number, bytes: number, backing: Backing, writable = true, offset = 0): () => void {
+    if (base % 4096 !== 0 || bytes % 4096 !== 0 || offset % 4096 !== 0 || !(bytes > 0)) {
+      throw new ViommuError('EINVAL', 'caller', 'RAM needs 4 KiB alignment', { base, bytes, offset });
+    }
+    this.#refuseOverlap(base, base + bytes);
+    const piece: Piece = { base, end: base + bytes, backing, first: offset / 4, words: backing.words(), writable };
+    this.#pieces.push(piece);
+    this.#pieces.sort((a, b) => a.base - b.base);
+    return () => {
+      this.#pieces = this.#pieces.filter((p) => p !== piece);
+      if (this.#last === piece) this.#last = NONE;
+    };
+  }
+
+  /**
+   * Puts a register window at `base` (bytes, 4-aligned).
+   * @returns takes it away again. @throws ViommuError `EBUSY` on overlap.
+   */
+  addWindow(base: number, bytes: number, device: MemoryWindow): () => void {
+    if (base % 4 !== 0 || bytes % 4 !== 0 || !(bytes > 0)) {
+      throw new ViommuError('EINVAL', 'caller', `window ${device.name} is not made of whole words`, { base, bytes });
+    }
+    this.#refuseOverlap(base, base + bytes);
+    const window: Window = { base, end: base + bytes, device };
+    this.#windows.push(window);
+    return () => {
+      this.#windows = this.#windows.filter((w) => w !== window);
+    };
+  }
+
+  #refuseOverlap(base: number, end: number): void {
+    const hit =
+      this.#pieces.find((p) => p.base < end && base < p.end) ?? this.#windows.find((w) => w.base < end && base < w.end);
+    if (hit !== undefined) {
+      const what = 'device' in hit ? `window ${hit.device.name}` : 'RAM';
+      throw new ViommuError('EBUSY', 'caller', `overlaps ${what}`, { base, end, there: hit.base, thereEnd: hit.end });
+    }
+  }
+
+  /** A backing gave its storage a new place (`words()` answers differently now). */
+  moved(): void {
+    for (const p of this.#pieces) p.words = p.backing.words();
+  }
+
+  /** The RAM pieces, in ascending order. */
+  ram(): readonly { readonly base: number; readonly bytes: number; readonly backing: Backing }[] {
+    return this.#pieces.map((p) => ({ base: p.base, bytes: p.end - p.base, backing: p.backing }));
+  }
+
+  locate(addr: number): boolean {
+    let p = this.#last;
+    if (addr < p.base || addr >= p.end) {
+      const found = this.#find(addr);
+      if (found === null) return false;
+      this.#last = p = found;
+    }
+    const i = p.first + (addr - p.base) / 4;
+    this.words = p.words;
+    this.index = i;
+    this.room = p.first + (p.end - p.base) / 4 - i;
+    this.writable = p.writable;
+    return true;
+  }
+
+  #find(addr: number): Piece | null {
+    const list = this.#pieces;
+    let lo = 0;
+    let hi = list.length - 1;
+    while (lo <= hi) {
+      const mid = (lo + hi) >>> 1;
+      const p = list[mid]!;
+      if (addr < p.base) hi = mid - 1;
+      else if (addr >= p.end) lo = mid + 1;
+      else return p;
+    }
+    return null;
+  }
+
+  #window(addr: number): Window | null {
+    for (let i = 0; i < this.#windows.length; i++) {
+      const w = this.#windows[i]!;
+      if (addr >= w.base && addr < w.end) return w;
+    }
+    return null;
+  }
+
+  load32(addr: number): boolean {
+    if (this.locate(addr)) {
+      this.lo = this.words[this.index]!;
+      return true;
+    }
+    const w = this.#window(addr);
+    if (w === null) return false;
+    this.lo = w.device.read(addr - w.base, 4) | 0;
+    return true;
+  }
+
+  load64(addr: number): boolean {
+    if (this.locate(addr)) {
+      this.lo = this.words[this.index]!;
+      this.hi = this.words[this.index + 1]!;
+      return true;
+    }
+    if (!this.load32(addr + 4)) return false;
+    this.hi = this.lo;
+    return this.load32(addr);
+  }
+
+  store32(addr: number, value: number): boolean {
+    if (this.locate(addr)) {
+      if (!this.writable) return false;
+      this.words[this.index] = value;
+      return true;
+    }
+    const w = this.#window(addr);
+    if (w === null) return false;
+    w.device.write(addr - w.base, 4, value >>> 0);
+    return true;
+  }
+
+  store64(addr: number, lo: number, hi: number): boolean {
+    if (this.locate(addr)) {
+      if (!this.writable) return false;
+      this.words[this.index] = lo;
+      this.words[this.index + 1] = hi;
+      return true;
+    }
+    return this.store32(addr, lo) && this.store32(addr + 4, hi);
+  }
+
+  readBytes(addr: number, into: Uint8Array): boolean {
+    for (let done = 0; done < into.length; ) {
+      const at = addr + done;
+      const word = at - (at % 4);
+      if (this.locate(word)) {
+        const n = Math.min(into.length - done, this.room * 4 - (at - word));
+        const from = this.words.byteOffset + this.index * 4 + (at - word);
+        into.set(new Uint8Array(this.words.buffer, from, n), done);
+        done += n;
+        continue;
+      }
+      const w = this.#window(at);
+      if (w === null) return false;
+      const size = this.#windowStep(at, into.length - done);
+      const value = w.device.read(at - w.base, size);
+      for (let i = 0; i < size; i++) into[done + i] = value >>> (8 * i);
+      done += size;
+    }
+    return true;
+  }
+
+  writeBytes(addr: number, from: Uint8Array): boolean {
+    for (let done = 0; done < from.length; ) {
+      const at = addr + done;
+      const word = at - (at % 4);
+      if (this.locate(word)) {
+        if (!this.writable) return false;
+        const n = Math.min(from.length - done, this.room * 4 - (at - word));
+        const to = this.words.byteOffset + this.index * 4 + (at - word);
+        new Uint8Array(this.words.buffer, to, n).set(from.subarray(done, done + n));
+        done += n;
+        continue;
+      }
+      const w = this.#window(at);
+      if (w === null) return false;
+      const size = this.#windowStep(at, from.length - done);
+      this.#scratch.fill(0);
+      this.#scratch.set(from.subarray(done, done + size));
+      const s = this.#scratch;
+      w.device.write(at - w.base, size, (s[0]! | (s[1]! << 8) | (s[2]! << 16) | (s[3]! << 24)) >>> 0);
+      done += size;
+    }
+    return true;
+  }
+
+  /** The access size QEMU's memory core would pick: the largest naturally aligned one of 4, 2, 1 bytes that fits. */
+  #windowStep(at: number, left: number): number {
+    if (at % 4 === 0 && left >= 4) return 4;
+    return at % 2 === 0 && left >= 2 ? 2 : 1;
+  }
+}

@@ -1,0 +1,84 @@
+import { ViommuError } from '../../core/errors.ts';
+import type { Backing } from '../../ports/memory.ts';
+import { AddressSpace, ramBacking } from './address-space.ts';
+
+const PAGE = 4096;
+const GIB = 2 ** 30;
+/** Kernel memory grows in pieces of this size. */
+const ARENA_PAGES = 1024;
+
+/**
+ * The host's physical memory: the emulated kernel's own pages (tables, queues) and the guests' RAM, which lies at addresses
+ * that differ from the guest-physical ones, so that a forgotten stage 2 shows at once.
+ */
+export class HostMemory {
+  /** Everything, as the hardware and the bus see it. */
+  readonly space = new AddressSpace();
+  readonly #limit: number;
+  /** Kernel pages come from below, guest RAM and windows from above. */
+  #nextArena = 0x1_0000_0000;
+  #nextRam = 0x100_0000_0000;
+  /** Free kernel pages: host-physical addresses. */
+  #free: number[] = [];
+  #used = 0;
+
+  /** @param maxPages how many 4 KiB pages the kernel may take for itself before allocation fails. */
+  constructor(maxPages = 1 << 20) {
+    this.#limit = maxPages;
+  }
+
+  /** Kernel pages in use. */
+  get pagesUsed(): number {
+    return this.#used;
+  }
+
+  /**
+   * Takes `count` contiguous zeroed pages, aligned to their own size when `count` is a power of two.
+   * @returns the host-physical address, or −1 when memory is out (ENOMEM is the caller's word).
+   */
+  allocate(count = 1): number {
+    if (this.#used + count > this.#limit) return -1;
+    if (count === 1) {
+      if (this.#free.length === 0) this.#grow(ARENA_PAGES);
+      this.#used++;
+      return this.#clear(this.#free.pop()!, 1);
+    }
+    const base = this.#grow(count, true);
+    this.#used += count;
+    return base;
+  }
+
+  /** Gives pages back that `allocate(count)` handed out. */
+  free(hpa: number, count = 1): void {
+    for (let i = count - 1; i >= 0; i--) this.#free.push(hpa + i * PAGE);
+    this.#used -= count;
+  }
+
+  #grow(pages: number, whole = false): number {
+    const align = PAGE * 2 ** Math.ceil(Math.log2(pages));
+    const base = Math.ceil(this.#nextArena / align) * align;
+    this.space.addRam(base, pages * PAGE, ramBacking(pages * PAGE));
+    this.#nextArena = base + pages * PAGE;
+    if (!whole) for (let i = pages - 1; i >= 0; i--) this.#free.push(base + i * PAGE);
+    return base;
+  }
+
+  #clear(hpa: number, pages: number): number {
+    if (!this.space.locate(hpa)) throw new ViommuError('EINVAL', 'caller', 'not a kernel page', { hpa });
+    this.space.words.fill(0, this.space.index, this.space.index + (pages * PAGE) / 4);
+    return hpa;
+  }
+
+  /**
+   * Gives guest RAM (or a device window's worth of address space, without `backing`) a host-physical place.
+   * @param gpa where the guest sees it; the answer is congruent to it modulo 1 GiB (large stage-2 blocks stay possible)
+   *   and different from it.
+   * @param bytes a multiple of 4 KiB.
+   */
+  place(gpa: number, bytes: number, backing: Backing | null, writable = true): number {
+    const hpa = this.#nextRam + (gpa % GIB);
+    this.#nextRam = Math.ceil((hpa + bytes) / GIB) * GIB + GIB;
+    if (backing !== null) this.space.addRam(hpa, bytes, backing, writable);
+    return hpa;
+  }
+}
