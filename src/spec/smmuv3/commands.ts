@@ -1,0 +1,171 @@
+import { field, fromWords, toBigint } from '../../core/bits.ts';
+
+/** Bytes and words of a command-queue entry (IHI 0070 §4.1). */
+export const COMMAND_BYTES = 16;
+export const COMMAND_WORDS = 4;
+
+/** Opcodes of the Non-secure command queue, and the EL3 ones a guest may try (IHI 0070 §4.1.2). */
+// biome-ignore format: table
+export const OP = {
+  PREFETCH_CONFIG: 0x01, PREFETCH_ADDR: 0x02,
+  CFGI_STE: 0x03, CFGI_STE_RANGE: 0x04, CFGI_CD: 0x05, CFGI_CD_ALL: 0x06, CFGI_VMS_PIDM: 0x07,
+  TLBI_NH_ALL: 0x10, TLBI_NH_ASID: 0x11, TLBI_NH_VA: 0x12, TLBI_NH_VAA: 0x13,
+  TLBI_EL3_ALL: 0x18, TLBI_EL3_VA: 0x1a,
+  TLBI_EL2_ALL: 0x20, TLBI_EL2_ASID: 0x21, TLBI_EL2_VA: 0x22, TLBI_EL2_VAA: 0x23,
+  TLBI_S12_VMALL: 0x28, TLBI_S2_IPA: 0x2a, TLBI_NSNH_ALL: 0x30,
+  ATC_INV: 0x40, PRI_RESP: 0x41, RESUME: 0x44, STALL_TERM: 0x45, SYNC: 0x46,
+} as const;
+export type OpName = keyof typeof OP;
+
+/** SMMU_CMD_… as QEMU's trace prints it, by opcode; '' for reserved ones. CFGI_ALL is SMMU_CMD_CFGI_STE_RANGE. */
+export const COMMAND_NAMES: readonly string[] = Array.from({ length: 256 }, (_, op) => {
+  const hit = Object.entries(OP).find(([, v]) => v === op);
+  return hit === undefined ? '' : `SMMU_CMD_${hit[0]}`;
+});
+
+/** CMD_SYNC.CS: how the completion is signalled (IHI 0070 §4.7.3). */
+export const SYNC_CS = { NONE: 0, IRQ: 1, SEV: 2 } as const;
+/** CMD_PRI_RESP.Resp (IHI 0070 §4.6); 3 is illegal. */
+export const PRI_RESP = { DENY: 0, FAIL: 1, SUCCESS: 2 } as const;
+/** CMD_RESUME: bit 12 is Ac (retry), bit 13 Ab (abort) when Ac is clear (IHI 0070 §4.7.1). */
+export const RESUME_AC = 1 << 12;
+export const RESUME_AB = 1 << 13;
+/** Bit 10 of word 0: the command names a Secure stream. */
+export const SSEC = 1 << 10;
+/** Bit 11 of word 0: the SubstreamID is valid. */
+export const SSV = 1 << 11;
+/** CFGI_STE_RANGE with this Range is CFGI_ALL. */
+export const RANGE_ALL = 31;
+/** ATC_INV.Size that covers the whole address space. */
+export const ATC_SIZE_ALL = 52;
+
+/** Field accessors: each takes the word it reads. w0 and w1 are bits [31:0] and [63:32] of the first 64-bit word. */
+export const cmdOp = (w0: number) => w0 & 0xff;
+export const cmdSsid = (w0: number) => w0 >>> 12;
+export const cmdRange = (w2: number) => w2 & 31;
+export const cmdVmid = (w1: number) => w1 & 0xffff;
+export const cmdAsid = (w1: number) => w1 >>> 16;
+/** Range-invalidation NUM (range is NUM + 1 units) and SCALE; TG and TTL are in word 2 (IHI 0070 §4.4.1). */
+export const cmdNum = (w0: number) => field(w0, 12, 5);
+export const cmdScale = (w0: number) => field(w0, 20, 5);
+export const cmdTtl = (w2: number) => field(w2, 8, 2);
+export const cmdTg = (w2: number) => field(w2, 10, 2);
+export const cmdAtcSize = (w2: number) => w2 & 63;
+export const syncCs = (w0: number) => field(w0, 12, 2);
+/** MSIAddress[51:2] in bytes. */
+export const syncMsiAddress = (w2: number, w3: number) => fromWords(w2 & ~3, w3 & 0xf_ffff);
+/** IPA[51:12] of TLBI_S2_IPA, in bytes. */
+export const cmdIpa = (w2: number, w3: number) => fromWords(w2 & ~0xfff, w3 & 0xf_ffff);
+
+interface Tlbi {
+  readonly vmid: number;
+  readonly asid: number;
+  readonly address: bigint;
+  readonly leaf: boolean;
+  readonly tg: number;
+  readonly ttl: number;
+  readonly num: number;
+  readonly scale: number;
+}
+
+/** A command for people: explain, trace, tests. The device never builds one. */
+export type Command =
+  | { readonly op: 'PREFETCH_CONFIG' | 'PREFETCH_ADDR'; readonly sid: number; readonly ssid: number }
+  | { readonly op: 'CFGI_STE'; readonly sid: number; readonly leaf: boolean }
+  | { readonly op: 'CFGI_STE_RANGE'; readonly sid: number; readonly range: number }
+  | { readonly op: 'CFGI_CD'; readonly sid: number; readonly ssid: number; readonly leaf: boolean }
+  | { readonly op: 'CFGI_CD_ALL' | 'STALL_TERM'; readonly sid: number }
+  | ({
+      readonly op: 'TLBI_NH_VA' | 'TLBI_NH_VAA' | 'TLBI_S2_IPA' | 'TLBI_EL2_VA' | 'TLBI_EL2_VAA' | 'TLBI_EL3_VA';
+    } & Tlbi)
+  | { readonly op: 'TLBI_NH_ASID' | 'TLBI_EL2_ASID'; readonly vmid: number; readonly asid: number }
+  | { readonly op: 'TLBI_NH_ALL' | 'TLBI_S12_VMALL' | 'CFGI_VMS_PIDM'; readonly vmid: number }
+  | { readonly op: 'TLBI_NSNH_ALL' | 'TLBI_EL2_ALL' | 'TLBI_EL3_ALL' }
+  | {
+      readonly op: 'ATC_INV';
+      readonly sid: number;
+      readonly ssid: number | null;
+      readonly global: boolean;
+      readonly address: bigint;
+      readonly size: number;
+    }
+  | {
+      readonly op: 'PRI_RESP';
+      readonly sid: number;
+      readonly ssid: number | null;
+      readonly group: number;
+      readonly resp: number;
+    }
+  | { readonly op: 'RESUME'; readonly sid: number; readonly stag: number; readonly resp: number }
+  | { readonly op: 'SYNC'; readonly cs: number; readonly msiAddress: number; readonly msiData: number }
+  | { readonly op: 'reserved'; readonly opcode: number };
+
+const NAME_BY_OP = new Map<number, OpName>(Object.entries(OP).map(([k, v]) => [v, k as OpName]));
+
+/** The entry at word index `at` of `q`, for human eyes. */
+export function decodeCommand(q: Int32Array, at = 0): Command {
+  const [w0, w1, w2, w3] = [q[at]!, q[at + 1]!, q[at + 2]!, q[at + 3]!];
+  const op = NAME_BY_OP.get(cmdOp(w0));
+  const sid = w1 >>> 0;
+  const leaf = (w2 & 1) !== 0;
+  const ssid = (w0 & SSV) !== 0 ? cmdSsid(w0) : null;
+  switch (op) {
+    case undefined:
+      return { op: 'reserved', opcode: cmdOp(w0) };
+    case 'PREFETCH_CONFIG':
+    case 'PREFETCH_ADDR':
+      return { op, sid, ssid: cmdSsid(w0) };
+    case 'CFGI_STE':
+      return { op, sid, leaf };
+    case 'CFGI_STE_RANGE':
+      return { op, sid, range: cmdRange(w2) };
+    case 'CFGI_CD':
+      return { op, sid, ssid: cmdSsid(w0), leaf };
+    case 'CFGI_CD_ALL':
+    case 'STALL_TERM':
+      return { op, sid };
+    case 'TLBI_NH_VA':
+    case 'TLBI_NH_VAA':
+    case 'TLBI_S2_IPA':
+    case 'TLBI_EL2_VA':
+    case 'TLBI_EL2_VAA':
+    case 'TLBI_EL3_VA':
+      return {
+        op,
+        vmid: cmdVmid(w1),
+        asid: cmdAsid(w1),
+        address: toBigint(w2 & ~0xfff, w3),
+        leaf,
+        tg: cmdTg(w2),
+        ttl: cmdTtl(w2),
+        num: cmdNum(w0),
+        scale: cmdScale(w0),
+      };
+    case 'TLBI_NH_ASID':
+    case 'TLBI_EL2_ASID':
+      return { op, vmid: cmdVmid(w1), asid: cmdAsid(w1) };
+    case 'TLBI_NH_ALL':
+    case 'TLBI_S12_VMALL':
+    case 'CFGI_VMS_PIDM':
+      return { op, vmid: cmdVmid(w1) };
+    case 'TLBI_NSNH_ALL':
+    case 'TLBI_EL2_ALL':
+    case 'TLBI_EL3_ALL':
+      return { op };
+    case 'ATC_INV':
+      return {
+        op,
+        sid,
+        ssid,
+        global: (w0 & (1 << 9)) !== 0,
+        address: toBigint(w2 & ~0xfff, w3),
+        size: cmdAtcSize(w2),
+      };
+    case 'PRI_RESP':
+      return { op, sid, ssid, group: w2 & 0x1ff, resp: field(w2, 12, 2) };
+    case 'RESUME':
+      return { op, sid, stag: w2 & 0xffff, resp: field(w0, 12, 2) };
+    case 'SYNC':
+      return { op, cs: syncCs(w0), msiAddress: syncMsiAddress(w2, w3), msiData: w1 >>> 0 };
+  }
+}
