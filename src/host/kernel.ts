@@ -1,0 +1,108 @@
+import { ViommuError } from '../core/errors.ts';
+import type { HostMemory } from '../lib/memory/host-memory.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Tell } from '../ports/tell.ts';
+import { type DeviceDescription, KernelDevice } from './device.ts';
+import type { Domain, HostDevice, IommuDriver, KernelServices, PageFault } from './driver.ts';
+import { IommuGroup } from './group.ts';
+
+export interface KernelDeps {
+  /** Host-physical memory: tables and queues of the drivers, and the guests' RAM. */
+  readonly memory: HostMemory;
+  readonly clock: Clock;
+  readonly tell?: Tell | null;
+}
+
+/** Where reported page faults go: the iommufd side of a device registers itself while it is bound. */
+export interface FaultHandler {
+  report(dev: KernelDevice, fault: PageFault): void;
+}
+
+/**
+ * The emulated host kernel: its IOMMUs, their devices and groups. The machine builds it; iommufd contexts and VFIO devices
+ * are opened on it. Everything is synchronous.
+ */
+export class HostKernel implements KernelServices {
+  readonly memory: HostMemory;
+  readonly clock: Clock;
+  tell: Tell | null;
+  readonly #iommus: IommuDriver[] = [];
+  readonly #devices: KernelDevice[] = [];
+  readonly #groups = new Map<string, IommuGroup>();
+  readonly #streams = new Map<IommuDriver, Map<number, KernelDevice>>();
+  readonly #faults = new Map<KernelDevice, FaultHandler>();
+  #nextIndex = 0;
+
+  constructor(deps: KernelDeps) {
+    this.memory = deps.memory;
+    this.clock = deps.clock;
+    this.tell = deps.tell ?? null;
+  }
+
+  addIommu(driver: IommuDriver): void {
+    this.#iommus.push(driver);
+    this.#streams.set(driver, new Map());
+    driver.probe(this);
+  }
+
+  /**
+   * Puts a function behind its IOMMU. Its RID starts blocked.
+   * @throws ViommuError `EINVAL` unknown IOMMU or no stream; `EEXIST` a stream is taken; `EIO` the driver refuses it.
+   */
+  addDevice(d: DeviceDescription): KernelDevice {
+    const streams = this.#streams.get(d.iommu);
+    if (streams === undefined || d.streams.length === 0) {
+      throw new ViommuError('EINVAL', 'caller', `device ${d.name} needs an IOMMU of this kernel and a stream`);
+    }
+    for (const s of d.streams) {
+      if (streams.has(s)) throw new ViommuError('EEXIST', 'caller', `stream of ${d.name} is taken`, { stream: s });
+    }
+    const key = d.group ?? `\0${d.name}\0${this.#nextIndex}`;
+    const group = this.#groups.get(key) ?? new IommuGroup(d.iommu.blocked);
+    const dev = new KernelDevice(this.#nextIndex, d, group);
+    const r = d.iommu.addDevice(dev);
+    if (r !== 0) throw new ViommuError('EIO', 'host', `${d.iommu.name} refuses ${d.name}`, { errno: -r });
+    this.#nextIndex++;
+    this.#groups.set(key, group);
+    group.devices.push(dev);
+    for (const s of d.streams) streams.set(s, dev);
+    this.#devices.push(dev);
+    return dev;
+  }
+
+  /** Takes a function off the bus. @throws ViommuError `EBUSY` while it is bound to an iommufd. */
+  removeDevice(dev: KernelDevice): void {
+    if (dev.devId !== 0) throw new ViommuError('EBUSY', 'caller', `${dev.name} is bound`, { devId: dev.devId });
+    const streams = this.#streams.get(dev.iommu);
+    for (const s of dev.streams) streams?.delete(s);
+    this.#devices.splice(this.#devices.indexOf(dev), 1);
+    const list = dev.group.devices;
+    list.splice(list.indexOf(dev), 1);
+    if (list.length === 0) for (const [key, g] of this.#groups) if (g === dev.group) this.#groups.delete(key);
+    dev.iommu.removeDevice(dev);
+  }
+
+  deviceByStream(iommu: IommuDriver, stream: number): KernelDevice | null {
+    return this.#streams.get(iommu)?.get(stream) ?? null;
+  }
+
+  attached(dev: HostDevice, pasid: number): Domain | null {
+    return (dev as KernelDevice).attached(pasid);
+  }
+
+  devices(iommu: IommuDriver): readonly KernelDevice[] {
+    return this.#devices.filter((d) => d.iommu === iommu);
+  }
+
+  /** While `handler` is set, faults of the device go to it; without one they are answered INVALID. */
+  handleFaults(dev: KernelDevice, handler: FaultHandler | null): void {
+    if (handler === null) this.#faults.delete(dev);
+    else this.#faults.set(dev, handler);
+  }
+
+  reportFault(dev: HostDevice, fault: PageFault): void {
+    const handler = this.#faults.get(dev as KernelDevice);
+    if (handler === undefined) dev.iommu.pageResponse(dev, fault, 1);
+    else handler.report(dev as KernelDevice, fault);
+  }
+}
