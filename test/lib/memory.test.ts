@@ -107,3 +107,31 @@ test('guest RAM lands at a host-physical address that differs from the guest-phy
     expect(hpa % 2 ** 30).toBe(gpa % 2 ** 30);
   }
 });
+
+test('memory shared with another process is fetched before it is read and handed over when written', () => {
+  const words = new Int32Array(2048);
+  const theirs = new Uint8Array(2 * PAGE);
+  const fetched: number[] = [];
+  const s = new AddressSpace();
+  s.addRam(0x4000, 2 * PAGE, {
+    words: () => words,
+    fetch: (offset) => {
+      const page = offset - (offset % PAGE);
+      fetched.push(page);
+      new Uint8Array(words.buffer, page, PAGE).set(theirs.subarray(page, page + PAGE));
+    },
+    wrote: (offset, bytes) => theirs.set(new Uint8Array(words.buffer, offset, bytes), offset),
+  });
+  theirs[PAGE - 1] = 0xaa;
+  theirs[PAGE] = 0xbb;
+  const two = new Uint8Array(2);
+  expect(s.readBytes(0x4fff, two)).toBe(true);
+  expect([...two]).toEqual([0xaa, 0xbb]);
+  expect(fetched).toEqual([0, PAGE]);
+  s.store32(0x5010, 0x0102_0304);
+  s.store64(0x4018, 5, 6);
+  s.writeBytes(0x4ffe, Uint8Array.of(7, 8, 9, 10));
+  expect([...theirs.subarray(PAGE + 0x10, PAGE + 0x14)]).toEqual([4, 3, 2, 1]);
+  expect([theirs[0x18], theirs[0x1c]]).toEqual([5, 6]);
+  expect([...theirs.subarray(0xffe, 0x1002)]).toEqual([7, 8, 9, 10]);
+});
