@@ -1,0 +1,49 @@
+import type { ExtraHandlers, HostExtra } from '../../ports/host-extra.ts';
+import { E } from '../../spec/iommufd/errno.ts';
+import type { HostDevice } from '../driver.ts';
+import type { ExtraHub } from './extra-hub.ts';
+import type { ExtraObjects } from './hooks.ts';
+
+/** The `host-extra` port of one open iommufd: ids are those of its objects. */
+export class ContextExtra implements HostExtra {
+  readonly #hub: ExtraHub;
+  readonly #objects: ExtraObjects;
+
+  constructor(hub: ExtraHub, objects: ExtraObjects) {
+    this.#hub = hub;
+    this.#objects = objects;
+  }
+
+  /** Unknown ids are left out: a device that is not bound has no streams to serve. */
+  serve(devIds: readonly number[], handlers: ExtraHandlers): () => void {
+    const devs = devIds.map((id) => this.#objects.device(id)).filter((d): d is HostDevice => d !== null);
+    return this.#hub.listen(devs, handlers);
+  }
+
+  outstanding(handlers: ExtraHandlers): number {
+    return this.#hub.outstanding(handlers);
+  }
+
+  /** @returns −ENOENT no such vDEVICE; −EINVAL `vsids` does not fit the device; −EEXIST a vSID is taken; −EOPNOTSUPP. */
+  mapStreams(vdeviceId: number, vsids: readonly number[]): number {
+    const v = this.#objects.vdevice(vdeviceId);
+    if (v === null) return -E.NOENT;
+    if (vsids.length !== v.dev.streams.length || BigInt(vsids[0] ?? -1) !== v.virtId) return -E.INVAL;
+    if (new Set(vsids).size !== vsids.length) return -E.EXIST;
+    return this.#hub.driverOf(v.dev)?.mapStreams(v.viommu, v.dev, vsids) ?? -E.OPNOTSUPP;
+  }
+
+  /** @returns −ENOENT: no paging HWPT has this id. */
+  shadow(hwptId: number, on: boolean): number {
+    const domain = this.#objects.paging(hwptId);
+    if (domain === null) return -E.NOENT;
+    this.#hub.shadow(domain, on);
+    return 0;
+  }
+
+  respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number {
+    const dev = this.#objects.device(devId);
+    if (dev === null) return -E.NOENT;
+    return this.#hub.driverOf(dev)?.respond(dev, pasid, group, code, stall) ?? -E.OPNOTSUPP;
+  }
+}

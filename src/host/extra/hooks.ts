@@ -1,0 +1,54 @@
+import type { DriverViommu, HostDevice, PagingDomain } from '../driver.ts';
+
+/**
+ * What an IOMMU driver tells and asks beyond Linux: its way to the device models that `serve` its devices. A driver gets it at
+ * construction; null is the machine's `linux-only` switch, and then the driver does what Linux does and nothing else.
+ */
+export interface DriverHooks {
+  /** A driver that can do more than its Linux original names itself once. */
+  register(driver: ExtraDriver): void;
+  /** Whether a device model listens for this device. */
+  serves(dev: HostDevice): boolean;
+  /** @param stream index into `dev.streams`. @returns true: something was attached, look again. */
+  streamMiss(dev: HostDevice, stream: number, pasid: number): boolean;
+  /** @param domain the stage 2 that missed. @returns true: mapped now, walk again. */
+  stageTwoMiss(
+    dev: HostDevice,
+    domain: PagingDomain,
+    stream: number,
+    pasid: number,
+    ipa: number,
+    access: number,
+    lo: number,
+    hi: number,
+  ): boolean;
+  /** Every fault record. @returns whether a listener takes faults of this device. */
+  fault(dev: HostDevice, stream: number, record: Int32Array): boolean;
+  /** @returns true: the listener will answer through `respond`; false: the driver does what Linux does. */
+  pageRequest(dev: HostDevice, stream: number, record: Int32Array): boolean;
+  /** An invalidation that names this device failed, now or late. @param error HW_ERROR. */
+  invalidateError(dev: HostDevice, error: number): void;
+  /** The last submit left completions outstanding that belong to `dev`. May be called for several devices of one token. */
+  pending(dev: HostDevice, driver: object, token: number): void;
+  /** They are in (or given up). */
+  completed(driver: object, token: number): void;
+}
+
+/** What host-extra asks of a driver. */
+export interface ExtraDriver {
+  /** The driver's `IommuDriver` identity, as in `HostDevice.iommu`. */
+  readonly iommu: object;
+  /** A listener came or went: a detached stream of a served device is left invalid, so that the hardware asks. */
+  served(dev: HostDevice, on: boolean): void;
+  /** See HostExtra.mapStreams. The vDEVICE exists with virt_id `vsids[0]`. */
+  mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number;
+  /** See HostExtra.respond. */
+  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number;
+}
+
+/** The iommufd context's objects by id, as host-extra needs them. */
+export interface ExtraObjects {
+  device(devId: number): HostDevice | null;
+  paging(hwptId: number): PagingDomain | null;
+  vdevice(id: number): { readonly dev: HostDevice; readonly viommu: DriverViommu; readonly virtId: bigint } | null;
+}
