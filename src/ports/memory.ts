@@ -5,6 +5,13 @@
 export interface Backing {
   /** The whole backing as little-endian words. Word 0 is byte 0 of the backing. */
   words(): Int32Array;
+  /**
+   * For storage that somebody else also writes (a file an emulator shares): brings the 4 KiB page at this byte offset up to
+   * date in `words()`. Called before the page is looked at.
+   */
+  fetch?(offset: number): void;
+  /** The counterpart: these bytes of `words()` were changed through `store…` or `writeBytes`. */
+  wrote?(offset: number, bytes: number): void;
 }
 
 /** A register window in an address space: offsets are relative to its base. */
@@ -18,7 +25,7 @@ export interface MemoryWindow {
 /**
  * A physical address space as walkers, queues and DMA see it. Addresses are plain numbers (bytes, ≤ 52 bits).
  *
- * The fast way: `locate(addr)` and then index `words[index]`. It finds RAM only; a hole or a window gives false, and
+ * The fast way: `locate(addr)` and then read `words[index]` (write through `store…` only). It finds RAM only; a hole or a window gives false, and
  * then `load32`/`store32` decide (a window answers, a hole aborts). Nothing here allocates.
  */
 export interface Memory {

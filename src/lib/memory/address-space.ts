@@ -9,6 +9,8 @@ interface Piece {
   readonly first: number;
   words: Int32Array;
   readonly writable: boolean;
+  /** The backing is shared with somebody else: pages are fetched before and flushed after. */
+  readonly shared: boolean;
 }
 
 interface Window {
@@ -24,6 +26,7 @@ const NONE: Piece = {
   first: 0,
   words: new Int32Array(0),
   writable: false,
+  shared: false,
 };
 
 /** Plain storage: `bytes` of zeroed memory, committed by the system page by page as it is touched. */
@@ -61,7 +64,16 @@ export class AddressSpace implements Memory {
       throw new ViommuError('EINVAL', 'caller', 'RAM needs 4 KiB alignment', { base, bytes, offset });
     }
     this.#refuseOverlap(base, base + bytes);
-    const piece: Piece = { base, end: base + bytes, backing, first: offset / 4, words: backing.words(), writable };
+    const shared = backing.fetch !== undefined || backing.wrote !== undefined;
+    const piece: Piece = {
+      base,
+      end: base + bytes,
+      backing,
+      first: offset / 4,
+      words: backing.words(),
+      writable,
+      shared,
+    };
     this.#pieces.push(piece);
     this.#pieces.sort((a, b) => a.base - b.base);
     return () => {
@@ -117,7 +129,14 @@ export class AddressSpace implements Memory {
     this.index = i;
     this.room = p.first + (p.end - p.base) / 4 - i;
     this.writable = p.writable;
+    if (p.shared) this.#fetch(p, i);
     return true;
+  }
+
+  #fetch(p: Piece, index: number): void {
+    p.backing.fetch?.(index * 4);
+    // The next page has not been fetched yet.
+    this.room = Math.min(this.room, 1024 - (index % 1024));
   }
 
   #find(addr: number): Piece | null {
@@ -168,6 +187,7 @@ export class AddressSpace implements Memory {
     if (this.locate(addr)) {
       if (!this.writable) return false;
       this.words[this.index] = value;
+      if (this.#last.shared) this.#last.backing.wrote?.(this.index * 4, 4);
       return true;
     }
     const w = this.#window(addr);
@@ -181,6 +201,7 @@ export class AddressSpace implements Memory {
       if (!this.writable) return false;
       this.words[this.index] = lo;
       this.words[this.index + 1] = hi;
+      if (this.#last.shared) this.#last.backing.wrote?.(this.index * 4, 8);
       return true;
     }
     return this.store32(addr, lo) && this.store32(addr + 4, hi);
@@ -216,6 +237,7 @@ export class AddressSpace implements Memory {
         const n = Math.min(from.length - done, this.room * 4 - (at - word));
         const to = this.words.byteOffset + this.index * 4 + (at - word);
         new Uint8Array(this.words.buffer, to, n).set(from.subarray(done, done + n));
+        if (this.#last.shared) this.#last.backing.wrote?.(this.index * 4 + (at - word), n);
         done += n;
         continue;
       }

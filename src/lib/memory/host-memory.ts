@@ -20,6 +20,7 @@ export class HostMemory {
   #nextRam = 0x100_0000_0000;
   /** Free kernel pages: host-physical addresses. */
   #free: number[] = [];
+  readonly #ram = new Map<number, () => void>();
   #used = 0;
 
   /** @param maxPages how many 4 KiB pages the kernel may take for itself before allocation fails. */
@@ -78,7 +79,13 @@ export class HostMemory {
   place(gpa: number, bytes: number, backing: Backing | null, writable = true): number {
     const hpa = this.#nextRam + (gpa % GIB);
     this.#nextRam = Math.ceil((hpa + bytes) / GIB) * GIB + GIB;
-    if (backing !== null) this.space.addRam(hpa, bytes, backing, writable);
+    if (backing !== null) this.#ram.set(hpa, this.space.addRam(hpa, bytes, backing, writable));
     return hpa;
+  }
+
+  /** Takes RAM away that `place` put at `hpa`. */
+  unplace(hpa: number): void {
+    this.#ram.get(hpa)?.();
+    this.#ram.delete(hpa);
   }
 }

@@ -1,0 +1,109 @@
+import { ViommuError } from '../../src/core/errors.ts';
+import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
+import type { ProfileName } from './profile.ts';
+
+/** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); the last three are ours. */
+export interface Smmuv3Properties {
+  readonly profile: ProfileName;
+  /** QEMU's `id=`. */
+  readonly id: string;
+  /** Root bus whose devices this instance translates. */
+  readonly primaryBus: string;
+  readonly stage: '1' | '2' | 'nested';
+  readonly accel: boolean;
+  readonly ril: boolean;
+  readonly ats: boolean;
+  /** Output address size in bits. */
+  readonly oas: 32 | 36 | 40 | 42 | 44 | 48;
+  /** log2 of SubstreamIDs. */
+  readonly ssidsize: number;
+  /** Guest-physical address of the MSI doorbell; 0 leaves it to the machine. */
+  readonly msiGpa: number;
+  /** IDR0.PRI, IDR0.STALL_MODEL=0 and IDR0.MSI. */
+  readonly pri: boolean;
+  readonly stall: boolean;
+  readonly msi: boolean;
+}
+
+/** QEMU's defaults of `-device arm-smmuv3`. */
+export function defaultProperties(profile: ProfileName = 'qemu-11.1'): Smmuv3Properties {
+  return {
+    profile,
+    id: '',
+    primaryBus: 'pcie.0',
+    stage: '1',
+    accel: false,
+    ril: true,
+    ats: false,
+    oas: 44,
+    ssidsize: 0,
+    msiGpa: 0,
+    pri: false,
+    stall: false,
+    msi: profile === 'arch',
+  };
+}
+
+const STAGES = ['1', '2', 'nested'] as const;
+const OAS = [32, 36, 40, 42, 44, 48] as const;
+/** Accepted without effect: placement, and what only QEMU's own command-queue virtualisation uses. */
+const IGNORED = new Set(['bus', 'addr', 'bus_num', 'identifier', 'smmu_per_bus', 'memory', 'secure-memory', 'cmdqv']);
+
+function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties {
+  const p: { -readonly [K in keyof Smmuv3Properties]: Smmuv3Properties[K] } = defaultProperties(profile);
+  for (const [name, value] of option.props) {
+    const auto = value === 'auto';
+    switch (name) {
+      case 'id':
+        p.id = value;
+        break;
+      case 'primary-bus':
+        p.primaryBus = value;
+        break;
+      case 'stage':
+        p.stage = STAGES.find((s) => s === value) ?? refuse(name, value, '1, 2 or nested');
+        break;
+      case 'oas':
+        if (!auto) p.oas = OAS.find((n) => String(n) === value) ?? refuse(name, value, '32, 36, 40, 42, 44 or 48');
+        break;
+      case 'ssidsize':
+        if (!auto) p.ssidsize = parseInteger(name, value, 0, 20);
+        break;
+      case 'msi-gpa':
+        p.msiGpa = parseInteger(name, value, 0, 2 ** 52 - 1);
+        break;
+      case 'ril':
+      case 'ats':
+        if (!auto) p[name] = parseOnOff(name, value);
+        break;
+      case 'accel':
+      case 'pri':
+      case 'stall':
+      case 'msi':
+        p[name] = parseOnOff(name, value);
+        break;
+      default:
+        if (!IGNORED.has(name)) {
+          throw new ViommuError('E_PROFILE', 'caller', `arm-smmuv3 has no property '${name}'`, { value });
+        }
+    }
+  }
+  if (p.accel && p.stage !== '1') refuse('stage', p.stage, '1 with accel=on');
+  return p;
+}
+
+function refuse(name: string, value: string, want: string): never {
+  throw new ViommuError('E_PROFILE', 'caller', `property '${name}' must be ${want}`, { value });
+}
+
+/**
+ * The vSMMUv3s of a QEMU command line, in order: `-M virt,iommu=smmuv3` (always both stages, whatever -global says) and
+ * each `-device arm-smmuv3,…`.
+ * @throws ViommuError `E_PROFILE` for a property or value QEMU would refuse.
+ */
+export function smmuv3Properties(args: QemuArgs, profile: ProfileName = 'qemu-11.1'): Smmuv3Properties[] {
+  const found: Smmuv3Properties[] = [];
+  if (args.machine.props.get('iommu') === 'smmuv3') found.push({ ...defaultProperties(profile), stage: 'nested' });
+  for (const device of args.devices) if (device.kind === 'arm-smmuv3') found.push(fromOption(device, profile));
+  return found;
+}

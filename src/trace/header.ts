@@ -1,0 +1,96 @@
+import { Fields, type Place, type Raw } from './fields.ts';
+
+export type IommuKind = 'smmuv3' | 'vtd';
+
+/** One function of the recorded machine, as the guest's sysfs showed it before the workload began. */
+export interface TraceDevice {
+  readonly name: string;
+  /** Requester id, bus << 8 | devfn. */
+  readonly sid: number;
+  readonly bdf: string;
+  readonly driver: string | null;
+  readonly domainType: string | null;
+  readonly ats: boolean;
+}
+
+/** The first line of a recording: which machine it is of. */
+export interface TraceHeader {
+  readonly iommu: IommuKind;
+  /** QEMU's command line: the IOMMU's properties are in its `-M` and `-device` words. */
+  readonly cmdline: string;
+  readonly guestKernel: string;
+  readonly scenario: string;
+  /** How many commands of each kind QEMU says it executed; null when the recording does not say. */
+  readonly commands: ReadonlyMap<string, number> | null;
+  readonly mmio: { readonly base: number; readonly size: number };
+  readonly ram: readonly { readonly gpa: number; readonly size: number }[];
+  readonly devices: readonly TraceDevice[];
+}
+
+function optionalText(f: Fields, key: string): string {
+  return f.has(key) ? f.text(key) : '';
+}
+
+function parseCommands(f: Fields): ReadonlyMap<string, number> | null {
+  if (!f.has('commands')) return null;
+  const raw = f.object('commands');
+  const counts = new Map<string, number>();
+  const g = new Fields(f.place).of(raw);
+  for (const name of Object.keys(raw)) counts.set(name, g.int(name, 0, Number.MAX_SAFE_INTEGER));
+  return counts;
+}
+
+function objects(f: Fields, key: string): Fields[] {
+  return f.list(key).map((entry, n) => {
+    if (typeof entry !== 'object' || entry === null) throw f.place.error(`"${key}"[${n}]: expected an object`);
+    return new Fields(f.place).of(entry as Raw);
+  });
+}
+
+function parseRam(f: Fields): TraceHeader['ram'] {
+  const ram = objects(f, 'ram').map((r) => ({ gpa: r.address('gpa'), size: r.address('size') }));
+  if (ram.length === 0) throw f.wrong('ram', 'at least one region');
+  const sorted = ram.toSorted((a, b) => a.gpa - b.gpa);
+  for (const [n, r] of sorted.entries()) {
+    const next = sorted[n + 1];
+    if (r.size === 0 || r.gpa % 4096 !== 0 || r.size % 4096 !== 0) throw f.wrong('ram', 'whole pages');
+    if (next !== undefined && next.gpa < r.gpa + r.size) throw f.wrong('ram', 'regions that do not overlap');
+  }
+  return ram;
+}
+
+function parseDevices(f: Fields): TraceDevice[] {
+  if (!f.has('devices')) return [];
+  return objects(f, 'devices').map((d) => ({
+    name: d.text('name'),
+    sid: d.int('sid', 0, 0xffff),
+    bdf: optionalText(d, 'bdf'),
+    driver: d.has('driver') ? d.text('driver') : null,
+    domainType: d.has('domainType') ? d.text('domainType') : null,
+    ats: d.has('ats') && d.flag('ats'),
+  }));
+}
+
+/** @throws ViommuError `E_TRACE_FORMAT`; `E_VERSION`-worthy differences say which version was found. */
+export function parseHeader(raw: Raw, place: Place): TraceHeader {
+  const f = new Fields(place).of(raw);
+  if (raw.t !== 'header') throw f.wrong('t', '"header" (the first line of a recording)');
+  if (raw.format !== 'viommu-trace') throw f.wrong('format', '"viommu-trace"');
+  if (raw.version !== 1) throw f.wrong('version', '1 (the only version known here)');
+  const iommu = f.text('iommu');
+  if (iommu !== 'smmuv3' && iommu !== 'vtd') throw f.wrong('iommu', '"smmuv3" or "vtd"');
+  const source = new Fields(place).of(f.object('source'));
+  const mmio = new Fields(place).of(f.object('mmio'));
+  const window = { base: mmio.address('base'), size: mmio.address('size') };
+  if (window.size < 0x230 || window.size > 0x100_0000) throw mmio.wrong('size', 'a register window');
+  return {
+    iommu,
+    cmdline: source.text('cmdline'),
+    guestKernel: optionalText(source, 'guestKernel'),
+    scenario: optionalText(source, 'scenario'),
+    commands: parseCommands(source),
+    mmio: window,
+    ram: parseRam(f),
+    devices: parseDevices(f),
+  };
+}

@@ -1,0 +1,54 @@
+import type { Said, Tell } from '../ports/tell.ts';
+
+/** An interrupt the machine raised, as it is compared: a line's name, or an MSI's address and data. */
+export interface HeardIrq {
+  readonly name: string;
+  /** Number of the event that was being replayed. */
+  readonly i: number;
+}
+
+/** Bytes the IOMMU wrote to guest memory. */
+export interface HeardRecord {
+  readonly gpa: number;
+  readonly words: readonly number[];
+  readonly i: number;
+}
+
+export function msiName(address: number, data: number): string {
+  return `message 0x${address.toString(16)} = 0x${(data >>> 0).toString(16)}`;
+}
+
+/** Listens to a machine while a recording is replayed on it: counts, and keeps what is still to be compared. */
+export class Heard {
+  readonly commands = new Map<string, number>();
+  readonly hostOps = new Map<string, number>();
+  /** Raised and not yet matched, oldest first. */
+  irqs: HeardIrq[] = [];
+  records: HeardRecord[] = [];
+  /** Number of the event at hand; the replay keeps it. */
+  i = 0;
+  /** Hears everything as well (stories, exports). */
+  also: Tell | null = null;
+
+  /** Goes into the machine as its `tell` hook. */
+  readonly tell: Tell = (said: Said) => {
+    switch (said.what) {
+      case 'command':
+        this.commands.set(said.name, (this.commands.get(said.name) ?? 0) + 1);
+        break;
+      case 'host':
+        this.hostOps.set(said.verb, (this.hostOps.get(said.verb) ?? 0) + 1);
+        break;
+      case 'irq':
+        this.irqs.push({
+          name: said.address === undefined ? said.line : msiName(said.address, said.data ?? 0),
+          i: this.i,
+        });
+        break;
+      case 'record':
+        this.records.push({ gpa: said.address, words: said.words, i: this.i });
+        break;
+    }
+    if (this.also !== null) this.also(said);
+  };
+}

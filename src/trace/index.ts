@@ -1,0 +1,15 @@
+export {
+  type FaultEvent,
+  type FrcdEvent,
+  NOT_SAID,
+  type PageEvent,
+  type RemapEvent,
+  type TraceEvent,
+  type XlatEvent,
+} from './events.ts';
+export { loadTrace, type OpenTrace, openTrace } from './file.ts';
+export type { IommuKind, TraceDevice, TraceHeader } from './header.ts';
+export { Heard, type HeardIrq, type HeardRecord } from './heard.ts';
+export { Replay } from './replay.ts';
+export { COLUMNS, type Column, type ColumnName, type Difference, type ReplayResult } from './result.ts';
+export type { ReplayOptions, ReplayTarget } from './target.ts';
