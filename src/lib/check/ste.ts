@@ -1,0 +1,108 @@
+import { GRANULE0 } from '../../spec/smmuv3/cd.ts';
+import { levelShift } from '../../spec/smmuv3/descriptors.ts';
+import { EVENT } from '../../spec/smmuv3/events.ts';
+import {
+  CONFIG,
+  EATS,
+  S1FMT,
+  STRW,
+  steConfig,
+  steEats,
+  steS1CdMax,
+  steS1ContextPtr,
+  steS1Enabled,
+  steS1Fmt,
+  steS1Stalld,
+  steS2Aa64,
+  steS2Enabled,
+  steS2Endi,
+  steS2Ha,
+  steS2Hd,
+  steS2Ps,
+  steS2S,
+  steS2Sl0,
+  steS2T0sz,
+  steS2Tg,
+  steS2Ttb,
+  steStrw,
+  steValid,
+} from '../../spec/smmuv3/ste.ts';
+import { outputBits, stage2StartLevel } from '../walk/vmsa-regime.ts';
+import { granuleSupported, type Smmuv3Features } from './smmuv3-features.ts';
+
+/** Where an implementation departs from the architecture in judging an STE; absent means: it does not. */
+export interface SteDeviations {
+  /** S1CDMax ≠ 0 is ILLEGAL although SSIDSIZE is 0 (QEMU). */
+  readonly cdMaxWithoutSsid?: boolean;
+  /** S1STALLD = 1 is ILLEGAL whatever STALL_MODEL says (QEMU). */
+  readonly stalldRefused?: boolean;
+}
+
+const NONE: SteDeviations = {};
+
+/**
+ * The validity rules of an STE in the architecture's order (IHI 0070 §5.2): V, then Config (0b0xx is valid whatever the
+ * rest holds), then the fields of each enabled stage.
+ * @param w,at the entry's words and its word index.
+ * @param atschk CR0.ATSCHK: without it EATS = 2 acts as 0.
+ * @returns 0 or EVENT.C_BAD_STE.
+ */
+export function checkSte(
+  w: Int32Array,
+  at: number,
+  f: Smmuv3Features,
+  atschk: boolean,
+  deviations: SteDeviations = NONE,
+): number {
+  if (!steValid(w, at)) return EVENT.C_BAD_STE;
+  if (steConfig(w, at) < CONFIG.BYPASS) return 0;
+  const s1 = steS1Enabled(w, at);
+  const s2 = steS2Enabled(w, at);
+  if ((s1 && !f.s1p) || (s2 && !f.s2p)) return EVENT.C_BAD_STE;
+  if (s1 && !stage1Legal(w, at, f, s2, deviations)) return EVENT.C_BAD_STE;
+  if (s2 && !stage2Legal(w, at, f)) return EVENT.C_BAD_STE;
+  return !f.ats || eatsLegal(w, at, f, atschk, s2) ? 0 : EVENT.C_BAD_STE;
+}
+
+function stage1Legal(w: Int32Array, at: number, f: Smmuv3Features, s2: boolean, deviations: SteDeviations): boolean {
+  if (steS1ContextPtr(w, at) >= 2 ** f.oas) return false;
+  // Stage 2 makes the StreamWorld NS-EL1 whatever STRW says.
+  if (!s2 && steStrw(w, at) !== STRW.NSEL1 && !(f.hyp && steStrw(w, at) === STRW.EL2)) return false;
+  if (steS1Stalld(w, at) !== 0 && (f.stallModel !== 0 || deviations.stalldRefused === true)) return false;
+  const cdMax = steS1CdMax(w, at);
+  if (f.ssidSize === 0) return cdMax === 0 || deviations.cdMaxWithoutSsid !== true;
+  if (cdMax > f.ssidSize) return false;
+  const fmt = steS1Fmt(w, at);
+  return cdMax === 0 || f.cd2l || (fmt !== S1FMT.L2_4K && fmt !== S1FMT.L2_64K);
+}
+
+function stage2Legal(w: Int32Array, at: number, f: Smmuv3Features): boolean {
+  if (steS2Aa64(w, at) === 0) return false; // AArch32 stage 2: no such SMMU is modelled (IDR0.TTF = 2)
+  const granule = GRANULE0[steS2Tg(w, at) as 0 | 1 | 2 | 3];
+  if (!granuleSupported(f, granule)) return false;
+  if (!stage2StartLegal(granule, steS2T0sz(w, at), steS2Sl0(w, at), f.oas)) return false;
+  if (steS2Ttb(w, at) >= 2 ** outputBits(steS2Ps(w, at), f.oas, granule)) return false;
+  if (steS2Endi(w, at) !== 0) return false;
+  if (steS2S(w, at) !== 0 ? f.stallModel === 1 : f.stallModel === 2) return false;
+  return httuLegal(steS2Ha(w, at), steS2Hd(w, at), f.httu);
+}
+
+/** HA needs IDR0.HTTU ≥ 1, HD needs 2. */
+export function httuLegal(ha: number, hd: number, httu: number): boolean {
+  return (ha === 0 || httu >= 1) && (hd === 0 || httu >= 2);
+}
+
+/** S2T0SZ in range and consistent with S2SL0: at least one index bit at the start level, at most 16 tables joined. */
+function stage2StartLegal(granule: number, t0sz: number, sl0: number, oas: number): boolean {
+  const smallest = granule === 16 ? 64 - oas : Math.max(16, 64 - oas);
+  if (t0sz > 39 || t0sz < smallest || sl0 === 3) return false;
+  const bits = 64 - t0sz - levelShift(granule, stage2StartLevel(granule, sl0));
+  return bits >= 1 && bits <= granule - 3 + 4;
+}
+
+function eatsLegal(w: Int32Array, at: number, f: Smmuv3Features, atschk: boolean, s2: boolean): boolean {
+  const eats = steEats(w, at);
+  const stalls = s2 && steS2S(w, at) !== 0;
+  if (eats === EATS.SPLIT && atschk) return steConfig(w, at) === CONFIG.NESTED && !stalls && !f.ns1ats;
+  return eats !== EATS.FULL || !stalls;
+}
