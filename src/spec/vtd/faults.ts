@@ -18,8 +18,11 @@ export const FAULT = {
   DIR_UNREADABLE: 0x50, DIR_P: 0x51, DIR_RESERVED: 0x52, PASID_UNREADABLE: 0x58, PASID_P: 0x59, PASID_RESERVED: 0x5a,
   PASID_INVALID: 0x5b, PASID_SRE: 0x5d,
   // First stage.
-  FS_UNREADABLE: 0x70, FS_P: 0x71, FS_RESERVED: 0x72, FS_ROOT_UNREADABLE: 0x73, FS_ADDRESS: 0x74, FS_AD: 0x75,
-  FS_EA: 0x90, FS_AD_SECOND: 0x91,
+  FS_UNREADABLE: 0x70, FS_P: 0x71, FS_RESERVED: 0x72, FS_ROOT_UNREADABLE: 0x73, FS_ADDRESS: 0x74,
+  // Nested: the second stage refuses the read of the first table, of a lower one, the write of a flag.
+  FS_ROOT_SECOND_READ: 0x75, FS_SECOND_READ: 0x76, FS_SECOND_WRITE: 0x77,
+  // A flag could not be written: snooping is off; the store aborted.
+  FS_UPDATE_SNOOP: 0x90, FS_UPDATE: 0x91,
   // Second stage in scalable mode.
   SS_UNREADABLE: 0x78, SS_NONE: 0x79, SS_RESERVED: 0x7a, SS_ROOT_UNREADABLE: 0x7b, SS_A: 0x7c, SS_D: 0x7d,
   // What both stages share.

@@ -1,0 +1,212 @@
+import { ACCESS } from '../../ports/dma.ts';
+import type { Memory } from '../../ports/memory.ts';
+import { FAULT } from '../../spec/vtd/faults.ts';
+import {
+  beyondWidth,
+  FirstStageReserved,
+  FS,
+  isCanonical,
+  levelIndex,
+  levelShift,
+  type PagingLimits,
+} from '../../spec/vtd/paging.ts';
+import { PGTT } from '../../spec/vtd/tables.ts';
+import type { VtdRegime } from './vtd-regime.ts';
+import { VtdSecondStage } from './vtd-second.ts';
+
+const RW = ACCESS.READ | ACCESS.WRITE;
+const TWO32 = 0x1_0000_0000;
+
+/** Whether a physical address lies in the interrupt window 0xFEE0_0000 to 0xFEEF_FFFF. */
+export function inInterruptWindow(lo: number, hi: number): boolean {
+  return hi === 0 && lo >>> 20 === 0xfee;
+}
+
+/**
+ * One address through everything a regime says: first stage, second stage, both nested, or pass-through (VT-d §3.6 to
+ * §3.8). Works on host memory for the hardware and on guest memory for a device model that decides a record or fills a
+ * shadow. Results are fields, valid until the next walk; nothing allocates.
+ */
+export class VtdWalker {
+  /** Physical address of the byte. */
+  out = 0;
+  /** log2 bytes for which the translation holds. */
+  shift = 0;
+  /** ACCESS bits (READ, WRITE) granted to a request of this privilege. */
+  perm = 0;
+  /** log2 bytes of the first-stage leaf; 0 when no first stage took part. */
+  firstShift = 0;
+  /** The second-stage leaf's SNP bit. */
+  snp = false;
+  /** Fault reason after a failed walk, in the codes of the regime's mode. */
+  reason = 0;
+  /** After a failure: the second stage lacked a mapping or a permission. Then `ipa`, `ipaAccess` say which. */
+  secondMissing = false;
+  /** Second-stage input address of the failure, rounded down to its 4 KiB page (exact up to 57 bits). */
+  ipa = 0;
+  ipaAccess = 0;
+  readonly second: VtdSecondStage;
+  readonly #memory: Memory;
+  readonly #reserved: FirstStageReserved;
+  readonly #haw: number;
+  /** Where the first-stage table lies in physical memory, and whether an update of it is allowed. */
+  #table = 0;
+  #tableWritable = true;
+
+  constructor(memory: Memory, limits: PagingLimits) {
+    this.#memory = memory;
+    this.second = new VtdSecondStage(memory, limits);
+    this.#reserved = new FirstStageReserved(limits);
+    this.#haw = limits.haw;
+  }
+
+  /**
+   * @param lo,hi input address. @param access ACCESS bits; EXEC counts as a read (execute permission does not exist in
+   *   revision 5), PRIV selects supervisor rules in the first stage. Neither READ nor WRITE: only presence is judged.
+   * @returns whether the request is granted.
+   */
+  walk(r: VtdRegime, lo: number, hi: number, access: number): boolean {
+    this.secondMissing = false;
+    const need = (access & RW) | ((access >>> 2) & ACCESS.READ);
+    switch (r.pgtt) {
+      case PGTT.FIRST:
+      case PGTT.NESTED:
+        return this.#first(r, lo, hi, need, (access & ACCESS.PRIV) !== 0) && this.#window(r);
+      case PGTT.SECOND:
+        return this.#plainSecond(r, lo, hi, need) && this.#window(r);
+      default:
+        return this.#passThrough(r, lo, hi);
+    }
+  }
+
+  #plainSecond(r: VtdRegime, lo: number, hi: number, need: number): boolean {
+    const s = this.second;
+    if (!s.walk(r.secondRoot, r.secondLevels, r.ssade, lo, hi, need, r.scalable)) {
+      if (s.missing) this.#missed(lo, hi, need);
+      this.reason = s.reason;
+      return false;
+    }
+    this.out = s.out;
+    this.shift = s.shift;
+    this.perm = s.perm;
+    this.snp = s.snp;
+    this.firstShift = 0;
+    return true;
+  }
+
+  #missed(lo: number, hi: number, need: number): void {
+    this.secondMissing = true;
+    this.ipa = hi * TWO32 + ((lo & ~0xfff) >>> 0);
+    this.ipaAccess = need;
+  }
+
+  #first(r: VtdRegime, lo: number, hi: number, need: number, priv: boolean): boolean {
+    if (!isCanonical(r.firstLevels, hi)) return this.#fail(FAULT.NON_CANONICAL);
+    const memory = this.#memory;
+    const nested = r.pgtt === PGTT.NESTED;
+    let tableLo = r.firstRoot | 0;
+    let tableHi = (r.firstRoot / TWO32) | 0;
+    let granted: number = FS.RW | FS.US;
+    for (let level = r.firstLevels; ; level--) {
+      const root = level === r.firstLevels;
+      if (nested) {
+        if (!this.#tableThroughSecond(r, tableLo, tableHi, root)) return false;
+      } else {
+        this.#table = tableHi * TWO32 + (tableLo >>> 0);
+        this.#tableWritable = true;
+      }
+      const at = this.#table + 8 * levelIndex(level, lo, hi);
+      if (!memory.load64(at)) return this.#fail(root ? FAULT.FS_ROOT_UNREADABLE : FAULT.FS_UNREADABLE);
+      const eLo = memory.lo;
+      const eHi = memory.hi;
+      if ((eLo & FS.P) === 0) return this.#fail(FAULT.FS_P);
+      const leaf = level === 1 || (eLo & FS.PS) !== 0;
+      if (((eHi & this.#reserved.hi) | (leaf ? eLo & this.#reserved.leafLo[level]! : 0)) !== 0) {
+        return this.#fail(FAULT.FS_RESERVED);
+      }
+      granted &= eLo;
+      if (!leaf) {
+        if (!this.#flags(r, at, eLo, eHi, FS.A, tableLo, tableHi)) return false;
+        tableLo = eLo & ~0xfff;
+        tableHi = eHi & 0xf_ffff;
+        continue;
+      }
+      if (!priv && (granted & FS.US) === 0) return this.#fail(FAULT.US);
+      // WPE=0: a privileged write passes over read-only pages.
+      const perm = (granted & FS.RW) !== 0 || (priv && !r.wpe) ? RW : ACCESS.READ;
+      if ((need & ~perm) !== 0) return this.#fail(FAULT.SM_WRITE);
+      const shift = levelShift(level);
+      const offset = (1 << shift) - 1;
+      const pageLo = (eLo & ~offset) | (lo & offset);
+      const pageHi = eHi & 0xf_ffff;
+      if (nested) {
+        if (beyondWidth(r.secondLevels, pageHi)) return this.#fail(FAULT.FS_ADDRESS);
+        if (!this.#plainSecond(r, pageLo, pageHi, need)) return false;
+        if (shift < this.shift) this.shift = shift;
+        this.perm &= perm;
+      } else {
+        this.out = pageHi * TWO32 + (pageLo >>> 0);
+        this.shift = shift;
+        this.perm = perm;
+        this.snp = false;
+      }
+      this.firstShift = shift;
+      const flags = (need & ACCESS.WRITE) !== 0 ? FS.A | FS.D : FS.A;
+      return this.#flags(r, at, eLo, eHi, flags, tableLo, tableHi);
+    }
+  }
+
+  /** Finds a first-stage table (guest-physical `lo`, `hi`) in host memory. Reads need read permission there (§3.8). */
+  #tableThroughSecond(r: VtdRegime, lo: number, hi: number, root: boolean): boolean {
+    if (beyondWidth(r.secondLevels, hi)) return this.#fail(root ? FAULT.PASID_INVALID : FAULT.FS_ADDRESS);
+    const s = this.second;
+    // With second-stage A/D flags a read of a paging structure counts as a write.
+    const need = r.ssade ? RW : ACCESS.READ;
+    if (!s.walk(r.secondRoot, r.secondLevels, r.ssade, lo, hi, need, true)) {
+      if (s.missing) this.#missed(lo, hi, need);
+      const partly = s.missing && s.reason !== FAULT.SS_NONE;
+      return this.#fail(partly ? (root ? FAULT.FS_ROOT_SECOND_READ : FAULT.FS_SECOND_READ) : s.reason);
+    }
+    this.#table = s.out;
+    this.#tableWritable = (s.perm & ACCESS.WRITE) !== 0;
+    return true;
+  }
+
+  /** Sets A, D and EA of the entry at physical `at`, when they are not set yet. */
+  #flags(r: VtdRegime, at: number, eLo: number, eHi: number, flags: number, tableLo: number, tableHi: number): boolean {
+    const all = r.eafe ? flags | FS.EA : flags;
+    if ((eLo & all) === all) return true;
+    if (!this.#tableWritable) {
+      this.#missed(tableLo, tableHi, RW);
+      return this.#fail(FAULT.FS_SECOND_WRITE);
+    }
+    return this.#memory.store64(at, eLo | all, eHi) || this.#fail(FAULT.FS_UPDATE);
+  }
+
+  #passThrough(r: VtdRegime, lo: number, hi: number): boolean {
+    const beyond = this.#haw >= 64 ? false : hi >>> (this.#haw - 32) !== 0;
+    if (beyond) return this.#fail(r.scalable ? FAULT.PT_BEYOND : FAULT.BEYOND_WIDTH);
+    if (inInterruptWindow(lo, hi)) return this.#fail(r.scalable ? FAULT.SM_INTERRUPT : FAULT.INTERRUPT_OUTPUT);
+    this.out = hi * TWO32 + (lo >>> 0);
+    this.shift = 12;
+    this.perm = RW;
+    this.snp = false;
+    this.firstShift = 0;
+    return true;
+  }
+
+  /** An output in the interrupt window is refused; a larger page around the window must not be cached whole. */
+  #window(r: VtdRegime): boolean {
+    const out = this.out;
+    if (out >= 0xfee0_0000 && out < 0xfef0_0000) {
+      return this.#fail(r.scalable || r.pgtt !== PGTT.SECOND ? FAULT.SM_INTERRUPT : FAULT.INTERRUPT_OUTPUT);
+    }
+    if (this.shift > 12 && out < TWO32 && out >>> this.shift === 0xfee0_0000 >>> this.shift) this.shift = 12;
+    return true;
+  }
+
+  #fail(reason: number): boolean {
+    this.reason = reason;
+    return false;
+  }
+}
