@@ -1,0 +1,145 @@
+/**
+ * One translation context: an address space a cache tells apart, (VMID, ASID) or (domain id, PASID). Its live tag is what
+ * entries carry; giving it a new one makes every old entry unreachable at once.
+ */
+export interface Context {
+  readonly domain: number;
+  /** −1: the domain's own (stage 2, second stage). */
+  readonly id: number;
+  /** 1..65535; 0: this object is dead, ask for the context again. */
+  tag: number;
+  /** Bit per size class that may be cached. */
+  sizes: number;
+  /** The same for cached table walks. */
+  walks: number;
+}
+
+export interface Domain {
+  readonly contexts: Context[];
+  /** A global mapping was cached in one of the contexts. */
+  globals: boolean;
+}
+
+const LAST_TAG = 0xffff;
+
+export interface TagsData {
+  readonly next: number;
+  readonly contexts: readonly (readonly [domain: number, id: number, tag: number, sizes: number, walks: number])[];
+  readonly globals: readonly number[];
+}
+
+/**
+ * The live tags of all contexts. Renewal is O(1), except that after 65535 renewals the tables are cleared once
+ * (`onWrap`) and counting starts again.
+ */
+export class Tags {
+  readonly #limit: number;
+  readonly #onWrap: () => void;
+  readonly #domains = new Map<number, Domain>();
+  #byId = new Map<number, Map<number, Context>>();
+  #count = 0;
+  #next = 1;
+  #last: Context | null = null;
+
+  /** @param limit contexts kept at once; one more and all are forgotten. @param onWrap clears every table with tags. */
+  constructor(limit: number, onWrap: () => void) {
+    this.#limit = limit;
+    this.#onWrap = onWrap;
+  }
+
+  find(domain: number, id: number): Context | null {
+    const last = this.#last;
+    if (last !== null && last.domain === domain && last.id === id) return last;
+    const hit = this.#byId.get(domain)?.get(id) ?? null;
+    if (hit !== null) this.#last = hit;
+    return hit;
+  }
+
+  /** The context, made on first use. */
+  get(domain: number, id: number): Context {
+    const hit = this.find(domain, id);
+    if (hit !== null) return hit;
+    if (this.#count >= this.#limit) this.forget();
+    const context: Context = { domain, id, tag: 0, sizes: 0, walks: 0 };
+    this.#add(context);
+    this.renew(context);
+    return context;
+  }
+
+  #add(context: Context): void {
+    const { domain, id } = context;
+    let ids = this.#byId.get(domain);
+    if (ids === undefined) {
+      ids = new Map();
+      this.#byId.set(domain, ids);
+      this.#domains.set(domain, { contexts: [], globals: false });
+    }
+    ids.set(id, context);
+    this.#domains.get(domain)!.contexts.push(context);
+    this.#count++;
+    this.#last = context;
+  }
+
+  domain(domain: number): Domain | null {
+    return this.#domains.get(domain) ?? null;
+  }
+
+  domains(): Iterable<Domain> {
+    return this.#domains.values();
+  }
+
+  /** Makes every entry of the context unreachable. */
+  renew(context: Context): void {
+    if (context.sizes === 0 && context.walks === 0 && context.tag !== 0) return;
+    if (this.#next > LAST_TAG) this.#wrap();
+    context.tag = this.#next++;
+    context.sizes = 0;
+    context.walks = 0;
+  }
+
+  #wrap(): void {
+    this.#onWrap();
+    this.#next = 1;
+    for (const d of this.#domains.values()) {
+      for (const c of d.contexts) {
+        c.tag = this.#next++;
+        c.sizes = 0;
+        c.walks = 0;
+      }
+    }
+  }
+
+  /** Drops every context; objects handed out are dead from now on. */
+  forget(): void {
+    for (const d of this.#domains.values()) {
+      for (const c of d.contexts) {
+        c.tag = 0;
+        c.sizes = 0;
+        c.walks = 0;
+      }
+    }
+    this.#domains.clear();
+    this.#byId = new Map();
+    this.#count = 0;
+    this.#last = null;
+    this.#next = 1;
+    this.#onWrap();
+  }
+
+  save(): TagsData {
+    const contexts: TagsData['contexts'][number][] = [];
+    const globals: number[] = [];
+    for (const [number, d] of this.#domains) {
+      for (const c of d.contexts) contexts.push([c.domain, c.id, c.tag, c.sizes, c.walks]);
+      if (d.globals) globals.push(number);
+    }
+    return { next: this.#next, contexts, globals };
+  }
+
+  load(data: TagsData): void {
+    this.forget();
+    for (const [domain, id, tag, sizes, walks] of data.contexts) this.#add({ domain, id, tag, sizes, walks });
+    for (const d of data.globals) this.#domains.get(d)!.globals = true;
+    this.#next = data.next;
+  }
+}
