@@ -12,4 +12,4 @@ export type { IommuKind, TraceDevice, TraceHeader } from './header.ts';
 export { Heard, type HeardIrq, type HeardRecord } from './heard.ts';
 export { Replay } from './replay.ts';
 export { COLUMNS, type Column, type ColumnName, type Difference, type ReplayResult } from './result.ts';
-export type { ReplayOptions, ReplayTarget } from './target.ts';
+export type { MakeReplayTarget, ReplayOptions, ReplayTarget } from './target.ts';

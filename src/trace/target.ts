@@ -1,3 +1,6 @@
+import type { Tell } from '../ports/tell.ts';
+import type { TraceHeader } from './header.ts';
+
 /**
  * What a machine offers to be replayed on. Implemented by `src/machine`; all calls are synchronous, results of hot calls
  * are fields, valid until the next call. What the machine does by itself (interrupts, records it writes, commands it
@@ -63,3 +66,10 @@ export interface ReplayOptions {
   /** Linux's partial-count quirk in batches instead of the safe rule. */
   readonly batchQuirk?: boolean;
 }
+
+/**
+ * Stands up the machine a recording describes.
+ * @param tell the machine's hook, for everything it does.
+ * @throws ViommuError `E_PROFILE` for a property, machine or profile it does not know.
+ */
+export type MakeReplayTarget = (header: TraceHeader, options: ReplayOptions, tell: Tell) => ReplayTarget;

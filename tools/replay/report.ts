@@ -1,0 +1,62 @@
+import { COLUMNS, type Column } from '../../src/trace/index.ts';
+import { table } from '../cli/table.ts';
+import type { Replayed } from './run.ts';
+
+/** One object per recording, for programs. */
+export function toJson(r: Replayed): object {
+  const c = r.columns;
+  return {
+    trace: r.file,
+    iommu: r.header.iommu,
+    ok: r.ok,
+    reads: c.reads,
+    translations: c.translations,
+    faults: c.faults,
+    records: c.records,
+    interrupts: c.interrupts,
+    commands: sorted(r.commands),
+    hostOps: sorted(r.hostOps),
+    seconds: Math.round(r.seconds * 1000) / 1000,
+  };
+}
+
+function sorted(counts: ReadonlyMap<string, number>): Record<string, number> {
+  return Object.fromEntries([...counts].toSorted(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function cell(c: Column): string {
+  if (c.total === 0) return '-';
+  return c.total === c.matched ? `${c.total}` : `${c.matched} of ${c.total}`;
+}
+
+function sum(counts: ReadonlyMap<string, number>): number {
+  let n = 0;
+  for (const count of counts.values()) n += count;
+  return n;
+}
+
+/** All recordings as one table. */
+export function summary(all: readonly Replayed[]): string[] {
+  const head = ['recording', 'events', ...COLUMNS, 'commands', 'host ops', 'seconds', ''];
+  const rows = all.map((r) => [
+    r.file.replace(/\.ndjson\.gz$/, ''),
+    `${r.events}`,
+    ...COLUMNS.map((c) => cell(r.columns[c])),
+    `${sum(r.commands)}`,
+    `${sum(r.hostOps)}`,
+    r.seconds.toFixed(2),
+    r.ok ? 'matches' : 'DIFFERS',
+  ]);
+  return table([head, ...rows]);
+}
+
+/** What differed, for people. */
+export function differences(r: Replayed): string[] {
+  if (r.ok) return [];
+  const lines = [`${r.file}: ${r.differing} differences; the first:`];
+  for (const d of r.differences) {
+    const where = d.column === 'commands' ? 'command counts' : `event ${d.i}`;
+    lines.push(`  ${where}: ${d.what}`, `    expected ${d.expected}`, `    got      ${d.got}`);
+  }
+  return lines;
+}

@@ -1,0 +1,65 @@
+import { performance } from 'node:perf_hooks';
+import { ViommuError } from '../../src/core/errors.ts';
+import type { Tell } from '../../src/ports/tell.ts';
+import {
+  Heard,
+  type MakeReplayTarget,
+  openTrace,
+  Replay,
+  type ReplayOptions,
+  type ReplayResult,
+} from '../../src/trace/index.ts';
+
+/** A replayed recording, with its file name and the wall-clock time of all of it (reading included). */
+export interface Replayed extends ReplayResult {
+  readonly file: string;
+  readonly seconds: number;
+}
+
+export interface Watch {
+  /** Called now and then with the number of events done. */
+  progress?(events: number, differing: number): void;
+  /** Hears everything the machine does, too. */
+  tell?: Tell;
+}
+
+const EVERY = 20_000;
+
+/**
+ * Replays one recording on the machine it describes.
+ * @throws ViommuError for a file that is no recording, a machine that is not known, and whatever the machine throws.
+ */
+export async function replayFile(
+  path: string,
+  make: MakeReplayTarget,
+  options: ReplayOptions,
+  watch: Watch = {},
+): Promise<Replayed> {
+  const start = performance.now();
+  const trace = await openTrace(path);
+  const heard = new Heard();
+  heard.also = watch.tell ?? null;
+  const replay = new Replay(trace.header, make(trace.header, options, heard.tell), heard);
+  let next = EVERY;
+  for await (const batch of trace.batches) {
+    for (const e of batch) {
+      try {
+        replay.apply(e);
+      } catch (cause) {
+        throw located(trace.file, e.i, cause);
+      }
+    }
+    if (replay.events >= next) {
+      watch.progress?.(replay.events, replay.differing);
+      next = replay.events + EVERY;
+    }
+  }
+  return { ...replay.finish(), file: trace.file, seconds: (performance.now() - start) / 1000 };
+}
+
+function located(file: string, i: number, cause: unknown): ViommuError {
+  const what = cause instanceof Error ? cause.message : String(cause);
+  const where = what.startsWith('event ') ? file : `${file}: event ${i}`;
+  if (cause instanceof ViommuError) return new ViommuError(cause.code, cause.blame, `${where}: ${what}`, {}, cause);
+  return new ViommuError('EIO', 'host', `${where}: the machine failed: ${what}`, {}, cause);
+}
