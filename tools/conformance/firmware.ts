@@ -10,8 +10,17 @@ import { type DtNode, dtb, dts, pcieNode, smmuv3Node } from '../../src/machine/f
 import { DMAR_SCOPE, dmar } from '../../src/machine/firmware/dmar.ts';
 import { iort, rootComplexMap } from '../../src/machine/firmware/iort.ts';
 import { mcfg } from '../../src/machine/firmware/mcfg.ts';
+import { dsdt, fadt, madt } from '../../src/machine/firmware/pc.ts';
 
 const endpoint = { type: DMAR_SCOPE.ENDPOINT, bus: 0, path: [{ device: 2, fn: 0 }] };
+/** The FADT as a loader leaves it: with addresses of FACS and DSDT, which iasl insists on. */
+function linked(table: Uint8Array): Uint8Array {
+  for (const at of [36, 40]) new DataView(table.buffer).setUint32(at, 0x1000, true);
+  table[9] = 0;
+  table[9] = -table.reduce((sum, b) => sum + b, 0) & 0xff;
+  return table;
+}
+
 const TABLES: Readonly<Record<string, Uint8Array>> = {
   IORT: iort({
     its: true,
@@ -29,6 +38,17 @@ const TABLES: Readonly<Record<string, Uint8Array>> = {
       { kind: 'atsr', allPorts: true, scopes: [] },
       { kind: 'satc', required: true, scopes: [endpoint] },
       { kind: 'andd', device: 1, name: '\\_SB.DEV0' },
+    ],
+  }),
+  FACP: linked(fadt({ sci: 9, pm1aEvent: 0xb000, pm1aControl: 0xb004, pmTimer: 0xb008, gpe0: 0xafe0 })),
+  APIC: madt(),
+  DSDT: dsdt({
+    mmio: { base: 0xc000_0000, last: 0xfebf_ffff },
+    lastBus: 15,
+    intx: [{ device: 0x10, gsi: [11, 10, 10, 11] }],
+    reserved: [
+      { base: 0xb000_0000, bytes: 0x100_0000 },
+      { base: 0xfed9_0000, bytes: 0x1000 },
     ],
   }),
   MCFG: mcfg([{ base: 0x40_1000_0000, firstBus: 0, lastBus: 255 }]),

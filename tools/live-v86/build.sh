@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Builds the guests that run in v86: Linux for i386 from the distribution's source package, busybox, SeaBIOS images.
+#   tools/live-v86/build.sh [6.1|7.2|7.2-unpatched ...] (default: 6.1)      output: .cache/live-v86 (VIOMMU_LIVE_V86)
+# Needs a Debian machine; missing build tools are installed when run as root. About 5 minutes per kernel on two cores; a
+# kernel that is there already is not built again. Nothing of it is ever committed: the kernel is GPL-2.0.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${VIOMMU_LIVE_V86:-$here/../../.cache/live-v86}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+say() { echo "live:build: $*" >&2; }
+
+need=()
+for pair in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils cpio:cpio m4:m4; do
+  command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
+done
+if [ ${#need[@]} -gt 0 ]; then
+  [ "$(id -u)" = 0 ] || { say "missing tools; run: apt-get install ${need[*]}"; exit 1; }
+  say "installing ${need[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${need[@]}" >/dev/null
+fi
+
+# A private package list: another architecture or suite does not touch the machine's own configuration.
+fetch() { # SUITE ARCH PACKAGE  -> unpacks into $out/pkg/PACKAGE
+  local suite=$1 arch=$2 package=$3 state=$out/apt/$1-$2
+  [ -d "$out/pkg/$package" ] && return
+  mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/parts" "$out/debs"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$state/sources.list"
+  local opt=(-qq -o "APT::Architecture=$arch" -o "APT::Architectures=$arch" -o "Dir::State::lists=$state/lists"
+    -o "Dir::Cache=$state/cache" -o "Dir::Etc::sourcelist=$state/sources.list" -o "Dir::Etc::sourceparts=$state/parts"
+    -o Acquire::Check-Valid-Until=false)
+  say "fetching $package ($suite, $arch)"
+  apt-get "${opt[@]}" update || { say "cannot reach $mirror (set DEBIAN_MIRROR)"; exit 1; }
+  (cd "$out/debs" && apt-get "${opt[@]}" download "$package") 2>/dev/null || { say "no package $package in $suite"; exit 1; }
+  mkdir -p "$out/pkg"
+  dpkg-deb -x "$(ls -t "$out"/debs/"${package}"_*.deb | head -1)" "$out/pkg/$package"
+}
+
+fetch bookworm i386 busybox-static
+fetch bookworm amd64 seabios
+cp "$out/pkg/busybox-static/bin/busybox" "$out/busybox"
+cp "$out/pkg/seabios/usr/share/seabios/bios-256k.bin" "$out/seabios.bin"
+cp "$out/pkg/seabios/usr/share/seabios/vgabios-stdvga.bin" "$out/vgabios.bin"
+
+canonical_fix() { # the two-line change described in canonical-address.patch.md
+  python3 - "$1/drivers/iommu/intel/prq.c" <<'PY'
+import re, sys
+path = sys.argv[1]
+text = open(path).read()
+start = text.index('is_canonical_address(u64 addr)')
+body = text[start:text.index('\n}', start)]
+new = body[:body.index('{') + 1] + '\n\ts64 saddr = (s64)addr;\n\n\treturn ((saddr << 16) >> 16) == saddr;'
+open(path, 'w').write(text.replace(body, new))
+PY
+}
+
+build() {
+  local name=$1 version=${1%-unpatched} suite=bookworm
+  [ -e "$out/bzImage-$name" ] && { say "bzImage-$name is there"; return; }
+  [ "$version" = 6.1 ] || suite=${DEBIAN_SUITE:-sid}
+  fetch "$suite" amd64 "linux-source-$version"
+  local tree=$out/src-$name
+  if [ ! -e "$tree/Makefile" ]; then
+    say "unpacking linux-source-$version"
+    mkdir -p "$tree"
+    tar -xJf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz -C "$tree" --strip-components=1
+    [ "$name" != 7.2 ] || canonical_fix "$tree"
+  fi
+  say "building bzImage-$name (log: $out/build-$name.log)"
+  (
+    cd "$tree"
+    export KCONFIG_CONFIG=.config KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=viommu KBUILD_BUILD_HOST=viommu
+    make ARCH=i386 tinyconfig
+    scripts/kconfig/merge_config.sh -m .config "$here/kernel.config"
+    make ARCH=i386 olddefconfig
+    make ARCH=i386 -j"$(nproc)" bzImage
+  ) >"$out/build-$name.log" 2>&1 || { tail -5 "$out/build-$name.log" >&2; exit 1; }
+  cp "$tree/arch/x86/boot/bzImage" "$out/bzImage-$name"
+}
+for k in "${@:-6.1}"; do
+  case $k in
+    6.1 | 7.2 | 7.2-unpatched) build "$k" ;;
+    *) say "unknown kernel '$k': 6.1, 7.2 or 7.2-unpatched"; exit 2 ;;
+  esac
+done
+say "done: $out"
