@@ -46,6 +46,8 @@ export type Said =
       readonly hit: boolean;
     }
   | { readonly what: 'fault'; readonly iommu: string; readonly record: readonly number[] }
+  /** A fault of a vVT-d: its record (4 words, F left out), and whether a fault recording register took it. */
+  | { readonly what: 'frcd'; readonly device: string; readonly recorded: boolean; readonly words: readonly number[] }
   /** The guest-visible record a device wrote. */
   | { readonly what: 'record'; readonly device: string; readonly address: number; readonly words: readonly number[] }
   | {

@@ -56,6 +56,7 @@ export const SQ_MASK: readonly number[] = [0xffff, 0xfffb, 0xfff9, 0xfff8];
 export function msiAddress(dst: number, dm: number, rh: number): number {
   return (INTERRUPT_BASE | ((dst & 0xff) << 12) | (rh << 3) | (dm << 2)) >>> 0;
 }
+/** MSI data of a remapped interrupt; the level bit is always 1 (assert). */
 export function msiData(vector: number, dlm: number, tm: number): number {
-  return vector | (dlm << 8) | (tm === 1 ? 0xc000 : 0);
+  return vector | (dlm << 8) | 0x4000 | (tm << 15);
 }

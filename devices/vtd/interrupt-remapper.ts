@@ -1,0 +1,212 @@
+import type { InterruptRemapPort } from '../../src/ports/dma.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import type { Tell } from '../../src/ports/tell.ts';
+import { FAULT } from '../../src/spec/vtd/faults.ts';
+import {
+  IRTE_BYTES,
+  IRTE_RESERVED,
+  irte,
+  message,
+  msiAddress,
+  msiData,
+  SQ_MASK,
+  SVT,
+} from '../../src/spec/vtd/interrupt.ts';
+import { pointer } from '../../src/spec/vtd/tables.ts';
+import type { FaultLog } from './fault-log.ts';
+import type { VtdShape } from './properties.ts';
+
+/** Direct-mapped entries of the interrupt entry cache. */
+const CACHED = 256;
+
+export interface RemapperState {
+  readonly on: boolean;
+  readonly compatibility: boolean;
+  readonly base: number;
+  readonly size: number;
+  readonly extended: boolean;
+}
+
+/** Interrupt remapping (VT-d §5.1): decides every message in 0xFEEx_xxxx and every IOAPIC entry. */
+export class InterruptRemapper implements InterruptRemapPort {
+  outAddress = 0;
+  outData = 0;
+  /** 32-bit destination of the last remapped interrupt: `outAddress` carries what a 64-bit MSI address can. */
+  outDestination = 0;
+  /** Index and entry (4 words) of the last remapped interrupt; index −1 when it passed unchanged. */
+  outIndex = -1;
+  readonly outEntry = new Int32Array(4);
+  tell: Tell | null = null;
+  readonly #memory: Memory;
+  readonly #shape: VtdShape;
+  readonly #faults: FaultLog;
+  readonly #device: string;
+  #on = false;
+  #compatibility = false;
+  #base = 0;
+  #size = 0;
+  #extended = false;
+  /** Index + 1 of the entry in each slot; 0: empty. Only present, well-formed entries are kept. */
+  readonly #tags = new Int32Array(CACHED);
+  readonly #lines = new Int32Array(CACHED * 4);
+
+  constructor(memory: Memory, shape: VtdShape, faults: FaultLog, device: string) {
+    this.#memory = memory;
+    this.#shape = shape;
+    this.#faults = faults;
+    this.#device = device;
+  }
+
+  /** IRE and CFI as levels. */
+  set(on: boolean, compatibility: boolean): void {
+    this.#on = on;
+    this.#compatibility = compatibility;
+  }
+
+  /** SIRTP: IRTA is latched, the entry cache emptied (ESIRTPS). Words of IRTA. */
+  setTable(lo: number, hi: number): void {
+    this.#base = pointer(lo, hi);
+    this.#size = 2 ** ((lo & 0xf) + 1);
+    this.#extended = (lo & 0x800) !== 0 && (this.#shape.props.eim || this.#shape.quirks.destinationUnchecked);
+    this.invalidateAll();
+  }
+
+  invalidateAll(): void {
+    this.#tags.fill(0);
+  }
+
+  /** Index-selective: 2^mask entries from `index`, aligned. */
+  invalidate(index: number, mask: number): void {
+    if (mask >= 8) {
+      this.#tags.fill(0);
+      return;
+    }
+    const first = index & -(1 << mask);
+    for (let i = first; i < first + (1 << mask); i++) {
+      if (this.#tags[i & (CACHED - 1)] === i + 1) this.#tags[i & (CACHED - 1)] = 0;
+    }
+  }
+
+  remap(rid: number, address: number, data: number): boolean {
+    this.outIndex = -1;
+    this.outAddress = address;
+    this.outData = data;
+    if (!this.#on) return true;
+    if (!message.remappable(address)) {
+      if (this.#shape.quirks.compatibilityPasses || (this.#compatibility && !this.#extended)) return true;
+      return this.#block(FAULT.IR_COMPATIBILITY, rid, 0, false);
+    }
+    const shv = message.shv(address);
+    let index = message.handle(address);
+    if (shv) {
+      if (!this.#shape.quirks.shvDataUnchecked && data >>> 16 !== 0) {
+        return this.#block(FAULT.IR_REQUEST_RESERVED, rid, index, false);
+      }
+      index += data & 0xffff;
+    }
+    if (index >= this.#size) return this.#block(FAULT.IR_INDEX, rid, index, false);
+    const reason = this.#entry(index, rid);
+    if (reason !== 0) return this.#block(reason, rid, index, irte.fpd(this.outEntry[0]!));
+    this.#deliver(index, address);
+    return true;
+  }
+
+  /** Fills `outEntry` and judges it for `rid`. @returns 0 or the fault reason. */
+  #entry(index: number, rid: number): number {
+    const e = this.outEntry;
+    const slot = index & (CACHED - 1);
+    const cached = !this.#shape.quirks.entriesUncached && this.#tags[slot] === index + 1;
+    if (cached) {
+      for (let i = 0; i < 4; i++) e[i] = this.#lines[slot * 4 + i]!;
+    } else {
+      e.fill(0);
+      const at = this.#base + index * IRTE_BYTES;
+      const ok = this.#memory.load64(at);
+      e[0] = ok ? this.#memory.lo : 0;
+      e[1] = ok ? this.#memory.hi : 0;
+      if (!ok || !this.#memory.load64(at + 8)) {
+        e[0] = 0;
+        return FAULT.IR_UNREADABLE;
+      }
+      e[2] = this.#memory.lo;
+      e[3] = this.#memory.hi;
+      if (!irte.p(e[0]!)) return FAULT.IR_P;
+      if (this.#reserved(e)) return FAULT.IR_RESERVED;
+      for (let i = 0; i < 4; i++) this.#lines[slot * 4 + i] = e[i]!;
+      this.#tags[slot] = index + 1;
+    }
+    return this.#source(e[2]!, rid) ? 0 : FAULT.IR_SOURCE;
+  }
+
+  #reserved(e: Int32Array): boolean {
+    const { postedAsRemapped, destinationUnchecked } = this.#shape.quirks;
+    const masks = this.#extended || destinationUnchecked ? IRTE_RESERVED.REMAPPED : IRTE_RESERVED.XAPIC;
+    if (!postedAsRemapped && irte.posted(e[0]!)) return true;
+    const bad = (e[0]! & masks[0]) | (e[1]! & masks[1]) | (e[2]! & masks[2]) | (e[3]! & masks[3]);
+    return bad !== 0;
+  }
+
+  /** Source-id validation (§9.9, SVT and SQ). */
+  #source(w2: number, rid: number): boolean {
+    switch (irte.svt(w2)) {
+      case SVT.NONE:
+        return true;
+      case SVT.SID: {
+        const mask = SQ_MASK[irte.sq(w2)]!;
+        return (rid & mask) === (irte.sid(w2) & mask);
+      }
+      case SVT.BUS: {
+        const bus = (rid >>> 8) & 0xff;
+        return bus >= irte.sid(w2) >>> 8 && bus <= (irte.sid(w2) & 0xff);
+      }
+      default:
+        return false;
+    }
+  }
+
+  #deliver(index: number, address: number): void {
+    const e = this.outEntry;
+    const w0 = e[0]!;
+    const dst = this.#extended ? irte.dst(e[1]!) : (e[1]! >>> 8) & 0xff;
+    this.outIndex = index;
+    this.outDestination = dst;
+    const upper = dst - (dst & 0xff);
+    this.outAddress = msiAddress(dst, irte.dm(w0), irte.rh(w0)) + (address & 3) + upper * 0x1_0000_0000;
+    this.outData = msiData(irte.vector(w0), irte.dlm(w0), irte.tm(w0));
+    if (this.tell !== null) {
+      this.tell({ what: 'irq', device: this.#device, line: 'remap', address: this.outAddress, data: this.outData });
+    }
+  }
+
+  #block(reason: number, rid: number, index: number, fpd: boolean): boolean {
+    // Every reason an entry's own FPD is known for is a qualified one.
+    if (!fpd) this.#faults.record(0, index << 16, rid & 0xffff, reason);
+    return false;
+  }
+
+  reset(): void {
+    this.#on = this.#compatibility = this.#extended = false;
+    this.#base = this.#size = 0;
+    this.invalidateAll();
+  }
+
+  save(): RemapperState {
+    return {
+      on: this.#on,
+      compatibility: this.#compatibility,
+      base: this.#base,
+      size: this.#size,
+      extended: this.#extended,
+    };
+  }
+
+  /** The entry cache is not part of the state: it refills. */
+  load(s: RemapperState): void {
+    this.#on = s.on;
+    this.#compatibility = s.compatibility;
+    this.#base = s.base;
+    this.#size = s.size;
+    this.#extended = s.extended;
+    this.invalidateAll();
+  }
+}

@@ -1,0 +1,211 @@
+import { ViommuError } from '../../src/core/errors.ts';
+import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
+import { type ProfileName, QUIRKS, type Quirks } from './deviations.ts';
+
+/** A vVT-d as its owner ordered it, in QEMU's words (`-device intel-iommu,…`). */
+export interface VtdProperties {
+  readonly profile: ProfileName;
+  /** Input address width: 39, 48, or (arch) 57. Also the host address width the reserved-bit checks use, at most 52. */
+  readonly awBits: number;
+  readonly scalableMode: boolean;
+  readonly fsts: boolean;
+  readonly fs1gp: boolean;
+  /** PASID width; 0: none. */
+  readonly pasidBits: number;
+  readonly svm: boolean;
+  readonly deviceIotlb: boolean;
+  readonly intremap: boolean;
+  readonly eim: boolean;
+  readonly cachingMode: boolean;
+  readonly snoopControl: boolean;
+  readonly dmaTranslation: boolean;
+  readonly staleTm: boolean;
+}
+
+/** QEMU's defaults of `-device intel-iommu`; `auto` of intremap is on and of eim off without an in-kernel irqchip. */
+export function defaultProperties(profile: ProfileName = 'qemu-11.1'): VtdProperties {
+  return {
+    profile,
+    awBits: 48,
+    scalableMode: false,
+    fsts: false,
+    fs1gp: true,
+    pasidBits: 0,
+    svm: false,
+    deviceIotlb: false,
+    intremap: true,
+    eim: false,
+    cachingMode: false,
+    snoopControl: false,
+    dmaTranslation: true,
+    staleTm: false,
+  };
+}
+
+type Mutable = { -readonly [K in keyof VtdProperties]: VtdProperties[K] };
+
+const SWITCHES: Readonly<Record<string, keyof VtdProperties>> = {
+  'scalable-mode': 'scalableMode',
+  'x-scalable-mode': 'scalableMode',
+  fsts: 'fsts',
+  'x-flts': 'fsts',
+  flts: 'fsts',
+  fs1gp: 'fs1gp',
+  svm: 'svm',
+  'device-iotlb': 'deviceIotlb',
+  intremap: 'intremap',
+  eim: 'eim',
+  'caching-mode': 'cachingMode',
+  'snoop-control': 'snoopControl',
+  'dma-translation': 'dmaTranslation',
+  'stale-tm': 'staleTm',
+};
+
+/** Placement and versioning; they change nothing in the device. */
+const IGNORED = new Set(['id', 'version', 'bus', 'addr']);
+
+function set(p: Mutable, name: string, value: string): void {
+  const key = SWITCHES[name];
+  if (key !== undefined) {
+    if (value === 'auto' && (key === 'intremap' || key === 'eim')) return;
+    (p as Record<string, unknown>)[key] = parseOnOff(name, value);
+  } else if (name === 'aw-bits') {
+    p.awBits = parseInteger(name, value, 0, 255);
+  } else if (name === 'pasid-bits') {
+    p.pasidBits = parseInteger(name, value, 0, 255);
+  } else if (!IGNORED.has(name)) {
+    refuse(`Property 'intel-iommu.${name}' not found`);
+  }
+}
+
+function refuse(what: string): never {
+  throw new ViommuError('E_PROFILE', 'caller', what);
+}
+
+/**
+ * The combinations QEMU refuses, in its order and words.
+ * @throws ViommuError `E_PROFILE` (blame `caller`).
+ */
+export function checkProperties(p: VtdProperties): VtdProperties {
+  const arch = p.profile === 'arch';
+  if (p.eim && !p.intremap) refuse('eim=on cannot be selected without intremap=on');
+  if (p.fsts && !p.scalableMode) refuse('fsts is only available in scalable mode');
+  const five = arch && p.scalableMode && p.awBits === 57;
+  if (!five) {
+    if (p.fsts && p.awBits !== 48) refuse('Scalable mode(fsts=on): supported value for aw-bits is: 48');
+    if (p.awBits !== 39 && p.awBits !== 48) {
+      const mode = p.scalableMode ? 'Scalable mode(fsts=off)' : 'Legacy mode';
+      refuse(`${mode}: supported values for aw-bits are: 39, 48`);
+    }
+  }
+  if (p.pasidBits > 0 && !p.scalableMode) refuse('Need to set scalable mode for PASID');
+  if (p.pasidBits > 20) refuse('Maximum supported PASID size is 20');
+  if (p.svm) {
+    if (!p.deviceIotlb) refuse('Need to set device IOTLB for svm');
+    if (!p.fsts) refuse('Need to set fsts for svm');
+    if (!p.dmaTranslation) refuse('Need to set dma-translation for svm');
+    if (p.pasidBits === 0) refuse('Need to set PASID for svm');
+  }
+  return p;
+}
+
+/** Properties from one parsed `-device intel-iommu,…`. @throws ViommuError `E_PROFILE`. */
+export function propertiesFromOption(option: QemuOption, profile: ProfileName = 'qemu-11.1'): VtdProperties {
+  const p: Mutable = defaultProperties(profile);
+  for (const [name, value] of option.props) set(p, name, value);
+  return checkProperties(p);
+}
+
+/**
+ * The vVT-d a QEMU command line asks for (`-device intel-iommu`, with `-global intel-iommu.…`), or null when it has none.
+ * @throws ViommuError `E_PROFILE` for a combination QEMU refuses.
+ */
+export function vtdFromArgs(args: QemuArgs, profile: ProfileName = 'qemu-11.1'): VtdProperties | null {
+  const option = args.devices.find((d) => d.kind === 'intel-iommu');
+  if (option === undefined) return null;
+  const p: Mutable = defaultProperties(profile);
+  for (const g of args.globals) if (g.driver === 'intel-iommu') set(p, g.prop, g.value);
+  for (const [name, value] of option.props) set(p, name, value);
+  return checkProperties(p);
+}
+
+/** What the rest of the device asks of a profile, precomputed. */
+export interface VtdShape {
+  readonly props: VtdProperties;
+  readonly quirks: Quirks;
+  readonly capLo: number;
+  readonly capHi: number;
+  readonly ecapLo: number;
+  readonly ecapHi: number;
+  /** Host address width of the reserved-bit checks, at most 52. */
+  readonly haw: number;
+  readonly mamv: number;
+  /** Fault recording registers. */
+  readonly records: number;
+  readonly firstStage: boolean;
+  readonly secondStage: boolean;
+  readonly nested: boolean;
+  readonly prs: boolean;
+  readonly virtualCommands: boolean;
+  readonly abortMode: boolean;
+}
+
+const MAMV = 18;
+
+/** CAP and ECAP of a set of properties (facts of QEMU 11.1.3; `arch` adds what QEMU leaves out). */
+export function shapeOf(p: VtdProperties): VtdShape {
+  checkProperties(p);
+  const quirks = QUIRKS[p.profile];
+  const more = !quirks.noExtensions;
+  const records = quirks.oneFaultRecord ? 1 : 8;
+  const sagaw = !p.dmaTranslation ? 0 : p.awBits === 39 ? 0x2 : p.awBits === 48 ? 0x6 : 0xe;
+  // ND=6, FRO=0x22; SSLPS 2M and 1G, PSI, DWD, DRD, ESRTPS.
+  const capLo = 6 | (p.cachingMode ? 0x80 : 0) | (sagaw << 8) | ((p.awBits - 1) << 16) | (0x22 << 24);
+  const firstStage = p.fsts;
+  const secondStage = !p.scalableMode || !p.fsts || more;
+  const nested = more && p.scalableMode && p.fsts;
+  const capHi =
+    0x0000_008c |
+    ((records - 1) << 8) |
+    (MAMV << 16) |
+    0x00c0_0000 |
+    (firstStage && p.fs1gp ? 0x0100_0000 : 0) |
+    (p.awBits === 57 && firstStage ? 0x1000_0000 : 0) |
+    0x8000_0000;
+  const prs = p.svm;
+  const virtualCommands = more && p.pasidBits > 0;
+  const abortMode = more && p.scalableMode;
+  // QI, PT, IRO=0xf; MHMV comes with interrupt remapping.
+  const ecapLo =
+    0x0000_0f42 |
+    (p.deviceIotlb ? 0x4 : 0) |
+    (p.intremap ? 0x00f0_0008 : 0) |
+    (p.eim ? 0x10 : 0) |
+    (p.snoopControl ? 0x80 : 0) |
+    (nested ? 0x0400_0000 : 0) |
+    (prs ? 0x2000_0000 : 0) |
+    (p.scalableMode && (!p.fsts || more) ? 0x8000_0000 : 0);
+  const ecapHi =
+    (prs ? 0x402 : 0) |
+    (p.pasidBits > 0 ? ((p.pasidBits - 1) << 3) | 0x100 : 0) |
+    (p.scalableMode ? 0x800 | (p.fsts ? 0x8000 : 0) | (secondStage ? 0x4000 : 0) : 0) |
+    (virtualCommands ? 0x1000 : 0) |
+    (abortMode ? 0x10_0000 : 0);
+  return {
+    props: p,
+    quirks,
+    capLo,
+    capHi,
+    ecapLo,
+    ecapHi,
+    haw: Math.min(p.awBits, 52),
+    mamv: MAMV,
+    records,
+    firstStage,
+    secondStage,
+    nested,
+    prs,
+    virtualCommands,
+    abortMode,
+  };
+}

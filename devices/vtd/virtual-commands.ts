@@ -1,0 +1,93 @@
+import type { RegisterFile } from '../../src/core/registers.ts';
+import { PAGE, VCMD, VCRSP } from '../../src/spec/vtd/registers.ts';
+
+/**
+ * The virtual command interface (VT-d §11.4.16): a guest allocates and frees PASIDs, with or without an address space
+ * behind them. Values run from 1 to 2^bits − 1; 0 is reserved. Commands complete at once, so IP is never seen set.
+ */
+export class VirtualCommands {
+  readonly #regs: RegisterFile;
+  readonly #freed: (pasid: number) => void;
+  readonly #limit: number;
+  /** One bit per PASID. */
+  readonly #used: Int32Array;
+  /** No free PASID below this one. */
+  #hint = 1;
+
+  /** @param bits PASID width. @param freed called before a freed PASID can be given out again. */
+  constructor(regs: RegisterFile, bits: number, freed: (pasid: number) => void) {
+    this.#regs = regs;
+    this.#freed = freed;
+    this.#limit = 2 ** bits;
+    this.#used = new Int32Array(Math.max(1, this.#limit >>> 5));
+  }
+
+  /** VCMD was written (its high word, when it comes in halves). */
+  written(): void {
+    const lo = this.#regs.get(PAGE.VCMD.at);
+    const hi = this.#regs.get(PAGE.VCMD.at + 4);
+    let status: number = VCRSP.OK;
+    let pasid = 0;
+    switch (lo & 0xff) {
+      case VCMD.NULL:
+        break;
+      case VCMD.ALLOC_PASID:
+        pasid = this.allocate();
+        if (pasid < 0) status = VCRSP.NO_PASID;
+        break;
+      case VCMD.FREE_PASID:
+        if (!this.free(((lo >>> 16) | (hi << 16)) & 0xf_ffff)) status = VCRSP.INVALID_PASID;
+        break;
+      default:
+        status = VCRSP.UNDEFINED;
+    }
+    this.#answer(status, Math.max(pasid, 0));
+  }
+
+  #answer(status: number, pasid: number): void {
+    this.#regs.set(PAGE.VCRSP.at, (status << 1) | (pasid << 16));
+    this.#regs.set(PAGE.VCRSP.at + 4, pasid >>> 16);
+  }
+
+  /** @returns the lowest free PASID, −1 when none is left. */
+  allocate(): number {
+    for (let p = this.#hint; p < this.#limit; p++) {
+      if (this.inUse(p)) continue;
+      this.#used[p >>> 5]! |= 1 << (p & 31);
+      this.#hint = p + 1;
+      return p;
+    }
+    this.#hint = this.#limit;
+    return -1;
+  }
+
+  /** @returns false when `pasid` was not allocated. */
+  free(pasid: number): boolean {
+    if (pasid < 1 || pasid >= this.#limit || !this.inUse(pasid)) return false;
+    this.#freed(pasid);
+    this.#used[pasid >>> 5]! &= ~(1 << (pasid & 31));
+    this.#hint = Math.min(this.#hint, pasid);
+    return true;
+  }
+
+  inUse(pasid: number): boolean {
+    return ((this.#used[pasid >>> 5] ?? 0) & (1 << (pasid & 31))) !== 0;
+  }
+
+  reset(): void {
+    this.#used.fill(0);
+    this.#hint = 1;
+  }
+
+  /** The allocated PASIDs: local ones, the state a migration carries. */
+  save(): number[] {
+    const out: number[] = [];
+    for (let p = 1; p < this.#limit; p++) if (this.inUse(p)) out.push(p);
+    return out;
+  }
+
+  load(pasids: readonly number[]): void {
+    this.reset();
+    for (const p of pasids) if (p >= 1 && p < this.#limit) this.#used[p >>> 5]! |= 1 << (p & 31);
+  }
+}
