@@ -51,6 +51,9 @@ export interface ReplayTarget {
   /** VT-d: the interrupt-remapping entry `index` of the latched table, 4 words. @returns false: no such entry. */
   irte(index: number, into: Int32Array): boolean;
 
+  /** What stands behind the guest's tables (host objects, cached translations), in lines for people. */
+  explain?(limit: number): string[];
+
   /** Machine reset: everything but guest memory is at power-on values. */
   reset(): void;
 }

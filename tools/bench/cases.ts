@@ -1,0 +1,9 @@
+import { makeMachine } from '../replay/machine.ts';
+import type { BenchCase } from './case.ts';
+import { replayCase } from './replay.ts';
+
+/** Everything `npm run bench` measures, in this order. */
+export const CASES: readonly BenchCase[] = [
+  replayCase('smmuv3-strict-heavy', makeMachine),
+  replayCase('vtd-legacy-strict-heavy', makeMachine),
+];
