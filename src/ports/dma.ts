@@ -43,6 +43,8 @@ export interface TranslatePort {
   readonly guestShift: number;
   /** ASID (SMMUv3) or domain id (VT-d) the translation was tagged with as the hardware knows it; -1 when none. */
   readonly tag: number;
+  /** Names the stalled transaction when the answer was STALLED; hardware without stalls leaves it away. */
+  readonly stallToken?: number;
 }
 
 /** Answer to a translation request (PCIe ATS completion). */

@@ -20,6 +20,8 @@ export interface MemoryWindow {
   /** 1, 2 or 4 bytes: unsigned. */
   read(offset: number, size: number): number;
   write(offset: number, size: number, value: number): void;
+  /** Whether anything answers at `offset`; a window without it answers everywhere. Where nothing does, accesses abort. */
+  claims?(offset: number): boolean;
 }
 
 /**

@@ -156,7 +156,7 @@ export class AddressSpace implements Memory {
   #window(addr: number): Window | null {
     for (let i = 0; i < this.#windows.length; i++) {
       const w = this.#windows[i]!;
-      if (addr >= w.base && addr < w.end) return w;
+      if (addr >= w.base && addr < w.end) return w.device.claims?.(addr - w.base) === false ? null : w;
     }
     return null;
   }

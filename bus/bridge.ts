@@ -1,0 +1,175 @@
+import { TWO32 } from '../src/core/bits.ts';
+import { ConfigSpace } from '../src/lib/pci/config-space.ts';
+import { bridgeHeader } from '../src/lib/pci/header.ts';
+import { addAcs, addAer, addPcie, recordError } from '../src/lib/pci/standard.ts';
+import type { PciFunction, PciWindow, Upstream } from '../src/ports/pci.ts';
+import { ACS_CAP, AER_CAP, PCIE, PORT } from '../src/spec/pcie/capabilities.ts';
+import { BRIDGE_CONTROL, COMMAND, HEADER } from '../src/spec/pcie/header.ts';
+
+export type BridgeKind = 'root' | 'upstream' | 'downstream' | 'pcie-pci' | 'pci-pci';
+
+export interface BridgeOptions {
+  readonly kind: BridgeKind;
+  readonly name?: string;
+  readonly vendor?: number;
+  readonly device?: number;
+  /** Advertise ACS (root and downstream ports do by default). */
+  readonly acs?: boolean;
+  /** A slot that can be filled and emptied while the guest runs (root and downstream ports). */
+  readonly hotplug?: boolean;
+}
+
+const KIND = {
+  root: { port: PORT.ROOT, device: 0x000c },
+  upstream: { port: PORT.UPSTREAM, device: 0x000d },
+  downstream: { port: PORT.DOWNSTREAM, device: 0x000e },
+  'pcie-pci': { port: PORT.TO_PCI, device: 0x000e },
+  'pci-pci': { port: -1, device: 0x0001 },
+} as const;
+
+/** A function with a bus behind it: root port, switch port or bridge to conventional PCI. */
+export class Bridge implements PciFunction {
+  readonly name: string;
+  readonly kind: BridgeKind;
+  readonly config: ConfigSpace;
+  readonly windows: readonly PciWindow[] = [];
+  readonly #acs: number;
+  readonly #pcie: number;
+  readonly #aer: number;
+  readonly #hotplug: boolean;
+  #upstream: Upstream | null = null;
+  /** The machine resets what is behind the bridge when software asks for it (Secondary Bus Reset). */
+  onBusReset: (() => void) | null = null;
+
+  constructor(options: BridgeOptions) {
+    this.kind = options.kind;
+    this.name = options.name ?? options.kind;
+    const kind = KIND[options.kind];
+    this.config = new ConfigSpace(options.kind === 'pci-pci' ? 256 : 4096);
+    bridgeHeader(this.config, {
+      vendor: options.vendor ?? 0x1b36,
+      device: options.device ?? kind.device,
+      classCode: 0x060400,
+    });
+    const downstream = this.kind === 'root' || this.kind === 'downstream';
+    this.#hotplug = downstream && options.hotplug === true;
+    this.#pcie =
+      kind.port < 0 ? 0 : addPcie(this.config, { port: kind.port, slot: downstream, hotplug: this.#hotplug });
+    this.#aer = this.#pcie === 0 ? 0 : addAer(this.config, this.kind === 'root');
+    this.#acs =
+      downstream && options.acs !== false
+        ? addAcs(this.config, ACS_CAP.SV | ACS_CAP.TB | ACS_CAP.RR | ACS_CAP.CR | ACS_CAP.UF | ACS_CAP.DT)
+        : 0;
+    this.config.watch(HEADER.BRIDGE_CONTROL, 2, (before, now) => {
+      if ((now & ~before & BRIDGE_CONTROL.BUS_RESET) !== 0) this.onBusReset?.();
+    });
+  }
+
+  get secondary(): number {
+    return this.config.get(HEADER.SECONDARY, 1);
+  }
+
+  get subordinate(): number {
+    return this.config.get(HEADER.SUBORDINATE, 1);
+  }
+
+  /** ACS bits in force; 0 without the capability. */
+  get acs(): number {
+    return this.#acs === 0 ? 0 : this.config.get(this.#acs + ACS_CAP.CONTROL, 2);
+  }
+
+  /** Whether the port could isolate what is below it (the capability, not its setting). */
+  get canIsolate(): boolean {
+    return this.#acs !== 0;
+  }
+
+  /** Whether the port forwards configuration requests to device numbers above 0 as functions (ARI). */
+  get ari(): boolean {
+    return this.#pcie !== 0 && (this.config.get(this.#pcie + PCIE.DEVCTL2, 2) & PCIE.DEVCTL2_ARI) !== 0;
+  }
+
+  /** Only device 0 exists on the link below a root or downstream port. */
+  get pointToPoint(): boolean {
+    return this.kind === 'root' || this.kind === 'downstream';
+  }
+
+  /** Whether requests from below go on upstream. */
+  get master(): boolean {
+    return (this.config.get(HEADER.COMMAND, 2) & COMMAND.MASTER) !== 0;
+  }
+
+  /** Whether the bridge passes a memory address on to its secondary bus. */
+  decodes(address: number): boolean {
+    const c = this.config;
+    if ((c.get(HEADER.COMMAND, 2) & COMMAND.MEM) === 0) return false;
+    const base = (c.get(HEADER.MEMORY_BASE, 2) & 0xfff0) * 0x1_0000;
+    const limit = (c.get(HEADER.MEMORY_LIMIT, 2) & 0xfff0) * 0x1_0000 + 0xf_ffff;
+    if (address >= base && address <= limit) return true;
+    const low = c.get(HEADER.PREFETCH_BASE, 2);
+    const wide = (low & 0xf) === 1;
+    const pbase = (low & 0xfff0) * 0x1_0000 + (wide ? c.get(HEADER.PREFETCH_BASE_HIGH, 4) * TWO32 : 0);
+    const plimit =
+      (c.get(HEADER.PREFETCH_LIMIT, 2) & 0xfff0) * 0x1_0000 +
+      0xf_ffff +
+      (wide ? c.get(HEADER.PREFETCH_LIMIT_HIGH, 4) * TWO32 : 0);
+    return address >= pbase && address <= plimit;
+  }
+
+  decodesIo(port: number): boolean {
+    const c = this.config;
+    if ((c.get(HEADER.COMMAND, 2) & COMMAND.IO) === 0) return false;
+    const base = (c.get(HEADER.IO_BASE, 1) & 0xf0) * 0x100 + c.get(HEADER.IO_BASE_HIGH, 2) * 0x1_0000;
+    const limit = (c.get(HEADER.IO_LIMIT, 1) & 0xf0) * 0x100 + 0xfff + c.get(HEADER.IO_LIMIT_HIGH, 2) * 0x1_0000;
+    return port >= base && port <= limit;
+  }
+
+  /** A request from below broke an access control rule (AER: ACS Violation). */
+  violation(): void {
+    recordError(this.config, this.#aer, AER_CAP.ACS_VIOLATION);
+  }
+
+  /** A card was put into the slot or taken out: the presence bits change, and a change is announced. */
+  presence(present: boolean, announce: boolean): void {
+    if (this.#pcie === 0 || !this.pointToPoint) return;
+    const at = this.#pcie + PCIE.SLTSTA;
+    const status = this.config.get(at, 2) & ~PCIE.SLTSTA_PRESENT;
+    const changed = announce ? PCIE.SLTSTA_PRESENCE_CHANGED | PCIE.SLTSTA_LINK_CHANGED : 0;
+    this.config.set(at, 2, status | (present ? PCIE.SLTSTA_PRESENT : 0) | changed);
+    this.config.set(this.#pcie + PCIE.LNKSTA, 2, 0x11 | (present ? PCIE.LNKSTA_ACTIVE : 0));
+    const wanted = this.config.get(this.#pcie + PCIE.SLTCTL, 2) & PCIE.SLTCTL_HOTPLUG_IRQ;
+    if (announce && this.#hotplug && wanted !== 0) this.#upstream?.intx(1, true);
+  }
+
+  configRead(offset: number, size: number): number {
+    return this.config.read(offset, size);
+  }
+
+  configWrite(offset: number, size: number, value: number): void {
+    this.config.write(offset, size, value);
+  }
+
+  barRead(): number {
+    return 0xffff_ffff;
+  }
+
+  barWrite(): void {}
+
+  connect(upstream: Upstream | null): void {
+    this.#upstream = upstream;
+  }
+
+  reset(): void {
+    const at = this.#pcie === 0 ? 0 : this.#pcie + PCIE.SLTSTA;
+    const present = at !== 0 && (this.config.get(at, 2) & PCIE.SLTSTA_PRESENT) !== 0;
+    this.config.reset();
+    if (present) this.presence(true, false);
+  }
+
+  save(): number[] {
+    return this.config.save();
+  }
+
+  load(bytes: readonly number[]): void {
+    this.config.load(bytes);
+  }
+}

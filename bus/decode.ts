@@ -1,0 +1,101 @@
+import type { MmioDevice } from '../src/ports/mmio.ts';
+import type { PciFunction } from '../src/ports/pci.ts';
+import type { RootComplex } from './root-complex.ts';
+import type { PciBus } from './topology.ts';
+
+/**
+ * Processor accesses to functions: from the root buses through the windows of the bridges to the BAR that decodes the
+ * address. The last hit is remembered until anything changes.
+ */
+export class Decoder {
+  fn: PciFunction | null = null;
+  bar = 0;
+  /** Offset in the BAR of the last address found. */
+  offset = 0;
+  readonly #complex: RootComplex;
+  readonly #io: boolean;
+  #base = 0;
+  #end = 0;
+  #generation = -1;
+
+  /** @param io ports instead of memory. */
+  constructor(complex: RootComplex, io: boolean) {
+    this.#complex = complex;
+    this.#io = io;
+  }
+
+  /** @returns whether a function decodes `address` (bytes); then `fn`, `bar` and `offset` name the place. */
+  find(address: number): boolean {
+    if (this.#generation !== this.#complex.generation || address < this.#base || address >= this.#end) {
+      this.#generation = this.#complex.generation;
+      this.#base = this.#end = 0;
+      if (!this.#complex.roots.some((r) => this.#search(r.bus, address))) return false;
+    }
+    this.offset = address - this.#base;
+    return true;
+  }
+
+  #search(bus: PciBus, address: number): boolean {
+    for (const slot of bus.slots.values()) {
+      const windows = slot.fn.windows;
+      for (let i = 0; i < windows.length; i++) {
+        const w = windows[i]!;
+        if (w.io !== this.#io) continue;
+        const base = w.address();
+        if (base < 0 || address < base || address >= base + w.bytes) continue;
+        this.fn = slot.fn;
+        this.bar = i;
+        this.#base = base;
+        this.#end = base + w.bytes;
+        return true;
+      }
+      const bridge = slot.bridge;
+      if (bridge === null) continue;
+      const passes = this.#io ? bridge.decodesIo(address) : bridge.decodes(address);
+      if (passes && this.#search(slot.behind!, address)) return true;
+    }
+    return false;
+  }
+}
+
+/** A piece of the processor's address space that belongs to PCI: what no function decodes reads as `unclaimed`. */
+export class PciWindowSpace implements MmioDevice {
+  readonly name: string;
+  readonly bytes: number;
+  readonly #base: number;
+  readonly #decoder: Decoder;
+  readonly #unclaimed: number;
+
+  /**
+   * @param base where the window sits, as functions see it (bytes).
+   * @param unclaimed what a read gives where no function answers: 0xffffffff, or 0 and devices' accesses abort there.
+   */
+  constructor(complex: RootComplex, base: number, bytes: number, unclaimed: number, io = false) {
+    this.name = io ? 'pci-io' : 'pci-memory';
+    this.bytes = bytes;
+    this.#base = base;
+    this.#unclaimed = unclaimed;
+    this.#decoder = new Decoder(complex, io);
+  }
+
+  claims(offset: number): boolean {
+    return this.#unclaimed !== 0 || this.#decoder.find(this.#base + offset);
+  }
+
+  read(offset: number, size: number): number {
+    const d = this.#decoder;
+    if (d.find(this.#base + offset)) return d.fn!.barRead(d.bar, d.offset, size) >>> 0;
+    return size === 4 ? this.#unclaimed : this.#unclaimed & (size === 2 ? 0xffff : 0xff);
+  }
+
+  read64(offset: number, out: Int32Array): void {
+    out[0] = this.read(offset, 4);
+    out[1] = this.read(offset + 4, 4);
+  }
+
+  write(offset: number, size: number, lo: number, hi: number): void {
+    const d = this.#decoder;
+    if (d.find(this.#base + offset)) d.fn!.barWrite(d.bar, d.offset, Math.min(size, 4), lo >>> 0);
+    if (size === 8) this.write(offset + 4, 4, hi, 0);
+  }
+}

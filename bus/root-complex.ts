@@ -1,0 +1,229 @@
+import { ViommuError } from '../src/core/errors.ts';
+import type { Clock } from '../src/ports/clock.ts';
+import type { InterruptPort } from '../src/ports/irq.ts';
+import type { Memory } from '../src/ports/memory.ts';
+import type { PciFunction } from '../src/ports/pci.ts';
+import { Link } from './link.ts';
+import { PeerWindow } from './peer.ts';
+import { type IommuPorts, Root } from './root.ts';
+import { type PciBus, Slot } from './topology.ts';
+
+/** Nanoseconds messages travel; 0: they arrive inside the call that sends them, as in QEMU. */
+export interface Latency {
+  invalidate: number;
+  completion: number;
+  response: number;
+}
+
+export interface RootComplexDeps {
+  /** Where translated requests arrive: host-physical memory. */
+  readonly memory: Memory;
+  /** INTA … INTD as lines 0 … 3, and messages. */
+  readonly irq: InterruptPort | null;
+  /** Needed only with latencies above 0. */
+  readonly clock: Clock | null;
+  readonly latency?: Partial<Latency>;
+}
+
+export interface PlugOptions {
+  /** Hardware number of the bus behind a bridge; by default the next free one. */
+  readonly hostBus?: number;
+  /** The slot was empty while the guest ran: the port above announces it. */
+  readonly hot?: boolean;
+}
+
+/** A function's place changed: what a machine listens to. */
+export interface PlugListener {
+  plugged?(slot: Slot): void;
+  unplugged?(slot: Slot): void;
+}
+
+/** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
+export class RootComplex {
+  readonly memory: Memory;
+  readonly irq: InterruptPort | null;
+  readonly clock: Clock | null;
+  readonly latency: Latency;
+  readonly roots: Root[] = [];
+  /** Windows of functions in host-physical space. */
+  readonly peers: PeerWindow[] = [];
+  /** Counts everything that can change where an access goes. */
+  generation = 0;
+  /** Software's requester id of the write being delivered; windows that stand for an interrupt controller look at it. */
+  requester = 0;
+  /** Plain memory writes into the interrupt window name no requester (QEMU; messages of MSI capabilities do). */
+  anonymousWrites = false;
+  readonly #listeners: PlugListener[] = [];
+  readonly #streams = new Map<Root, Map<number, Slot>>();
+  readonly #links = new Map<Slot, Link>();
+  readonly #lines = [0, 0, 0, 0];
+  #nextHostBus = 1;
+
+  constructor(deps: RootComplexDeps) {
+    this.memory = deps.memory;
+    this.irq = deps.irq;
+    this.clock = deps.clock;
+    this.latency = { invalidate: 0, completion: 0, response: 0, ...deps.latency };
+  }
+
+  /**
+   * A root bus with the IOMMU its requests pass.
+   * @param number bus number, 0 … 255. @throws ViommuError `EEXIST` when a root has it already.
+   */
+  addRoot(number: number, iommu: IommuPorts): Root {
+    if (this.roots.some((r) => r.number === number)) {
+      throw new ViommuError('EEXIST', 'caller', 'two root buses with one number', { number });
+    }
+    const root = new Root(this, number, iommu);
+    this.roots.push(root);
+    this.roots.sort((a, b) => a.number - b.number);
+    this.#streams.set(root, new Map());
+    return root;
+  }
+
+  listen(listener: PlugListener): () => void {
+    this.#listeners.push(listener);
+    return () => void this.#listeners.splice(this.#listeners.indexOf(listener), 1);
+  }
+
+  /**
+   * Plugs a function in.
+   * @throws ViommuError `EBUSY` when the place is taken; `EINVAL` for a devfn a point-to-point link does not have.
+   */
+  plug(bus: PciBus, devfn: number, fn: PciFunction, options: PlugOptions = {}): Slot {
+    if (bus.slots.has(devfn)) throw new ViommuError('EBUSY', 'caller', 'the slot is taken', { bus: bus.number, devfn });
+    if (!(devfn >= 0 && devfn < 256)) throw new ViommuError('EINVAL', 'caller', 'a devfn is 0 … 255', { devfn });
+    const slot = new Slot(fn, bus, devfn, options.hostBus ?? this.#freeHostBus());
+    if (slot.behind !== null) this.#nextHostBus = Math.max(this.#nextHostBus, slot.behind.hostNumber + 1);
+    bus.slots.set(devfn, slot);
+    const link = new Link(this, slot);
+    this.#links.set(slot, link);
+    const streams = this.#streams.get(bus.root)!;
+    if (!streams.has(slot.stream)) streams.set(slot.stream, slot);
+    if (slot.bridge !== null) slot.bridge.onBusReset = () => this.#resetBehind(slot.behind!);
+    this.generation++;
+    for (const l of this.#listeners) l.plugged?.(slot);
+    fn.connect(link);
+    bus.parent?.bridge?.presence(true, options.hot === true);
+    return slot;
+  }
+
+  #freeHostBus(): number {
+    let n = this.#nextHostBus;
+    while (this.roots.some((r) => r.number === n)) n++;
+    return n;
+  }
+
+  /** Takes a function out, and with a bridge everything behind it. Nothing of it is answered any more. */
+  unplug(slot: Slot): void {
+    if (!this.plugged(slot)) return;
+    for (const below of [...(slot.behind?.slots.values() ?? [])]) this.unplug(below);
+    this.#links.get(slot)!.cut();
+    this.#links.delete(slot);
+    slot.bus.slots.delete(slot.devfn);
+    const streams = this.#streams.get(slot.bus.root)!;
+    if (streams.get(slot.stream) === slot) streams.delete(slot.stream);
+    this.generation++;
+    slot.fn.connect(null);
+    for (const l of this.#listeners) l.unplugged?.(slot);
+    if (slot.bus.slots.size === 0) slot.bus.parent?.bridge?.presence(false, true);
+  }
+
+  /** The function's own way upstream, with its test knobs. */
+  link(slot: Slot): Link | undefined {
+    return this.#links.get(slot);
+  }
+
+  /**
+   * Gives window `bar` of a function the host-physical address `base`, so that other functions reach it: directly where
+   * the ports between allow it, else through the IOMMU. The caller puts the result into host memory as a window.
+   */
+  expose(slot: Slot, bar: number, base: number): PeerWindow {
+    const window = new PeerWindow(slot, bar, base, () => void this.peers.splice(this.peers.indexOf(window), 1));
+    this.peers.push(window);
+    return window;
+  }
+
+  plugged(slot: Slot): boolean {
+    return this.#links.has(slot);
+  }
+
+  byStream(root: Root, stream: number): Slot | undefined {
+    return this.#streams.get(root)?.get(stream);
+  }
+
+  /** The function software calls `rid` now. */
+  byRid(rid: number): Slot | null {
+    return this.configTarget(rid >>> 8, rid & 0xff);
+  }
+
+  /** Everything plugged in, roots first, ascending devfn, depth first. */
+  *slots(): Generator<Slot> {
+    function* walk(bus: PciBus): Generator<Slot> {
+      for (const slot of [...bus.slots.values()].sort((a, b) => a.devfn - b.devfn)) {
+        yield slot;
+        if (slot.behind !== null) yield* walk(slot.behind);
+      }
+    }
+    for (const root of this.roots) yield* walk(root.bus);
+  }
+
+  /** Power-on state of every function. */
+  reset(): void {
+    for (const slot of this.slots()) slot.fn.reset();
+    this.generation++;
+  }
+
+  #resetBehind(bus: PciBus): void {
+    for (const slot of [...bus.slots.values()]) {
+      slot.fn.reset();
+      if (slot.behind !== null) this.#resetBehind(slot.behind);
+    }
+    this.generation++;
+  }
+
+  /** The function a configuration request reaches, or null (no answer: all ones). */
+  configTarget(bus: number, devfn: number): Slot | null {
+    for (const root of this.roots) {
+      if (root.number === bus) return root.bus.slots.get(devfn) ?? null;
+    }
+    let at: PciBus | null = null;
+    for (const root of this.roots) if (root.number < bus) at = root.bus;
+    for (let depth = 0; at !== null && depth < 256; depth++) {
+      let next: PciBus | null = null;
+      for (const slot of at.slots.values()) {
+        const b = slot.bridge;
+        if (b === null || b.secondary === 0 || bus < b.secondary || bus > b.subordinate) continue;
+        next = slot.behind!;
+        if (b.secondary !== bus) break;
+        if (b.pointToPoint && devfn > 7 && !b.ari) return null;
+        return next.slots.get(devfn) ?? null;
+      }
+      at = next;
+    }
+    return null;
+  }
+
+  configRead(bus: number, devfn: number, offset: number, size: number): number {
+    const slot = this.configTarget(bus, devfn);
+    if (slot === null) return size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff;
+    return slot.fn.configRead(offset, size);
+  }
+
+  configWrite(bus: number, devfn: number, offset: number, size: number, value: number): void {
+    const slot = this.configTarget(bus, devfn);
+    if (slot === null) return;
+    this.generation++;
+    slot.fn.configWrite(offset, size, value);
+  }
+
+  /** A wired interrupt after the swizzle of the bridges: lines 0 … 3 are shared. */
+  wire(slot: Slot, pin: number, asserted: boolean): void {
+    let line = (pin - 1 + (slot.devfn >>> 3)) & 3;
+    for (let above = slot.bus.parent; above !== null; above = above.bus.parent) line = (line + (above.devfn >>> 3)) & 3;
+    const before = this.#lines[line]!;
+    this.#lines[line] = Math.max(0, before + (asserted ? 1 : -1));
+    if (before === 0 && asserted) this.irq?.level(line, true);
+    if (before === 1 && !asserted) this.irq?.level(line, false);
+  }
+}

@@ -1,0 +1,43 @@
+import { type AtsPort, DMA, type EndpointPort, type InterruptRemapPort, type TranslatePort } from '../src/ports/dma.ts';
+import { Messages } from './messages.ts';
+import type { RootComplex } from './root-complex.ts';
+import { PciBus } from './topology.ts';
+
+/** What the requests of one root bus meet on their way to memory. */
+export interface IommuPorts {
+  readonly translate: TranslatePort;
+  readonly ats: AtsPort | null;
+  /** x86: interrupt remapping, as the machine's own device does it; null: messages go on unchanged. */
+  readonly remap: InterruptRemapPort | null;
+}
+
+/** A root bus with its IOMMU. */
+export class Root {
+  readonly number: number;
+  readonly bus: PciBus;
+  iommu: IommuPorts;
+  /** What the IOMMU of this root sends down to functions. */
+  readonly endpoints: EndpointPort;
+
+  constructor(complex: RootComplex, number: number, iommu: IommuPorts) {
+    this.number = number;
+    this.iommu = iommu;
+    this.bus = new PciBus(this, null, number);
+    this.endpoints = new Messages(complex, this);
+  }
+}
+
+/** No IOMMU at all: bus addresses are memory addresses. For machines without one, and for tests of the bus alone. */
+export class Untranslated implements TranslatePort {
+  out = 0;
+  readonly outShift = 12;
+  readonly outPerm = 15;
+  readonly guestShift = 0;
+  readonly tag = -1;
+
+  translate(_rid: number, _pasid: number, lo: number, hi: number): number {
+    if (hi >>> 20 !== 0) return DMA.ABORT;
+    this.out = (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
+    return DMA.OK;
+  }
+}

@@ -1,0 +1,103 @@
+import type { PciFunction } from '../src/ports/pci.ts';
+import { Bridge } from './bridge.ts';
+import type { Root } from './root.ts';
+
+/** A bus: up to 256 functions, behind a root or behind a bridge. */
+export class PciBus {
+  readonly root: Root;
+  /** The bridge above; null on a root bus. */
+  readonly parent: Slot | null;
+  /** The hardware's own number of this bus. It makes the stream ids and does not follow what a guest programs. */
+  readonly hostNumber: number;
+  readonly slots = new Map<number, Slot>();
+
+  constructor(root: Root, parent: Slot | null, hostNumber: number) {
+    this.root = root;
+    this.parent = parent;
+    this.hostNumber = hostNumber;
+  }
+
+  /** Bus number as software sees it now; 0 behind a bridge that has not been given one. */
+  get number(): number {
+    return this.parent === null ? this.root.number : this.parent.bridge!.secondary;
+  }
+}
+
+/** A function at its place. */
+export class Slot {
+  readonly fn: PciFunction;
+  readonly bus: PciBus;
+  readonly devfn: number;
+  /** The function as a bridge, with the bus behind it. */
+  readonly bridge: Bridge | null;
+  readonly behind: PciBus | null;
+  /** Requester id the hardware IOMMU sees: host numbering, behind bridges the alias. */
+  readonly stream: number;
+
+  constructor(fn: PciFunction, bus: PciBus, devfn: number, hostBehind: number) {
+    this.fn = fn;
+    this.bus = bus;
+    this.devfn = devfn;
+    this.bridge = fn instanceof Bridge ? fn : null;
+    this.behind = this.bridge === null ? null : new PciBus(bus.root, this, hostBehind);
+    this.stream = this.#alias(true);
+  }
+
+  /** Requester id as software sees it now. */
+  get rid(): number {
+    return (this.bus.number << 8) | this.devfn;
+  }
+
+  /** Requester id its requests carry above the last bridge, in software's numbering. */
+  get aliasRid(): number {
+    return this.#alias(false);
+  }
+
+  /**
+   * A PCIe-to-PCI bridge sends on what comes from conventional devices as (secondary bus, 00.0), a conventional bridge
+   * under its own id (PCI Express to PCI/PCI-X Bridge Specification §2.3).
+   */
+  #alias(host: boolean): number {
+    let rid = ((host ? this.bus.hostNumber : this.bus.number) << 8) | this.devfn;
+    for (let above = this.bus.parent; above !== null; above = above.bus.parent) {
+      const kind = above.bridge!.kind;
+      if (kind === 'pcie-pci') rid = (host ? above.behind!.hostNumber : above.bridge!.secondary) << 8;
+      else if (kind === 'pci-pci') rid = ((host ? above.bus.hostNumber : above.bus.number) << 8) | above.devfn;
+    }
+    return rid;
+  }
+
+  /** Whether every bridge above forwards requests upstream. */
+  get forwarded(): boolean {
+    for (let above = this.bus.parent; above !== null; above = above.bus.parent) {
+      if (!above.bridge!.master) return false;
+    }
+    return true;
+  }
+
+  /** ACS control of the nearest port above that has the capability; 0 when there is none. */
+  get acs(): number {
+    const above = this.bus.parent;
+    return above === null ? 0 : above.bridge!.acs;
+  }
+}
+
+/**
+ * The isolation group of a function: everything a request of it could reach, or pass for, without asking the IOMMU
+ * (Linux pci_device_group): functions that share an alias, all below a port that cannot isolate, and the functions of one
+ * device unless they are on a root bus.
+ * @returns streams, ascending.
+ */
+export function isolationGroup(slot: Slot): number[] {
+  let top = slot;
+  for (let above = slot.bus.parent; above !== null; above = above.bus.parent) {
+    if (!above.bridge!.canIsolate) top = above;
+  }
+  const streams = new Set<number>();
+  const collect = (s: Slot) => {
+    streams.add(s.stream);
+    for (const below of s.behind?.slots.values() ?? []) collect(below);
+  };
+  collect(top);
+  return [...streams].sort((a, b) => a - b);
+}

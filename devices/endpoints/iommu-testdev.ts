@@ -1,0 +1,165 @@
+import { fromWords } from '../../src/core/bits.ts';
+import { Bars } from '../../src/lib/pci/bars.ts';
+import { ConfigSpace } from '../../src/lib/pci/config-space.ts';
+import { endpointHeader } from '../../src/lib/pci/header.ts';
+import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
+
+/** BAR0 of QEMU's iommu-testdev; accesses of 4 bytes only. */
+// biome-ignore format: table
+export const TESTDEV = {
+  TRIGGER: 0x00, IOVA_LOW: 0x04, IOVA_HIGH: 0x08, LEN: 0x0c, RESULT: 0x10, DOORBELL: 0x14, ATTRS: 0x18,
+  GPA_LOW: 0x1c, GPA_HIGH: 0x20,
+} as const;
+
+/** RESULT values. */
+// biome-ignore format: table
+export const RESULT = {
+  OK: 0, IDLE: 0xffff_ffff, BUSY: 0xffff_fffe, BAD_LENGTH: 0xdead_0001, WRITE_FAILED: 0xdead_0002, READ_FAILED: 0xdead_0003,
+  MISMATCH: 0xdead_0004, NOT_ARMED: 0xdead_0005, BAD_ATTRS: 0xdead_0006,
+} as const;
+
+const PATTERN = 0x1234_5678;
+/** DMA and verification go in pieces: a guest's LEN (up to 4 GiB) takes bounded memory. */
+const PIECE = 4096;
+
+export interface TestdevState {
+  readonly config: readonly number[];
+  readonly regs: readonly number[];
+  readonly armed: boolean;
+}
+
+/**
+ * QEMU's `iommu-testdev`: reading TRIGGER writes a pattern through the IOMMU and reads it back untranslated, so that only
+ * the write is ever translated. Conventional PCI, no capabilities.
+ */
+export class IommuTestdev implements PciFunction {
+  readonly name = 'iommu-testdev';
+  readonly windows: readonly PciWindow[];
+  readonly #config = new ConfigSpace(256);
+  readonly #bars: Bars;
+  readonly #system: Memory;
+  readonly #regs = new Uint32Array(9);
+  readonly #piece = new Uint8Array(PIECE);
+  readonly #back = new Uint8Array(PIECE);
+  #armed = false;
+  #upstream: Upstream | null = null;
+
+  /** @param system guest-physical memory, where the result is verified. */
+  constructor(system: Memory) {
+    this.#system = system;
+    endpointHeader(this.#config, { vendor: 0x1b36, device: 0x0005, classCode: 0xff0000 });
+    this.#bars = new Bars(this.#config, [{ index: 0, bytes: 4096, kind: 'mem32' }]);
+    this.windows = [{ bytes: 4096, io: false, address: () => this.#bars.address(0) }];
+    this.reset();
+  }
+
+  configRead(offset: number, size: number): number {
+    return this.#config.read(offset, size);
+  }
+
+  configWrite(offset: number, size: number, value: number): void {
+    this.#config.write(offset, size, value);
+  }
+
+  connect(upstream: Upstream | null): void {
+    this.#upstream = upstream;
+  }
+
+  reset(): void {
+    this.#config.reset();
+    this.#regs.fill(0);
+    this.#regs[TESTDEV.RESULT / 4] = RESULT.IDLE;
+    this.#regs[TESTDEV.ATTRS / 4] = 2;
+    this.#armed = false;
+  }
+
+  barRead(_bar: number, offset: number, size: number): number {
+    if (size !== 4) return 0;
+    switch (offset) {
+      case TESTDEV.TRIGGER:
+        this.#regs[TESTDEV.RESULT / 4] = this.#run();
+        return 0;
+      case TESTDEV.IOVA_LOW:
+      case TESTDEV.IOVA_HIGH:
+      case TESTDEV.LEN:
+      case TESTDEV.RESULT:
+      case TESTDEV.ATTRS:
+      case TESTDEV.GPA_LOW:
+      case TESTDEV.GPA_HIGH:
+        return this.#regs[offset / 4]!;
+      default:
+        return 0;
+    }
+  }
+
+  barWrite(_bar: number, offset: number, size: number, value: number): void {
+    if (size !== 4) return;
+    switch (offset) {
+      case TESTDEV.IOVA_LOW:
+      case TESTDEV.IOVA_HIGH:
+      case TESTDEV.LEN:
+      case TESTDEV.RESULT:
+      case TESTDEV.ATTRS:
+      case TESTDEV.GPA_LOW:
+      case TESTDEV.GPA_HIGH:
+        this.#regs[offset / 4] = value;
+        return;
+      case TESTDEV.DOORBELL:
+        this.#armed = (value & 1) !== 0;
+        this.#regs[TESTDEV.RESULT / 4] = this.#armed ? RESULT.BUSY : RESULT.IDLE;
+        return;
+    }
+  }
+
+  #run(): number {
+    const r = this.#regs;
+    if (!this.#armed) return RESULT.NOT_ARMED;
+    this.#armed = false;
+    const length = r[TESTDEV.LEN / 4]!;
+    if (length === 0) return RESULT.BAD_LENGTH;
+    const attrs = r[TESTDEV.ATTRS / 4]!;
+    const space = (attrs >>> 1) & 3;
+    if ((attrs & 8) !== 0 && space < 2 && ((attrs & 1) !== 0) !== (space === 0)) return RESULT.BAD_ATTRS;
+    if (!this.#write(r[TESTDEV.IOVA_LOW / 4]!, r[TESTDEV.IOVA_HIGH / 4]!, length)) return RESULT.WRITE_FAILED;
+    return this.#verify(fromWords(r[TESTDEV.GPA_LOW / 4]!, r[TESTDEV.GPA_HIGH / 4]!), length);
+  }
+
+  #write(lo: number, hi: number, length: number): boolean {
+    if (this.#upstream === null) return false;
+    let ok = true;
+    for (let done = 0; done < length; ) {
+      const low = (lo >>> 0) + (done % 0x1_0000_0000);
+      const at = low % 0x1_0000_0000;
+      const n = Math.min(length - done, PIECE - (at % PIECE));
+      for (let i = 0; i < n; i++) this.#piece[i] = PATTERN >>> (8 * ((done + i) & 3));
+      const up = (hi + (low >= 0x1_0000_0000 ? 1 : 0)) | 0;
+      ok =
+        this.#upstream.write(NO_PASID, at | 0, up, ACCESS.WRITE, AT.UNTRANSLATED, this.#piece, 0, n) === DMA.OK && ok;
+      done += n;
+    }
+    return ok;
+  }
+
+  #verify(address: number, length: number): number {
+    let equal = true;
+    for (let done = 0; done < length; done += PIECE) {
+      const n = Math.min(PIECE, length - done);
+      const back = n === PIECE ? this.#back : this.#back.subarray(0, n);
+      if (address + done + n > 2 ** 52 || !this.#system.readBytes(address + done, back)) return RESULT.READ_FAILED;
+      for (let i = 0; i < n; i++) equal &&= back[i] === ((PATTERN >>> (8 * ((done + i) & 3))) & 0xff);
+    }
+    return equal ? RESULT.OK : RESULT.MISMATCH;
+  }
+
+  save(): TestdevState {
+    return { config: this.#config.save(), regs: Array.from(this.#regs), armed: this.#armed };
+  }
+
+  load(state: TestdevState): void {
+    this.#config.load(state.config);
+    this.#regs.set(state.regs);
+    this.#armed = state.armed;
+  }
+}

@@ -1,0 +1,110 @@
+import { ConfigPorts } from '../../bus/config-access.ts';
+import { PciWindowSpace } from '../../bus/decode.ts';
+import { type IommuPorts, type Root, Untranslated } from '../../bus/root.ts';
+import { type Latency, RootComplex } from '../../bus/root-complex.ts';
+import type { PciBus, Slot } from '../../bus/topology.ts';
+import { IommuTestdev } from '../../devices/endpoints/iommu-testdev.ts';
+import { ViommuError } from '../core/errors.ts';
+import type { AddressSpace } from '../lib/memory/address-space.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { Memory } from '../ports/memory.ts';
+import type { PciFunction } from '../ports/pci.ts';
+import { PhysicalMap } from './physical-map.ts';
+
+/** Where a board has RAM: guest-physical, bytes. */
+export interface RamPiece {
+  readonly base: number;
+  readonly bytes: number;
+}
+
+export interface BoardDeps {
+  /** Guest-physical space, RAM already in it. */
+  readonly guest: AddressSpace;
+  /** Host-physical space: where translated requests arrive. */
+  readonly memory: Memory;
+  readonly irq: InterruptPort | null;
+  readonly clock: Clock | null;
+  readonly latency?: Partial<Latency>;
+  /** QEMU's default devices, on unless the command line takes them away. */
+  readonly vga?: boolean;
+  readonly nic?: boolean;
+}
+
+/** The memory map and the PCI side of a QEMU machine, ready for an IOMMU at its place. */
+export class Board {
+  readonly name: 'virt' | 'q35';
+  readonly map: PhysicalMap;
+  readonly complex: RootComplex;
+  /** Root bus 0. */
+  readonly root: Root;
+  readonly #guest: AddressSpace;
+  readonly #ports: ConfigPorts | null;
+  readonly #io: PciWindowSpace | null;
+
+  /** @param ports whether the board has I/O ports with configuration mechanism 1. */
+  constructor(name: 'virt' | 'q35', deps: BoardDeps, ports: boolean) {
+    this.name = name;
+    this.#guest = deps.guest;
+    this.map = new PhysicalMap(deps.guest);
+    this.complex = new RootComplex({
+      memory: deps.memory,
+      irq: deps.irq,
+      clock: deps.clock,
+      ...(deps.latency === undefined ? {} : { latency: deps.latency }),
+    });
+    this.root = this.complex.addRoot(0, { translate: new Untranslated(), ats: null, remap: null });
+    this.#ports = ports ? new ConfigPorts(this.complex) : null;
+    this.#io = ports ? new PciWindowSpace(this.complex, 0, 0x1_0000, 0xffff_ffff, true) : null;
+  }
+
+  /** Puts an IOMMU between a root bus and memory. */
+  setIommu(ports: IommuPorts, root: Root = this.root): void {
+    root.iommu = ports;
+  }
+
+  /**
+   * Plugs a function into a bus.
+   * @param devfn by default the first free device number.
+   * @throws ViommuError `ENOSPC` when the bus is full; `EBUSY` when the place is taken.
+   */
+  plug(fn: PciFunction, devfn?: number, bus: PciBus = this.root.bus): Slot {
+    return this.complex.plug(bus, devfn ?? this.#freeDevfn(bus), fn);
+  }
+
+  #freeDevfn(bus: PciBus): number {
+    for (let device = bus.parent === null ? 1 : 0; device < 32; device++) {
+      let taken = false;
+      for (let f = 0; f < 8; f++) taken ||= bus.slots.has((device << 3) | f);
+      if (!taken) return device << 3;
+    }
+    throw new ViommuError('ENOSPC', 'caller', 'no free device number on the bus', { bus: bus.number });
+  }
+
+  /** QEMU's test device, with QEMU's manners on the bus: no bus mastering needed, failing accesses tried piece by piece. */
+  plugTestdev(devfn?: number, bus: PciBus = this.root.bus): Slot {
+    const slot = this.plug(new IommuTestdev(this.#guest), devfn, bus);
+    const link = this.complex.link(slot)!;
+    link.insist = true;
+    link.ignoreMaster = true;
+    return slot;
+  }
+
+  /** An I/O port read of 1, 2 or 4 bytes: all ones where nothing answers. */
+  portRead(port: number, size: number): number {
+    if (this.#ports?.claims(port) === true) return this.#ports.read(port, size);
+    if (this.#io !== null && port + size <= 0x1_0000) return this.#io.read(port, size);
+    return size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff;
+  }
+
+  portWrite(port: number, size: number, value: number): void {
+    if (this.#ports?.claims(port) === true) this.#ports.write(port, size, value);
+    else if (port + size <= 0x1_0000) this.#io?.write(port, size, value | 0, 0);
+  }
+
+  /** Power-on state of every function and of the configuration ports; RAM keeps its contents. */
+  reset(): void {
+    this.#ports?.reset();
+    this.complex.reset();
+  }
+}

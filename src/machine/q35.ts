@@ -1,0 +1,122 @@
+import { Ecam } from '../../bus/config-access.ts';
+import { PciWindowSpace } from '../../bus/decode.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { MmioDevice } from '../ports/mmio.ts';
+import { Board, type BoardDeps, type RamPiece } from './board.ts';
+import { FixedFunction } from './fixed-function.ts';
+
+/** Guest-physical addresses of QEMU's `q35` (bytes). */
+// biome-ignore format: table
+export const Q35 = {
+  IOAPIC: 0xfec0_0000, VTD: 0xfed9_0000, MSI: 0xfee0_0000, MSI_BYTES: 0x10_0000, ABOVE: 0x1_0000_0000,
+  PCI64: 0x80_0000_0000, PCI64_BYTES: 0x80_0000_0000,
+} as const;
+
+/** Chipset registers between the PCI window's end and the MSI window. */
+const CHIPSET = 0xfec0_0000;
+const SPLIT = 0xb000_0000;
+const LOW = 0x8000_0000;
+
+/** RAM of `q35`: up to 2.75 GiB below the PCI hole, above that 2 GiB below it and the rest from 4 GiB on. */
+export function q35Ram(bytes: number): readonly RamPiece[] {
+  if (bytes < SPLIT) return [{ base: 0, bytes }];
+  return [
+    { base: 0, bytes: LOW },
+    { base: Q35.ABOVE, bytes: bytes - LOW },
+  ];
+}
+
+/** 0xfee00000: a processor's write there is a message like any other. */
+class MessageWindow implements MmioDevice {
+  readonly name = 'msi';
+  readonly bytes = Q35.MSI_BYTES;
+  readonly #irq: InterruptPort | null;
+
+  constructor(irq: InterruptPort | null) {
+    this.#irq = irq;
+  }
+
+  read(): number {
+    return 0;
+  }
+
+  read64(_offset: number, out: Int32Array): void {
+    out.fill(0);
+  }
+
+  write(offset: number, size: number, lo: number): void {
+    if (size === 4) this.#irq?.message(Q35.MSI + offset, lo >>> 0);
+  }
+}
+
+const PCIEXBAR = 0x60;
+/** Bytes of the ECAM by PCIEXBAR bits 2:1. */
+const ECAM_BUSES = [256, 128, 64] as const;
+
+/**
+ * QEMU's `q35`: configuration by ports, ECAM where PCIEXBAR puts it, the chipset's functions at their places, reads of 0
+ * where nothing is decoded.
+ */
+export function createQ35(deps: BoardDeps): Board {
+  const board = new Board('q35', deps, true);
+  const { complex, map } = board;
+  const ram = deps.guest.ram();
+  const ends = ram.map((r) => r.base + r.bytes);
+  const low = Math.max(0, ...ends.filter((end) => end <= Q35.ABOVE));
+  const high = Math.max(Q35.ABOVE, ...ends);
+  let removeEcam: (() => void) | null = null;
+  let removePci: (() => void)[] = [];
+
+  // The PCI hole is everything from the end of low RAM to the chipset, with the ECAM cut out when it is on.
+  const layPci = (ecam: number, bytes: number) => {
+    for (const remove of removePci) remove();
+    removePci = [];
+    const lay = (from: number, to: number) => {
+      if (to > from) removePci.push(map.attach(from, new PciWindowSpace(complex, from, to - from, 0), 4));
+    };
+    if (ecam >= low && ecam + bytes <= CHIPSET && bytes > 0) {
+      lay(low, ecam);
+      lay(ecam + bytes, CHIPSET);
+    } else lay(low, CHIPSET);
+  };
+  layPci(0, 0);
+  map.attach(Q35.MSI, new MessageWindow(deps.irq), 4);
+  const pci64 = Math.max(Q35.PCI64, high);
+  map.attach(pci64, new PciWindowSpace(complex, pci64, Q35.PCI64 + Q35.PCI64_BYTES - pci64, 0), 4);
+
+  const host = new FixedFunction('mch', { vendor: 0x8086, device: 0x29c0, classCode: 0x060000 });
+  host.config.writable(PCIEXBAR, 4, 0xf000_0007);
+  host.config.writable(PCIEXBAR + 4, 4, 0xf);
+  host.config.watch(PCIEXBAR, 4, (_, now) => {
+    removeEcam?.();
+    removeEcam = null;
+    layPci(0, 0);
+    const buses = ECAM_BUSES[(now >>> 1) & 3];
+    if ((now & 1) === 0 || buses === undefined) return;
+    const base = ((now & 0xf000_0000) | 0) >>> 0;
+    if (base < low || base + buses * 0x10_0000 > CHIPSET) return;
+    layPci(base, buses * 0x10_0000);
+    removeEcam = map.attach(base, new Ecam(complex, buses), 4);
+  });
+  board.plug(host, 0);
+  if (deps.vga !== false) board.plug(vga());
+  if (deps.nic === true) board.plug(new FixedFunction('nic', { vendor: 0x8086, device: 0x10d3, classCode: 0x020000 }));
+  const ich = (device: number, classCode: number) => ({ vendor: 0x8086, device, classCode, revision: 2 });
+  board.plug(new FixedFunction('lpc', { ...ich(0x2918, 0x060100), multifunction: true }), 0xf8);
+  board.plug(
+    new FixedFunction('ahci', ich(0x2922, 0x010601), [
+      { index: 4, bytes: 32, kind: 'io' },
+      { index: 5, bytes: 4096, kind: 'mem32' },
+    ]),
+    0xfa,
+  );
+  board.plug(new FixedFunction('smbus', ich(0x2930, 0x0c0500), [{ index: 4, bytes: 64, kind: 'io' }]), 0xfb);
+  return board;
+}
+
+function vga(): FixedFunction {
+  return new FixedFunction('vga', { vendor: 0x1234, device: 0x1111, classCode: 0x030000, revision: 2 }, [
+    { index: 0, bytes: 0x100_0000, kind: 'mem32', prefetchable: true },
+    { index: 2, bytes: 4096, kind: 'mem32' },
+  ]);
+}

@@ -1,0 +1,95 @@
+/**
+ * Bus ↔ function. The bus routes; the function owns its configuration space, its BARs and what they do. Nothing a guest
+ * does through this port throws.
+ */
+export interface PciFunction {
+  readonly name: string;
+  /** A naturally aligned configuration read of 1, 2 or 4 bytes: unsigned. */
+  configRead(offset: number, size: number): number;
+  configWrite(offset: number, size: number, value: number): void;
+  /** The windows the function decodes; the order is the `bar` of `barRead` and `barWrite`. */
+  readonly windows: readonly PciWindow[];
+  /** 1, 2 or 4 bytes, naturally aligned: unsigned. */
+  barRead(bar: number, offset: number, size: number): number;
+  barWrite(bar: number, offset: number, size: number, value: number): void;
+  /** The way upstream, when plugged in; null when unplugged (surprise removal: nothing in flight is answered any more). */
+  connect(upstream: Upstream | null): void;
+  /** Conventional or hot reset: registers, queues and caches as at power-on. */
+  reset(): void;
+  /**
+   * An ATS invalidation request for this function. It answers with `Upstream.invalidateCompletion`.
+   * @returns false: unsupported request (no ATS, or not enabled).
+   */
+  invalidate?(pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean;
+  /** The answer to a page request group. */
+  pageResponse?(pasid: number, group: number, code: number): void;
+  /** A stalled access was decided: DMA.OK means try again. */
+  resumed?(token: number, outcome: number): void;
+}
+
+export interface PciWindow {
+  readonly bytes: number;
+  readonly io: boolean;
+  /** Where it is decoded now (bytes); −1: nowhere. */
+  address(): number;
+}
+
+/**
+ * Function → bus: requests with address type and PASID. Results of the calls are fields, valid until the next call. Each
+ * function has its own.
+ */
+export interface Upstream {
+  /** Requester id as software sees it now (bus number of the moment, devfn). */
+  readonly rid: number;
+  /**
+   * A memory read of `count` bytes into `into` from `start` on. Split at page boundaries; stops at the first failure.
+   * @param pasid NO_PASID or 0 … 2^20−1. @param access ACCESS bits: READ, with EXEC and PRIV as the PASID prefix has them.
+   * @param at AT value. @returns a DMA value.
+   */
+  read(
+    pasid: number,
+    lo: number,
+    hi: number,
+    access: number,
+    at: number,
+    into: Uint8Array,
+    start: number,
+    count: number,
+  ): number;
+  /** A memory write; see `read`. */
+  write(
+    pasid: number,
+    lo: number,
+    hi: number,
+    access: number,
+    at: number,
+    from: Uint8Array,
+    start: number,
+    count: number,
+  ): number;
+  /** Bytes the last read or write moved before it failed. */
+  readonly done: number;
+  /** Names the stalled access when the answer was STALLED. */
+  readonly stallToken: number;
+  /** A message-signalled interrupt: a 4-byte posted write without PASID. @returns a DMA value. */
+  message(lo: number, hi: number, data: number): number;
+  /** Level of INTA … INTD (1 … 4). */
+  intx(pin: number, asserted: boolean): void;
+  /** A translation request for one address. @returns an ATS value. */
+  translationRequest(pasid: number, lo: number, hi: number, access: number): number;
+  readonly atsLo: number;
+  readonly atsHi: number;
+  /** log2 bytes of the range the completion covers. */
+  readonly atsShift: number;
+  readonly atsPerm: number;
+  readonly atsUntranslated: boolean;
+  readonly atsNoSnoop: boolean;
+  /** @param itags bit i: ITag i. @param count completions to expect in all, 1 … 8. */
+  invalidateCompletion(itags: number, count: number): void;
+  pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void;
+  /**
+   * Brings a virtual function to life at requester id `rid + offset` (SR-IOV).
+   * @returns takes it away; null when something is there already.
+   */
+  spawn(offset: number, fn: PciFunction): (() => void) | null;
+}
