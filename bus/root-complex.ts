@@ -38,6 +38,11 @@ export interface PlugListener {
   unplugged?(slot: Slot): void;
 }
 
+/** Hardware and guest number buses differently, so that a requester id nobody translated shows at once. */
+export function hostBus(number: number): number {
+  return (number + 0x40) & 0xff;
+}
+
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
 export class RootComplex {
   readonly memory: Memory;
@@ -57,7 +62,7 @@ export class RootComplex {
   readonly #streams = new Map<Root, Map<number, Slot>>();
   readonly #links = new Map<Slot, Link>();
   readonly #lines = [0, 0, 0, 0];
-  #nextHostBus = 1;
+  #nextBus = 1;
 
   constructor(deps: RootComplexDeps) {
     this.memory = deps.memory;
@@ -74,7 +79,7 @@ export class RootComplex {
     if (this.roots.some((r) => r.number === number)) {
       throw new ViommuError('EEXIST', 'caller', 'two root buses with one number', { number });
     }
-    const root = new Root(this, number, iommu);
+    const root = new Root(this, number, hostBus(number), iommu);
     this.roots.push(root);
     this.roots.sort((a, b) => a.number - b.number);
     this.#streams.set(root, new Map());
@@ -93,8 +98,8 @@ export class RootComplex {
   plug(bus: PciBus, devfn: number, fn: PciFunction, options: PlugOptions = {}): Slot {
     if (bus.slots.has(devfn)) throw new ViommuError('EBUSY', 'caller', 'the slot is taken', { bus: bus.number, devfn });
     if (!(devfn >= 0 && devfn < 256)) throw new ViommuError('EINVAL', 'caller', 'a devfn is 0 … 255', { devfn });
-    const slot = new Slot(fn, bus, devfn, options.hostBus ?? this.#freeHostBus());
-    if (slot.behind !== null) this.#nextHostBus = Math.max(this.#nextHostBus, slot.behind.hostNumber + 1);
+    const slot = new Slot(fn, bus, devfn, options.hostBus ?? hostBus(this.#freeBus()));
+    if (slot.behind !== null) this.#nextBus = this.#freeBus() + 1;
     bus.slots.set(devfn, slot);
     const link = new Link(this, slot);
     this.#links.set(slot, link);
@@ -108,8 +113,9 @@ export class RootComplex {
     return slot;
   }
 
-  #freeHostBus(): number {
-    let n = this.#nextHostBus;
+  /** The number a guest that enumerates in this order will give the next bus. */
+  #freeBus(): number {
+    let n = this.#nextBus;
     while (this.roots.some((r) => r.number === n)) n++;
     return n;
   }

@@ -19,10 +19,10 @@ export class Root {
   /** What the IOMMU of this root sends down to functions. */
   readonly endpoints: EndpointPort;
 
-  constructor(complex: RootComplex, number: number, iommu: IommuPorts) {
+  constructor(complex: RootComplex, number: number, hostNumber: number, iommu: IommuPorts) {
     this.number = number;
     this.iommu = iommu;
-    this.bus = new PciBus(this, null, number);
+    this.bus = new PciBus(this, null, hostNumber);
     this.endpoints = new Messages(complex, this);
   }
 }

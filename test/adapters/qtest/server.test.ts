@@ -1,0 +1,154 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { parseServerOptions } from '../../../src/adapters/qtest/options.ts';
+import { Lines, serveLines } from '../../../src/adapters/qtest/server.ts';
+
+const ROOT = join(import.meta.dirname, '../../..');
+
+/** A client as libqtest is one: it listens, starts the server through a shell, and talks. */
+class Client {
+  readonly dir = mkdtempSync(join(tmpdir(), 'qt-'));
+  readonly #servers: Server[] = [];
+  readonly #accepted: Promise<Socket>[] = [];
+  child: ChildProcess | null = null;
+  #buffers = ['', ''];
+  #waiting: ((line: string) => void)[][] = [[], []];
+  sockets: Socket[] = [];
+  errors = '';
+
+  async start(name: string, args: string): Promise<void> {
+    for (const n of ['qtest', 'qmp']) {
+      this.#accepted.push(
+        new Promise((resolve) => {
+          const server = createServer(resolve).listen(join(this.dir, n));
+          this.#servers.push(server);
+        }),
+      );
+    }
+    this.run(
+      name,
+      `-qtest unix:${this.dir}/qtest -qtest-log /dev/null -chardev socket,path=${this.dir}/qmp,id=char0 ` +
+        `-mon chardev=char0,mode=control -display none -audio none -run-with exit-with-parent=on ${args} -accel qtest`,
+    );
+    this.sockets = await Promise.all(this.#accepted);
+    this.sockets.forEach((s, i) => {
+      s.setEncoding('utf8');
+      s.on('error', () => {});
+      s.on('data', (chunk: string) => {
+        const parts = (this.#buffers[i]! + chunk).split('\n');
+        this.#buffers[i] = parts.pop()!;
+        for (const p of parts) this.#waiting[i]!.shift()?.(p);
+      });
+    });
+  }
+
+  run(name: string, args: string): void {
+    this.child = spawn('/bin/sh', ['-c', `exec ${ROOT}/tools/bin/${name} ${args}`], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    this.child.stderr!.on('data', (d) => {
+      this.errors += d;
+    });
+  }
+
+  line(channel: number): Promise<string> {
+    return new Promise((resolve) => this.#waiting[channel]!.push(resolve));
+  }
+
+  ask(request: string): Promise<string> {
+    const reply = this.line(0);
+    this.sockets[0]!.write(`${request}\n`);
+    return reply;
+  }
+
+  ended(): Promise<number | string | null> {
+    const child = this.child!;
+    return new Promise((resolve) => {
+      if (child.exitCode !== null) resolve(child.exitCode);
+      else child.on('exit', (code, signal) => resolve(code ?? signal));
+    });
+  }
+
+  close(): void {
+    this.child?.kill('SIGKILL');
+    for (const s of this.sockets) s.destroy();
+    for (const s of this.#servers) s.close();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+describe('the executables', () => {
+  let client: Client;
+  beforeEach(() => {
+    client = new Client();
+  });
+  afterEach(() => client.close());
+
+  test('a libqtest client talks on both sockets and ends the server with SIGTERM: status 0', async () => {
+    const greeting = client.line(1);
+    await client.start(
+      'viommu-system-aarch64',
+      '-machine virt,acpi=off,gic-version=3 -smp 1 -m 64 -net none  -device iommu-testdev',
+    );
+    expect(JSON.parse(await greeting)).toHaveProperty('QMP');
+    const reply = client.line(1);
+    client.sockets[1]!.write('{"execute":"qmp_capabilities"}\n');
+    expect(JSON.parse(await reply)).toEqual({ return: {} });
+    expect(await client.ask('endianness')).toBe('OK little');
+    expect(await client.ask('read 0x4010008000 0x4')).toBe('OK 0x361b0500');
+    client.child!.kill('SIGTERM');
+    expect(await client.ended()).toBe(0);
+    expect(client.errors).toBe('');
+  });
+
+  test('a client that sends garbage gets FAIL, one that goes away leaves nothing running', async () => {
+    await client.start('viommu-system-x86_64', '-machine q35 -net none');
+    expect(await client.ask('\u0001garbage \xff')).toMatch(/^FAIL Unknown command/);
+    expect(await client.ask('readl 0xfed90000')).toMatch(/^OK 0x/);
+    client.sockets[0]!.destroy();
+    expect(await client.ended()).toBe(0);
+  });
+
+  test('a wrong command line is named and ends with status 1', async () => {
+    client.run('viommu-system-x86_64', '-qtest unix:/nowhere/at/all -machine q35');
+    expect(await client.ended()).toBe(1);
+    expect(client.errors).toContain("-qtest: cannot connect to '/nowhere/at/all': ENOENT");
+  });
+});
+
+describe('server options', () => {
+  test('both spellings of the monitor name the same socket', () => {
+    const chardev = ['-chardev', 'socket,path=/tmp/m,id=c0'];
+    const old = parseServerOptions([...chardev, '-mon', 'chardev=c0,mode=control']);
+    const now = parseServerOptions([...chardev, '-object', 'monitor-qmp,id=qmp0,chardev=c0']);
+    expect(old.qmp).toEqual({ path: '/tmp/m', listen: false });
+    expect(now.qmp).toEqual(old.qmp);
+    expect(() => parseServerOptions(['-mon', 'chardev=c1'])).toThrow(/c1/);
+    expect(() => parseServerOptions(['-qtest', 'tcp:1'])).toThrow(/only unix sockets/);
+  });
+
+  test('default devices go with -net none, -nodefaults and -vga none', () => {
+    const of = (text: string) => {
+      const { nic, vga } = parseServerOptions(text.split(' '));
+      return [nic, vga];
+    };
+    expect(of('-machine q35')).toEqual([true, true]);
+    expect(of('-net none')).toEqual([false, true]);
+    expect(of('-nodefaults')).toEqual([false, false]);
+    expect(of('-vga none')).toEqual([true, false]);
+  });
+});
+
+describe('lines on a socket', () => {
+  test('pieces of a line are one line, and several lines are answered in order', () => {
+    const lines = new Lines();
+    expect(lines.push('rea')).toEqual([]);
+    expect(lines.push('dl 0\nx\ny')).toEqual(['readl 0', 'x']);
+    expect(lines.push('\n')).toEqual(['y']);
+    expect(typeof serveLines).toBe('function');
+  });
+});

@@ -1,0 +1,168 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { QmpSession } from '../../../src/adapters/qtest/qmp.ts';
+import { QtestSession } from '../../../src/adapters/qtest/session.ts';
+import { parseTranscript, runTranscript, tellDifference } from '../../../src/adapters/qtest/transcript.ts';
+import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
+import { createQemuMachine } from '../../../src/machine/qemu-machine.ts';
+
+function session(line: string): QtestSession {
+  return new QtestSession(createQemuMachine(parseQemuArgs(line), { nic: false, vga: true }));
+}
+
+const Q35 = '-machine q35 -m 64 -device iommu-testdev';
+const VIRT = '-machine virt -m 64 -device iommu-testdev';
+
+describe('the qtest protocol', () => {
+  const dialogue: readonly (readonly [string, string])[] = [
+    ['endianness', 'OK little'],
+    ['writeq 0x100000 0x1122334455667788', 'OK'],
+    ['readq 0x100000', 'OK 0x1122334455667788'],
+    ['readl 0x100004', 'OK 0x0000000011223344'],
+    ['readw 0x100001', 'OK 0x0000000000006677'],
+    ['readb 0x100007', 'OK 0x0000000000000011'],
+    ['read 0x100000 0x3', 'OK 0x887766'],
+    ['write 0x100001 0x3 0xaabbCC', 'OK'],
+    ['write 0x100000 4 0x11', 'OK'],
+    ['readl 0x100000', 'OK 0x0000000000000011'],
+    ['memset 0x100000 0x1000 0x5a', 'OK'],
+    ['memset 0x100000 0 0', 'OK'],
+    ['readl 1048576', 'OK 0x000000005a5a5a5a'],
+    ['b64read 0x100000 3', 'OK Wlpa'],
+    ['b64write 0x100000 3 AQID', 'OK'],
+    ['read 0x100000 4', 'OK 0x0102035a'],
+    ['outl 0xcf8 0x80000800', 'OK'],
+    ['inw 0xcfc', 'OK 0x1b36'],
+    ['outl 0xcf8 0x80000802', 'OK'],
+    ['inw 0xcfc', 'OK 0x0005'],
+    ['outl 0xcf8 0x80000000', 'OK'],
+    ['inl 0xcfc', 'OK 0x29c08086'],
+    ['inb 0x60', 'OK 0x00ff'],
+    ['readl 0xd0000000', 'OK 0x0000000000000000'],
+    ['readl 0x700000000000', 'OK 0x0000000000000000'],
+    ['writel 0xffffffffffffffff 1', 'OK'],
+    ['nonsense 1 2', "FAIL Unknown command 'nonsense'"],
+    ['readl', "FAIL Bad number ''"],
+    ['readl 0x', "FAIL Bad number '0x'"],
+    ['read 0x1000 0', 'FAIL Length 0'],
+    ['write 0x1000 4 0', 'ERR invalid argument size'],
+    ['write 0x1000 4 0xzz', 'FAIL Bad data'],
+    ['   ', ''],
+  ];
+
+  test('every kind of request gets the answer QEMU gives', () => {
+    const q = session(Q35);
+    const bare = new QtestSession(createQemuMachine(parseQemuArgs(Q35), { nic: false, vga: false }));
+    for (const [request, reply] of dialogue) {
+      expect(bare.execute(request), request).toBe(reply);
+    }
+    expect(q.execute('outl 0xcf8 0x80000800')).toBe('OK');
+    expect(q.execute('inl 0xcfc')).toBe('OK 0x11111234');
+  });
+
+  test('time moves only by clock_step and clock_set, never back', () => {
+    const q = session(VIRT);
+    const replies = ['clock_step 100', 'clock_step', 'clock_set 5000', 'clock_set 10'].map((r) => q.execute(r));
+    expect(replies).toEqual(['OK 100', 'OK 100', 'OK 5000', 'OK 5000']);
+  });
+
+  test('no line a client can send throws', () => {
+    const q = session(VIRT);
+    const word = fc.oneof(
+      fc.constantFrom(
+        'read',
+        'write',
+        'memset',
+        'readq',
+        'writel',
+        'outl',
+        'inb',
+        'b64write',
+        'clock_step',
+        '0x40000000',
+      ),
+      fc.string(),
+      fc.nat().map(String),
+      fc.bigInt(0n, 2n ** 70n).map((n) => `0x${n.toString(16)}`),
+    );
+    fc.assert(
+      fc.property(fc.array(word, { maxLength: 5 }), (words) => {
+        // Ranges of hundreds of megabytes are legal and slow; they are not what is looked for here.
+        const line = words.join(' ');
+        if (/^\s*(read|memset|write|b64)/.test(line) && words.some((w) => Number(w) > 2 ** 20 && Number(w) < 2 ** 29))
+          return;
+        expect(typeof q.execute(line)).toBe('string');
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('-machine none answers, and has nothing', () => {
+    const q = session('-machine none');
+    expect(q.execute('readl 0x40000000')).toBe('OK 0x0000000000000000');
+    expect(q.execute('inl 0xcfc')).toBe('OK 0xffffffff');
+  });
+});
+
+describe('machine virt', () => {
+  test('a client finds the host bridge and the test device through ECAM, and ones everywhere else', () => {
+    const q = session(VIRT);
+    const ecam = 0x40_1000_0000;
+    const found: string[] = [];
+    for (let devfn = 0; devfn < 256; devfn++) {
+      const id = q.execute(`read 0x${(ecam + devfn * 4096).toString(16)} 4`);
+      if (id !== 'OK 0xffffffff') found.push(`${devfn}:${id}`);
+    }
+    expect(found).toEqual(['0:OK 0x361b0800', '8:OK 0x361b0500']);
+    expect(q.execute('readl 0x10000000')).toBe('OK 0x00000000ffffffff');
+    expect(q.execute('readl 0x8000000000')).toBe('OK 0x00000000ffffffff');
+    expect(q.execute('readl 0x401ff00000')).toBe('OK 0x00000000ffffffff');
+    expect(q.execute('readl 0x3f000000')).toBe('OK 0x0000000000000000');
+  });
+});
+
+describe('QMP', () => {
+  test('a test program greets, asks for machines and resets', () => {
+    const calls: string[] = [];
+    const qmp = new QmpSession({ reset: () => calls.push('reset'), quit: () => calls.push('quit') });
+    expect(JSON.parse(qmp.greeting())).toHaveProperty('QMP.version.qemu.major', 11);
+    expect(qmp.execute('{"execute":"qmp_capabilities","id":7}')).toEqual(['{"return":{},"id":7}']);
+    const machines = JSON.parse(qmp.execute('{"execute":"query-machines"}')[0]!);
+    expect(machines.return.map((m: { name: string }) => m.name)).toEqual(expect.arrayContaining(['virt', 'q35']));
+    const reset = qmp.execute('{"execute":"system_reset"}').map((l) => JSON.parse(l));
+    expect(reset[0].event).toBe('RESET');
+    expect(reset[1]).toEqual({ return: {} });
+    expect(calls).toEqual(['reset']);
+    expect(JSON.parse(qmp.execute('{"execute":"frob"}')[0]!).error.class).toBe('CommandNotFound');
+    expect(JSON.parse(qmp.execute('{oops')[0]!).error.class).toBe('GenericError');
+    expect(qmp.execute('')).toEqual([]);
+  });
+});
+
+describe('transcripts', () => {
+  const text = ['# title', 'ARGS -machine virt', '> readl 0x0', '< OK 0x0000000000000000', '> frob', '< OK'].join('\n');
+
+  test('a differing reply is told with file, line, expected and got', () => {
+    const t = parseTranscript('x.qt', text);
+    const q = session('-machine none');
+    const outcome = runTranscript(t, (r) => q.execute(r));
+    expect(outcome.differences.map(tellDifference)).toEqual([
+      "x.qt:5: frob: expected OK, got FAIL Unknown command 'frob'",
+    ]);
+  });
+
+  test('a malformed transcript is refused with its line', () => {
+    const bad = (s: string) => () => parseTranscript('x.qt', s);
+    expect(bad('ARGS a\n< OK')).toThrow('x.qt:2: a reply without a request');
+    expect(bad('ARGS a\n> a\n> b')).toThrow('x.qt:3: no reply to the request of line 2');
+    expect(bad('ARGS a\n> a')).toThrow('x.qt:2: the last request has no reply');
+    expect(bad('> a\n< b')).toThrow('x.qt:1: no ARGS line');
+    expect(bad('ARGS a\n? what')).toThrow('x.qt:2: neither request, reply nor comment: ? what');
+  });
+
+  test('cache-dependent replies are counted apart until the next write', () => {
+    const rows = ['ARGS a', '# STALE-DEPENDENT x', '> readl 0', '< no', '> writel 0 0', '< no'];
+    const outcome = runTranscript(parseTranscript('x.qt', rows.join('\n')), () => 'yes');
+    expect([outcome.tolerated.length, outcome.differences.length]).toEqual([1, 1]);
+  });
+});

@@ -1,0 +1,82 @@
+import { appendFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { parseServerOptions, type ServerOptions } from '../src/adapters/qtest/options.ts';
+import { QmpSession } from '../src/adapters/qtest/qmp.ts';
+import { open, serveLines } from '../src/adapters/qtest/server.ts';
+import { QtestSession } from '../src/adapters/qtest/session.ts';
+import { ViommuError } from '../src/core/errors.ts';
+import { createQemuMachine } from '../src/machine/qemu-machine.ts';
+
+const HELP = `A qtest and QMP server around the viommu models, in the place of QEMU (QTEST_QEMU_BINARY).
+
+usage: viommu-system-aarch64|viommu-system-x86_64 -qtest unix:PATH -machine virt|q35|none [options]
+
+  -qtest unix:PATH[,server=on]   where the client listens (server=on: where we do)
+  -qtest-log PATH                log of requests and replies (/dev/fd/2: standard error)
+  -chardev socket,path=PATH,id=ID -mon chardev=ID,mode=control
+  -chardev socket,path=PATH,id=ID -object monitor-qmp,id=X,chardev=ID
+  -qmp unix:PATH[,server=on]     the QMP channel
+  -machine virt,iommu=smmuv3     -device arm-smmuv3,primary-bus=pcie.0[,stage=..][,ril=..][,ats=..]
+  -machine q35                   -device intel-iommu[,scalable-mode=on][,fsts=on][,aw-bits=39|48]...
+  -device iommu-testdev[,addr=N.F]     -m MEGABYTES     -net none     -nodefaults
+Other options of QEMU are accepted and ignored.
+`;
+
+function logger(path: string | null): ((line: string) => void) | null {
+  if (path === null) return null;
+  if (path === '/dev/fd/2' || path === '/dev/stderr') return (line) => void process.stderr.write(`${line}\n`);
+  return (line) => appendFileSync(path, `${line}\n`);
+}
+
+/** Runs until a signal, `quit`, or the end of a channel: all of them end the process with status 0. */
+async function serve(options: ServerOptions): Promise<void> {
+  const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga });
+  const sockets: Socket[] = [];
+  const exit = () => {
+    for (const s of sockets) s.destroy();
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, exit);
+
+  const log = logger(options.log);
+  const session = new QtestSession(machine);
+  // Both sockets are opened before either is served: a client accepts them in any order.
+  const [qtest, qmp] = await Promise.all([
+    options.qtest === null ? null : open(options.qtest, '-qtest'),
+    options.qmp === null ? null : open(options.qmp, '-chardev'),
+  ]);
+  if (qtest !== null) {
+    sockets.push(qtest);
+    const line = (text: string) => {
+      const reply = session.execute(text);
+      if (log !== null && reply !== '') {
+        log(`[R] ${text}`);
+        log(`[S] ${reply}`);
+      }
+      return reply === '' ? [] : [reply];
+    };
+    serveLines(qtest, { line, closed: exit }, '\n');
+  }
+  if (qmp !== null) {
+    sockets.push(qmp);
+    const control = new QmpSession({ reset: () => machine.reset(), quit: () => setImmediate(exit) });
+    qmp.write(`${control.greeting()}\r\n`);
+    serveLines(qmp, { line: (text) => control.execute(text), closed: exit }, '\r\n');
+  }
+}
+
+/** Entry of the executables. Wrong usage ends with status 1 and a message, as QEMU does. */
+export async function main(name: string, args: readonly string[]): Promise<void> {
+  try {
+    const options = parseServerOptions(args);
+    if (options.help) process.stdout.write(HELP);
+    else if (options.version) process.stdout.write(`${name} (viommu)\n`);
+    else if (options.qtest === null && options.qmp === null) {
+      throw new ViommuError('E_USAGE', 'caller', 'nobody to talk to: give -qtest unix:PATH (see -help)');
+    } else await serve(options);
+  } catch (e) {
+    if (!(e instanceof ViommuError)) throw e;
+    process.stderr.write(`${name}: ${e.message}\n`);
+    process.exit(1);
+  }
+}
