@@ -25,6 +25,8 @@ export class Heard {
   /** Raised and not yet matched, oldest first. */
   irqs: HeardIrq[] = [];
   records: HeardRecord[] = [];
+  /** SMMUv3 event number or VT-d fault reason of the last fault; -1: none since the replay looked. */
+  reason = -1;
   /** Number of the event at hand; the replay keeps it. */
   i = 0;
   /** Hears everything as well (stories, exports). */
@@ -40,12 +42,18 @@ export class Heard {
         this.hostOps.set(said.verb, (this.hostOps.get(said.verb) ?? 0) + 1);
         break;
       case 'irq':
+        // What becomes of a device's message is the answer of the request, not an event of its own.
+        if (said.line === 'remap') break;
         this.irqs.push({
           name: said.address === undefined ? said.line : msiName(said.address, said.data ?? 0),
           i: this.i,
         });
         break;
+      case 'frcd':
+        this.reason = said.words[3]! & 0xff;
+        break;
       case 'record':
+        if (said.words.length === 8) this.reason = said.words[0]! & 0xff;
         this.records.push({ gpa: said.address, words: said.words, i: this.i });
         break;
     }

@@ -157,6 +157,7 @@ export class Replay {
 
   #xlat(e: XlatEvent): void {
     const t = this.#target;
+    this.#heard.reason = -1;
     const status = t.dma(e.sid, e.lo, e.hi, e.access);
     if (
       status === DMA.OK &&
@@ -194,16 +195,19 @@ export class Replay {
   }
 
   #refusal(status: number): string {
-    const reason = this.#target.reason;
+    const reason = this.#heard.reason;
     return `refused (${DMA_NAME.get(status) ?? status}${reason < 0 ? '' : `, reason ${hex(reason)}`})`;
   }
 
   #fault(e: FaultEvent): void {
     const t = this.#target;
     const before = this.#heard.records.length;
+    this.#heard.reason = -1;
     const status = t.dma(e.sid, e.lo, e.hi, e.access);
+    const reason = this.#heard.reason;
     const refused = status === DMA.ABORT || status === DMA.RAZ_WI;
-    const reasonFits = t.reason < 0 || e.reason === NOT_SAID || t.reason === e.reason;
+    const unsaid = reason < 0 && this.#header.iommu === 'smmuv3' && !e.recorded;
+    const reasonFits = e.reason === NOT_SAID || reason === e.reason || unsaid;
     const recorded = this.#heard.records.length > before;
     const recordFits = this.#header.iommu === 'vtd' || recorded === e.recorded;
     if (refused && reasonFits && recordFits) this.#score.match('faults');

@@ -8,6 +8,7 @@ import type { TraceHeader } from './header.ts';
  *
  * - `irq`: SMMUv3 `line` is evtq, priq, cmd_sync or gerror; VT-d's own messages carry `address` and `data`;
  * - `record`: an SMMUv3 event record (8 words) or a VT-d invalidation-wait status (1 word) at its guest-physical address;
+ * - `frcd`: a VT-d fault, recorded in a register or not;
  * - `command`: named as QEMU names it;  `host`: the verb.
  */
 export interface ReplayTarget {
@@ -41,8 +42,6 @@ export interface ReplayTarget {
   readonly guestShift: number;
   /** The guest's ASID or domain id; -1: none (SMMUv3 stage 2 only). */
   readonly tag: number;
-  /** After a refusal: SMMUv3 event number or VT-d fault reason; -1: the machine cannot say, or nothing was raised. */
-  readonly reason: number;
 
   /** VT-d: a device's message through the interrupt window. @returns true: delivered as outAddress/outData. */
   remap(sid: number, address: number, data: number): boolean;

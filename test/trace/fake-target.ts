@@ -23,7 +23,6 @@ export class FakeTarget implements ReplayTarget {
   perm = 0;
   guestShift = 12;
   tag = 7;
-  reason = -1;
   outAddress = 0;
   outData = 0;
   resets = 0;
@@ -81,9 +80,8 @@ export class FakeTarget implements ReplayTarget {
       this.out = fromWords(new DataView(this.#ram.buffer).getUint32(entry, true) & ~0xfff, 0) + (lo & 0xfff);
       return DMA.OK;
     }
-    this.reason = perm === 0 ? 0x10 : 0x13;
     if (this.fault === 'silent') return DMA.ABORT;
-    const words = [this.reason, sid, 0, access === ACCESS.READ ? 0x208 : 0x200, lo, hi, 0, 0];
+    const words = [perm === 0 ? 0x10 : 0x13, sid, 0, access === ACCESS.READ ? 0x208 : 0x200, lo, hi, 0, 0];
     const gpa = QUEUE + 32 * this.#records++;
     if (this.fault !== 'forgetful') for (const [n, w] of words.entries()) this.store(gpa + 4 * n, 4, w, 0);
     this.#tell({ what: 'record', device: 'fake', address: gpa, words });

@@ -26,7 +26,7 @@ export function demoCommand(make: MakeReplayTarget): Command {
       const done: Replayed[] = [];
       const story = new Story();
       for (const f of fixtures()) {
-        const watch = f.file === STORY.file ? { tell: story.tell } : {};
+        const watch = f.file === STORY.file ? { tell: story.tell, event: story.event } : {};
         done.push(await replayOne(f.path, make, {}, io, watch));
       }
       io.out('');

@@ -3,7 +3,7 @@ import { ViommuError } from '../../src/core/errors.ts';
 import type { MakeReplayTarget, ReplayOptions } from '../../src/trace/index.ts';
 import { type Command, EXIT, type Io, usageError } from '../cli/command.ts';
 import { differences, summary, toJson } from '../replay/report.ts';
-import { type Replayed, replayFile } from '../replay/run.ts';
+import { type Replayed, replayFile, type Watch } from '../replay/run.ts';
 
 const USAGE = `usage: viommu replay [OPTIONS] TRACE...
 
@@ -99,7 +99,7 @@ export async function replayOne(
   make: MakeReplayTarget,
   options: ReplayOptions,
   io: Io,
-  watch: { tell?: (said: import('../../src/ports/tell.ts').Said) => void } = {},
+  watch: Watch = {},
 ): Promise<Replayed> {
   const r = await replayFile(path, make, options, {
     ...watch,

@@ -8,6 +8,7 @@ import {
   Replay,
   type ReplayOptions,
   type ReplayResult,
+  type TraceEvent,
 } from '../../src/trace/index.ts';
 
 /** A replayed recording, with its file name and the wall-clock time of all of it (reading included). */
@@ -21,6 +22,8 @@ export interface Watch {
   progress?(events: number, differing: number): void;
   /** Hears everything the machine does, too. */
   tell?: Tell;
+  /** Called with every event before it is replayed. */
+  event?(e: TraceEvent): void;
 }
 
 const EVERY = 20_000;
@@ -43,6 +46,7 @@ export async function replayFile(
   let next = EVERY;
   for await (const batch of trace.batches) {
     for (const e of batch) {
+      watch.event?.(e);
       try {
         replay.apply(e);
       } catch (cause) {
