@@ -1,4 +1,5 @@
 import { NO_PASID } from '../ports/dma.ts';
+import type { Device } from './attach.ts';
 import type { DeviceControl, Domain, HostDevice, IommuDriver } from './driver.ts';
 import type { IommuGroup } from './group.ts';
 
@@ -49,6 +50,8 @@ export class KernelDevice implements HostDevice {
   readonly msiDoorbell: number;
   readonly group: IommuGroup;
   devId = 0;
+  /** Its iommufd object while it is bound. */
+  bound: Device | null = null;
 
   constructor(index: number, d: DeviceDescription, group: IommuGroup) {
     this.index = index;

@@ -12,6 +12,8 @@ export type Result<T> = T | number;
 export interface IommuDriver {
   /** Shown in `tell` and messages: 'smmuv3.0', 'vtd.0', 'mock'. */
   readonly name: string;
+  /** The kind of driver ('smmuv3', 'vtd', 'mock'): equal for all instances that run the same code. */
+  readonly driver: string;
   /** Called once by HostKernel.addIommu. */
   probe(kernel: KernelServices): void;
   /** A device behind this IOMMU appears (`probe_device`). Its RID is in `blocked` afterwards unless the machine says else. */
@@ -23,6 +25,8 @@ export interface IommuDriver {
    * @returns null: that type is not supported (EOPNOTSUPP). `data` is the kernel's struct, exact length.
    */
   hwInfo(dev: HostDevice, type: number): HwInfo | null;
+  /** Whether the device can use ATS here (`IOMMU_CAP_PCI_ATS_SUPPORTED`). */
+  atsCapable(dev: HostDevice): boolean;
   /** Whether dirty tracking is possible for the device (`IOMMU_CAP_DIRTY_TRACKING`). */
   dirtyCapable(dev: HostDevice): boolean;
   /** Whether the device's DMA can be made cache coherent when asked (`enforce_cache_coherency` is then called). */
@@ -45,7 +49,7 @@ export interface IommuDriver {
   allocPaging(dev: HostDevice, flags: number, data: DriverData | null): Result<PagingDomain>;
   /**
    * `domain_alloc_nested`: a nested domain directly on a parent (VT-d, mock). null: the driver has no such op (SMMUv3).
-   * `flags` still holds FAULT_ID_VALID. The core has checked that the parent is of this driver and a nest parent.
+   * `flags` is 0 or HWPT_FLAG.PASID. The core has checked that the parent is of this driver and a nest parent.
    */
   readonly allocNested:
     | ((dev: HostDevice, parent: PagingDomain, flags: number, data: DriverData) => Result<NestedDomain>)
@@ -221,7 +225,7 @@ export interface ViommuServices {
 
 /** Driver half of a vIOMMU. */
 export interface DriverViommu {
-  /** HWPT_ALLOC with the vIOMMU's id as pt_id. null: EOPNOTSUPP. `flags` still holds FAULT_ID_VALID. */
+  /** HWPT_ALLOC with the vIOMMU's id as pt_id. null: EOPNOTSUPP. `flags` is 0 or HWPT_FLAG.PASID. */
   readonly allocNested: ((flags: number, data: DriverData) => Result<NestedDomain>) | null;
   /** HWPT_INVALIDATE with the vIOMMU's id. null: EOPNOTSUPP. */
   readonly invalidation: Invalidation | null;

@@ -1,21 +1,20 @@
 import { ViommuError } from '../core/errors.ts';
 import type { HostMemory } from '../lib/memory/host-memory.ts';
 import type { Clock } from '../ports/clock.ts';
+import type { UserMemory } from '../ports/iommufd.ts';
 import type { Tell } from '../ports/tell.ts';
+import { PGFAULT_CODE } from '../spec/iommufd/uapi.ts';
 import { type DeviceDescription, KernelDevice } from './device.ts';
 import type { Domain, HostDevice, IommuDriver, KernelServices, PageFault } from './driver.ts';
 import { IommuGroup } from './group.ts';
+import { IommufdFile } from './iommufd.ts';
+import { VfioFile } from './vfio-device.ts';
 
 export interface KernelDeps {
   /** Host-physical memory: tables and queues of the drivers, and the guests' RAM. */
   readonly memory: HostMemory;
   readonly clock: Clock;
   readonly tell?: Tell | null;
-}
-
-/** Where reported page faults go: the iommufd side of a device registers itself while it is bound. */
-export interface FaultHandler {
-  report(dev: KernelDevice, fault: PageFault): void;
 }
 
 /**
@@ -26,11 +25,12 @@ export class HostKernel implements KernelServices {
   readonly memory: HostMemory;
   readonly clock: Clock;
   tell: Tell | null;
+  /** The module parameter that lets devices without isolated interrupts be bound. */
+  allowUnsafeInterrupts = false;
   readonly #iommus: IommuDriver[] = [];
   readonly #devices: KernelDevice[] = [];
   readonly #groups = new Map<string, IommuGroup>();
   readonly #streams = new Map<IommuDriver, Map<number, KernelDevice>>();
-  readonly #faults = new Map<KernelDevice, FaultHandler>();
   #nextIndex = 0;
 
   constructor(deps: KernelDeps) {
@@ -82,6 +82,16 @@ export class HostKernel implements KernelServices {
     dev.iommu.removeDevice(dev);
   }
 
+  /** Opens /dev/iommu. @param memory the address space of the process that opens it. */
+  openIommufd(memory: UserMemory, privileged = true): IommufdFile {
+    return new IommufdFile(this, memory, privileged);
+  }
+
+  /** Opens the VFIO cdev of a device. */
+  openVfio(dev: KernelDevice): VfioFile {
+    return new VfioFile(dev);
+  }
+
   deviceByStream(iommu: IommuDriver, stream: number): KernelDevice | null {
     return this.#streams.get(iommu)?.get(stream) ?? null;
   }
@@ -94,15 +104,9 @@ export class HostKernel implements KernelServices {
     return this.#devices.filter((d) => d.iommu === iommu);
   }
 
-  /** While `handler` is set, faults of the device go to it; without one they are answered INVALID. */
-  handleFaults(dev: KernelDevice, handler: FaultHandler | null): void {
-    if (handler === null) this.#faults.delete(dev);
-    else this.#faults.set(dev, handler);
-  }
-
   reportFault(dev: HostDevice, fault: PageFault): void {
-    const handler = this.#faults.get(dev as KernelDevice);
-    if (handler === undefined) dev.iommu.pageResponse(dev, fault, 1);
-    else handler.report(dev as KernelDevice, fault);
+    const { bound } = dev as KernelDevice;
+    if (bound !== null) bound.report(fault);
+    else if (fault.last) dev.iommu.pageResponse(dev, fault, PGFAULT_CODE.INVALID);
   }
 }

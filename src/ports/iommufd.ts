@@ -21,6 +21,22 @@ export interface UserMemory {
   pin(va: bigint, bytes: bigint, write: boolean): boolean;
   readonly hpa: number;
   readonly run: number;
+  /** A run that `pin` answered (or a part of it) is not used any more. */
+  unpin?(hpa: number, bytes: number): void;
+}
+
+/**
+ * What IOAS_MAP_FILE maps: `pin` takes offsets into the file. A memfd, or the dma-buf of a device's MMIO (one contiguous
+ * piece whose exporter may take it back).
+ */
+export interface PageFile extends UserMemory {
+  readonly kind: 'memfd' | 'dmabuf' | 'other';
+  /** Bytes. */
+  readonly size: bigint;
+  /** dma-buf: the exporter took the memory back. */
+  readonly revoked?: boolean;
+  /** dma-buf: called when the exporter takes the memory back, while it is mapped. */
+  onRevoke?(tell: () => void): () => void;
 }
 
 export interface IoasAlloc {
@@ -51,6 +67,15 @@ export interface IoasMap {
   length: bigint;
   iova: bigint;
 }
+export interface IoasMapFile {
+  flags: number;
+  ioasId: number;
+  /** null: the file descriptor is not open (EBADF). */
+  file: PageFile | null;
+  start: bigint;
+  length: bigint;
+  iova: bigint;
+}
 export interface IoasCopy {
   flags: number;
   dstIoasId: number;
@@ -63,6 +88,11 @@ export interface IoasUnmap {
   ioasId: number;
   iova: bigint;
   length: bigint;
+}
+export interface VfioIoas {
+  ioasId: number;
+  op: number;
+  reserved: number;
 }
 export interface Option {
   optionId: number;
@@ -167,8 +197,12 @@ export interface Iommufd {
   ioasIovaRanges(c: IoasIovaRanges): number;
   ioasAllowIovas(c: IoasAllowIovas): number;
   ioasMap(c: IoasMap): number;
+  ioasMapFile(c: IoasMapFile): number;
   ioasCopy(c: IoasCopy): number;
   ioasUnmap(c: IoasUnmap): number;
+  /** IOAS_CHANGE_PROCESS: pin accounting moves to the process behind `memory` from now on. */
+  ioasChangeProcess(reserved: number): number;
+  vfioIoas(c: VfioIoas): number;
   option(c: Option): number;
   hwptAlloc(c: HwptAlloc): number;
   hwptInvalidate(c: HwptInvalidate): number;

@@ -1,0 +1,174 @@
+import { NO_PASID } from '../../../ports/dma.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import { MOCK } from '../../../spec/iommufd/selftest.ts';
+import {
+  attachDevice,
+  attachedPasids,
+  bindDevice,
+  type Device,
+  detachDevice,
+  replaceDevice,
+  unbindDevice,
+} from '../../attach.ts';
+import { type Context, type Respond, respondAlways } from '../../context.ts';
+import { IOVA_LAST } from '../../ioas/ranges.ts';
+import type { IommufdFile } from '../../iommufd.ts';
+import type { ForeignObject } from '../../objects.ts';
+import { MockNested, MockPaging } from './domains.ts';
+import type { MockDriver } from './driver.ts';
+
+/** A SELFTEST object: a mock device that exists, is bound and attached. */
+export interface SelftestObject extends ForeignObject {
+  readonly device: Device;
+}
+
+/** The answer of `mockDevice`. */
+export interface MockDeviceIds {
+  stdevId: number;
+  hwptId: number;
+  idevId: number;
+}
+
+/** IOMMU_TEST_CMD of one iommufd: what makes mock devices, moves them and looks behind the mock's scenes. */
+export class MockCommands {
+  readonly #context: Context;
+  readonly #driver: MockDriver;
+
+  constructor(file: IommufdFile, driver: MockDriver) {
+    this.#context = file.context;
+    this.#driver = driver;
+  }
+
+  #selftest(id: number): SelftestObject | null {
+    return this.#context.objects.get(id, 'foreign') as SelftestObject | null;
+  }
+
+  /** MOCK_DOMAIN_FLAGS: ids are taken in the order SELFTEST, DEVICE, automatic HWPT. */
+  mockDevice(ptId: number, flags: number, out: MockDeviceIds, respond: Respond = respondAlways): number {
+    const { objects, kernel } = this.#context;
+    const id = objects.reserve();
+    const description = this.#driver.describe(flags);
+    if (typeof description === 'number') {
+      objects.release(id);
+      return description;
+    }
+    const dev = kernel.addDevice(description);
+    const device = bindDevice(this.#context, dev);
+    let r = typeof device === 'number' ? device : attachDevice(device, 0, ptId);
+    if (typeof device === 'number' || r !== 0) {
+      if (typeof device !== 'number') unbindDevice(device);
+      kernel.removeDevice(dev);
+      objects.release(id);
+      return r;
+    }
+    const object: SelftestObject = {
+      kind: 'foreign',
+      id,
+      users: 0,
+      device,
+      destroy: () => {
+        for (const pasid of attachedPasids(device)) detachDevice(device, pasid);
+        unbindDevice(device);
+        kernel.removeDevice(dev);
+      },
+    };
+    out.stdevId = id;
+    out.hwptId = this.#context.changedTo;
+    out.idevId = device.id;
+    r = this.#context.finish(object, respond) ? 0 : -E.FAULT;
+    return r;
+  }
+
+  /** MOCK_DOMAIN_REPLACE. On 0 `Context.changedTo` is what is attached. */
+  replace(stdevId: number, ptId: number): number {
+    const s = this.#selftest(stdevId);
+    return s === null ? -E.NOENT : replaceDevice(s.device, 0, ptId);
+  }
+
+  pasidAttach(stdevId: number, pasid: number, ptId: number, respond: Respond = respondAlways): number {
+    const s = this.#selftest(stdevId);
+    if (s === null) return -E.NOENT;
+    const r = attachDevice(s.device, pasid, ptId);
+    if (r !== 0 || respond()) return r;
+    detachDevice(s.device, pasid);
+    return -E.FAULT;
+  }
+
+  pasidReplace(stdevId: number, pasid: number, ptId: number): number {
+    const s = this.#selftest(stdevId);
+    return s === null ? -E.NOENT : replaceDevice(s.device, pasid, ptId);
+  }
+
+  pasidDetach(stdevId: number, pasid: number): number {
+    const s = this.#selftest(stdevId);
+    if (s === null) return -E.NOENT;
+    detachDevice(s.device, pasid);
+    return 0;
+  }
+
+  /** Whether the HWPT (0: nothing) is what the PASID has. */
+  pasidCheck(stdevId: number, pasid: number, hwptId: number): number {
+    const s = this.#selftest(stdevId);
+    if (s === null) return -E.NOENT;
+    const attached = s.device.attachedTo(pasid);
+    if (hwptId === 0) return attached === null ? 0 : -E.INVAL;
+    const o = this.#context.objects.any(hwptId);
+    if (o === null) return -E.NOENT;
+    return o === attached ? 0 : -E.INVAL;
+  }
+
+  triggerVevent(devId: number): number {
+    const device = this.#context.objects.get(devId, 'device');
+    if (device === null) return -E.NOENT;
+    const { viommu, virtId } = this.#driver.state(device.dev);
+    if (viommu === null || virtId === 0n) return -E.NOENT;
+    const data = new Uint8Array(4);
+    new DataView(data.buffer).setUint32(0, Number(virtId & 0xffff_ffffn), true);
+    return viommu.services.reportEvent(MOCK.VEVENTQ, data);
+  }
+
+  triggerIopf(devId: number, pasid: number, grpid: number, perm: number, addr: bigint): number {
+    const device = this.#context.objects.get(devId, 'device');
+    if (device === null) return -E.NOENT;
+    this.#context.kernel.reportFault(device.dev, {
+      pasid: pasid === 0 ? NO_PASID : pasid,
+      grpid,
+      perm,
+      last: true,
+      addrLo: Number(addr & 0xffff_ffffn),
+      addrHi: Number(addr >> 32n),
+    });
+    return 0;
+  }
+
+  addReserved(ioasId: number, start: bigint, length: bigint): number {
+    if (length === 0n) return -E.INVAL;
+    const last = start + length - 1n;
+    if (last > IOVA_LAST) return -E.OVERFLOW;
+    const ioas = this.#context.objects.get(ioasId, 'ioas');
+    return ioas === null ? -E.NOENT : ioas.reserve(start, last, TEST_OWNER);
+  }
+
+  checkIotlb(hwptId: number, index: number, value: number): number {
+    const hwpt = this.#context.objects.get(hwptId, 'hwpt_nested');
+    if (hwpt === null) return -E.NOENT;
+    const { domain } = hwpt;
+    return domain instanceof MockNested && domain.iotlb[index] === value ? 0 : -E.INVAL;
+  }
+
+  checkCache(devId: number, index: number, value: number): number {
+    const device = this.#context.objects.get(devId, 'device');
+    if (device === null) return -E.NOENT;
+    return this.#driver.state(device.dev).cache[index] === value ? 0 : -E.INVAL;
+  }
+
+  /** The mock domain behind a paging HWPT; −ENOENT, −EINVAL. */
+  pagingDomain(hwptId: number): MockPaging | number {
+    const hwpt = this.#context.objects.get(hwptId, 'hwpt_paging');
+    if (hwpt === null) return -E.NOENT;
+    return hwpt.domain instanceof MockPaging ? hwpt.domain : -E.INVAL;
+  }
+}
+
+/** Owner of regions that only the test reserves: they stay as long as the IOAS. */
+const TEST_OWNER = { name: 'selftest' };

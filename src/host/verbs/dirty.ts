@@ -1,0 +1,60 @@
+import type { UserData } from '../../ports/iommufd.ts';
+import type { DirtySink } from '../driver.ts';
+
+const CHUNK = 4096;
+
+/**
+ * Collects dirty ranges into the user's bitmap: one bit per page, or-ed into what is there. Works on a chunk of the bitmap at
+ * a time, because ranges arrive in ascending order and the bitmap may be large.
+ */
+export class DirtyBitmap implements DirtySink {
+  readonly #user: UserData;
+  readonly #base: bigint;
+  /** The kernel shifts by the lowest set bit of the page size, also when that is no power of two. */
+  readonly #shift: bigint;
+  readonly #bits = new Uint8Array(CHUNK);
+  /** Index of the chunk in `#bits`; −1: none. */
+  #chunk = -1;
+  #low = CHUNK;
+  #high = -1;
+
+  constructor(user: UserData, base: bigint, pageSize: bigint) {
+    this.#user = user;
+    this.#base = base;
+    let shift = 0n;
+    while (((pageSize >> shift) & 1n) === 0n) shift++;
+    this.#shift = shift;
+  }
+
+  dirty(iova: bigint, bytes: number): void {
+    const first = Number((iova - this.#base) >> this.#shift);
+    const last = Number((iova + BigInt(bytes) - 1n - this.#base) >> this.#shift);
+    for (let bit = first; bit <= last; bit++) {
+      const byte = Math.floor(bit / 8);
+      const chunk = Math.floor(byte / CHUNK);
+      if (chunk !== this.#chunk) {
+        this.flush();
+        this.#chunk = chunk;
+      }
+      const at = byte % CHUNK;
+      this.#bits[at]! |= 1 << (bit % 8);
+      if (at < this.#low) this.#low = at;
+      if (at > this.#high) this.#high = at;
+    }
+  }
+
+  /** Writes the chunk to the user. Bytes that are not there are dropped, as the kernel's walk drops its error. */
+  flush(): void {
+    if (this.#high >= 0) {
+      const offset = this.#chunk * CHUNK + this.#low;
+      const there = new Uint8Array(Math.max(0, Math.min(this.#high - this.#low + 1, this.#user.length - offset)));
+      if (there.length > 0 && this.#user.copyIn(offset, there)) {
+        for (let i = 0; i < there.length; i++) there[i]! |= this.#bits[this.#low + i]!;
+        this.#user.copyOut(offset, there);
+      }
+      this.#bits.fill(0, this.#low, this.#high + 1);
+    }
+    this.#low = CHUNK;
+    this.#high = -1;
+  }
+}
