@@ -1,22 +1,109 @@
 import type { Said } from '../../src/ports/tell.ts';
+import { HWPT_FLAG } from '../../src/spec/iommufd/uapi.ts';
+import { hex } from './guest.ts';
 
-type HostSaid = Extract<Said, { what: 'host' }>;
+type Args = Extract<Said, { what: 'host' }>['args'];
 
-/** The host operations of a run, counted, and the last ones as they were. */
+interface HostObject {
+  readonly id: number;
+  readonly text: string;
+  /** What it stands on; 0: nothing. */
+  readonly parent: number;
+}
+
+/**
+ * The host's objects, put together from the operations that made and destroyed them: what `viommu explain` shows of the
+ * host needs nothing but what anybody can hear.
+ */
 export class HostObjects {
-  #counts = new Map<string, number>();
-  #last: HostSaid[] = [];
+  readonly #objects = new Map<number, HostObject>();
+  readonly #devices = new Map<number, string>();
+  /** Device id → PASID (-1: none) → what is attached. */
+  readonly #attached = new Map<number, Map<number, number>>();
+  readonly #counts = new Map<string, number>();
 
   readonly tell = (said: Said): void => {
     if (said.what !== 'host') return;
     this.#counts.set(said.verb, (this.#counts.get(said.verb) ?? 0) + 1);
-    this.#last.push(said);
-    if (this.#last.length > 16) this.#last.shift();
+    if (said.result >= 0) this.#done(said.verb, said.args);
   };
 
+  #done(verb: string, a: Args): void {
+    const n = (key: string) => Number(a[key] ?? 0);
+    switch (verb) {
+      case 'BIND':
+        this.#devices.set(n('dev'), String(a.device ?? ''));
+        return;
+      case 'UNBIND':
+        this.#devices.delete(n('dev'));
+        this.#attached.delete(n('dev'));
+        return;
+      case 'IOAS_ALLOC':
+        this.#add(n('id'), 'address space (IOAS)', 0);
+        return;
+      case 'HWPT_ALLOC': {
+        const nested = n('type') !== 0;
+        const flags = n('flags');
+        const parent = (flags & HWPT_FLAG.NEST_PARENT) !== 0 ? ', can be nested on' : '';
+        this.#add(n('hwpt'), nested ? "the guest's own tables (nested HWPT)" : `host tables (HWPT)${parent}`, n('pt'));
+        return;
+      }
+      case 'VIOMMU_ALLOC':
+        this.#add(n('id'), 'virtual IOMMU (vIOMMU)', n('hwpt'));
+        return;
+      case 'VDEVICE_ALLOC': {
+        const device = this.#devices.get(n('dev')) ?? n('dev');
+        this.#add(n('id'), `stream ${hex(BigInt(a.virtId ?? 0))} is device ${device} (vDEVICE)`, n('viommu'));
+        return;
+      }
+      case 'VEVENTQ_ALLOC':
+        this.#add(n('id'), 'event queue (vEVENTQ)', n('viommu'));
+        return;
+      case 'FAULT_QUEUE_ALLOC':
+        this.#add(n('id'), 'fault queue', 0);
+        return;
+      case 'ATTACH':
+      case 'REPLACE': {
+        const slots = this.#attached.get(n('dev')) ?? new Map<number, number>();
+        slots.set(n('pasid'), n('pt'));
+        this.#attached.set(n('dev'), slots);
+        return;
+      }
+      case 'DETACH':
+        this.#attached.get(n('dev'))?.delete(n('pasid'));
+        return;
+      case 'DESTROY':
+        this.#objects.delete(n('id'));
+        return;
+    }
+  }
+
+  #add(id: number, text: string, parent: number): void {
+    this.#objects.set(id, { id, text, parent });
+  }
+
+  #users(id: number): string {
+    const names: string[] = [];
+    for (const [dev, slots] of this.#attached)
+      for (const [pasid, pt] of slots)
+        if (pt === id) names.push(`${this.#devices.get(dev) ?? dev}${pasid < 0 ? '' : ` PASID ${hex(pasid)}`}`);
+    return names.length === 0 ? '' : `, attached: ${names.join(', ')}`;
+  }
+
+  #tree(parent: number, depth: number): string[] {
+    const lines: string[] = [];
+    for (const o of this.#objects.values()) {
+      if (o.parent !== parent) continue;
+      lines.push(`${'  '.repeat(depth)}${o.id}: ${o.text}${this.#users(o.id)}`, ...this.#tree(o.id, depth + 1));
+    }
+    return lines;
+  }
+
   lines(): string[] {
-    const lines = ['Host operations so far'];
-    for (const [verb, count] of [...this.#counts].toSorted()) lines.push(`  ${verb.padEnd(24)} ${count}`);
+    const lines = ['Host objects', ...this.#tree(0, 1)];
+    if (lines.length === 1) lines.push('  none');
+    lines.push('', 'Host operations so far');
+    for (const [verb, count] of [...this.#counts].toSorted()) lines.push(`  ${verb.padEnd(20)} ${count}`);
     return lines;
   }
 }
