@@ -1,0 +1,39 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+
+const PACKAGE = JSON.parse(readFileSync('package.json', 'utf8')) as {
+  readonly exports: { readonly [subpath: string]: { readonly types: string; readonly default: string } };
+  readonly bin: { readonly viommu: string };
+  readonly scripts: { readonly [name: string]: string };
+};
+
+function source(built: string): string {
+  return built.replace(/^\.\/dist\//, './').replace(/(\.d\.ts|\.js)$/, '.ts');
+}
+
+test.each(Object.entries(PACKAGE.exports))(
+  'the subpath %s has types first, and a source that exports something',
+  async (_, entry) => {
+    expect(Object.keys(entry)[0]).toBe('types');
+    expect(source(entry.types)).toBe(source(entry.default));
+    const module = (await import(`../../${source(entry.default).slice(2)}`)) as object;
+    expect(Object.keys(module).length).toBeGreaterThan(0);
+  },
+);
+
+test('the program is where package.json and the README say', () => {
+  expect(existsSync(source(PACKAGE.bin.viommu))).toBe(true);
+  const readme = readFileSync('README.md', 'utf8');
+  for (const command of ['npm ci && npm start', 'npm ci && npm test', 'npm run bench', 'npm run -s viommu --'])
+    expect(readme).toContain(command);
+  for (const script of ['start', 'test', 'bench', 'viommu', 'build', 'lint'])
+    expect(PACKAGE.scripts[script]).toBeTruthy();
+});
+
+test('every command the README names exists', async () => {
+  const { COMMANDS } = await import('../../tools/commands/index.ts');
+  const readme = readFileSync('README.md', 'utf8');
+  const named = [...readme.matchAll(/`viommu ([a-z-]+)/g)].map((m) => m[1]).filter((n) => n !== 'help');
+  expect(named.length).toBeGreaterThan(0);
+  for (const name of named) expect(COMMANDS.map((c) => c.name)).toContain(name);
+});
