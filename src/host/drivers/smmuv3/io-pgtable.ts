@@ -112,15 +112,13 @@ export class IoPgtable {
       const entry = this.#makeEntry(iova + done, level);
       if (entry < 0) return done;
       const space = this.#memory.space;
-      space.locate(entry);
-      const words = space.words;
-      let at = space.index;
       const run = Math.min(this.#runTo(iova + done, level), Math.floor((bytes - done) / size));
-      for (let i = 0; i < run; i++, at += 2, done += size) {
-        if ((words[at]! & 1) !== 0 && !this.#clearEmpty(words, at, level)) return done;
+      for (let i = 0; i < run; i++, done += size) {
+        const at = entry + 8 * i;
+        space.load64(at);
+        if ((space.lo & 1) !== 0 && !this.#clearEmpty(at, space.lo, space.hi, level)) return done;
         const out = hpa + done;
-        words[at + 1] = hiWord(out) | attrsHi;
-        words[at] = loWord(out) | attrs | (level === LAST ? TABLE : BLOCK);
+        space.store64(at, loWord(out) | attrs | (level === LAST ? TABLE : BLOCK), hiWord(out) | attrsHi);
       }
     }
     return done;
@@ -141,26 +139,23 @@ export class IoPgtable {
   }
 
   /** An entry in the way of a block: a table without a leaf gives way, anything else stays. */
-  #clearEmpty(words: Int32Array, at: number, level: number): boolean {
-    if (level === LAST || (words[at]! & 3) !== TABLE) return false;
-    const table = this.#address(words[at]!, words[at + 1]!);
+  #clearEmpty(entry: number, lo: number, hi: number, level: number): boolean {
+    if (level === LAST || (lo & 3) !== TABLE) return false;
+    const table = this.#address(lo, hi);
     if (this.#anyLeaf(table, level + 1)) return false;
-    words[at] = 0;
-    words[at + 1] = 0;
+    this.#memory.space.store64(entry, 0, 0);
     this.#retire(table, level + 1);
     return true;
   }
 
   #anyLeaf(table: number, level: number): boolean {
     const space = this.#memory.space;
-    space.locate(table);
-    const words = space.words;
-    const from = space.index;
     for (let i = 0; i < 2 ** STRIDE; i++) {
-      const lo = words[from + 2 * i]!;
+      space.load64(table + 8 * i);
+      const lo = space.lo;
       if ((lo & 1) === 0) continue;
       if (level === LAST || (lo & 3) !== TABLE) return true;
-      if (this.#anyLeaf(this.#address(lo, words[from + 2 * i + 1]!), level + 1)) return true;
+      if (this.#anyLeaf(this.#address(lo, space.hi), level + 1)) return true;
     }
     return false;
   }
@@ -170,8 +165,8 @@ export class IoPgtable {
     const space = this.#memory.space;
     let entry = this.#rootEntry(iova);
     for (let at = this.startLevel; at < level; at++) {
-      space.locate(entry);
-      const lo = space.words[space.index]!;
+      space.load64(entry);
+      const lo = space.lo;
       if ((lo & 1) === 0) {
         const page = this.#memory.allocate();
         if (page < 0) return -1;
@@ -179,7 +174,7 @@ export class IoPgtable {
         space.store64(entry, loWord(page) | TABLE, hiWord(page));
         entry = this.#entryIn(page, iova, at + 1);
       } else if ((lo & 3) === TABLE) {
-        entry = this.#entryIn(this.#address(lo, space.words[space.index + 1]!), iova, at + 1);
+        entry = this.#entryIn(this.#address(lo, space.hi), iova, at + 1);
       } else {
         return -1;
       }
@@ -205,7 +200,16 @@ export class IoPgtable {
    * @returns bytes that were mapped there.
    */
   unmap(iova: number, bytes: number): number {
+    this.unmappedLevels = 0;
     return this.#unmapIn(this.root, this.startLevel, 0, iova, iova + bytes);
+  }
+
+  /** Leaf levels the last `unmap` cleared: bit 0 level 3, bit 1 level 2, bit 2 level 1. */
+  unmappedLevels = 0;
+
+  /** Whether tables left the tree, so that walk caches must be told before `reclaim`. */
+  get retired(): boolean {
+    return this.#retired.length > 0;
   }
 
   /** Frees what `unmap` and `map` took out of the tree: for after the invalidation. */
@@ -232,9 +236,8 @@ export class IoPgtable {
 
   #unmapEntry(entry: number, level: number, at: number, from: number, end: number): number {
     const space = this.#memory.space;
-    space.locate(entry);
-    const lo = space.words[space.index]!;
-    const hi = space.words[space.index + 1]!;
+    space.load64(entry);
+    const { lo, hi } = space;
     if ((lo & 1) === 0) return 0;
     const size = 2 ** shiftOf(level);
     const whole = from === at && end === at + size;
@@ -252,6 +255,7 @@ export class IoPgtable {
       return table < 0 ? 0 : this.#unmapIn(table, level + 1, at, from, end);
     }
     space.store64(entry, 0, 0);
+    this.unmappedLevels |= 1 << (LAST - level);
     return size;
   }
 
@@ -261,14 +265,11 @@ export class IoPgtable {
     if (table < 0) return -1;
     this.#pages++;
     const space = this.#memory.space;
-    space.locate(table);
-    const words = space.words;
-    const index = space.index;
     const out = this.#address(lo, hi);
     const size = 2 ** shiftOf(level + 1);
+    const attrs = (lo & 0xffc) | (level + 1 === LAST ? TABLE : BLOCK);
     for (let i = 0; i < 2 ** STRIDE; i++) {
-      words[index + 2 * i] = loWord(out + i * size) | (lo & 0xffc) | (level + 1 === LAST ? TABLE : BLOCK);
-      words[index + 2 * i + 1] = hiWord(out + i * size) | (hi & ~HI_ADDR);
+      space.store64(table + 8 * i, loWord(out + i * size) | attrs, hiWord(out + i * size) | (hi & ~HI_ADDR));
     }
     space.store64(entry, loWord(table) | TABLE, hiWord(table));
     return table;
@@ -277,12 +278,9 @@ export class IoPgtable {
   #retire(table: number, level: number): void {
     if (level < LAST) {
       const space = this.#memory.space;
-      space.locate(table);
-      const words = space.words;
-      const index = space.index;
       for (let i = 0; i < 2 ** STRIDE; i++) {
-        const lo = words[index + 2 * i]!;
-        if ((lo & 3) === TABLE) this.#retire(this.#address(lo, words[index + 2 * i + 1]!), level + 1);
+        space.load64(table + 8 * i);
+        if ((space.lo & 3) === TABLE) this.#retire(this.#address(space.lo, space.hi), level + 1);
       }
     }
     this.#retired.push(table);
@@ -294,9 +292,8 @@ export class IoPgtable {
     const entry = this.#leafEntry(iova);
     if (entry < 0) return -1;
     const space = this.#memory.space;
-    space.locate(entry);
-    const size = 2 ** this.#leafShift;
-    return this.#address(space.words[space.index]!, space.words[space.index + 1]!) + (iova % size);
+    space.load64(entry);
+    return this.#address(space.lo, space.hi) + (iova % 2 ** this.#leafShift);
   }
 
   #leafShift = GRANULE;
@@ -306,12 +303,12 @@ export class IoPgtable {
     const space = this.#memory.space;
     let entry = this.#rootEntry(iova);
     for (let level = this.startLevel; ; level++) {
-      space.locate(entry);
-      const lo = space.words[space.index]!;
+      space.load64(entry);
+      const lo = space.lo;
       this.#leafShift = shiftOf(level);
       if ((lo & 1) === 0) return -1;
       if (level === LAST || (lo & 3) !== TABLE) return entry;
-      entry = this.#entryIn(this.#address(lo, space.words[space.index + 1]!), iova, level + 1);
+      entry = this.#entryIn(this.#address(lo, space.hi), iova, level + 1);
     }
   }
 
@@ -327,13 +324,13 @@ export class IoPgtable {
       const size = 2 ** this.#leafShift;
       const start = at - (at % size);
       if (entry >= 0) {
-        space.locate(entry);
-        const lo = space.words[space.index]!;
-        if ((space.words[space.index + 1]! & DBM_HI) !== 0 && (lo & AP_RDONLY) === 0) {
+        space.load64(entry);
+        const { lo, hi } = space;
+        if ((hi & DBM_HI) !== 0 && (lo & AP_RDONLY) === 0) {
           const from = Math.max(start, iova);
           report(from, Math.min(start + size, iova + bytes) - from);
           if (!keep) {
-            space.words[space.index] = lo | AP_RDONLY;
+            space.store64(entry, lo | AP_RDONLY, hi);
             cleaned++;
           }
         }
