@@ -1,8 +1,21 @@
 import type { ExtraHandlers, HostExtra } from '../../ports/host-extra.ts';
 import { E } from '../../spec/iommufd/errno.ts';
+import type { Context } from '../context.ts';
 import type { HostDevice } from '../driver.ts';
 import type { ExtraHub } from './extra-hub.ts';
 import type { ExtraObjects } from './hooks.ts';
+
+/** The objects of an open iommufd by id. */
+export function objectsOf({ objects }: Context): ExtraObjects {
+  return {
+    device: (id) => objects.get(id, 'device')?.dev ?? null,
+    paging: (id) => objects.get(id, 'hwpt_paging')?.domain ?? null,
+    vdevice(id) {
+      const v = objects.get(id, 'vdevice');
+      return v === null ? null : { dev: v.device.dev, viommu: v.viommu.driver, virtId: v.virtId };
+    },
+  };
+}
 
 /** The `host-extra` port of one open iommufd: ids are those of its objects. */
 export class ContextExtra implements HostExtra {

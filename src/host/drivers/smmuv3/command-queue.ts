@@ -1,0 +1,147 @@
+import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import { ATC_SIZE_ALL, COMMAND_WORDS, OP, SSV } from '../../../spec/smmuv3/commands.ts';
+
+/** Commands the kernel puts between two syncs. */
+export const BATCH = 63;
+/** How often a sync that failed is tried again before the submission counts as timed out. */
+const RETRIES = 3;
+
+/** Who is told what became of the ATS invalidations of a submission. */
+export interface QueueListener {
+  /** Completions for the function at `sid` are outstanding under `token`. */
+  pending(sid: number, token: number): void;
+  /** The function at `sid` did not answer in time. */
+  atcTimeout(sid: number): void;
+}
+
+/**
+ * The kernel's command queue towards one SMMU: batches of up to 63 commands with a sync behind each, and what the kernel
+ * does about errors. A command the hardware refuses is replaced by a sync and skipped, an unreadable queue and an ATS
+ * timeout are tried again. Building and submitting commands allocates nothing.
+ */
+export class CommandQueue {
+  /** The batch being built, and how many commands it has. */
+  words = new Int32Array(BATCH * COMMAND_WORDS);
+  count = 0;
+  /** A submission can cause faults whose handling submits again: each depth builds in its own buffer. */
+  readonly #buffers = [this.words];
+  #depth = 0;
+  /** After a failed `flush`: index in the batch of the command that did it. */
+  failedAt = 0;
+  readonly #hw: HwPort;
+  readonly #listener: QueueListener;
+
+  constructor(hw: HwPort, listener: QueueListener) {
+    this.#hw = hw;
+    this.#listener = listener;
+  }
+
+  get full(): boolean {
+    return this.count === BATCH;
+  }
+
+  /** Adds a command; a full batch goes out first, its errors only logged by the kernel. */
+  add(w0: number, w1: number, w2: number, w3: number): void {
+    if (this.count === BATCH) this.flush(true, false);
+    const at = this.count++ * COMMAND_WORDS;
+    this.words[at] = w0;
+    this.words[at + 1] = w1;
+    this.words[at + 2] = w2;
+    this.words[at + 3] = w3;
+  }
+
+  /** The kernel's own batch. Refused commands are skipped. @returns 0 or −ETIMEDOUT. */
+  sync(): number {
+    return this.count === 0 ? 0 : this.flush(true, false);
+  }
+
+  /**
+   * Submits the batch and a sync, and empties it.
+   * @param skipRefused go on behind a refused command, as the kernel does; else −EIO and `failedAt`.
+   * @param tell report ATS timeouts to the listener.
+   * @returns 0, −EIO or −ETIMEDOUT.
+   */
+  flush(skipRefused: boolean, tell: boolean): number {
+    const batch = this.words;
+    const total = this.count;
+    this.count = 0;
+    this.#depth++;
+    this.#buffers[this.#depth] ??= new Int32Array(BATCH * COMMAND_WORDS);
+    this.words = this.#buffers[this.#depth]!;
+    const r = this.#send(batch, total, skipRefused, tell);
+    this.#depth--;
+    this.words = batch;
+    return r;
+  }
+
+  #send(batch: Int32Array, total: number, skipRefused: boolean, tell: boolean): number {
+    const hw = this.#hw;
+    let from = 0;
+    for (let tries = 0; ; ) {
+      hw.submit(batch, from * COMMAND_WORDS, total - from);
+      const error = hw.error;
+      const at = Math.min(from + hw.done, total);
+      if (hw.pending > 0) this.#eachAtc(batch, from, total, hw.pending);
+      if (error === HW_ERROR.NONE) return 0;
+      if (error === HW_ERROR.ILLEGAL) {
+        if (!skipRefused) {
+          this.failedAt = at;
+          return -E.IO;
+        }
+        from = Math.min(at + 1, total);
+        // A sync of its own cannot be illegal; hardware that says so for ever is given up on.
+        if (at < total) continue;
+      } else if (error === HW_ERROR.ATC_TIMEOUT) {
+        if (tell && tries === 0) this.#eachAtc(batch, from, total, 0);
+        from = at;
+      } else {
+        from = at;
+      }
+      if (++tries > RETRIES) {
+        this.failedAt = Math.min(at, total - 1);
+        return -E.TIMEDOUT;
+      }
+    }
+  }
+
+  /** @param token 0: they timed out. */
+  #eachAtc(batch: Int32Array, from: number, end: number, token: number): void {
+    for (let i = from; i < end; i++) {
+      const at = i * COMMAND_WORDS;
+      if ((batch[at]! & 0xff) !== OP.ATC_INV) continue;
+      const sid = batch[at + 1]! >>> 0;
+      if (token === 0) this.#listener.atcTimeout(sid);
+      else this.#listener.pending(sid, token);
+    }
+  }
+
+  cfgiSte(sid: number): void {
+    this.add(OP.CFGI_STE, sid, 1, 0);
+  }
+
+  cfgiCd(sid: number, ssid: number): void {
+    this.add(OP.CFGI_CD | (ssid << 12), sid, 1, 0);
+  }
+
+  cfgiCdAll(sid: number): void {
+    this.add(OP.CFGI_CD_ALL, sid, 0, 0);
+  }
+
+  /** @param ssid SubstreamID, or −1. Everything the function holds under it. */
+  atcInvAll(sid: number, ssid: number): void {
+    this.add(OP.ATC_INV | substream(ssid), sid, ATC_SIZE_ALL, 0);
+  }
+
+  /** The smallest naturally aligned power of two of pages that covers [iova, iova + bytes). */
+  atcInvRange(sid: number, ssid: number, iova: number, bytes: number): void {
+    let span = 0;
+    while (Math.floor(iova / 2 ** (12 + span)) !== Math.floor((iova + bytes - 1) / 2 ** (12 + span))) span++;
+    const start = iova - (iova % 2 ** (12 + span));
+    this.add(OP.ATC_INV | substream(ssid), sid, span | start, start / 2 ** 32);
+  }
+}
+
+function substream(ssid: number): number {
+  return ssid < 0 ? 0 : SSV | (ssid << 12);
+}

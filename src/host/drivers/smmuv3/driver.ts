@@ -1,0 +1,268 @@
+import { ViommuError } from '../../../core/errors.ts';
+import { HW_ERROR, type HwEvents, type HwPort } from '../../../ports/hw.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import { HW_INFO, HWPT_FLAG, PGFAULT_CODE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
+import type {
+  Domain,
+  DriverData,
+  DriverViommu,
+  HostDevice,
+  HwInfo,
+  IommuDriver,
+  KernelServices,
+  PageFault,
+  PagingDomain,
+  ReservedRegion,
+  Result,
+  ViommuServices,
+} from '../../driver.ts';
+import type { DriverHooks, ExtraDriver } from '../../extra/hooks.ts';
+import { CommandQueue } from './command-queue.ts';
+import { Faults } from './faults.ts';
+import { featuresOf, type SmmuFeatures, type SmmuIdentity, STAGE1_IAS } from './features.ts';
+import type { PartialCount } from './guest-commands.ts';
+import { SmmuEvents } from './hw-events.ts';
+import { IdPool } from './id-pool.ts';
+import { IoPgtable, type PageAllocator } from './io-pgtable.ts';
+import { Maintenance } from './maintenance.ts';
+import type { LatchedStreams } from './master.ts';
+import type { SmmuNestedDomain } from './nested-domain.ts';
+import { SmmuPagingDomain, type Stage } from './paging-domain.ts';
+import { StreamTable } from './stream-table.ts';
+import { Streams } from './streams.ts';
+import { SmmuViommu } from './viommu.ts';
+
+export interface Smmuv3DriverOptions {
+  readonly name: string;
+  readonly hw: HwPort;
+  /** Host memory for tables. */
+  readonly memory: PageAllocator;
+  /** The physical SMMU's identity registers. */
+  readonly identity: SmmuIdentity;
+  /** Way to host-extra; null or absent: `linux-only`. */
+  readonly hooks?: DriverHooks | null;
+  /** Default 'uapi-ideal'. */
+  readonly partialCount?: PartialCount;
+  /** Window for MSI doorbell pages. Default: Linux's, 0x08000000 + 1 MiB. */
+  readonly swMsi?: { readonly start: number; readonly bytes: number };
+  /** The root complex lets the SMMU force snooping (IORT CANWBS). Default true. */
+  readonly canWriteBackSnoop?: boolean;
+  /** Which devices can wait for a stalled access (firmware says; PCI functions do not). Default none. */
+  readonly canStall?: (dev: HostDevice) => boolean;
+}
+
+const PAGING_FLAGS = HWPT_FLAG.NEST_PARENT | HWPT_FLAG.DIRTY_TRACKING | HWPT_FLAG.PASID;
+
+/** The kernel's driver of one physical SMMUv3: Linux's rules and errno, over real tables and a real command queue. */
+export class Smmuv3Driver implements IommuDriver, ExtraDriver {
+  readonly name: string;
+  readonly iommu: IommuDriver = this;
+  readonly driver = 'smmuv3';
+  readonly enforcesCoherency: boolean;
+  readonly userPasidTable = true;
+  /** Nested domains exist through a vIOMMU only. */
+  readonly allocNested = null;
+  readonly blocked: Domain;
+  readonly features: SmmuFeatures;
+  readonly queue: CommandQueue;
+  readonly maintenance: Maintenance;
+  readonly partialCount: PartialCount;
+  readonly #options: Smmuv3DriverOptions;
+  readonly #hooks: DriverHooks | null;
+  readonly #vmids: IdPool;
+  readonly #asids: IdPool;
+  #probed: { readonly kernel: KernelServices; readonly streams: Streams; readonly table: StreamTable } | null = null;
+  #faults: Faults | null = null;
+  #events: HwEvents | null = null;
+
+  constructor(options: Smmuv3DriverOptions) {
+    this.#options = options;
+    this.name = options.name;
+    this.#hooks = options.hooks ?? null;
+    this.features = featuresOf(options.identity);
+    this.enforcesCoherency = options.canWriteBackSnoop ?? true;
+    this.partialCount = options.partialCount ?? 'uapi-ideal';
+    this.#vmids = new IdPool(this.features.vmidBits);
+    this.#asids = new IdPool(this.features.asidBits);
+    this.queue = new CommandQueue(options.hw, {
+      pending: (sid, token) => this.#each(sid, (dev, hooks) => hooks.pending(dev, this, token)),
+      atcTimeout: (sid) => this.#each(sid, (dev, hooks) => hooks.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
+    });
+    this.maintenance = new Maintenance(this.queue, this.features);
+    this.blocked = {
+      kind: 'blocked',
+      iommu: this,
+      pasidCapable: true,
+      iopf: false,
+      attach: (dev, pasid, old) => {
+        this.#state.streams.detach(dev, pasid, old);
+        return 0;
+      },
+      free: () => {},
+    };
+  }
+
+  #each(sid: number, tell: (dev: HostDevice, hooks: DriverHooks) => void): void {
+    const dev = this.#deviceOf(sid);
+    if (dev !== null && this.#hooks !== null) tell(dev, this.#hooks);
+  }
+
+  #deviceOf(sid: number): HostDevice | null {
+    return this.#state.kernel.deviceByStream(this, sid);
+  }
+
+  get #state() {
+    if (this.#probed === null) throw new ViommuError('EINVAL', 'caller', `${this.name} is not part of a kernel yet`);
+    return this.#probed;
+  }
+
+  /** @throws ViommuError `ENOMEM`: no room for the stream table; `EINVAL`: an SMMU without any stage. */
+  probe(kernel: KernelServices): void {
+    const { hw, memory, canStall } = this.#options;
+    const { features } = this;
+    if (!features.stage1 && !features.stage2) throw new ViommuError('EINVAL', 'caller', `${this.name} has no stage`);
+    const table = StreamTable.create(hw, memory, features);
+    if (table === null) throw new ViommuError('ENOMEM', 'host', `no room for the stream table of ${this.name}`);
+    const { queue } = this;
+    const hooks = this.#hooks;
+    const deps = { kernel, hw, memory, features, queue, table, hooks, canStall: canStall ?? (() => false) };
+    const streams = new Streams(deps);
+    this.#probed = { kernel, streams, table };
+    const deviceOf = (sid: number) => kernel.deviceByStream(this, sid);
+    this.#faults = new Faults({ kernel, hooks, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
+    this.#events = new SmmuEvents(this, kernel, hooks, this.#faults, deviceOf);
+    hooks?.register(this);
+  }
+
+  /** What the hardware raises; valid after `probe`. */
+  get events(): HwEvents {
+    if (this.#events === null) throw new ViommuError('EINVAL', 'caller', `${this.name} is not part of a kernel yet`);
+    return this.#events;
+  }
+
+  /** STRTAB_BASE and STRTAB_BASE_CFG as the kernel programs them; valid after `probe`. */
+  get streamTable(): { readonly base: number; readonly config: number; addressOf(sid: number): number } {
+    return this.#state.table;
+  }
+
+  addDevice(dev: HostDevice): number {
+    return this.#state.streams.add(dev);
+  }
+
+  removeDevice(dev: HostDevice): void {
+    this.#faults?.forget(dev);
+    this.#state.streams.remove(dev);
+  }
+
+  hwInfo(_dev: HostDevice, type: number): HwInfo | null {
+    if (type !== HW_INFO.NONE && type !== HW_INFO.ARM_SMMUV3) return null;
+    const { idr, iidr, aidr } = this.#options.identity;
+    const words = new Uint32Array([0, 0, ...idr, iidr, aidr]);
+    return { type: HW_INFO.ARM_SMMUV3, data: new Uint8Array(words.buffer) };
+  }
+
+  atsCapable(dev: HostDevice): boolean {
+    return this.features.ats && dev.ats;
+  }
+
+  dirtyCapable(_dev: HostDevice): boolean {
+    return this.features.dirty;
+  }
+
+  reservedRegions(_dev: HostDevice): readonly ReservedRegion[] {
+    const { start, bytes } = this.#options.swMsi ?? { start: 0x0800_0000, bytes: 0x10_0000 };
+    return [{ start: BigInt(start), last: BigInt(start + bytes - 1), kind: 'sw-msi' }];
+  }
+
+  /** @returns −EOPNOTSUPP flags or data; −ENOMEM no table; −ENOSPC no VMID; −EBUSY no ASID. */
+  allocPaging(_dev: HostDevice, flags: number, data: DriverData | null): Result<PagingDomain> {
+    const { features } = this;
+    if ((flags & ~PAGING_FLAGS) !== 0 || data !== null) return -E.OPNOTSUPP;
+    const parent = (flags & HWPT_FLAG.NEST_PARENT) !== 0;
+    if (parent) return flags === HWPT_FLAG.NEST_PARENT && features.nesting ? this.#stageTwo(true) : -E.OPNOTSUPP;
+    if (features.stage1) return this.#stageOne((flags & HWPT_FLAG.DIRTY_TRACKING) !== 0);
+    return flags === 0 ? this.#stageTwo(false) : -E.OPNOTSUPP;
+  }
+
+  #stageTwo(parent: boolean): Result<PagingDomain> {
+    const { oas, oasCode, forcedWriteBack } = this.features;
+    const fwb = parent && forcedWriteBack;
+    const tables = IoPgtable.create(this.#options.memory, { stage: 2, ias: oas, oas, fwb });
+    if (tables === null) return -E.NOMEM;
+    const vmid = this.#vmids.take();
+    if (vmid < 0) {
+      tables.destroy();
+      return -E.NOSPC;
+    }
+    const s2 = { vmid, ttb: tables.root, ias: oas, psCode: oasCode, fwb };
+    return new SmmuPagingDomain(this, tables, { kind: 2, vmid, s2 }, parent);
+  }
+
+  #stageOne(dirty: boolean): Result<PagingDomain> {
+    const { oas, oasCode } = this.features;
+    const tables = IoPgtable.create(this.#options.memory, { stage: 1, ias: STAGE1_IAS, oas, dirty });
+    if (tables === null) return -E.NOMEM;
+    const asid = this.#asids.take();
+    if (asid < 0) {
+      tables.destroy();
+      return -E.BUSY;
+    }
+    const s1 = { asid, ttb: tables.root, ias: STAGE1_IAS, ipsCode: oasCode, dirty };
+    const stage: Stage = { kind: 1, asid, s1 };
+    return new SmmuPagingDomain(this, tables, stage, false);
+  }
+
+  released(domain: SmmuPagingDomain): void {
+    if (domain.stage.kind === 2) this.#vmids.give(domain.stage.vmid);
+    else this.#asids.give(domain.stage.asid);
+  }
+
+  attachPaging(domain: SmmuPagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number {
+    return this.#state.streams.attachPaging(domain, dev, pasid, old);
+  }
+
+  attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number {
+    return this.#state.streams.attachNested(domain, dev, old, latched);
+  }
+
+  viommuSupported(_dev: HostDevice, type: number): boolean {
+    if (type !== VIOMMU_TYPE.ARM_SMMUV3 || !this.features.nesting) return false;
+    return this.enforcesCoherency || this.features.forcedWriteBack;
+  }
+
+  /** Host-extra names the streams of devices that have several. */
+  get manyStreams(): boolean {
+    return this.#hooks !== null;
+  }
+
+  viommuInit(
+    _dev: HostDevice,
+    _type: number,
+    parent: PagingDomain,
+    _data: DriverData | null,
+    services: ViommuServices,
+  ): Result<DriverViommu> {
+    if (!(parent instanceof SmmuPagingDomain) || parent.iommu !== this || parent.stage.kind !== 2) return -E.INVAL;
+    return new SmmuViommu(this, parent, parent.stage.vmid, services);
+  }
+
+  pageResponse(dev: HostDevice, fault: PageFault, code: number): void {
+    // The kernel aborts what it cannot answer (RESUME.Ab), where a guest may also terminate.
+    this.#faults?.respond(dev, fault.pasid, fault.grpid, code === PGFAULT_CODE.SUCCESS ? 0 : 15, true);
+  }
+
+  served(dev: HostDevice, on: boolean): void {
+    this.#state.streams.served(dev);
+    // Linux answers no page request on this SMMU and leaves PRI off; a listener does answer.
+    if (this.features.pri && dev.pri) dev.control?.setPri(on);
+  }
+
+  /** @returns −EINVAL: the vDEVICE is not of this driver; −EEXIST: a name is taken. */
+  mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number {
+    return viommu instanceof SmmuViommu ? viommu.nameStreams(dev, vsids) : -E.INVAL;
+  }
+
+  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number {
+    return this.#faults?.respond(dev, pasid, group, code, stall) === true ? 0 : -E.INVAL;
+  }
+}

@@ -1,0 +1,67 @@
+import { NO_PASID } from '../../../ports/dma.ts';
+import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
+import type { HostDevice, KernelServices, PagingDomain } from '../../driver.ts';
+import type { DriverHooks } from '../../extra/hooks.ts';
+import type { Faults } from './faults.ts';
+import { SmmuNestedDomain } from './nested-domain.ts';
+import { SmmuPagingDomain } from './paging-domain.ts';
+
+/** The driver's interrupt handlers: what the SMMU says, to the kernel's paths and to host-extra's listeners. */
+export class SmmuEvents implements HwEvents {
+  readonly #driver: object;
+  readonly #kernel: KernelServices;
+  readonly #hooks: DriverHooks | null;
+  readonly #faults: Faults;
+  readonly #deviceOf: (sid: number) => HostDevice | null;
+
+  constructor(
+    driver: object,
+    kernel: KernelServices,
+    hooks: DriverHooks | null,
+    faults: Faults,
+    deviceOf: (sid: number) => HostDevice | null,
+  ) {
+    this.#driver = driver;
+    this.#kernel = kernel;
+    this.#hooks = hooks;
+    this.#faults = faults;
+    this.#deviceOf = deviceOf;
+  }
+
+  streamMiss(rid: number, pasid: number): boolean {
+    if (this.#hooks === null) return false;
+    const dev = this.#deviceOf(rid);
+    return dev === null ? false : this.#hooks.streamMiss(dev, dev.streams.indexOf(rid), pasid);
+  }
+
+  stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
+    if (this.#hooks === null) return false;
+    const dev = this.#deviceOf(rid);
+    const domain = dev === null ? null : this.#stageTwoOf(dev);
+    if (dev === null || domain === null) return false;
+    return this.#hooks.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+  }
+
+  #stageTwoOf(dev: HostDevice): PagingDomain | null {
+    const domain = this.#kernel.attached(dev, NO_PASID);
+    if (domain instanceof SmmuNestedDomain) return domain.parent;
+    return domain instanceof SmmuPagingDomain ? domain : null;
+  }
+
+  fault(record: Int32Array): void {
+    this.#faults.event(record);
+  }
+
+  pageRequest(record: Int32Array): void {
+    this.#faults.pageRequest(record);
+  }
+
+  completed(token: number, error: number, rid: number): void {
+    if (this.#hooks === null) return;
+    if (error !== HW_ERROR.NONE) {
+      const dev = this.#deviceOf(rid);
+      if (dev !== null) this.#hooks.invalidateError(dev, error);
+    }
+    this.#hooks.completed(this.#driver, token);
+  }
+}

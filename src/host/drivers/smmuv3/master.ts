@@ -1,0 +1,47 @@
+import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
+import type { HostDevice } from '../../driver.ts';
+import type { KernelCdTable } from './cd-table.ts';
+import type { SmmuFeatures } from './features.ts';
+import type { SteDevice } from './ste.ts';
+
+/** Which guest stream a physical one stands for, as it was when the nested domain was attached. */
+export interface LatchedStreams {
+  /** Offers an event record, its StreamID already the guest's, to the vIOMMU's queue. */
+  report(record: Int32Array, vsid: number): void;
+  /** Guest StreamID of stream i of the device; −1: it has none. */
+  readonly vsids: readonly number[];
+}
+
+/** A device as this driver sees it: its table entries, and what is switched on for it. */
+export class Master implements SteDevice {
+  readonly dev: HostDevice;
+  readonly attrTypesOvr: boolean;
+  readonly stalls: boolean;
+  readonly stallEnabled: boolean;
+  /** log2 of the SSIDs it can send. */
+  readonly ssidBits: number;
+  /** The entry of each stream as the hardware sees it. */
+  readonly stes: readonly Int32Array[];
+  /** ATS is enabled in the function and may be cached there. */
+  ats = false;
+  /** The RID is attached to nothing. */
+  blocked = true;
+  cds: KernelCdTable | null = null;
+  latched: LatchedStreams | null = null;
+
+  constructor(dev: HostDevice, features: SmmuFeatures, canStall: boolean) {
+    this.dev = dev;
+    this.attrTypesOvr = features.attrTypesOvr;
+    this.stalls = features.stalls;
+    this.stallEnabled = features.stallForce || (features.stalls && canStall);
+    const bits = dev.maxPasids > 0 ? Math.ceil(Math.log2(dev.maxPasids)) : 0;
+    // Linear CD tables stop at 1024 entries.
+    this.ssidBits = Math.min(bits, features.ssidBits, features.twoLevelCds ? 20 : 10);
+    this.stes = dev.streams.map(() => new Int32Array(STE_WORDS));
+  }
+
+  /** PASIDs of the host itself are attached: the kernel's CD table is needed. */
+  get pasidsInUse(): boolean {
+    return this.cds !== null && this.cds.pasids > 0;
+  }
+}

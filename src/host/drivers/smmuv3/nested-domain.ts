@@ -1,0 +1,42 @@
+import { NO_PASID } from '../../../ports/dma.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import { CONFIG } from '../../../spec/smmuv3/ste.ts';
+import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../driver.ts';
+import type { SmmuPagingDomain } from './paging-domain.ts';
+import type { SmmuViommu } from './viommu.ts';
+import type { Vste } from './vste.ts';
+
+/** A guest's stream configuration over its vIOMMU's stage 2. Both never change. */
+export class SmmuNestedDomain implements NestedDomain {
+  readonly kind = 'nested';
+  readonly iommu: IommuDriver;
+  readonly pasidCapable = false;
+  /** Guest commands go through the vIOMMU. */
+  readonly invalidation = null;
+  readonly viommu: SmmuViommu;
+  readonly vste: Vste;
+  iopf = false;
+
+  constructor(viommu: SmmuViommu, vste: Vste) {
+    this.iommu = viommu.iommu;
+    this.viommu = viommu;
+    this.vste = vste;
+  }
+
+  get parent(): SmmuPagingDomain {
+    return this.viommu.parent;
+  }
+
+  /** A guest that does not believe in ATS sends no invalidations for it, so the function must not use it. */
+  get ats(): boolean {
+    return this.vste.config === CONFIG.S1 ? this.vste.ats : true;
+  }
+
+  attach(dev: HostDevice, pasid: number, old: Domain | null): number {
+    if (dev.iommu !== this.iommu) return -E.INVAL;
+    if (pasid !== NO_PASID) return -E.OPNOTSUPP;
+    return this.viommu.attachNested(this, dev, old);
+  }
+
+  free(): void {}
+}

@@ -1,0 +1,113 @@
+import { E } from '../../../spec/iommufd/errno.ts';
+import { HWPT_DATA, VEVENTQ_TYPE } from '../../../spec/iommufd/uapi.ts';
+import { EVENT_WORDS } from '../../../spec/smmuv3/events.ts';
+import { CONFIG } from '../../../spec/smmuv3/ste.ts';
+import type {
+  Domain,
+  DriverData,
+  DriverViommu,
+  HostDevice,
+  IommuDriver,
+  NestedDomain,
+  Result,
+  ViommuServices,
+} from '../../driver.ts';
+import { copyDriverData } from '../../driver-data.ts';
+import type { CommandQueue } from './command-queue.ts';
+import { GuestCommands, type PartialCount, type StreamNames } from './guest-commands.ts';
+import type { LatchedStreams } from './master.ts';
+import { SmmuNestedDomain } from './nested-domain.ts';
+import type { SmmuPagingDomain } from './paging-domain.ts';
+import { acceptVste, VSTE_BYTES } from './vste.ts';
+
+/** What a vIOMMU asks of its driver. */
+export interface ViommuOwner {
+  readonly iommu: IommuDriver;
+  readonly queue: CommandQueue;
+  readonly partialCount: PartialCount;
+  /** Devices with several streams may have a vDEVICE: host-extra is there to name the streams. */
+  readonly manyStreams: boolean;
+  attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number;
+}
+
+/** The driver's half of a vSMMU: guest streams and their configurations over one stage 2 and its VMID. */
+export class SmmuViommu implements DriverViommu, StreamNames {
+  readonly iommu: IommuDriver;
+  readonly parent: SmmuPagingDomain;
+  readonly invalidation: GuestCommands;
+  readonly hwQueues = null;
+  readonly #owner: ViommuOwner;
+  readonly #services: ViommuServices;
+  /** Guest stream → physical stream, for devices with several. */
+  readonly #aliases = new Map<number, number>();
+  readonly #named = new Map<HostDevice, readonly number[]>();
+
+  constructor(owner: ViommuOwner, parent: SmmuPagingDomain, vmid: number, services: ViommuServices) {
+    this.iommu = owner.iommu;
+    this.#owner = owner;
+    this.parent = parent;
+    this.#services = services;
+    this.invalidation = new GuestCommands(owner.queue, vmid, this, owner.partialCount);
+  }
+
+  allocNested(flags: number, data: DriverData): Result<NestedDomain> {
+    if (flags !== 0) return -E.OPNOTSUPP;
+    const bytes = new Uint8Array(VSTE_BYTES);
+    const r = copyDriverData(data, HWPT_DATA.ARM_SMMUV3, VSTE_BYTES, bytes);
+    if (r !== 0) return r;
+    const vste = acceptVste(bytes);
+    return typeof vste === 'number' ? vste : new SmmuNestedDomain(this, vste);
+  }
+
+  /** Names are taken as they are now: a vDEVICE made later counts at the next attach. */
+  attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null): number {
+    const vsid = this.#services.virtIdOf(dev);
+    if (vsid < 0n && domain.vste.config === CONFIG.S1) return -E.NOENT;
+    const latched = vsid < 0n ? null : this.#latch(dev, Number(vsid & 0xffff_ffffn));
+    return this.#owner.attachNested(domain, dev, old, latched);
+  }
+
+  #latch(dev: HostDevice, vsid: number): LatchedStreams {
+    const vsids = this.#named.get(dev) ?? dev.streams.map(() => vsid);
+    return { vsids, report: (record, as) => this.#report(record, as) };
+  }
+
+  #report(record: Int32Array, vsid: number): void {
+    const words = record.slice(0, EVENT_WORDS);
+    words[1] = vsid;
+    this.#services.reportEvent(VEVENTQ_TYPE.ARM_SMMUV3, new Uint8Array(words.buffer));
+  }
+
+  vdeviceInit(dev: HostDevice, _virtId: bigint): number {
+    return dev.streams.length === 1 || this.#owner.manyStreams ? 0 : -E.OPNOTSUPP;
+  }
+
+  vdeviceDestroy(dev: HostDevice, _virtId: bigint): void {
+    for (const vsid of this.#named.get(dev) ?? []) this.#aliases.delete(vsid);
+    this.#named.delete(dev);
+  }
+
+  /** @returns −EEXIST: a guest stream already belongs to another device. */
+  nameStreams(dev: HostDevice, vsids: readonly number[]): number {
+    for (const vsid of vsids) {
+      const other = this.#services.findDevice(vsid);
+      if (other !== null && other !== dev) return -E.EXIST;
+      const sid = this.#aliases.get(vsid);
+      if (sid !== undefined && !dev.streams.includes(sid)) return -E.EXIST;
+    }
+    this.vdeviceDestroy(dev, 0n);
+    this.#named.set(dev, vsids);
+    for (let i = 0; i < vsids.length; i++) this.#aliases.set(vsids[i]!, dev.streams[i]!);
+    return 0;
+  }
+
+  alias(vsid: number): number {
+    return this.#aliases.size === 0 ? -1 : (this.#aliases.get(vsid) ?? -1);
+  }
+
+  device(vsid: number): HostDevice | null {
+    return this.#services.findDevice(vsid);
+  }
+
+  destroy(): void {}
+}
