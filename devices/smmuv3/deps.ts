@@ -1,0 +1,53 @@
+import type { Clock } from '../../src/ports/clock.ts';
+import type { HostExtra } from '../../src/ports/host-extra.ts';
+import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
+import type { InterruptPort } from '../../src/ports/irq.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import type { Tell } from '../../src/ports/tell.ts';
+import type { Deviations } from './profile.ts';
+import type { Smmuv3Properties } from './properties.ts';
+
+/** Wired interrupt lines of the device, in QEMU's order; all are edges. */
+export const LINE = { EVTQ: 0, PRIQ: 1, CMD_SYNC: 2, GERROR: 3 } as const;
+export const LINE_NAMES = ['evtq', 'priq', 'cmd_sync', 'gerror'] as const;
+
+/** Everything a vSMMUv3 asks of the machine it lives in. */
+export interface Smmuv3Deps {
+  /** Name in `tell`; 'smmuv3' unless there are several. */
+  readonly name?: string;
+  readonly properties: Smmuv3Properties;
+  /** Single rows of the deviation table, away from the profile's column. */
+  readonly deviations?: Partial<Deviations>;
+  /** Guest-physical space with its windows. */
+  readonly memory: Memory;
+  readonly iommufd: Iommufd;
+  /** IOAS in which the machine has all guest RAM (and the doorbell page) mapped. */
+  readonly ioasId: number;
+  /** What Linux does not offer; null is the switch `linux-only`. */
+  readonly extra: HostExtra | null;
+  readonly irq: InterruptPort;
+  readonly clock: Clock;
+  readonly tell: Tell | null;
+  /**
+   * The VMM's virtual address of a guest-physical one that DMA may reach (RAM, and the doorbell page), or −1n. Shadows
+   * map these.
+   */
+  userVa(gpa: number): bigint;
+  /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is −1n. */
+  userRoom(gpa: number): number;
+  /** Undoes the host's stage 2 for fetch addresses in hardware records; −1: not this guest's memory. */
+  gpaOf?(hpa: number): number;
+  /**
+   * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued
+   * (facts of the uAPI), so invalidations are lost: only for showing that.
+   */
+  readonly trustPartialCount?: boolean;
+}
+
+/** A device behind this vSMMU. */
+export interface AttachedDevice {
+  /** StreamIDs as the guest knows them, in the order of the device's physical streams. */
+  readonly sids: readonly number[];
+  /** Bound to the iommufd, or bound here. */
+  readonly vfio: VfioDevice;
+}

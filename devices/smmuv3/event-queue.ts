@@ -1,0 +1,127 @@
+import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import type { Tell } from '../../src/ports/tell.ts';
+import { EVENT_BYTES, EVENT_WORDS, evStall } from '../../src/spec/smmuv3/events.ts';
+import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
+import { QUEUE_LOG2_MAX } from './identity.ts';
+import type { Deviations } from './profile.ts';
+import type { Registers } from './registers.ts';
+import type { Signals } from './signals.ts';
+
+const OVERFLOW = 1 << 31;
+/** Stalled transactions whose record waits for room; the hardware cannot have more outstanding (IDR5.STALL_MAX). */
+const STALLS_WAITING_MAX = 4096;
+
+/** The event queue's producer side (IHI 0070 §7.2–§7.4). */
+export class EventQueue {
+  readonly #regs: Registers;
+  readonly #memory: Memory;
+  readonly #signals: Signals;
+  readonly #d: Deviations;
+  readonly #tell: Tell | null;
+  readonly #name: string;
+  /** Stall records are never lost: they wait for room. */
+  #waiting: number[][] = [];
+  /** The newest record, to merge repetitions with while the guest has not read it. */
+  readonly #last = new Int32Array(EVENT_WORDS);
+  #lastProd = -1;
+
+  constructor(
+    regs: Registers,
+    memory: Memory,
+    signals: Signals,
+    deviations: Deviations,
+    tell: Tell | null,
+    name: string,
+  ) {
+    this.#regs = regs;
+    this.#memory = memory;
+    this.#signals = signals;
+    this.#d = deviations;
+    this.#tell = tell;
+    this.#name = name;
+  }
+
+  #log2(): number {
+    return Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, QUEUE_LOG2_MAX);
+  }
+
+  /**
+   * Offers a record to the guest.
+   * @param e 8 words. @param merge STE.MEV: a repetition the guest has not read yet may be left out.
+   */
+  record(e: Int32Array, merge: boolean): void {
+    if (!this.#regs.enabled(CR0.EVENTQEN)) return;
+    if (!this.#d.abortDoesNotStop && this.#signals.active(GERROR.EVENTQ_ABT_ERR)) return;
+    const log2 = this.#log2();
+    const prod = this.#regs.get(PAGE1.EVENTQ_PROD.at);
+    const cons = this.#regs.get(PAGE1.EVENTQ_CONS.at);
+    if (merge && !ringEmpty(prod, cons, log2) && prod === this.#lastProd && this.#repeats(e)) return;
+    if (ringFull(prod, cons, log2)) {
+      this.#overflow(e, prod, cons);
+      return;
+    }
+    if (!this.#store(e, log2, prod)) {
+      this.#signals.raise(GERROR.EVENTQ_ABT_ERR);
+      return;
+    }
+    const next = (prod & ~ringMask(log2)) | ringNext(prod, log2);
+    this.#regs.set(PAGE1.EVENTQ_PROD.at, next);
+    this.#last.set(e);
+    this.#lastProd = next;
+    if (this.#d.interruptPerRecord || ringEmpty(prod, cons, log2)) this.#signals.eventQueue();
+  }
+
+  #overflow(e: Int32Array, prod: number, cons: number): void {
+    if (this.#d.fullQueueIsAbort) {
+      this.#signals.raise(GERROR.EVENTQ_ABT_ERR);
+    } else if (evStall(e)) {
+      if (this.#waiting.length < STALLS_WAITING_MAX) this.#waiting.push(Array.from(e));
+    } else if (((prod ^ cons) & OVERFLOW) === 0) {
+      this.#regs.set(PAGE1.EVENTQ_PROD.at, prod ^ OVERFLOW);
+    }
+  }
+
+  /** Same fault of the same stream on the same page. */
+  #repeats(e: Int32Array): boolean {
+    const l = this.#last;
+    if (evStall(e) || e[0] !== l[0] || e[1] !== l[1] || e[3] !== l[3]) return false;
+    return (((e[4]! ^ l[4]!) & ~0xfff) | (e[5]! ^ l[5]!) | ((e[6]! ^ l[6]!) & ~0xfff) | (e[7]! ^ l[7]!)) === 0;
+  }
+
+  #store(e: Int32Array, log2: number, prod: number): boolean {
+    const base = this.#regs.address(PAGE0.EVENTQ_BASE.at, this.#d.queueBase64 ? 6 : 5);
+    const size = EVENT_BYTES * 2 ** log2;
+    const at = (this.#d.queueBase64 ? base : base - (base % size)) + ringSlot(prod, log2) * EVENT_BYTES;
+    for (let i = 0; i < EVENT_WORDS; i += 2) {
+      if (!this.#memory.store64(at + 4 * i, e[i]!, e[i + 1]!)) return false;
+    }
+    if (this.#tell !== null) {
+      this.#tell({ what: 'record', device: this.#name, address: at, words: Array.from(e, (w) => w >>> 0) });
+    }
+    return true;
+  }
+
+  /** The guest consumed records, acknowledged an error or enabled the queue: waiting stall records move in. */
+  roomMade(): void {
+    const waiting = this.#waiting;
+    if (waiting.length === 0) return;
+    this.#waiting = [];
+    for (const words of waiting) this.record(Int32Array.from(words), false);
+  }
+
+  reset(): void {
+    this.#waiting = [];
+    this.#lastProd = -1;
+  }
+
+  save(): { waiting: number[][]; last: number[]; lastProd: number } {
+    return { waiting: this.#waiting.map((w) => [...w]), last: Array.from(this.#last), lastProd: this.#lastProd };
+  }
+
+  load(s: { waiting: number[][]; last: number[]; lastProd: number }): void {
+    this.#waiting = s.waiting.map((w) => [...w]);
+    this.#last.set(s.last);
+    this.#lastProd = s.lastProd;
+  }
+}

@@ -1,0 +1,129 @@
+import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
+import { PERM_READ, PERM_WRITE, permNeeded, readStage2, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
+import { CLASS } from '../../src/spec/smmuv3/events.ts';
+import type { Smmuv3Deps } from './deps.ts';
+import type { HostCalls } from './host.ts';
+
+/** A piece of the guest's stage 2 that the host's stage 2 repeats. */
+interface Area {
+  readonly ipa: number;
+  readonly bytes: number;
+  /** Extent of the guest's leaf it comes from: the whole leaf goes when any address of it is invalidated. */
+  readonly leaf: number;
+  readonly leafEnd: number;
+  readonly perm: number;
+}
+
+const PAGE = 4096;
+
+/**
+ * The host's copy of one guest-owned stage 2, filled on demand: an IOAS that holds what the hardware has asked for, like a
+ * TLB, and forgets what the guest invalidates. An invalidation drops whole guest leaves, as the architecture lets it drop
+ * the whole TLB entry (IHI 0070 §4.4.1); what was dropped too much comes back with the next miss.
+ */
+export class Shadow {
+  readonly ioasId: number;
+  readonly regime = stage2Regime();
+  readonly #host: HostCalls;
+  readonly #deps: Smmuv3Deps;
+  readonly #walker: VmsaWalker;
+  /** Ascending by `ipa`; leaves do not overlap. */
+  #areas: Area[] = [];
+
+  /** @param ste the STE whose stage-2 fields are shadowed. */
+  constructor(ioasId: number, ste: Int32Array, features: Smmuv3Features, host: HostCalls, deps: Smmuv3Deps) {
+    this.ioasId = ioasId;
+    this.#host = host;
+    this.#deps = deps;
+    this.#walker = new VmsaWalker(deps.memory);
+    readStage2(this.regime, ste, 0, features.oas, features.xnx);
+  }
+
+  /** Pieces now mapped. */
+  get size(): number {
+    return this.#areas.length;
+  }
+
+  /** First area that ends behind `ipa`, by leaf extent. */
+  #from(ipa: number): number {
+    let lo = 0;
+    let hi = this.#areas.length;
+    while (lo < hi) {
+      const mid = (lo + hi) >>> 1;
+      if (this.#areas[mid]!.leafEnd <= ipa) lo = mid + 1;
+      else hi = mid;
+    }
+    return lo;
+  }
+
+  /**
+   * The hardware missed `ipa`.
+   * @param access ACCESS bits it wants there.
+   * @returns true: mapped now; false: the guest's tables do not allow it, or nothing is behind them.
+   */
+  fill(ipa: number, access: number): boolean {
+    const w = this.#walker;
+    if (w.stage2(this.regime, ipa, permNeeded(access), CLASS.IN) !== 0) return false;
+    const gpa = w.out;
+    const size = 2 ** w.outShift;
+    const leaf = ipa - (ipa % size);
+    const perm = w.perm;
+    // What is there for these addresses is out of date: the guest replaced it, or allows more than before.
+    this.drop(leaf, leaf + size);
+    return this.#map(ipa, gpa, leaf, size, perm);
+  }
+
+  /** Maps as much of the leaf around `ipa` as memory with contiguous addresses allows. */
+  #map(ipa: number, gpa: number, leaf: number, size: number, perm: number): boolean {
+    const read = (perm & PERM_READ) !== 0;
+    const write = (perm & PERM_WRITE) !== 0;
+    if (!read && !write) return false;
+    const va = this.#deps.userVa(gpa);
+    if (va < 0n) return false;
+    let start = leaf;
+    for (let part = size; part > PAGE; part /= 2) {
+      start = ipa - (ipa % part);
+      const first = gpa - (ipa - start);
+      if (first >= 0 && this.#deps.userVa(first) === va - BigInt(ipa - start)) break;
+      start = ipa - (ipa % PAGE);
+    }
+    const first = gpa - (ipa - start);
+    const room = this.#deps.userRoom(first);
+    const bytes = Math.min(leaf + size - start, room - (room % PAGE));
+    if (bytes <= ipa - start) return false;
+    const r = this.#host.map(this.ioasId, this.#deps.userVa(first), start, bytes, read, write);
+    if (r < 0) return false;
+    const area: Area = { ipa: start, bytes, leaf, leafEnd: leaf + size, perm };
+    this.#areas.splice(this.#from(start), 0, area);
+    return true;
+  }
+
+  /** Takes away every leaf that has an address in [from, to), bytes. @returns 0 or the first −errno. */
+  drop(from: number, to: number): number {
+    const first = this.#from(from);
+    let end = first;
+    let result = 0;
+    while (end < this.#areas.length && this.#areas[end]!.leaf < to) {
+      const a = this.#areas[end++]!;
+      const r = this.#host.unmap(this.ioasId, a.ipa, a.bytes);
+      if (r < 0 && result === 0) result = r;
+    }
+    if (end > first) this.#areas.splice(first, end - first);
+    return result;
+  }
+
+  dropAll(): number {
+    if (this.#areas.length === 0) return 0;
+    this.#areas = [];
+    return this.#host.unmapAll(this.ioasId);
+  }
+
+  save(): Area[] {
+    return this.#areas.map((a) => ({ ...a }));
+  }
+
+  load(areas: readonly Area[]): void {
+    this.#areas = areas.map((a) => ({ ...a }));
+  }
+}

@@ -1,0 +1,105 @@
+import { checkSte } from '../../src/lib/check/ste.ts';
+import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import { EVENT } from '../../src/spec/smmuv3/events.ts';
+import { CR0, PAGE0, STRTAB_FMT } from '../../src/spec/smmuv3/registers.ts';
+import { l1StdL2Ptr, l1StdSpan, STE_BYTES, STE_WORDS } from '../../src/spec/smmuv3/ste.ts';
+import { SIDSIZE } from './identity.ts';
+import type { Deviations } from './profile.ts';
+import type { Registers } from './registers.ts';
+
+/** Copies `words.length` words (an even number) from guest memory. @returns false: external abort. */
+export function fetchWords(memory: Memory, at: number, words: Int32Array): boolean {
+  for (let i = 0; i < words.length; i += 2) {
+    if (!memory.load64(at + 4 * i)) return false;
+    words[i] = memory.lo;
+    words[i + 1] = memory.hi;
+  }
+  return true;
+}
+
+/** The guest's stream table as its registers describe it now (IHI 0070 §3.3, §5.1). */
+export class StreamTable {
+  readonly #regs: Registers;
+  readonly #memory: Memory;
+  readonly #d: Deviations;
+  readonly #features: Smmuv3Features;
+  /** QEMU: once two-level, always two-level, with the SPLIT of that time. */
+  #stickySplit = -1;
+  /** The entry last looked up. */
+  readonly ste = new Int32Array(STE_WORDS);
+  /** Guest-physical address of the structure that could not be fetched (F_STE_FETCH), bytes. */
+  fetch = 0;
+
+  constructor(regs: Registers, memory: Memory, features: Smmuv3Features, deviations: Deviations) {
+    this.#regs = regs;
+    this.#memory = memory;
+    this.#features = features;
+    this.#d = deviations;
+  }
+
+  /** STRTAB_BASE_CFG was written. */
+  configured(): void {
+    const cfg = this.#regs.get(PAGE0.STRTAB_BASE_CFG.at);
+    if (((cfg >>> 16) & 3) === STRTAB_FMT.TWO_LEVEL) this.#stickySplit = (cfg >>> 6) & 31;
+  }
+
+  reset(): void {
+    this.#stickySplit = -1;
+  }
+
+  /** −1: a linear table; else SPLIT. */
+  #split(cfg: number): number {
+    if (this.#d.stickyTwoLevel) return this.#stickySplit;
+    if (((cfg >>> 16) & 3) !== STRTAB_FMT.TWO_LEVEL) return -1;
+    const split = (cfg >>> 6) & 31;
+    return split === 8 || split === 10 ? split : 6;
+  }
+
+  /**
+   * Fetches and judges the entry of a StreamID into `ste`.
+   * @returns 0, or the event code a transaction of that stream gets: C_BAD_STREAMID, F_STE_FETCH, C_BAD_STE.
+   */
+  lookup(sid: number): number {
+    const cfg = this.#regs.get(PAGE0.STRTAB_BASE_CFG.at);
+    const log2 = Math.min(cfg & 63, SIDSIZE);
+    if (sid >= 2 ** log2) return EVENT.C_BAD_STREAMID;
+    const base = this.#regs.address(PAGE0.STRTAB_BASE.at, 6);
+    const split = this.#split(cfg);
+    let at: number;
+    if (split < 0) {
+      at = base - (base % 2 ** (log2 + 6)) + sid * STE_BYTES;
+    } else {
+      at = this.#secondLevel(base, log2, split, sid);
+      if (at < 0) return -at;
+    }
+    this.fetch = at;
+    if (!fetchWords(this.#memory, at, this.ste)) return EVENT.F_STE_FETCH;
+    return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), {
+      cdMaxWithoutSsid: this.#d.cdMaxAlwaysChecked,
+    });
+  }
+
+  /** Address of the STE through a level-1 descriptor, or minus an event code. */
+  #secondLevel(base: number, log2: number, split: number, sid: number): number {
+    const size = 2 ** Math.max(6, log2 - split + 3);
+    const l1 = base - (base % size) + 8 * Math.floor(sid / 2 ** split);
+    this.fetch = l1;
+    if (!this.#memory.load64(l1)) return -EVENT.F_STE_FETCH;
+    const span = l1StdSpan(this.#memory.lo);
+    const table = l1StdL2Ptr(this.#memory.lo, this.#memory.hi);
+    const index = sid % 2 ** split;
+    if (span === 0) return -EVENT.C_BAD_STREAMID;
+    if (this.#d.wideSpan) return index > 2 ** span - 1 ? -EVENT.C_BAD_STE : table + index * STE_BYTES;
+    if (span > 11 || span > split + 1 || index >= 2 ** (span - 1)) return -EVENT.C_BAD_STREAMID;
+    return table - (table % (2 ** (span - 1) * STE_BYTES)) + index * STE_BYTES;
+  }
+
+  save(): number {
+    return this.#stickySplit;
+  }
+
+  load(split: number): void {
+    this.#stickySplit = split;
+  }
+}
