@@ -1,5 +1,15 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
-import { cmdAtcSize, cmdNum, cmdOp, cmdScale, cmdTg, cmdTtl, OP, SSEC, syncCs } from '../../src/spec/smmuv3/commands.ts';
+import {
+  cmdAtcSize,
+  cmdNum,
+  cmdOp,
+  cmdScale,
+  cmdTg,
+  cmdTtl,
+  OP,
+  SSEC,
+  syncCs,
+} from '../../src/spec/smmuv3/commands.ts';
 import type { Deviations } from './profile.ts';
 
 /**

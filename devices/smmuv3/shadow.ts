@@ -6,7 +6,7 @@ import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
-interface Area {
+export interface Area {
   readonly ipa: number;
   readonly bytes: number;
   /** Extent of the guest's leaf it comes from: the whole leaf goes when any address of it is invalidated. */
@@ -28,7 +28,7 @@ export class Shadow {
   readonly #host: HostCalls;
   readonly #deps: Smmuv3Deps;
   readonly #walker: VmsaWalker;
-  /** Ascending by `ipa`; leaves do not overlap. */
+  /** Ascending by `leaf`; different leaves do not overlap. */
   #areas: Area[] = [];
 
   /** @param ste the STE whose stage-2 fields are shadowed. */
@@ -68,10 +68,7 @@ export class Shadow {
     const gpa = w.out;
     const size = 2 ** w.outShift;
     const leaf = ipa - (ipa % size);
-    const perm = w.perm;
-    // What is there for these addresses is out of date: the guest replaced it, or allows more than before.
-    this.drop(leaf, leaf + size);
-    return this.#map(ipa, gpa, leaf, size, perm);
+    return this.#map(ipa, gpa, leaf, size, w.perm);
   }
 
   /** Maps as much of the leaf around `ipa` as memory with contiguous addresses allows. */
@@ -92,11 +89,28 @@ export class Shadow {
     const room = this.#deps.userRoom(first);
     const bytes = Math.min(leaf + size - start, room - (room % PAGE));
     if (bytes <= ipa - start) return false;
+    this.#makeRoom(leaf, leaf + size, start, start + bytes);
     const r = this.#host.map(this.ioasId, this.#deps.userVa(first), start, bytes, read, write);
     if (r < 0) return false;
     const area: Area = { ipa: start, bytes, leaf, leafEnd: leaf + size, perm };
     this.#areas.splice(this.#from(start), 0, area);
     return true;
+  }
+
+  /**
+   * Before [from, to) of the leaf [leaf, leafEnd) is mapped: what is there already is out of date, because the guest has
+   * replaced it or allows more than before. Other pieces of the same leaf stay.
+   */
+  #makeRoom(leaf: number, leafEnd: number, from: number, to: number): void {
+    for (let i = this.#from(leaf); i < this.#areas.length && this.#areas[i]!.leaf < leafEnd; ) {
+      const a = this.#areas[i]!;
+      if (a.leaf === leaf && a.leafEnd === leafEnd && (a.ipa >= to || a.ipa + a.bytes <= from)) {
+        i++;
+        continue;
+      }
+      this.#host.unmap(this.ioasId, a.ipa, a.bytes);
+      this.#areas.splice(i, 1);
+    }
   }
 
   /** Takes away every leaf that has an address in [from, to), bytes. @returns 0 or the first −errno. */

@@ -1,5 +1,5 @@
-import { checkSte } from '../../src/lib/check/ste.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import { checkSte } from '../../src/lib/check/ste.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { EVENT } from '../../src/spec/smmuv3/events.ts';
 import { CR0, PAGE0, STRTAB_FMT } from '../../src/spec/smmuv3/registers.ts';

@@ -1,0 +1,253 @@
+import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
+import type { ExtraHandlers, HostExtra } from '../../src/ports/host-extra.ts';
+import {
+  cmdIpa,
+  cmdNum,
+  cmdOp,
+  cmdRange,
+  cmdScale,
+  cmdSsid,
+  cmdTg,
+  cmdTtl,
+  cmdVmid,
+  OP,
+  RANGE_ALL,
+  RESUME_AB,
+  RESUME_AC,
+  SSV,
+  SYNC_CS,
+  syncCs,
+  syncMsiAddress,
+} from '../../src/spec/smmuv3/commands.ts';
+import { CERROR, CR0 } from '../../src/spec/smmuv3/registers.ts';
+import type { Batch } from './batch.ts';
+import { type CommandSink, DONE, REFUSED, WAIT } from './command-queue.ts';
+import type { Domain, Domains } from './domains.ts';
+import { illegal } from './legality.ts';
+import { PRG, PRG_BY_RESP } from './page-requests.ts';
+import type { Deviations } from './profile.ts';
+import type { Registers } from './registers.ts';
+import type { Signals } from './signals.ts';
+import type { Stalls } from './stalls.ts';
+import type { Streams } from './streams.ts';
+
+/** log2 of the page a range invalidation counts in, by TG. */
+const RANGE_GRANULE = [12, 12, 14, 16] as const;
+const TTL_SHIFT = 8;
+
+export interface CommandDeps {
+  readonly regs: Registers;
+  readonly signals: Signals;
+  readonly streams: Streams;
+  readonly domains: Domains;
+  readonly batch: Batch;
+  readonly stalls: Stalls;
+  readonly features: Smmuv3Features;
+  readonly deviations: Deviations;
+  readonly extra: HostExtra | null;
+  readonly handlers: ExtraHandlers;
+}
+
+/** What each guest command means for the host. One small function per command; none allocates unless a stream changes. */
+export class Commands implements CommandSink {
+  readonly #c: CommandDeps;
+  /** A device did not answer an ATS invalidation: the next CMD_SYNC reports it (IHI 0070 §3.9.1.4). */
+  timedOut = false;
+
+  constructor(deps: CommandDeps) {
+    this.#c = deps;
+  }
+
+  get refusedAt(): number {
+    return this.#c.batch.refusedAt;
+  }
+
+  flush(): number {
+    return this.#c.batch.flush() ? DONE : REFUSED;
+  }
+
+  execute(cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    if (illegal(w0, w2, this.#c.features, this.#c.deviations)) return CERROR.ILL;
+    switch (cmdOp(w0)) {
+      case OP.CFGI_STE:
+        return this.#cfgiSte(cons, w1 >>> 0);
+      case OP.CFGI_STE_RANGE:
+        return this.#cfgiRange(cons, w1 >>> 0, cmdRange(w2));
+      case OP.CFGI_CD:
+      case OP.CFGI_CD_ALL:
+        return this.#stream(cons, w0, w1, w2, w3);
+      case OP.TLBI_NH_ALL:
+      case OP.TLBI_NH_ASID:
+        return this.#tlbi(cons, w0, w1, w2, w3);
+      case OP.TLBI_NH_VA:
+      case OP.TLBI_NH_VAA:
+        return this.#tlbi(cons, w0, w1, named(w0, w2), w3);
+      case OP.TLBI_S12_VMALL:
+        return this.#s12(cons, cmdVmid(w1));
+      case OP.TLBI_S2_IPA:
+        return this.#s2Ipa(w0, cmdVmid(w1), w2, w3);
+      case OP.TLBI_NSNH_ALL:
+        return this.#nsnh(cons);
+      case OP.ATC_INV:
+        return this.#atc(cons, w0, w1, w2, w3);
+      case OP.PRI_RESP:
+        return this.#priResp(w0, w1, w2);
+      case OP.RESUME:
+        return this.#resume(w0, w1, w2);
+      case OP.STALL_TERM:
+        return this.#stallTerm(w1);
+      case OP.SYNC:
+        return this.#sync(w0, w1, w2, w3);
+      default:
+        return DONE; // PREFETCH, EL2 and EL3 invalidations: nothing of that kind is held
+    }
+  }
+
+  /** What changes configuration is ordered behind the invalidations before it. */
+  #before(): boolean {
+    return this.#c.batch.empty || this.#c.batch.flush();
+  }
+
+  #cfgiSte(cons: number, sid: number): number {
+    if (!this.#before()) return REFUSED;
+    return this.#refresh(cons, sid) < 0 ? CERROR.ILL : DONE;
+  }
+
+  /** One StreamID's entry again; one that says what it said makes the hardware look at its CDs again. */
+  #refresh(cons: number, sid: number): number {
+    const { streams } = this.#c;
+    const r = streams.invalidate(sid);
+    if (r < 0 || !streams.unchanged) return r;
+    const s = streams.bySid(sid)!;
+    return this.#c.batch.add(s.vdeviceIn!.viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0) && this.#c.batch.flush() ? 0 : -1;
+  }
+
+  /** Goes on after a failure, so that one bad stream does not keep the others from being seen. */
+  #cfgiRange(cons: number, sid: number, range: number): number {
+    if (!this.#before()) return REFUSED;
+    const span = range === RANGE_ALL ? 0x1_0000_0000 : 2 ** (range + 1);
+    const first = sid - (sid % span);
+    let failed = false;
+    const { list } = this.#c.streams;
+    for (let i = 0; i < list.length; i++) {
+      const { sids } = list[i]!;
+      for (let k = 0; k < sids.length; k++) {
+        const x = sids[k]!;
+        if (x >= first && x < first + span && this.#refresh(cons, x) < 0) failed = true;
+      }
+    }
+    return failed ? CERROR.ILL : DONE;
+  }
+
+  /** Forwards a command that names a stream; a StreamID without a device is nothing. */
+  #stream(cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    const s = this.#c.streams.bySid(w1 >>> 0);
+    if (s === undefined || s.vdeviceIn === null) return DONE;
+    return this.#c.batch.add(s.vdeviceIn.viommuId, cons, w0, w1, w2, w3) ? DONE : REFUSED;
+  }
+
+  #atc(cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    if (!this.#c.features.ats || !this.#c.regs.enabled(CR0.SMMUEN)) return DONE;
+    return this.#stream(cons, w0, w1, w2, w3);
+  }
+
+  /** Stage-1 invalidations go to every vIOMMU of their VMID. */
+  #tlbi(cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    const domains = this.#c.domains.of(this.#c.features.s2p ? cmdVmid(w1) : 0);
+    return domains === undefined ? DONE : this.#each(domains, cons, w0, w1, w2, w3);
+  }
+
+  #each(domains: readonly Domain[], cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    for (let i = 0; i < domains.length; i++) {
+      const id = domains[i]!.viommuId;
+      if (id > 0 && !this.#c.batch.add(id, cons, w0, w1, w2, w3)) return REFUSED;
+    }
+    return DONE;
+  }
+
+  /** Both stages of a VMID: shadows forget all, stage 1 goes as NH_ALL. */
+  #s12(cons: number, vmid: number): number {
+    const domains = this.#c.domains.of(vmid);
+    if (domains === undefined) return DONE;
+    if (!this.#before()) return REFUSED;
+    for (let i = 0; i < domains.length; i++) domains[i]!.shadow?.dropAll();
+    return this.#each(domains, cons, OP.TLBI_NH_ALL, vmid, 0, 0);
+  }
+
+  /** Stage 2 only matters where the guest owns one. */
+  #s2Ipa(w0: number, vmid: number, w2: number, w3: number): number {
+    const domains = this.#c.domains.of(vmid);
+    if (domains === undefined) return DONE;
+    const from = cmdIpa(w2, w3);
+    let bytes = 4096;
+    if (this.#c.features.ril && cmdTg(w2) !== 0) {
+      bytes = (cmdNum(w0) + 1) * 2 ** (cmdScale(w0) + RANGE_GRANULE[cmdTg(w2) as 0 | 1 | 2 | 3]);
+    }
+    let failed = false;
+    for (let i = 0; i < domains.length; i++) {
+      const { shadow } = domains[i]!;
+      if (shadow === null) continue;
+      if (!this.#before()) return REFUSED;
+      if (shadow.drop(from, from + bytes) < 0) failed = true;
+    }
+    return failed ? CERROR.ILL : DONE;
+  }
+
+  #nsnh(cons: number): number {
+    if (!this.#before()) return REFUSED;
+    const { all } = this.#c.domains;
+    for (let i = 0; i < all.length; i++) {
+      all[i]!.shadow?.dropAll();
+      const id = all[i]!.viommuId;
+      if (id > 0 && !this.#c.batch.add(id, cons, OP.TLBI_NSNH_ALL, 0, 0, 0)) return REFUSED;
+    }
+    return DONE;
+  }
+
+  #priResp(w0: number, w1: number, w2: number): number {
+    const s = this.#c.streams.bySid(w1 >>> 0);
+    if (s === undefined || !this.#c.features.pri || !this.#c.regs.enabled(CR0.SMMUEN)) return DONE;
+    if (!this.#before()) return REFUSED;
+    const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
+    const code = PRG_BY_RESP[((w2 >>> 12) & 3) as 0 | 1 | 2] ?? PRG.FAILURE;
+    this.#c.extra?.respond(s.vfio.devId, pasid, w2 & 0x1ff, code, false);
+    return DONE;
+  }
+
+  #resume(w0: number, w1: number, w2: number): number {
+    const s = this.#c.streams.bySid(w1 >>> 0);
+    if (s === undefined || this.#c.features.stallModel === 1) return DONE;
+    if (!this.#before()) return REFUSED;
+    // Abort and terminate are the same where TERM_MODEL=1; retry looks at the tables again.
+    const code = (w0 & RESUME_AC) !== 0 ? PRG.SUCCESS : (w0 & RESUME_AB) !== 0 ? PRG.FAILURE : PRG.INVALID;
+    this.#c.stalls.answer(s, w2 & 0xffff, code);
+    return DONE;
+  }
+
+  #stallTerm(w1: number): number {
+    const s = this.#c.streams.bySid(w1 >>> 0);
+    if (s !== undefined) this.#c.stalls.terminate(s);
+    return DONE;
+  }
+
+  /** Completes once everything before it has, completions from endpoints included. */
+  #sync(w0: number, w1: number, w2: number, w3: number): number {
+    const c = this.#c;
+    if (!this.#before()) return REFUSED;
+    if (c.extra !== null && c.extra.outstanding(c.handlers) > 0) return WAIT;
+    if (this.timedOut) {
+      this.timedOut = false;
+      return CERROR.ATC_INV_SYNC;
+    }
+    const cs = syncCs(w0);
+    if (cs === SYNC_CS.IRQ || cs === 3) c.signals.sync(syncMsiAddress(w2, w3), w1);
+    return DONE;
+  }
+}
+
+/** A range form without a range (TG≠0, NUM=SCALE=TTL=0) that the profile accepts: a last-level hint makes it legal. */
+function named(w0: number, w2: number): number {
+  const empty = cmdTg(w2) !== 0 && cmdNum(w0) === 0 && cmdScale(w0) === 0 && cmdTtl(w2) === 0;
+  return empty ? w2 | (3 << TTL_SHIFT) : w2;
+}

@@ -1,0 +1,286 @@
+import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
+import { HW_ERROR } from '../../src/ports/hw.ts';
+import type { MmioDevice } from '../../src/ports/mmio.ts';
+import { EVENT_WORDS, evSsid, evSsv, evStag, evStall } from '../../src/spec/smmuv3/events.ts';
+import { CR0, GBPA, GERROR, PAGE0, PAGE1, WINDOW_BYTES } from '../../src/spec/smmuv3/registers.ts';
+import { Batch } from './batch.ts';
+import { CommandQueue } from './command-queue.ts';
+import { Commands } from './commands.ts';
+import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
+import { Domains } from './domains.ts';
+import { EventQueue } from './event-queue.ts';
+import { Faults } from './faults.ts';
+import { HostCalls } from './host.ts';
+import { identityOf } from './identity.ts';
+import { PageRequests } from './page-requests.ts';
+import { type Deviations, deviationsOf } from './profile.ts';
+import { Registers } from './registers.ts';
+import { Signals } from './signals.ts';
+import { type DeviceState, loadDevice, saveDevice } from './snapshot.ts';
+import { Stalls } from './stalls.ts';
+import { StreamTable } from './stream-table.ts';
+import { Streams } from './streams.ts';
+import { listenForEvents } from './virtual-events.ts';
+
+/**
+ * The guest-visible SMMUv3: registers and queues in front, iommufd verbs behind. It never translates; the physical IOMMU
+ * does, as the host objects this device makes tell it to.
+ */
+export class Smmuv3 implements MmioDevice {
+  readonly name: string;
+  readonly bytes = WINDOW_BYTES;
+  readonly deviations: Deviations;
+  readonly #deps: Smmuv3Deps;
+  readonly #regs: Registers;
+  readonly #signals: Signals;
+  readonly #events: EventQueue;
+  readonly #queue: CommandQueue;
+  readonly #commands: Commands;
+  readonly #table: StreamTable;
+  readonly #streams: Streams;
+  readonly #domains: Domains;
+  readonly #faults: Faults;
+  readonly #pri: PageRequests;
+  readonly #stalls: Stalls;
+  readonly #batch: Batch;
+  readonly #handlers: ExtraHandlers;
+
+  constructor(deps: Smmuv3Deps) {
+    this.#deps = deps;
+    this.name = deps.name ?? 'smmuv3';
+    const d = deviationsOf(deps.properties.profile, deps.deviations);
+    this.deviations = d;
+    const id = identityOf(deps.properties, d);
+    const features = smmuv3Features(id.idr0, id.idr1, id.idr3, id.idr5);
+    const host = new HostCalls(deps.iommufd);
+    const regs = new Registers(id, d);
+    const signals = new Signals(regs, deps.irq, deps.tell, this.name);
+    this.#regs = regs;
+    this.#signals = signals;
+    this.#events = new EventQueue(regs, deps.memory, signals, d, deps.tell, this.name);
+    this.#table = new StreamTable(regs, deps.memory, features, d);
+    this.#domains = new Domains(deps, host, features);
+    this.#streams = new Streams(deps, host, this.#domains, this.#table, regs, features, d);
+    this.#faults = new Faults(deps.memory, regs, this.#table, features, d);
+    this.#pri = new PageRequests(regs, deps.memory, signals, deps.extra);
+    this.#stalls = new Stalls(deps.extra);
+    this.#handlers = this.#listen();
+    this.#batch = new Batch(host, deps.trustPartialCount === true);
+    this.#commands = new Commands({
+      regs,
+      signals,
+      streams: this.#streams,
+      domains: this.#domains,
+      batch: this.#batch,
+      stalls: this.#stalls,
+      features,
+      deviations: d,
+      extra: deps.extra,
+      handlers: this.#handlers,
+    });
+    this.#queue = new CommandQueue(regs, deps.memory, signals, d, this.#commands, deps.tell, this.name);
+    if (deps.extra === null) {
+      this.#domains.onViommu = (domain) => this.#listenVirtual(domain.viommuId > 0 ? [domain] : []);
+    }
+  }
+
+  /** What the host tells this device beyond Linux. */
+  #listen(): ExtraHandlers {
+    const record = new Int32Array(EVENT_WORDS);
+    return {
+      onStreamMiss: (devId, stream) => this.#streams.firstUse(devId, stream),
+      onStageTwoMiss: (devId, _stream, _pasid, ipa, access) => {
+        const s = this.#streams.byDev(devId);
+        const shadow = (s?.context?.domain ?? s?.domain)?.shadow;
+        return shadow?.fill(ipa, access) ?? false;
+      },
+      onFault: (devId, stream, raw) => {
+        const s = this.#streams.byDev(devId);
+        if (s === undefined) return;
+        record.set(raw.subarray(0, EVENT_WORDS));
+        if (evStall(record)) this.#stalls.add(s, evStag(record), evSsv(record) ? evSsid(record) : -1);
+        const sid = s.sids[stream] ?? s.sids[0]!;
+        if (this.#faults.attribute(s, sid, record)) this.#events.record(this.#faults.record, this.#faults.merge);
+      },
+      onPageRequest: (devId, stream, raw) => {
+        const s = this.#streams.byDev(devId);
+        if (s === undefined || !this.#deps.properties.pri) return false;
+        this.#pri.receive(s, s.sids[stream] ?? s.sids[0]!, raw);
+        return true;
+      },
+      onInvalidateError: (_devId, error) => {
+        if (error === HW_ERROR.ATC_TIMEOUT) this.#commands.timedOut = true;
+      },
+      onDrained: () => this.#queue.run(),
+    };
+  }
+
+  /** linux-only: events come through the kernel's queue, one per vIOMMU, once the guest has its own. */
+  #listenVirtual(domains = this.#domains.all): void {
+    if (this.#deps.extra !== null || !this.#regs.enabled(CR0.EVENTQEN)) return;
+    const depth = 2 ** Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, 12);
+    for (const domain of domains) {
+      if (domain.viommuId === 0 || domain.eventFd !== null) continue;
+      listenForEvents(new HostCalls(this.#deps.iommufd), domain, depth, (e) => this.#events.record(e, false));
+    }
+  }
+
+  /**
+   * Plugs a device in, also while the guest runs.
+   * @returns unplugs it; with the last one every host object of this vSMMU goes.
+   * @throws ViommuError `EINVAL` no StreamID, `EBUSY` a StreamID is taken, `EIO` the host refuses the device.
+   */
+  addDevice(device: AttachedDevice): () => void {
+    const s = this.#streams.add(device, this.#handlers);
+    return () => {
+      this.#stalls.terminate(s);
+      this.#streams.remove(s);
+    };
+  }
+
+  /** The streams with their states, for people and tests. */
+  get streams(): Streams['list'] {
+    return this.#streams.list;
+  }
+
+  /** Stage 2s and what stands on them, for people and tests. */
+  get domains(): Domains['all'] {
+    return this.#domains.all;
+  }
+
+  read(offset: number, size: number): number {
+    const at = this.#regs.decode(offset, size, false);
+    const value = at < 0 ? 0 : this.#regs.read(at);
+    if (this.#deps.tell !== null) {
+      this.#deps.tell({ what: 'reg.read', device: this.name, offset, size, value: BigInt(value) });
+    }
+    return value;
+  }
+
+  read64(offset: number, out: Int32Array): void {
+    const at = this.#regs.decode(offset, 8, false);
+    out[0] = at < 0 ? 0 : this.#regs.read(at);
+    out[1] = at < 0 ? 0 : this.#regs.read(at + 4);
+    if (this.#deps.tell !== null) {
+      const value = BigInt.asUintN(64, (BigInt(out[1]!) << 32n) | BigInt(out[0]! >>> 0));
+      this.#deps.tell({ what: 'reg.read', device: this.name, offset, size: 8, value });
+    }
+  }
+
+  write(offset: number, size: number, lo: number, hi: number): void {
+    const at = this.#regs.decode(offset, size, true);
+    if (at >= 0) {
+      this.#write32(at, lo | 0);
+      if (size === 8) this.#write32(at + 4, hi | 0);
+    }
+    if (this.#deps.tell !== null) {
+      const high = size === 8 ? BigInt(hi >>> 0) << 32n : 0n;
+      const value = high | BigInt(size < 4 ? lo & (2 ** (8 * size) - 1) : lo >>> 0);
+      this.#deps.tell({ what: 'reg.write', device: this.name, offset, size, value });
+    }
+  }
+
+  #write32(at: number, value: number): void {
+    const regs = this.#regs;
+    switch (at) {
+      case PAGE0.CR0.at:
+        this.#control(value);
+        return;
+      case PAGE0.GBPA.at:
+        this.#globalBypass(value);
+        return;
+      case PAGE0.IRQ_CTRL.at:
+        regs.set(PAGE0.IRQ_CTRLACK.at, regs.write(at, value));
+        return;
+      case PAGE0.GERRORN.at:
+        regs.write(at, value);
+        this.#queue.acknowledged();
+        if (!this.#signals.active(GERROR.EVENTQ_ABT_ERR)) this.#events.roomMade();
+        this.#queue.run();
+        return;
+      case PAGE0.STRTAB_BASE_CFG.at:
+        regs.write(at, value);
+        this.#table.configured();
+        return;
+      case PAGE0.CMDQ_PROD.at:
+        regs.write(at, value);
+        this.#queue.run();
+        return;
+      case PAGE1.EVENTQ_CONS.at:
+        regs.write(at, value);
+        this.#events.roomMade();
+        return;
+      default:
+        regs.write(at, value);
+    }
+  }
+
+  /** CR0: everything it enables is enabled at once, and CR0ACK says so (IHI 0070 §6.3.9). */
+  #control(value: number): void {
+    const regs = this.#regs;
+    const before = regs.get(PAGE0.CR0.at);
+    const now = regs.write(PAGE0.CR0.at, value);
+    regs.set(PAGE0.CR0ACK.at, regs.cr0Ack(now));
+    if (((before ^ now) & CR0.SMMUEN) !== 0) {
+      if ((now & CR0.SMMUEN) !== 0) {
+        this.#streams.unsetAll();
+      } else {
+        this.#stalls.terminateAll();
+        this.#streams.applyPolicy();
+      }
+    }
+    if ((~before & now & CR0.EVENTQEN) !== 0) {
+      this.#listenVirtual();
+      this.#events.roomMade();
+    }
+    this.#queue.run();
+  }
+
+  /** GBPA changes only with UPDATE, which reads 0 again at once (IHI 0070 §6.3.14). */
+  #globalBypass(value: number): void {
+    if ((value & GBPA.UPDATE) === 0) return;
+    const mask = this.deviations.rawGbpa ? ~GBPA.UPDATE : Number(PAGE0.GBPA.rw);
+    this.#regs.set(PAGE0.GBPA.at, value & mask);
+    if (!this.#regs.enabled(CR0.SMMUEN)) this.#streams.applyPolicy();
+  }
+
+  /** Machine reset, after all DMA has come to rest. */
+  reset(): void {
+    this.#stalls.terminateAll();
+    this.#batch.drop();
+    this.#commands.timedOut = false;
+    this.#queue.reset();
+    this.#events.reset();
+    this.#table.reset();
+    this.#regs.reset();
+    this.#table.configured();
+    if (this.#streams.list.length > 0) this.#streams.applyPolicy();
+  }
+
+  /** Plain data, also in the middle of a command queue. Host objects are named by their ids: the host saves itself. */
+  save(): DeviceState {
+    return saveDevice(this.#parts());
+  }
+
+  /**
+   * Takes the state of a device with the same devices plugged in.
+   * @param host 'same': the host was loaded too and its ids are good; 'new': every host object is made anew.
+   */
+  load(state: DeviceState, host: 'same' | 'new' = 'same'): void {
+    loadDevice(this.#parts(), state, host);
+  }
+
+  #parts() {
+    return {
+      regs: this.#regs,
+      events: this.#events,
+      queue: this.#queue,
+      commands: this.#commands,
+      table: this.#table,
+      streams: this.#streams,
+      domains: this.#domains,
+      stalls: this.#stalls,
+    };
+  }
+}

@@ -1,0 +1,253 @@
+import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { EventFd } from '../../src/ports/iommufd.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
+import type { Smmuv3Deps } from './deps.ts';
+import type { HostCalls } from './host.ts';
+import { type Area, Shadow } from './shadow.ts';
+
+/** A stage-1 context the host holds for the guest: one nested HWPT for all streams with the same identity. */
+export interface Context {
+  readonly hwptId: number;
+  readonly domain: Domain;
+  /** The words handed over: the identity. */
+  readonly vste: readonly [number, number, number, number];
+  users: number;
+}
+
+/**
+ * One stage 2 under guest streams: guest RAM itself (one per guest VMID in use, because two vIOMMUs on one stage 2 share a
+ * physical VMID and equal guest ASIDs would meet), or the shadow of a stage 2 that the guest owns.
+ */
+export class Domain {
+  readonly vmid: number;
+  /** '' for guest RAM, else the stage-2 words of the STE. */
+  readonly key: string;
+  readonly hwptId: number;
+  readonly shadow: Shadow | null;
+  /** The STE a shadow was made from. */
+  readonly ste: readonly number[];
+  /** 0: not made yet. */
+  viommuId = 0;
+  abortId = 0;
+  bypassId = 0;
+  veventqId = 0;
+  eventFd: EventFd | null = null;
+  /** Streams attached to it or to a context on it, and vDEVICEs in it. */
+  users = 0;
+  contexts: Context[] = [];
+
+  constructor(vmid: number, key: string, hwptId: number, shadow: Shadow | null, ste: readonly number[] = []) {
+    this.ste = ste;
+    this.vmid = vmid;
+    this.key = key;
+    this.hwptId = hwptId;
+    this.shadow = shadow;
+  }
+}
+
+/** A domain as plain data; host objects by their ids. */
+export interface DomainState {
+  readonly vmid: number;
+  readonly key: string;
+  readonly ste: number[];
+  readonly hwptId: number;
+  readonly viommuId: number;
+  readonly abortId: number;
+  readonly bypassId: number;
+  readonly users: number;
+  readonly contexts: { hwptId: number; vste: number[]; users: number }[];
+  readonly shadow: { ioasId: number; areas: Area[] } | null;
+}
+
+const ABORT = [1, 0, 0, 0] as const;
+const BYPASS = [1 | (4 << 1), 0, 0, 0] as const;
+/** STE words 5 (configuration, without S2R and S2S) and 6, 7 (S2TTB) tell one guest stage 2 from another. */
+const S2_KEY_MASK = ~(3 << 25);
+
+/** The stage 2s of one vSMMU and what stands on them, by guest VMID. Creation returns −errno instead of an object. */
+export class Domains {
+  readonly #deps: Smmuv3Deps;
+  readonly #host: HostCalls;
+  readonly #features: Smmuv3Features;
+  readonly #byVmid = new Map<number, Domain[]>();
+  #all: Domain[] = [];
+  /** VMID 0 over guest RAM: made with the first device, kept to the last. Abort and bypass live on it. */
+  home: Domain | null = null;
+  /** Called for each new vIOMMU (linux-only: it gets an event queue). */
+  onViommu: ((domain: Domain) => void) | null = null;
+
+  constructor(deps: Smmuv3Deps, host: HostCalls, features: Smmuv3Features) {
+    this.#deps = deps;
+    this.#host = host;
+    this.#features = features;
+  }
+
+  /** Domains of a guest VMID; undefined: none, and then nothing can be cached for it. */
+  of(vmid: number): readonly Domain[] | undefined {
+    return this.#byVmid.get(vmid);
+  }
+
+  /** Every domain, in order of creation. */
+  get all(): readonly Domain[] {
+    return this.#all;
+  }
+
+  #add(domain: Domain): Domain {
+    this.#all.push(domain);
+    const list = this.#byVmid.get(domain.vmid);
+    if (list === undefined) this.#byVmid.set(domain.vmid, [domain]);
+    else list.push(domain);
+    return domain;
+  }
+
+  /** The stage 2 over guest RAM for a guest VMID, with its vIOMMU. */
+  ram(devId: number, vmid: number): Domain | number {
+    const known = this.#byVmid.get(vmid)?.find((d) => d.shadow === null);
+    if (known !== undefined) return known;
+    const hwpt = this.#host.nestParent(devId, this.#deps.ioasId);
+    if (hwpt < 0) return hwpt;
+    const domain = new Domain(vmid, '', hwpt, null);
+    const viommu = this.viommu(devId, domain);
+    if (viommu < 0) {
+      this.#host.destroy(hwpt);
+      return viommu;
+    }
+    return this.#add(domain);
+  }
+
+  /** The shadow of the stage 2 that an STE of the guest describes. Needs host-extra: without it −EOPNOTSUPP. */
+  shadowed(devId: number, vmid: number, ste: Int32Array): Domain | number {
+    const extra = this.#deps.extra;
+    if (extra === null) return -E.OPNOTSUPP;
+    const key = `${ste[5]! & S2_KEY_MASK}:${ste[6]}:${ste[7]}`;
+    const known = this.#byVmid.get(vmid)?.find((d) => d.key === key);
+    if (known !== undefined) return known;
+    const ioas = this.#host.ioas();
+    if (ioas < 0) return ioas;
+    const hwpt = this.#host.nestParent(devId, ioas);
+    if (hwpt < 0) {
+      this.#host.destroy(ioas);
+      return hwpt;
+    }
+    extra.shadow(hwpt, true);
+    const shadow = new Shadow(ioas, ste, this.#features, this.#host, this.#deps);
+    return this.#add(new Domain(vmid, key, hwpt, shadow, Array.from(ste)));
+  }
+
+  /** The vIOMMU of a domain, made on first use. @returns its id or −errno. */
+  viommu(devId: number, domain: Domain): number {
+    if (domain.viommuId > 0) return domain.viommuId;
+    const id = this.#host.viommu(devId, domain.hwptId);
+    if (id < 0) return id;
+    domain.viommuId = id;
+    this.onViommu?.(domain);
+    return id;
+  }
+
+  /** The HWPT of a domain's vIOMMU in which all DMA is refused without a record. @returns its id or −errno. */
+  abort(devId: number, domain: Domain): number {
+    if (domain.abortId > 0) return domain.abortId;
+    const id = this.#fixed(devId, domain, ABORT);
+    if (id > 0) domain.abortId = id;
+    return id;
+  }
+
+  /** The one that lets DMA through to guest-physical addresses. @returns its id or −errno. */
+  bypass(devId: number, domain: Domain): number {
+    if (domain.bypassId > 0) return domain.bypassId;
+    const id = this.#fixed(devId, domain, BYPASS);
+    if (id > 0) domain.bypassId = id;
+    return id;
+  }
+
+  #fixed(devId: number, domain: Domain, vste: readonly number[]): number {
+    const viommu = this.viommu(devId, domain);
+    return viommu < 0 ? viommu : this.#host.nested(devId, viommu, vste);
+  }
+
+  /** The context with this identity, found or made; the caller becomes a user with `Context.users++`. */
+  context(devId: number, domain: Domain, vste: Int32Array): Context | number {
+    for (const c of domain.contexts) if (c.vste.every((w, i) => w === vste[i])) return c;
+    const viommu = this.viommu(devId, domain);
+    if (viommu < 0) return viommu;
+    const hwptId = this.#host.nested(devId, viommu, vste);
+    if (hwptId < 0) return hwptId;
+    const context: Context = { hwptId, domain, vste: [vste[0]!, vste[1]!, vste[2]!, vste[3]!], users: 0 };
+    domain.contexts.push(context);
+    return context;
+  }
+
+  /** Frees a context whose last user is gone. */
+  releaseContext(context: Context): void {
+    if (context.users > 0) return;
+    const list = context.domain.contexts;
+    const at = list.indexOf(context);
+    if (at >= 0) list.splice(at, 1);
+    this.#host.destroy(context.hwptId);
+  }
+
+  /** Frees a domain nobody uses, leaf first. `home` stays until `close`. */
+  release(domain: Domain): void {
+    if (domain.users > 0 || domain.contexts.length > 0 || domain === this.home) return;
+    this.#free(domain);
+  }
+
+  #free(domain: Domain): void {
+    domain.eventFd?.close();
+    for (const id of [domain.veventqId, domain.bypassId, domain.abortId, domain.viommuId]) {
+      if (id > 0) this.#host.destroy(id);
+    }
+    if (domain.shadow !== null) this.#deps.extra?.shadow(domain.hwptId, false);
+    this.#host.destroy(domain.hwptId);
+    if (domain.shadow !== null) this.#host.destroy(domain.shadow.ioasId);
+    this.#all = this.#all.filter((d) => d !== domain);
+    const list = this.#byVmid.get(domain.vmid)!.filter((d) => d !== domain);
+    if (list.length > 0) this.#byVmid.set(domain.vmid, list);
+    else this.#byVmid.delete(domain.vmid);
+  }
+
+  /** The last device is gone: everything goes. */
+  close(): void {
+    this.home = null;
+    for (const domain of this.#all) this.#free(domain);
+  }
+
+  save(): DomainState[] {
+    return this.#all.map((d) => ({
+      vmid: d.vmid,
+      key: d.key,
+      ste: [...d.ste],
+      hwptId: d.hwptId,
+      viommuId: d.viommuId,
+      abortId: d.abortId,
+      bypassId: d.bypassId,
+      users: d.users,
+      contexts: d.contexts.map((c) => ({ hwptId: c.hwptId, vste: [...c.vste], users: c.users })),
+      shadow: d.shadow === null ? null : { ioasId: d.shadow.ioasId, areas: d.shadow.save() },
+    }));
+  }
+
+  /** Takes over host objects that exist already; `home` is the first over guest RAM with VMID 0. */
+  load(list: readonly DomainState[]): void {
+    this.#byVmid.clear();
+    this.#all = [];
+    this.home = null;
+    for (const s of list) {
+      const ste = Int32Array.from(s.ste);
+      const shadow =
+        s.shadow === null ? null : new Shadow(s.shadow.ioasId, ste, this.#features, this.#host, this.#deps);
+      shadow?.load(s.shadow!.areas);
+      const d = new Domain(s.vmid, s.key, s.hwptId, shadow, s.ste);
+      d.viommuId = s.viommuId;
+      d.abortId = s.abortId;
+      d.bypassId = s.bypassId;
+      d.users = s.users;
+      d.contexts = s.contexts.map((c) => {
+        const [w0 = 0, w1 = 0, w2 = 0, w3 = 0] = c.vste;
+        return { hwptId: c.hwptId, domain: d, vste: [w0, w1, w2, w3], users: c.users };
+      });
+      this.#add(d);
+      if (this.home === null && shadow === null && s.vmid === 0) this.home = d;
+    }
+  }
+}

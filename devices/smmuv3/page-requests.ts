@@ -1,0 +1,77 @@
+import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
+import type { HostExtra } from '../../src/ports/host-extra.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import { PRI_BYTES, PRI1 } from '../../src/spec/smmuv3/events.ts';
+import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
+import { QUEUE_LOG2_MAX } from './identity.ts';
+import type { Registers } from './registers.ts';
+import type { Signals } from './signals.ts';
+import type { Stream } from './stream.ts';
+
+const OVERFLOW = 1 << 31;
+/** PRG response codes as `HostExtra.respond` takes them. */
+export const PRG = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
+/** CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.6). */
+export const PRG_BY_RESP = [PRG.FAILURE, PRG.INVALID, PRG.SUCCESS] as const;
+
+/** The page request queue's producer side (IHI 0070 §8). */
+export class PageRequests {
+  readonly #regs: Registers;
+  readonly #memory: Memory;
+  readonly #signals: Signals;
+  readonly #extra: HostExtra | null;
+
+  constructor(regs: Registers, memory: Memory, signals: Signals, extra: HostExtra | null) {
+    this.#regs = regs;
+    this.#memory = memory;
+    this.#signals = signals;
+    this.#extra = extra;
+  }
+
+  /** A request message arrived. @param raw 4 words as the hardware wrote them; the guest's StreamID replaces the physical. */
+  receive(s: Stream, sid: number, raw: Int32Array): void {
+    const flags = raw[1]!;
+    const last = (flags & PRI1.LAST) !== 0;
+    const on = CR0.SMMUEN | CR0.PRIQEN;
+    const ready = (this.#regs.get(PAGE0.CR0.at) & on) === on && !this.#signals.active(GERROR.PRIQ_ABT_ERR);
+    if (!ready) {
+      // A stop marker is never answered; a request that nobody can take is refused, without its PASID.
+      if (last && !stopMarker(flags)) this.#answer(s, NO_PASID, raw, PRG.FAILURE);
+      return;
+    }
+    const log2 = Math.min(this.#regs.get(PAGE0.PRIQ_BASE.at) & 31, QUEUE_LOG2_MAX);
+    const prod = this.#regs.get(PAGE1.PRIQ_PROD.at);
+    const cons = this.#regs.get(PAGE1.PRIQ_CONS.at);
+    const overflowing = ((prod ^ cons) & OVERFLOW) !== 0;
+    if (overflowing || ringFull(prod, cons, log2)) {
+      if (!overflowing) this.#regs.set(PAGE1.PRIQ_PROD.at, prod ^ OVERFLOW);
+      if (last && !stopMarker(flags)) this.#answer(s, NO_PASID, raw, PRG.SUCCESS);
+      if (last && this.#interruptPerLast()) this.#signals.pageRequestQueue();
+      return;
+    }
+    const base = this.#regs.address(PAGE0.PRIQ_BASE.at, 5);
+    const at = base - (base % (PRI_BYTES * 2 ** log2)) + ringSlot(prod, log2) * PRI_BYTES;
+    if (!this.#memory.store64(at, sid, flags) || !this.#memory.store64(at + 8, raw[2]!, raw[3]!)) {
+      this.#signals.raise(GERROR.PRIQ_ABT_ERR);
+      if (last && !stopMarker(flags)) this.#answer(s, NO_PASID, raw, PRG.FAILURE);
+      return;
+    }
+    this.#regs.set(PAGE1.PRIQ_PROD.at, (prod & ~ringMask(log2)) | ringNext(prod, log2));
+    if (this.#interruptPerLast() ? last : ringEmpty(prod, cons, log2)) this.#signals.pageRequestQueue();
+  }
+
+  /** PRIQ_IRQ_CFG2.LO. */
+  #interruptPerLast(): boolean {
+    return this.#regs.get(PAGE0.PRIQ_IRQ_CFG2.at) < 0;
+  }
+
+  #answer(s: Stream, pasid: number, raw: Int32Array, code: number): void {
+    this.#extra?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false);
+  }
+}
+
+/** Last=1, R=W=0, with a PASID. */
+function stopMarker(flags: number): boolean {
+  return (flags & (PRI1.LAST | PRI1.READ | PRI1.WRITE | PRI1.SSV)) === (PRI1.LAST | PRI1.SSV);
+}

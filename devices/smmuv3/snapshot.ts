@@ -1,0 +1,62 @@
+import type { CommandQueue } from './command-queue.ts';
+import type { Commands } from './commands.ts';
+import type { DomainState, Domains } from './domains.ts';
+import type { EventQueue } from './event-queue.ts';
+import type { Registers } from './registers.ts';
+import type { Stalls } from './stalls.ts';
+import type { StreamSaved } from './stream.ts';
+import type { StreamTable } from './stream-table.ts';
+import type { Streams } from './streams.ts';
+
+export interface SnapshotParts {
+  readonly regs: Registers;
+  readonly events: EventQueue;
+  readonly queue: CommandQueue;
+  readonly commands: Commands;
+  readonly table: StreamTable;
+  readonly streams: Streams;
+  readonly domains: Domains;
+  readonly stalls: Stalls;
+}
+
+/** A vSMMUv3 as plain data. */
+export interface DeviceState {
+  readonly version: 1;
+  readonly registers: number[];
+  readonly events: ReturnType<EventQueue['save']>;
+  readonly waiting: boolean;
+  readonly timedOut: boolean;
+  readonly split: number;
+  readonly domains: DomainState[];
+  readonly streams: StreamSaved[];
+  readonly stalls: ReturnType<Stalls['save']>;
+}
+
+export function saveDevice(p: SnapshotParts): DeviceState {
+  return {
+    version: 1,
+    registers: p.regs.save(),
+    events: p.events.save(),
+    waiting: p.queue.save(),
+    timedOut: p.commands.timedOut,
+    split: p.table.save(),
+    domains: p.domains.save(),
+    streams: p.streams.save(),
+    stalls: p.stalls.save(),
+  };
+}
+
+export function loadDevice(p: SnapshotParts, s: DeviceState, host: 'same' | 'new'): void {
+  p.regs.load(s.registers);
+  p.events.load(s.events);
+  p.queue.load(s.waiting);
+  p.commands.timedOut = s.timedOut;
+  p.table.load(s.split);
+  if (host === 'same') {
+    p.domains.load(s.domains);
+    p.streams.load(s.streams);
+    p.stalls.load(s.stalls);
+  } else {
+    p.streams.rebuild(s.streams);
+  }
+}

@@ -1,0 +1,57 @@
+import type { HostExtra } from '../../src/ports/host-extra.ts';
+import { PRG } from './page-requests.ts';
+import type { Stream } from './stream.ts';
+
+interface Stalled {
+  readonly devId: number;
+  readonly stag: number;
+  readonly pasid: number;
+}
+
+/** Transactions the hardware holds until the guest decides (IHI 0070 §3.12.2): by device and STAG. */
+export class Stalls {
+  readonly #extra: HostExtra | null;
+  #list: Stalled[] = [];
+
+  constructor(extra: HostExtra | null) {
+    this.#extra = extra;
+  }
+
+  get size(): number {
+    return this.#list.length;
+  }
+
+  add(s: Stream, stag: number, pasid: number): void {
+    this.#list.push({ devId: s.vfio.devId, stag, pasid });
+  }
+
+  /** CMD_RESUME; an unknown STAG is nothing. @param code PRG code. */
+  answer(s: Stream, stag: number, code: number): void {
+    const at = this.#list.findIndex((x) => x.devId === s.vfio.devId && x.stag === stag);
+    if (at >= 0) this.#end(at, code);
+  }
+
+  /** CMD_STALL_TERM, or the device leaves. */
+  terminate(s: Stream): void {
+    for (let i = this.#list.length - 1; i >= 0; i--)
+      if (this.#list[i]!.devId === s.vfio.devId) this.#end(i, PRG.FAILURE);
+  }
+
+  /** SMMUEN 1→0, or reset. */
+  terminateAll(): void {
+    for (let i = this.#list.length - 1; i >= 0; i--) this.#end(i, PRG.FAILURE);
+  }
+
+  #end(at: number, code: number): void {
+    const [x] = this.#list.splice(at, 1);
+    this.#extra?.respond(x!.devId, x!.pasid, x!.stag, code, true);
+  }
+
+  save(): Stalled[] {
+    return this.#list.map((x) => ({ ...x }));
+  }
+
+  load(list: readonly Stalled[]): void {
+    this.#list = list.map((x) => ({ ...x }));
+  }
+}

@@ -1,0 +1,43 @@
+import type { VfioDevice } from '../../src/ports/iommufd.ts';
+import { STE_WORDS } from '../../src/spec/smmuv3/ste.ts';
+import type { AttachedDevice } from './deps.ts';
+import type { Context, Domain } from './domains.ts';
+
+/** What the hardware does with a device's streams. */
+export type StreamState = 'unset' | 'policy' | 'abort' | 'bypass' | 's1' | 's2' | 'nested';
+
+/** A device behind the vSMMU: its streams, and what stands for their configuration on the host. */
+export class Stream {
+  readonly sids: readonly number[];
+  readonly vfio: VfioDevice;
+  state: StreamState = 'unset';
+  /** The entry in force (valid in abort, bypass, s1, s2, nested) and the StreamID it was read for. */
+  readonly ste = new Int32Array(STE_WORDS);
+  sid = 0;
+  vdeviceId = 0;
+  vdeviceIn: Domain | null = null;
+  context: Context | null = null;
+  /** The shadow attached directly (stage 2 only). */
+  domain: Domain | null = null;
+  unserve: () => void = () => {};
+
+  constructor(device: AttachedDevice) {
+    this.sids = device.sids;
+    this.vfio = device.vfio;
+    this.sid = device.sids[0]!;
+  }
+}
+
+/** A device's streams as plain data. */
+export interface StreamSaved {
+  readonly sids: number[];
+  readonly state: StreamState;
+  readonly ste: number[];
+  readonly sid: number;
+  readonly vdeviceId: number;
+  /** Index of the vDEVICE's domain and of the attached one in the list of domains; −1: none. */
+  readonly vdeviceIn: number;
+  readonly domain: number;
+  /** HWPT id of the context; 0: none. */
+  readonly context: number;
+}
