@@ -145,6 +145,9 @@ export class FakeHost {
       getDirtyBitmap: no,
       faultQueueAlloc: no,
       hwQueueAlloc: no,
+      ioasMapFile: no,
+      ioasChangeProcess: no,
+      vfioIoas: no,
       close: () => {},
     } as { -readonly [K in keyof Iommufd]: Iommufd[K] };
   }
