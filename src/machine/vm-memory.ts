@@ -1,4 +1,3 @@
-import { ViommuError } from '../core/errors.ts';
 import { AddressSpace, ramBacking } from '../lib/memory/address-space.ts';
 import type { HostMemory } from '../lib/memory/host-memory.ts';
 import type { UserMemory } from '../ports/iommufd.ts';
@@ -70,16 +69,15 @@ export class VmMemory implements UserMemory {
       .sort((a, b) => a.gpa - b.gpa);
   }
 
-  /** The VMM's virtual address of guest RAM at `gpa`, or −1n when no RAM is there. */
+  /** The VMM's virtual address of what DMA may reach at `gpa` (RAM, a placed window), or −1n when nothing is there. */
   userVa(gpa: number): bigint {
-    const p = this.#at(gpa);
-    return p === null || !p.ram ? -1n : USER_BASE + BigInt(gpa);
+    return this.#at(gpa) === null ? -1n : USER_BASE + BigInt(gpa);
   }
 
-  /** Bytes of RAM from `gpa` to the end of its region; 0 when none is there. */
+  /** Bytes from `gpa` to the end of its region; 0 when nothing is there. */
   roomAt(gpa: number): number {
     const p = this.#at(gpa);
-    return p === null || !p.ram ? 0 : p.gpa + p.bytes - gpa;
+    return p === null ? 0 : p.gpa + p.bytes - gpa;
   }
 
   /** Undoes the host's stage 2: the guest-physical address of a host-physical one, or −1. */
@@ -101,12 +99,5 @@ export class VmMemory implements UserMemory {
   #at(gpa: number): Placed | null {
     for (const p of this.#placed) if (gpa >= p.gpa && gpa < p.gpa + p.bytes) return p;
     return null;
-  }
-
-  /** @throws ViommuError `EINVAL` when the address is not RAM: for callers that must not be wrong. */
-  mustUserVa(gpa: number): bigint {
-    const va = this.userVa(gpa);
-    if (va < 0n) throw new ViommuError('EINVAL', 'caller', 'no RAM at this guest-physical address', { gpa });
-    return va;
   }
 }

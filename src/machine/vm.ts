@@ -1,0 +1,87 @@
+import { ViommuError } from '../core/errors.ts';
+import { HostKernel } from '../host/kernel.ts';
+import { VirtualClock } from '../lib/clock/virtual-clock.ts';
+import { HostMemory } from '../lib/memory/host-memory.ts';
+import type { Iommufd } from '../ports/iommufd.ts';
+import type { Backing } from '../ports/memory.ts';
+import type { Tell } from '../ports/tell.ts';
+import { VmMemory } from './vm-memory.ts';
+
+export interface VmRam {
+  /** Guest-physical address, bytes, 4 KiB aligned. */
+  readonly base: number;
+  readonly bytes: number;
+  /** The emulator's own storage; fresh zeroed memory by default. */
+  readonly backing?: Backing;
+}
+
+export interface VmOptions {
+  readonly ram: readonly VmRam[];
+  readonly tell?: Tell | null;
+  /** 4 KiB pages the host kernel may take for tables (2^20). */
+  readonly hostPages?: number;
+  /** A kernel and memory shared with other VMs on one host. */
+  readonly host?: { readonly kernel: HostKernel; readonly memory: HostMemory; readonly clock: VirtualClock };
+}
+
+/** FIXED_IOVA, WRITEABLE, READABLE. */
+const MAP_FLAGS = 7;
+const READ_ONLY_FLAGS = 5;
+
+/**
+ * A VM on the emulated host: its memory, and the VMM's open /dev/iommu with the one IOAS in which all guest RAM is mapped
+ * where the guest sees it. Devices and IOMMUs are put on top by the machine.
+ */
+export class Vm {
+  readonly clock: VirtualClock;
+  readonly hostMemory: HostMemory;
+  readonly kernel: HostKernel;
+  readonly memory: VmMemory;
+  readonly iommufd: Iommufd;
+  readonly ioasId: number;
+
+  /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit; `ENOMEM` when the host is out of memory. */
+  constructor(options: VmOptions) {
+    this.clock = options.host?.clock ?? new VirtualClock();
+    this.hostMemory = options.host?.memory ?? new HostMemory(options.hostPages);
+    this.kernel =
+      options.host?.kernel ??
+      new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
+    this.memory = new VmMemory(this.hostMemory);
+    this.iommufd = this.kernel.openIommufd(this.memory);
+    const ioas = { flags: 0, outIoasId: 0 };
+    this.#must('IOAS_ALLOC', this.iommufd.ioasAlloc(ioas));
+    this.ioasId = ioas.outIoasId;
+    for (const r of options.ram) this.addRam(r.base, r.bytes, r.backing);
+  }
+
+  /**
+   * Adds RAM, also while the VM runs (memory hot-plug).
+   * @returns takes it away: out of the IOAS (with every cache that follows) and out of the address spaces.
+   */
+  addRam(gpa: number, bytes: number, backing?: Backing, writable = true): () => void {
+    const away = this.memory.addRam(gpa, bytes, backing, writable);
+    this.#must(
+      'IOAS_MAP',
+      this.iommufd.ioasMap({
+        flags: writable ? MAP_FLAGS : READ_ONLY_FLAGS,
+        ioasId: this.ioasId,
+        reserved: 0,
+        userVa: this.memory.userVa(gpa),
+        length: BigInt(bytes),
+        iova: BigInt(gpa),
+      }),
+    );
+    return () => {
+      this.#must(
+        'IOAS_UNMAP',
+        this.iommufd.ioasUnmap({ ioasId: this.ioasId, iova: BigInt(gpa), length: BigInt(bytes) }),
+      );
+      away();
+    };
+  }
+
+  #must(verb: string, result: number): void {
+    if (result !== 0) throw new ViommuError('EIO', 'host', `${verb} failed`, { errno: -result });
+  }
+}
