@@ -1,0 +1,266 @@
+import { RegisterFile } from '../../../src/core/registers.ts';
+import {
+  CAP_HI,
+  CAP_LO,
+  CC_EN,
+  CQE_BYTES,
+  CSTS_CFS,
+  CSTS_RDY,
+  DOORBELLS,
+  NVME,
+  SHST_COMPLETE,
+  SQE_BYTES,
+  STATUS,
+} from '../../../src/spec/nvme/registers.ts';
+import { type AdminHost, AdminCommands, PENDING } from './admin.ts';
+import type { Disk } from './disk.ts';
+import type { NvmeIdentity } from './identify.ts';
+import { IoCommands } from './io.ts';
+import { type CompletionQueue, full, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
+import { type DmaPath, Transfer } from './transfer.ts';
+
+export interface NvmeControllerDeps {
+  readonly disk: Disk;
+  readonly identity: NvmeIdentity;
+  readonly dma: DmaPath;
+  /** A completion queue with interrupts has entries (true) or was emptied by the guest (false). */
+  readonly interrupt: (vector: number, pending: boolean) => void;
+  /** Interrupt vectors of the function. */
+  readonly vectors: number;
+}
+
+export interface NvmeState {
+  readonly regs: readonly number[];
+  readonly submissions: readonly (SubmissionQueue | null)[];
+  readonly completions: readonly (CompletionQueue | null)[];
+  readonly masked: number;
+  readonly events: readonly number[];
+}
+
+/**
+ * An NVM Express 1.4 controller with one namespace: registers, doorbells, and as many queue pairs as QUEUE_LIMIT. A
+ * doorbell does its work at once; a command costs at most MAX_TRANSFER bytes, so a guest's store is bounded by its queue.
+ */
+export class NvmeController implements AdminHost {
+  readonly submissions: (SubmissionQueue | null)[] = new Array(QUEUE_LIMIT).fill(null);
+  readonly completions: (CompletionQueue | null)[] = new Array(QUEUE_LIMIT).fill(null);
+  readonly vectors: number;
+  readonly disk: Disk;
+  readonly identity: NvmeIdentity;
+  readonly transfer: Transfer;
+  /** Commands completed, for whoever watches. */
+  commands = 0;
+  readonly #dma: DmaPath;
+  readonly #interrupt: (vector: number, pending: boolean) => void;
+  readonly #regs = new RegisterFile(NVME, 0x40);
+  readonly #admin: AdminCommands;
+  readonly #io: IoCommands;
+  readonly #sqeBytes = new Uint8Array(SQE_BYTES);
+  readonly #sqe = new Int32Array(this.#sqeBytes.buffer);
+  readonly #cqeBytes = new Uint8Array(CQE_BYTES);
+  readonly #cqe = new Int32Array(this.#cqeBytes.buffer);
+  #masked = 0;
+  #running = false;
+
+  constructor(deps: NvmeControllerDeps) {
+    this.disk = deps.disk;
+    this.identity = deps.identity;
+    this.vectors = deps.vectors;
+    this.#dma = deps.dma;
+    this.#interrupt = deps.interrupt;
+    this.transfer = new Transfer(deps.dma);
+    this.#regs.preset(NVME.CAP.at, CAP_LO);
+    this.#regs.preset(NVME.CAP.at + 4, CAP_HI);
+    this.#admin = new AdminCommands(this);
+    this.#io = new IoCommands(deps.disk, this.transfer);
+  }
+
+  /** A 4-byte register read below the doorbells. */
+  read(offset: number): number {
+    if (offset === NVME.INTMS.at || offset === NVME.INTMC.at) return this.#masked >>> 0;
+    return offset < 0x40 ? this.#regs.read32(offset) : 0;
+  }
+
+  write(offset: number, value: number): void {
+    if (offset >= DOORBELLS) {
+      this.#doorbell((offset - DOORBELLS) >>> 2, value & 0xffff);
+      return;
+    }
+    if (offset >= 0x40) return;
+    switch (offset) {
+      case NVME.INTMS.at:
+        this.#mask(this.#masked | value);
+        return;
+      case NVME.INTMC.at:
+        this.#mask(this.#masked & ~value);
+        return;
+      case NVME.CC.at:
+        this.#configure(this.#regs.get(offset), this.#regs.write32(offset, value));
+        return;
+      default:
+        // AQA, ASQ and ACQ are looked at when the controller is enabled.
+        this.#regs.write32(offset, value);
+    }
+  }
+
+  #mask(mask: number): void {
+    this.#masked = mask;
+    for (const q of this.completions) if (q !== null) this.#signal(q);
+  }
+
+  #configure(before: number, now: number): void {
+    const on = (now & CC_EN) !== 0;
+    if (on && (before & CC_EN) === 0) this.#enable(now);
+    if (!on && (before & CC_EN) !== 0) this.#disable();
+    if (((now >>> 14) & 3) !== 0) this.#status(this.#regs.get(NVME.CSTS.at) | SHST_COMPLETE);
+    else this.#status(this.#regs.get(NVME.CSTS.at) & ~(3 << 2));
+  }
+
+  #status(value: number): void {
+    this.#regs.set(NVME.CSTS.at, value);
+  }
+
+  #enable(cc: number): void {
+    const aqa = this.#regs.get(NVME.AQA.at);
+    const asqLo = this.#regs.get(NVME.ASQ.at);
+    const acqLo = this.#regs.get(NVME.ACQ.at);
+    // Memory page size other than 4 KiB, or a command set other than NVM: the controller cannot start.
+    if (((cc >>> 7) & 0xf) !== 0 || ((cc >>> 4) & 7) !== 0 || asqLo === 0 || acqLo === 0) {
+      this.#status(CSTS_CFS);
+      return;
+    }
+    const cq = { lo: acqLo, hi: this.#regs.get(NVME.ACQ.at + 4), entries: ((aqa >>> 16) & 0xfff) + 1 };
+    this.completions[0] = { id: 0, ...cq, vector: 0, interrupts: true, head: 0, tail: 0, phase: 1 };
+    const sq = { lo: asqLo, hi: this.#regs.get(NVME.ASQ.at + 4), entries: (aqa & 0xfff) + 1 };
+    this.submissions[0] = { id: 0, ...sq, cq: 0, head: 0, tail: 0 };
+    this.#status(CSTS_RDY);
+  }
+
+  #disable(): void {
+    for (const q of this.completions) if (q !== null) this.#interrupt(q.vector, false);
+    this.submissions.fill(null);
+    this.completions.fill(null);
+    this.#admin.reset();
+    this.#status(0);
+    this.#masked = 0;
+  }
+
+  /** Power-on state. */
+  reset(): void {
+    this.#disable();
+    this.#regs.reset();
+  }
+
+  #doorbell(index: number, value: number): void {
+    const id = index >>> 1;
+    if (id >= QUEUE_LIMIT) return;
+    if ((index & 1) === 1) {
+      const cq = this.completions[id];
+      if (cq == null || value >= cq.entries) return;
+      cq.head = value;
+      this.#signal(cq);
+      // A full completion queue held its submission queues back.
+      for (const sq of this.submissions) if (sq !== null && sq.cq === id) this.#run(sq);
+      return;
+    }
+    const sq = this.submissions[id];
+    if (sq == null || value >= sq.entries) return;
+    sq.tail = value;
+    this.#run(sq);
+  }
+
+  #run(sq: SubmissionQueue): void {
+    // A completion message can make a bus call back into a doorbell; the outer loop sees the new tail.
+    if (this.#running) return;
+    this.#running = true;
+    for (let budget = sq.entries; budget > 0 && sq.head !== sq.tail; budget--) {
+      const cq = this.completions[sq.cq];
+      if (cq == null || full(cq) || this.submissions[sq.id] !== sq) break;
+      if (!this.#fetch(sq)) {
+        this.#status(this.#regs.get(NVME.CSTS.at) | CSTS_CFS);
+        break;
+      }
+      sq.head = (sq.head + 1) % sq.entries;
+      const cid = this.#sqe[0]! >>> 16;
+      const status = sq.id === 0 ? this.#admin.run(this.#sqe) : this.#io.run(this.#sqe);
+      if (status !== PENDING) this.complete(sq, cid, status, sq.id === 0 ? this.#admin.result : 0);
+    }
+    this.#running = false;
+  }
+
+  #fetch(sq: SubmissionQueue): boolean {
+    const at = (sq.lo >>> 0) + sq.head * SQE_BYTES;
+    const carry = at >= 0x1_0000_0000 ? 1 : 0;
+    return this.#dma.read(at | 0, (sq.hi + carry) | 0, this.#sqeBytes, 0, SQE_BYTES);
+  }
+
+  /** Posts a completion. @param status a STATUS value. */
+  complete(sq: SubmissionQueue, cid: number, status: number, result: number): void {
+    const cq = this.completions[sq.cq];
+    if (cq == null) return;
+    const c = this.#cqe;
+    c[0] = result;
+    c[1] = 0;
+    c[2] = sq.head | (sq.id << 16);
+    // DNR: trying a bad command again gives the same.
+    const dnr = status !== STATUS.SUCCESS && status !== STATUS.DATA_TRANSFER_ERROR ? 0x4000 : 0;
+    c[3] = cid | (cq.phase << 16) | ((status | dnr) << 17);
+    const at = (cq.lo >>> 0) + cq.tail * CQE_BYTES;
+    const carry = at >= 0x1_0000_0000 ? 1 : 0;
+    if (!this.#dma.write(at | 0, (cq.hi + carry) | 0, this.#cqeBytes, 0, CQE_BYTES)) {
+      this.#status(this.#regs.get(NVME.CSTS.at) | CSTS_CFS);
+      return;
+    }
+    this.commands++;
+    cq.tail = (cq.tail + 1) % cq.entries;
+    if (cq.tail === 0) cq.phase ^= 1;
+    this.#signal(cq);
+  }
+
+  #signal(cq: CompletionQueue): void {
+    if (!cq.interrupts) return;
+    const masked = (this.#masked & (1 << (cq.vector & 31))) !== 0;
+    this.#interrupt(cq.vector, cq.head !== cq.tail && !masked);
+  }
+
+  createCompletion(q: CompletionQueue): void {
+    this.completions[q.id] = q;
+  }
+
+  createSubmission(q: SubmissionQueue): void {
+    this.submissions[q.id] = q;
+  }
+
+  deleteCompletion(id: number): void {
+    const q = this.completions[id];
+    if (q != null) this.#interrupt(q.vector, false);
+    this.completions[id] = null;
+  }
+
+  deleteSubmission(id: number): void {
+    this.submissions[id] = null;
+  }
+
+  save(): NvmeState {
+    const copy = <T extends object>(q: T | null): T | null => (q === null ? null : { ...q });
+    return {
+      regs: this.#regs.save(),
+      submissions: this.submissions.map(copy),
+      completions: this.completions.map(copy),
+      masked: this.#masked,
+      events: this.#admin.save(),
+    };
+  }
+
+  load(s: NvmeState): void {
+    this.#regs.load(s.regs);
+    s.submissions.forEach((q, i) => {
+      this.submissions[i] = q === null ? null : { ...q };
+    });
+    s.completions.forEach((q, i) => {
+      this.completions[i] = q === null ? null : { ...q };
+    });
+    this.#masked = s.masked;
+    this.#admin.load(s.events);
+  }
+}
