@@ -12,7 +12,7 @@ import {
   SQE_BYTES,
   STATUS,
 } from '../../../src/spec/nvme/registers.ts';
-import { type AdminHost, AdminCommands, PENDING } from './admin.ts';
+import { AdminCommands, type AdminHost, PENDING } from './admin.ts';
 import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
 import { IoCommands } from './io.ts';
