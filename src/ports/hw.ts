@@ -27,6 +27,13 @@ export interface HwPort {
   readonly pending: number;
 }
 
+/** The registers a host kernel programs once: what the unit can do, where its tables lie, what is switched on. */
+export interface HwRegisters {
+  /** A register of 4 or 8 bytes at its architectural offset. */
+  readRegister(offset: number): bigint;
+  writeRegister(offset: number, value: bigint): void;
+}
+
 export const HW_ERROR = {
   NONE: 0,
   /** The command is illegal for this hardware. */

@@ -23,4 +23,33 @@ export class VtdRegime {
   secondLevels = 4;
   /** Second-stage accessed and dirty flags are written. */
   ssade = false;
+
+  // What the tables say beside the walk.
+  did = 0;
+  /** Privileged requests are allowed. */
+  sre = false;
+  /** Every access snoops. */
+  pgsnp = false;
+  /** Fault processing is disabled by one of the entries on the way. */
+  fpd = false;
+  /** The PASID the entry was found under (RID_PASID for requests without one); 0 in legacy mode. */
+  pasid = 0;
+}
+
+/** A context entry of either mode, decoded. */
+export class VtdContext {
+  scalable = false;
+  fpd = false;
+  /** Device TLB: translation and translated requests are allowed (legacy: TT = 1). */
+  dte = false;
+  paside = false;
+  pre = false;
+  /** PASID directory, bytes. */
+  directory = 0;
+  /** PASIDs the directory can hold: 2^(PDTS + 13). */
+  pasids = 0;
+  ridPasid = 0;
+  ridPriv = false;
+  /** Legacy: what to translate with. */
+  readonly legacy: VtdRegime = new VtdRegime();
 }

@@ -26,6 +26,8 @@ export class VtdSecondStage {
   shift = 0;
   /** READ and WRITE as the whole path grants them. */
   perm = 0;
+  /** D is set, or the table has no such flag. */
+  dirty = false;
   /** The leaf's SNP bit. */
   snp = false;
   /** Fault reason after a failed walk. */
@@ -83,11 +85,13 @@ export class VtdSecondStage {
         return this.#fail(scalable ? FAULT.SS_RESERVED : FAULT.ENTRY_RESERVED, level);
       }
       if ((need & ~perm) !== 0) return this.#denied(scalable, level, perm, need);
+      this.dirty = true;
       if (ad) {
         const flags = (need & ACCESS.WRITE) !== 0 ? SS.A | SS.D : SS.A;
         if ((eLo & flags) !== flags && !memory.store64(table + 8 * i, eLo | flags, eHi)) {
           return this.#fail((need & ACCESS.WRITE) !== 0 ? FAULT.SS_D : FAULT.SS_A, level);
         }
+        this.dirty = ((eLo | flags) & SS.D) !== 0;
       }
       const shift = levelShift(level);
       const offset = (1 << shift) - 1;

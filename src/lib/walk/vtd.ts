@@ -32,8 +32,13 @@ export class VtdWalker {
   out = 0;
   /** log2 bytes for which the translation holds. */
   shift = 0;
-  /** ACCESS bits (READ, WRITE) granted to a request of this privilege. */
+  /** READ and WRITE as granted to a request of this privilege. */
   perm = 0;
+  /** The same for user and for privileged requests, to be cached. */
+  userPerm = 0;
+  privPerm = 0;
+  /** A later write through this translation sets no flag: D is set (or does not exist) in every stage. */
+  dirty = false;
   /** log2 bytes of the first-stage leaf; 0 when no first stage took part. */
   firstShift = 0;
   /** The second-stage leaf's SNP bit. */
@@ -88,7 +93,8 @@ export class VtdWalker {
     }
     this.out = s.out;
     this.shift = s.shift;
-    this.perm = s.perm;
+    this.perm = this.userPerm = this.privPerm = s.perm;
+    this.dirty = s.dirty;
     this.snp = s.snp;
     this.firstShift = 0;
     return true;
@@ -143,17 +149,28 @@ export class VtdWalker {
         if (beyondWidth(r.secondLevels, pageHi)) return this.#fail(FAULT.FS_ADDRESS);
         if (!this.#plainSecond(r, pageLo, pageHi, need)) return false;
         if (shift < this.shift) this.shift = shift;
-        this.perm &= perm;
       } else {
         this.out = pageHi * TWO32 + (pageLo >>> 0);
         this.shift = shift;
-        this.perm = perm;
+        this.perm = RW;
+        this.dirty = true;
         this.snp = false;
       }
-      this.firstShift = shift;
       const flags = (need & ACCESS.WRITE) !== 0 ? FS.A | FS.D : FS.A;
+      this.#grant(r, granted, perm);
+      this.dirty &&= ((eLo | flags) & FS.D) !== 0;
+      this.firstShift = shift;
       return this.#flags(r, at, eLo, eHi, flags, tableLo, tableHi);
     }
+  }
+
+  /** Combines what the second stage left in `perm` with the first stage's R/W and U/S. @param perm of this privilege. */
+  #grant(r: VtdRegime, granted: number, perm: number): void {
+    const second = this.perm;
+    const write = (granted & FS.RW) !== 0 ? RW : ACCESS.READ;
+    this.userPerm = (granted & FS.US) !== 0 ? write & second : 0;
+    this.privPerm = (r.wpe ? write : RW) & second;
+    this.perm = perm & second;
   }
 
   /** Finds a first-stage table (guest-physical `lo`, `hi`) in host memory. Reads need read permission there (§3.8). */
@@ -189,7 +206,8 @@ export class VtdWalker {
     if (inInterruptWindow(lo, hi)) return this.#fail(r.scalable ? FAULT.SM_INTERRUPT : FAULT.INTERRUPT_OUTPUT);
     this.out = hi * TWO32 + (lo >>> 0);
     this.shift = 12;
-    this.perm = RW;
+    this.perm = this.userPerm = this.privPerm = RW;
+    this.dirty = true;
     this.snp = false;
     this.firstShift = 0;
     return true;

@@ -1,0 +1,85 @@
+import type { PagingLimits } from '../../spec/vtd/paging.ts';
+import { PAGE } from '../../spec/vtd/registers.ts';
+
+const CAP = PAGE.CAP.fields;
+const ECAP = PAGE.ECAP.fields;
+
+/** What the capability registers of one unit say, decoded once for the checks that depend on it. */
+export class VtdUnit {
+  readonly limits: PagingLimits;
+  readonly haw: number;
+  /** Bit i: a second stage with i + 2 levels exists (1: 39 bits, 2: 48, 3: 57), CAP.SAGAW. */
+  readonly sagaw: number;
+  readonly cachingMode: boolean;
+  readonly psi: boolean;
+  readonly mamv: number;
+  readonly fiveLevels: boolean;
+  readonly deviceTlb: boolean;
+  readonly passThrough: boolean;
+  readonly snoopControl: boolean;
+  readonly nested: boolean;
+  readonly pageRequests: boolean;
+  readonly pageRequestDrain: boolean;
+  readonly supervisor: boolean;
+  readonly noWrite: boolean;
+  readonly extendedAccessed: boolean;
+  /** PASIDs are this many bits wide; 0: requests with PASID are not supported. */
+  readonly pasidBits: number;
+  readonly scalable: boolean;
+  readonly secondAccessDirty: boolean;
+  readonly secondStage: boolean;
+  readonly firstStage: boolean;
+  readonly pageWalkCoherency: boolean;
+  /** RID_PASID of the context entry counts; without, requests without PASID use PASID 0. */
+  readonly ridPasid: boolean;
+  /** RID_PRIV of the context entry is defined. */
+  readonly ridPriv: boolean;
+  readonly abortMode: boolean;
+
+  /**
+   * @param cap,ecap register values. @param haw host address width in bits, 32 to 52.
+   * @param transient TM is defined in second-stage leaves (it has no capability bit of its own).
+   */
+  constructor(cap: bigint, ecap: bigint, haw: number, transient = false) {
+    const c = (f: readonly [number, number]): number => Number((cap >> BigInt(f[0])) & ((1n << BigInt(f[1])) - 1n));
+    const e = (f: readonly [number, number]): number => Number((ecap >> BigInt(f[0])) & ((1n << BigInt(f[1])) - 1n));
+    const ssLps = c(CAP.SSLPS);
+    this.haw = haw;
+    this.snoopControl = e(ECAP.SC) === 1;
+    this.limits = {
+      haw,
+      ss2m: (ssLps & 1) !== 0,
+      ss1g: (ssLps & 2) !== 0,
+      fs1g: c(CAP.FS1GP) === 1,
+      snp: this.snoopControl,
+      tm: transient,
+    };
+    this.sagaw = c(CAP.SAGAW);
+    this.cachingMode = c(CAP.CM) === 1;
+    this.psi = c(CAP.PSI) === 1;
+    this.mamv = c(CAP.MAMV);
+    this.fiveLevels = c(CAP.FS5LP) === 1;
+    this.deviceTlb = e(ECAP.DT) === 1;
+    this.passThrough = e(ECAP.PT) === 1;
+    this.nested = e(ECAP.NEST) === 1;
+    this.pageRequests = e(ECAP.PRS) === 1;
+    this.pageRequestDrain = e(ECAP.PDS) === 1;
+    this.supervisor = e(ECAP.SRS) === 1;
+    this.noWrite = e(ECAP.NWFS) === 1;
+    this.extendedAccessed = e(ECAP.EAFS) === 1;
+    this.pasidBits = e(ECAP.PASID) === 1 ? e(ECAP.PSS) + 1 : 0;
+    this.scalable = e(ECAP.SMTS) === 1;
+    this.secondAccessDirty = e(ECAP.SSADS) === 1;
+    this.secondStage = e(ECAP.SSTS) === 1;
+    this.firstStage = e(ECAP.FSTS) === 1;
+    this.pageWalkCoherency = e(ECAP.SMPWCS) === 1;
+    this.ridPasid = e(ECAP.RPS) === 1;
+    this.ridPriv = e(ECAP.RPRIVS) === 1;
+    this.abortMode = e(ECAP.ADMS) === 1;
+  }
+
+  /** Whether AW (1, 2, 3) of a context or PASID entry is a width the unit can walk. */
+  walks(aw: number): boolean {
+    return aw >= 1 && aw <= 3 && (this.sagaw & (1 << aw)) !== 0;
+  }
+}
