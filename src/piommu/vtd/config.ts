@@ -1,6 +1,9 @@
 import type { Context } from '../../lib/cache/tags.ts';
 import { VtdContext, VtdRegime } from '../../lib/walk/vtd-regime.ts';
 
+/** No tags yet: ask the IOTLB for them. */
+export const UNTAGGED: Context = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0 };
+
 /** A cached context entry. */
 export class ContextSlot {
   /** −1: empty. */
@@ -19,7 +22,9 @@ export class RegimeSlot {
   /** The directory the entry came from; −1 in legacy mode. */
   directory = -1;
   readonly regime = new VtdRegime();
-  tags: Context = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0 };
+  /** Requests without PASID are privileged (RID_PRIV). */
+  priv = false;
+  tags: Context = UNTAGGED;
 }
 
 function check(size: number): void {
@@ -119,10 +124,10 @@ export class PasidCache {
     this.dropAll();
     for (const entry of saved as RegimeSlot[]) {
       const slot = this.at(entry.rid, entry.requested);
-      const { regime, rid, requested, directory } = entry;
+      const { regime, rid, requested, directory, priv } = entry;
       Object.assign(slot.regime, regime);
-      Object.assign(slot, { rid, requested, directory, stamp: -1 });
-      slot.tags = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0 };
+      Object.assign(slot, { rid, requested, directory, priv, stamp: -1 });
+      slot.tags = UNTAGGED;
     }
   }
 }

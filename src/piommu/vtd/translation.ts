@@ -11,7 +11,7 @@ import type { Tell } from '../../ports/tell.ts';
 import { FAULT, frcdWord2, frcdWord3, isQualified } from '../../spec/vtd/faults.ts';
 import { TTM } from '../../spec/vtd/registers.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
-import { ContextCache, PasidCache, type RegimeSlot } from './config.ts';
+import { ContextCache, PasidCache, type RegimeSlot, UNTAGGED } from './config.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;
 /** Second-stage misses one request may have filled: every first-stage table and the page, read and then write. */
@@ -80,11 +80,12 @@ export class VtdTranslation implements TranslatePort {
       if (found === null) return this.#refuse(rid, pasid, lo, hi, access, at);
       slot = found;
     }
-    if (slot.regime.pgtt !== PGTT.PASS_THROUGH && this.#cached(slot, lo, hi, access)) {
+    const asked = slot.priv ? access | ACCESS.PRIV : access;
+    if (slot.regime.pgtt !== PGTT.PASS_THROUGH && this.#cached(slot, lo, hi, asked)) {
       if (this.tell !== null) this.#say(rid, pasid, lo, hi, access, true);
       return DMA.OK;
     }
-    if (!this.walk(slot, rid, pasid, lo, hi, access)) return this.#refuse(rid, pasid, lo, hi, access, at);
+    if (!this.walk(slot, rid, pasid, lo, hi, asked)) return this.#refuse(rid, pasid, lo, hi, access, at);
     if (this.tell !== null) this.#say(rid, pasid, lo, hi, access, false);
     return DMA.OK;
   }
@@ -222,8 +223,10 @@ export class VtdTranslation implements TranslatePort {
       slot.rid = rid;
       slot.requested = pasid;
       slot.directory = directory;
-      this.#tagsOf(slot);
+      slot.tags = UNTAGGED;
     }
+    if (slot.tags.tag === 0) this.#tagsOf(slot);
+    slot.priv = pasid === NO_PASID && context.scalable && context.ridPriv;
     slot.stamp = this.contexts.stamp;
     return slot;
   }
