@@ -1,0 +1,72 @@
+import { NO_PASID } from '../../src/ports/dma.ts';
+
+/**
+ * Work descriptors of the DMA engine and the accelerator: 16 words.
+ *
+ * | word | |
+ * |---|---|
+ * | 0 | [7:0] operation, [8] interrupt when done, [9] ask for missing pages (PRI) instead of failing |
+ * | 1 | [19:0] PASID, [31] the descriptor names its PASID (where the queue lets it) |
+ * | 2, 3 | completion record address, 0: none |
+ * | 4, 5 / 6, 7 | source / destination |
+ * | 8 | length in bytes, 1 … MOST_BYTES |
+ * | 9 | fill pattern |
+ */
+export const DESCRIPTOR_WORDS = 16;
+export const MOST_BYTES = 1 << 20;
+
+export const OP = { NOP: 0, COPY: 1, FILL: 2, COMPARE: 3 } as const;
+export const FLAG = { INTERRUPT: 0x100, ASK: 0x200, NAMES_PASID: 0x8000_0000 } as const;
+
+/** Completion record: status, bytes done, address of the fault (low, high). */
+export const STATUS = { NONE: 0, SUCCESS: 1, FAULT: 2, BAD: 3, DIFFERENT: 4, GIVEN_UP: 5 } as const;
+
+export interface Descriptor {
+  readonly op: number;
+  readonly interrupt: boolean;
+  readonly ask: boolean;
+  readonly pasid: number;
+  readonly doneLo: number;
+  readonly doneHi: number;
+  readonly srcLo: number;
+  readonly srcHi: number;
+  readonly dstLo: number;
+  readonly dstHi: number;
+  readonly bytes: number;
+  readonly pattern: number;
+}
+
+/** @param pasid what the queue sends; the descriptor's own counts only when `own` says so. */
+export function decodeDescriptor(words: Int32Array, pasid: number, own: boolean): Descriptor {
+  const named = own && (words[1]! & FLAG.NAMES_PASID) !== 0;
+  return {
+    op: words[0]! & 0xff,
+    interrupt: (words[0]! & FLAG.INTERRUPT) !== 0,
+    ask: (words[0]! & FLAG.ASK) !== 0,
+    pasid: named ? words[1]! & 0xf_ffff : pasid,
+    doneLo: words[2]!,
+    doneHi: words[3]!,
+    srcLo: words[4]!,
+    srcHi: words[5]!,
+    dstLo: words[6]!,
+    dstHi: words[7]!,
+    bytes: words[8]! >>> 0,
+    pattern: words[9]!,
+  };
+}
+
+/** What a driver writes: the words of a descriptor. */
+export function encodeDescriptor(d: Partial<Descriptor> & { readonly op: number }): Int32Array {
+  const w = new Int32Array(DESCRIPTOR_WORDS);
+  w[0] = d.op | (d.interrupt === true ? FLAG.INTERRUPT : 0) | (d.ask === true ? FLAG.ASK : 0);
+  if (d.pasid !== undefined && d.pasid !== NO_PASID) w[1] = d.pasid | FLAG.NAMES_PASID;
+  w[2] = d.doneLo ?? 0;
+  w[3] = d.doneHi ?? 0;
+  w[4] = d.srcLo ?? 0;
+  w[5] = d.srcHi ?? 0;
+  w[6] = d.dstLo ?? 0;
+  w[7] = d.dstHi ?? 0;
+  w[8] = d.bytes ?? 0;
+  w[9] = d.pattern ?? 0;
+  return w;
+}

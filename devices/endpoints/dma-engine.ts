@@ -1,0 +1,145 @@
+import { DMA, NO_PASID } from '../../src/ports/dma.ts';
+import { DESCRIPTOR_WORDS, decodeDescriptor, STATUS } from './descriptor.ts';
+import { Shell, type ShellOptions, type ShellState } from './shell.ts';
+import { type UnitTiming, WorkUnit } from './work-unit.ts';
+
+/** BAR0 of the DMA engine. */
+// biome-ignore format: table
+export const ENGINE = {
+  CONTROL: 0x00, STATE: 0x04, RING_LOW: 0x08, RING_HIGH: 0x0c, RING_LOG2: 0x10, TAIL: 0x14, HEAD: 0x18, PASID: 0x1c, ERRORS: 0x20,
+  TABLE: 0x800, PENDING: 0xc00, BYTES: 0x1000,
+} as const;
+
+export const ENGINE_CONTROL = { ENABLE: 1, RESET: 2, ANY_PASID: 4 } as const;
+export const ENGINE_STATE = { BUSY: 1, RING_FAULT: 2 } as const;
+const HAS_PASID = 0x8000_0000;
+const MOST_LOG2 = 8;
+
+export interface EngineOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
+  readonly timing?: UnitTiming;
+  readonly integrated?: boolean;
+}
+
+export interface EngineState {
+  readonly shell: ShellState;
+  readonly regs: readonly number[];
+}
+
+/**
+ * A DMA engine: a ring of descriptors in memory, copied, filled and compared through its own ATC, under the ring's PASID or
+ * (ANY_PASID) the descriptors'.
+ */
+export class DmaEngine {
+  readonly fn: Shell;
+  readonly unit: WorkUnit;
+  readonly #regs = new Int32Array(9);
+  readonly #fetch = new Uint8Array(DESCRIPTOR_WORDS * 4);
+  readonly #words = new Int32Array(this.#fetch.buffer);
+
+  constructor(options: EngineOptions = {}) {
+    this.fn = new Shell({
+      name: 'dma-engine',
+      identity: { vendor: 0x1b36, device: 0x00d0, classCode: 0x088000, pin: 1 },
+      bars: [{ index: 0, bytes: ENGINE.BYTES, kind: 'mem64' }],
+      msix: { vectors: 2, bar: 0, table: ENGINE.TABLE, pending: ENGINE.PENDING },
+      ats: options.ats === undefined ? {} : options.ats,
+      pri: options.pri === undefined ? { capacity: 32 } : options.pri,
+      pasid: options.pasid === undefined ? { width: 20, priv: true } : options.pasid,
+      ...(options.atc === undefined ? {} : { atc: options.atc }),
+      ...(options.translatedOnly === undefined ? {} : { translatedOnly: options.translatedOnly }),
+      ...(options.integrated === undefined ? {} : { integrated: options.integrated }),
+    });
+    this.unit = new WorkUnit(this.fn.memory, options.timing ?? null);
+    this.fn.behave({
+      barRead: (_, offset, size) => this.#read(offset, size),
+      barWrite: (_, offset, size, value) => this.#write(offset, size, value),
+      reset: () => this.#reset(),
+      resumed: (token, outcome) => this.unit.resumed(token, outcome),
+    });
+  }
+
+  #reset(): void {
+    this.unit.reset();
+    this.#regs.fill(0);
+  }
+
+  #read(offset: number, size: number): number {
+    if (size !== 4 || offset > ENGINE.ERRORS) return 0;
+    const value = this.#regs[offset / 4]!;
+    return (offset === ENGINE.STATE && this.unit.busy ? value | ENGINE_STATE.BUSY : value) >>> 0;
+  }
+
+  #write(offset: number, size: number, value: number): void {
+    if (size !== 4) return;
+    const r = this.#regs;
+    switch (offset) {
+      case ENGINE.CONTROL:
+        if ((value & ENGINE_CONTROL.RESET) !== 0) this.#reset();
+        else {
+          r[0] = value & (ENGINE_CONTROL.ENABLE | ENGINE_CONTROL.ANY_PASID);
+          this.#next();
+        }
+        return;
+      case ENGINE.STATE:
+        r[1]! &= ~(value & ENGINE_STATE.RING_FAULT);
+        return;
+      case ENGINE.RING_LOW:
+        r[2] = value & -64;
+        return;
+      case ENGINE.RING_HIGH:
+        r[3] = value;
+        return;
+      case ENGINE.RING_LOG2:
+        r[4] = Math.min(value & 0x1f, MOST_LOG2);
+        return;
+      case ENGINE.TAIL:
+        r[5] = value & (2 ** r[4]! - 1);
+        this.#next();
+        return;
+      case ENGINE.PASID:
+        r[7] = value & (HAS_PASID | 0xf_ffff);
+        return;
+      case ENGINE.ERRORS:
+        r[8] = 0;
+        return;
+    }
+  }
+
+  /** PASID of the ring: only with the capability on does the function send one. */
+  #pasid(): number {
+    const on = this.fn.memory.pasid?.enabled === true;
+    return on && (this.#regs[7]! & HAS_PASID) !== 0 ? this.#regs[7]! & 0xf_ffff : NO_PASID;
+  }
+
+  /** Fetches the next descriptor and starts it, if the engine is on and idle. */
+  #next(): void {
+    const r = this.#regs;
+    if ((r[0]! & ENGINE_CONTROL.ENABLE) === 0 || this.unit.busy || r[6] === r[5]) return;
+    if ((r[1]! & ENGINE_STATE.RING_FAULT) !== 0) return;
+    const low = (r[2]! >>> 0) + r[6]! * 64;
+    const hi = r[3]! + (low >= 0x1_0000_0000 ? 1 : 0);
+    const pasid = this.#pasid();
+    if (this.fn.memory.read(pasid, low | 0, hi | 0, this.#fetch, 0, 64) !== DMA.OK) {
+      r[1]! |= ENGINE_STATE.RING_FAULT;
+      this.fn.interrupts.raise(1);
+      return;
+    }
+    const own = this.fn.memory.pasid?.enabled === true && (r[0]! & ENGINE_CONTROL.ANY_PASID) !== 0;
+    const d = decodeDescriptor(this.#words, pasid, own);
+    this.unit.start(d, (status) => {
+      r[6] = (r[6]! + 1) & (2 ** r[4]! - 1);
+      if (status !== STATUS.SUCCESS) r[8]!++;
+      if (d.interrupt) this.fn.interrupts.raise(0);
+      this.#next();
+    });
+  }
+
+  save(): EngineState {
+    return { shell: this.fn.save(), regs: Array.from(this.#regs) };
+  }
+
+  load(state: EngineState): void {
+    this.fn.load(state.shell);
+    this.#regs.set(state.regs);
+  }
+}

@@ -1,0 +1,140 @@
+import { type BarSpec, Bars } from '../../src/lib/pci/bars.ts';
+import { ConfigSpace } from '../../src/lib/pci/config-space.ts';
+import { endpointHeader, type Identity } from '../../src/lib/pci/header.ts';
+import { type InterruptState, Interrupts } from '../../src/lib/pci/interrupts.ts';
+import { addAcs, addAer, addPcie } from '../../src/lib/pci/standard.ts';
+import type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
+import { PORT } from '../../src/spec/pcie/capabilities.ts';
+import { Requester, type RequesterOptions, type RequesterState } from './requester.ts';
+
+/** What an endpoint does, inside the shell every PCI Express function has. */
+export interface Behaviour {
+  /** 1, 2 or 4 bytes, naturally aligned: unsigned. MSI-X structures are not seen here. */
+  barRead(bar: number, offset: number, size: number): number;
+  barWrite(bar: number, offset: number, size: number, value: number): void;
+  /** Power-on state of everything behind the BARs. */
+  reset(): void;
+  /** A stalled access was decided. */
+  resumed?(token: number, outcome: number): void;
+}
+
+export interface ShellOptions extends RequesterOptions {
+  readonly name: string;
+  readonly identity: Identity;
+  readonly bars: readonly BarSpec[];
+  readonly msi?: number;
+  readonly msix?: { readonly vectors: number; readonly bar: number; readonly table: number; readonly pending: number };
+  /** On a root bus, without a link (default: an endpoint on a link). */
+  readonly integrated?: boolean;
+}
+
+export interface ShellState {
+  readonly config: readonly number[];
+  readonly interrupts: InterruptState;
+  readonly requester: RequesterState;
+}
+
+/** Configuration space, capabilities, interrupts and memory side of an endpoint; its behaviour sits behind the BARs. */
+export class Shell implements PciFunction {
+  readonly name: string;
+  readonly windows: readonly PciWindow[];
+  readonly config: ConfigSpace;
+  readonly interrupts: Interrupts;
+  readonly memory: Requester;
+  readonly bars: Bars;
+  #behaviour: Behaviour | null = null;
+
+  constructor(options: ShellOptions) {
+    this.name = options.name;
+    this.config = new ConfigSpace(4096);
+    endpointHeader(this.config, options.identity);
+    addPcie(this.config, {
+      port: options.integrated === true ? PORT.INTEGRATED : PORT.ENDPOINT,
+      onFlr: () => this.#functionReset(),
+    });
+    this.interrupts = new Interrupts(this.config, {
+      ...(options.msi === undefined ? {} : { msi: options.msi }),
+      ...(options.msix === undefined ? {} : { msix: options.msix }),
+    });
+    addAer(this.config, false);
+    if (options.identity.multifunction === true) addAcs(this.config, 0);
+    this.memory = new Requester(this.config, options);
+    this.bars = new Bars(this.config, options.bars);
+    this.windows = options.bars.map((b, i) => ({
+      bytes: b.bytes,
+      io: b.kind === 'io',
+      address: () => this.bars.address(i),
+    }));
+  }
+
+  /** Puts the endpoint's own part in. */
+  behave(behaviour: Behaviour): void {
+    this.#behaviour = behaviour;
+    behaviour.reset();
+  }
+
+  get upstream(): Upstream | null {
+    return this.memory.upstream;
+  }
+
+  configRead(offset: number, size: number): number {
+    return this.config.read(offset, size);
+  }
+
+  configWrite(offset: number, size: number, value: number): void {
+    this.config.write(offset, size, value);
+  }
+
+  barRead(bar: number, offset: number, size: number): number {
+    const index = this.bars.specs[bar]!.index;
+    if (this.interrupts.claims(index, offset)) return this.interrupts.read(offset, size);
+    return this.#behaviour?.barRead(bar, offset, size) ?? 0;
+  }
+
+  barWrite(bar: number, offset: number, size: number, value: number): void {
+    const index = this.bars.specs[bar]!.index;
+    if (this.interrupts.claims(index, offset)) this.interrupts.write(offset, size, value);
+    else this.#behaviour?.barWrite(bar, offset, size, value);
+  }
+
+  connect(upstream: Upstream | null): void {
+    this.memory.upstream = upstream;
+    this.interrupts.upstream = upstream;
+    // Taken out: what it remembers of the machine is worth nothing in the next slot.
+    if (upstream === null) this.reset();
+  }
+
+  reset(): void {
+    this.interrupts.reset();
+    this.config.reset();
+    this.memory.reset();
+    this.#behaviour?.reset();
+  }
+
+  /** FLR: everything but what places the function (PCIe §6.6.2 lets software write that again; so it does). */
+  #functionReset(): void {
+    this.reset();
+  }
+
+  invalidate(pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
+    return this.memory.invalidate(pasid, itag, lo, hi, global);
+  }
+
+  pageResponse(pasid: number, group: number, code: number): void {
+    this.memory.pageResponse(pasid, group, code);
+  }
+
+  resumed(token: number, outcome: number): void {
+    this.#behaviour?.resumed?.(token, outcome);
+  }
+
+  save(): ShellState {
+    return { config: this.config.save(), interrupts: this.interrupts.save(), requester: this.memory.save() };
+  }
+
+  load(state: ShellState): void {
+    this.config.load(state.config);
+    this.interrupts.load(state.interrupts);
+    this.memory.load(state.requester);
+  }
+}

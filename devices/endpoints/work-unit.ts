@@ -1,0 +1,196 @@
+import type { Clock } from '../../src/ports/clock.ts';
+import { ACCESS, DMA } from '../../src/ports/dma.ts';
+import { PRG } from '../../src/spec/pcie/messages.ts';
+import { type Descriptor, MOST_BYTES, OP, STATUS } from './descriptor.ts';
+import { PAGE_FAULT, type Requester } from './requester.ts';
+
+const PAGE = 4096;
+/** A page that is granted and missing again and again: then the descriptor fails. */
+const MOST_ASKS = 8;
+
+export interface UnitTiming {
+  readonly clock: Clock;
+  /** Nanoseconds from one piece of work to the next. */
+  readonly step: number;
+  /** Nanoseconds a write is on its way. */
+  readonly flight: number;
+}
+
+/**
+ * Executes one descriptor at a time, a page at a time. Without timing it works synchronously as QEMU's devices do; a
+ * missing page (PRI) or a stalled access suspends it until the answer comes.
+ */
+export class WorkUnit {
+  readonly #memory: Requester;
+  readonly #timing: UnitTiming | null;
+  readonly #piece = new Uint8Array(PAGE);
+  readonly #other = new Uint8Array(PAGE);
+  #work: Descriptor | null = null;
+  #finished: ((status: number) => void) | null = null;
+  #at = 0;
+  #asks = 0;
+  #stall = -1;
+  #epoch = 0;
+  #running = false;
+
+  constructor(memory: Requester, timing: UnitTiming | null) {
+    this.#memory = memory;
+    this.#timing = timing;
+  }
+
+  get busy(): boolean {
+    return this.#work !== null;
+  }
+
+  /** PASID of the descriptor in work; undefined when idle. */
+  get pasid(): number | undefined {
+    return this.#work?.pasid;
+  }
+
+  /** Begins. `finished` is called once, perhaps before this returns. */
+  start(work: Descriptor, finished: (status: number) => void): void {
+    this.#work = work;
+    this.#finished = finished;
+    this.#at = 0;
+    this.#asks = 0;
+    this.#stall = -1;
+    this.#go();
+  }
+
+  /** Stops at once; nobody is told. */
+  reset(): void {
+    this.#epoch++;
+    this.#work = null;
+    this.#finished = null;
+    this.#running = false;
+  }
+
+  resumed(token: number, outcome: number): void {
+    if (this.#work === null || token !== this.#stall) return;
+    this.#stall = -1;
+    const w = this.#work;
+    const known = outcome === DMA.RAZ_WI ? DMA.OK : outcome;
+    this.#resume(w, outcome === DMA.OK || this.#onward(known, this.#pieceBytes(), ACCESS.READ));
+  }
+
+  /** Goes on with `w` after an answer, unless another descriptor has begun meanwhile (it runs on its own). */
+  #resume(w: Descriptor, more: boolean): void {
+    if (more && this.#work === w) this.#go();
+  }
+
+  #go(): void {
+    const timing = this.#timing;
+    if (timing === null || timing.step === 0) {
+      this.#loop();
+      return;
+    }
+    const epoch = this.#epoch;
+    timing.clock.after(timing.step, () => {
+      const w = this.#work;
+      if (epoch === this.#epoch && w !== null) this.#resume(w, this.#piecework());
+    });
+  }
+
+  /** Synchronous answers come back while a piece is in work: a loop instead of recursion. */
+  #loop(): void {
+    if (this.#running) return;
+    this.#running = true;
+    const epoch = this.#epoch;
+    while (this.#work !== null && epoch === this.#epoch && this.#piecework()) {}
+    if (epoch === this.#epoch) this.#running = false;
+  }
+
+  /** Bytes to the end of the page in which either address sits. */
+  #pieceBytes(): number {
+    const w = this.#work!;
+    let n = Math.min(w.bytes - this.#at, PAGE - ((w.dstLo + this.#at) & (PAGE - 1)));
+    if (w.op !== OP.FILL) n = Math.min(n, PAGE - ((w.srcLo + this.#at) & (PAGE - 1)));
+    return n;
+  }
+
+  /** One page's worth. @returns whether there is more to do right now; false: an answer is awaited. */
+  #piecework(): boolean {
+    const w = this.#work!;
+    if (w.op === OP.NOP) return this.#finish(STATUS.SUCCESS);
+    if (w.op > OP.COMPARE || w.bytes === 0 || w.bytes > MOST_BYTES) return this.#finish(STATUS.BAD);
+    const m = this.#memory;
+    const n = this.#pieceBytes();
+    if (w.op === OP.FILL) for (let i = 0; i < n; i++) this.#piece[i] = w.pattern >>> (8 * ((this.#at + i) & 3));
+    else {
+      const from = this.#step(w.srcLo, w.srcHi);
+      const read = m.read(w.pasid, from.lo, from.hi, this.#piece, 0, n);
+      if (read !== DMA.OK) return this.#onward(read, n, ACCESS.READ);
+    }
+    const to = this.#step(w.dstLo, w.dstHi);
+    if (w.op === OP.COMPARE) {
+      const read = m.read(w.pasid, to.lo, to.hi, this.#other, 0, n);
+      if (read !== DMA.OK) return this.#onward(read, n, ACCESS.READ);
+      for (let i = 0; i < n; i++) {
+        if (this.#piece[i] === this.#other[i]) continue;
+        this.#at += i;
+        return this.#finish(STATUS.DIFFERENT);
+      }
+      return this.#onward(DMA.OK, n, ACCESS.READ);
+    }
+    const timing = this.#timing;
+    if (timing === null || timing.flight === 0) {
+      return this.#onward(m.write(w.pasid, to.lo, to.hi, this.#piece, 0, n), n, ACCESS.WRITE);
+    }
+    const epoch = this.#epoch;
+    m.writeLater(timing.clock, timing.flight, w.pasid, to.lo, to.hi, this.#piece.slice(0, n), (outcome) => {
+      if (epoch === this.#epoch) this.#resume(w, this.#onward(outcome, n, ACCESS.WRITE));
+    });
+    return false;
+  }
+
+  #step(lo: number, hi: number): { readonly lo: number; readonly hi: number } {
+    const low = (lo >>> 0) + this.#at;
+    return { lo: low | 0, hi: (hi + (low >= 0x1_0000_0000 ? 1 : 0)) | 0 };
+  }
+
+  /**
+   * After a piece: the next one, or ask for the page, wait for the stall's end, give up.
+   * @returns whether there is more to do right now.
+   */
+  #onward(outcome: number, n: number, access: number): boolean {
+    const w = this.#work!;
+    const m = this.#memory;
+    if (outcome === DMA.OK) {
+      this.#at += n;
+      this.#asks = 0;
+      return this.#at < w.bytes ? true : this.#finish(STATUS.SUCCESS);
+    }
+    if (outcome === DMA.STALLED) {
+      this.#stall = m.upstream?.stallToken ?? 0;
+      return false;
+    }
+    if (outcome !== PAGE_FAULT || !w.ask || this.#asks++ >= MOST_ASKS) return this.#finish(STATUS.FAULT);
+    const epoch = this.#epoch;
+    let inside = true;
+    let answer = -1;
+    const asked = m.pageRequest(w.pasid, m.faultLo, m.faultHi, access, (code) => {
+      if (epoch !== this.#epoch || this.#work !== w) return;
+      if (inside) answer = code;
+      else this.#resume(w, code === PRG.SUCCESS || this.#finish(STATUS.FAULT));
+    });
+    inside = false;
+    if (asked && answer === -1) return false;
+    return answer === PRG.SUCCESS ? true : this.#finish(STATUS.FAULT);
+  }
+
+  /** Writes the completion record and reports. @returns true: the next descriptor may have been started meanwhile. */
+  #finish(status: number): boolean {
+    const w = this.#work!;
+    const finished = this.#finished!;
+    this.#work = null;
+    this.#finished = null;
+    if (w.doneLo !== 0 || w.doneHi !== 0) {
+      const m = this.#memory;
+      const failed = status === STATUS.FAULT;
+      const record = Int32Array.of(status, this.#at, failed ? m.faultLo : 0, failed ? m.faultHi : 0);
+      m.write(w.pasid, w.doneLo, w.doneHi, new Uint8Array(record.buffer), 0, 16);
+    }
+    finished(status);
+    return this.#work !== null;
+  }
+}
