@@ -78,4 +78,9 @@ export class ConfigCache<T extends ConfigSlot> {
   dropAll(): void {
     this.#generation++;
   }
+
+  /** The kept slots, for saving. */
+  live(): T[] {
+    return this.#slots.filter((s): s is T => s !== null && s.generation === this.#generation);
+  }
 }

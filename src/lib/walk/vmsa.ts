@@ -2,11 +2,18 @@ import { TWO32 } from '../../core/bits.ts';
 import type { Memory } from '../../ports/memory.ts';
 import { blockAllowed, DESC_TYPE, S1_HI, S1_LO, TABLE_HI } from '../../spec/smmuv3/descriptors.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
+import type { Iotlb } from '../cache/iotlb.ts';
+import type { Context } from '../cache/tags.ts';
 import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage1Regime, type Stage2Regime } from './vmsa-regime.ts';
 import { index, joined, lowBits, outputAddress, Stage2Walker } from './vmsa-stage2.ts';
 
 /** Hierarchical attribute bits of table descriptors, as the walker collects them (word hi, bits 30:27). */
 const HIERARCHY = TABLE_HI.PXN | TABLE_HI.UXN | TABLE_HI.AP0_NO_UNPRIV | TABLE_HI.AP1_READ_ONLY;
+const HIERARCHY_SHIFT = 27;
+const READ = PERM_READ & 7;
+const WRITE = PERM_WRITE & 7;
+/** Cache attribute of a stage-2 entry: device memory. */
+export const ATTR_DEVICE = 1;
 
 /**
  * VMSAv8-64 stage 1, alone or nested in stage 2: every table access of stage 1 goes through stage 2, and so does the
@@ -42,6 +49,15 @@ export class VmsaWalker {
   fetch = 0;
   /** The faulting table access was a read (TTRnW); false for a descriptor update. */
   tableRead = true;
+  /** The stage-2 leaf of the result is device memory. */
+  device = false;
+  /** Leave out stage 2 of the result: `out` is the intermediate address (split-stage ATS). */
+  split = false;
+  /** Where walks look up and keep last-level tables and stage-2 translations of tables; null: nowhere. */
+  tlb: Iotlb | null = null;
+  /** Contexts for `tlb`, of stage 1 and of stage 2; the caller sets them before each walk. */
+  context1: Context | null = null;
+  context2: Context | null = null;
 
   constructor(memory: Memory) {
     this.#memory = memory;
@@ -61,6 +77,7 @@ export class VmsaWalker {
     this.out = w.out;
     this.outShift = w.shift;
     this.perm = w.perm;
+    this.device = w.device;
     this.guestShift = 0;
     this.global = false;
     return 0;
@@ -88,15 +105,27 @@ export class VmsaWalker {
     let table = half.ttb;
     let inherited = 0;
     let mask = (1 << (inBits - (granule + stride * (3 - level)))) - 1;
+    const walks = level < 3 && !(s1.ha && s2 !== null) ? this.tlb : null;
+    let cached = false;
+    if (walks?.lookupWalk(this.context1!, lo, top, granule + stride)) {
+      table = walks.table;
+      inherited = walks.attr << HIERARCHY_SHIFT;
+      mask = (1 << stride) - 1;
+      level = 3;
+      cached = true;
+    }
     for (;;) {
       const shift = granule + stride * (3 - level);
-      let at = table + (index(lo, hi, shift) & mask) * 8;
-      if (s2 !== null) {
-        const ipa = at;
-        at = this.#tableAddress(s2, ipa, PERM_READ & 7);
+      const inTable = (index(lo, hi, shift) & mask) * 8;
+      let at = table + inTable;
+      if (s2 !== null && !cached) {
+        at = this.#tableAddress(s2, at);
         if (at < 0) return -at;
       }
       if (!m.load64(at)) return this.#abort1(at, level, true);
+      if (level === 3 && walks !== null && !cached && (s2 === null || this.#tableShift >= granule)) {
+        walks.insertWalk(this.context1!, lo, top, granule + stride, at - inTable, inherited >>> HIERARCHY_SHIFT);
+      }
       const dlo = m.lo;
       const dhi = m.hi;
       const type = dlo & 3;
@@ -122,7 +151,7 @@ export class VmsaWalker {
       this.guestShift = wider;
       this.outShift = wider;
       this.global = (dlo & S1_LO.NG) === 0;
-      return s2 === null ? 0 : this.#nest(s2, need);
+      return s2 === null || this.split ? 0 : this.#nest(s2, need);
     }
   }
 
@@ -167,29 +196,57 @@ export class VmsaWalker {
 
   #descriptorWritable(s2: Stage2Regime): number {
     const ipa = this.#descriptorIpa;
-    const fault = this.#s2.walk(s2, ipa, PERM_WRITE & 7);
-    this.#updateFault = fault === 0 ? 0 : this.#fault2(fault, ipa, PERM_WRITE & 7, CLASS.TT, false);
+    const fault = this.#s2.walk(s2, ipa, WRITE);
+    this.#updateFault = fault === 0 ? 0 : this.#fault2(fault, ipa, WRITE, CLASS.TT, false);
     return fault;
   }
 
+  /** log2 bytes of the stage-2 mapping around the last descriptor. */
+  #tableShift = 0;
+
   /** Stage 2 for one stage-1 descriptor. @returns its physical address, or minus the event code. */
-  #tableAddress(s2: Stage2Regime, ipa: number, need: number): number {
-    const w = this.#s2;
+  #tableAddress(s2: Stage2Regime, ipa: number): number {
+    const tlb = this.tlb;
     this.#descriptorIpa = ipa;
-    const fault = w.walk(s2, ipa, need);
-    if (fault !== 0) return -this.#fault2(fault, ipa, need, CLASS.TT, true);
-    if (s2.ptw && w.device) return -this.#fault2(EVENT.F_PERMISSION, ipa, need, CLASS.TT, true);
+    if (tlb?.lookup(this.context2!, ipa | 0, (ipa / TWO32) | 0)) {
+      if ((tlb.perm & READ) !== 0 && !(s2.ptw && tlb.attr === ATTR_DEVICE)) {
+        this.#tableShift = tlb.shift;
+        return tlb.out;
+      }
+    }
+    const w = this.#s2;
+    const fault = w.walk(s2, ipa, READ);
+    if (fault !== 0) return -this.#fault2(fault, ipa, READ, CLASS.TT, true);
+    if (s2.ptw && w.device) return -this.#fault2(EVENT.F_PERMISSION, ipa, READ, CLASS.TT, true);
+    this.#tableShift = w.shift;
+    if (tlb !== null) this.#keep2(tlb, ipa);
     return w.out;
+  }
+
+  /** Keeps the last stage-2 walk. */
+  #keep2(tlb: Iotlb, ipa: number): void {
+    const w = this.#s2;
+    const attr = w.device ? ATTR_DEVICE : 0;
+    tlb.insert(this.context2!, ipa | 0, (ipa / TWO32) | 0, w.out, w.shift, w.perm, 0, attr);
   }
 
   /** Stage 2 for the output of stage 1 in `ipa`. */
   #nest(s2: Stage2Regime, need: number): number {
     const w = this.#s2;
+    const tlb = this.tlb;
     const ipa = this.ipa;
+    if (tlb?.lookup(this.context2!, ipa | 0, (ipa / TWO32) | 0) && (need & ~tlb.perm) === 0) {
+      this.out = tlb.out;
+      this.perm &= tlb.perm;
+      if (tlb.shift < this.outShift) this.outShift = tlb.shift;
+      return 0;
+    }
     const fault = w.walk(s2, ipa, need);
     if (fault !== 0) return this.#fault2(fault, ipa, need, CLASS.IN, true);
     this.out = w.out;
     this.perm &= w.perm;
+    // A block of stage 2 serves its neighbours too; a page would only push out what stage 1 needs.
+    if (tlb !== null && w.shift > this.outShift) this.#keep2(tlb, ipa);
     if (w.shift < this.outShift) this.outShift = w.shift;
     return 0;
   }

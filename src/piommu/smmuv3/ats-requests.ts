@@ -1,0 +1,101 @@
+import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
+import { PERM_ALL, permGranted, permNeeded } from '../../lib/walk/vmsa-regime.ts';
+import { ACCESS, ATS, NO_PASID } from '../../ports/dma.ts';
+import { EVENT } from '../../spec/smmuv3/events.ts';
+import { CONFIG, EATS } from '../../spec/smmuv3/ste.ts';
+import type { Recorder } from './recorder.ts';
+import { RESOLVED, type Resolver, STAGES } from './resolver.ts';
+import type { Structures } from './structures.ts';
+
+/** PCIe ATS translation requests (IHI 0070 §3.9.1): which faults are UR, CA, or a success that maps nothing. */
+export class AtsRequests {
+  readonly #f: Smmuv3Features;
+  readonly #structures: Structures;
+  readonly #resolver: Resolver;
+  readonly #recorder: Recorder;
+  /** CR0.SMMUEN. */
+  enabled = true;
+  /** CR2.REC_CFG_ATS, CR2.RECINVSID. */
+  record = false;
+  recordStreamId = true;
+
+  out = 0;
+  shift = 12;
+  /** ACCESS bits granted. */
+  perm = 0;
+
+  constructor(f: Smmuv3Features, structures: Structures, resolver: Resolver, recorder: Recorder) {
+    this.#f = f;
+    this.#structures = structures;
+    this.#resolver = resolver;
+    this.#recorder = recorder;
+  }
+
+  /** @returns an ATS value; on SUCCESS the fields hold the completion. */
+  request(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    this.out = 0;
+    this.shift = 12;
+    this.perm = 0;
+    if (!this.#f.ats || !this.enabled) return this.#refuse(rid, pasid, lo, hi, access);
+    const r = this.#resolver;
+    // Refusals come from the STE alone and before what the walk finds; the first look also lets the host install one.
+    let code = r.resolve(rid, pasid, lo, hi, 0, access, STAGES.NONE);
+    const s = this.#structures.stream;
+    if (code === RESOLVED.ABORT) return ATS.UR;
+    if (s !== null && (s.config === CONFIG.BYPASS || !this.#granted(s.eats))) {
+      return this.#refuse(rid, pasid, lo, hi, access);
+    }
+    if (s === null || code > 0) return this.#configurationFault(code, rid, pasid, lo, hi, access);
+
+    const stages = s.eats === EATS.SPLIT ? STAGES.ONLY_1 : STAGES.ALL;
+    code = r.resolve(rid, pasid, lo, hi, this.#need(access), access, stages);
+    // A request for more than the mapping allows is answered with what it does allow.
+    if (code === EVENT.F_PERMISSION) code = r.resolve(rid, pasid, lo, hi, 0, access, stages);
+    if (code > 0) return this.#walkFault(code, rid, pasid, lo, hi, access);
+    this.out = r.out;
+    this.shift = Math.max(12, r.outShift);
+    this.perm = this.#permission(pasid, access, code === RESOLVED.BYPASS ? PERM_ALL : r.perm);
+    return ATS.SUCCESS;
+  }
+
+  /** EATS 3 needs a device permission table, which is not there; EATS 2 without ATSCHK acts as 0. */
+  #granted(eats: number): boolean {
+    return eats === EATS.FULL || (eats === EATS.SPLIT && this.#structures.atschk);
+  }
+
+  #need(access: number): number {
+    const wanted = ACCESS.READ | (access & (ACCESS.WRITE | ACCESS.PRIV));
+    return permNeeded(wanted);
+  }
+
+  #permission(pasid: number, access: number, perm: number): number {
+    const grant = permGranted(perm, access);
+    let bits = grant & ACCESS.READ;
+    if ((access & ACCESS.WRITE) !== 0) bits |= grant & ACCESS.WRITE;
+    if (pasid === NO_PASID || bits === 0) return bits;
+    if ((access & ACCESS.EXEC) !== 0 && (bits & ACCESS.READ) !== 0) bits |= grant & ACCESS.EXEC;
+    return bits | (access & ACCESS.PRIV);
+  }
+
+  #refuse(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    this.#recorder.badTranslationRequest(rid, pasid, lo, hi, access);
+    return ATS.UR;
+  }
+
+  #configurationFault(code: number, rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    if (this.#resolver.stage !== 0) return this.#walkFault(code, rid, pasid, lo, hi, access);
+    if (this.record && (code !== EVENT.C_BAD_STREAMID || this.recordStreamId)) {
+      this.#recorder.configuration(code, rid, pasid, this.#structures.fetch);
+    }
+    return ATS.CA;
+  }
+
+  #walkFault(code: number, rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    // Translation, address size, access flag and permission faults are answers: nothing is mapped.
+    if (code >= EVENT.F_TRANSLATION) return ATS.SUCCESS;
+    if (this.record) {
+      this.#recorder.send(this.#recorder.translation(code, this.#resolver.stage, rid, pasid, lo, hi, access));
+    }
+    return ATS.CA;
+  }
+}

@@ -1,0 +1,271 @@
+import type { Iotlb } from '../../lib/cache/iotlb.ts';
+import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
+import { DMA, NO_PASID } from '../../ports/dma.ts';
+import {
+  ATC_SIZE_ALL,
+  cmdAsid,
+  cmdAtcSize,
+  cmdNum,
+  cmdOp,
+  cmdRange,
+  cmdScale,
+  cmdSsid,
+  cmdTg,
+  cmdTtl,
+  cmdVmid,
+  OP,
+  RANGE_ALL,
+  RESUME_AB,
+  RESUME_AC,
+  SSEC,
+  SSV,
+  syncCs,
+} from '../../spec/smmuv3/commands.ts';
+import type { AtcInvalidations } from './atc-invalidations.ts';
+import type { PageRequests } from './page-requests.ts';
+import type { Stalls } from './stalls.ts';
+import type { Structures } from './structures.ts';
+
+/** Global bit of ATC_INV. */
+const ATC_GLOBAL = 1 << 9;
+/** S bit of an ATS address: more than one page. */
+const ATS_S = 1 << 11;
+
+/** The Non-secure command set (IHI 0070 §4): one small function each. */
+export class CommandRunner {
+  readonly #f: Smmuv3Features;
+  readonly #structures: Structures;
+  readonly #tlb: Iotlb;
+  readonly #atc: AtcInvalidations;
+  readonly #stalls: Stalls;
+  readonly #pages: PageRequests;
+  readonly #deaf: boolean;
+  /** CR0.SMMUEN: ATC_INV and PRI_RESP have no effect without. */
+  enabled = true;
+
+  constructor(
+    features: Smmuv3Features,
+    structures: Structures,
+    tlb: Iotlb,
+    atc: AtcInvalidations,
+    stalls: Stalls,
+    pages: PageRequests,
+    ignoreInvalidations: boolean,
+  ) {
+    this.#f = features;
+    this.#structures = structures;
+    this.#tlb = tlb;
+    this.#atc = atc;
+    this.#stalls = stalls;
+    this.#pages = pages;
+    this.#deaf = ignoreInvalidations;
+  }
+
+  /** Runs the command at word index `at`. @returns false: CERROR_ILL (IHI 0070 §4.1–§4.7). */
+  run(q: Int32Array, at: number): boolean {
+    const w0 = q[at]!;
+    const w1 = q[at + 1]!;
+    const w2 = q[at + 2]!;
+    const w3 = q[at + 3]!;
+    switch (cmdOp(w0)) {
+      case OP.SYNC:
+        return syncCs(w0) !== 3;
+      case OP.TLBI_NH_VA:
+        return this.#tlbiVa(w0, w1, w2, w3);
+      case OP.TLBI_NH_VAA:
+        return this.#tlbiVaa(w0, w1, w2, w3);
+      case OP.TLBI_NH_ASID:
+        return this.#tlbiAsid(w1);
+      case OP.TLBI_NH_ALL:
+        return this.#tlbiNhAll(w1);
+      case OP.TLBI_S2_IPA:
+        return this.#tlbiIpa(w0, w1, w2, w3);
+      case OP.TLBI_S12_VMALL:
+        return this.#tlbiVmall(w1);
+      case OP.TLBI_NSNH_ALL:
+        return this.#tlbiAll();
+      case OP.TLBI_EL2_ALL:
+      case OP.TLBI_EL2_ASID:
+        return this.#f.hyp;
+      case OP.TLBI_EL2_VA:
+      case OP.TLBI_EL2_VAA:
+        return this.#f.hyp && this.#range(w0, w2) !== 0;
+      case OP.CFGI_STE:
+        return this.#cfgiSte(w0, w1);
+      case OP.CFGI_STE_RANGE:
+        return this.#cfgiRange(w0, w1, w2);
+      case OP.CFGI_CD:
+        return this.#cfgiCd(w0, w1);
+      case OP.CFGI_CD_ALL:
+        return this.#cfgiCdAll(w0, w1);
+      case OP.PREFETCH_CONFIG:
+      case OP.PREFETCH_ADDR:
+        return (w0 & SSEC) === 0;
+      case OP.ATC_INV:
+        return this.#atcInv(w0, w1, w2, w3);
+      case OP.PRI_RESP:
+        return this.#priResp(w0, w1, w2);
+      case OP.RESUME:
+        return this.#resume(w0, w1, w2);
+      case OP.STALL_TERM:
+        return this.#stallTerm(w0, w1);
+      default:
+        return false;
+    }
+  }
+
+  #vmid(w1: number): number {
+    return this.#f.s2p ? cmdVmid(w1) & (this.#f.vmid16 ? 0xffff : 0xff) : 0;
+  }
+
+  #asid(w1: number): number {
+    return cmdAsid(w1) & (this.#f.asid16 ? 0xffff : 0xff);
+  }
+
+  /** 4 KiB pages an address invalidation covers; 0 is illegal: TG without NUM, SCALE and TTL (IHI 0070 §4.4.1). */
+  #range(w0: number, w2: number): number {
+    const tg = cmdTg(w2);
+    if (!this.#f.ril || tg === 0) return 1;
+    const num = cmdNum(w0);
+    const scale = cmdScale(w0);
+    if (num === 0 && scale === 0 && cmdTtl(w2) === 0) return 0;
+    return (num + 1) * 2 ** scale * 2 ** (2 * tg - 2);
+  }
+
+  #tlbiVa(w0: number, w1: number, w2: number, w3: number): boolean {
+    const pages = this.#range(w0, w2);
+    if (!this.#f.s1p || pages === 0) return false;
+    if (this.#deaf) return true;
+    const vmid = this.#vmid(w1);
+    const leaf = (w2 & 1) !== 0;
+    // Entries are kept by the address with its ignored top byte replaced by the sign.
+    const hi = (w3 << 8) >> 8;
+    if (this.#tlb.hasGlobals(vmid)) {
+      this.#tlb.invalidateRangeAll(vmid, w2 & ~0xfff, hi, pages, leaf);
+      return true;
+    }
+    const context = this.#tlb.findContext(vmid, this.#asid(w1));
+    if (context !== null) this.#tlb.invalidateRange(context, w2 & ~0xfff, hi, pages, leaf);
+    return true;
+  }
+
+  #tlbiVaa(w0: number, w1: number, w2: number, w3: number): boolean {
+    const pages = this.#range(w0, w2);
+    if (!this.#f.s1p || pages === 0) return false;
+    if (this.#deaf) return true;
+    this.#tlb.invalidateRangeAll(this.#vmid(w1), w2 & ~0xfff, (w3 << 8) >> 8, pages, (w2 & 1) !== 0);
+    return true;
+  }
+
+  #tlbiAsid(w1: number): boolean {
+    if (!this.#f.s1p) return false;
+    if (this.#deaf) return true;
+    const context = this.#tlb.findContext(this.#vmid(w1), this.#asid(w1));
+    if (context !== null) this.#tlb.invalidateContext(context);
+    return true;
+  }
+
+  #tlbiNhAll(w1: number): boolean {
+    if (!this.#f.s1p) return false;
+    if (!this.#deaf) this.#tlb.invalidateDomain(this.#vmid(w1), false);
+    return true;
+  }
+
+  #tlbiIpa(w0: number, w1: number, w2: number, w3: number): boolean {
+    const pages = this.#range(w0, w2);
+    if (!this.#f.s2p || pages === 0) return false;
+    if (this.#deaf) return true;
+    const context = this.#tlb.findContext(this.#vmid(w1), -1);
+    if (context !== null) this.#tlb.invalidateRange(context, w2 & ~0xfff, w3 & 0xf_ffff, pages, (w2 & 1) !== 0);
+    return true;
+  }
+
+  #tlbiVmall(w1: number): boolean {
+    if (!this.#f.s2p) return false;
+    if (!this.#deaf) this.#tlb.invalidateDomain(this.#vmid(w1), true);
+    return true;
+  }
+
+  #tlbiAll(): boolean {
+    if (!this.#deaf) this.#tlb.invalidateAll();
+    return true;
+  }
+
+  #cfgiSte(w0: number, w1: number): boolean {
+    if ((w0 & SSEC) !== 0) return false;
+    if (!this.#deaf) this.#structures.dropStream(w1 >>> 0);
+    return true;
+  }
+
+  #cfgiRange(w0: number, w1: number, w2: number): boolean {
+    if ((w0 & SSEC) !== 0) return false;
+    if (this.#deaf) return true;
+    const range = cmdRange(w2);
+    if (range === RANGE_ALL) this.#structures.dropAll();
+    else {
+      const count = 2 ** (range + 1);
+      const sid = w1 >>> 0;
+      this.#structures.dropStreams(sid - (sid % count), count);
+    }
+    return true;
+  }
+
+  #cfgiCd(w0: number, w1: number): boolean {
+    if ((w0 & SSEC) !== 0 || !this.#f.s1p) return false;
+    if (!this.#deaf) this.#structures.dropContext(w1 >>> 0, cmdSsid(w0));
+    return true;
+  }
+
+  #cfgiCdAll(w0: number, w1: number): boolean {
+    if ((w0 & SSEC) !== 0 || !this.#f.s1p) return false;
+    if (!this.#deaf) this.#structures.dropContexts(w1 >>> 0);
+    return true;
+  }
+
+  #atcInv(w0: number, w1: number, w2: number, w3: number): boolean {
+    if (!this.#f.ats) return false;
+    if (!this.enabled || this.#deaf) return true;
+    const size = Math.min(cmdAtcSize(w2), ATC_SIZE_ALL);
+    const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
+    const global = pasid !== NO_PASID && (w0 & ATC_GLOBAL) !== 0;
+    // 2^size pages: ones from bit 12 up, a zero at bit 11 + size, the aligned address above.
+    const top = 12 + size;
+    let lo = w2 & ~0xfff;
+    let hi = w3;
+    if (top < 32) lo &= -(1 << top);
+    else {
+      lo = 0;
+      hi = top >= 64 ? 0 : hi & -(1 << (top - 32));
+    }
+    if (size > 0) {
+      const zero = top - 1;
+      lo |= ATS_S | (zero < 32 ? (1 << zero) - (1 << 12) : ~0xfff);
+      if (zero > 32) hi |= (1 << (zero - 32)) - 1;
+    }
+    this.#atc.request(w1 >>> 0, pasid, lo, hi, global);
+    return true;
+  }
+
+  #priResp(w0: number, w1: number, w2: number): boolean {
+    const resp = (w2 >>> 12) & 3;
+    if (!this.#f.pri || resp === 3) return false;
+    if (this.enabled) this.#pages.respond(w1 >>> 0, (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID, w2 & 0x1ff, resp);
+    return true;
+  }
+
+  #resume(w0: number, w1: number, w2: number): boolean {
+    if (this.#f.stallModel === 1 || (w0 & SSEC) !== 0) return false;
+    let outcome: number = DMA.OK;
+    if ((w0 & RESUME_AC) === 0) {
+      outcome = (w0 & RESUME_AB) !== 0 || this.#f.abortOnly ? DMA.ABORT : DMA.RAZ_WI;
+    }
+    this.#stalls.resume(w1 >>> 0, w2 & 0xffff, outcome);
+    return true;
+  }
+
+  #stallTerm(w0: number, w1: number): boolean {
+    if (this.#f.stallModel === 1 || (w0 & SSEC) !== 0) return false;
+    this.#stalls.terminate(w1 >>> 0);
+    return true;
+  }
+}

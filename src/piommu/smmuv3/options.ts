@@ -1,0 +1,54 @@
+import type { Clock } from '../../ports/clock.ts';
+import type { EndpointPort } from '../../ports/dma.ts';
+import type { HwEvents } from '../../ports/hw.ts';
+import type { Memory } from '../../ports/memory.ts';
+
+/** Where the host put its stream table: STRTAB_BASE and STRTAB_BASE_CFG in fields (IHI 0070 §6.3.24, §6.3.25). */
+export interface StreamTableLocation {
+  /** Bytes, host-physical. Bits below the table's size are taken as zero. */
+  readonly base: number;
+  /** log2 of the number of streams. */
+  readonly log2size: number;
+  readonly twoLevel: boolean;
+  /** StreamID bits of a level-2 table: 6, 8 or 10 (anything else acts as 6). */
+  readonly split?: number;
+}
+
+export interface CacheSizes {
+  /** Translations (131072). A power of two; 0 switches a cache off. */
+  readonly iotlb?: number;
+  /** Last-level table addresses (4096). */
+  readonly walks?: number;
+  /** STEs (1024). */
+  readonly streams?: number;
+  /** CDs (1024). */
+  readonly contexts?: number;
+}
+
+export interface PhysicalSmmuv3Options {
+  /** Shown in `tell`. */
+  readonly name?: string;
+  /** Host-physical memory. */
+  readonly memory: Memory;
+  /** Identity registers as a driver reads them. */
+  readonly idr0: number;
+  readonly idr1: number;
+  readonly idr3: number;
+  readonly idr5: number;
+  readonly events: HwEvents;
+  readonly clock: Clock;
+  /** null or absent: no function answers messages. */
+  readonly endpoints?: EndpointPort | null;
+  readonly caches?: CacheSizes;
+  /** Nanoseconds an ATS invalidation may take (60 s). The architecture leaves it open. */
+  readonly atcTimeout?: number;
+  /** Invalidation requests one function takes at a time, 1..32 (32): its Invalidate Queue Depth. */
+  readonly atcDepth?: number;
+  /** Page requests the PRI queue holds (a power of two, 512), and nanoseconds until the host has read them (0: at once). */
+  readonly priEntries?: number;
+  readonly priLatency?: number;
+  /** Stalled transactions at once (IDR5.STALL_MAX, or 64 when that is 0). */
+  readonly stalls?: number;
+  /** Debug: TLBI, CFGI and ATC_INV have no effect. Shows what a forgotten invalidation would do. */
+  readonly ignoreInvalidations?: boolean;
+}

@@ -1,0 +1,250 @@
+import { alignDown } from '../../core/bits.ts';
+import { ConfigCache } from '../../lib/cache/config-cache.ts';
+import type { Iotlb } from '../../lib/cache/iotlb.ts';
+import { checkCd } from '../../lib/check/cd.ts';
+import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
+import { checkSte } from '../../lib/check/ste.ts';
+import type { VmsaWalker } from '../../lib/walk/vmsa.ts';
+import type { Memory } from '../../ports/memory.ts';
+import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, l1CdL2Ptr, l1CdValid } from '../../spec/smmuv3/cd.ts';
+import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
+import { CONFIG, l1StdL2Ptr, l1StdSpan, S1DSS, S1FMT, STE_BYTES, STE_WORDS, steValid } from '../../spec/smmuv3/ste.ts';
+import type { CacheSizes, StreamTableLocation } from './options.ts';
+import { type ContextSlot, contextSlot, decodeContext, decodeStream, type StreamSlot, streamSlot } from './stream.ts';
+
+/** CD fetches are data reads by the SMMU: stage 2 must allow reading. */
+const READ = 1;
+
+export interface StructuresData {
+  readonly stamp: number;
+  readonly streams: readonly { readonly sid: number; readonly stamp: number; readonly words: number[] }[];
+  readonly contexts: readonly {
+    readonly stamp: number;
+    readonly ssid: number;
+    readonly vmid: number;
+    readonly words: number[];
+  }[];
+}
+
+/**
+ * Stream table and context descriptor tables: look-up, validity, and the caches of both. `find` leaves its answer in
+ * `stream` and `context`; bad configuration is reported each time and never kept.
+ */
+export class Structures {
+  readonly #memory: Memory;
+  readonly #features: Smmuv3Features;
+  readonly #walker: VmsaWalker;
+  readonly #tlb: Iotlb;
+  readonly #streams: ConfigCache<StreamSlot>;
+  readonly #contexts: ConfigCache<ContextSlot>;
+  #table: StreamTableLocation = { base: 0, log2size: 0, twoLevel: false };
+  #split = 6;
+  #stamp = 0;
+  atschk = false;
+
+  /** The stream of the last `find`; null when it had none. */
+  stream: StreamSlot | null = null;
+  /** The CD of the last `find`; null when stage 1 does not take part. */
+  context: ContextSlot | null = null;
+  /** F_STE_FETCH, F_CD_FETCH: address of the fetch. */
+  fetch = 0;
+  /** The stream has no entry at all (V = 0, or no level-2 table): somebody may still install one. */
+  unset = false;
+
+  constructor(memory: Memory, features: Smmuv3Features, walker: VmsaWalker, tlb: Iotlb, caches: CacheSizes) {
+    this.#memory = memory;
+    this.#features = features;
+    this.#walker = walker;
+    this.#tlb = tlb;
+    this.#streams = new ConfigCache(caches.streams ?? 1024, streamSlot);
+    this.#contexts = new ConfigCache(caches.contexts ?? 1024, contextSlot);
+  }
+
+  locate(table: StreamTableLocation): void {
+    const split = table.split ?? 6;
+    const log2size = Math.min(table.log2size, this.#features.sidSize);
+    this.#split = split === 8 || split === 10 ? split : 6;
+    const bytes = table.twoLevel ? 8 * 2 ** Math.max(3, log2size - this.#split) : STE_BYTES * 2 ** log2size;
+    this.#table = { ...table, log2size, base: alignDown(table.base, Math.max(64, bytes)) };
+    this.dropAll();
+  }
+
+  /** A cached stream, without fetching. */
+  cached(sid: number): StreamSlot | null {
+    return this.#streams.get(sid, 0);
+  }
+
+  /** The cached CD a transaction of a cached stream uses; null also when it may not use one. @param ssid or −1. */
+  cachedContext(s: StreamSlot, ssid: number): ContextSlot | null {
+    const key = ssid > 0 || (ssid === 0 && s.zeroSsid) ? ssid : ssid === 0 ? -1 : s.plainSsid;
+    return this.#contexts.get(s.stamp, key);
+  }
+
+  /**
+   * The configuration of one transaction (IHI 0070 §3.3, §7.3.22 for the order of faults).
+   * @param ssid SubstreamID, or −1.
+   * @returns 0, or the event code. A stage-2 fault of the CD fetch is described by the walker's fields.
+   */
+  find(sid: number, ssid: number): number {
+    this.context = null;
+    this.unset = false;
+    let s = this.#streams.get(sid, 0);
+    if (s === null) {
+      s = this.#streams.claim(sid, 0);
+      const bad = this.#fetchStream(s, sid);
+      if (bad !== 0) {
+        this.stream = null;
+        return bad;
+      }
+      s.stamp = ++this.#stamp;
+      this.#streams.keep(s);
+    }
+    this.stream = s;
+    if (s.context2 === null || s.context2.tag === 0) s.context2 = this.#tlb.context(s.vmid, -1);
+    if (s.config < CONFIG.BYPASS) return 0;
+    if (ssid >= 0) {
+      if (!s.s1 || s.s1CdMax === 0 || ssid >= 2 ** s.s1CdMax) return EVENT.C_BAD_SUBSTREAMID;
+      if (ssid === 0 && s.s1Dss === S1DSS.SSID0) return EVENT.F_STREAM_DISABLED;
+    } else {
+      if (!s.s1) return 0;
+      if (s.s1CdMax > 0 && s.s1Dss !== S1DSS.SSID0) return s.s1Dss === S1DSS.BYPASS ? 0 : EVENT.F_STREAM_DISABLED;
+    }
+    return this.#findContext(s, Math.max(0, ssid));
+  }
+
+  #findContext(s: StreamSlot, ssid: number): number {
+    let c = this.#contexts.get(s.stamp, ssid);
+    if (c === null) {
+      c = this.#contexts.claim(s.stamp, ssid);
+      const bad = this.#fetchContext(c, s, ssid);
+      if (bad !== 0) return bad;
+      this.#contexts.keep(c);
+    }
+    if (c.context === null || c.context.tag === 0) {
+      c.context = this.#tlb.context(c.vmid, c.regime.asid);
+      // Making a context may have forgotten all others.
+      if (s.context2!.tag === 0) s.context2 = this.#tlb.context(s.vmid, -1);
+    }
+    this.context = c;
+    return 0;
+  }
+
+  #fetchStream(s: StreamSlot, sid: number): number {
+    const t = this.#table;
+    if (sid >= 2 ** t.log2size) return EVENT.C_BAD_STREAMID;
+    let at = t.base + sid * STE_BYTES;
+    if (t.twoLevel) {
+      const l1 = t.base + Math.floor(sid / 2 ** this.#split) * 8;
+      if (!this.#memory.load64(l1)) return this.#fetchFault(EVENT.F_STE_FETCH, l1);
+      const lo = this.#memory.lo;
+      const hi = this.#memory.hi;
+      const span = l1StdSpan(lo);
+      this.unset = span === 0;
+      if (span === 0 || span > this.#split + 1) return EVENT.C_BAD_STREAMID;
+      const entries = 2 ** (span - 1);
+      const within = sid % 2 ** this.#split;
+      if (within >= entries) return EVENT.C_BAD_STREAMID;
+      at = alignDown(l1StdL2Ptr(lo, hi), Math.max(64, entries * STE_BYTES)) + within * STE_BYTES;
+    }
+    if (!this.#load(s.words, at, STE_WORDS)) return this.#fetchFault(EVENT.F_STE_FETCH, at);
+    this.unset = !steValid(s.words, 0);
+    const bad = checkSte(s.words, 0, this.#features, this.atschk);
+    if (bad === 0) decodeStream(s, this.#features);
+    return bad;
+  }
+
+  #fetchContext(c: ContextSlot, s: StreamSlot, ssid: number): number {
+    const f = this.#features;
+    let at = s.s1ContextPtr + ssid * CD_BYTES;
+    if (s.s1CdMax > 0 && (s.s1Fmt === S1FMT.L2_4K || s.s1Fmt === S1FMT.L2_64K)) {
+      const split = s.s1Fmt === S1FMT.L2_4K ? CD_SPLIT_4K : CD_SPLIT_64K;
+      const l1 = this.#physical(s, s.s1ContextPtr + (ssid >>> split) * 8);
+      if (l1 < 0) return -l1;
+      if (!this.#memory.load64(l1)) return this.#fetchFault(EVENT.F_CD_FETCH, l1);
+      const lo = this.#memory.lo;
+      const l2 = l1CdL2Ptr(lo, this.#memory.hi);
+      if (!l1CdValid(lo) || l2 >= 2 ** f.oas) return EVENT.C_BAD_SUBSTREAMID;
+      at = l2 + (ssid & ((1 << split) - 1)) * CD_BYTES;
+    }
+    const pa = this.#physical(s, at);
+    if (pa < 0) return -pa;
+    if (!this.#load(c.words, pa, CD_WORDS)) return this.#fetchFault(EVENT.F_CD_FETCH, pa);
+    const bad = checkCd(c.words, 0, f, s.stalld);
+    if (bad === 0) decodeContext(c, f, s.vmid);
+    return bad;
+  }
+
+  /** Where a CD table address lies: stage 2 applies when it is enabled. @returns minus the event code on a fault. */
+  #physical(s: StreamSlot, address: number): number {
+    if (!s.s2) return address;
+    const fault = this.#walker.stage2(s.regime2, address, READ, CLASS.CD);
+    return fault === 0 ? this.#walker.out : -fault;
+  }
+
+  #load(into: Int32Array, at: number, words: number): boolean {
+    const m = this.#memory;
+    for (let i = 0; i < words; i += 2) {
+      if (!m.load64(at + i * 4)) return false;
+      into[i] = m.lo;
+      into[i + 1] = m.hi;
+    }
+    return true;
+  }
+
+  #fetchFault(code: number, at: number): number {
+    this.fetch = at;
+    return code;
+  }
+
+  dropStream(sid: number): void {
+    this.#streams.drop(sid, 0);
+  }
+
+  /** StreamIDs [first, first + count). */
+  dropStreams(first: number, count: number): void {
+    this.#streams.dropRange(first, count);
+  }
+
+  dropAll(): void {
+    this.#streams.dropAll();
+    this.#contexts.dropAll();
+  }
+
+  dropContext(sid: number, ssid: number): void {
+    const s = this.#streams.get(sid, 0);
+    if (s !== null) this.#contexts.drop(s.stamp, ssid);
+  }
+
+  dropContexts(sid: number): void {
+    const s = this.#streams.get(sid, 0);
+    if (s !== null) s.stamp = ++this.#stamp;
+  }
+
+  save(): StructuresData {
+    return {
+      stamp: this.#stamp,
+      streams: this.#streams.live().map((s) => ({ sid: s.keyA, stamp: s.stamp, words: Array.from(s.words) })),
+      contexts: this.#contexts
+        .live()
+        .map((c) => ({ stamp: c.keyA, ssid: c.keyB, vmid: c.vmid, words: Array.from(c.words) })),
+    };
+  }
+
+  load(data: StructuresData): void {
+    this.dropAll();
+    this.#stamp = data.stamp;
+    for (const { sid, stamp, words } of data.streams) {
+      const s = this.#streams.claim(sid, 0);
+      s.words.set(words);
+      decodeStream(s, this.#features);
+      s.stamp = stamp;
+      this.#streams.keep(s);
+    }
+    for (const { stamp, ssid, vmid, words } of data.contexts) {
+      const c = this.#contexts.claim(stamp, ssid);
+      c.words.set(words);
+      decodeContext(c, this.#features, vmid);
+      this.#contexts.keep(c);
+    }
+  }
+}
