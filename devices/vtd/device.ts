@@ -20,14 +20,14 @@ import { VirtualCommands } from './virtual-commands.ts';
 const ICC = 0x8000_0000 | 0;
 const LEVELS = GCMD.TE | GCMD.QIE | GCMD.IRE | GCMD.CFI;
 
-export interface VtdUnitDeps {
+export interface RegisterUnitDeps {
   readonly shape: VtdShape;
   /** Guest-physical memory, windows included. */
   readonly memory: Memory;
   readonly irq: InterruptPort;
   readonly name: string;
   /** Made with the parts it needs; see `Backend`. */
-  readonly backend: (unit: VtdUnit) => Backend;
+  readonly backend: (unit: RegisterUnit) => Backend;
 }
 
 export interface UnitState {
@@ -43,7 +43,7 @@ export interface UnitState {
  * The register half of a vVT-d: one 4 KiB page of registers, the invalidation queue, fault logging, interrupt
  * remapping, page requests and virtual commands. What invalidations mean for the host is the backend's.
  */
-export class VtdUnit implements MmioDevice {
+export class RegisterUnit implements MmioDevice {
   readonly name: string;
   readonly bytes: number;
   readonly shape: VtdShape;
@@ -63,7 +63,7 @@ export class VtdUnit implements MmioDevice {
   /** Inside a register access: DMA of the unit into its own window goes nowhere. */
   #busy = false;
 
-  constructor(deps: VtdUnitDeps) {
+  constructor(deps: RegisterUnitDeps) {
     const { shape, memory, irq, name } = deps;
     this.name = name;
     this.shape = shape;

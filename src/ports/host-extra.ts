@@ -24,6 +24,12 @@ export interface HostExtra {
    * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @returns 0 or −errno (unknown group: EINVAL).
    */
   respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number;
+  /**
+   * A guest's own device-TLB invalidation (VT-d: Linux has no verb for it and invalidates by itself with every nested
+   * invalidation and unmap). Encoding as on the bus: S at bit 11 of `lo`. `pasid` NO_PASID: without.
+   * @returns 0 or −errno; completions count in `outstanding`.
+   */
+  invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
 export interface ExtraHandlers {

@@ -1,0 +1,133 @@
+import type { VtdWalker } from '../../src/lib/walk/vtd.ts';
+import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
+import { ACCESS, AT } from '../../src/ports/dma.ts';
+import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/vtd/faults.ts';
+import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
+import { TTM } from '../../src/spec/vtd/registers.ts';
+import type { RegisterUnit } from './device.ts';
+import type { TableReader } from './guest-tables.ts';
+import { DROPPED, type PageRequestQueue } from './page-requests.ts';
+
+/** The walk found nothing wrong: the request failed for a reason the guest's unit would not know. */
+const NOTHING = 0;
+
+/**
+ * Decides what a hardware fault looks like to the guest: it repeats the lookup through the guest's own tables, with the
+ * profile's codes. Nothing found means no record (a leaf outside RAM just fails). It never yields an address for DMA.
+ */
+export class FaultJudge {
+  /** Fields of the last page request. */
+  pasid = 0;
+  group = 0;
+  page = 0;
+  #fpd = false;
+  readonly #unit: RegisterUnit;
+  readonly #tables: TableReader;
+  readonly #walker: VtdWalker;
+  readonly #context = new VtdContext();
+  readonly #regime = new VtdRegime();
+
+  constructor(unit: RegisterUnit, tables: TableReader, walker: VtdWalker) {
+    this.#unit = unit;
+    this.#tables = tables;
+    this.#walker = walker;
+  }
+
+  /** @param record the hardware's FRCD, 4 words. @param rid guest requester id. */
+  fault(rid: number, record: Int32Array): void {
+    const w2 = record[2]!;
+    const w3 = record[3]!;
+    const read = frcd.isRead(w3);
+    const at = frcd.addressType(w3);
+    const pasid = frcd.pasid(w2, w3);
+    const exec = frcd.isExec(w2);
+    const priv = frcd.isPriv(w2);
+    const access = (read ? ACCESS.READ : ACCESS.WRITE) | (exec ? ACCESS.EXEC : 0) | (priv ? ACCESS.PRIV : 0);
+    const lo = record[0]! & ~0xfff;
+    const hi = record[1]!;
+    const reason = this.#reason(rid, pasid, lo, hi, access, at);
+    if (reason === NOTHING || (this.#fpd && isQualified(reason))) return;
+    this.#unit.faults.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
+  }
+
+  #reason(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
+    const unit = this.#unit;
+    this.#fpd = false;
+    if (!unit.root.on) return NOTHING;
+    const mode = unit.root.mode;
+    if (mode === TTM.ABORT) return unit.shape.abortMode ? FAULT.ABORT_MODE : FAULT.TTM_UNSUPPORTED;
+    if (mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
+    if (mode === TTM.SCALABLE && !unit.shape.props.scalableMode) return FAULT.TTM_UNSUPPORTED;
+    const r = this.#regimeOf(rid, pasid);
+    if (r === null) {
+      this.#fpd = this.#tables.fpd;
+      return this.#tables.reason;
+    }
+    this.#fpd = r.fpd;
+    const legacyCodes = unit.shape.quirks.legacyCodes;
+    if (at !== AT.UNTRANSLATED && !this.#context.dte) {
+      return this.#context.scalable && !legacyCodes ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
+    }
+    if ((access & ACCESS.PRIV) !== 0 && this.#context.scalable && !r.sre) return FAULT.PASID_SRE;
+    if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
+    const reason = this.#walker.reason;
+    if (legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && unit.shape.props.scalableMode) return FAULT.SM_INTERRUPT;
+    return reason;
+  }
+
+  #regimeOf(rid: number, pasid: number): VtdRegime | null {
+    const c = this.#context;
+    const { base, mode } = this.#unit.root;
+    const tables = this.#tables;
+    if (!tables.context(base, mode === TTM.SCALABLE, rid, c)) return null;
+    if (pasid >= 0 && !tables.allowsPasid(c, pasid)) return null;
+    if (!c.scalable) return c.legacy;
+    return tables.pasid(c, pasid < 0 ? c.ridPasid : pasid, this.#regime) ? this.#regime : null;
+  }
+
+  /**
+   * A page request of the hardware (8 words): judged, then queued.
+   * @returns QUEUED, DROPPED, or the code it is answered with at once (§7.4.1).
+   */
+  pageRequest(rid: number, record: Int32Array, queue: PageRequestQueue): number {
+    const w0 = record[0]!;
+    const w1 = record[1]!;
+    const w2 = record[2]!;
+    const hi = record[3]!;
+    this.pasid = pageRequest.pp(w0) ? pageRequest.pasid(w1) : -1;
+    this.group = pageRequest.group(w2);
+    this.page = pageRequest.page(w2, hi);
+    const last = pageRequest.last(w2);
+    const reason = this.#requestReason(rid);
+    if (reason !== NOTHING) {
+      if (!(this.#fpd && isQualified(reason))) {
+        const read = pageRequest.read(w2);
+        const w3 = frcdWord3(read, 0, this.pasid, reason);
+        const source = frcdWord2(rid, this.pasid, pageRequest.exec(w1), pageRequest.priv(w1));
+        this.#unit.faults.record(w2 & ~0xfff, hi, source, w3);
+      }
+      return last ? RESPONSE.INVALID : DROPPED;
+    }
+    const access =
+      (pageRequest.read(w2) ? ACCESS.READ : 0) |
+      (pageRequest.write(w2) ? ACCESS.WRITE : 0) |
+      (pageRequest.exec(w1) ? ACCESS.EXEC : 0) |
+      (pageRequest.priv(w1) ? ACCESS.PRIV : 0);
+    return queue.push(rid, this.pasid, w2 & ~0xfff, hi, access, this.group, last);
+  }
+
+  /** A page request needs tables that can be read and PRE=1. */
+  #requestReason(rid: number): number {
+    const unit = this.#unit;
+    this.#fpd = false;
+    if (!unit.root.on || unit.root.mode === TTM.ABORT) return FAULT.ABORT_MODE;
+    if (unit.root.mode !== TTM.SCALABLE) return FAULT.PAGE_REQUEST_IN_LEGACY;
+    const r = this.#regimeOf(rid, this.pasid);
+    if (r === null) {
+      this.#fpd = this.#tables.fpd;
+      return this.#tables.reason;
+    }
+    this.#fpd = r.fpd;
+    return this.#context.pre ? NOTHING : FAULT.SM_PRE;
+  }
+}

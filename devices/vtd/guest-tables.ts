@@ -1,0 +1,196 @@
+import type { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import { FAULT } from '../../src/spec/vtd/faults.ts';
+import {
+  aboveWidth,
+  awLevels,
+  CONTEXT_BYTES,
+  context,
+  PASID_BYTES,
+  PASID_DIR_BYTES,
+  PGTT,
+  pasidDir,
+  pasidEntry,
+  ROOT_BYTES,
+  root,
+  SM_CONTEXT_BYTES,
+  smContext,
+  TABLE_RESERVED,
+  TT,
+} from '../../src/spec/vtd/tables.ts';
+import type { VtdShape } from './properties.ts';
+
+/** How a profile finds and judges the guest's root, context and PASID entries. Fields are those of the last call. */
+export interface TableReader {
+  /** Fault reason of a failed lookup. */
+  readonly reason: number;
+  /** FPD as far as it counts for that reason. */
+  readonly fpd: boolean;
+  context(table: number, scalable: boolean, rid: number, into: VtdContext): boolean;
+  /** Whether a request with this PASID may be made at all. */
+  allowsPasid(c: VtdContext, pasid: number): boolean;
+  pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean;
+}
+
+/**
+ * QEMU 11.1's reading: legacy reason codes in both modes, PGTT before P in a PASID entry, no reserved-bit checks in PASID
+ * structures, FPD of the context entry only for faults found here, RID_PASID and PASID limits ignored.
+ */
+export class QemuTables implements TableReader {
+  reason = 0;
+  fpd = false;
+  readonly #memory: Memory;
+  readonly #shape: VtdShape;
+  readonly #high: number;
+  readonly #e = new Int32Array(16);
+
+  constructor(memory: Memory, shape: VtdShape) {
+    this.#memory = memory;
+    this.#shape = shape;
+    this.#high = aboveWidth(shape.haw);
+  }
+
+  #load(at: number, words: number): boolean {
+    const m = this.#memory;
+    for (let i = 0; i < words; i += 2) {
+      if (!m.load64(at + 4 * i)) return false;
+      this.#e[i] = m.lo;
+      this.#e[i + 1] = m.hi;
+    }
+    return true;
+  }
+
+  #reserved(mask: readonly number[], words: number): boolean {
+    let bad = this.#e[1]! & this.#high;
+    for (let i = 0; i < words; i++) bad |= this.#e[i]! & mask[i]!;
+    return bad !== 0;
+  }
+
+  #fail(reason: number): boolean {
+    this.reason = reason;
+    return false;
+  }
+
+  /** Whether AW names a width CAP.SAGAW has. */
+  #walks(aw: number): boolean {
+    return aw <= 4 && ((this.#shape.capLo >>> 8) & (1 << aw)) !== 0;
+  }
+
+  context(table: number, scalable: boolean, rid: number, into: VtdContext): boolean {
+    const e = this.#e;
+    this.fpd = false;
+    if (!this.#load(table + (rid >>> 8) * ROOT_BYTES, 4)) return this.#fail(FAULT.ROOT_UNREADABLE);
+    const half = scalable && (rid & 0x80) !== 0 ? 2 : 0;
+    if (!root.p(e[half]!)) return this.#fail(FAULT.ROOT_P);
+    const mask = scalable ? TABLE_RESERVED.SM_ROOT : TABLE_RESERVED.ROOT;
+    const upper = scalable ? e[3]! & this.#high : 0;
+    if (this.#reserved(mask, 4) || upper !== 0) return this.#fail(FAULT.ROOT_RESERVED);
+    const base = root.pointer(e[half]!, e[half + 1]!);
+    return scalable ? this.#scalable(base, rid, into) : this.#legacy(base, rid, into);
+  }
+
+  #legacy(base: number, rid: number, into: VtdContext): boolean {
+    const e = this.#e;
+    if (!this.#load(base + (rid & 0xff) * CONTEXT_BYTES, 4)) return this.#fail(FAULT.CONTEXT_UNREADABLE);
+    const w0 = e[0]!;
+    this.fpd = context.fpd(w0);
+    if (!context.p(w0)) return this.#fail(FAULT.CONTEXT_P);
+    if (this.#reserved(TABLE_RESERVED.CONTEXT, 4)) {
+      this.fpd = false;
+      return this.#fail(FAULT.CONTEXT_RESERVED);
+    }
+    const tt = context.tt(w0);
+    const aw = context.aw(e[2]!);
+    if (!this.#walks(aw) || tt === TT.RESERVED || (tt === TT.ALL && !this.#shape.props.deviceIotlb)) {
+      return this.#fail(FAULT.CONTEXT_INVALID);
+    }
+    into.scalable = into.paside = into.pre = into.ridPriv = false;
+    into.fpd = this.fpd;
+    into.dte = tt === TT.ALL;
+    into.directory = into.pasids = into.ridPasid = 0;
+    const r = into.legacy;
+    r.scalable = false;
+    r.pgtt = tt === TT.PASS_THROUGH ? PGTT.PASS_THROUGH : PGTT.SECOND;
+    r.secondRoot = context.ssptptr(w0, e[1]!);
+    r.secondLevels = awLevels(aw);
+    r.did = context.did(e[2]!);
+    r.fpd = this.fpd;
+    r.pasid = 0;
+    return true;
+  }
+
+  #scalable(base: number, rid: number, into: VtdContext): boolean {
+    const e = this.#e;
+    if (!this.#load(base + (rid & 0x7f) * SM_CONTEXT_BYTES, 8)) return this.#fail(FAULT.CONTEXT_UNREADABLE);
+    const w0 = e[0]!;
+    this.fpd = smContext.fpd(w0);
+    if (!smContext.p(w0)) return this.#fail(FAULT.CONTEXT_P);
+    const { props, prs } = this.#shape;
+    const known = (props.deviceIotlb ? 0x4 : 0) | (props.pasidBits > 0 ? 0x8 : 0) | (prs ? 0x10 : 0);
+    // QEMU's mask leaves DTE, PASIDE and PRE alone whatever the capabilities; EPTR and HPTE stay reserved.
+    if (this.#reservedContext(known | 0x1c)) {
+      this.fpd = false;
+      return this.#fail(FAULT.CONTEXT_RESERVED);
+    }
+    into.scalable = true;
+    into.fpd = this.fpd;
+    into.dte = smContext.dte(w0);
+    into.paside = smContext.paside(w0);
+    into.pre = smContext.pre(w0);
+    into.directory = smContext.pasiddirptr(w0, e[1]!);
+    into.pasids = 2 ** (smContext.pdts(w0) + 13);
+    into.ridPasid = 0;
+    into.ridPriv = false;
+    return true;
+  }
+
+  #reservedContext(known: number): boolean {
+    const e = this.#e;
+    const mask = TABLE_RESERVED.SM_CONTEXT;
+    let bad = (e[0]! & mask[0] & ~known) | (e[1]! & this.#high) | (e[2]! & 0xffe0_0000);
+    for (let i = 3; i < 8; i++) bad |= e[i]!;
+    return bad !== 0;
+  }
+
+  allowsPasid(c: VtdContext, _pasid: number): boolean {
+    this.fpd = false;
+    return c.scalable || this.#fail(FAULT.PASID_IN_LEGACY);
+  }
+
+  pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean {
+    const e = this.#e;
+    this.fpd = c.fpd;
+    if (!this.#load(c.directory + (pasid >>> 6) * PASID_DIR_BYTES, 2)) return this.#fail(FAULT.DIR_UNREADABLE);
+    if (!pasidDir.p(e[0]!)) return this.#fail(FAULT.DIR_P);
+    const fpd = c.fpd || pasidDir.fpd(e[0]!);
+    const at = pasidDir.smptblptr(e[0]!, e[1]!) + (pasid & 0x3f) * PASID_BYTES;
+    if (!this.#load(at, 16)) return this.#fail(FAULT.PASID_UNREADABLE);
+    const w0 = e[0]!;
+    const w4 = e[4]!;
+    if (!this.#typed(pasidEntry.pgtt(w0), pasidEntry.aw(w0), pasidEntry.fspm(w4))) {
+      return this.#fail(FAULT.PASID_INVALID);
+    }
+    if (!pasidEntry.p(w0)) return this.#fail(FAULT.PASID_P);
+    into.scalable = false;
+    into.pgtt = pasidEntry.pgtt(w0);
+    into.firstRoot = pasidEntry.fsptptr(w4, e[5]!);
+    into.firstLevels = 4;
+    into.wpe = pasidEntry.wpe(w4);
+    into.eafe = false;
+    into.sre = pasidEntry.sre(w4);
+    into.secondRoot = pasidEntry.ssptptr(w0, e[1]!);
+    into.secondLevels = awLevels(pasidEntry.aw(w0)) || 4;
+    into.ssade = false;
+    into.did = pasidEntry.did(e[2]!);
+    into.pgsnp = false;
+    into.fpd = fpd || pasidEntry.fpd(w0);
+    into.pasid = pasid;
+    return true;
+  }
+
+  #typed(pgtt: number, aw: number, fspm: number): boolean {
+    if (pgtt === PGTT.FIRST) return this.#shape.firstStage && fspm === 0;
+    if (pgtt === PGTT.SECOND) return this.#shape.secondStage && this.#walks(aw);
+    return pgtt === PGTT.PASS_THROUGH;
+  }
+}

@@ -1,0 +1,46 @@
+import type { HostExtra } from '../../src/ports/host-extra.ts';
+import type { Iommufd, UserData, VfioDevice } from '../../src/ports/iommufd.ts';
+
+/** What a vVT-d has of the host: the VMM's side of the picture. */
+export interface VtdHost {
+  readonly iommufd: Iommufd;
+  /** Null: linux-only. */
+  readonly extra: HostExtra | null;
+  /** The IOAS that maps guest RAM at its guest-physical addresses. */
+  readonly ioasId: number;
+  /** The VMM's virtual address of guest RAM at `gpa`; negative when no RAM is there. */
+  userVa(gpa: number): bigint;
+  /** Bytes of RAM from `gpa` to the end of its region; 0 when none is there. */
+  roomAt(gpa: number): number;
+  /** Bytes without RAM from `gpa` on (a positive multiple of 4096; 2^52 when none follows). */
+  gapAt(gpa: number): number;
+  /** Whether RAM at `gpa` may be written. */
+  writable(gpa: number): boolean;
+  /** IOAS_MAPs one fill may make; the rest waits for misses. VFIO's own limit is 65535. */
+  readonly mapLimit: number;
+}
+
+/** A device of the VM behind this unit. */
+export interface VtdFunction {
+  /** Requester id as the guest sees it. */
+  readonly rid: number;
+  /** Guest requester ids of further streams of the same function (aliases); stream 0 is `rid`. */
+  readonly aliases?: readonly number[];
+  /** Bound to the iommufd of `VtdHost`. */
+  readonly vfio: VfioDevice;
+}
+
+/** Driver data in process memory. */
+export function userData(bytes: Uint8Array): UserData {
+  return {
+    length: bytes.length,
+    copyIn(offset, into) {
+      into.set(bytes.subarray(offset, offset + into.length));
+      return true;
+    },
+    copyOut(offset, from) {
+      bytes.set(from, offset);
+      return true;
+    },
+  };
+}

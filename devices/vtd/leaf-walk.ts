@@ -1,0 +1,60 @@
+import type { Memory } from '../../src/ports/memory.ts';
+import { levelShift, type PagingLimits, SecondStageReserved, SS } from '../../src/spec/vtd/paging.ts';
+import { pointer } from '../../src/spec/vtd/tables.ts';
+import type { LeafSink, LeafSource } from './shadow.ts';
+
+const RW = SS.R | SS.W;
+
+/** Enumerates the leaves of a guest's second stage in ascending order, within a budget of entries looked at. */
+export class LeafWalk implements LeafSource {
+  readonly #memory: Memory;
+  readonly #reserved: SecondStageReserved;
+  readonly #budget: number;
+  #left = 0;
+  #first = 0;
+  #end = 0;
+
+  /** @param budget entries one walk may read: a guest can make its tables point at each other. */
+  constructor(memory: Memory, limits: PagingLimits, budget: number) {
+    this.#memory = memory;
+    this.#reserved = new SecondStageReserved(limits);
+    this.#budget = budget;
+  }
+
+  leaves(root: number, levels: number, first: number, pages: number, sink: LeafSink): void {
+    this.#left = this.#budget;
+    this.#first = first;
+    this.#end = Math.min(first + pages, 2 ** (9 * levels));
+    this.#table(root, levels, 0, RW, sink);
+  }
+
+  /** @param base first page the table translates. @returns false: stop. */
+  #table(table: number, level: number, base: number, perm: number, sink: LeafSink): boolean {
+    const memory = this.#memory;
+    const span = 2 ** (levelShift(level) - 12);
+    const from = Math.max(0, Math.floor((this.#first - base) / span));
+    const to = Math.min(511, Math.ceil((this.#end - base) / span) - 1);
+    for (let i = from; i <= to; i++) {
+      if (this.#left-- <= 0) return false;
+      if (!memory.load64(table + 8 * i)) return true;
+      const lo = memory.lo;
+      const hi = memory.hi;
+      const granted = perm & lo;
+      if (granted === 0) continue;
+      const leaf = level === 1 || (lo & SS.PS) !== 0;
+      const badLo = leaf ? this.#reserved.leafLo[level]! : this.#reserved.pointerLo[level]!;
+      const badHi = leaf ? this.#reserved.leafHi : this.#reserved.pointerHi;
+      if (((lo & badLo) | (hi & badHi)) !== 0) continue;
+      const page = base + i * span;
+      if (!leaf) {
+        if (!this.#table(pointer(lo, hi), level - 1, page, granted, sink)) return false;
+        continue;
+      }
+      const start = Math.max(page, this.#first);
+      const n = Math.min(page + span, this.#end) - start;
+      const gpa = Math.floor(pointer(lo, hi) / 4096 / span) * span + (start - page);
+      if (!sink.leaf(start, n, gpa, granted)) return false;
+    }
+    return true;
+  }
+}

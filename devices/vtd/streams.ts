@@ -1,0 +1,123 @@
+import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
+import type { VfioDevice } from '../../src/ports/iommufd.ts';
+import { TTM } from '../../src/spec/vtd/registers.ts';
+import type { TableRoot } from './backend.ts';
+import type { Domain, Domains } from './domains.ts';
+import type { TableReader } from './guest-tables.ts';
+
+/** One (device, PASID) that is attached because the guest's tables say so. */
+export interface Slot {
+  /** NO_PASID: the requester id itself. */
+  readonly pasid: number;
+  /** Index of its PASID entry. */
+  readonly index: number;
+  readonly did: number;
+  readonly domain: Domain;
+}
+
+/** One function of the VM with what each of its PASIDs is attached to. */
+export class Stream {
+  readonly rid: number;
+  readonly aliases: readonly number[];
+  readonly vfio: VfioDevice;
+  /** log2 of the PASIDs the physical function has; 0: none. */
+  readonly pasidBits: number;
+  readonly slots = new Map<number, Slot>();
+  /** Translation is off and the RID sits on the parent. */
+  bypass = false;
+
+  constructor(rid: number, aliases: readonly number[], vfio: VfioDevice, pasidBits: number) {
+    this.rid = rid;
+    this.aliases = aliases;
+    this.vfio = vfio;
+    this.pasidBits = pasidBits;
+  }
+
+  /** Guest requester id of stream `i` of the function. */
+  ridOf(i: number): number {
+    return i === 0 ? this.rid : (this.aliases[i - 1] ?? this.rid);
+  }
+}
+
+/** Reads the guest's configuration of a stream and makes the host follow it: attach, replace, detach. */
+export class Configurator {
+  readonly context = new VtdContext();
+  readonly #regime = new VtdRegime();
+  readonly #root: TableRoot;
+  readonly #tables: TableReader;
+  readonly #domains: Domains;
+
+  constructor(root: TableRoot, tables: TableReader, domains: Domains) {
+    this.#root = root;
+    this.#tables = tables;
+    this.#domains = domains;
+  }
+
+  /** Finds what (rid, pasid) translates with. Null: nothing valid (the record is made elsewhere). */
+  lookup(rid: number, pasid: number): VtdRegime | null {
+    const { mode, base } = this.#root;
+    if (mode === TTM.ABORT || mode === TTM.RESERVED) return null;
+    const c = this.context;
+    if (!this.#tables.context(base, mode === TTM.SCALABLE, rid, c)) return null;
+    if (!c.scalable) return pasid === NO_PASID ? c.legacy : null;
+    if (pasid !== NO_PASID && !this.#tables.allowsPasid(c, pasid)) return null;
+    const index = pasid === NO_PASID ? c.ridPasid : pasid;
+    return this.#tables.pasid(c, index, this.#regime) ? this.#regime : null;
+  }
+
+  /**
+   * Makes (stream, pasid) what the guest's tables say now.
+   * @returns whether it is attached to something valid.
+   */
+  configure(s: Stream, pasid: number): boolean {
+    const r = this.lookup(s.rid, pasid);
+    if (r === null) {
+      this.detach(s, pasid);
+      return false;
+    }
+    const old = s.slots.get(pasid);
+    if (old !== undefined && old.domain.key === this.#domains.keyOf(r)) return true;
+    const domain = this.#domains.acquire(s.vfio.devId, r);
+    if (domain === null) return false;
+    const slot: Slot = { pasid, index: r.pasid, did: r.did, domain };
+    if (s.vfio.attach(domain.hwptId, pasid) !== 0) {
+      this.#domains.release(domain);
+      return false;
+    }
+    s.slots.set(pasid, slot);
+    if (old !== undefined) this.#domains.release(old.domain);
+    return true;
+  }
+
+  detach(s: Stream, pasid: number): void {
+    const slot = s.slots.get(pasid);
+    if (slot === undefined) return;
+    s.slots.delete(pasid);
+    s.vfio.detach(pasid);
+    this.#domains.release(slot.domain);
+  }
+
+  /** Everything of a stream goes: PASIDs first, as VFIO does. */
+  detachAll(s: Stream): void {
+    for (const pasid of [...s.slots.keys()]) if (pasid !== NO_PASID) this.detach(s, pasid);
+    this.detach(s, NO_PASID);
+  }
+
+  /** Translation off: the stream sees guest RAM. */
+  bypass(s: Stream): void {
+    for (const pasid of [...s.slots.keys()]) if (pasid !== NO_PASID) this.detach(s, pasid);
+    const old = s.slots.get(NO_PASID);
+    const parent = this.#domains.parent(s.vfio.devId);
+    if (!s.bypass && parent !== null) s.bypass = s.vfio.attach(parent.hwptId, NO_PASID) === 0;
+    s.slots.delete(NO_PASID);
+    if (old !== undefined) this.#domains.release(old.domain);
+  }
+
+  /** Translation on: nothing is given, so the hardware asks. */
+  unset(s: Stream): void {
+    this.detachAll(s);
+    if (s.bypass) s.vfio.detach(NO_PASID);
+    s.bypass = false;
+  }
+}

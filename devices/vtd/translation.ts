@@ -1,0 +1,314 @@
+import { ViommuError } from '../../src/core/errors.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
+import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
+import { HW_ERROR } from '../../src/ports/hw.ts';
+import type { GetHwInfo } from '../../src/ports/iommufd.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
+import { CONTEXT_G, IOTLB_G, PASID_CACHE_G, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
+import { PASID_BYTES, PASID_DIR_BYTES, pasidDir, pasidEntry } from '../../src/spec/vtd/tables.ts';
+import type { Backend } from './backend.ts';
+import type { RegisterUnit } from './device.ts';
+import type { Domains } from './domains.ts';
+import type { FaultJudge } from './fault-judge.ts';
+import type { VtdFunction, VtdHost } from './host.ts';
+import { QUEUED } from './page-requests.ts';
+import { type Configurator, Stream } from './streams.ts';
+
+/** Present PASIDs one invalidation captures per device; further ones wait for their first use. */
+const CAPTURE = 1024;
+
+export interface TranslationParts {
+  readonly unit: RegisterUnit;
+  readonly host: VtdHost;
+  readonly memory: Memory;
+  readonly domains: Domains;
+  readonly configurator: Configurator;
+  readonly judge: FaultJudge;
+}
+
+/**
+ * Guest → host (and faults back): what the guest's invalidations and switches mean in iommufd's verbs. Streams are
+ * configured on first use; under caching mode, or without host-extra, when the guest says that something is new.
+ */
+export class Translation implements Backend {
+  readonly #p: TranslationParts;
+  readonly #streams: Stream[] = [];
+  readonly #byRid = new Map<number, Stream>();
+  readonly #byDev = new Map<number, Stream>();
+  readonly #undo = new Map<Stream, () => void>();
+  readonly #handlers: ExtraHandlers;
+  /** No one asks on first use, or the guest promises to tell: configure when told. */
+  readonly #eager: boolean;
+  readonly #caching: boolean;
+  #round = 0;
+
+  constructor(parts: TranslationParts) {
+    this.#p = parts;
+    this.#caching = parts.unit.shape.props.cachingMode;
+    this.#eager = this.#caching || parts.host.extra === null;
+    this.#handlers = {
+      onStreamMiss: (devId, _stream, pasid) => this.#streamMiss(devId, pasid),
+      onStageTwoMiss: (devId, _stream, pasid, ipa, access) => this.#secondMiss(devId, pasid, ipa, access),
+      onFault: (devId, stream, record) => this.#fault(devId, stream, record),
+      onPageRequest: (devId, stream, record) => this.#pageRequest(devId, stream, record),
+      onInvalidateError: (devId, error) => {
+        const s = this.#byDev.get(devId);
+        if (s !== undefined && error === HW_ERROR.ATC_TIMEOUT) parts.unit.deviceTlbTimeout(s.rid);
+      },
+      onDrained: () => parts.unit.deviceTlbDone(),
+    };
+  }
+
+  /**
+   * A function appears behind the unit. Its VFIO device is bound.
+   * @returns takes it away again (everything of it detached; the caller closes the VFIO device).
+   * @throws ViommuError `EEXIST` when the requester id is taken.
+   */
+  add(f: VtdFunction): () => void {
+    const rids = [f.rid, ...(f.aliases ?? [])];
+    const taken = rids.find((r) => this.#byRid.has(r));
+    if (taken !== undefined) throw new ViommuError('EEXIST', 'caller', 'requester id is taken', { rid: taken });
+    const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(f.vfio.devId));
+    this.#streams.push(s);
+    for (const r of rids) this.#byRid.set(r, s);
+    this.#byDev.set(f.vfio.devId, s);
+    const { extra } = this.#p.host;
+    if (extra !== null) this.#undo.set(s, extra.serve([f.vfio.devId], this.#handlers));
+    this.#place(s);
+    return () => this.#remove(s);
+  }
+
+  #pasidBits(devId: number): number {
+    const c: GetHwInfo = {
+      flags: 0,
+      devId,
+      dataLen: 0,
+      data: null,
+      dataType: 0,
+      outMaxPasidLog2: 0,
+      outCapabilities: 0n,
+    };
+    const known = this.#p.host.iommufd.getHwInfo(c) === 0 ? c.outMaxPasidLog2 : 0;
+    return Math.min(known, this.#p.unit.shape.props.pasidBits);
+  }
+
+  #remove(s: Stream): void {
+    this.#p.configurator.unset(s);
+    this.#undo.get(s)?.();
+    this.#undo.delete(s);
+    this.#streams.splice(this.#streams.indexOf(s), 1);
+    for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
+    this.#byDev.delete(s.vfio.devId);
+    if (this.#streams.length === 0) this.#p.domains.close();
+  }
+
+  /** What a stream has before its first use. */
+  #place(s: Stream): void {
+    const { unit, configurator } = this.#p;
+    if (!unit.root.on) {
+      configurator.bypass(s);
+      return;
+    }
+    configurator.unset(s);
+    if (this.#eager) this.#capture(s, -1);
+  }
+
+  translationChanged(): void {
+    for (const s of this.#streams) this.#place(s);
+  }
+
+  #streamMiss(devId: number, pasid: number): boolean {
+    const s = this.#byDev.get(devId);
+    if (s === undefined) return false;
+    if (!this.#p.unit.root.on) {
+      if (pasid !== NO_PASID) return false;
+      this.#p.configurator.bypass(s);
+      return s.bypass;
+    }
+    return this.#p.configurator.configure(s, pasid);
+  }
+
+  #secondMiss(devId: number, pasid: number, ipa: number, access: number): boolean {
+    const slot = this.#byDev.get(devId)?.slots.get(pasid);
+    if (slot === undefined) return false;
+    if (slot.domain.kind === 'second') return slot.domain.shadow.miss(ipa, access);
+    if (slot.domain.kind === 'first') return slot.domain.first.parent?.miss(ipa, access) ?? false;
+    return false;
+  }
+
+  #fault(devId: number, stream: number, record: Int32Array): void {
+    const s = this.#byDev.get(devId);
+    if (s !== undefined) this.#p.judge.fault(s.ridOf(stream), record);
+  }
+
+  #pageRequest(devId: number, stream: number, record: Int32Array): boolean {
+    const s = this.#byDev.get(devId);
+    const { unit, host, judge } = this.#p;
+    if (s === undefined || !unit.shape.prs || host.extra === null) return false;
+    const answer = judge.pageRequest(s.ridOf(stream), record, unit.pageRequests);
+    if (answer >= 0) host.extra.respond(devId, judge.pasid, judge.group, answer, false);
+    else if (answer === QUEUED) this.#forgetPage(judge.pasid, s);
+    return true;
+  }
+
+  /** Cached translations of a page go before its request is seen (§7.4): the table's HWPT, when there is one. */
+  #forgetPage(pasid: number, s: Stream): void {
+    const slot = s.slots.get(pasid);
+    if (slot?.domain.kind === 'first') slot.domain.first.invalidate(this.#p.judge.page, 0, true);
+  }
+
+  /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
+  #reaches(s: Stream, g: number, did: number, sid: number, fm: number): boolean {
+    if (g === CONTEXT_G.DEVICE) {
+      const mask = SQ_MASK[fm]!;
+      return (s.rid & mask) === (sid & mask);
+    }
+    if (g === CONTEXT_G.GLOBAL || this.#p.unit.shape.props.scalableMode) return true;
+    const slot = s.slots.get(NO_PASID);
+    return slot === undefined || slot.did === did;
+  }
+
+  invalidateContext(g: number, did: number, sid: number, fm: number): void {
+    if (!this.#p.unit.root.on) return;
+    for (const s of this.#streams) {
+      if (!this.#reaches(s, g, did, sid, fm)) continue;
+      this.#refresh(s, -1, -1);
+      if (this.#eager) this.#p.configurator.configure(s, NO_PASID);
+    }
+  }
+
+  /** Looks again at every attached slot of the domain and PASID (−1: any). */
+  #refresh(s: Stream, did: number, index: number): void {
+    for (const slot of [...s.slots.values()]) {
+      if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
+      this.#p.configurator.configure(s, slot.pasid);
+    }
+  }
+
+  invalidatePasidCache(g: number, did: number, pasid: number): void {
+    if (!this.#p.unit.root.on) return;
+    const domain = g === PASID_CACHE_G.GLOBAL ? -1 : did;
+    const index = g === PASID_CACHE_G.PASID ? pasid : -1;
+    for (const s of this.#streams) {
+      this.#refresh(s, domain, index);
+      if (index >= 0) this.#captureOne(s, index, domain);
+      else this.#capture(s, domain);
+    }
+  }
+
+  /** Attaches one PASID (by index) when its entry is present and of the domain. */
+  #captureOne(s: Stream, index: number, did: number): void {
+    const { configurator } = this.#p;
+    const rid = configurator.lookup(s.rid, NO_PASID);
+    if (rid !== null && rid.pasid === index && !s.slots.has(NO_PASID) && (did < 0 || rid.did === did)) {
+      configurator.configure(s, NO_PASID);
+    }
+    if (index === configurator.context.ridPasid || index >= 2 ** s.pasidBits || s.slots.has(index)) return;
+    const r = configurator.lookup(s.rid, index);
+    if (r !== null && (did < 0 || r.did === did)) configurator.configure(s, index);
+  }
+
+  /** Attaches the RID and every present PASID of the domain (−1: any). */
+  #capture(s: Stream, did: number): void {
+    const { configurator } = this.#p;
+    const r = configurator.lookup(s.rid, NO_PASID);
+    if (r !== null && (did < 0 || r.did === did)) configurator.configure(s, NO_PASID);
+    const c = configurator.context;
+    if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return;
+    const memory = this.#p.memory;
+    const { directory } = c;
+    const end = Math.min(2 ** s.pasidBits, c.pasids);
+    let left = CAPTURE;
+    for (let base = 0; base < end; base += 64) {
+      if (!memory.load64(directory + (base >>> 6) * PASID_DIR_BYTES)) return;
+      if (!pasidDir.p(memory.lo)) continue;
+      const table = pasidDir.smptblptr(memory.lo, memory.hi);
+      for (let i = 0; i < 64; i++) {
+        const index = base + i;
+        if (index === c.ridPasid || s.slots.has(index)) continue;
+        if (!memory.load64(table + i * PASID_BYTES) || !pasidEntry.p(memory.lo)) continue;
+        const found = configurator.lookup(s.rid, index);
+        if (found === null || (did >= 0 && found.did !== did)) continue;
+        if (left-- <= 0) return;
+        configurator.configure(s, index);
+      }
+    }
+  }
+
+  invalidateIotlb(g: number, did: number, page: number, am: number): void {
+    const { domains } = this.#p;
+    for (const shadow of domains.shadows.values()) {
+      if (g !== IOTLB_G.GLOBAL && shadow.did !== did) continue;
+      if (g === IOTLB_G.PAGE) {
+        const pages = 2 ** am;
+        const first = page - (page % pages);
+        shadow.invalidate(first, pages);
+        if (this.#eager) shadow.fill(first, pages);
+      } else {
+        shadow.clear();
+        if (this.#eager) shadow.fillAll();
+      }
+    }
+    // First-stage entries of the domain go whole, whatever the address (§6.5.2.3).
+    for (const first of domains.firsts.values()) {
+      if (g === IOTLB_G.GLOBAL || first.did === did) first.invalidateAll();
+    }
+  }
+
+  invalidatePasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): void {
+    this.#round++;
+    for (const s of this.#streams) {
+      for (const slot of s.slots.values()) {
+        if (slot.did !== did || slot.index !== pasid) continue;
+        if (slot.domain.kind === 'first') {
+          const first = slot.domain.first;
+          if (first.round === this.#round) continue;
+          first.round = this.#round;
+          if (g === PASID_IOTLB_G.PAGE) first.invalidate(page, am, leaf);
+          else first.invalidateAll();
+        } else if (slot.domain.kind === 'second' && g === PASID_IOTLB_G.PASID) {
+          slot.domain.shadow.clear();
+          if (this.#eager) slot.domain.shadow.fillAll();
+        }
+      }
+    }
+  }
+
+  invalidateDeviceTlb(sid: number, pasid: number, lo: number, hi: number, global: boolean): void {
+    const s = this.#byRid.get(sid);
+    if (s !== undefined) this.#p.host.extra?.invalidateDeviceTlb?.(s.vfio.devId, pasid, lo, hi, global);
+  }
+
+  pasidFreed(pasid: number): void {
+    for (const s of this.#streams) this.#p.configurator.detach(s, pasid);
+  }
+
+  respond(sid: number, pasid: number, group: number, code: number): void {
+    const s = this.#byRid.get(sid);
+    if (s !== undefined)
+      this.#p.host.extra?.respond(s.vfio.devId, pasid, group, code === 0 ? 0 : code === 1 ? 1 : 15, false);
+  }
+
+  outstanding(): number {
+    return this.#p.host.extra?.outstanding(this.#handlers) ?? 0;
+  }
+
+  /** Streams with what they are attached to, for people and tests. */
+  describe(): { rid: number; pasid: number; key: string; hwptId: number }[] {
+    const out: { rid: number; pasid: number; key: string; hwptId: number }[] = [];
+    for (const s of this.#streams) {
+      if (s.bypass)
+        out.push({
+          rid: s.rid,
+          pasid: NO_PASID,
+          key: 'bypass',
+          hwptId: this.#p.domains.parent(s.vfio.devId)?.hwptId ?? 0,
+        });
+      for (const slot of s.slots.values()) {
+        out.push({ rid: s.rid, pasid: slot.pasid, key: slot.domain.key, hwptId: slot.domain.hwptId });
+      }
+    }
+    return out;
+  }
+}

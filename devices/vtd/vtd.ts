@@ -1,0 +1,149 @@
+import { toBigint } from '../../src/core/bits.ts';
+import { VtdWalker } from '../../src/lib/walk/vtd.ts';
+import { VtdTables } from '../../src/lib/walk/vtd-tables.ts';
+import { VtdUnit } from '../../src/lib/walk/vtd-unit.ts';
+import type { InterruptRemapPort } from '../../src/ports/dma.ts';
+import type { HostExtra } from '../../src/ports/host-extra.ts';
+import type { Iommufd } from '../../src/ports/iommufd.ts';
+import type { InterruptPort } from '../../src/ports/irq.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import type { MmioDevice } from '../../src/ports/mmio.ts';
+import type { Tell } from '../../src/ports/tell.ts';
+import { type Backend, NO_BACKEND } from './backend.ts';
+import { RegisterUnit, type UnitState } from './device.ts';
+import { Domains } from './domains.ts';
+import { FaultJudge } from './fault-judge.ts';
+import { QemuTables, type TableReader } from './guest-tables.ts';
+import type { VtdFunction, VtdHost } from './host.ts';
+import { LeafWalk } from './leaf-walk.ts';
+import { shapeOf, type VtdProperties, type VtdShape } from './properties.ts';
+import { Configurator } from './streams.ts';
+import { Translation } from './translation.ts';
+
+/** Table entries one eager fill may read, and IOAS_MAPs it may make. */
+const FILL_ENTRIES = 1 << 20;
+const FILL_MAPS = 65535;
+
+export interface VtdDeps {
+  readonly props: VtdProperties;
+  /** Guest-physical memory, windows included. */
+  readonly memory: Memory;
+  readonly irq: InterruptPort;
+  /** The VMM's /dev/iommu; null: a unit without devices behind it (registers and interrupt remapping only). */
+  readonly iommufd: Iommufd | null;
+  /** Null: linux-only. */
+  readonly extra: HostExtra | null;
+  /** IOAS of guest RAM, mapped at its guest-physical addresses. */
+  readonly ioasId: number;
+  /** The VMM's virtual address of guest RAM; negative when none is there. */
+  userVa(gpa: number): bigint;
+  /** Bytes of RAM from `gpa` to the end of its region; 0 when none is there. */
+  roomAt(gpa: number): number;
+  /** RAM regions, ascending. */
+  ram(): readonly { readonly gpa: number; readonly bytes: number }[];
+  readonly name?: string;
+  readonly tell?: Tell | null;
+}
+
+/** The guest-visible vVT-d: its register page, interrupt remapping for the bus, and the host's domains behind it. */
+export class Vtd {
+  readonly shape: VtdShape;
+  readonly unit: RegisterUnit;
+  readonly #translation: Translation | null;
+
+  constructor(deps: VtdDeps) {
+    const shape = shapeOf(deps.props);
+    this.shape = shape;
+    const made: { translation: Translation | null } = { translation: null };
+    this.unit = new RegisterUnit({
+      shape,
+      memory: deps.memory,
+      irq: deps.irq,
+      name: deps.name ?? 'vtd',
+      backend: (unit): Backend => {
+        if (deps.iommufd === null) return NO_BACKEND;
+        made.translation = translationOf(unit, deps, hostOf(deps, deps.iommufd));
+        return made.translation;
+      },
+    });
+    this.#translation = made.translation;
+    this.unit.tell = deps.tell ?? null;
+  }
+
+  get registers(): MmioDevice {
+    return this.unit;
+  }
+
+  get interrupts(): InterruptRemapPort {
+    return this.unit.remapper;
+  }
+
+  get tell(): Tell | null {
+    return this.unit.tell;
+  }
+  set tell(tell: Tell | null) {
+    this.unit.tell = tell;
+  }
+
+  /**
+   * Puts a function (its VFIO device bound) behind the unit.
+   * @returns takes it away again; close the VFIO device afterwards.
+   * @throws ViommuError `EEXIST` when a requester id is taken.
+   */
+  addDevice(f: VtdFunction): () => void {
+    return this.#translation?.add(f) ?? (() => {});
+  }
+
+  /** What every (device, PASID) is attached to now. */
+  attachments(): readonly { rid: number; pasid: number; key: string; hwptId: number }[] {
+    return this.#translation?.describe() ?? [];
+  }
+
+  reset(): void {
+    this.unit.reset();
+  }
+
+  save(): UnitState {
+    return this.unit.save();
+  }
+
+  /** Load memory and the host first. Streams are configured anew, on first use. */
+  load(state: UnitState): void {
+    this.unit.load(state);
+  }
+}
+
+function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
+  return {
+    iommufd,
+    extra: deps.extra,
+    ioasId: deps.ioasId,
+    mapLimit: FILL_MAPS,
+    userVa: (gpa) => deps.userVa(gpa),
+    roomAt: (gpa) => deps.roomAt(gpa),
+    gapAt: (gpa) => (deps.ram().find((r) => r.gpa > gpa)?.gpa ?? 2 ** 52) - gpa,
+    writable: (gpa) => deps.memory.locate(gpa) && deps.memory.writable,
+  };
+}
+
+function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Translation {
+  const { memory } = deps;
+  const { shape } = unit;
+  const { props, quirks } = shape;
+  const transient = props.staleTm && props.deviceIotlb;
+  const features = new VtdUnit(
+    toBigint(shape.capLo, shape.capHi),
+    toBigint(shape.ecapLo, shape.ecapHi),
+    shape.haw,
+    transient,
+  );
+  const snp = features.limits.snp || (quirks.snoopInScalable && props.scalableMode);
+  const limits = { ...features.limits, snp };
+  const reader = (): TableReader =>
+    quirks.legacyCodes ? new QemuTables(memory, shape) : new VtdTables(memory, features);
+  const walker = new VtdWalker(memory, limits);
+  const domains = new Domains(host, shape, walker.second, new LeafWalk(memory, limits, FILL_ENTRIES));
+  const configurator = new Configurator(unit.root, reader(), domains);
+  const judge = new FaultJudge(unit, reader(), walker);
+  return new Translation({ unit, host, memory, domains, configurator, judge });
+}
