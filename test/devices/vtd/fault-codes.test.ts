@@ -39,7 +39,8 @@ const second = (): Guest => scalableGuest('scalable-mode=on', 2n, 3n);
 type Case = readonly [what: string, change: (g: Guest) => void, reason: number, iova?: number, root?: bigint];
 
 function check(make: () => Guest, rtaddr: bigint, cases: readonly Case[]): void {
-  test.each(cases)('%s', (_what, change, reason, iova = 0x5000, root = rtaddr) => {
+  test.each(cases.map((c) => [c[0], c] as const))('%s', (_what, c) => {
+    const [, change, reason, iova = 0x5000, root = rtaddr] = c;
     const g = make();
     const vfio = g.host.vfio(RID);
     g.vtd.addDevice({ rid: RID, vfio });
