@@ -178,11 +178,9 @@ export class Streams {
 
   /** The stream gets its vDEVICE, whatever its STE says, and what the STE says now. */
   #refresh(s: Stream, sid: number): number {
-    if (s.vdeviceId === 0) {
-      const r = this.#tie(s, this.#domains.home!);
-      if (r < 0) return r;
-    }
-    return this.#enabled() ? this.configure(s, sid) : 0;
+    const r = this.#enabled() ? this.configure(s, sid) : 0;
+    const tied = s.vdeviceId === 0 ? this.#tie(s, this.#domains.home!) : 0;
+    return r < 0 ? r : tied;
   }
 
   /** First use of a stream without configuration. @returns whether it has one now. */
