@@ -139,6 +139,15 @@ export class Smmuv3 implements MmioDevice {
     };
   }
 
+  /**
+   * log2 bytes of the guest's own stage-2 leaf behind what the host's copy holds for `ipa` of a stream; 0: no copy, or
+   * nothing there. For people and for replay.
+   */
+  shadowLeaf(sid: number, ipa: number): number {
+    const s = this.#streams.bySid(sid);
+    return (s?.context?.domain ?? s?.domain)?.shadow?.leafShift(ipa) ?? 0;
+  }
+
   /** The streams with their states, for people and tests. */
   get streams(): Streams['list'] {
     return this.#streams.list;

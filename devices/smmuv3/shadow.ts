@@ -113,6 +113,12 @@ export class Shadow {
     }
   }
 
+  /** log2 bytes of the guest's leaf that what is mapped at `ipa` comes from; 0: nothing is mapped there. */
+  leafShift(ipa: number): number {
+    const a = this.#areas[this.#from(ipa)];
+    return a === undefined || ipa < a.ipa || ipa >= a.ipa + a.bytes ? 0 : Math.log2(a.leafEnd - a.leaf);
+  }
+
   /** Takes away every leaf that has an address in [from, to), bytes. @returns 0 or the first −errno. */
   drop(from: number, to: number): number {
     const first = this.#from(from);

@@ -1,7 +1,10 @@
 import { ViommuError } from '../core/errors.ts';
+import { ContextExtra, objectsOf } from '../host/extra/context-extra.ts';
+import { ExtraHub } from '../host/extra/extra-hub.ts';
 import { HostKernel } from '../host/kernel.ts';
 import { VirtualClock } from '../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../lib/memory/host-memory.ts';
+import type { HostExtra } from '../ports/host-extra.ts';
 import type { Iommufd } from '../ports/iommufd.ts';
 import type { Backing } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -20,8 +23,8 @@ export interface VmOptions {
   readonly tell?: Tell | null;
   /** 4 KiB pages the host kernel may take for tables (2^20). */
   readonly hostPages?: number;
-  /** A kernel and memory shared with other VMs on one host. */
-  readonly host?: { readonly kernel: HostKernel; readonly memory: HostMemory; readonly clock: VirtualClock };
+  /** Another VM whose host this one shares. */
+  readonly beside?: Vm;
 }
 
 /** FIXED_IOVA, WRITEABLE, READABLE. */
@@ -38,17 +41,23 @@ export class Vm {
   readonly kernel: HostKernel;
   readonly memory: VmMemory;
   readonly iommufd: Iommufd;
+  /** Which device model serves which device, beyond Linux: one per kernel. */
+  readonly hub: ExtraHub;
+  readonly extra: HostExtra;
   readonly ioasId: number;
 
   /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit; `ENOMEM` when the host is out of memory. */
   constructor(options: VmOptions) {
-    this.clock = options.host?.clock ?? new VirtualClock();
-    this.hostMemory = options.host?.memory ?? new HostMemory(options.hostPages);
+    const { beside } = options;
+    this.clock = beside?.clock ?? new VirtualClock();
+    this.hostMemory = beside?.hostMemory ?? new HostMemory(options.hostPages);
     this.kernel =
-      options.host?.kernel ??
-      new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
+      beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
+    this.hub = beside?.hub ?? new ExtraHub();
     this.memory = new VmMemory(this.hostMemory);
-    this.iommufd = this.kernel.openIommufd(this.memory);
+    const iommufd = this.kernel.openIommufd(this.memory);
+    this.iommufd = iommufd;
+    this.extra = new ContextExtra(this.hub, objectsOf(iommufd.context));
     const ioas = { flags: 0, outIoasId: 0 };
     this.#must('IOAS_ALLOC', this.iommufd.ioasAlloc(ioas));
     this.ioasId = ioas.outIoasId;

@@ -1,0 +1,36 @@
+import { PROFILES, type ProfileName } from '../../devices/smmuv3/profile.ts';
+import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import { ViommuError } from '../core/errors.ts';
+import { parseQemuArgs } from '../lib/qemu-args/qemu-args.ts';
+import type { MakeReplayTarget } from '../trace/index.ts';
+import { Smmuv3ReplayMachine } from './replay-smmuv3.ts';
+import { VIRT } from './virt.ts';
+
+const SMMU_BYTES = 0x2_0000;
+
+function profileOf(name: string | undefined): ProfileName {
+  const profile = PROFILES.find((p) => p === (name ?? 'qemu-11.1'));
+  if (profile === undefined) {
+    throw new ViommuError('E_PROFILE', 'caller', `unknown profile '${name}': ${PROFILES.join(' or ')}`);
+  }
+  return profile;
+}
+
+/** Stands up the machine of a recording. @throws ViommuError `E_PROFILE` what its command line asks for is not known. */
+export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
+  const args = parseQemuArgs(header.cmdline);
+  const profile = profileOf(options.profile);
+  if (header.iommu === 'smmuv3') {
+    const units = smmuv3Properties(args, profile);
+    // `-M virt,iommu=smmuv3` has one place; `-device arm-smmuv3` go side by side from another.
+    const n = header.mmio.base === VIRT.SMMU ? 0 : (header.mmio.base - VIRT.SMMU_DEVICES) / SMMU_BYTES;
+    const properties = units[n];
+    if (properties === undefined) {
+      throw new ViommuError('E_PROFILE', 'trace', 'the command line has no SMMUv3 at the recorded address', {
+        base: header.mmio.base,
+      });
+    }
+    return new Smmuv3ReplayMachine(header, properties, options, tell);
+  }
+  throw new ViommuError('E_MISSING', 'host', `no machine for ${header.iommu} yet`);
+};

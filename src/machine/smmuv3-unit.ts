@@ -1,0 +1,160 @@
+import { Smmuv3 } from '../../devices/smmuv3/device.ts';
+import { identityOf } from '../../devices/smmuv3/identity.ts';
+import { type Deviations, deviationsOf } from '../../devices/smmuv3/profile.ts';
+import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import type { DeviceDescription, KernelDevice } from '../host/device.ts';
+import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
+import type { CacheSizes } from '../piommu/smmuv3/options.ts';
+import { PhysicalSmmuv3 } from '../piommu/smmuv3/physical-smmuv3.ts';
+import type { HwPort } from '../ports/hw.ts';
+import type { VfioDevice } from '../ports/iommufd.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { Tell } from '../ports/tell.ts';
+import { EndpointRelay, HwRelay } from './hw-relay.ts';
+import type { Vm } from './vm.ts';
+
+/** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
+const NESTING = 3;
+const XNX = 1 << 4;
+const PAGE = 4096;
+
+export interface Smmuv3UnitConfig {
+  readonly name: string;
+  readonly properties: Smmuv3Properties;
+  /** Single rows of the deviation table, away from the profile's column. */
+  readonly deviations?: Partial<Deviations>;
+  readonly irq: InterruptPort;
+  readonly tell?: Tell | null;
+  readonly caches?: CacheSizes;
+  /** Debugging: the physical SMMU swallows invalidations. */
+  readonly ignoreInvalidations?: boolean;
+  /** Linux's partial count in batches, and a device model that believes it. */
+  readonly batchQuirk?: boolean;
+  /** No host-extra: what the guest then loses, Linux does not offer. */
+  readonly linuxOnly?: boolean;
+  /** Guest-physical page of the MSI doorbell: where the host puts its software MSI window. */
+  readonly doorbell: number;
+  /** Which devices wait when an access faults (platform devices; PCI functions do not). */
+  readonly canStall?: (name: string) => boolean;
+  /** Nanoseconds an ATS invalidation may take. */
+  readonly atcTimeout?: number;
+  /** Stands between kernel and hardware: fault injection. */
+  readonly wrapHw?: (hw: HwPort) => HwPort;
+}
+
+/** A function behind the unit. */
+export interface UnitFunction {
+  /** StreamIDs as the guest knows them, and as the hardware does. */
+  readonly sids: readonly number[];
+  readonly streams: readonly number[];
+  readonly device: KernelDevice;
+  readonly vfio: VfioDevice;
+  remove(): void;
+}
+
+/** One vSMMUv3 with everything under it: the kernel's driver and a physical SMMU of its own. */
+export class Smmuv3Unit {
+  readonly name: string;
+  readonly device: Smmuv3;
+  readonly driver: Smmuv3Driver;
+  readonly hardware: PhysicalSmmuv3;
+  readonly endpoints = new EndpointRelay();
+  readonly #vm: Vm;
+  readonly #functions = new Map<number, UnitFunction>();
+
+  constructor(vm: Vm, config: Smmuv3UnitConfig) {
+    const { properties, name } = config;
+    this.#vm = vm;
+    this.name = name;
+    const id = identityOf(properties, deviationsOf(properties.profile, config.deviations));
+    const idr0 = id.idr0 | NESTING;
+    const idr3 = id.idr3 | XNX;
+    const events = new HwRelay();
+    this.hardware = new PhysicalSmmuv3({
+      name: `${name}.hw`,
+      memory: vm.hostMemory.space,
+      idr0,
+      idr1: id.idr1,
+      idr3,
+      idr5: id.idr5,
+      events,
+      clock: vm.clock,
+      endpoints: this.endpoints,
+      ...(config.caches === undefined ? {} : { caches: config.caches }),
+      ...(config.atcTimeout === undefined ? {} : { atcTimeout: config.atcTimeout }),
+      ignoreInvalidations: config.ignoreInvalidations ?? false,
+    });
+    const hw = config.wrapHw?.(this.hardware) ?? this.hardware;
+    this.driver = new Smmuv3Driver({
+      name: `${name}.kernel`,
+      hw,
+      memory: vm.hostMemory,
+      identity: { idr: [idr0, id.idr1, 0, idr3, 0, id.idr5], iidr: 0, aidr: id.aidr },
+      hooks: config.linuxOnly === true ? null : vm.hub,
+      partialCount: config.batchQuirk === true ? 'linux-as-is' : 'uapi-ideal',
+      swMsi: { start: config.doorbell, bytes: PAGE },
+      canStall: (dev) => config.canStall?.(dev.name) ?? false,
+    });
+    vm.kernel.addIommu(this.driver);
+    events.to = this.driver.events;
+    const { base, config: tableConfig } = this.driver.streamTable;
+    this.hardware.setStreamTable({
+      base,
+      log2size: tableConfig & 63,
+      twoLevel: ((tableConfig >>> 16) & 3) === 1,
+      split: (tableConfig >>> 6) & 31,
+    });
+    this.device = new Smmuv3({
+      name,
+      properties,
+      ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
+      memory: vm.memory.guest,
+      iommufd: vm.iommufd,
+      ioasId: vm.ioasId,
+      extra: config.linuxOnly === true ? null : vm.extra,
+      irq: config.irq,
+      clock: vm.clock,
+      tell: config.tell ?? null,
+      userVa: (gpa) => vm.memory.userVa(gpa),
+      userRoom: (gpa) => vm.memory.roomAt(gpa),
+      gpaOf: (hpa) => vm.memory.gpaOf(hpa),
+      trustPartialCount: config.batchQuirk ?? false,
+    });
+  }
+
+  /**
+   * Puts a function behind the unit, also while the guest runs.
+   * @param sids StreamIDs as the guest knows them. @param streams as the hardware does.
+   * @throws ViommuError what the kernel or the device model refuses.
+   */
+  addFunction(
+    sids: readonly number[],
+    streams: readonly number[],
+    description: Omit<DeviceDescription, 'iommu' | 'streams'>,
+  ): UnitFunction {
+    const { kernel } = this.#vm;
+    const device = kernel.addDevice({ ...description, streams, iommu: this.driver });
+    const vfio = kernel.openVfio(device);
+    vfio.bind(this.#vm.iommufd);
+    const unplug = this.device.addDevice({ sids, vfio });
+    const fn: UnitFunction = {
+      sids,
+      streams,
+      device,
+      vfio,
+      remove: () => {
+        unplug();
+        vfio.close();
+        kernel.removeDevice(device);
+        for (const sid of sids) this.#functions.delete(sid);
+      },
+    };
+    for (const sid of sids) this.#functions.set(sid, fn);
+    return fn;
+  }
+
+  /** The function the guest knows by this StreamID. */
+  functionOf(sid: number): UnitFunction | undefined {
+    return this.#functions.get(sid);
+  }
+}
