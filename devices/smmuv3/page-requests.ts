@@ -36,8 +36,8 @@ export class PageRequests {
     const on = CR0.SMMUEN | CR0.PRIQEN;
     const ready = (this.#regs.get(PAGE0.CR0.at) & on) === on && !this.#signals.active(GERROR.PRIQ_ABT_ERR);
     if (!ready) {
-      // A stop marker is never answered; a request that nobody can take is refused, without its PASID.
-      if (last && !stopMarker(flags)) this.#answer(s, NO_PASID, raw, PRG.FAILURE);
+      // A stop marker is never answered; a request that nobody can take is refused.
+      if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
       return;
     }
     const log2 = Math.min(this.#regs.get(PAGE0.PRIQ_BASE.at) & 31, QUEUE_LOG2_MAX);
@@ -46,7 +46,7 @@ export class PageRequests {
     const overflowing = ((prod ^ cons) & OVERFLOW) !== 0;
     if (overflowing || ringFull(prod, cons, log2)) {
       if (!overflowing) this.#regs.set(PAGE1.PRIQ_PROD.at, prod ^ OVERFLOW);
-      if (last && !stopMarker(flags)) this.#answer(s, NO_PASID, raw, PRG.SUCCESS);
+      if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.SUCCESS);
       if (last && this.#interruptPerLast()) this.#signals.pageRequestQueue();
       return;
     }
@@ -54,7 +54,7 @@ export class PageRequests {
     const at = base - (base % (PRI_BYTES * 2 ** log2)) + ringSlot(prod, log2) * PRI_BYTES;
     if (!this.#memory.store64(at, sid, flags) || !this.#memory.store64(at + 8, raw[2]!, raw[3]!)) {
       this.#signals.raise(GERROR.PRIQ_ABT_ERR);
-      if (last && !stopMarker(flags)) this.#answer(s, NO_PASID, raw, PRG.FAILURE);
+      if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
       return;
     }
     this.#regs.set(PAGE1.PRIQ_PROD.at, (prod & ~ringMask(log2)) | ringNext(prod, log2));
@@ -66,7 +66,9 @@ export class PageRequests {
     return this.#regs.get(PAGE0.PRIQ_IRQ_CFG2.at) < 0;
   }
 
-  #answer(s: Stream, pasid: number, raw: Int32Array, code: number): void {
+  /** An automatic answer. Whether its PASID reaches the function is the hardware's affair (IDR3.PPS, STE.PPAR). */
+  #answer(s: Stream, raw: Int32Array, code: number): void {
+    const pasid = (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
     this.#extra?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false);
   }
 }
