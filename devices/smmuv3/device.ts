@@ -158,15 +158,6 @@ export class Smmuv3 implements MmioDevice {
     return this.#domains.all;
   }
 
-  /**
-   * log2 bytes of the leaf in a stage 2 the guest owns that maps `ipa` for a stream; 0: none is in use there. The hardware
-   * knows its own stage 2 only, whose blocks may be smaller.
-   */
-  shadowLeaf(sid: number, ipa: number): number {
-    const s = this.#streams.bySid(sid);
-    return (s?.context?.domain ?? s?.domain)?.shadow?.leafAt(ipa) ?? 0;
-  }
-
   read(offset: number, size: number): number {
     const at = this.#regs.decode(offset, size, false);
     const value = at < 0 ? 0 : this.#regs.read(at);

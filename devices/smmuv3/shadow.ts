@@ -45,15 +45,6 @@ export class Shadow {
     return this.#areas.length;
   }
 
-  /** log2 bytes of the guest's leaf that the mapping at `ipa` comes from; 0: nothing is mapped there. */
-  leafAt(ipa: number): number {
-    for (let i = this.#from(ipa); i < this.#areas.length && this.#areas[i]!.leaf <= ipa; i++) {
-      const a = this.#areas[i]!;
-      if (ipa >= a.ipa && ipa < a.ipa + a.bytes) return Math.log2(a.leafEnd - a.leaf);
-    }
-    return 0;
-  }
-
   /** First area that ends behind `ipa`, by leaf extent. */
   #from(ipa: number): number {
     let lo = 0;
