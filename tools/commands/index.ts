@@ -1,12 +1,12 @@
+import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { Command } from '../cli/command.ts';
-import { makeMachine } from '../replay/machine.ts';
 import { demoCommand } from './demo.ts';
 import { explainCommand } from './explain.ts';
 import { replayCommand } from './replay.ts';
 
 /** Every verb of the program, in the order `viommu help` lists them. */
 export const COMMANDS: readonly Command[] = [
-  demoCommand(makeMachine),
-  replayCommand(makeMachine),
-  explainCommand(makeMachine),
+  demoCommand(makeReplayMachine),
+  replayCommand(makeReplayMachine),
+  explainCommand(makeReplayMachine),
 ];

@@ -1,2 +1,0 @@
-/** The machine recordings are replayed on. */
-export { makeReplayMachine as makeMachine } from '../../src/machine/replay.ts';
