@@ -105,7 +105,11 @@ export class NvmeController implements AdminHost {
 
   #mask(mask: number): void {
     this.#masked = mask;
-    for (const q of this.completions) if (q !== null) this.#signal(q);
+    for (const q of this.completions) {
+      if (q === null || !q.interrupts) continue;
+      if (q.head !== q.tail) this.#raise(q.vector);
+      this.#settle(q.vector);
+    }
   }
 
   #configure(before: number, now: number): void {
@@ -158,7 +162,7 @@ export class NvmeController implements AdminHost {
       const cq = this.completions[id];
       if (cq == null || value >= cq.entries) return;
       cq.head = value;
-      this.#signal(cq);
+      if (cq.interrupts) this.#settle(cq.vector);
       // A full completion queue held its submission queues back.
       for (const sq of this.submissions) if (sq !== null && sq.cq === id) this.#run(sq);
       return;
@@ -214,13 +218,22 @@ export class NvmeController implements AdminHost {
     this.commands++;
     cq.tail = (cq.tail + 1) % cq.entries;
     if (cq.tail === 0) cq.phase ^= 1;
-    this.#signal(cq);
+    if (cq.interrupts) this.#raise(cq.vector);
   }
 
-  #signal(cq: CompletionQueue): void {
-    if (!cq.interrupts) return;
-    const masked = (this.#masked & (1 << (cq.vector & 31))) !== 0;
-    this.#interrupt(cq.vector, cq.head !== cq.tail && !masked);
+  /** Entries wait: a message for each completion posted, a level for the pin. */
+  #raise(vector: number): void {
+    if ((this.#masked & (1 << (vector & 31))) === 0) this.#interrupt(vector, true);
+  }
+
+  /** The cause is gone once every queue of the vector is empty, or the vector is masked. */
+  #settle(vector: number): void {
+    const masked = (this.#masked & (1 << (vector & 31))) !== 0;
+    for (let i = 0; i < QUEUE_LIMIT && !masked; i++) {
+      const q = this.completions[i];
+      if (q?.interrupts && q.vector === vector && q.head !== q.tail) return;
+    }
+    this.#interrupt(vector, false);
   }
 
   createCompletion(q: CompletionQueue): void {

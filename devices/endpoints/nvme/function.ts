@@ -1,0 +1,85 @@
+import { DMA, NO_PASID } from '../../../src/ports/dma.ts';
+import { Shell, type ShellOptions, type ShellState } from '../shell.ts';
+import { NvmeController, type NvmeState } from './controller.ts';
+import type { Disk } from './disk.ts';
+import type { NvmeIdentity } from './identify.ts';
+import { QUEUE_LIMIT } from './queues.ts';
+
+/** BAR0: registers, doorbells, then the MSI-X structures. */
+const BAR = { BYTES: 0x4000, TABLE: 0x2000, PENDING: 0x3000 } as const;
+
+export interface NvmeOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
+  readonly disk: Disk;
+  readonly name?: string;
+  readonly identity?: Partial<NvmeIdentity>;
+  /** On a root bus without a link. */
+  readonly integrated?: boolean;
+  /** No MSI-X: the pin only. */
+  readonly pinOnly?: boolean;
+}
+
+export interface NvmeFunctionState {
+  readonly shell: ShellState;
+  readonly controller: NvmeState;
+}
+
+/**
+ * An NVMe function for the stock driver of any OS: MSI-X or the pin, ATS with an ATC of its own, PRI and PASID
+ * capabilities. All its DMA is without PASID.
+ */
+export class NvmeFunction {
+  readonly fn: Shell;
+  readonly controller: NvmeController;
+
+  constructor(options: NvmeOptions) {
+    this.fn = new Shell({
+      name: options.name ?? 'nvme',
+      identity: { vendor: 0x1b36, device: 0x0010, classCode: 0x010802, revision: 2, pin: 1 },
+      bars: [{ index: 0, bytes: BAR.BYTES, kind: 'mem64' }],
+      ...(options.pinOnly === true
+        ? {}
+        : { msix: { vectors: QUEUE_LIMIT, bar: 0, table: BAR.TABLE, pending: BAR.PENDING } }),
+      ats: options.ats === undefined ? {} : options.ats,
+      pri: options.pri === undefined ? { capacity: 32 } : options.pri,
+      pasid: options.pasid === undefined ? { width: 20 } : options.pasid,
+      ...(options.atc === undefined ? {} : { atc: options.atc }),
+      ...(options.translatedOnly === undefined ? {} : { translatedOnly: options.translatedOnly }),
+      ...(options.integrated === undefined ? {} : { integrated: options.integrated }),
+    });
+    const { memory, interrupts } = this.fn;
+    this.controller = new NvmeController({
+      disk: options.disk,
+      identity: { vendor: 0x1b36, serial: 'VIOMMU0001', model: 'viommu NVMe', firmware: '1.0', ...options.identity },
+      vectors: QUEUE_LIMIT,
+      dma: {
+        read: (lo, hi, into, start, count) => memory.read(NO_PASID, lo, hi, into, start, count) === DMA.OK,
+        write: (lo, hi, from, start, count) => memory.write(NO_PASID, lo, hi, from, start, count) === DMA.OK,
+      },
+      interrupt: (vector, pending) => {
+        if (pending) interrupts.raise(vector);
+        else interrupts.clear(vector);
+      },
+    });
+    this.fn.behave({
+      barRead: (_, offset, size) => this.#read(offset, size),
+      barWrite: (_, offset, size, value) => {
+        if (size === 4) this.controller.write(offset, value);
+      },
+      reset: () => this.controller.reset(),
+    });
+  }
+
+  #read(offset: number, size: number): number {
+    const word = this.controller.read(offset & ~3);
+    return size === 4 ? word : (word >>> (8 * (offset & 3))) & (size === 2 ? 0xffff : 0xff);
+  }
+
+  save(): NvmeFunctionState {
+    return { shell: this.fn.save(), controller: this.controller.save() };
+  }
+
+  load(state: NvmeFunctionState): void {
+    this.fn.load(state.shell);
+    this.controller.load(state.controller);
+  }
+}
