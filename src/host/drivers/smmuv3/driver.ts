@@ -49,6 +49,8 @@ export interface Smmuv3DriverOptions {
   readonly canWriteBackSnoop?: boolean;
   /** Which devices can wait for a stalled access (firmware says; PCI functions do not). Default none. */
   readonly canStall?: (dev: HostDevice) => boolean;
+  /** At most so many VMIDs (others may use the rest); default all the hardware has. */
+  readonly maxVmids?: number;
 }
 
 const PAGING_FLAGS = HWPT_FLAG.NEST_PARENT | HWPT_FLAG.DIRTY_TRACKING | HWPT_FLAG.PASID;
@@ -82,7 +84,7 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     this.features = featuresOf(options.identity);
     this.enforcesCoherency = options.canWriteBackSnoop ?? true;
     this.partialCount = options.partialCount ?? 'uapi-ideal';
-    this.#vmids = new IdPool(this.features.vmidBits);
+    this.#vmids = new IdPool(this.features.vmidBits, options.maxVmids);
     this.#asids = new IdPool(this.features.asidBits);
     this.queue = new CommandQueue(options.hw, {
       pending: (sid, token) => this.#each(sid, (dev, hooks) => hooks.pending(dev, this, token)),

@@ -6,6 +6,7 @@ import type { StageOne } from './cd.ts';
 import { type IoPgtable, PROT } from './io-pgtable.ts';
 import type { Extent, Maintenance } from './maintenance.ts';
 import type { StageTwo } from './ste.ts';
+import { Users } from './users.ts';
 
 /** What a paging domain asks of its driver. */
 export interface PagingOwner {
@@ -33,7 +34,7 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
   iopf = false;
   readonly #owner: PagingOwner;
   readonly #tables: IoPgtable;
-  readonly #users: User[] = [];
+  readonly #users = new Users();
 
   constructor(owner: PagingOwner, tables: IoPgtable, stage: Stage, nestParent: boolean) {
     this.iommu = owner.iommu;
@@ -55,18 +56,17 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
   }
 
   /** The devices below it, nested ones included. */
-  get users(): readonly User[] {
+  get users(): Iterable<User> {
     return this.#users;
   }
 
   join(user: User): void {
-    this.#users.push(user);
+    this.#users.add(user);
   }
 
   leave(user: User): void {
-    const at = this.#users.findIndex((u) => u.master === user.master && u.ssid === user.ssid);
-    if (at >= 0) this.#users.splice(at, 1);
-    if (this.#users.length === 0) this.#drop();
+    this.#users.remove(user);
+    if (this.#users.empty) this.#drop();
   }
 
   #drop(): void {
