@@ -130,6 +130,33 @@ function* stretches(guest: Guest): Generator<[number, number, number]> {
   }
 }
 
+/** All valid entries; runs of streams that nobody has a name for and that need no tables are one line. */
+function streamTableLines(guest: Guest, names: ReadonlyMap<number, string>, limit: number): string[] {
+  const lines: string[] = [];
+  let run = { config: '', first: 0, last: 0 };
+  const flush = () => {
+    const range = run.first === run.last ? ` ${hex(run.first)}` : `s ${hex(run.first)} to ${hex(run.last)}`;
+    if (run.config !== '') lines.push(`  stream${range}: ${run.config}`);
+    run = { config: '', first: 0, last: 0 };
+  };
+  for (const [first, at, count] of stretches(guest)) {
+    for (let n = 0; n < count; n++) {
+      const w0 = guest.q(at + 64 * n) ?? 0n;
+      const sid = first + n;
+      const config = bits(w0, 0, 1) === 0 ? '' : CONFIGS[bits(w0, 1, 3)]!;
+      const plain = names.has(sid) || !(config === 'abort' || config === 'bypass') ? '' : config;
+      if (plain !== '' && plain === run.config && sid === run.last + 1) run.last = sid;
+      else {
+        flush();
+        if (plain !== '') run = { config: plain, first: sid, last: sid };
+        else lines.push(...streamLines(guest, sid, names.get(sid) ?? '', at + 64 * n, limit));
+      }
+    }
+  }
+  flush();
+  return lines;
+}
+
 /** Everything the guest has told its SMMU, in words. */
 export function explainSmmuv3(guest: Guest, header: TraceHeader, limit: number): string[] {
   const names = new Map(header.devices.map((d) => [d.sid, d.name]));
@@ -140,11 +167,8 @@ export function explainSmmuv3(guest: Guest, header: TraceHeader, limit: number):
   );
   const cr0 = guest.register(PAGE0.CR0.at, 4);
   lines.push('', 'Stream table');
-  const before = lines.length;
-  for (const [sid, at, count] of stretches(guest))
-    for (let n = 0; n < count; n++)
-      lines.push(...streamLines(guest, sid + n, names.get(sid + n) ?? '', at + 64 * n, limit));
-  if (lines.length === before) lines.push('  no valid entry');
+  const streams = streamTableLines(guest, names, limit);
+  lines.push(...(streams.length === 0 ? ['  no valid entry'] : streams));
   if (bits(cr0, 0, 1) === 0) lines.push('  (the SMMU is off: no stream is looked up)');
   return lines;
 }

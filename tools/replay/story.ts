@@ -1,15 +1,18 @@
 import type { Said } from '../../src/ports/tell.ts';
 import type { TraceEvent } from '../../src/trace/index.ts';
 
-/** Something the guest did, and what it caused, in the order it happened. */
+type Host = Extract<Said, { what: 'host' }>;
+
+/** Something the guest did, and what it made the host do, in the order it happened. */
 interface Chapter {
-  readonly what: string;
-  /** The stream it names; -1: none. */
-  readonly stream: number;
-  readonly caused: string[];
+  readonly began: 'machine' | 'register' | 'command' | 'dma';
+  /** Command names; or one text. */
+  readonly what: string[];
+  /** The streams it names; none: it is about all of them. */
+  readonly streams: Set<number>;
+  readonly caused: Host[];
 }
 
-const NAMES_STREAM = /CFGI_STE$|CFGI_CD$|CFGI_CD_ALL$|ATC_INV$/;
 /** Ids and small numbers read better in decimal. */
 const SMALL = 1000;
 
@@ -18,58 +21,108 @@ function value(v: number | bigint | string): string {
   return v < SMALL ? String(v) : `0x${v.toString(16)}`;
 }
 
-function hostText(said: Extract<Said, { what: 'host' }>): string {
-  const args = Object.entries(said.args).map(([k, v]) => `${k} ${value(v)}`);
-  return `host: ${said.verb} (${args.join(', ')})${said.result === 0 ? '' : ` = ${said.result}`}`;
+function hostText(said: Host): string {
+  const args = Object.entries(said.args)
+    .filter(([key, v]) => !(key === 'pasid' && v === -1) && !((key === 'flags' || key === 'fault') && v === 0))
+    .map(([key, v]) => `${key} ${value(v)}`);
+  return `${said.verb} (${args.join(', ')})${said.result === 0 ? '' : ` = ${said.result}`}`;
 }
 
-function words(list: readonly number[]): string {
-  return list.map((w) => (w >>> 0).toString(16).padStart(8, '0')).join(' ');
+/** Runs of one name as `name x count`. */
+function counted(names: readonly string[]): string {
+  const out: { name: string; count: number }[] = [];
+  for (const name of names) {
+    const last = out.at(-1);
+    if (last?.name === name) last.count++;
+    else out.push({ name, count: 1 });
+  }
+  return out.map((r) => (r.count === 1 ? r.name : `${r.name} x ${r.count}`)).join(', ');
+}
+
+/** What a story needs to know of an architecture. */
+export interface StoryWords {
+  /** The register at an offset of the window. */
+  register(offset: number): string;
+  /** The stream or requester a command is about, or -1. */
+  stream(command: string, words: readonly number[]): number;
 }
 
 /**
- * Listens to a replay and keeps what each guest command, register write and DMA made the host do. Commands travel to the
- * host in batches: what a batch causes stands with its last command.
+ * Listens to a replay and keeps what each of the guest's commands, register writes and DMA accesses made the host do.
+ * Commands travel to the host in batches: what a batch causes stands with all commands that went before it.
  */
 export class Story {
+  readonly #words: StoryWords;
   readonly #chapters: Chapter[] = [];
-  #open: Chapter = { what: 'the machine is built', stream: -1, caused: [] };
+  #open: Chapter = { began: 'machine', what: ['the machine is built'], streams: new Set(), caused: [] };
 
-  constructor() {
+  constructor(words: StoryWords) {
+    this.#words = words;
     this.#chapters.push(this.#open);
   }
 
   /** To be told of every event before it is replayed. */
   readonly event = (e: TraceEvent): void => {
-    if (e.t === 'xlat' || e.t === 'fault') this.#begin(`DMA by stream 0x${e.sid.toString(16)}`, e.sid);
-    else if (e.t === 'w') this.#begin(`register 0x${e.off.toString(16)} is written`, -1);
+    if (e.t === 'xlat' || e.t === 'fault') this.#begin('dma', 'a DMA access', e.sid);
+    else if (e.t === 'w') this.#begin('register', `${this.#words.register(e.off)} is written`, -1);
   };
 
   readonly tell = (said: Said): void => {
-    if (said.what === 'command') this.#begin(said.name, NAMES_STREAM.test(said.name) ? (said.words[1] ?? 0) : -1);
-    else if (said.what === 'host') this.#open.caused.push(hostText(said));
-    else if (said.what === 'hw.command') this.#open.caused.push(`${said.iommu} executes ${words(said.words)}`);
+    if (said.what === 'host') this.#open.caused.push(said);
+    else if (said.what === 'command') this.#command(said.name, this.#words.stream(said.name, said.words));
   };
 
-  #begin(what: string, stream: number): void {
-    this.#open = { what, stream, caused: [] };
+  #command(name: string, stream: number): void {
+    const open = this.#open;
+    if (open.began !== 'command' || open.caused.length > 0) this.#begin('command', name, stream);
+    else {
+      open.what.push(name);
+      if (stream >= 0) open.streams.add(stream);
+    }
+  }
+
+  #begin(began: Chapter['began'], what: string, stream: number): void {
+    if (this.#open.caused.length === 0) this.#chapters.pop();
+    this.#open = { began, what: [what], streams: new Set(stream < 0 ? [] : [stream]), caused: [] };
     this.#chapters.push(this.#open);
   }
 
+  /** The host's id of the device that is stream `sid`, from the vDEVICE or the attach that named both; -1: unknown. */
+  #device(sid: number, name: string): number {
+    for (const c of this.#chapters)
+      for (const h of c.caused) {
+        if (h.verb === 'VDEVICE_ALLOC' && Number(h.args.virtId) === sid) return Number(h.args.dev);
+        if (h.verb === 'BIND' && h.args.device === name) return Number(h.args.dev);
+      }
+    return -1;
+  }
+
   /**
-   * The life of one stream: what named it, and whatever else had an effect the first time it happened.
-   * @param limit lines at most.
+   * The life of one stream: everything that names it, and what else had an effect the first time it happened. Operations
+   * on other devices are left out.
+   * @param name the device's, where no vDEVICE names the stream. @param limit lines at most.
    */
-  lines(sid: number, limit: number): string[] {
+  lines(sid: number, name: string, limit: number): string[] {
+    const device = this.#device(sid, name);
     const lines: string[] = [];
     const known = new Set<string>();
     for (const c of this.#chapters) {
-      if (c.stream >= 0 && c.stream !== sid) continue;
-      if (c.caused.length === 0 || known.has(c.what)) continue;
-      known.add(c.what);
-      const stream = c.stream < 0 || c.what.startsWith('DMA') ? '' : ` for stream 0x${c.stream.toString(16)}`;
-      lines.push(`  ${c.what}${stream}`);
-      for (const what of c.caused) lines.push(`      ${what}`);
+      const ours = c.streams.has(sid);
+      if (c.streams.size > 0 && !ours) continue;
+      const caused = c.caused.filter(
+        (h) =>
+          !('dev' in h.args) ||
+          h.args.dev === device ||
+          (c.began === 'machine' && h.verb !== 'BIND' && h.verb !== 'ATTACH'),
+      );
+      const what = counted(c.what);
+      const shape = `${what.replace(/ x \d+/g, '')}: ${caused.map((h) => h.verb).join()}`;
+      if (caused.length === 0 || known.has(shape)) continue;
+      known.add(shape);
+      lines.push(
+        `  ${what}${ours ? ` (stream 0x${sid.toString(16)})` : ''}`,
+        ...caused.map((h) => `      ${hostText(h)}`),
+      );
       if (lines.length >= limit) return [...lines.slice(0, limit), '  …'];
     }
     return lines;
