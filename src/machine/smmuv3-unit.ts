@@ -2,6 +2,7 @@ import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { identityOf } from '../../devices/smmuv3/identity.ts';
 import { type Deviations, deviationsOf } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import type { DeviceState } from '../../devices/smmuv3/snapshot.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import type { CacheSizes } from '../piommu/smmuv3/options.ts';
@@ -11,6 +12,7 @@ import type { VfioDevice } from '../ports/iommufd.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
+import type { IommuUnit } from './unit.ts';
 import type { Vm } from './vm.ts';
 
 /** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
@@ -53,7 +55,7 @@ export interface UnitFunction {
 }
 
 /** One vSMMUv3 with everything under it: the kernel's driver and a physical SMMU of its own. */
-export class Smmuv3Unit {
+export class Smmuv3Unit implements IommuUnit {
   readonly name: string;
   readonly device: Smmuv3;
   readonly driver: Smmuv3Driver;
@@ -151,6 +153,38 @@ export class Smmuv3Unit {
     };
     for (const sid of sids) this.#functions.set(sid, fn);
     return fn;
+  }
+
+  attach(
+    sids: readonly number[],
+    streams: readonly number[],
+    d: Omit<DeviceDescription, 'iommu' | 'streams'>,
+  ): () => void {
+    return this.addFunction(sids, streams, d).remove;
+  }
+
+  get window(): Smmuv3 {
+    return this.device;
+  }
+  get translate(): PhysicalSmmuv3 {
+    return this.hardware;
+  }
+  get ats(): PhysicalSmmuv3 {
+    return this.hardware;
+  }
+  readonly remap = null;
+
+  reset(): void {
+    this.device.reset();
+  }
+
+  save(): unknown {
+    return this.device.save();
+  }
+
+  /** The host behind a loaded machine is a new one: its objects are made anew. */
+  load(state: unknown): void {
+    this.device.load(state as DeviceState, 'new');
   }
 
   /** The function the guest knows by this StreamID. */

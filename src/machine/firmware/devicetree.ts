@@ -1,7 +1,7 @@
 import { ViommuError } from '../../core/errors.ts';
 
-/** A property: 32-bit cells, strings, or nothing (a flag). */
-export type DtValue = readonly number[] | readonly string[] | string | true;
+/** A property: 32-bit cells, strings, nothing (a flag), or bytes as another tree had them. */
+export type DtValue = readonly number[] | readonly string[] | string | true | Uint8Array;
 
 /** A device-tree node as the Devicetree Specification has it. */
 export interface DtNode {
@@ -97,6 +97,7 @@ function nodeText(n: DtNode, pad: string): string {
 
 function valueText(v: DtValue): string {
   if (v === true) return '';
+  if (v instanceof Uint8Array) return ` = [${Array.from(v, (b) => b.toString(16).padStart(2, '0')).join('')}]`;
   if (typeof v === 'string') return ` = "${v}"`;
   if (v.every((x): x is string => typeof x === 'string')) return ` = ${v.map((s) => `"${s}"`).join(', ')}`;
   return ` = <${v.map((c) => `0x${Number(c).toString(16)}`).join(' ')}>`;
@@ -155,6 +156,7 @@ export function dtb(root: DtNode): Uint8Array {
 
 function valueBytes(key: string, v: DtValue): number[] {
   if (v === true) return [];
+  if (v instanceof Uint8Array) return [...v];
   const out: number[] = [];
   for (const x of typeof v === 'string' ? [v] : v) {
     if (typeof x === 'string') {

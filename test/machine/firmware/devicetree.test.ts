@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { dtb, dts, pcieNode, smmuv3Node } from '../../../src/machine/firmware/devicetree.ts';
+import { readDtb } from '../../../src/machine/firmware/fdt-reader.ts';
 
 const ROOT = {
   name: '',
@@ -67,4 +68,11 @@ test('the source text says the same in words', () => {
   expect(text).toContain('compatible = "arm,smmu-v3";');
   expect(text).toContain('iommu-map = <0x0 0x9001 0x0 0x10000>;');
   expect(text).toContain('\t\tdma-coherent;\n');
+});
+
+test('what was written is read back, and writes again as the same bytes', () => {
+  const blob = dtb(ROOT);
+  expect(Buffer.from(dtb(readDtb(blob))).equals(Buffer.from(blob))).toBe(true);
+  expect(() => readDtb(blob.subarray(0, 100))).toThrow(/cut short/);
+  expect(() => readDtb(new Uint8Array(64))).toThrow(/no header/);
 });

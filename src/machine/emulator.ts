@@ -1,0 +1,213 @@
+import { Ecam } from '../../bus/config-access.ts';
+import { PciWindowSpace } from '../../bus/decode.ts';
+import type { Root } from '../../bus/root.ts';
+import { type PlugOptions, RootComplex } from '../../bus/root-complex.ts';
+import type { PciBus, Slot } from '../../bus/topology.ts';
+import { ViommuError } from '../core/errors.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { MemoryWindow } from '../ports/memory.ts';
+import type { MmioDevice } from '../ports/mmio.ts';
+import type { PciFunction } from '../ports/pci.ts';
+import type { Tell } from '../ports/tell.ts';
+import { EXT } from '../spec/pcie/capabilities.ts';
+import { InterruptQueue, type InterruptSink } from './interrupt-queue.ts';
+import type { IommuUnit } from './unit.ts';
+import { Vm, type VmRam } from './vm.ts';
+
+/** What an emulator gives. Everything else of a machine comes from here. */
+export interface Emulator {
+  /** Guest RAM: where it is and the emulator's own storage. */
+  readonly ram: readonly VmRam[];
+  /**
+   * Claims [base, base + window.bytes) of guest-physical space: from now on accesses there call `window`. A write of 8
+   * bytes may come whole or as two of 4, low first; the same for reads.
+   */
+  claim(base: number, window: MmioDevice): void;
+  /** The interrupt controller. Called outside of accesses only. */
+  readonly interrupts: InterruptSink;
+  /** Runs an action soon, outside of any access. Default: a microtask. */
+  defer?(action: () => void): void;
+  /** Hears what went wrong inside a handler (a defect here or in a function of the caller's). Default: thrown later. */
+  report?(error: unknown): void;
+}
+
+/** Where the machine's parts sit in guest-physical space (bytes), and how they are wired. */
+export interface MachinePlan {
+  /** Registers of the IOMMU. */
+  readonly iommu: number;
+  /** The emulator's line numbers of the IOMMU's wired interrupts (SMMUv3: event, PRI, sync, global error). */
+  readonly lines?: readonly number[];
+  /** INTA … INTD of the root complex. */
+  readonly intx?: readonly number[];
+  readonly ecam?: { readonly base: number; readonly buses: number };
+  /** Memory for BARs: what no function decodes there reads as ones. An emulator that follows BARs itself leaves it out. */
+  readonly pci?: { readonly base: number; readonly bytes: number };
+  /** The page messages are written to (Arm: an ITS's or GICv2m's doorbell; x86: 0xfee00000 + 1 MiB). */
+  readonly doorbell: { readonly base: number; readonly bytes: number };
+  readonly tell?: Tell | null;
+}
+
+/** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or −1. */
+export type MakeUnit = (vm: Vm, irq: InterruptPort, tell: Tell | null) => IommuUnit;
+
+interface Plugged {
+  /** As the guest names it; −1: not yet. */
+  readonly rid: number;
+  readonly detach: () => void;
+}
+
+/**
+ * A vIOMMU, a PCIe root complex and functions, plugged into somebody's emulator. Handlers never throw into the emulator,
+ * and interrupts never arrive from inside an access.
+ */
+export class PluggedMachine {
+  readonly vm: Vm;
+  readonly unit: IommuUnit;
+  readonly complex: RootComplex;
+  readonly root: Root;
+  readonly interrupts: InterruptQueue;
+  readonly #report: (error: unknown) => void;
+  readonly #plugged = new Map<Slot, Plugged>();
+  readonly #doorbell: number;
+  #generation = -1;
+
+  /** @throws ViommuError what the VM, the unit or the emulator refuses (overlapping windows: `EBUSY`). */
+  constructor(emulator: Emulator, plan: MachinePlan, make: MakeUnit) {
+    if (emulator.ram.length === 0) {
+      throw new ViommuError('EINVAL', 'caller', 'the emulator has no guest RAM: give `ram` at least one region');
+    }
+    const defer = emulator.defer ?? ((action) => queueMicrotask(action));
+    this.#report =
+      emulator.report ??
+      ((error) =>
+        defer(() => {
+          throw error;
+        }));
+    const tell = plan.tell ?? null;
+    this.vm = new Vm({ ram: emulator.ram, tell });
+    const { base, bytes } = plan.doorbell;
+    const answers = (address: number) => address >= base && address < base + bytes;
+    this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer);
+    this.#doorbell = this.vm.memory.addHostWindow(base, bytes, this.#messageWindow(base));
+    this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);
+    const irq = this.interrupts.port(plan.intx ?? []);
+    this.complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock: this.vm.clock });
+    this.root = this.complex.addRoot(0, {
+      translate: this.unit.translate,
+      ats: this.unit.ats,
+      remap: this.unit.remap,
+    });
+    this.unit.endpoints.to = this.root.endpoints;
+    this.complex.listen({ plugged: (slot) => this.#attach(slot), unplugged: (slot) => this.#detach(slot) });
+    emulator.claim(plan.iommu, this.guard(this.unit.window));
+    if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(this.complex, plan.ecam.buses)));
+    if (plan.pci) {
+      const window = new PciWindowSpace(this.complex, plan.pci.base, plan.pci.bytes, 0xffff_ffff);
+      emulator.claim(plan.pci.base, this.guard(window));
+    }
+  }
+
+  #messageWindow(base: number): MemoryWindow {
+    const port = this.interrupts.port([]);
+    return {
+      name: 'doorbell',
+      read: () => 0,
+      write: (offset, size, value) => {
+        if (size === 4) port.message(base + offset, value);
+      },
+    };
+  }
+
+  /** A window for the emulator: what happens behind it never throws, and bus numbers the guest changed are followed. */
+  guard(window: MmioDevice): MmioDevice {
+    const { name, bytes } = window;
+    return {
+      name,
+      bytes,
+      read: (offset, size) => {
+        try {
+          return window.read(offset, size);
+        } catch (error) {
+          this.#report(error);
+          return size === 4 ? 0xffff_ffff : 2 ** (8 * size) - 1;
+        }
+      },
+      read64: (offset, out) => {
+        try {
+          window.read64(offset, out);
+        } catch (error) {
+          this.#report(error);
+          out.fill(-1, 0, 2);
+        }
+      },
+      write: (offset, size, lo, hi) => {
+        try {
+          window.write(offset, size, lo, hi);
+          if (this.complex.generation !== this.#generation) this.follow();
+        } catch (error) {
+          this.#report(error);
+        }
+      },
+    };
+  }
+
+  /**
+   * Plugs a function into a bus (default: the root bus), also while the guest runs.
+   * @returns unplugs it. @throws ViommuError `EBUSY` the slot is taken.
+   */
+  plug(fn: PciFunction, devfn: number, bus: PciBus = this.root.bus, options: PlugOptions = {}): () => void {
+    const slot = this.complex.plug(bus, devfn, fn, options);
+    return () => this.complex.unplug(slot);
+  }
+
+  #attach(slot: Slot): void {
+    const { fn, stream } = slot;
+    // Behind a bridge without a bus number nothing can be named, and two bridges may pass through one number.
+    const rid = slot.bus.parent !== null && slot.bus.number === 0 ? -1 : slot.rid;
+    const taken = [...this.#plugged.values()].some((p) => p.rid === rid);
+    if (rid < 0 || taken) {
+      this.#plugged.set(slot, { rid: -1, detach: () => {} });
+      return;
+    }
+    const has = (id: number) => extended(fn, id);
+    const detach = this.unit.attach([rid], [stream], {
+      name: `${fn.name}@${stream.toString(16)}`,
+      ats: has(EXT.ATS),
+      pri: has(EXT.PRI),
+      pasidBits: has(EXT.PASID) ? 20 : 0,
+      msiDoorbell: this.#doorbell,
+    });
+    this.#plugged.set(slot, { rid, detach });
+  }
+
+  #detach(slot: Slot): void {
+    this.#plugged.get(slot)?.detach();
+    this.#plugged.delete(slot);
+  }
+
+  /** Requester ids follow the bus numbers the guest gives its bridges. */
+  follow(): void {
+    this.#generation = this.complex.generation;
+    const moved = [...this.#plugged].filter(([slot, p]) => p.rid !== slot.rid).map(([slot]) => slot);
+    for (const slot of moved) this.#detach(slot);
+    for (const slot of moved) this.#attach(slot);
+  }
+
+  /** Machine reset: functions first, so that nothing is in flight when the IOMMU resets. */
+  reset(): void {
+    this.complex.reset();
+    this.unit.reset();
+    this.follow();
+  }
+}
+
+/** Whether a function has an extended capability. */
+function extended(fn: PciFunction, id: number): boolean {
+  for (let at = 0x100, left = 960; at >= 0x100 && left > 0; left--) {
+    const head = fn.configRead(at, 4);
+    if (head === 0 || head === 0xffff_ffff) return false;
+    if ((head & 0xffff) === id) return true;
+    at = (head >>> 20) & 0xffc;
+  }
+  return false;
+}
