@@ -3,7 +3,7 @@ import { type Command, EXIT, runCommand, usageError } from '../cli/command.ts';
 import { table } from '../cli/table.ts';
 import { type Measured, measure } from './case.ts';
 import { CASES } from './cases.ts';
-import { referenceWalk } from './reference.ts';
+import { ReferenceWalk } from './reference.ts';
 
 const USAGE = `usage: npm run bench -- [--json] [--rounds N] [PART-OF-A-NAME...]
 
@@ -28,7 +28,7 @@ const bench: Command = {
     if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) throw usageError('--rounds: expected 1 to 1000');
     const chosen = CASES.filter((c) => positionals.length === 0 || positionals.some((p) => c.name.includes(p)));
     if (chosen.length === 0) throw usageError(`no case is called ${positionals.join(' or ')}`);
-    const reference = referenceWalk();
+    const reference = new ReferenceWalk();
     const results: Measured[] = [await measure({ name: 'reference walk', setup: () => reference }, reference, rounds)];
     for (const c of chosen) {
       io.err(`measuring ${c.name}`);
