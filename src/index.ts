@@ -1,1 +1,12 @@
 export { type Blame, type Code, type Facts, ViommuError } from './core/errors.ts';
+export { VirtualClock } from './lib/clock/virtual-clock.ts';
+export { AddressSpace, ramBacking } from './lib/memory/address-space.ts';
+export { HostMemory } from './lib/memory/host-memory.ts';
+export { parseQemuArgs, type QemuArgs, type QemuOption } from './lib/qemu-args/qemu-args.ts';
+export type { Clock } from './ports/clock.ts';
+export { ACCESS, AT, type AtsPort, DMA, type EndpointPort, NO_PASID, type TranslatePort } from './ports/dma.ts';
+export type { Iommufd, UserData, UserMemory, VfioDevice } from './ports/iommufd.ts';
+export type { InterruptPort } from './ports/irq.ts';
+export type { Backing, Memory, MemoryWindow } from './ports/memory.ts';
+export type { MmioDevice } from './ports/mmio.ts';
+export type { Said, Tell } from './ports/tell.ts';
