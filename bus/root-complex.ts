@@ -1,4 +1,5 @@
 import { ViommuError } from '../src/core/errors.ts';
+import { hostBus } from '../src/lib/pci/rids.ts';
 import type { Clock } from '../src/ports/clock.ts';
 import type { InterruptPort } from '../src/ports/irq.ts';
 import type { Memory } from '../src/ports/memory.ts';
@@ -36,11 +37,6 @@ export interface PlugOptions {
 export interface PlugListener {
   plugged?(slot: Slot): void;
   unplugged?(slot: Slot): void;
-}
-
-/** Hardware and guest number buses differently, so that a requester id nobody translated shows at once. */
-export function hostBus(number: number): number {
-  return (number + 0x40) & 0xff;
 }
 
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */

@@ -82,6 +82,7 @@ export class Faults {
     this.#features = features;
     this.#d = deviations;
     this.#walker = new VmsaWalker(memory);
+    this.#walker.tablePermission = deviations.tablePermission;
   }
 
   /**

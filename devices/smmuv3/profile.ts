@@ -54,6 +54,10 @@ export const DEVIATIONS = {
   queueBase64:             { qemu: true,  arch: false },
   /** A stage-2-only input beyond the address size is not recorded. */
   silentInputSize:         { qemu: true,  arch: false },
+  /** S2T0SZ is judged against the effective S2PS; else against OAS (§5.2). */
+  inputByS2ps:             { qemu: true,  arch: false },
+  /** A table whose APTable forbids the access faults there, before what it points to is looked at; else leaves decide. */
+  tablePermission:         { qemu: true,  arch: false },
 } as const;
 
 export type DeviationName = keyof typeof DEVIATIONS;

@@ -77,6 +77,7 @@ export class StreamTable {
     if (!fetchWords(this.#memory, at, this.ste)) return EVENT.F_STE_FETCH;
     return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), {
       cdMaxWithoutSsid: this.#d.cdMaxAlwaysChecked,
+      inputByS2ps: this.#d.inputByS2ps,
     });
   }
 

@@ -1,25 +1,59 @@
+import type { Root } from '../../bus/root.ts';
+import type { PciBus } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
-import { VirtualClock } from '../lib/clock/virtual-clock.ts';
-import { AddressSpace, ramBacking } from '../lib/memory/address-space.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
+import { plugBridge, plugExpander } from './bridges.ts';
 import type { PhysicalMap } from './physical-map.ts';
 import { createQ35, q35Ram } from './q35.ts';
 import { createVirt, virtRam } from './virt.ts';
+import { attachSmmus } from './virt-smmu.ts';
+import { Vm } from './vm.ts';
 
 export interface QemuDefaults {
   readonly nic: boolean;
   readonly vga: boolean;
+  readonly tell?: Tell | null;
+  readonly profile?: string;
+}
+
+/** Where the machine's interrupts go: whoever drives it may put a listener here. */
+export class InterruptTap implements InterruptPort {
+  to: InterruptPort | null = null;
+
+  pulse(line: number): void {
+    this.to?.pulse(line);
+  }
+
+  level(line: number, asserted: boolean): void {
+    this.to?.level(line, asserted);
+  }
+
+  message(address: number, data: number): boolean {
+    return this.to?.message(address, data) ?? true;
+  }
+}
+
+/** What a machine resets besides its board. */
+export interface Resettable {
+  reset(): void;
 }
 
 /** A machine as a QEMU command line describes it. */
 export class QemuMachine {
   /** null: `-machine none`. */
   readonly board: Board | null;
-  readonly #clock = new VirtualClock();
+  readonly vm: Vm | null;
+  readonly irq: InterruptTap;
+  readonly #iommus: readonly Resettable[];
 
-  constructor(board: Board | null) {
+  constructor(vm: Vm | null, board: Board | null, irq: InterruptTap, iommus: readonly Resettable[]) {
+    this.vm = vm;
     this.board = board;
+    this.irq = irq;
+    this.#iommus = iommus;
   }
 
   get map(): PhysicalMap | null {
@@ -35,19 +69,21 @@ export class QemuMachine {
   }
 
   now(): number {
-    return this.#clock.now();
+    return this.vm?.clock.now() ?? 0;
   }
 
   next(): number {
-    return this.#clock.next;
+    return this.vm?.clock.next ?? Number.POSITIVE_INFINITY;
   }
 
   advance(nanoseconds: number): void {
-    this.#clock.advance(nanoseconds);
+    this.vm?.clock.advance(nanoseconds);
   }
 
+  /** System reset: devices first, so that nothing of them meets an IOMMU in the middle of its own reset. */
   reset(): void {
     this.board?.reset();
+    for (const iommu of this.#iommus) iommu.reset();
   }
 }
 
@@ -61,30 +97,71 @@ function devfnOf(device: QemuOption): number | undefined {
   return (slot << 3) | parseInteger('addr', m![2] ?? '0', 0, 7);
 }
 
+/** The PCI buses of a machine by QEMU's names. */
+class Buses {
+  readonly #buses = new Map<string, PciBus>();
+  readonly roots = new Map<string, Root>();
+
+  constructor(root: Root) {
+    this.addRoot('pcie.0', root);
+  }
+
+  add(name: string, bus: PciBus): void {
+    this.#buses.set(name, bus);
+  }
+
+  addRoot(name: string, root: Root): void {
+    this.roots.set(name, root);
+    this.add(name, root.bus);
+  }
+
+  of(device: QemuOption): PciBus {
+    const name = device.props.get('bus') ?? 'pcie.0';
+    const bus = this.#buses.get(name);
+    if (bus === undefined) throw new ViommuError('E_PROFILE', 'caller', `${device.kind}: bus '${name}' not found`);
+    return bus;
+  }
+}
+
+/** Devices that are IOMMUs: they are put in before everything else, whatever the order of the words. */
+const IOMMUS = new Set(['arm-smmuv3', 'intel-iommu']);
+
 /**
  * Stands up the machine.
  * @throws ViommuError `E_PROFILE` for a machine type, device or property that is not known.
  */
 export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuMachine {
+  const irq = new InterruptTap();
   const type = args.machine.kind.replace(/^(?:pc-)?(virt|q35)-\d.*$/, '$1') || 'none';
-  if (type === 'none') return new QemuMachine(null);
+  if (type === 'none') return new QemuMachine(null, null, irq, []);
   if (type !== 'virt' && type !== 'q35') {
     throw new ViommuError('E_PROFILE', 'caller', `unsupported machine type '${type}': virt, q35 or none`);
   }
-  const guest = new AddressSpace();
-  for (const r of type === 'virt' ? virtRam(args.memory) : q35Ram(args.memory)) {
-    guest.addRam(r.base, r.bytes, ramBacking(r.bytes));
-  }
-  const deps = { guest, memory: guest, irq: null, clock: null, ...defaults };
+  const vm = new Vm({ ram: (type === 'virt' ? virtRam : q35Ram)(args.memory), tell: defaults.tell ?? null });
+  const { vga, nic } = defaults;
+  const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock: vm.clock, vga, nic };
   const board = type === 'virt' ? createVirt(deps) : createQ35(deps);
-  for (const device of args.devices) {
-    switch (device.kind) {
-      case 'iommu-testdev':
-        board.plugTestdev(devfnOf(device));
-        break;
-      default:
-        throw new ViommuError('E_PROFILE', 'caller', `'${device.kind}' is not a valid device model name`);
-    }
+  const buses = new Buses(board.root);
+  for (const d of args.devices) {
+    if (d.kind !== 'pxb-pcie') continue;
+    const number = parseInteger('bus_nr', d.props.get('bus_nr') ?? '0', 1, 255);
+    buses.addRoot(d.props.get('id') ?? `pxb.${number}`, plugExpander(board, number, devfnOf(d)));
   }
-  return new QemuMachine(board);
+  const iommus = type === 'virt' ? attachSmmus(vm, board, buses.roots, irq, args, defaults) : [];
+  for (const device of args.devices) plugDevice(board, buses, device);
+  return new QemuMachine(vm, board, irq, iommus);
+}
+
+function plugDevice(board: Board, buses: Buses, device: QemuOption): void {
+  if (IOMMUS.has(device.kind) || device.kind === 'pxb-pcie') return;
+  if (device.kind === 'iommu-testdev') {
+    board.plugTestdev(devfnOf(device), buses.of(device));
+    return;
+  }
+  const slot = plugBridge(board, buses.of(device), device.kind, devfnOf(device));
+  if (slot === null) {
+    throw new ViommuError('E_PROFILE', 'caller', `'${device.kind}' is not a valid device model name`);
+  }
+  const id = device.props.get('id');
+  if (id !== undefined) buses.add(id, slot.behind!);
 }

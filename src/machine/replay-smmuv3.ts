@@ -1,11 +1,11 @@
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { fromWords } from '../core/bits.ts';
+import { hostRid } from '../lib/pci/rids.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { ReplayOptions, ReplayTarget, TraceHeader } from '../trace/index.ts';
 import { ReplayMemory } from './replay-memory.ts';
-import { hostRid } from './rids.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
 import { VIRT } from './virt.ts';
 import { Vm } from './vm.ts';

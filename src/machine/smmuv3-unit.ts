@@ -68,7 +68,8 @@ export class Smmuv3Unit implements IommuUnit {
     const { properties, name } = config;
     this.#vm = vm;
     this.name = name;
-    const id = identityOf(properties, deviationsOf(properties.profile, config.deviations));
+    const deviations = deviationsOf(properties.profile, config.deviations);
+    const id = identityOf(properties, deviations);
     const idr0 = id.idr0 | NESTING;
     const idr3 = id.idr3 | XNX;
     const events = new HwRelay();
@@ -82,6 +83,7 @@ export class Smmuv3Unit implements IommuUnit {
       events,
       clock: vm.clock,
       endpoints: this.endpoints,
+      tablePermission: deviations.tablePermission,
       ...(config.caches === undefined ? {} : { caches: config.caches }),
       ...(config.atcTimeout === undefined ? {} : { atcTimeout: config.atcTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,

@@ -36,6 +36,8 @@ export interface SteDeviations {
   readonly cdMaxWithoutSsid?: boolean;
   /** S1STALLD = 1 is ILLEGAL whatever STALL_MODEL says (QEMU). */
   readonly stalldRefused?: boolean;
+  /** The stage-2 input may not be wider than the effective S2PS; else than OAS (QEMU). */
+  readonly inputByS2ps?: boolean;
 }
 
 const NONE: SteDeviations = {};
@@ -60,7 +62,7 @@ export function checkSte(
   const s2 = steS2Enabled(w, at);
   if ((s1 && !f.s1p) || (s2 && !f.s2p)) return EVENT.C_BAD_STE;
   if (s1 && !stage1Legal(w, at, f, s2, deviations)) return EVENT.C_BAD_STE;
-  if (s2 && !stage2Legal(w, at, f)) return EVENT.C_BAD_STE;
+  if (s2 && !stage2Legal(w, at, f, deviations)) return EVENT.C_BAD_STE;
   return !f.ats || eatsLegal(w, at, f, atschk, s2) ? 0 : EVENT.C_BAD_STE;
 }
 
@@ -76,12 +78,14 @@ function stage1Legal(w: Int32Array, at: number, f: Smmuv3Features, s2: boolean, 
   return cdMax === 0 || f.cd2l || (fmt !== S1FMT.L2_4K && fmt !== S1FMT.L2_64K);
 }
 
-function stage2Legal(w: Int32Array, at: number, f: Smmuv3Features): boolean {
+function stage2Legal(w: Int32Array, at: number, f: Smmuv3Features, deviations: SteDeviations): boolean {
   if (steS2Aa64(w, at) === 0) return false; // AArch32 stage 2: no such SMMU is modelled (IDR0.TTF = 2)
   const granule = GRANULE0[steS2Tg(w, at) as 0 | 1 | 2 | 3];
   if (!granuleSupported(f, granule)) return false;
-  if (!stage2StartLegal(granule, steS2T0sz(w, at), steS2Sl0(w, at), f.oas)) return false;
-  if (steS2Ttb(w, at) >= 2 ** outputBits(steS2Ps(w, at), f.oas, granule)) return false;
+  const physical = outputBits(steS2Ps(w, at), f.oas, granule);
+  const widest = deviations.inputByS2ps === true ? physical : f.oas;
+  if (!stage2StartLegal(granule, steS2T0sz(w, at), steS2Sl0(w, at), widest)) return false;
+  if (steS2Ttb(w, at) >= 2 ** physical) return false;
   if (steS2Endi(w, at) !== 0) return false;
   if (steS2S(w, at) !== 0 ? f.stallModel === 1 : f.stallModel === 2) return false;
   return httuLegal(steS2Ha(w, at), steS2Hd(w, at), f.httu);
@@ -93,8 +97,8 @@ export function httuLegal(ha: number, hd: number, httu: number): boolean {
 }
 
 /** S2T0SZ in range and consistent with S2SL0: at least one index bit at the start level, at most 16 tables joined. */
-function stage2StartLegal(granule: number, t0sz: number, sl0: number, oas: number): boolean {
-  const smallest = granule === 16 ? 64 - oas : Math.max(16, 64 - oas);
+function stage2StartLegal(granule: number, t0sz: number, sl0: number, widest: number): boolean {
+  const smallest = granule === 16 ? 64 - widest : Math.max(16, 64 - widest);
   if (t0sz > 39 || t0sz < smallest || sl0 === 3) return false;
   const bits = 64 - t0sz - levelShift(granule, stage2StartLevel(granule, sl0));
   return bits >= 1 && bits <= granule - 3 + 4;

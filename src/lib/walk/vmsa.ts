@@ -53,6 +53,8 @@ export class VmsaWalker {
   device = false;
   /** Leave out stage 2 of the result: `out` is the intermediate address (split-stage ATS). */
   split = false;
+  /** QEMU's order: a table whose APTable forbids the access is a permission fault, whatever it points to. */
+  tablePermission = false;
   /** Where walks look up and keep last-level tables and stage-2 translations of tables; null: nowhere. */
   tlb: Iotlb | null = null;
   /** Contexts for `tlb`, of stage 1 and of stage 2; the caller sets them before each walk. */
@@ -132,6 +134,8 @@ export class VmsaWalker {
       if ((type & 1) === 0) return this.#fault1(EVENT.F_TRANSLATION, level);
       const oa = outputAddress(dlo, dhi, granule, half.outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
+        if (this.tablePermission && !half.had && tableForbids(dhi, need))
+          return this.#fault1(EVENT.F_PERMISSION, level);
         if (oa >= half.outLimit) return this.#fault1(EVENT.F_ADDR_SIZE, level);
         if (!half.had) inherited |= dhi & HIERARCHY;
         table = oa;
@@ -300,6 +304,12 @@ export function stage1Perm(s1: Stage1Regime, dlo: number, dhi: number, inherited
   if (!pxn) perm |= PERM_EXEC & 0x38;
   if (s1.pan && unpriv) perm &= ~0x18;
   return perm & PERM_ALL;
+}
+
+/** Whether APTable of one table descriptor alone takes away what the access needs. */
+function tableForbids(dhi: number, need: number): boolean {
+  if ((dhi & TABLE_HI.AP1_READ_ONLY) !== 0 && (need & PERM_WRITE) !== 0) return true;
+  return (dhi & TABLE_HI.AP0_NO_UNPRIV) !== 0 && (need & 7) !== 0;
 }
 
 /** The low `shift` bits of an address, as a number. @param shift 12..47. */

@@ -49,6 +49,8 @@ export interface PhysicalSmmuv3Options {
   readonly priLatency?: number;
   /** Stalled transactions at once (IDR5.STALL_MAX, or 64 when that is 0). */
   readonly stalls?: number;
+  /** A table whose APTable forbids the access faults there (QEMU); else leaves decide. */
+  readonly tablePermission?: boolean;
   /** Debug: TLBI, CFGI and ATC_INV have no effect. Shows what a forgotten invalidation would do. */
   readonly ignoreInvalidations?: boolean;
 }

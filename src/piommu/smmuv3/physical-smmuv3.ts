@@ -86,6 +86,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     this.#tlb = new Iotlb({ entries: caches.iotlb ?? 131072, walkEntries: caches.walks ?? 4096 });
     const walker = new VmsaWalker(o.memory);
     walker.tlb = this.#tlb;
+    walker.tablePermission = o.tablePermission ?? false;
     this.#structures = new Structures(o.memory, f, walker, this.#tlb, caches);
     this.#resolver = new Resolver(this.#structures, walker, this.#tlb, o.events, f);
     this.#recorder = new Recorder(o.events, walker, this.#name);

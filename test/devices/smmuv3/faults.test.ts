@@ -91,7 +91,7 @@ describe('records under qemu-11.1 are the golden ones', () => {
     g.memory.addWindow(0x80_0000_0000, 0x1000, window);
     g.put(CD, CD0, 0x80_0000_0000n);
     const raw = hw(0x10, 0x180, 0x1000, 0x80_0000_0000);
-    expect(record(g, dev, [S1_STE], raw)[0]).toBe('800000011');
+    expect(record(g, dev, [S1_STE], raw)[0]).toBe('800000013');
     const { g: h, dev: dev2 } = bench();
     h.memory.addWindow(0x80_0000_0000, 0x1000, window);
     expect(record(h, dev2, [0x80_0000_000bn], hw(0x10, 0x80, 0x1000, 0x80_0000_0000))[0]).toBe('80000000a');

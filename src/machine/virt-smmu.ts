@@ -1,0 +1,87 @@
+import type { Root } from '../../bus/root.ts';
+import type { Slot } from '../../bus/topology.ts';
+import { PROFILES } from '../../devices/smmuv3/profile.ts';
+import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import { ViommuError } from '../core/errors.ts';
+import { guestRid } from '../lib/pci/rids.ts';
+import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { Tell } from '../ports/tell.ts';
+import type { Board } from './board.ts';
+import { FixedFunction } from './fixed-function.ts';
+import { Smmuv3Unit, type UnitFunction } from './smmuv3-unit.ts';
+import { VIRT } from './virt.ts';
+import type { Vm } from './vm.ts';
+
+const PAGE = 4096;
+const DOORBELL_PAGE = VIRT.DOORBELL - (VIRT.DOORBELL % PAGE);
+const SMMU_BYTES = 0x2_0000;
+
+/**
+ * Puts the vSMMUv3s of the command line in their places: `-machine virt,iommu=smmuv3` or `-device arm-smmuv3`, each over
+ * its root bus, with a physical SMMU of its own; functions go behind them as they are plugged in.
+ * @throws ViommuError `E_PROFILE` for a property or a primary bus that is not there.
+ */
+export function attachSmmus(
+  vm: Vm,
+  board: Board,
+  roots: ReadonlyMap<string, Root>,
+  irq: InterruptPort,
+  args: QemuArgs,
+  options: { readonly profile?: string; readonly tell?: Tell | null },
+): readonly { reset(): void }[] {
+  const profile = PROFILES.find((p) => p === (options.profile ?? 'qemu-11.1'));
+  if (profile === undefined) throw new ViommuError('E_PROFILE', 'caller', `unknown profile '${options.profile}'`);
+  const doorbell = vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, {
+    name: 'its',
+    read: () => 0,
+    write: (offset, size, value) => {
+      if (size === 4 && DOORBELL_PAGE + offset === VIRT.DOORBELL) irq.message(VIRT.DOORBELL, value);
+    },
+  });
+  const machineWide = args.machine.props.get('iommu') === 'smmuv3';
+  return smmuv3Properties(args, profile).map((properties, n) => {
+    const root = roots.get(properties.primaryBus);
+    if (root === undefined) {
+      throw new ViommuError('E_PROFILE', 'caller', `arm-smmuv3: no root bus '${properties.primaryBus}'`);
+    }
+    const unit = new Smmuv3Unit(vm, {
+      name: properties.id === '' ? `smmuv3.${n}` : properties.id,
+      properties,
+      irq,
+      tell: options.tell ?? null,
+      doorbell: DOORBELL_PAGE,
+    });
+    board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.device, 8);
+    board.setIommu({ translate: unit.hardware, ats: unit.hardware, remap: null }, root);
+    unit.endpoints.to = root.endpoints;
+    followFunctions(board, root, unit, doorbell);
+    return unit.device;
+  });
+}
+
+/** Every function that can send requests gets its place behind the unit; functions with one alias share it. */
+function followFunctions(board: Board, root: Root, unit: Smmuv3Unit, doorbell: number): void {
+  const streams = new Map<number, { readonly fn: UnitFunction; users: number }>();
+  const plugged = (slot: Slot) => {
+    if (slot.bus.root !== root || slot.bridge !== null || slot.fn instanceof FixedFunction) return;
+    const known = streams.get(slot.stream);
+    if (known !== undefined) {
+      known.users++;
+      return;
+    }
+    const sid = guestRid(slot.stream);
+    const fn = unit.addFunction([sid], [slot.stream], { name: `${slot.fn.name}.${sid}`, msiDoorbell: doorbell });
+    streams.set(slot.stream, { fn, users: 1 });
+  };
+  board.complex.listen({
+    plugged,
+    unplugged: (slot) => {
+      const known = slot.bus.root === root ? streams.get(slot.stream) : undefined;
+      if (known === undefined || slot.bridge !== null || --known.users > 0) return;
+      streams.delete(slot.stream);
+      known.fn.remove();
+    },
+  });
+  for (const slot of board.complex.slots()) plugged(slot);
+}
