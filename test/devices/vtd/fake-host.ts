@@ -59,8 +59,11 @@ export class FakeHost {
   readonly #rids = new Map<number, number>();
   readonly #shadows = new Set<number>();
 
-  constructor() {
-    this.memory.addRam(0, RAM_BYTES, ramBacking(RAM_BYTES));
+  readonly ramBytes: number;
+
+  constructor(ramBytes = RAM_BYTES) {
+    this.ramBytes = ramBytes;
+    this.memory.addRam(0, ramBytes, ramBacking(ramBytes));
     this.iommufd = this.#verbs();
     this.extra = {
       serve: (_ids, h) => {
@@ -85,7 +88,7 @@ export class FakeHost {
       },
     };
     this.ramIoas = this.#add({ kind: 'ioas', areas: [] });
-    this.#ioas(this.ramIoas)!.areas.push({ iova: 0n, length: BigInt(RAM_BYTES), va: VA, flags: 7 });
+    this.#ioas(this.ramIoas)!.areas.push({ iova: 0n, length: BigInt(ramBytes), va: VA, flags: 7 });
   }
 
   #add(o: Ioas | Paging | Nested): number {
@@ -293,11 +296,11 @@ export class FakeHost {
   }
 
   userVa(gpa: number): bigint {
-    return gpa < RAM_BYTES ? VA + BigInt(gpa) : -1n;
+    return gpa < this.ramBytes ? VA + BigInt(gpa) : -1n;
   }
 
   roomAt(gpa: number): number {
-    return gpa >= 0 && gpa < RAM_BYTES ? RAM_BYTES - gpa : 0;
+    return gpa >= 0 && gpa < this.ramBytes ? this.ramBytes - gpa : 0;
   }
 }
 
@@ -335,13 +338,14 @@ class ThroughParent {
 
 /** A vVT-d on a fake host, with the accesses a driver makes. */
 export class Guest {
-  readonly host = new FakeHost();
+  readonly host: FakeHost;
   readonly vtd: Vtd;
   readonly out = new Int32Array(2);
   tail = 0;
 
-  constructor(options = '', profile: ProfileName = 'qemu-11.1', linuxOnly = false) {
-    const host = this.host;
+  constructor(options = '', profile: ProfileName = 'qemu-11.1', linuxOnly = false, ramBytes = RAM_BYTES) {
+    const host = new FakeHost(ramBytes);
+    this.host = host;
     this.vtd = new Vtd({
       props: propertiesFromOption(parseOption(`intel-iommu,${options}`, 'driver'), profile),
       memory: host.memory,
@@ -355,7 +359,7 @@ export class Guest {
       ioasId: host.ramIoas,
       userVa: (gpa) => host.userVa(gpa),
       roomAt: (gpa) => host.roomAt(gpa),
-      ram: () => [{ gpa: 0, bytes: RAM_BYTES }],
+      ram: () => [{ gpa: 0, bytes: ramBytes }],
     });
   }
 
