@@ -1,10 +1,12 @@
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { fromWords } from '../core/bits.ts';
+import { cachedTranslations } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { ReplayOptions, ReplayTarget, TraceHeader } from '../trace/index.ts';
+import { cachedLines } from './explain-cache.ts';
 import { ReplayMemory } from './replay-memory.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
 import { VIRT } from './virt.ts';
@@ -91,6 +93,10 @@ export class Smmuv3ReplayMachine extends ReplayMemory implements ReplayTarget {
 
   irte(): boolean {
     return false;
+  }
+
+  explain(limit: number): string[] {
+    return cachedLines(cachedTranslations(this.unit.hardware.save().iotlb), 'VMID', 'ASID', this.vm.memory, limit);
   }
 
   reset(): void {
