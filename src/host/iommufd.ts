@@ -8,6 +8,15 @@ import { Invalidator } from './verbs/invalidate.ts';
 import * as ioasVerbs from './verbs/ioas.ts';
 import * as viommuVerbs from './verbs/viommu.ts';
 
+/** Driver data as one number, for whoever listens; larger data is left out. */
+function shown(data: Port.UserData | null): { readonly data?: bigint } {
+  const bytes = new Uint8Array(data === null || data.length > 64 ? 0 : data.length);
+  if (data === null || bytes.length === 0 || !data.copyIn(0, bytes)) return {};
+  let value = 0n;
+  for (const byte of bytes.toReversed()) value = (value << 8n) | BigInt(byte);
+  return { data: value };
+}
+
 /**
  * One open /dev/iommu. Every verb takes an optional last argument that copies the answer to the caller's memory; when it
  * says false the verb takes back what it made and answers −EFAULT.
@@ -113,7 +122,7 @@ export class IommufdFile implements Port.Iommufd {
     const { flags, devId, ptId, dataType, faultId, outHwptId } = c;
     return this.#said(
       'HWPT_ALLOC',
-      { flags, dev: devId, pt: ptId, type: dataType, fault: faultId, hwpt: outHwptId },
+      { flags, dev: devId, pt: ptId, type: dataType, fault: faultId, hwpt: outHwptId, ...shown(c.data) },
       r,
     );
   }

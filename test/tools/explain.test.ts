@@ -121,7 +121,7 @@ test('the host objects are a tree, put together from what the host says', () => 
   host('HWPT_ALLOC', { flags: 0, dev: 2, pt: 4, type: 2, fault: 0, hwpt: 6 });
   host('ATTACH', { dev: 2, pt: 6, pasid: -1 });
   host('HWPT_ALLOC', { flags: 0, dev: 2, pt: 4, type: 2, fault: 0, hwpt: 0 }, -5);
-  host('HWPT_ALLOC', { flags: 0, dev: 2, pt: 4, type: 2, fault: 0, hwpt: 7 });
+  host('HWPT_ALLOC', { flags: 0, dev: 2, pt: 4, type: 2, fault: 0, hwpt: 7, data: 0x449e_600bn });
   host('REPLACE', { dev: 2, pt: 7, pasid: -1 });
   host('DESTROY', { id: 6 });
 
@@ -131,7 +131,7 @@ test('the host objects are a tree, put together from what the host says', () => 
     '    3: host tables (HWPT), can be nested on',
     '      4: virtual IOMMU (vIOMMU)',
     '        5: stream 0x100 is device 40:00.0 (vDEVICE)',
-    "        7: the guest's own tables (nested HWPT), attached: 40:00.0",
+    "        7: the guest's stream entry: stage 1, contexts at 0x449e6000 (HWPT), attached: 40:00.0",
     '',
     'Host operations so far',
     '  ATTACH               1',

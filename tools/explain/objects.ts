@@ -1,5 +1,5 @@
 import type { Said } from '../../src/ports/tell.ts';
-import { HWPT_FLAG } from '../../src/spec/iommufd/uapi.ts';
+import { HWPT_DATA, HWPT_FLAG } from '../../src/spec/iommufd/uapi.ts';
 import { hex } from './guest.ts';
 
 type Args = Extract<Said, { what: 'host' }>['args'];
@@ -9,6 +9,16 @@ interface HostObject {
   readonly text: string;
   /** What it stands on; 0: nothing. */
   readonly parent: number;
+}
+
+const CONFIGS = ['abort', 'abort', 'abort', 'abort', 'bypass', 'stage 1', 'stage 2', 'stage 1 over stage 2'];
+
+function hwptKind(type: number, data: bigint): string {
+  if (type === HWPT_DATA.NONE) return 'host tables';
+  if (type === HWPT_DATA.VTD_S1) return `the guest's first stage at ${hex((data >> 64n) & ((1n << 64n) - 1n))}`;
+  const config = (data & 1n) === 0n ? 'abort' : CONFIGS[Number((data >> 1n) & 7n)];
+  const context = config === 'stage 1' ? `, contexts at ${hex(data & 0xf_ffff_ffff_ffc0n)}` : '';
+  return `the guest's stream entry: ${config}${context}`;
 }
 
 /**
@@ -42,10 +52,9 @@ export class HostObjects {
         this.#add(n('id'), 'address space (IOAS)', 0);
         return;
       case 'HWPT_ALLOC': {
-        const nested = n('type') !== 0;
-        const flags = n('flags');
-        const parent = (flags & HWPT_FLAG.NEST_PARENT) !== 0 ? ', can be nested on' : '';
-        this.#add(n('hwpt'), nested ? "the guest's own tables (nested HWPT)" : `host tables (HWPT)${parent}`, n('pt'));
+        const parent = (n('flags') & HWPT_FLAG.NEST_PARENT) !== 0 ? ', can be nested on' : '';
+        const kind = hwptKind(n('type'), BigInt(a.data ?? 0));
+        this.#add(n('hwpt'), `${kind} (HWPT)${parent}`, n('pt'));
         return;
       }
       case 'VIOMMU_ALLOC':
