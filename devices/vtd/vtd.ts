@@ -41,6 +41,8 @@ export interface VtdDeps {
   roomAt(gpa: number): number;
   /** RAM regions, ascending. */
   ram(): readonly { readonly gpa: number; readonly bytes: number }[];
+  /** Most IOAS_MAPs one eager fill makes (65535 by default, VFIO's own limit); misses do the rest. */
+  readonly fillMaps?: number;
   readonly name?: string;
   readonly tell?: Tell | null;
 }
@@ -118,7 +120,7 @@ function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
     iommufd,
     extra: deps.extra,
     ioasId: deps.ioasId,
-    mapLimit: FILL_MAPS,
+    mapLimit: deps.fillMaps ?? FILL_MAPS,
     userVa: (gpa) => deps.userVa(gpa),
     roomAt: (gpa) => deps.roomAt(gpa),
     gapAt: (gpa) => (deps.ram().find((r) => r.gpa > gpa)?.gpa ?? 2 ** 52) - gpa,

@@ -357,6 +357,7 @@ export class Guest {
       iommufd: host.iommufd,
       extra: linuxOnly ? null : host.extra,
       ioasId: host.ramIoas,
+      fillMaps: 1000,
       userVa: (gpa) => host.userVa(gpa),
       roomAt: (gpa) => host.roomAt(gpa),
       ram: () => [{ gpa: 0, bytes: ramBytes }],
