@@ -33,45 +33,22 @@ export interface GuestOptions {
   readonly trustPartialCount?: boolean;
 }
 
-/** A small guest driver around one vSMMUv3 over the fake host. */
-export class Guest {
-  readonly host = new FakeHost();
-  readonly memory = new AddressSpace();
-  readonly said: Said[] = [];
-  readonly interrupts: string[] = [];
-  readonly messages: { address: number; data: number }[] = [];
-  /** Whether a message-signalled interrupt finds somebody. */
-  doorbell = true;
-  readonly deps: Smmuv3Deps;
+/** A command: its two 64-bit words. */
+export type Words = readonly [bigint | number, bigint | number];
+
+/** What a guest does with one vSMMUv3: register accesses, tables and queues in its memory. */
+export class GuestDriver {
   readonly smmu: Smmuv3;
+  readonly memory: AddressSpace;
+  /** Distance of this driver's tables and queues from the constants above, bytes. */
+  readonly base: number;
   #prod = 0;
   #log2 = 0;
 
-  constructor(o: GuestOptions = {}) {
-    const profile = o.profile ?? 'qemu-11.1';
-    this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
-    this.deps = {
-      properties: { ...defaultProperties(profile), stage: 'nested', ...o.properties },
-      ...(o.deviations === undefined ? {} : { deviations: o.deviations }),
-      memory: this.memory,
-      iommufd: this.host.fd,
-      ioasId: this.host.ioas(),
-      extra: o.linuxOnly === true ? null : this.host.extra,
-      irq: {
-        pulse: (line) => this.interrupts.push(['evtq', 'priq', 'cmd_sync', 'gerror'][line]!),
-        level: () => {},
-        message: (address, data) => {
-          this.messages.push({ address, data });
-          return this.doorbell;
-        },
-      },
-      clock: new VirtualClock(),
-      tell: (s) => this.said.push(s),
-      userVa: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? VA + BigInt(gpa) : -1n),
-      userRoom: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? RAM + RAM_BYTES - gpa : 0),
-      trustPartialCount: o.trustPartialCount === true,
-    };
-    this.smmu = new Smmuv3(this.deps);
+  constructor(smmu: Smmuv3, memory: AddressSpace, base = 0) {
+    this.smmu = smmu;
+    this.memory = memory;
+    this.base = base;
   }
 
   r(at: number): number {
@@ -107,13 +84,90 @@ export class Guest {
 
   /** Queues and a linear stream table of 2^log2 entries, everything enabled: what the golden recordings do. */
   setUp(log2 = 4, eventLog2 = 3, cmdLog2 = 3): void {
-    this.w64(PAGE0.STRTAB_BASE.at, BigInt(STRTAB));
+    this.w64(PAGE0.STRTAB_BASE.at, BigInt(STRTAB + this.base));
     this.w(PAGE0.STRTAB_BASE_CFG.at, log2);
-    this.w64(PAGE0.EVENTQ_BASE.at, BigInt(EVENTQ + eventLog2));
-    this.w64(PAGE0.CMDQ_BASE.at, BigInt(CMDQ + cmdLog2));
+    this.w64(PAGE0.EVENTQ_BASE.at, BigInt(EVENTQ + this.base + eventLog2));
+    this.w64(PAGE0.CMDQ_BASE.at, BigInt(CMDQ + this.base + cmdLog2));
     this.#log2 = cmdLog2;
     this.w(PAGE0.CR0.at, 0xd);
   }
+
+  ste(sid: number, ...words: (bigint | number)[]): void {
+    this.put(STRTAB + this.base + 64 * sid, ...words);
+  }
+
+  /** Queues commands of two 64-bit words each, rings the doorbell once, and answers CONS. */
+  run(...commands: Words[]): number {
+    const size = 2 ** this.#log2;
+    for (const [lo, hi] of commands) {
+      this.put(CMDQ + this.base + 16 * (this.#prod % size), lo, hi);
+      this.#prod = (this.#prod + 1) % (2 * size);
+    }
+    this.w(PAGE0.CMDQ_PROD.at, this.#prod);
+    return this.r(PAGE0.CMDQ_CONS.at);
+  }
+
+  /** The event record at `index` as four 64-bit words. */
+  event(index: number): bigint[] {
+    return [0, 8, 16, 24].map((o) => this.get(EVENTQ + this.base + 32 * index + o));
+  }
+
+  get prod(): number {
+    return this.#prod;
+  }
+}
+
+/** A small guest driver around one vSMMUv3 over the fake host. */
+export class Guest {
+  readonly host = new FakeHost();
+  readonly memory = new AddressSpace();
+  readonly said: Said[] = [];
+  readonly interrupts: string[] = [];
+  readonly messages: { address: number; data: number }[] = [];
+  /** Whether a message-signalled interrupt finds somebody. */
+  doorbell = true;
+  readonly deps: Smmuv3Deps;
+  readonly smmu: Smmuv3;
+  readonly #driver: GuestDriver;
+
+  constructor(o: GuestOptions = {}) {
+    const profile = o.profile ?? 'qemu-11.1';
+    this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
+    this.deps = {
+      properties: { ...defaultProperties(profile), stage: 'nested', ...o.properties },
+      ...(o.deviations === undefined ? {} : { deviations: o.deviations }),
+      memory: this.memory,
+      iommufd: this.host.fd,
+      ioasId: this.host.ioas(),
+      extra: o.linuxOnly === true ? null : this.host.extra,
+      irq: {
+        pulse: (line) => this.interrupts.push(['evtq', 'priq', 'cmd_sync', 'gerror'][line]!),
+        level: () => {},
+        message: (address, data) => {
+          this.messages.push({ address, data });
+          return this.doorbell;
+        },
+      },
+      clock: new VirtualClock(),
+      tell: (s) => this.said.push(s),
+      userVa: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? VA + BigInt(gpa) : -1n),
+      userRoom: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? RAM + RAM_BYTES - gpa : 0),
+      trustPartialCount: o.trustPartialCount === true,
+    };
+    this.smmu = new Smmuv3(this.deps);
+    this.#driver = new GuestDriver(this.smmu, this.memory);
+  }
+
+  r = (at: number) => this.#driver.r(at);
+  w = (at: number, value: number) => this.#driver.w(at, value);
+  r64 = (at: number) => this.#driver.r64(at);
+  w64 = (at: number, value: bigint) => this.#driver.w64(at, value);
+  put = (at: number, ...values: (bigint | number)[]) => this.#driver.put(at, ...values);
+  get = (at: number) => this.#driver.get(at);
+  setUp = (log2 = 4, eventLog2 = 3, cmdLog2 = 3) => this.#driver.setUp(log2, eventLog2, cmdLog2);
+  ste = (sid: number, ...words: (bigint | number)[]) => this.#driver.ste(sid, ...words);
+  run = (...commands: Words[]) => this.#driver.run(...commands);
+  event = (index: number) => this.#driver.event(index);
 
   /** Plugs a device in and answers its iommufd id. */
   plug(...sids: number[]): number {
@@ -122,33 +176,9 @@ export class Guest {
     return vfio.devId;
   }
 
-  ste(sid: number, ...words: (bigint | number)[]): void {
-    this.put(STRTAB + 64 * sid, ...words);
-  }
-
-  /** Queues commands of two 64-bit words each, rings the doorbell once, and answers CONS. */
-  run(...commands: (readonly [bigint | number, bigint | number])[]): number {
-    const size = 2 ** this.#log2;
-    for (const [lo, hi] of commands) {
-      this.put(CMDQ + 16 * (this.#prod % size), lo, hi);
-      this.#prod = (this.#prod + 1) % (2 * size);
-    }
-    this.w(PAGE0.CMDQ_PROD.at, this.#prod);
-    return this.r(PAGE0.CMDQ_CONS.at);
-  }
-
   /** The hardware reports a fault of the device's first stream. */
   fault(devId: number, record: readonly number[], stream = 0): void {
     this.host.handlers.get(devId)!.onFault!(devId, stream, Int32Array.from(record));
-  }
-
-  /** The event record at `index` as four 64-bit words. */
-  event(index: number): bigint[] {
-    return [0, 8, 16, 24].map((o) => this.get(EVENTQ + 32 * index + o));
-  }
-
-  get prod(): number {
-    return this.#prod;
   }
 }
 
