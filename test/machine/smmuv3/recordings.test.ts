@@ -1,34 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { makeReplayMachine } from '../../../src/machine/replay.ts';
-import { Heard, loadTrace, Replay, type ReplayOptions, type ReplayResult } from '../../../src/trace/index.ts';
+import { RECORDINGS, replay } from './replayed.ts';
 
-const NAMES = [
-  'smmuv3-boot',
-  'smmuv3-default',
-  'smmuv3-faults',
-  'smmuv3-lazy-heavy',
-  'smmuv3-linux612-reset-1g',
-  'smmuv3-passthrough',
-  'smmuv3-rebind-vfio',
-  'smmuv3-stage2only',
-  'smmuv3-strict-heavy',
-];
-
-async function replay(name: string, options: ReplayOptions = {}): Promise<ReplayResult> {
-  const { header, events } = await loadTrace(`guest-fixtures/recordings/${name}.ndjson.gz`);
-  const heard = new Heard();
-  const r = new Replay(header, makeReplayMachine(header, options, heard.tell), heard);
-  for (const e of events) r.apply(e);
-  return r.finish();
-}
-
-describe.each(['full', 'tiny', 'off'] as const)('with caches %s', (caches) => {
-  test.each(NAMES)('the guest of %s sees and does what it saw and did on QEMU', async (name) => {
-    const r = await replay(name, { caches });
-    expect(r.differences).toEqual([]);
-    expect(r.ok).toBe(true);
-    expect(r.columns.translations.total).toBeGreaterThan(100);
-  });
+test.each(RECORDINGS)('the guest of %s sees and does what it saw and did on QEMU', async (name) => {
+  const r = await replay(name);
+  expect(r.differences).toEqual([]);
+  expect(r.ok).toBe(true);
+  expect(r.columns.translations.total).toBeGreaterThan(100);
 });
 
 test('a machine whose hardware swallows invalidations diverges on the guest that re-uses addresses', async () => {
@@ -90,7 +67,7 @@ describe('every host operation of a recorded guest has its reason', () => {
     });
   });
 
-  test('stage2only: the shadows of eleven guest stage 2s come and go, and take every invalidation themselves', async () => {
+  test('stage2only: the shadows of ten guest stage 2s come and go, and take every invalidation themselves', async () => {
     const r = await replay('smmuv3-stage2only');
     const ops = Object.fromEntries(r.hostOps);
     const shadows = 10;

@@ -14,6 +14,8 @@ const UNIT_SPACE = 0x100_0000;
 export interface RigOptions extends Partial<Omit<Smmuv3UnitConfig, 'properties' | 'name' | 'irq' | 'tell'>> {
   readonly properties?: Partial<Smmuv3Properties>;
   readonly units?: number;
+  /** Pages the host kernel may take for tables. */
+  readonly hostPages?: number;
 }
 
 /** A VM with one or more whole SMMUs: guest-visible device, kernel driver, physical SMMU; and a guest driver for each. */
@@ -27,7 +29,11 @@ export class Rig {
   readonly messages: number[] = [];
 
   constructor(o: RigOptions = {}) {
-    this.vm = new Vm({ ram: [{ base: RAM, bytes: RIG_RAM }], tell: (s) => this.said.push(s) });
+    this.vm = new Vm({
+      ram: [{ base: RAM, bytes: RIG_RAM }],
+      tell: (s) => this.said.push(s),
+      ...(o.hostPages === undefined ? {} : { hostPages: o.hostPages }),
+    });
     const page = DOORBELL - (DOORBELL % 4096);
     this.doorbell = this.vm.memory.addHostWindow(page, 4096, {
       name: 'its',
