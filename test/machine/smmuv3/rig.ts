@@ -1,5 +1,5 @@
 import { defaultProperties, type Smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
-import { hostRid } from '../../../src/machine/rids.ts';
+import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { Smmuv3Unit, type Smmuv3UnitConfig, type UnitFunction } from '../../../src/machine/smmuv3-unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
