@@ -270,6 +270,12 @@ describe('domains of the kernel itself', () => {
     expect(memory.space.lo).toBe(0);
     attach(dev, ok(vsmmu.nested(TRANSLATE, 0n)));
     expect(ste(8)[0]).toBe(0xf);
+    attach(dev, ok(driver.allocPaging(dev, 0, null)));
+    memory.space.load64(cd);
+    expect(memory.space.lo).not.toBe(0);
+    attach(dev, ok(vsmmu.nested(TRANSLATE, 0n)));
+    memory.space.load64(cd);
+    expect(memory.space.lo).toBe(0);
   });
 });
 

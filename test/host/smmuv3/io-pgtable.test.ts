@@ -72,6 +72,14 @@ describe('mapping', () => {
     expect(tables.map(0, 0x9000_0000, 8 * K4, RW)).toBe(3 * K4);
   });
 
+  test('never puts a block over a table in which something is mapped', () => {
+    const { tables, look } = make();
+    tables.map(M2 + 5 * K4, 0x8000_0000, K4, RW);
+    expect(tables.map(M2, 0x4000_0000, M2, RW)).toBe(0);
+    expect(tables.map(0, 0x4000_0000, G1, RW)).toBe(0);
+    expect(look(M2 + 5 * K4)).toMatchObject({ out: 0x8000_0000n });
+  });
+
   test('puts a block where only an empty table is, and that table is freed by reclaim', () => {
     const { tables, look } = make();
     tables.map(M2, 0x8000_0000, K4, RW);
