@@ -17,7 +17,7 @@ export const MAX_DOORBELLS = 64;
 /** The state of one open /dev/iommu (`iommufd_ctx`). */
 export class Context {
   readonly kernel: HostKernel;
-  readonly memory: UserMemory;
+  memory: UserMemory;
   readonly objects = new ObjectTable();
   readonly mmaps = new MmapTable();
   readonly groups = new Map<IommuGroup, IommufdGroup>();

@@ -20,6 +20,7 @@ export const E = {
   RANGE: 34,
   DEADLK: 35,
   OVERFLOW: 75,
+  BADE: 52,
   BADFD: 77,
   MSGSIZE: 90,
   NXIO: 6,

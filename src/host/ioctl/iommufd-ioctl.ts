@@ -1,0 +1,176 @@
+import type { EventFd, IoasIovaRange } from '../../ports/iommufd.ts';
+import { E } from '../../spec/iommufd/errno.ts';
+import { IOCTL, IOMMUFD_CMD, IOMMUFD_TYPE, IOVA_RANGE, type Ioctl } from '../../spec/iommufd/ioctls.ts';
+import type { Members, Values } from '../../spec/iommufd/structs.ts';
+import type { IommufdFile } from '../iommufd.ts';
+import { checkZero } from '../verbs/invalidate.ts';
+import * as ioasVerbs from '../verbs/ioas.ts';
+import { type Caller, type KernelFile, userData } from './caller.ts';
+import { containerIoctl } from './vfio-container.ts';
+
+/** Answers a command: copies no more of the structure than the user has. false: EFAULT. */
+type Answer<V> = (values: V) => boolean;
+
+interface Op {
+  readonly number: number;
+  readonly minimum: number;
+  readonly bytes: number;
+  run(
+    file: IommufdFile,
+    bytes: Uint8Array,
+    caller: Caller,
+    answer: (bytes: Uint8Array) => boolean,
+    arg: bigint,
+  ): number;
+}
+
+function op<M extends Members>(
+  ioctl: Ioctl<M>,
+  run: (file: IommufdFile, v: Values<M>, caller: Caller, answer: Answer<Values<M>>, arg: bigint) => number,
+): Op {
+  return {
+    number: (IOMMUFD_TYPE << 8) | ioctl.nr,
+    minimum: ioctl.minimum,
+    bytes: ioctl.bytes,
+    run: (file, bytes, caller, answer, arg) =>
+      run(file, ioctl.decode(bytes), caller, (values) => answer(ioctl.encode(values)), arg),
+  };
+}
+
+/** Installs an event queue's file and puts its descriptor where the answer carries it. */
+function installEvents(caller: Caller, fd: EventFd | null): number {
+  const file: KernelFile = {
+    read: (into) => fd!.read(into),
+    write: (from) => fd!.write(from),
+    poll: () => fd!.poll(),
+    close: () => fd!.close(),
+  };
+  return caller.install(file);
+}
+
+const OPS: readonly Op[] = [
+  op(IOCTL.DESTROY, (f, v) => f.destroy(v.id)),
+  op(IOCTL.IOAS_ALLOC, (f, v, _c, answer) => f.ioasAlloc(v, () => answer(v))),
+  op(IOCTL.IOAS_ALLOW_IOVAS, (f, v, caller) => {
+    const entry = new Uint8Array(IOVA_RANGE.bytes);
+    return ioasVerbs.allowIovas(f.context, v.ioasId, v.reserved, v.numIovas, (i) => {
+      const at = v.allowedIovas + BigInt(i * IOVA_RANGE.bytes);
+      return caller.read(at, entry) ? IOVA_RANGE.decode(entry) : null;
+    });
+  }),
+  op(IOCTL.IOAS_COPY, (f, v, _c, answer) => f.ioasCopy(v, () => answer(v))),
+  op(IOCTL.IOAS_IOVA_RANGES, (f, v, caller, answer) => {
+    const c = { ...v, allowed: [] as IoasIovaRange[] };
+    return f.ioasIovaRanges(c, () => {
+      for (const [i, r] of c.allowed.entries()) {
+        if (!caller.write(v.allowedIovas + BigInt(i * IOVA_RANGE.bytes), IOVA_RANGE.encode(r))) return false;
+      }
+      return answer({ ...v, numIovas: c.numIovas, outIovaAlignment: c.outIovaAlignment });
+    });
+  }),
+  op(IOCTL.IOAS_MAP, (f, v, _c, answer) => f.ioasMap(v, () => answer(v))),
+  op(IOCTL.IOAS_UNMAP, (f, v, _c, answer) => f.ioasUnmap(v, () => answer(v))),
+  op(IOCTL.OPTION, (f, v, caller, _answer, arg) =>
+    // Only the value goes back.
+    f.option(v, () =>
+      caller.write(arg + BigInt(IOCTL.OPTION.at.val64), IOCTL.OPTION.encode(v).subarray(IOCTL.OPTION.at.val64)),
+    ),
+  ),
+  op(IOCTL.VFIO_IOAS, (f, v, _c, answer) => f.vfioIoas(v, () => answer(v))),
+  op(IOCTL.HWPT_ALLOC, (f, v, caller, answer) => {
+    const c = { ...v, data: userData(caller, v.dataUptr, v.dataLen) };
+    return f.hwptAlloc(c, () => answer({ ...v, outHwptId: c.outHwptId }));
+  }),
+  op(IOCTL.GET_HW_INFO, (f, v, caller, answer) => {
+    const c = { ...v, data: userData(caller, v.dataUptr, v.dataLen) };
+    const respond = () =>
+      answer({
+        ...v,
+        dataLen: c.dataLen,
+        dataType: c.dataType,
+        outMaxPasidLog2: c.outMaxPasidLog2,
+        outCapabilities: c.outCapabilities,
+      });
+    return f.getHwInfo(c, respond, v.reserved);
+  }),
+  op(IOCTL.SET_DIRTY_TRACKING, (f, v) => f.setDirtyTracking(v)),
+  op(IOCTL.GET_DIRTY_BITMAP, (f, v, caller) =>
+    f.getDirtyBitmap({ ...v, data: userData(caller, v.data, Number.MAX_SAFE_INTEGER) }),
+  ),
+  op(IOCTL.HWPT_INVALIDATE, (f, v, caller, answer) => {
+    const data = v.dataUptr === 0n ? null : userData(caller, v.dataUptr, v.entryLen * v.entryNum);
+    const c = { ...v, data };
+    return f.hwptInvalidate(c, () => answer({ ...v, entryNum: c.entryNum }));
+  }),
+  op(IOCTL.FAULT_QUEUE_ALLOC, (f, v, caller, answer) => {
+    const c = { ...v, outFd: null as EventFd | null };
+    return f.faultQueueAlloc(c, () => {
+      const fd = installEvents(caller, c.outFd);
+      return fd >= 0 && answer({ ...v, outFaultId: c.outFaultId, outFaultFd: fd });
+    });
+  }),
+  op(IOCTL.IOAS_MAP_FILE, (f, v, caller, answer) => {
+    const c = { ...v, file: caller.pageFile(v.fd) };
+    return f.ioasMapFile(c, () => answer({ ...v, iova: c.iova }));
+  }),
+  op(IOCTL.VIOMMU_ALLOC, (f, v, caller, answer) => {
+    const c = { ...v, data: userData(caller, v.dataUptr, v.dataLen) };
+    return f.viommuAlloc(c, () => answer({ ...v, outViommuId: c.outViommuId }));
+  }),
+  op(IOCTL.VDEVICE_ALLOC, (f, v, _c, answer) => f.vdeviceAlloc(v, () => answer(v))),
+  op(IOCTL.IOAS_CHANGE_PROCESS, (f, v) => f.ioasChangeProcess(v.reserved)),
+  op(IOCTL.VEVENTQ_ALLOC, (f, v, caller, answer) => {
+    const c = { ...v, outFd: null as EventFd | null };
+    return f.veventqAlloc(c, () => {
+      const fd = installEvents(caller, c.outFd);
+      return fd >= 0 && answer({ ...v, outVeventqId: c.outVeventqId, outVeventqFd: fd });
+    });
+  }),
+  op(IOCTL.HW_QUEUE_ALLOC, (f, v, _c, answer) => f.hwQueueAlloc(v, () => answer(v))),
+];
+
+const BY_NR = new Map(OPS.map((o) => [o.number & 0xff, o]));
+const LAST_OP = Math.max(...BY_NR.keys());
+
+/** IOMMU_TEST_CMD, where a kernel with the test driver has it. */
+export interface TestIoctl {
+  readonly number: number;
+  readonly minimum: number;
+  readonly bytes: number;
+  run(bytes: Uint8Array, caller: Caller, answer: (bytes: Uint8Array) => boolean): number;
+}
+
+/**
+ * ioctl(2) on an open /dev/iommu: finds the command, checks sizes as the kernel does (shorter structures are zero-extended,
+ * longer ones must end in zeroes) and runs it.
+ * @returns ≥ 0 or −errno.
+ */
+export function iommufdIoctl(
+  file: IommufdFile,
+  request: number,
+  arg: bigint,
+  caller: Caller,
+  test: TestIoctl | null,
+): number {
+  file.context.memory = caller.memory;
+  const nr = request & 0xff;
+  const last = test === null ? LAST_OP : IOMMUFD_CMD.TEST;
+  if (nr < IOMMUFD_CMD.FIRST || nr > last) return containerIoctl(file.context, request, arg, caller);
+  const head = new Uint8Array(4);
+  if (!caller.read(arg, head)) return -E.FAULT;
+  const size = new DataView(head.buffer).getUint32(0, true);
+  const found = nr === IOMMUFD_CMD.TEST ? test : BY_NR.get(nr);
+  if (found === undefined || found === null || found.number !== request) return -E.NOTTY;
+  if (size < found.minimum) return -E.INVAL;
+  const bytes = new Uint8Array(found.bytes);
+  if (size > found.bytes) {
+    const tail = checkZero(userData(caller, arg, size), found.bytes, size - found.bytes);
+    if (tail !== 0) return tail;
+  }
+  const given = Math.min(size, found.bytes);
+  if (!caller.read(arg, bytes.subarray(0, given))) return -E.FAULT;
+  const answer = (out: Uint8Array) => caller.write(arg, out.subarray(0, given));
+  return nr === IOMMUFD_CMD.TEST && test !== null
+    ? test.run(bytes, caller, answer)
+    : (found as Op).run(file, bytes, caller, answer, arg);
+}

@@ -1,0 +1,51 @@
+import { struct } from './structs.ts';
+
+/** VFIO's commands are `_IO(';', 100 + n)` (include/uapi/linux/vfio.h). */
+const vfio = (n: number) => 0x3b00 + 100 + n;
+
+export const VFIO = {
+  GET_API_VERSION: vfio(0),
+  CHECK_EXTENSION: vfio(1),
+  SET_IOMMU: vfio(2),
+  DEVICE_GET_INFO: vfio(7),
+  IOMMU_GET_INFO: vfio(12),
+  IOMMU_MAP_DMA: vfio(13),
+  IOMMU_UNMAP_DMA: vfio(14),
+  DEVICE_BIND_IOMMUFD: vfio(18),
+  DEVICE_ATTACH_IOMMUFD_PT: vfio(19),
+  DEVICE_DETACH_IOMMUFD_PT: vfio(20),
+} as const;
+
+export const VFIO_API_VERSION = 0;
+
+/** Extensions and IOMMU types. */
+export const VFIO_EXTENSION = { TYPE1: 1, TYPE1V2: 3, DMA_CC: 4, NOIOMMU: 8, UNMAP_ALL: 9 } as const;
+
+export const VFIO_DMA_FLAG = { READ: 1, WRITE: 2, UNMAP_ALL: 2 } as const;
+export const VFIO_IOMMU_INFO = { PGSIZES: 1, CAPS: 2 } as const;
+export const VFIO_INFO_CAP = { IOVA_RANGE: 1, DMA_AVAIL: 3 } as const;
+export const VFIO_PASID_FLAG = 1;
+export const VFIO_BIND_TOKEN = 1;
+export const VFIO_DEVICE_FLAG = { RESET: 1, PCI: 2 } as const;
+
+export const VFIO_DMA_MAP = struct({ argsz: 'u32', flags: 'u32', vaddr: 'u64', iova: 'u64', size: 'u64' });
+export const VFIO_DMA_UNMAP = struct({ argsz: 'u32', flags: 'u32', iova: 'u64', size: 'u64' });
+export const VFIO_TYPE1_INFO = struct({
+  argsz: 'u32',
+  flags: 'u32',
+  iovaPgsizes: 'u64',
+  capOffset: 'u32',
+  pad: 'u32',
+});
+export const VFIO_CAP_HEADER = struct({ id: 'u16', version: 'u16', next: 'u32' });
+export const VFIO_DEVICE_INFO = struct({
+  argsz: 'u32',
+  flags: 'u32',
+  numRegions: 'u32',
+  numIrqs: 'u32',
+  capOffset: 'u32',
+  pad: 'u32',
+});
+export const VFIO_BIND = struct({ argsz: 'u32', flags: 'u32', iommufd: 's32', outDevid: 'u32', token: 'u64' });
+export const VFIO_ATTACH = struct({ argsz: 'u32', flags: 'u32', ptId: 'u32', pasid: 'u32' });
+export const VFIO_DETACH = struct({ argsz: 'u32', flags: 'u32', pasid: 'u32' });
