@@ -7,6 +7,7 @@ import { PGFAULT_CODE } from '../spec/iommufd/uapi.ts';
 import { type DeviceDescription, KernelDevice } from './device.ts';
 import type { Domain, HostDevice, IommuDriver, KernelServices, PageFault } from './driver.ts';
 import { IommuGroup } from './group.ts';
+import type { PhysicalBytes } from './ioas/pinning.ts';
 import { IommufdFile } from './iommufd.ts';
 import { VfioFile } from './vfio-device.ts';
 
@@ -24,6 +25,8 @@ export interface KernelDeps {
 export class HostKernel implements KernelServices {
   readonly memory: HostMemory;
   readonly clock: Clock;
+  /** How kernel-side copies reach user memory by its host-physical address. */
+  physical: PhysicalBytes;
   tell: Tell | null;
   /** The module parameter that lets devices without isolated interrupts be bound. */
   allowUnsafeInterrupts = false;
@@ -36,6 +39,7 @@ export class HostKernel implements KernelServices {
   constructor(deps: KernelDeps) {
     this.memory = deps.memory;
     this.clock = deps.clock;
+    this.physical = deps.memory.space;
     this.tell = deps.tell ?? null;
   }
 

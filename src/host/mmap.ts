@@ -7,6 +7,7 @@ export const PROT_EXEC = 4;
 export const MAP_SHARED = 1;
 
 interface Region {
+  mapped: number;
   readonly owner: ObjectBase;
   readonly hpa: number;
   readonly offset: bigint;
@@ -26,7 +27,7 @@ export class MmapTable {
       if (r.offset >= offset + BigInt(bytes)) break;
       offset = r.offset + BigInt(r.bytes);
     }
-    this.#regions.splice(i, 0, { owner, hpa, offset, bytes });
+    this.#regions.splice(i, 0, { owner, hpa, offset, bytes, mapped: 0 });
     return offset;
   }
 
@@ -45,6 +46,7 @@ export class MmapTable {
     const r = this.#regions.find((x) => x.offset === offset);
     if (r === undefined || r.bytes !== bytes) return -E.NXIO;
     r.owner.users++;
+    r.mapped++;
     this.mapped = r.hpa;
     return 0;
   }
@@ -53,6 +55,16 @@ export class MmapTable {
   /** munmap of a region that `map` handed out. */
   unmap(offset: bigint): void {
     const r = this.#regions.find((x) => x.offset === offset);
-    if (r !== undefined) r.owner.users--;
+    if (r === undefined || r.mapped === 0) return;
+    r.mapped--;
+    r.owner.users--;
+  }
+
+  /** The process is gone, and with it everything it mapped. */
+  unmapAll(): void {
+    for (const r of this.#regions) {
+      r.owner.users -= r.mapped;
+      r.mapped = 0;
+    }
   }
 }

@@ -2,6 +2,7 @@ import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { Command } from '../cli/command.ts';
 import { demoCommand } from './demo.ts';
 import { explainCommand } from './explain.ts';
+import { iommufdCommand } from './iommufd.ts';
 import { replayCommand } from './replay.ts';
 
 /** Every verb of the program, in the order `viommu help` lists them. */
@@ -9,4 +10,5 @@ export const COMMANDS: readonly Command[] = [
   demoCommand(makeReplayMachine),
   replayCommand(makeReplayMachine),
   explainCommand(makeReplayMachine),
+  iommufdCommand,
 ];

@@ -106,7 +106,7 @@ export function hwQueueAlloc(context: Context, c: HwQueueAlloc, respond: Respond
   if (ops === null || !ops.supported(c.type)) return -E.OPNOTSUPP;
 
   const id = objects.reserve();
-  const access = new AccessObject(context.kernel.memory.space, true, null);
+  const access = new AccessObject(context.kernel.physical, true, null);
   const base = iova & -PAGE;
   const offset = iova - base;
   const bytes = offset + c.length + PAGE - 1n;

@@ -22,7 +22,7 @@ export class AccessFile implements KernelFile {
   constructor(context: Context, pins: boolean) {
     this.#context = context;
     this.pins = pins;
-    this.access = new AccessObject(context.kernel.memory.space, pins, (start, last) => this.#release(start, last));
+    this.access = new AccessObject(context.kernel.physical, pins, (start, last) => this.#release(start, last));
     this.access.id = context.objects.reserve();
     context.objects.publish(this.access);
     context.hold();
@@ -75,6 +75,7 @@ export class MockDmabuf implements PageFile, KernelFile {
   readonly #base: number;
   readonly #pages: number;
   readonly #listeners = new Set<() => void>();
+  #open = true;
 
   /** @returns null: no memory. */
   static make(memory: HostMemory, bytes: number): MockDmabuf | null {
@@ -107,6 +108,7 @@ export class MockDmabuf implements PageFile, KernelFile {
   }
 
   close(): void {
-    this.#memory.free(this.#base, this.#pages);
+    if (this.#open) this.#memory.free(this.#base, this.#pages);
+    this.#open = false;
   }
 }

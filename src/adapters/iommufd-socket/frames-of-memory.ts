@@ -1,0 +1,187 @@
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import type { PhysicalBytes } from '../../host/ioas/pinning.ts';
+import type { CountedMemory } from '../../host/ioctl/caller.ts';
+import type { PageFile } from '../../ports/iommufd.ts';
+import { readMaps, vmaAt } from './maps.ts';
+
+const PAGE = 4096;
+/** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
+const WINDOW = 2n ** 30n;
+const FIRST = 2 ** 48;
+
+/** What lies in one window: a gigabyte of a process's private memory, or of something shared. */
+interface Window {
+  /** `pid` of private memory, or the device and inode of shared memory. */
+  readonly owner: number | string;
+  /** Address or file offset of the window's first byte. */
+  readonly base: bigint;
+  /** A process that maps the shared memory, and a path to the file, as far as they are known. */
+  pid: number;
+  path: string | null;
+}
+
+/** Copies to and from a process through the shim. */
+export interface ProcessCopy {
+  /** The process inside an ioctl now. */
+  readonly pid: number;
+  copyIn(pid: number, address: bigint, into: Uint8Array): boolean;
+  copyOut(pid: number, address: bigint, from: Uint8Array): boolean;
+}
+
+/**
+ * Gives the pages of all clients host-physical addresses by what they are: private pages by process and address, shared ones
+ * by inode and offset. Two mappings of one page are the same page; the addresses keep the alignment of large pages.
+ */
+export class ClientFrames implements PhysicalBytes {
+  readonly #windows: Window[] = [];
+  readonly #byKey = new Map<string, number>();
+  readonly #pins = new Map<number, number>();
+  readonly #copy: ProcessCopy;
+
+  constructor(copy: ProcessCopy) {
+    this.#copy = copy;
+  }
+
+  /** Host-physical address of a byte. */
+  address(owner: number | string, at: bigint, pid: number, path: string | null): number {
+    const n = at / WINDOW;
+    const key = `${owner}@${n}`;
+    let i = this.#byKey.get(key);
+    if (i === undefined) {
+      i = this.#windows.push({ owner, base: n * WINDOW, pid, path }) - 1;
+      this.#byKey.set(key, i);
+    } else {
+      if (pid !== 0) this.#windows[i]!.pid = pid;
+      if (path !== null) this.#windows[i]!.path = path;
+    }
+    return FIRST + i * Number(WINDOW) + Number(at % WINDOW);
+  }
+
+  /** Bytes up to the end of the window. */
+  room(at: bigint): bigint {
+    return WINDOW - (at % WINDOW);
+  }
+
+  pin(hpa: number, bytes: number): void {
+    const last = Math.floor((hpa + bytes - 1) / PAGE);
+    for (let p = Math.floor(hpa / PAGE); p <= last; p++) this.#pins.set(p, (this.#pins.get(p) ?? 0) + 1);
+  }
+  unpin(hpa: number, bytes: number): void {
+    const last = Math.floor((hpa + bytes - 1) / PAGE);
+    for (let p = Math.floor(hpa / PAGE); p <= last; p++) {
+      const n = (this.#pins.get(p) ?? 0) - 1;
+      if (n > 0) this.#pins.set(p, n);
+      else this.#pins.delete(p);
+    }
+  }
+  pins(hpa: number): number {
+    return this.#pins.get(Math.floor(hpa / PAGE)) ?? 0;
+  }
+  /** Pages somebody pins. */
+  get pinned(): number {
+    return this.#pins.size;
+  }
+
+  readBytes(hpa: number, into: Uint8Array): boolean {
+    return this.#access(hpa, into, false);
+  }
+  writeBytes(hpa: number, from: Uint8Array): boolean {
+    return this.#access(hpa, from, true);
+  }
+
+  #access(hpa: number, bytes: Uint8Array, write: boolean): boolean {
+    const w = this.#windows[Math.floor((hpa - FIRST) / Number(WINDOW))];
+    if (w === undefined) return false;
+    const at = w.base + BigInt((hpa - FIRST) % Number(WINDOW));
+    if (typeof w.owner === 'number') return this.#process(w.owner, at, bytes, write);
+    // Whoever maps it serves; the process it was mapped for may be gone.
+    for (const pid of new Set([w.pid, this.#copy.pid])) {
+      for (const v of readMaps(pid)) {
+        const there = v.shared && v.file === w.owner && at >= v.offset && at - v.offset < v.end - v.start;
+        if (there) return this.#process(pid, v.start + (at - v.offset), bytes, write);
+      }
+    }
+    return w.path !== null && fileAccess(w.path, Number(at), bytes, write);
+  }
+
+  #process(pid: number, address: bigint, bytes: Uint8Array, write: boolean): boolean {
+    return write ? this.#copy.copyOut(pid, address, bytes) : this.#copy.copyIn(pid, address, bytes);
+  }
+}
+
+function fileAccess(path: string, at: number, bytes: Uint8Array, write: boolean): boolean {
+  try {
+    const fd = openSync(path, write ? 'r+' : 'r');
+    try {
+      const n = write ? writeSync(fd, bytes, 0, bytes.length, at) : readSync(fd, bytes, 0, bytes.length, at);
+      return n === bytes.length;
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return false;
+  }
+}
+
+/** The address space of a client process. */
+export class ProcessMemory implements CountedMemory {
+  hpa = 0;
+  run = 0;
+  readonly #frames: ClientFrames;
+  readonly #pid: number;
+
+  constructor(frames: ClientFrames, pid: number) {
+    this.#frames = frames;
+    this.#pid = pid;
+  }
+
+  pin(va: bigint, bytes: bigint, write: boolean): boolean {
+    const vma = vmaAt(readMaps(this.#pid), va);
+    if (vma === null || !vma.readable || (write && !vma.writable)) return false;
+    const shared = vma.shared && vma.inode !== 0n;
+    const at = shared ? vma.offset + (va - vma.start) : va;
+    this.hpa = this.#frames.address(shared ? vma.file : this.#pid, at, shared ? this.#pid : 0, null);
+    const room = [bytes, vma.end - va, this.#frames.room(at)].reduce((a, b) => (a < b ? a : b));
+    this.run = Number(room);
+    this.#frames.pin(this.hpa, this.run);
+    return true;
+  }
+  unpin(hpa: number, bytes: number): void {
+    this.#frames.unpin(hpa, bytes);
+  }
+  pins(hpa: number): number {
+    return this.#frames.pins(hpa);
+  }
+}
+
+/** A memfd of a client. */
+export class ClientFile implements PageFile {
+  hpa = 0;
+  run = 0;
+  readonly kind: 'memfd' | 'other';
+  readonly size: bigint;
+  readonly #frames: ClientFrames;
+  readonly #identity: string;
+  readonly #path: string;
+
+  /** @param identity device and inode as /proc/PID/maps writes them. @param path leads to the file while it is open. */
+  constructor(frames: ClientFrames, kind: 'memfd' | 'other', size: bigint, identity: string, path: string) {
+    this.#frames = frames;
+    this.kind = kind;
+    this.size = size;
+    this.#identity = identity;
+    this.#path = path;
+  }
+
+  pin(offset: bigint, bytes: bigint): boolean {
+    const end = (this.size + 4095n) & -4096n;
+    if (this.kind !== 'memfd' || offset >= end) return false;
+    this.hpa = this.#frames.address(this.#identity, offset, 0, this.#path);
+    this.run = Number([bytes, end - offset, this.#frames.room(offset)].reduce((a, b) => (a < b ? a : b)));
+    this.#frames.pin(this.hpa, this.run);
+    return true;
+  }
+  unpin(hpa: number, bytes: number): void {
+    this.#frames.unpin(hpa, bytes);
+  }
+}
