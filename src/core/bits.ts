@@ -30,3 +30,6 @@ export function alignDown(value: number, size: number): number {
 export function toBigint(lo: number, hi: number): bigint {
   return (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
 }
+
+/** 2^0 … 2^63 as numbers: an indexed load where `2 ** n` would call a power function. */
+export const POW2: Float64Array = Float64Array.from({ length: 64 }, (_, n) => 2 ** n);

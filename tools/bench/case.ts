@@ -27,6 +27,7 @@ export interface Measured {
 }
 
 const ROUND_NS = 25_000_000;
+const WARM_NS = 150_000_000;
 
 /** CPU nanoseconds of `calls` calls. */
 function spent(p: Prepared, calls: number): number {
@@ -36,8 +37,9 @@ function spent(p: Prepared, calls: number): number {
   return (used.user + used.system) * 1000;
 }
 
-/** How many calls make a round long enough for the clock. */
+/** How many calls make a round long enough for the clock, judged when the code has become warm. */
 function calibrate(p: Prepared): number {
+  for (let ns = 0; ns < WARM_NS; ) ns += spent(p, 1);
   for (let calls = 1; ; calls *= 2) {
     const ns = spent(p, calls);
     if (ns >= ROUND_NS / 4) return Math.max(1, Math.ceil((calls * ROUND_NS) / ns));

@@ -33,8 +33,9 @@ export class Iotlb {
   readonly #tags: Tags;
   readonly #walkCache: boolean;
   readonly #entries: number;
-  /** Output address of the byte looked up. */
-  out = 0;
+  /** Output address of the byte looked up, in words. */
+  outLo = 0;
+  outHi = 0;
   /** log2 bytes of the entry. */
   shift = 0;
   /** Six bits, as inserted. */
@@ -43,8 +44,9 @@ export class Iotlb {
   guestShift = 0;
   /** Four bits of the owner's. */
   attr = 0;
-  /** Address of the last-level table (walk cache). */
-  table = 0;
+  /** Address of the last-level table (walk cache), in words. */
+  tableLo = 0;
+  tableHi = 0;
 
   /** @throws RangeError when a size is not a power of two. */
   constructor(options: IotlbOptions) {
@@ -60,6 +62,16 @@ export class Iotlb {
       this.#leaves.clear();
       this.#walks.clear();
     });
+  }
+
+  /** Output address of the byte looked up. */
+  get out(): number {
+    return this.outHi * TWO32 + (this.outLo >>> 0);
+  }
+
+  /** Address of the last-level table. */
+  get table(): number {
+    return this.tableHi * TWO32 + (this.tableLo >>> 0);
   }
 
   /** The context, made on first use. Hold on to it; when its tag is 0, ask again. */
@@ -86,8 +98,14 @@ export class Iotlb {
       const i = this.#leaves.find(tag | (cls << 13) | pageHi(hi, shift), pageLo(lo, hi, shift));
       if (i < 0) continue;
       const data = t[i + 3]!;
-      const page = (data & 0xff) * TWO32 + (t[i + 2]! >>> 0);
-      this.out = shift < 32 ? page * 4096 + (lo & ((1 << shift) - 1)) : page * 4096 + (hi & 3) * TWO32 + (lo >>> 0);
+      const page = t[i + 2]!;
+      if (shift < 32) {
+        this.outLo = (page << 12) | (lo & ((1 << shift) - 1));
+        this.outHi = ((data & 0xff) << 12) | (page >>> 20);
+      } else {
+        this.outLo = lo;
+        this.outHi = ((data & 0xff) << 12) | (page >>> 20) | (hi & 3);
+      }
       this.shift = shift;
       this.perm = (data >>> 8) & 0x3f;
       this.guestShift = (data >>> 14) & 0x3f;
@@ -111,14 +129,30 @@ export class Iotlb {
     guestShift: number,
     attr: number,
   ): void {
+    this.insertWords(context, lo, hi, out | 0, (out / TWO32) | 0, shift, perm, guestShift, attr);
+  }
+
+  /** `insert` with the output address in words. */
+  insertWords(
+    context: Context,
+    lo: number,
+    hi: number,
+    outLo: number,
+    outHi: number,
+    shift: number,
+    perm: number,
+    guestShift: number,
+    attr: number,
+  ): void {
     const cls = CLASS_OF_SHIFT[shift]!;
     if (context.tag === 0 || this.#entries === 0 || cls < 0) return;
     const size = SHIFT_OF_CLASS[cls]!;
-    // Round the output down to the entry: subtract what the input address has below its size.
-    const within = size < 32 ? lo & ((1 << size) - 1) : (hi & 3) * TWO32 + (lo >>> 0);
-    const page = (out - within) / 4096;
-    const data = ((page / TWO32) & 0xff) | (perm << 8) | (guestShift << 14) | (attr << 20);
-    this.#leaves.put((context.tag << 16) | (cls << 13) | pageHi(hi, size), pageLo(lo, hi, size), page | 0, data);
+    // The entry holds the output of its first byte.
+    const baseLo = size < 32 ? outLo & -(1 << size) : 0;
+    const baseHi = size < 32 ? outHi : outHi & ~3;
+    const page = (baseLo >>> 12) | (baseHi << 20);
+    const data = ((baseHi >>> 12) & 0xff) | (perm << 8) | (guestShift << 14) | (attr << 20);
+    this.#leaves.put((context.tag << 16) | (cls << 13) | pageHi(hi, size), pageLo(lo, hi, size), page, data);
     context.sizes |= 1 << cls;
   }
 
@@ -135,18 +169,28 @@ export class Iotlb {
     const i = this.#walks.find((context.tag << 16) | (cls << 13) | pageHi(hi, shift), pageLo(lo, hi, shift));
     if (i < 0) return false;
     const data = this.#walks.words[i + 3]!;
-    this.table = ((data & 0xff) * TWO32 + (this.#walks.words[i + 2]! >>> 0)) * 4096;
+    const page = this.#walks.words[i + 2]!;
+    this.tableLo = page << 12;
+    this.tableHi = ((data & 0xff) << 12) | (page >>> 20);
     this.attr = (data >>> 20) & 0xf;
     return true;
   }
 
-  /** @param shift one of SIZE_CLASSES. @param table 4 KiB aligned. @param attr four bits. */
-  insertWalk(context: Context, lo: number, hi: number, shift: number, table: number, attr: number): void {
+  /** @param shift one of SIZE_CLASSES. @param tableLo,tableHi 4 KiB aligned. @param attr four bits. */
+  insertWalk(
+    context: Context,
+    lo: number,
+    hi: number,
+    shift: number,
+    tableLo: number,
+    tableHi: number,
+    attr: number,
+  ): void {
     if (!this.#walkCache || context.tag === 0) return;
     const cls = CLASS_OF_SHIFT[shift]!;
-    const page = table / 4096;
-    const data = ((page / TWO32) & 0xff) | (attr << 20);
-    this.#walks.put((context.tag << 16) | (cls << 13) | pageHi(hi, shift), pageLo(lo, hi, shift), page | 0, data);
+    const page = (tableLo >>> 12) | (tableHi << 20);
+    const data = ((tableHi >>> 12) & 0xff) | (attr << 20);
+    this.#walks.put((context.tag << 16) | (cls << 13) | pageHi(hi, shift), pageLo(lo, hi, shift), page, data);
     context.walks |= 1 << cls;
   }
 

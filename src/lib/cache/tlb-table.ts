@@ -64,19 +64,23 @@ export class TlbTable {
     const ways = this.#ways;
     if (ways === 0) return;
     const t = this.words;
-    let i = this.find(key1, pageLow);
-    if (i < 0) {
-      const set = this.#set(key1, pageLow);
-      let way = 0;
-      while (way < ways && t[set + way * WORDS + 1] !== 0) way++;
-      if (way === ways) {
-        this.#victim = (this.#victim + 1) & 0xff;
-        way = this.#victim & (ways - 1);
+    const set = this.#set(key1, pageLow);
+    const end = set + ways * WORDS;
+    let i = -1;
+    for (let at = set; at < end; at += WORDS) {
+      const there = t[at + 1];
+      if (there === key1 && t[at] === pageLow) {
+        i = at;
+        break;
       }
-      i = set + way * WORDS;
-      t[i] = pageLow;
-      t[i + 1] = key1;
+      if (there === 0 && i < 0) i = at;
     }
+    if (i < 0) {
+      this.#victim = (this.#victim + 1) & 0xff;
+      i = set + (this.#victim & (ways - 1)) * WORDS;
+    }
+    t[i] = pageLow;
+    t[i + 1] = key1;
     t[i + 2] = outLow;
     t[i + 3] = data;
   }

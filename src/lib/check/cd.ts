@@ -1,3 +1,4 @@
+import { POW2 } from '../../core/bits.ts';
 import {
   cdA,
   cdAa64,
@@ -50,5 +51,5 @@ export function checkCd(w: Int32Array, at: number, f: Smmuv3Features, stallDisab
 
 function tableLegal(f: Smmuv3Features, granule: number, tsz: number, ips: number, ttb: number): boolean {
   if (!granuleSupported(f, granule) || tsz < 16 || tsz > 39) return false;
-  return ttb < 2 ** outputBits(ips, f.oas, granule);
+  return ttb < POW2[outputBits(ips, f.oas, granule)]!;
 }

@@ -1,3 +1,4 @@
+import { POW2 } from '../../core/bits.ts';
 import { GRANULE0 } from '../../spec/smmuv3/cd.ts';
 import { levelShift } from '../../spec/smmuv3/descriptors.ts';
 import { EVENT } from '../../spec/smmuv3/events.ts';
@@ -67,7 +68,7 @@ export function checkSte(
 }
 
 function stage1Legal(w: Int32Array, at: number, f: Smmuv3Features, s2: boolean, deviations: SteDeviations): boolean {
-  if (steS1ContextPtr(w, at) >= 2 ** f.oas) return false;
+  if (steS1ContextPtr(w, at) >= POW2[f.oas]!) return false;
   // Stage 2 makes the StreamWorld NS-EL1 whatever STRW says.
   if (!s2 && steStrw(w, at) !== STRW.NSEL1 && !(f.hyp && steStrw(w, at) === STRW.EL2)) return false;
   if (steS1Stalld(w, at) !== 0 && (f.stallModel !== 0 || deviations.stalldRefused === true)) return false;
@@ -85,7 +86,7 @@ function stage2Legal(w: Int32Array, at: number, f: Smmuv3Features, deviations: S
   const physical = outputBits(steS2Ps(w, at), f.oas, granule);
   const widest = deviations.inputByS2ps === true ? physical : f.oas;
   if (!stage2StartLegal(granule, steS2T0sz(w, at), steS2Sl0(w, at), widest)) return false;
-  if (steS2Ttb(w, at) >= 2 ** physical) return false;
+  if (steS2Ttb(w, at) >= POW2[physical]!) return false;
   if (steS2Endi(w, at) !== 0) return false;
   if (steS2S(w, at) !== 0 ? f.stallModel === 1 : f.stallModel === 2) return false;
   return httuLegal(steS2Ha(w, at), steS2Hd(w, at), f.httu);

@@ -1,3 +1,4 @@
+import { hiWord, POW2 } from '../../core/bits.ts';
 import { ACCESS } from '../../ports/dma.ts';
 import {
   cdAffd,
@@ -64,17 +65,16 @@ export function permGranted(perm: number, access: number): number {
 
 /** One half of a stage-1 address space: TTB0 or TTB1. Fields are plain so that walks read numbers only. */
 export interface HalfRegime {
-  /** Bytes: a PA, or an IPA under stage 2. Aligned to the start table. */
-  ttb: number;
+  /** A PA, or an IPA under stage 2, in words. Aligned to the start table. */
+  ttbLo: number;
+  ttbHi: number;
   /** log2 of the granule: 12, 14 or 16. */
   granule: number;
   /** Bits of input address the tables resolve. */
   inBits: number;
   startLevel: number;
-  /** Bits of output address; beyond is F_ADDR_SIZE. */
+  /** Bits of output address, 32..52; beyond is F_ADDR_SIZE. */
   outBits: number;
-  /** 2^outBits. */
-  outLimit: number;
   /** EPDx: no walks. */
   disabled: boolean;
   /** TBIx: bits 63:56 of the input do not take part. */
@@ -98,16 +98,14 @@ export interface Stage1Regime {
 
 /** What an STE says to a stage-2 walk (IHI 0070 §5.2). */
 export interface Stage2Regime {
-  /** Bytes, PA. Aligned to the (concatenated) start table. */
-  ttb: number;
+  /** PA in words. Aligned to the (concatenated) start table. */
+  ttbLo: number;
+  ttbHi: number;
   granule: number;
   /** Bits of IPA the tables resolve. */
   inBits: number;
-  /** 2^inBits. */
-  inLimit: number;
   startLevel: number;
   outBits: number;
-  outLimit: number;
   affd: boolean;
   /** S2PTW: stage-1 tables in device memory are a permission fault. */
   ptw: boolean;
@@ -119,12 +117,12 @@ export interface Stage2Regime {
 
 function half(): HalfRegime {
   return {
-    ttb: 0,
+    ttbLo: 0,
+    ttbHi: 0,
     granule: 12,
     inBits: 48,
     startLevel: 0,
     outBits: 48,
-    outLimit: 2 ** 48,
     disabled: true,
     tbi: false,
     had: false,
@@ -148,13 +146,12 @@ export function stage1Regime(): Stage1Regime {
 
 export function stage2Regime(): Stage2Regime {
   return {
-    ttb: 0,
+    ttbLo: 0,
+    ttbHi: 0,
     granule: 12,
     inBits: 48,
-    inLimit: 2 ** 48,
     startLevel: 0,
     outBits: 48,
-    outLimit: 2 ** 48,
     affd: false,
     ptw: false,
     ha: false,
@@ -181,7 +178,7 @@ export function stage2StartLevel(granule: number, sl0: number): number {
 
 /** The table base with the bits below its own size taken as zero. */
 function alignedBase(ttb: number, granule: number, inBits: number, startLevel: number): number {
-  const bytes = 2 ** Math.max(4, inBits - levelShift(granule, startLevel) + 3);
+  const bytes = POW2[Math.max(4, inBits - levelShift(granule, startLevel) + 3)]!;
   return ttb - (ttb % bytes);
 }
 
@@ -192,8 +189,9 @@ function setHalf(h: HalfRegime, ttb: number, granule: number, tsz: number, ips: 
   h.inBits = 64 - Math.min(39, Math.max(16, tsz));
   h.startLevel = stage1StartLevel(g, h.inBits);
   h.outBits = outputBits(ips, oas, g);
-  h.outLimit = 2 ** h.outBits;
-  h.ttb = alignedBase(ttb, g, h.inBits, h.startLevel);
+  const base = alignedBase(ttb, g, h.inBits, h.startLevel);
+  h.ttbLo = base | 0;
+  h.ttbHi = hiWord(base);
 }
 
 /**
@@ -226,11 +224,11 @@ export function readStage2(into: Stage2Regime, w: Int32Array, at: number, oas: n
   const g = tg === 0 ? 12 : tg;
   into.granule = g;
   into.inBits = 64 - Math.min(39, Math.max(12, steS2T0sz(w, at)));
-  into.inLimit = 2 ** into.inBits;
   into.startLevel = stage2StartLevel(g, steS2Sl0(w, at));
   into.outBits = outputBits(steS2Ps(w, at), oas, g);
-  into.outLimit = 2 ** into.outBits;
-  into.ttb = alignedBase(steS2Ttb(w, at), g, into.inBits, into.startLevel);
+  const base = alignedBase(steS2Ttb(w, at), g, into.inBits, into.startLevel);
+  into.ttbLo = base | 0;
+  into.ttbHi = hiWord(base);
   into.affd = steS2Affd(w, at) !== 0;
   into.ptw = steS2Ptw(w, at) !== 0;
   into.ha = steS2Ha(w, at) !== 0;

@@ -10,6 +10,7 @@ import {
   S2_MEMATTR_OUTER,
 } from '../../spec/smmuv3/descriptors.ts';
 import { EVENT } from '../../spec/smmuv3/events.ts';
+import { TableReader } from './table-reader.ts';
 import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage2Regime } from './vmsa-regime.ts';
 
 /** XN[1:0] to executability by privilege: 0 both, 1 unprivileged only, 2 none, 3 privileged only (IHI 0070 §3.13). */
@@ -17,12 +18,14 @@ const EXEC_BY_XN = [PERM_EXEC, 0x04, 0, 0x20] as const;
 
 /**
  * VMSAv8-64 stage 2: intermediate physical address to physical address, with concatenated start tables, blocks, the
- * contiguous hint, access flag and dirty state updates. Results are fields, valid until the next walk.
+ * contiguous hint, access flag and dirty state updates. Addresses are words; results are fields, valid until the next walk.
  */
 export class Stage2Walker {
   readonly #memory: Memory;
+  readonly #reader: TableReader;
   /** Output address of the byte asked for. */
-  out = 0;
+  outLo = 0;
+  outHi = 0;
   /** log2 bytes of the mapping around it. */
   shift = 0;
   /** What the mapping allows now, as PERM bits (no W while a write must still mark it dirty). */
@@ -36,62 +39,70 @@ export class Stage2Walker {
 
   constructor(memory: Memory) {
     this.#memory = memory;
+    this.#reader = new TableReader(memory);
+  }
+
+  /** Memory may have changed since the last walk: to be called before the first walk of a request. */
+  begin(): void {
+    this.#reader.begin();
   }
 
   /**
-   * @param ipa bytes, below 2^53.
+   * @param lo,hi the intermediate address, at most 53 bits.
    * @param need PERM bits; 0 asks for the translation alone.
    * @returns 0, or the event code of the fault (F_TRANSLATION, F_ADDR_SIZE, F_ACCESS, F_PERMISSION, F_WALK_EABT).
    */
-  walk(s2: Stage2Regime, ipa: number, need: number): number {
-    const m = this.#memory;
+  walk(s2: Stage2Regime, lo: number, hi: number, need: number): number {
+    const reader = this.#reader;
     const granule = s2.granule;
     const stride = granule - 3;
+    const inBits = s2.inBits;
+    const outBits = s2.outBits;
     let level = s2.startLevel;
-    this.level = level;
-    if (ipa >= s2.inLimit) return EVENT.F_TRANSLATION;
-    const lo = ipa | 0;
-    const hi = (ipa / TWO32) | 0;
-    let table = s2.ttb;
+    if (inBits >= 32 ? hi >>> (inBits - 32) !== 0 : hi !== 0 || lo >>> inBits !== 0) {
+      return this.#fault(EVENT.F_TRANSLATION, level);
+    }
+    let tableLo = s2.ttbLo;
+    let tableHi = s2.ttbHi;
+    let shift = granule + stride * (3 - level);
     // Concatenation widens the first index; the later ones are one table's worth.
-    let mask = (1 << Math.max(0, s2.inBits - (granule + stride * (3 - level)))) - 1;
+    let mask = (1 << Math.max(0, inBits - shift)) - 1;
     for (;;) {
-      const shift = granule + stride * (3 - level);
-      const at = table + (index(lo, hi, shift) & mask) * 8;
-      if (!m.load64(at)) return this.#abort(at, level);
-      const dlo = m.lo;
-      const dhi = m.hi;
+      const atLo = tableLo + (index(lo, hi, shift) & mask) * 8;
+      const i = reader.at(atLo | 0, tableHi);
+      if (i < 0) return this.#abort(atLo | 0, tableHi, level);
+      const dlo = reader.words[i]!;
+      const dhi = reader.words[i + 1]!;
       const type = dlo & 3;
       if ((type & 1) === 0) return this.#fault(EVENT.F_TRANSLATION, level);
-      const oa = outputAddress(dlo, dhi, granule, s2.outBits);
+      const oaLo = dlo & -(1 << granule);
+      const oaHi = outputHi(dlo, dhi, granule, outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
-        if (oa >= s2.outLimit) return this.#fault(EVENT.F_ADDR_SIZE, level);
-        table = oa;
+        if (oaHi >>> (outBits - 32) !== 0) return this.#fault(EVENT.F_ADDR_SIZE, level);
+        tableLo = oaLo;
+        tableHi = oaHi;
         mask = (1 << stride) - 1;
+        shift -= stride;
         level++;
         continue;
       }
-      if (level === 3 ? type !== DESC_TYPE.TABLE : !blockAllowed(granule, level, s2.outBits)) {
+      if (level === 3 ? type !== DESC_TYPE.TABLE : !blockAllowed(granule, level, outBits)) {
         return this.#fault(EVENT.F_TRANSLATION, level);
       }
-      return this.#leaf(s2, ipa, need, level, shift, oa, dlo, dhi, at);
+      this.level = level;
+      if (oaHi >>> (outBits - 32) !== 0) return EVENT.F_ADDR_SIZE;
+      this.outLo = leafLo(oaLo, lo, shift);
+      this.outHi = leafHi(oaHi, hi, shift);
+      this.shift = shift;
+      const fault = this.#leaf(s2, need, dlo, dhi, atLo | 0, tableHi);
+      if (fault === 0 && (dhi & S2_HI.CONT) !== 0) {
+        this.shift = joined(granule, level, shift, this.outLo ^ lo, this.outHi ^ hi, inBits);
+      }
+      return fault;
     }
   }
 
-  #leaf(
-    s2: Stage2Regime,
-    ipa: number,
-    need: number,
-    level: number,
-    shift: number,
-    oa: number,
-    dlo: number,
-    dhi: number,
-    at: number,
-  ): number {
-    const base = oa - lowBits(oa, shift);
-    this.level = level;
-    if (base >= s2.outLimit) return EVENT.F_ADDR_SIZE;
+  #leaf(s2: Stage2Regime, need: number, dlo: number, dhi: number, atLo: number, atHi: number): number {
     const young = (dlo & S2_LO.AF) !== 0;
     if (!young && !s2.ha && !s2.affd) return EVENT.F_ACCESS;
     let perm = EXEC_BY_XN[executeNever(dhi, s2.xnx) as 0 | 1 | 2 | 3];
@@ -105,13 +116,13 @@ export class Stage2Walker {
     const dirty = dirtiable && (need & PERM_WRITE) !== 0;
     if (dirty || (!young && s2.ha)) {
       const bits = (s2.ha ? S2_LO.AF : 0) | (dirty ? S2_LO.S2AP_WRITE : 0);
-      if (!this.#memory.store64(at, dlo | bits, dhi)) return this.#abort(at, level);
+      if (!this.#memory.store64(atHi * TWO32 + (atLo >>> 0), dlo | bits, dhi)) {
+        return this.#abort(atLo, atHi, this.level);
+      }
       if (dirty) perm |= PERM_WRITE;
     }
     this.perm = perm & PERM_ALL;
     this.device = (dlo & S2_MEMATTR_OUTER) === 0;
-    this.out = base + lowBits(ipa, shift);
-    this.shift = (dhi & S2_HI.CONT) === 0 ? shift : joined(s2.granule, level, shift, this.out, ipa, s2.inBits);
     return 0;
   }
 
@@ -120,8 +131,8 @@ export class Stage2Walker {
     return code;
   }
 
-  #abort(at: number, level: number): number {
-    this.fetch = at;
+  #abort(lo: number, hi: number, level: number): number {
+    this.fetch = hi * TWO32 + (lo >>> 0);
     this.level = level;
     return EVENT.F_WALK_EABT;
   }
@@ -132,18 +143,26 @@ export function index(lo: number, hi: number, shift: number): number {
   return shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32);
 }
 
-/** The low `shift` bits of an address below 2^53. */
-export function lowBits(address: number, shift: number): number {
-  return shift < 31 ? address & ((1 << shift) - 1) : address % 2 ** shift;
+/**
+ * Bits 63:32 of a descriptor's output (or next table) address. With a 64K granule and 52-bit addresses bits 15:12 of the
+ * descriptor are address bits 51:48; else they are ignored.
+ */
+export function outputHi(dlo: number, dhi: number, granule: number, outBits: number): number {
+  const hi = dhi & OA_HI;
+  return outBits === 52 && granule === 16 ? hi | (((dlo >>> 12) & 0xf) << 16) : hi;
 }
 
-/**
- * Output (or next table) address of a descriptor, aligned to the granule. With a 64K granule and 52-bit addresses bits
- * 15:12 are address bits 51:48.
- */
-export function outputAddress(dlo: number, dhi: number, granule: number, outBits: number): number {
-  const low = (dhi & OA_HI) * TWO32 + ((dlo & -(1 << granule)) >>> 0);
-  return outBits === 52 && granule === 16 ? low + ((dlo >>> 12) & 0xf) * 2 ** 48 : low;
+/** Words of a leaf's output: the descriptor's bits from `shift` up, the input's below. @param shift 12..47. */
+export function leafLo(oaLo: number, lo: number, shift: number): number {
+  if (shift >= 32) return lo;
+  const mask = (1 << shift) - 1;
+  return (oaLo & ~mask) | (lo & mask);
+}
+
+export function leafHi(oaHi: number, hi: number, shift: number): number {
+  if (shift < 32) return oaHi;
+  const mask = (1 << (shift - 32)) - 1;
+  return (oaHi & ~mask) | (hi & mask);
 }
 
 /** XN[1:0] of a stage-2 leaf: bits 54:53 with IDR3.XNX, bit 54 alone without. */
@@ -155,16 +174,19 @@ function executeNever(dhi: number, xnx: boolean): number {
 /**
  * log2 bytes a contiguous hint covers. The hint counts only when this very descriptor maps its page where the joined
  * block would have it, so a wrong hint never moves an access; and it never reaches beyond the input range.
+ * @param differLo,differHi input XOR output.
  */
 export function joined(
   granule: number,
   level: number,
   shift: number,
-  out: number,
-  input: number,
+  differLo: number,
+  differHi: number,
   inBits: number,
 ): number {
   const wider = shift + contiguousLog2(granule, level);
   if (wider > inBits) return shift;
-  return lowBits(out, wider) === lowBits(input, wider) ? wider : shift;
+  const same =
+    wider < 32 ? (differLo & ((1 << wider) - 1)) === 0 : differLo === 0 && (differHi & ((1 << (wider - 32)) - 1)) === 0;
+  return same ? wider : shift;
 }

@@ -1,11 +1,12 @@
-import { TWO32 } from '../../core/bits.ts';
+import { hiWord, TWO32 } from '../../core/bits.ts';
 import type { Memory } from '../../ports/memory.ts';
 import { blockAllowed, DESC_TYPE, S1_HI, S1_LO, TABLE_HI } from '../../spec/smmuv3/descriptors.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import type { Iotlb } from '../cache/iotlb.ts';
 import type { Context } from '../cache/tags.ts';
+import { TableReader } from './table-reader.ts';
 import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage1Regime, type Stage2Regime } from './vmsa-regime.ts';
-import { index, joined, lowBits, outputAddress, Stage2Walker } from './vmsa-stage2.ts';
+import { index, joined, leafHi, leafLo, outputHi, Stage2Walker } from './vmsa-stage2.ts';
 
 /** Hierarchical attribute bits of table descriptors, as the walker collects them (word hi, bits 30:27). */
 const HIERARCHY = TABLE_HI.PXN | TABLE_HI.UXN | TABLE_HI.AP0_NO_UNPRIV | TABLE_HI.AP1_READ_ONLY;
@@ -24,9 +25,11 @@ export const ATTR_DEVICE = 1;
  */
 export class VmsaWalker {
   readonly #memory: Memory;
+  readonly #reader: TableReader;
   readonly #s2: Stage2Walker;
-  /** Output address of the byte asked for. */
-  out = 0;
+  /** Output address of the byte asked for, in words. */
+  outLo = 0;
+  outHi = 0;
   /** log2 bytes the translation holds for, both stages taken together. */
   outShift = 0;
   /** What both stages allow now, as PERM bits. */
@@ -41,8 +44,9 @@ export class VmsaWalker {
   cls: number = CLASS.IN;
   /** Level of the fault in its stage's tables. */
   level = 0;
-  /** Stage-2 faults: the intermediate physical address, bytes. */
-  ipa = 0;
+  /** The intermediate address of the result, or of the stage-2 fault, in words. */
+  ipaLo = 0;
+  ipaHi = 0;
   /** Stage-2 faults: the PERM bits the access needed of stage 2. */
   need = 0;
   /** F_WALK_EABT: physical address of the descriptor. */
@@ -63,7 +67,18 @@ export class VmsaWalker {
 
   constructor(memory: Memory) {
     this.#memory = memory;
+    this.#reader = new TableReader(memory);
     this.#s2 = new Stage2Walker(memory);
+  }
+
+  /** Output address of the byte asked for. */
+  get out(): number {
+    return this.outHi * TWO32 + (this.outLo >>> 0);
+  }
+
+  /** Stage-2 faults: the intermediate physical address, bytes. */
+  get ipa(): number {
+    return this.ipaHi * TWO32 + (this.ipaLo >>> 0);
   }
 
   /**
@@ -74,9 +89,13 @@ export class VmsaWalker {
    */
   stage2(s2: Stage2Regime, ipa: number, need: number, cls: number): number {
     const w = this.#s2;
-    const fault = w.walk(s2, ipa, need);
-    if (fault !== 0) return this.#fault2(fault, ipa, need, cls, true);
-    this.out = w.out;
+    const lo = ipa | 0;
+    const hi = hiWord(ipa);
+    w.begin();
+    const fault = w.walk(s2, lo, hi, need);
+    if (fault !== 0) return this.#fault2(fault, lo, hi, need, cls, true);
+    this.outLo = w.outLo;
+    this.outHi = w.outHi;
     this.outShift = w.shift;
     this.perm = w.perm;
     this.device = w.device;
@@ -100,76 +119,93 @@ export class VmsaWalker {
     const outside = inBits >= 32 ? (top ^ sign) >> (inBits - 32) !== 0 : top !== sign || (lo ^ sign) >>> inBits !== 0;
     if (half.disabled || outside) return this.#fault1(EVENT.F_TRANSLATION, half.startLevel);
 
-    const m = this.#memory;
+    const reader = this.#reader;
+    reader.begin();
+    this.#s2.begin();
     const granule = half.granule;
     const stride = granule - 3;
     let level = half.startLevel;
-    let table = half.ttb;
+    const outBits = half.outBits;
+    let tableLo = half.ttbLo;
+    let tableHi = half.ttbHi;
     let inherited = 0;
-    let mask = (1 << (inBits - (granule + stride * (3 - level)))) - 1;
+    let shift = granule + stride * (3 - level);
+    let mask = (1 << (inBits - shift)) - 1;
     const walks = level < 3 && !(s1.ha && s2 !== null) ? this.tlb : null;
     let cached = false;
     if (walks?.lookupWalk(this.context1!, lo, top, granule + stride)) {
-      table = walks.table;
+      tableLo = walks.tableLo;
+      tableHi = walks.tableHi;
       inherited = walks.attr << HIERARCHY_SHIFT;
       mask = (1 << stride) - 1;
+      shift = granule;
       level = 3;
       cached = true;
     }
     for (;;) {
-      const shift = granule + stride * (3 - level);
       const inTable = (index(lo, hi, shift) & mask) * 8;
-      let at = table + inTable;
+      let atLo = (tableLo + inTable) | 0;
+      let atHi = tableHi;
       if (s2 !== null && !cached) {
-        at = this.#tableAddress(s2, at);
-        if (at < 0) return -at;
+        const fault = this.#tableAddress(s2, atLo, atHi);
+        if (fault !== 0) return fault;
+        atLo = this.#atLo;
+        atHi = this.#atHi;
       }
-      if (!m.load64(at)) return this.#abort1(at, level, true);
+      const i = reader.at(atLo, atHi);
+      if (i < 0) return this.#abort1(atLo, atHi, level, true);
       if (level === 3 && walks !== null && !cached && (s2 === null || this.#tableShift >= granule)) {
-        walks.insertWalk(this.context1!, lo, top, granule + stride, at - inTable, inherited >>> HIERARCHY_SHIFT);
+        const attr = inherited >>> HIERARCHY_SHIFT;
+        walks.insertWalk(this.context1!, lo, top, granule + stride, atLo - inTable, atHi, attr);
       }
-      const dlo = m.lo;
-      const dhi = m.hi;
+      const dlo = reader.words[i]!;
+      const dhi = reader.words[i + 1]!;
       const type = dlo & 3;
       if ((type & 1) === 0) return this.#fault1(EVENT.F_TRANSLATION, level);
-      const oa = outputAddress(dlo, dhi, granule, half.outBits);
+      const oaLo = dlo & -(1 << granule);
+      const oaHi = outputHi(dlo, dhi, granule, outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
         if (this.tablePermission && !half.had && tableForbids(dhi, need))
           return this.#fault1(EVENT.F_PERMISSION, level);
-        if (oa >= half.outLimit) return this.#fault1(EVENT.F_ADDR_SIZE, level);
+        if (oaHi >>> (outBits - 32) !== 0) return this.#fault1(EVENT.F_ADDR_SIZE, level);
         if (!half.had) inherited |= dhi & HIERARCHY;
-        table = oa;
+        tableLo = oaLo;
+        tableHi = oaHi;
         mask = (1 << stride) - 1;
+        shift -= stride;
         level++;
         continue;
       }
-      if (level === 3 ? type !== DESC_TYPE.TABLE : !blockAllowed(granule, level, half.outBits)) {
+      if (level === 3 ? type !== DESC_TYPE.TABLE : !blockAllowed(granule, level, outBits)) {
         return this.#fault1(EVENT.F_TRANSLATION, level);
       }
-      const base = oa - lowBits(oa, shift);
-      if (base >= half.outLimit) return this.#fault1(EVENT.F_ADDR_SIZE, level);
-      const within = offsetWithin(lo, hi, shift);
-      const fault = this.#leaf(s1, s2, need, level, base + within, dlo, dhi, inherited, at);
+      if (oaHi >>> (outBits - 32) !== 0) return this.#fault1(EVENT.F_ADDR_SIZE, level);
+      const fault = this.#leaf(s1, s2, need, level, dlo, dhi, inherited, atLo, atHi);
       if (fault !== 0) return fault;
-      const wider = (dhi & S1_HI.CONT) === 0 ? shift : contiguous(granule, level, shift, this.ipa, lo, hi, inBits);
+      const outLo = leafLo(oaLo, lo, shift);
+      const outHi = leafHi(oaHi, hi, shift);
+      const contiguous = (dhi & S1_HI.CONT) !== 0;
+      const wider = contiguous ? joined(granule, level, shift, outLo ^ lo, outHi ^ hi, inBits) : shift;
       this.guestShift = wider;
       this.outShift = wider;
       this.global = (dlo & S1_LO.NG) === 0;
-      return s2 === null || this.split ? 0 : this.#nest(s2, need);
+      this.outLo = outLo;
+      this.outHi = outHi;
+      return s2 === null || this.split ? 0 : this.#nest(s2, outLo, outHi, need);
     }
   }
 
-  /** Access flag, permission and descriptor update of a stage-1 leaf whose output is `oa`; leaves `oa` in `out` and `ipa`. */
+  /** Access flag, permission and descriptor update of a stage-1 leaf at physical (atLo, atHi). */
   #leaf(
     s1: Stage1Regime,
     s2: Stage2Regime | null,
     need: number,
     level: number,
-    oa: number,
     dlo: number,
     dhi: number,
     inherited: number,
-    at: number,
+    atLo: number,
+    atHi: number,
   ): number {
     const young = (dlo & S1_LO.AF) !== 0;
     if (!young && !s1.ha && !s1.affd) return this.#fault1(EVENT.F_ACCESS, level);
@@ -183,74 +219,76 @@ export class VmsaWalker {
     const dirty = dirtiable && (need & PERM_WRITE) !== 0;
     if (dirty || (!young && s1.ha)) {
       // Under stage 2 the update is a write to the table's IPA, which stage 2 must allow.
-      if (s2 !== null && this.#descriptorWritable(s2) !== 0) return this.#updateFault;
+      if (s2 !== null) {
+        const fault = this.#s2.walk(s2, this.#descriptorLo, this.#descriptorHi, WRITE);
+        if (fault !== 0) return this.#fault2(fault, this.#descriptorLo, this.#descriptorHi, WRITE, CLASS.TT, false);
+      }
       const now = (dirty ? clean : dlo) | (s1.ha ? S1_LO.AF : 0);
-      if (!this.#memory.store64(at, now, dhi)) return this.#abort1(at, level, false);
+      if (!this.#memory.store64(atHi * TWO32 + (atLo >>> 0), now, dhi)) return this.#abort1(atLo, atHi, level, false);
       if (dirty) perm = stage1Perm(s1, clean, dhi, inherited);
     }
     this.perm = perm;
-    this.out = oa;
-    this.ipa = oa;
     return 0;
   }
 
-  /** IPA of the descriptor last read, for its update. */
-  #descriptorIpa = 0;
-  #updateFault = 0;
-
-  #descriptorWritable(s2: Stage2Regime): number {
-    const ipa = this.#descriptorIpa;
-    const fault = this.#s2.walk(s2, ipa, WRITE);
-    this.#updateFault = fault === 0 ? 0 : this.#fault2(fault, ipa, WRITE, CLASS.TT, false);
-    return fault;
-  }
-
+  /** IPA of the descriptor last read, for its update; and where it lies. */
+  #descriptorLo = 0;
+  #descriptorHi = 0;
+  #atLo = 0;
+  #atHi = 0;
   /** log2 bytes of the stage-2 mapping around the last descriptor. */
   #tableShift = 0;
 
-  /** Stage 2 for one stage-1 descriptor. @returns its physical address, or minus the event code. */
-  #tableAddress(s2: Stage2Regime, ipa: number): number {
+  /** Stage 2 for one stage-1 descriptor. @returns 0 (`#atLo`, `#atHi` hold its physical address) or the event code. */
+  #tableAddress(s2: Stage2Regime, lo: number, hi: number): number {
     const tlb = this.tlb;
-    this.#descriptorIpa = ipa;
-    if (tlb?.lookup(this.context2!, ipa | 0, (ipa / TWO32) | 0)) {
+    this.#descriptorLo = lo;
+    this.#descriptorHi = hi;
+    if (tlb?.lookup(this.context2!, lo, hi)) {
       if ((tlb.perm & READ) !== 0 && !(s2.ptw && tlb.attr === ATTR_DEVICE)) {
         this.#tableShift = tlb.shift;
-        return tlb.out;
+        this.#atLo = tlb.outLo;
+        this.#atHi = tlb.outHi;
+        return 0;
       }
     }
     const w = this.#s2;
-    const fault = w.walk(s2, ipa, READ);
-    if (fault !== 0) return -this.#fault2(fault, ipa, READ, CLASS.TT, true);
-    if (s2.ptw && w.device) return -this.#fault2(EVENT.F_PERMISSION, ipa, READ, CLASS.TT, true);
+    const fault = w.walk(s2, lo, hi, READ);
+    if (fault !== 0) return this.#fault2(fault, lo, hi, READ, CLASS.TT, true);
+    if (s2.ptw && w.device) return this.#fault2(EVENT.F_PERMISSION, lo, hi, READ, CLASS.TT, true);
     this.#tableShift = w.shift;
-    if (tlb !== null) this.#keep2(tlb, ipa);
-    return w.out;
+    this.#atLo = w.outLo;
+    this.#atHi = w.outHi;
+    if (tlb !== null) this.#keep2(tlb, lo, hi);
+    return 0;
   }
 
   /** Keeps the last stage-2 walk. */
-  #keep2(tlb: Iotlb, ipa: number): void {
+  #keep2(tlb: Iotlb, lo: number, hi: number): void {
     const w = this.#s2;
-    const attr = w.device ? ATTR_DEVICE : 0;
-    tlb.insert(this.context2!, ipa | 0, (ipa / TWO32) | 0, w.out, w.shift, w.perm, 0, attr);
+    tlb.insertWords(this.context2!, lo, hi, w.outLo, w.outHi, w.shift, w.perm, 0, w.device ? ATTR_DEVICE : 0);
   }
 
-  /** Stage 2 for the output of stage 1 in `ipa`. */
-  #nest(s2: Stage2Regime, need: number): number {
+  /** Stage 2 for the output of stage 1. */
+  #nest(s2: Stage2Regime, lo: number, hi: number, need: number): number {
     const w = this.#s2;
     const tlb = this.tlb;
-    const ipa = this.ipa;
-    if (tlb?.lookup(this.context2!, ipa | 0, (ipa / TWO32) | 0) && (need & ~tlb.perm) === 0) {
-      this.out = tlb.out;
+    this.ipaLo = lo;
+    this.ipaHi = hi;
+    if (tlb?.lookup(this.context2!, lo, hi) && (need & ~tlb.perm) === 0) {
+      this.outLo = tlb.outLo;
+      this.outHi = tlb.outHi;
       this.perm &= tlb.perm;
       if (tlb.shift < this.outShift) this.outShift = tlb.shift;
       return 0;
     }
-    const fault = w.walk(s2, ipa, need);
-    if (fault !== 0) return this.#fault2(fault, ipa, need, CLASS.IN, true);
-    this.out = w.out;
+    const fault = w.walk(s2, lo, hi, need);
+    if (fault !== 0) return this.#fault2(fault, lo, hi, need, CLASS.IN, true);
+    this.outLo = w.outLo;
+    this.outHi = w.outHi;
     this.perm &= w.perm;
     // A block of stage 2 serves its neighbours too; a page would only push out what stage 1 needs.
-    if (tlb !== null && w.shift > this.outShift) this.#keep2(tlb, ipa);
+    if (tlb !== null && w.shift > this.outShift) this.#keep2(tlb, lo, hi);
     if (w.shift < this.outShift) this.outShift = w.shift;
     return 0;
   }
@@ -262,20 +300,21 @@ export class VmsaWalker {
     return code;
   }
 
-  #abort1(at: number, level: number, read: boolean): number {
+  #abort1(lo: number, hi: number, level: number, read: boolean): number {
     this.stage = 1;
     this.cls = CLASS.TT;
     this.level = level;
-    this.fetch = at;
+    this.fetch = hi * TWO32 + (lo >>> 0);
     this.tableRead = read;
     return EVENT.F_WALK_EABT;
   }
 
-  #fault2(code: number, ipa: number, need: number, cls: number, read: boolean): number {
+  #fault2(code: number, lo: number, hi: number, need: number, cls: number, read: boolean): number {
     this.stage = 2;
     this.cls = cls;
     this.level = this.#s2.level;
-    this.ipa = ipa;
+    this.ipaLo = lo;
+    this.ipaHi = hi;
     this.need = need;
     this.fetch = this.#s2.fetch;
     this.tableRead = read;
@@ -310,23 +349,4 @@ export function stage1Perm(s1: Stage1Regime, dlo: number, dhi: number, inherited
 function tableForbids(dhi: number, need: number): boolean {
   if ((dhi & TABLE_HI.AP1_READ_ONLY) !== 0 && (need & PERM_WRITE) !== 0) return true;
   return (dhi & TABLE_HI.AP0_NO_UNPRIV) !== 0 && (need & 7) !== 0;
-}
-
-/** The low `shift` bits of an address, as a number. @param shift 12..47. */
-export function offsetWithin(lo: number, hi: number, shift: number): number {
-  if (shift < 32) return lo & ((1 << shift) - 1);
-  return (hi & ((1 << (shift - 32)) - 1)) * TWO32 + (lo >>> 0);
-}
-
-/** `joined` for a 64-bit input address. */
-function contiguous(
-  granule: number,
-  level: number,
-  shift: number,
-  out: number,
-  lo: number,
-  hi: number,
-  inBits: number,
-): number {
-  return joined(granule, level, shift, out, (hi & 0xf_ffff) * TWO32 + (lo >>> 0), inBits);
 }

@@ -63,6 +63,8 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
   #table: StreamTableLocation | null = null;
   #controls: Required<Smmuv3Controls>;
   #tell: Tell | null = null;
+  /** Every translation takes the long way: somebody listens, or the SMMU is off. */
+  #careful = false;
 
   out = 0;
   outShift = 0;
@@ -108,6 +110,11 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
   set tell(tell: Tell | null) {
     this.#tell = tell;
     this.#recorder.tell = tell;
+    this.#setCareful();
+  }
+
+  #setCareful(): void {
+    this.#careful = this.#tell !== null || !this.#controls.smmuen;
   }
 
   /** STRTAB_BASE and STRTAB_BASE_CFG. Cached configuration goes. */
@@ -120,6 +127,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
   control(c: Smmuv3Controls): void {
     const now = { ...this.#controls, ...c };
     this.#controls = now;
+    this.#setCareful();
     this.#structures.atschk = now.atschk;
     this.#commands.enabled = now.smmuen;
     this.#ats.enabled = now.smmuen;
@@ -128,23 +136,21 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
   }
 
   translate(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
-    if (at === AT.UNTRANSLATED && this.#controls.smmuen && this.#tell === null) {
-      const s = this.#structures.cached(rid);
-      if (s !== null && s.config > CONFIG.BYPASS) {
-        const need = permNeeded(access);
-        if (s.s1) {
-          const c = this.#structures.cachedContext(s, pasid);
-          if (c !== null && c.context !== null) {
-            const half = (hi & (1 << 23)) !== 0 ? c.regime.half1 : c.regime.half0;
-            const high = half.tbi ? (hi << 8) >> 8 : hi;
-            const top = high >> 23;
-            if ((top === 0 || top === -1) && this.#tlb.lookup(c.context, lo, high)) {
-              if ((need & ~this.#tlb.perm) === 0) return this.#hit(access, c.regime.asid);
-            }
-          }
-        } else if (pasid < 0 && hi >>> 20 === 0 && s.context2 !== null && this.#tlb.lookup(s.context2, lo, hi)) {
-          if ((need & ~this.#tlb.perm) === 0) return this.#hit(access, -1);
-        }
+    const route = this.#structures.route(rid, pasid);
+    if (route === null || at !== AT.UNTRANSLATED || this.#careful) return this.#slow(rid, pasid, lo, hi, access, at);
+    const tlb = this.#tlb;
+    const need = permNeeded(access);
+    const c = route.context;
+    if (c === null) {
+      if (hi >>> 20 === 0 && tlb.lookup(route.stream.context2!, lo, hi) && (need & ~tlb.perm) === 0) {
+        return this.#hit(access, -1);
+      }
+    } else {
+      const half = (hi & (1 << 23)) !== 0 ? c.regime.half1 : c.regime.half0;
+      const high = half.tbi ? (hi << 8) >> 8 : hi;
+      const top = high >> 23;
+      if ((top === 0 || top === -1) && tlb.lookup(c.context!, lo, high) && (need & ~tlb.perm) === 0) {
+        return this.#hit(access, c.regime.asid);
       }
     }
     return this.#slow(rid, pasid, lo, hi, access, at);

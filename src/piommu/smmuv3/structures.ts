@@ -1,4 +1,4 @@
-import { alignDown } from '../../core/bits.ts';
+import { alignDown, POW2 } from '../../core/bits.ts';
 import { ConfigCache } from '../../lib/cache/config-cache.ts';
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
 import { checkCd } from '../../lib/check/cd.ts';
@@ -11,6 +11,19 @@ import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import { CONFIG, l1StdL2Ptr, l1StdSpan, S1DSS, S1FMT, STE_BYTES, STE_WORDS, steValid } from '../../spec/smmuv3/ste.ts';
 import type { CacheSizes, StreamTableLocation } from './options.ts';
 import { type ContextSlot, contextSlot, decodeContext, decodeStream, type StreamSlot, streamSlot } from './stream.ts';
+
+/** A transaction's whole configuration, found before: what a hit needs, without asking the two caches. */
+export interface Route {
+  sid: number;
+  ssid: number;
+  /** `epoch` of the Structures it was found in; anything else is stale. */
+  epoch: number;
+  stream: StreamSlot;
+  /** null: stage 2 alone. */
+  context: ContextSlot | null;
+}
+
+const ROUTES = 64;
 
 /** CD fetches are data reads by the SMMU: stage 2 must allow reading. */
 const READ = 1;
@@ -41,6 +54,10 @@ export class Structures {
   #split = 6;
   #stamp = 0;
   atschk = false;
+  readonly #routes: Route[];
+  readonly #cacheless: boolean;
+  /** Grows with every drop of configuration. */
+  #epoch = 0;
 
   /** The stream of the last `find`; null when it had none. */
   stream: StreamSlot | null = null;
@@ -58,6 +75,15 @@ export class Structures {
     this.#tlb = tlb;
     this.#streams = new ConfigCache(caches.streams ?? 1024, streamSlot);
     this.#contexts = new ConfigCache(caches.contexts ?? 1024, contextSlot);
+    this.#cacheless = caches.streams === 0 || caches.contexts === 0;
+    const nobody = streamSlot();
+    this.#routes = Array.from({ length: ROUTES }, () => ({
+      sid: -1,
+      ssid: -1,
+      epoch: -1,
+      stream: nobody,
+      context: null,
+    }));
   }
 
   locate(table: StreamTableLocation): void {
@@ -74,10 +100,23 @@ export class Structures {
     return this.#streams.get(sid, 0);
   }
 
-  /** The cached CD a transaction of a cached stream uses; null also when it may not use one. @param ssid or −1. */
-  cachedContext(s: StreamSlot, ssid: number): ContextSlot | null {
-    const key = ssid > 0 || (ssid === 0 && s.zeroSsid) ? ssid : ssid === 0 ? -1 : s.plainSsid;
-    return this.#contexts.get(s.stamp, key);
+  /** The route of a translating transaction seen since configuration last changed; null: ask `find`. */
+  route(sid: number, ssid: number): Route | null {
+    const r = this.#routes[(sid ^ (sid >> 8) ^ ssid) & (ROUTES - 1)]!;
+    return r.sid === sid && r.ssid === ssid && r.epoch === this.#epoch ? r : null;
+  }
+
+  /** Remembers the last `find`, which ended well, as a route. */
+  #keepRoute(sid: number, ssid: number): number {
+    const s = this.stream!;
+    if (this.#cacheless || (this.context === null && (s.s1 || !s.s2))) return 0;
+    const r = this.#routes[(sid ^ (sid >> 8) ^ ssid) & (ROUTES - 1)]!;
+    r.sid = sid;
+    r.ssid = ssid;
+    r.epoch = this.#epoch;
+    r.stream = s;
+    r.context = this.context;
+    return 0;
   }
 
   /**
@@ -91,6 +130,7 @@ export class Structures {
     let s = this.#streams.get(sid, 0);
     if (s === null) {
       s = this.#streams.claim(sid, 0);
+      this.#epoch++;
       const bad = this.#fetchStream(s, sid);
       if (bad !== 0) {
         this.stream = null;
@@ -103,19 +143,21 @@ export class Structures {
     if (s.context2 === null || s.context2.tag === 0) s.context2 = this.#tlb.context(s.vmid, -1);
     if (s.config < CONFIG.BYPASS) return 0;
     if (ssid >= 0) {
-      if (!s.s1 || s.s1CdMax === 0 || ssid >= 2 ** s.s1CdMax) return EVENT.C_BAD_SUBSTREAMID;
+      if (!s.s1 || s.s1CdMax === 0 || ssid >= POW2[s.s1CdMax]!) return EVENT.C_BAD_SUBSTREAMID;
       if (ssid === 0 && s.s1Dss === S1DSS.SSID0) return EVENT.F_STREAM_DISABLED;
     } else {
-      if (!s.s1) return 0;
+      if (!s.s1) return this.#keepRoute(sid, ssid);
       if (s.s1CdMax > 0 && s.s1Dss !== S1DSS.SSID0) return s.s1Dss === S1DSS.BYPASS ? 0 : EVENT.F_STREAM_DISABLED;
     }
-    return this.#findContext(s, Math.max(0, ssid));
+    const bad = this.#findContext(s, Math.max(0, ssid));
+    return bad === 0 ? this.#keepRoute(sid, ssid) : bad;
   }
 
   #findContext(s: StreamSlot, ssid: number): number {
     let c = this.#contexts.get(s.stamp, ssid);
     if (c === null) {
       c = this.#contexts.claim(s.stamp, ssid);
+      this.#epoch++;
       const bad = this.#fetchContext(c, s, ssid);
       if (bad !== 0) return bad;
       this.#contexts.keep(c);
@@ -131,18 +173,18 @@ export class Structures {
 
   #fetchStream(s: StreamSlot, sid: number): number {
     const t = this.#table;
-    if (sid >= 2 ** t.log2size) return EVENT.C_BAD_STREAMID;
+    if (sid >= POW2[t.log2size]!) return EVENT.C_BAD_STREAMID;
     let at = t.base + sid * STE_BYTES;
     if (t.twoLevel) {
-      const l1 = t.base + Math.floor(sid / 2 ** this.#split) * 8;
+      const l1 = t.base + (sid >>> this.#split) * 8;
       if (!this.#memory.load64(l1)) return this.#fetchFault(EVENT.F_STE_FETCH, l1);
       const lo = this.#memory.lo;
       const hi = this.#memory.hi;
       const span = l1StdSpan(lo);
       this.unset = span === 0;
       if (span === 0 || span > this.#split + 1) return EVENT.C_BAD_STREAMID;
-      const entries = 2 ** (span - 1);
-      const within = sid % 2 ** this.#split;
+      const entries = 1 << (span - 1);
+      const within = sid & ((1 << this.#split) - 1);
       if (within >= entries) return EVENT.C_BAD_STREAMID;
       at = alignDown(l1StdL2Ptr(lo, hi), Math.max(64, entries * STE_BYTES)) + within * STE_BYTES;
     }
@@ -163,7 +205,7 @@ export class Structures {
       if (!this.#memory.load64(l1)) return this.#fetchFault(EVENT.F_CD_FETCH, l1);
       const lo = this.#memory.lo;
       const l2 = l1CdL2Ptr(lo, this.#memory.hi);
-      if (!l1CdValid(lo) || l2 >= 2 ** f.oas) return EVENT.C_BAD_SUBSTREAMID;
+      if (!l1CdValid(lo) || l2 >= POW2[f.oas]!) return EVENT.C_BAD_SUBSTREAMID;
       at = l2 + (ssid & ((1 << split) - 1)) * CD_BYTES;
     }
     const pa = this.#physical(s, at);
@@ -197,25 +239,30 @@ export class Structures {
   }
 
   dropStream(sid: number): void {
+    this.#epoch++;
     this.#streams.drop(sid, 0);
   }
 
   /** StreamIDs [first, first + count). */
   dropStreams(first: number, count: number): void {
+    this.#epoch++;
     this.#streams.dropRange(first, count);
   }
 
   dropAll(): void {
+    this.#epoch++;
     this.#streams.dropAll();
     this.#contexts.dropAll();
   }
 
   dropContext(sid: number, ssid: number): void {
+    this.#epoch++;
     const s = this.#streams.get(sid, 0);
     if (s !== null) this.#contexts.drop(s.stamp, ssid);
   }
 
   dropContexts(sid: number): void {
+    this.#epoch++;
     const s = this.#streams.get(sid, 0);
     if (s !== null) s.stamp = ++this.#stamp;
   }

@@ -186,7 +186,7 @@ test('more contexts than the cache keeps: old ones are dead, ask-again ones work
 test('a leaf invalidation keeps cached table walks, a full one drops them', () => {
   const tlb = new Iotlb({ entries: 64, walkEntries: 64 });
   const c = tlb.context(0, 0);
-  tlb.insertWalk(c, 0x20_5000, 0, 21, 0x8000_3000, 9);
+  tlb.insertWalk(c, 0x20_5000, 0, 21, 0x8000_3000 | 0, 0, 9);
   tlb.invalidateRange(c, 0x20_5000, 0, 1, true);
   expect(tlb.lookupWalk(c, 0x3f_f000, 0, 21)).toBe(true);
   expect([tlb.table, tlb.attr]).toEqual([0x8000_3000, 9]);

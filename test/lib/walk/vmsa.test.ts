@@ -32,15 +32,15 @@ function stage1(granule: number, inBits: number, ttb: number, ips = 48): Stage1R
     h.inBits = inBits;
     h.startLevel = stage1StartLevel(granule, inBits);
     h.outBits = ips;
-    h.outLimit = 2 ** ips;
-    h.ttb = ttb;
+    h.ttbLo = ttb | 0;
+    h.ttbHi = (ttb / 2 ** 32) | 0;
     h.disabled = false;
   }
   return s1;
 }
 
 function stage2(granule: number, inBits: number, startLevel: number, ttb: number): Stage2Regime {
-  return Object.assign(stage2Regime(), { granule, inBits, inLimit: 2 ** inBits, startLevel, ttb });
+  return Object.assign(stage2Regime(), { granule, inBits, startLevel, ttbLo: ttb | 0, ttbHi: (ttb / 2 ** 32) | 0 });
 }
 
 const words = (va: bigint): [number, number] => [Number(va & 0xffff_ffffn) | 0, Number((va >> 32n) & 0xffff_ffffn) | 0];
