@@ -135,3 +135,15 @@ test('memory shared with another process is fetched before it is read and handed
   expect([theirs[0x18], theirs[0x1c]]).toEqual([5, 6]);
   expect([...theirs.subarray(0xffe, 0x1002)]).toEqual([7, 8, 9, 10]);
 });
+
+test('runs of kernel pages are used again, zeroed, and take no new address space', () => {
+  const memory = new HostMemory();
+  const first = memory.allocate(8);
+  memory.space.store64(first + 0x7000, 1, 2);
+  memory.free(first, 8);
+  const again = memory.allocate(8);
+  expect(again).toBe(first);
+  memory.space.load64(first + 0x7000);
+  expect([memory.space.lo, memory.space.hi]).toEqual([0, 0]);
+  expect(memory.pagesUsed).toBe(8);
+});

@@ -20,6 +20,8 @@ export class HostMemory {
   #nextRam = 0x100_0000_0000;
   /** Free kernel pages: host-physical addresses. */
   #free: number[] = [];
+  /** Free runs of several pages, by their length: a run stays together. */
+  readonly #runs = new Map<number, number[]>();
   readonly #ram = new Map<number, () => void>();
   #used = 0;
 
@@ -44,15 +46,21 @@ export class HostMemory {
       this.#used++;
       return this.#clear(this.#free.pop()!, 1);
     }
-    const base = this.#grow(count, true);
     this.#used += count;
-    return base;
+    const run = this.#runs.get(count)?.pop();
+    return run === undefined ? this.#grow(count, true) : this.#clear(run, count);
   }
 
   /** Gives pages back that `allocate(count)` handed out. */
   free(hpa: number, count = 1): void {
-    for (let i = count - 1; i >= 0; i--) this.#free.push(hpa + i * PAGE);
     this.#used -= count;
+    if (count === 1) {
+      this.#free.push(hpa);
+      return;
+    }
+    const runs = this.#runs.get(count);
+    if (runs === undefined) this.#runs.set(count, [hpa]);
+    else runs.push(hpa);
   }
 
   #grow(pages: number, whole = false): number {

@@ -130,6 +130,27 @@ describe('the function and its ATS', () => {
   });
 });
 
+describe('a function with PASIDs', () => {
+  test('is asked to forget those too, whenever it must forget everything', () => {
+    const b = bench({ identity: identity([1, 0x7c0, 16 << 6]) });
+    const dev = b.device('accelerator', [8], { pasidBits: 16 });
+    const parent = b.parent(dev);
+    const vsmmu = b.viommu(dev, parent, new Map([[0x88, dev]]));
+    const whole = () =>
+      b.hw.take().flatMap((s) => (s.what === 'command' && s.command.op === 'ATC_INV' ? [s.command] : []));
+    b.hw.take();
+    b.attach(dev, ok(vsmmu.nested(TRANSLATE, EATS)));
+    const both = [
+      { sid: 8, ssid: null, global: false, size: 52 },
+      { sid: 8, ssid: 0, global: true, size: 52 },
+    ];
+    expect(whole()).toMatchObject(both);
+    parent.map(0x4000_0000n, 0x100_4000_0000, 0x1000, 7);
+    parent.unmap(0x4000_0000n, 0x1000n);
+    expect(whole()).toMatchObject(both);
+  });
+});
+
 describe('a stream nobody is attached to', () => {
   test('aborts, as Linux blocks it, while no device model listens', () => {
     const { ste, device } = bench();

@@ -113,7 +113,10 @@ export class Attacher {
 
   /** Everything the function may hold for this PASID. */
   flushAtc(master: Master, ssid: number): void {
-    for (const sid of master.dev.streams) this.#queue.atcInvAll(sid, ssid);
+    for (const sid of master.dev.streams) {
+      if (ssid === NO_PASID) this.#queue.atcInvWhole(sid, master.ssidBits > 0);
+      else this.#queue.atcInvAll(sid, ssid);
+    }
     this.#queue.sync();
   }
 }

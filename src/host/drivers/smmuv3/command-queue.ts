@@ -4,6 +4,8 @@ import { ATC_SIZE_ALL, COMMAND_WORDS, OP, SSV } from '../../../spec/smmuv3/comma
 
 /** Commands the kernel puts between two syncs. */
 export const BATCH = 63;
+/** ATC_INV.G: every PASID (IHI 0070 §4.5). */
+const ATC_GLOBAL = 1 << 9;
 /** How often a sync that failed is tried again before the submission counts as timed out. */
 const RETRIES = 3;
 
@@ -131,6 +133,13 @@ export class CommandQueue {
   /** @param ssid SubstreamID, or −1. Everything the function holds under it. */
   atcInvAll(sid: number, ssid: number): void {
     this.add(OP.ATC_INV | substream(ssid), sid, ATC_SIZE_ALL, 0);
+  }
+
+  /** Everything the function holds, whatever the PASID. */
+  atcInvWhole(sid: number, pasids: boolean): void {
+    this.atcInvAll(sid, -1);
+    // PCIe leaves open whether a request without PASID reaches entries with one, so those are named too.
+    if (pasids) this.add(OP.ATC_INV | SSV | ATC_GLOBAL, sid, ATC_SIZE_ALL, 0);
   }
 
   /** The smallest naturally aligned power of two of pages that covers [iova, iova + bytes). */

@@ -98,7 +98,7 @@ export class Maintenance {
     for (const { master, ssid } of users) {
       if (!master.ats) continue;
       for (const sid of master.dev.streams) {
-        if (extent === null) this.#queue.atcInvAll(sid, -1);
+        if (extent === null) this.#queue.atcInvWhole(sid, master.ssidBits > 0);
         else this.#queue.atcInvRange(sid, ssid, extent.iova, extent.bytes);
       }
     }

@@ -149,7 +149,7 @@ export function cdTableSte(into: Int32Array, dev: SteDevice, table: CdTable, ats
  * A guest's stage 1 over the parent's stage 2.
  * @param vste the guest's words 0 and 1 (four halves), EATS removed.
  */
-export function nestedSte(into: Int32Array, dev: SteDevice, s2: StageTwo, vste: Int32Array, ats: boolean): void {
+export function nestedSte(into: Int32Array, dev: SteDevice, s2: StageTwo, vste: ArrayLike<number>, ats: boolean): void {
   stageTwoSte(into, dev, s2, ats);
   into[0] = V | (CONFIG.NESTED << 1) | (vste[0]! & W0_S1);
   into[1] = vste[1]!;

@@ -9,7 +9,7 @@ const EATS_MASK = 3 << 28;
 /** A guest's stream table entry as the host accepted it. */
 export interface Vste {
   /** Words 0 and 1 as halves, EATS removed. */
-  readonly words: Int32Array;
+  readonly words: readonly number[];
   /** CONFIG.ABORT, BYPASS or S1. */
   readonly config: number;
   /** The guest wants ATS; counts for S1 only. */
@@ -21,7 +21,7 @@ export interface Vste {
  * @returns −EIO for a bit outside them, a Config that is not abort, bypass or stage 1, or an EATS above 1.
  */
 export function acceptVste(bytes: Uint8Array): Vste | number {
-  const words = new Int32Array(4);
+  const words = [0, 0, 0, 0];
   for (let i = 0; i < VSTE_BYTES; i++) words[i >> 2]! |= bytes[i]! << (8 * (i & 3));
   if ((words[0]! & 1) === 0) return { words: words.fill(0), config: CONFIG.ABORT, ats: false };
   for (let i = 0; i < words.length; i++) if ((words[i]! & ~VSTE_ALLOWED[i]!) !== 0) return -E.IO;
