@@ -37,7 +37,8 @@ export function readDtb(blob: Uint8Array): DtNode {
           const length = word();
           const key = text(strings + word());
           if (p + length > blob.length) throw bad(`property ${key} is cut short`, p);
-          properties[key] = length === 0 ? true : blob.slice(p, p + length);
+          // A copy of its own, also when the blob is a Node Buffer (whose slice shares memory).
+          properties[key] = length === 0 ? true : Uint8Array.from(blob.subarray(p, p + length));
           p += (length + 3) & ~3;
           break;
         }
