@@ -1,0 +1,261 @@
+import { toBigint } from '../core/bits.ts';
+import { ACCESS, DMA, type TranslatePort } from '../ports/dma.ts';
+import type { Backing } from '../ports/memory.ts';
+import type { MmioDevice } from '../ports/mmio.ts';
+import type { Said, Tell } from '../ports/tell.ts';
+import type { IommuKind } from './header.ts';
+
+const PAGE = 4096;
+const PAGE_WORDS = PAGE / 4;
+/** Up to this many changed 8-byte words of a known page become stores; more, a new snapshot. */
+const MOST_STORES = 24;
+
+type Event = Record<string, string | number | boolean | object>;
+
+function hex(value: number | bigint): string {
+  return `0x${value.toString(16)}`;
+}
+
+function long(lo: number, hi: number): string {
+  return hex(toBigint(lo, hi));
+}
+
+/** What a recording's header needs beyond what the recorder knows. */
+export interface RecordingOf {
+  /** QEMU's words for the machine: the replay reads the IOMMU's properties from them. */
+  readonly cmdline: string;
+  readonly guestKernel: string;
+  readonly scenario: string;
+  readonly mmio: { readonly base: number; readonly size: number };
+  readonly ram: readonly { readonly gpa: number; readonly size: number }[];
+  readonly devices: readonly { readonly name: string; readonly sid: number }[];
+}
+
+/**
+ * Makes a viommu-trace of a machine that runs: guest memory by what the IOMMU looks at (through the backings it watches),
+ * register accesses and DMA through the wrappers it puts around a device and a translation port, the rest from `tell`.
+ * Memory is compared page by page at the moment it is looked at, so that nobody has to trap the guest's stores.
+ */
+export class TraceRecorder {
+  readonly #iommu: IommuKind;
+  readonly #events: string[] = [];
+  readonly #shadow = new Map<number, Int32Array>();
+  readonly #commands = new Map<string, number>();
+  readonly #touched = new Set<number>();
+  #memory: Event[] = [];
+  #after: Event[] = [];
+  #depth = 0;
+  #reason = 0;
+  #recorded = false;
+
+  constructor(iommu: IommuKind) {
+    this.#iommu = iommu;
+  }
+
+  get events(): number {
+    return this.#events.length;
+  }
+
+  /** Goes into the machine as its `tell` hook (or is called by it). */
+  readonly tell: Tell = (said: Said) => {
+    switch (said.what) {
+      case 'command':
+        this.#commands.set(said.name, (this.#commands.get(said.name) ?? 0) + 1);
+        return;
+      case 'record':
+        this.#reason = said.words.length === 8 ? said.words[0]! & 0xff : this.#reason;
+        this.#recorded = true;
+        this.#after.push({ t: 'dst', gpa: hex(said.address), data: base64(Int32Array.from(said.words)) });
+        break;
+      case 'frcd':
+        this.#frcd(said.recorded, said.words);
+        return;
+      case 'irq':
+        if (said.line === 'remap') return;
+        this.#after.push(
+          said.address === undefined
+            ? { t: 'irq', line: said.line }
+            : { t: 'irq', addr: hex(said.address), data: hex((said.data ?? 0) >>> 0) },
+        );
+        break;
+    }
+    if (this.#depth === 0) this.#flushAfter();
+  };
+
+  #frcd(recorded: boolean, w: readonly number[]): void {
+    this.#reason = w[3]! & 0xff;
+    if (recorded)
+      this.#after.push({ t: 'fault', frr: 0, hi: long(w[2]!, w[3]! & 0x7fff_ffff), lo: long(w[0]!, w[1]!) });
+  }
+
+  /** @param gpa where the backing begins for the guest. */
+  watch(gpa: number, inner: Backing): Backing {
+    return {
+      words: () => inner.words(),
+      fetch: (offset) => {
+        inner.fetch?.(offset);
+        if (this.#depth > 0) this.#look(gpa + offset - (offset % PAGE), inner.words(), (offset - (offset % PAGE)) / 4);
+      },
+      wrote: (offset, bytes) => inner.wrote?.(offset, bytes),
+    };
+  }
+
+  /** The guest's register accesses. */
+  device(inner: MmioDevice): MmioDevice {
+    const { name, bytes } = inner;
+    return {
+      name,
+      bytes,
+      read: (offset, size) => {
+        this.#begin();
+        const value = inner.read(offset, size);
+        this.#end({ t: 'r', off: hex(offset), size, val: hex(value >>> 0) });
+        return value;
+      },
+      read64: (offset, out) => {
+        this.#begin();
+        inner.read64(offset, out);
+        this.#end({ t: 'r', off: hex(offset), size: 8, val: long(out[0]!, out[1]!) });
+      },
+      write: (offset, size, lo, hi) => {
+        this.#begin();
+        inner.write(offset, size, lo, hi);
+        const value = size === 8 ? long(lo, hi) : hex((lo & (size === 4 ? -1 : (1 << (8 * size)) - 1)) >>> 0);
+        this.#end({ t: 'w', off: hex(offset), size, val: value });
+      },
+    };
+  }
+
+  /**
+   * DMA on its way through the IOMMU.
+   * @param guestRid what the guest calls a hardware requester id. @param gpaOf undoes the host's stage 2; −1: not the guest's.
+   */
+  translate(inner: TranslatePort, guestRid: (rid: number) => number, gpaOf: (hpa: number) => number): TranslatePort {
+    const recorder = this;
+    return {
+      get out() {
+        return inner.out;
+      },
+      get outShift() {
+        return inner.outShift;
+      },
+      get outPerm() {
+        return inner.outPerm;
+      },
+      get guestShift() {
+        return inner.guestShift;
+      },
+      get tag() {
+        return inner.tag;
+      },
+      translate(rid, pasid, lo, hi, access, at) {
+        recorder.#begin();
+        recorder.#recorded = false;
+        recorder.#reason = 0;
+        const status = inner.translate(rid, pasid, lo, hi, access, at);
+        recorder.#end(recorder.#dma(inner, status, guestRid(rid), lo, hi, access, gpaOf));
+        return status;
+      },
+    };
+  }
+
+  #dma(
+    p: TranslatePort,
+    status: number,
+    sid: number,
+    lo: number,
+    hi: number,
+    access: number,
+    gpaOf: (hpa: number) => number,
+  ): Event {
+    const iova = long(lo, hi);
+    const write = (access & ACCESS.WRITE) !== 0;
+    if (status !== DMA.OK) {
+      if (this.#iommu === 'vtd') return { t: 'fault', sid, reason: this.#reason, iova, write };
+      return this.#recorded
+        ? { t: 'fault', sid, type: 'fault', code: this.#reason, iova, write, recorded: true }
+        : { t: 'fault', sid, type: 'abort', iova, write };
+    }
+    const perm = `${p.outPerm & ACCESS.READ ? 'r' : ''}${p.outPerm & ACCESS.WRITE ? 'w' : ''}`;
+    const out = hex(Math.max(0, gpaOf(p.out)));
+    if (p.guestShift === 0) return { t: 'xlat', sid, iova, perm: write ? 'w' : 'r', out, mode: 'untold' };
+    const tag = this.#iommu === 'smmuv3' ? { asid: p.tag } : { did: p.tag };
+    return { t: 'xlat', sid, iova, perm, out, tlb: 'miss', pageSize: hex(2 ** p.guestShift), ...tag };
+  }
+
+  /** Machine reset. */
+  reset(): void {
+    this.#put({ t: 'reset' });
+  }
+
+  #begin(): void {
+    if (this.#depth++ === 0) this.#touched.clear();
+  }
+
+  /** What the IOMMU looked at, then the event, then what it did. */
+  #end(e: Event): void {
+    if (--this.#depth > 0) return;
+    for (const m of this.#memory) this.#put(m);
+    this.#memory = [];
+    this.#put(e);
+    this.#flushAfter();
+  }
+
+  #flushAfter(): void {
+    for (const a of this.#after) this.#put(a);
+    this.#after = [];
+  }
+
+  #put(e: Event): void {
+    this.#events.push(JSON.stringify({ i: this.#events.length, ...e }));
+  }
+
+  #look(gpa: number, words: Int32Array, at: number): void {
+    if (this.#touched.has(gpa)) return;
+    this.#touched.add(gpa);
+    const now = words.subarray(at, at + PAGE_WORDS);
+    const known = this.#shadow.get(gpa);
+    const changed = known === undefined ? [] : differing(known, now);
+    if (known === undefined || changed.length > MOST_STORES) this.#snapshot(gpa, now);
+    for (const n of known === undefined || changed.length > MOST_STORES ? [] : changed)
+      this.#memory.push({ t: 'st', gpa: hex(gpa + 8 * n), size: 8, val: long(now[2 * n]!, now[2 * n + 1]!) });
+    if (known === undefined || changed.length > 0) this.#shadow.set(gpa, now.slice());
+  }
+
+  #snapshot(gpa: number, now: Int32Array): void {
+    const content = now.every((w) => w === 0) ? { zero: true } : { data: base64(now) };
+    this.#memory.push({ t: 'page', gpa: hex(gpa), kind: 'seen', ...content });
+  }
+
+  /** The recording as the format has it: lines, not compressed. */
+  text(of: RecordingOf): string {
+    const header = {
+      t: 'header',
+      format: 'viommu-trace',
+      version: 1,
+      iommu: this.#iommu,
+      source: {
+        cmdline: of.cmdline,
+        guestKernel: of.guestKernel,
+        scenario: of.scenario,
+        xlatDropped: 0,
+        commands: Object.fromEntries(this.#commands),
+      },
+      mmio: { base: hex(of.mmio.base), size: hex(of.mmio.size) },
+      ram: of.ram.map((r) => ({ gpa: hex(r.gpa), size: hex(r.size) })),
+      devices: of.devices,
+    };
+    return `${[JSON.stringify(header), ...this.#events].join('\n')}\n`;
+  }
+}
+
+/** Indices of the 8-byte words that differ. */
+function differing(a: Int32Array, b: Int32Array): number[] {
+  const out: number[] = [];
+  for (let n = 0; n < PAGE_WORDS; n += 2) if (a[n] !== b[n] || a[n + 1] !== b[n + 1]) out.push(n / 2);
+  return out;
+}
+
+function base64(words: Int32Array): string {
+  return Buffer.from(words.buffer, words.byteOffset, words.byteLength).toString('base64');
+}
