@@ -26,8 +26,13 @@ interface Plan {
 }
 
 /** The driver on the emulated SMMU itself, whose caches forget only what they are told to. */
-function machine(plan: Plan) {
-  const id = identity([5, 7, plan.oas], [3, 1 << 10, plan.ril ? 1 << 10 : 0]);
+function machine(plan: Plan, pasidBits = 0, httu = 0) {
+  const id = identity(
+    [5, 7, plan.oas],
+    [3, 1 << 10, plan.ril ? 1 << 10 : 0],
+    [0, (3 << 6) | (1 << 19), (httu << 6) | (1 << 19)],
+    [1, 0x7c0, 20 << 6],
+  );
   const memory = new HostMemory();
   const kernel = new HostKernel({ memory, clock: new VirtualClock() });
   let events: HwEvents | null = null;
@@ -53,7 +58,7 @@ function machine(plan: Plan) {
   events = driver.events;
   const { base, config } = driver.streamTable;
   hw.setStreamTable({ base, log2size: config & 63, twoLevel: config >>> 16 === 1, split: (config >>> 6) & 31 });
-  const devices = SIDS.map((sid) => kernel.addDevice({ name: `d${sid}`, streams: [sid], iommu: driver }));
+  const devices = SIDS.map((sid) => kernel.addDevice({ name: `d${sid}`, streams: [sid], iommu: driver, pasidBits }));
   return { memory, kernel, hw, driver, devices };
 }
 
@@ -212,6 +217,70 @@ describe('on the emulated SMMU', () => {
       expect([dma(), m.hw.out]).toEqual([DMA.OK, 0x9000_0000 + 3 * PAGE]);
     },
   );
+
+  test('writes are found in the dirty bits, once for each time they are cleared', () => {
+    for (const caches of [true, false]) {
+      const m = machine({ ril: true, oas: 4, caches }, 0, 2);
+      expect(m.driver.dirtyCapable(m.devices[0]!)).toBe(true);
+      const domain = ok(m.driver.allocPaging(m.devices[0]!, HWPT_FLAG.DIRTY_TRACKING, null));
+      m.devices[0]!.group.setDomain(domain);
+      domain.map(BigInt(IOVA), 0x8000_0000, 0x20_0000, 7);
+      domain.map(BigInt(IOVA + 0x20_0000), 0x9000_1000, 16 * PAGE, 7);
+      const dma = (offset: number, access: number) =>
+        expect(m.hw.translate(SIDS[0], NO_PASID, IOVA + offset, 0, access, AT.UNTRANSLATED)).toBe(DMA.OK);
+      const dirty = (keep: boolean) => {
+        const seen: number[][] = [];
+        const sink = { dirty: (iova: bigint, bytes: number) => void seen.push([Number(iova) - IOVA, bytes]) };
+        domain.dirty!.read(BigInt(IOVA), 0x40_0000n, keep, sink);
+        return seen;
+      };
+      dirty(false);
+      domain.dirty!.set(true);
+      expect(dirty(false)).toEqual([]);
+      for (let round = 0; round < 3; round++) {
+        dma(0x1_2345, ACCESS.READ);
+        dma(0x20_0000 + 3 * PAGE, ACCESS.READ);
+        expect(dirty(false)).toEqual([]);
+        dma(0x1_2345, ACCESS.WRITE);
+        dma(0x20_0000 + 3 * PAGE, ACCESS.WRITE);
+        const written = [
+          [0, 0x20_0000],
+          [0x20_0000 + 3 * PAGE, PAGE],
+        ];
+        expect(dirty(true)).toEqual(written);
+        expect(dirty(false)).toEqual(written);
+      }
+    }
+  });
+
+  test('PASIDs of the host go their own ways, in tables of two levels', () => {
+    const m = machine({ ril: true, oas: 4, caches: true }, 20);
+    const dev = m.devices[0]!;
+    const pasids = [1, 1023, 1024, 0xf_ffff];
+    const dma = (pasid: number) => {
+      const code = m.hw.translate(SIDS[0], pasid, IOVA + 0x123, 0, ACCESS.WRITE, AT.UNTRANSLATED);
+      return code === DMA.OK ? m.hw.out : -1;
+    };
+    const domains = pasids.map((pasid, i) => {
+      const d = ok(m.driver.allocPaging(dev, HWPT_FLAG.PASID, null));
+      d.map(BigInt(IOVA), 0x8000_0000 + i * PAGE, PAGE, 7);
+      expect(dev.group.setPasid(d, pasid, false)).toBe(0);
+      return d;
+    });
+    expect(pasids.map(dma)).toEqual(pasids.map((_, i) => 0x8000_0123 + i * PAGE));
+    expect([dma(NO_PASID), dma(2), dma(1025)]).toEqual([-1, -1, -1]);
+
+    // Replace one, take one away: the others stay.
+    expect(dev.group.setPasid(domains[1]!, pasids[0]!, true)).toBe(0);
+    dev.group.clearPasid(pasids[2]!);
+    expect(pasids.map(dma)).toEqual([0x8000_0123 + PAGE, 0x8000_0123 + PAGE, -1, 0x8000_0123 + 3 * PAGE]);
+
+    // The RID on a domain of its own beside them.
+    dev.group.setDomain(domains[3]!);
+    expect([dma(NO_PASID), dma(pasids[1]!)]).toEqual([0x8000_0123 + 3 * PAGE, 0x8000_0123 + PAGE]);
+    domains[1]!.unmap(BigInt(IOVA), BigInt(PAGE));
+    expect([dma(NO_PASID), dma(pasids[0]!), dma(pasids[1]!)]).toEqual([0x8000_0123 + 3 * PAGE, -1, -1]);
+  });
 
   test('no step of any move is illegal: hardware that takes DMA between all stores finds no valid entry it must refuse', () => {
     let illegal = 0;
