@@ -10,6 +10,10 @@ export class VtdUnit {
   readonly haw: number;
   /** Bit i: a second stage with i + 2 levels exists (1: 39 bits, 2: 48, 3: 57), CAP.SAGAW. */
   readonly sagaw: number;
+  /** Input address width of the second stage, bits. */
+  readonly mgaw: number;
+  /** Domain ids: 0 to this − 1. */
+  readonly domains: number;
   readonly cachingMode: boolean;
   readonly psi: boolean;
   readonly mamv: number;
@@ -55,6 +59,8 @@ export class VtdUnit {
       tm: transient,
     };
     this.sagaw = c(CAP.SAGAW);
+    this.mgaw = c(CAP.MGAW) + 1;
+    this.domains = 2 ** (4 + 2 * c(CAP.ND));
     this.cachingMode = c(CAP.CM) === 1;
     this.psi = c(CAP.PSI) === 1;
     this.mamv = c(CAP.MAMV);

@@ -39,9 +39,6 @@ export class DeviceTlb {
   tell: Tell | null = null;
   /** Completions nobody waited for, or from the wrong function (ICE). */
   unexpected = 0;
-  /** The last error of the requests of the current token, and who caused it. */
-  error = 0;
-  errorRid = 0;
   /** The token whose requests are being sent: its end is told by `close`. 0: none. */
   current = 0;
   readonly #clock: Clock | null;
@@ -66,14 +63,20 @@ export class DeviceTlb {
     this.#pump();
   }
 
+  /** Whether a request of `token`, which is still being sent, failed already. Forgets it: the caller reports it. */
+  failed(token: number): boolean {
+    const open = this.#open.get(token);
+    if (open === undefined || open.error === HW_ERROR.NONE) return false;
+    open.error = HW_ERROR.NONE;
+    return true;
+  }
+
   /**
    * All requests of `token` have been sent.
-   * @returns whether some are still on their way; then `HwEvents.completed` tells the end. Else `error` and `errorRid`.
+   * @returns whether some are still on their way; then `HwEvents.completed` tells the end.
    */
   close(token: number): boolean {
     const open = this.#open.get(token);
-    this.error = open?.error ?? HW_ERROR.NONE;
-    this.errorRid = open?.rid ?? 0;
     if (open === undefined) return false;
     if (open.count > 0) return true;
     this.#open.delete(token);

@@ -193,13 +193,17 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
         this.error = HW_ERROR.ILLEGAL;
         break;
       }
+      if (this.#deviceTlb.failed(token)) {
+        this.error = HW_ERROR.ATC_TIMEOUT;
+        break;
+      }
     }
     this.done = i;
     this.#deviceTlb.current = 0;
     if (this.#deviceTlb.close(token)) {
       this.pending = token;
       this.#nextToken++;
-    } else if (this.error === HW_ERROR.NONE) this.error = this.#deviceTlb.error;
+    }
   }
 
   // HwRegisters

@@ -1,0 +1,76 @@
+import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
+import { frcd } from '../../../spec/vtd/faults.ts';
+import type { HostDevice, KernelServices, PagingDomain } from '../../driver.ts';
+import type { DriverHooks } from '../../extra/hooks.ts';
+import { VtdNestedDomain } from './nested-domain.ts';
+import type { PageRequests } from './page-requests.ts';
+import { VtdPagingDomain } from './paging-domain.ts';
+
+/** Fault records the kernel's log keeps. */
+const LOG = 256;
+
+/** The driver's interrupt handlers: what the unit says, to the kernel's paths and to host-extra's listeners. */
+export class VtdEvents implements HwEvents {
+  /** Unrecoverable faults end in the host's log and nowhere else, as far as Linux goes. Newest last. */
+  readonly log: Int32Array[] = [];
+  readonly #driver: object;
+  readonly #kernel: KernelServices;
+  readonly #hooks: DriverHooks | null;
+  readonly #requests: PageRequests;
+  readonly #deviceOf: (rid: number) => HostDevice | null;
+
+  constructor(
+    driver: object,
+    kernel: KernelServices,
+    hooks: DriverHooks | null,
+    requests: PageRequests,
+    deviceOf: (rid: number) => HostDevice | null,
+  ) {
+    this.#driver = driver;
+    this.#kernel = kernel;
+    this.#hooks = hooks;
+    this.#requests = requests;
+    this.#deviceOf = deviceOf;
+  }
+
+  streamMiss(rid: number, pasid: number): boolean {
+    if (this.#hooks === null) return false;
+    const dev = this.#deviceOf(rid);
+    return dev === null ? false : this.#hooks.streamMiss(dev, dev.streams.indexOf(rid), pasid);
+  }
+
+  stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
+    if (this.#hooks === null) return false;
+    const dev = this.#deviceOf(rid);
+    const domain = dev === null ? null : this.#secondStageOf(dev, pasid);
+    if (dev === null || domain === null) return false;
+    return this.#hooks.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+  }
+
+  #secondStageOf(dev: HostDevice, pasid: number): PagingDomain | null {
+    const domain = this.#kernel.attached(dev, pasid);
+    if (domain instanceof VtdNestedDomain) return domain.parent;
+    return domain instanceof VtdPagingDomain ? domain : null;
+  }
+
+  fault(record: Int32Array): void {
+    this.log.push(record);
+    if (this.log.length > LOG) this.log.shift();
+    const rid = frcd.sid(record[2]!);
+    const dev = this.#deviceOf(rid);
+    if (dev !== null) this.#hooks?.fault(dev, dev.streams.indexOf(rid), record);
+  }
+
+  pageRequest(record: Int32Array): void {
+    this.#requests.receive(record);
+  }
+
+  completed(token: number, error: number, rid: number): void {
+    if (this.#hooks === null) return;
+    if (error !== HW_ERROR.NONE) {
+      const dev = this.#deviceOf(rid);
+      if (dev !== null) this.#hooks.invalidateError(dev, error);
+    }
+    this.#hooks.completed(this.#driver, token);
+  }
+}

@@ -1,0 +1,39 @@
+import type { HostDevice } from '../../driver.ts';
+import type { PasidTable } from './device-tables.ts';
+import type { EntryContent } from './pasid-entry.ts';
+
+/** PASID entry of requests without PASID: the context entry's RID_PASID. */
+export const RID_PASID = 0;
+
+/** A present entry: what it says, the words in memory, and the domain's list it is in. */
+export interface Installed {
+  content: EntryContent;
+  readonly words: Int32Array;
+  readonly members: { leave(master: Master, pasid: number): void };
+}
+
+/** A device as this driver sees it. */
+export class Master {
+  readonly dev: HostDevice;
+  readonly table: PasidTable;
+  /** ATS, PRI and PASID are switched on in the function. */
+  readonly ats: boolean;
+  readonly pri: boolean;
+  readonly pasids: boolean;
+  /** Present entries by PASID. */
+  readonly entries = new Map<number, Installed>();
+
+  constructor(dev: HostDevice, table: PasidTable, ats: boolean, pri: boolean, pasids: boolean) {
+    this.dev = dev;
+    this.table = table;
+    this.ats = ats;
+    this.pri = pri;
+    this.pasids = pasids;
+  }
+}
+
+/** One (device, PASID) below a domain; PASID 0 is the RID. */
+export interface User {
+  readonly master: Master;
+  readonly pasid: number;
+}

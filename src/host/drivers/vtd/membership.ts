@@ -1,0 +1,42 @@
+import { E } from '../../../spec/iommufd/errno.ts';
+import type { Domain } from '../../driver.ts';
+import type { DomainIds } from './domain-ids.ts';
+import type { Master, User } from './master.ts';
+import type { EntryContent } from './pasid-entry.ts';
+
+/** A domain as attaching sees it. */
+export interface Attachable extends Domain {
+  readonly members: Membership;
+  /** The entry that names its tables. @param did its domain id. */
+  content(did: number): EntryContent;
+}
+
+/** The (device, PASID)s below one domain, and the domain id they share while there are any. */
+export class Membership {
+  readonly users: User[] = [];
+  /** −1: nobody is below. */
+  did = -1;
+  readonly #ids: DomainIds;
+
+  constructor(ids: DomainIds) {
+    this.#ids = ids;
+  }
+
+  /** @returns 0 or −ENOSPC: no domain id left. */
+  join(master: Master, pasid: number): number {
+    if (this.did < 0) this.did = this.#ids.take();
+    if (this.did < 0) return -E.NOSPC;
+    this.users.push({ master, pasid });
+    return 0;
+  }
+
+  /** Call it when the entry and everything cached of it are gone. */
+  leave(master: Master, pasid: number): void {
+    const at = this.users.findIndex((u) => u.master === master && u.pasid === pasid);
+    if (at < 0) return;
+    this.users.splice(at, 1);
+    if (this.users.length > 0) return;
+    this.#ids.give(this.did);
+    this.did = -1;
+  }
+}

@@ -1,0 +1,119 @@
+import { NO_PASID } from '../../../ports/dma.ts';
+import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
+import { pageRequest, RESPONSE } from '../../../spec/vtd/page-request.ts';
+import type { HostDevice, KernelServices, PageFault } from '../../driver.ts';
+import type { DriverHooks } from '../../extra/hooks.ts';
+import type { InvalidationQueue } from './queue.ts';
+
+/** The kernel's page-request handler of one unit, and the answers that go back. */
+export class PageRequests {
+  readonly #kernel: KernelServices;
+  readonly #hooks: DriverHooks | null;
+  readonly #queue: InvalidationQueue;
+  readonly #deviceOf: (rid: number) => HostDevice | null;
+  /** Groups a listener of host-extra has to answer: device/pasid/group → requester. */
+  readonly #taken = new Map<string, number>();
+
+  constructor(
+    kernel: KernelServices,
+    hooks: DriverHooks | null,
+    queue: InvalidationQueue,
+    deviceOf: (rid: number) => HostDevice | null,
+  ) {
+    this.#kernel = kernel;
+    this.#hooks = hooks;
+    this.#queue = queue;
+    this.#deviceOf = deviceOf;
+  }
+
+  receive(record: Int32Array): void {
+    const w0 = record[0]!;
+    const w1 = record[1]!;
+    const w2 = record[2]!;
+    const rid = pageRequest.sid(w0);
+    const pasid = pageRequest.pp(w0) ? pageRequest.pasid(w1) : NO_PASID;
+    const group = pageRequest.group(w2);
+    const dev = this.#deviceOf(rid);
+    if (dev !== null && this.#listens(dev, rid, pasid, group, record)) return;
+    if (dev === null || isBad(record)) {
+      // Requests that are not the last of their group get no answer.
+      if (pageRequest.last(w2)) this.#answer(rid, pasid, group, RESPONSE.INVALID);
+      return;
+    }
+    const read = pageRequest.read(w2);
+    const write = pageRequest.write(w2);
+    // A stop marker needs no answer.
+    if (pageRequest.last(w2) && !read && !write) return;
+    const perm =
+      (read ? PGFAULT_PERM.READ : 0) |
+      (write ? PGFAULT_PERM.WRITE : 0) |
+      (pageRequest.exec(w1) ? PGFAULT_PERM.EXEC : 0) |
+      (pageRequest.priv(w1) ? PGFAULT_PERM.PRIV : 0);
+    const addrLo = w2 & ~0xfff;
+    this.#kernel.reportFault(dev, {
+      pasid,
+      grpid: group,
+      perm,
+      last: pageRequest.last(w2),
+      addrLo,
+      addrHi: record[3]!,
+    });
+  }
+
+  /** A domain with a fault queue is asked by the kernel; anything else a listener may take. */
+  #listens(dev: HostDevice, rid: number, pasid: number, group: number, record: Int32Array): boolean {
+    if (this.#hooks === null || this.#kernel.attached(dev, pasid)?.iopf === true) return false;
+    // The answer may come from inside the call.
+    const key = keyOf(dev, pasid, group);
+    const waited = this.#taken.has(key);
+    this.#taken.set(key, rid);
+    if (this.#hooks.pageRequest(dev, dev.streams.indexOf(rid), record)) return true;
+    if (!waited) this.#taken.delete(key);
+    return false;
+  }
+
+  /** An answer of the kernel's. */
+  respond(dev: HostDevice, fault: PageFault, code: number): void {
+    this.#answer(dev.streams[0]!, fault.pasid, fault.grpid, code);
+  }
+
+  /** A listener's answer. @returns false: nothing waits under that name. */
+  respondTaken(dev: HostDevice, pasid: number, group: number, code: number): boolean {
+    const key = keyOf(dev, pasid, group);
+    const rid = this.#taken.get(key);
+    if (rid === undefined) return false;
+    this.#taken.delete(key);
+    this.#answer(rid, pasid, group, code);
+    return true;
+  }
+
+  /** The (device, PASID) goes: what a listener still holds is answered invalid, nothing waits any longer. */
+  drain(dev: HostDevice, pasid: number): void {
+    for (const [key, rid] of this.#taken) {
+      const [index, p, group] = key.split('/').map(Number);
+      if (index !== dev.index || p !== pasid) continue;
+      this.#taken.delete(key);
+      this.#answer(rid, pasid, group!, RESPONSE.INVALID);
+    }
+  }
+
+  #answer(rid: number, pasid: number, group: number, code: number): void {
+    this.#queue.pageResponse(rid, pasid, group, code);
+    this.#queue.flush();
+  }
+}
+
+function keyOf(dev: HostDevice, pasid: number, group: number): string {
+  return `${dev.index}/${pasid}/${group}`;
+}
+
+/** What the kernel answers INVALID without looking further. */
+function isBad(record: Int32Array): boolean {
+  const w0 = record[0]!;
+  const w1 = record[1]!;
+  const w2 = record[2]!;
+  const top = record[3]! >> 24;
+  const any = pageRequest.read(w2) || pageRequest.write(w2);
+  if (!pageRequest.pp(w0) || (top !== 0 && top !== -1)) return true;
+  return (pageRequest.priv(w1) && any) || (pageRequest.exec(w1) && pageRequest.read(w2));
+}

@@ -1,0 +1,49 @@
+import { hiWord, loWord } from '../../../core/bits.ts';
+import { PGTT } from '../../../spec/vtd/tables.ts';
+
+/** 32-bit words of a PASID entry. */
+export const ENTRY_WORDS = 16;
+
+const P = 1;
+const SSADE = 0x200;
+const PWSNP = 0x80_0000;
+const PGSNP = 0x100_0000;
+const SRE = 0x1;
+const FSPM_5 = 0x4;
+const WPE = 0x10;
+const EAFE = 0x80;
+
+/** What the kernel puts behind a (device, PASID). Addresses are host-physical, `firstRoot` of a nested entry guest-physical. */
+export interface EntryContent {
+  readonly pgtt: number;
+  readonly did: number;
+  readonly firstRoot: number;
+  /** 4 or 5. */
+  readonly firstLevels: number;
+  readonly sre: boolean;
+  readonly wpe: boolean;
+  readonly eafe: boolean;
+  readonly secondRoot: number;
+  readonly secondLevels: number;
+  readonly ssade: boolean;
+  /** Table reads snoop; every access snoops. */
+  readonly pwsnp: boolean;
+  readonly pgsnp: boolean;
+}
+
+/** Builds a present PASID entry (VT-d §9.6). */
+export function buildEntry(into: Int32Array, e: EntryContent): void {
+  into.fill(0);
+  const first = e.pgtt === PGTT.FIRST || e.pgtt === PGTT.NESTED;
+  const second = e.pgtt === PGTT.SECOND || e.pgtt === PGTT.NESTED;
+  into[0] = P | (e.pgtt << 6);
+  if (second) {
+    into[0] |= loWord(e.secondRoot) | ((e.secondLevels - 2) << 2) | (e.ssade ? SSADE : 0);
+    into[1] = hiWord(e.secondRoot);
+  }
+  into[2] = e.did | (e.pwsnp ? PWSNP : 0) | (e.pgsnp ? PGSNP : 0);
+  if (!first) return;
+  const flags = (e.sre ? SRE : 0) | (e.sre && e.wpe ? WPE : 0) | (e.eafe ? EAFE : 0);
+  into[4] = loWord(e.firstRoot) | flags | (e.firstLevels === 5 ? FSPM_5 : 0);
+  into[5] = hiWord(e.firstRoot);
+}

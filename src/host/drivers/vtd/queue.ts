@@ -1,0 +1,169 @@
+import { NO_PASID } from '../../../ports/dma.ts';
+import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
+import { INV, inv, invType } from '../../../spec/vtd/invalidation.ts';
+
+/** Descriptors between two waits. */
+const BATCH = 128;
+const WORDS = 8;
+
+/** Masks from here on mean "everything": 2^52 pages are all of a 64-bit address space. */
+export const ALL_PAGES = 52;
+
+/** Who is told what became of device-TLB invalidations. */
+export interface QueueListener {
+  /** Completions of the function at `sid` are outstanding under `token`. */
+  pending(sid: number, token: number): void;
+  /** The function at `sid` did not answer. */
+  timedOut(sid: number): void;
+}
+
+/** log2 of the smallest naturally aligned power-of-two range that holds `pages` pages from `page` on; at most 52. */
+export function spanOf(page: number, pages: number): number {
+  if (pages >= 2 ** ALL_PAGES) return ALL_PAGES;
+  const last = page + Math.max(pages, 1) - 1;
+  let mask = 0;
+  for (let unit = 1; Math.floor(page / unit) !== Math.floor(last / unit); unit *= 2) mask++;
+  return mask;
+}
+
+/**
+ * The kernel's invalidation queue of one unit in scalable mode: 256-bit descriptors in batches with a wait behind them.
+ * Building and submitting allocates nothing. A descriptor the hardware refuses is skipped, as the kernel logs and goes on.
+ */
+export class InvalidationQueue {
+  #words = new Int32Array(BATCH * WORDS);
+  #count = 0;
+  /** A submission can cause work that submits again: each depth builds in its own buffer. */
+  readonly #buffers = [this.#words];
+  #depth = 0;
+  readonly #hw: HwPort;
+  readonly #listener: QueueListener;
+
+  constructor(hw: HwPort, listener: QueueListener) {
+    this.#hw = hw;
+    this.#listener = listener;
+  }
+
+  #add(w0: number, w1: number, w2: number, w3: number): void {
+    if (this.#count === BATCH) this.flush();
+    const at = this.#count++ * WORDS;
+    const words = this.#words;
+    words[at] = w0;
+    words[at + 1] = w1;
+    words[at + 2] = w2;
+    words[at + 3] = w3;
+  }
+
+  contextDevice(sid: number): void {
+    this.#add(INV.CONTEXT | (3 << 4), sid, 0, 0);
+  }
+
+  iotlbGlobal(): void {
+    this.#add(INV.IOTLB | (1 << 4), 0, 0, 0);
+  }
+
+  iotlbDomain(did: number): void {
+    this.#add(INV.IOTLB | (2 << 4) | (did << 16), 0, 0, 0);
+  }
+
+  /** @param mask log2 pages; `page` lies in the range. */
+  iotlbPages(did: number, page: number, mask: number, leaf: boolean): void {
+    this.#add(INV.IOTLB | (3 << 4) | (did << 16), 0, pageLo(page, mask) | mask | (leaf ? 0x40 : 0), pageHi(page, mask));
+  }
+
+  pasidCache(did: number, pasid: number): void {
+    this.#add(INV.PASID_CACHE | (1 << 4) | (did << 16), pasid, 0, 0);
+  }
+
+  pasidCacheGlobal(): void {
+    this.#add(INV.PASID_CACHE | (3 << 4), 0, 0, 0);
+  }
+
+  pasidIotlb(did: number, pasid: number): void {
+    this.#add(INV.PASID_IOTLB | (2 << 4) | (did << 16), pasid, 0, 0);
+  }
+
+  pasidIotlbPages(did: number, pasid: number, page: number, mask: number, leaf: boolean): void {
+    if (mask >= ALL_PAGES) {
+      this.pasidIotlb(did, pasid);
+      return;
+    }
+    const w2 = pageLo(page, mask) | mask | (leaf ? 0x40 : 0);
+    this.#add(INV.PASID_IOTLB | (3 << 4) | (did << 16), pasid, w2, pageHi(page, mask));
+  }
+
+  /** Device TLB of one (function, PASID); NO_PASID: a descriptor without. */
+  deviceTlb(sid: number, pasid: number, page: number, mask: number): void {
+    // Size in the address: ones below the highest bit of the range, a zero there (VT-d §4.2.3); all pages: 0x7fff…f000.
+    const m = Math.min(mask, ALL_PAGES);
+    const lo = m === 0 ? pageLo(page, 0) : pageLo(page, m) | (m > 20 ? ~0xfff : ((1 << (m + 11)) - 1) & ~0xfff);
+    const hi = m <= 21 ? pageHi(page, m) : pageHi(page, m) | (m >= ALL_PAGES ? 0x7fff_ffff : (1 << (m - 21)) - 1);
+    this.deviceTlbRaw(sid, pasid, m === 0 ? lo : lo | 0x800, hi, false);
+  }
+
+  /** @param lo,hi address in the ATS encoding: S at bit 11. */
+  deviceTlbRaw(sid: number, pasid: number, lo: number, hi: number, global: boolean): void {
+    const s = (lo & 0x800) !== 0;
+    const page = lo & ~0xfff;
+    if (pasid === NO_PASID) this.#add(INV.DEVICE_TLB, sid, page | (s ? 1 : 0), hi);
+    else this.#add(INV.PASID_DEVICE_TLB | (sid << 16), pasid, page | (s ? 0x800 : 0) | (global ? 1 : 0), hi);
+  }
+
+  pageResponse(sid: number, pasid: number, group: number, code: number): void {
+    const w0 = INV.PAGE_GROUP_RESPONSE | (pasid === NO_PASID ? 0 : 0x10) | ((code & 0xf) << 12) | (sid << 16);
+    this.#add(w0, pasid === NO_PASID ? 0 : pasid, (group & 0x1ff) << 3, 0);
+  }
+
+  /** Page-request drain: a wait with PD, and what else the kernel fences with it (VT-d §7.10). */
+  drainWait(pageRequestDrain: boolean): void {
+    this.#add(INV.WAIT | 0x40 | (pageRequestDrain ? 0x80 : 0), 0, 0, 0);
+  }
+
+  /** Submits what was added and waits. */
+  flush(): void {
+    const total = this.#count;
+    if (total === 0) return;
+    const batch = this.#words;
+    this.#count = 0;
+    this.#depth++;
+    this.#buffers[this.#depth] ??= new Int32Array(BATCH * WORDS);
+    this.#words = this.#buffers[this.#depth]!;
+    for (let at = 0; at < total; ) {
+      this.#hw.submit(batch, at * WORDS, total - at);
+      const { done, error, pending } = this.#hw;
+      if (pending > 0) this.#outstanding(batch, at, error === HW_ERROR.NONE ? total : at + done, pending);
+      if (error === HW_ERROR.NONE) break;
+      at += done;
+      if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS));
+      at++;
+    }
+    this.#depth--;
+    this.#words = this.#buffers[this.#depth]!;
+    this.#count = 0;
+  }
+
+  #outstanding(batch: Int32Array, from: number, to: number, token: number): void {
+    for (let i = from; i < to; i++) {
+      const sid = sidOf(batch, i * WORDS);
+      if (sid >= 0) this.#listener.pending(sid, token);
+    }
+  }
+}
+
+/** Function a device-TLB descriptor goes to; −1: another type. */
+function sidOf(words: Int32Array, at: number): number {
+  const type = invType(words[at]!);
+  if (type === INV.DEVICE_TLB) return inv.sid(words[at + 1]!);
+  return type === INV.PASID_DEVICE_TLB ? inv.sidLow(words[at]!) : -1;
+}
+
+/** Low and high word of a page's address, rounded down to 2^mask pages. */
+function pageLo(page: number, mask: number): number {
+  if (mask >= 20) return 0;
+  return (page << 12) & (-1 << (mask + 12));
+}
+function pageHi(page: number, mask: number): number {
+  const hi = (page / 0x10_0000) | 0;
+  if (mask <= 20) return hi;
+  return mask >= ALL_PAGES ? 0 : hi & (-1 << (mask - 20));
+}
