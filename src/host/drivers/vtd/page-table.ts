@@ -79,7 +79,10 @@ export class VtdPageTable {
       const to = hpa / PAGE + done;
       const level = this.#leafLevel(at, to, pages - done);
       const table = this.#descend(at, level);
-      if (table < 0) break;
+      if (table < 0) {
+        this.#prune(at);
+        break;
+      }
       const unit = 512 ** (level - 1);
       const first = Math.floor(at / unit) % 512;
       const count = Math.min(512 - first, Math.floor((pages - done) / unit));
@@ -167,6 +170,15 @@ export class VtdPageTable {
       this.#retired.push(table);
       this.#space.store64(this.#path[l + 1]! + 8 * (Math.floor(pfn / 512 ** l) % 512), 0, 0);
     }
+  }
+
+  /** Takes tables away that were made on the way to `pfn` and hold nothing. */
+  #prune(pfn: number): void {
+    this.#leaf(pfn);
+    const table = this.#path[this.#leafAt]!;
+    if (this.#live.get(table) !== 0 || table === this.root) return;
+    this.#live.set(table, 1);
+    this.#leave(pfn, this.#leafAt);
   }
 
   /** Gives retired tables back. The caches must have forgotten them. */
