@@ -81,7 +81,11 @@ function act(rig: Rig, d: Dice): string {
       return '';
     }
     case 5:
-      g.put(CD + 64 * d.below(4), d.pick([0x0011_6204_c000_0019n, BigInt(d.next()) << 17n]), 0x4041_0000n);
+      g.put(
+        CD + 64 * d.below(4),
+        d.pick([0x0011_6204_c000_0019n, 0x0011_7204_c000_0019n, BigInt(d.next()) << 17n]),
+        0x4041_0000n,
+      );
       return '';
     case 6:
       g.put(d.pick(PLACES) + 8 * d.below(64), (BigInt(d.below(16)) << 32n) | BigInt(word(d) | d.below(4)));
