@@ -49,7 +49,10 @@ export class ConfigPorts {
   }
 
   read(port: number, size: number): number {
-    if (port < 0xcfc) return port === 0xcf8 && size === 4 ? this.#address : ones(size);
+    if (port < 0xcfc) {
+      const word = this.#address >>> (8 * (port & 3));
+      return size === 4 ? word : word & (size === 2 ? 0xffff : 0xff);
+    }
     if (this.#address >>> 31 === 0) return ones(size);
     return this.#complex.configRead(
       (this.#address >>> 16) & 0xff,

@@ -65,7 +65,8 @@ export class EventQueue {
       this.#signals.raise(GERROR.EVENTQ_ABT_ERR);
       return;
     }
-    const next = (prod & ~ringMask(log2)) | ringNext(prod, log2);
+    // What a guest wrote above the index and OVFLG goes with the next record under QEMU.
+    const next = (this.#d.rawRegisters ? 0 : prod & ~ringMask(log2)) | ringNext(prod, log2);
     this.#regs.set(PAGE1.EVENTQ_PROD.at, next);
     this.#last.set(e);
     this.#lastProd = next;

@@ -56,6 +56,8 @@ export const DEVIATIONS = {
   silentInputSize:         { qemu: true,  arch: false },
   /** S2T0SZ is judged against the effective S2PS; else against OAS (§5.2). */
   inputByS2ps:             { qemu: true,  arch: false },
+  /** STE.STRW is not looked at: everything is NS-EL1 (§5.2). */
+  anyStreamWorld:          { qemu: true,  arch: false },
   /** A table whose APTable forbids the access faults there, before what it points to is looked at; else leaves decide. */
   tablePermission:         { qemu: true,  arch: false },
 } as const;

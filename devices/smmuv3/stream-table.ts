@@ -78,6 +78,7 @@ export class StreamTable {
     return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), {
       cdMaxWithoutSsid: this.#d.cdMaxAlwaysChecked,
       inputByS2ps: this.#d.inputByS2ps,
+      anyStreamWorld: this.#d.anyStreamWorld,
     });
   }
 

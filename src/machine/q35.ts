@@ -36,12 +36,13 @@ class MessageWindow implements MmioDevice {
     this.#irq = irq;
   }
 
+  /** No local APIC is modelled: its registers read as ones. */
   read(): number {
-    return 0;
+    return 0xffff_ffff;
   }
 
   read64(_offset: number, out: Int32Array): void {
-    out.fill(0);
+    out.fill(-1);
   }
 
   write(offset: number, size: number, lo: number): void {

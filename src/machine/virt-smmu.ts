@@ -1,3 +1,4 @@
+import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/root.ts';
 import type { Slot } from '../../bus/topology.ts';
 import { PROFILES } from '../../devices/smmuv3/profile.ts';
@@ -6,6 +7,7 @@ import { ViommuError } from '../core/errors.ts';
 import { guestRid } from '../lib/pci/rids.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
+import type { MemoryWindow } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
 import { FixedFunction } from './fixed-function.ts';
@@ -39,6 +41,13 @@ export function attachSmmus(
       if (size === 4 && DOORBELL_PAGE + offset === VIRT.DOORBELL) irq.message(VIRT.DOORBELL, value);
     },
   });
+  // Peers and holes of the PCI windows are reached through both stages like memory is.
+  for (const [base, bytes] of [
+    [VIRT.PCI, VIRT.PCI_BYTES],
+    [VIRT.PCI64, VIRT.PCI64_BYTES],
+  ] as const) {
+    vm.addWindow(base, bytes, windowOf(new PciWindowSpace(board.complex, base, bytes, 0xffff_ffff)));
+  }
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
   return smmuv3Properties(args, profile).map((properties, n) => {
     const root = roots.get(properties.primaryBus);
@@ -58,6 +67,15 @@ export function attachSmmus(
     followFunctions(board, root, unit, doorbell);
     return unit.device;
   });
+}
+
+/** A processor's window as other functions see it. */
+function windowOf(device: PciWindowSpace): MemoryWindow {
+  return {
+    name: device.name,
+    read: (offset, size) => device.read(offset, size),
+    write: (offset, size, value) => device.write(offset, size, value | 0, 0),
+  };
 }
 
 /** Every function that can send requests gets its place behind the unit; functions with one alias share it. */

@@ -12,6 +12,8 @@ interface Placed {
   readonly hpa: number;
   readonly writable: boolean;
   readonly ram: boolean;
+  /** The VMM has it mapped: it can go into an IOAS. */
+  readonly user: boolean;
   readonly undo: readonly (() => void)[];
 }
 
@@ -38,18 +40,19 @@ export class VmMemory implements UserMemory {
   addRam(gpa: number, bytes: number, backing: Backing = ramBacking(bytes), writable = true): () => void {
     const away = this.guest.addRam(gpa, bytes, backing, writable);
     const hpa = this.#host.place(gpa, bytes, backing, writable);
-    return this.#add({ gpa, bytes, hpa, writable, ram: true, undo: [away, () => this.#host.unplace(hpa)] });
+    return this.#add({ gpa, bytes, hpa, writable, ram: true, user: true, undo: [away, () => this.#host.unplace(hpa)] });
   }
 
   /**
    * Gives a device window a host-physical place, so that DMA can reach it: a doorbell page, a peer's BAR.
    * @param gpa where the guest sees it, or −1 when only the host knows it.
+   * @param user the VMM has the window mapped as well (a device's BAR region), so that IOAS_MAP can name it.
    * @returns the host-physical address of the window.
    */
-  addHostWindow(gpa: number, bytes: number, window: MemoryWindow): number {
+  addHostWindow(gpa: number, bytes: number, window: MemoryWindow, user = false): number {
     const hpa = this.#host.place(Math.max(gpa, 0), bytes, null);
     const undo = this.#host.space.addWindow(hpa, bytes, window);
-    if (gpa >= 0) this.#add({ gpa, bytes, hpa, writable: true, ram: false, undo: [undo] });
+    if (gpa >= 0) this.#add({ gpa, bytes, hpa, writable: true, ram: false, user, undo: [undo] });
     return hpa;
   }
 

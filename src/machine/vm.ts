@@ -6,7 +6,7 @@ import { VirtualClock } from '../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../lib/memory/host-memory.ts';
 import type { HostExtra } from '../ports/host-extra.ts';
 import type { Iommufd } from '../ports/iommufd.ts';
-import type { Backing } from '../ports/memory.ts';
+import type { Backing, MemoryWindow } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
 import { VmMemory } from './vm-memory.ts';
 
@@ -70,17 +70,7 @@ export class Vm {
    */
   addRam(gpa: number, bytes: number, backing?: Backing, writable = true): () => void {
     const away = this.memory.addRam(gpa, bytes, backing, writable);
-    this.#must(
-      'IOAS_MAP',
-      this.iommufd.ioasMap({
-        flags: writable ? MAP_FLAGS : READ_ONLY_FLAGS,
-        ioasId: this.ioasId,
-        reserved: 0,
-        userVa: this.memory.userVa(gpa),
-        length: BigInt(bytes),
-        iova: BigInt(gpa),
-      }),
-    );
+    this.#map(gpa, bytes, writable ? MAP_FLAGS : READ_ONLY_FLAGS);
     return () => {
       this.#must(
         'IOAS_UNMAP',
@@ -88,6 +78,19 @@ export class Vm {
       );
       away();
     };
+  }
+
+  #map(gpa: number, bytes: number, flags: number): void {
+    const userVa = this.memory.userVa(gpa);
+    const { ioasId } = this;
+    const map = { flags, ioasId, reserved: 0, userVa, length: BigInt(bytes), iova: BigInt(gpa) };
+    this.#must('IOAS_MAP', this.iommufd.ioasMap(map));
+  }
+
+  /** A window of device registers as the VMM maps it for peers (BARs): in the IOAS at the place where the guest sees it. */
+  addWindow(gpa: number, bytes: number, window: MemoryWindow): void {
+    this.memory.addHostWindow(gpa, bytes, window, true);
+    this.#map(gpa, bytes, MAP_FLAGS);
   }
 
   #must(verb: string, result: number): void {

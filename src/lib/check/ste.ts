@@ -39,6 +39,8 @@ export interface SteDeviations {
   readonly stalldRefused?: boolean;
   /** The stage-2 input may not be wider than the effective S2PS; else than OAS (QEMU). */
   readonly inputByS2ps?: boolean;
+  /** STRW is not looked at (QEMU). */
+  readonly anyStreamWorld?: boolean;
 }
 
 const NONE: SteDeviations = {};
@@ -70,7 +72,8 @@ export function checkSte(
 function stage1Legal(w: Int32Array, at: number, f: Smmuv3Features, s2: boolean, deviations: SteDeviations): boolean {
   if (steS1ContextPtr(w, at) >= POW2[f.oas]!) return false;
   // Stage 2 makes the StreamWorld NS-EL1 whatever STRW says.
-  if (!s2 && steStrw(w, at) !== STRW.NSEL1 && !(f.hyp && steStrw(w, at) === STRW.EL2)) return false;
+  const strw = s2 || deviations.anyStreamWorld === true ? STRW.NSEL1 : steStrw(w, at);
+  if (strw !== STRW.NSEL1 && !(f.hyp && strw === STRW.EL2)) return false;
   if (steS1Stalld(w, at) !== 0 && (f.stallModel !== 0 || deviations.stalldRefused === true)) return false;
   const cdMax = steS1CdMax(w, at);
   if (f.ssidSize === 0) return cdMax === 0 || deviations.cdMaxWithoutSsid !== true;

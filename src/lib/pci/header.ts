@@ -21,8 +21,8 @@ function common(config: ConfigSpace, id: Identity, type: number): void {
   config.preset(HEADER.TYPE, 1, type | (id.multifunction === true ? 0x80 : 0));
   config.preset(HEADER.INTERRUPT_PIN, 1, id.pin ?? 0);
   // IO, MEM and MASTER stick on every function, also without an I/O BAR: clients check that they read back.
-  const { IO, MEM, MASTER, PARITY, SERR, INTX_OFF } = COMMAND;
-  config.writable(HEADER.COMMAND, 2, IO | MEM | MASTER | PARITY | SERR | INTX_OFF);
+  const { IO, MEM, MASTER, SERR, INTX_OFF } = COMMAND;
+  config.writable(HEADER.COMMAND, 2, IO | MEM | MASTER | SERR | INTX_OFF);
   config.clearable(HEADER.STATUS, 2, STATUS.W1C);
   config.writable(HEADER.CACHE_LINE, 1, 0xff);
   config.writable(HEADER.INTERRUPT_LINE, 1, 0xff);
