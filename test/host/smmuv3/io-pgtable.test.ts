@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { IoPgtable, type IoPgtableConfig, PROT, startTable } from '../../../src/host/drivers/smmuv3/io-pgtable.ts';
+import { IoPgtable, startTable } from '../../../src/host/drivers/smmuv3/io-pgtable.ts';
+import { type IoPgtableConfig, PROT } from '../../../src/host/drivers/smmuv3/leaf.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { walk } from './bigint-walker.ts';
 
@@ -103,7 +104,7 @@ describe('mapping', () => {
     [PROT.READ | PROT.WRITE, false, 0x6d7n],
     [PROT.READ | PROT.WRITE | PROT.MMIO, false, 0x6c7n],
     [PROT.READ | PROT.WRITE | PROT.MMIO, true, 0x6c7n],
-    [RW | PROT.NOEXEC, false, 0x60_0000_0000_07ffn],
+    [RW | PROT.NOEXEC, false, 0x40_0000_0000_07ffn],
   ])('stage 2 with protection %i (forced write-back %s) writes %i', (prot, fwb, attributes) => {
     const { tables, look } = make({ fwb });
     tables.map(0, 0x1_2345_6000, K4, prot);

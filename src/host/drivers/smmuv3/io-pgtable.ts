@@ -1,5 +1,7 @@
 import { hiWord, loWord } from '../../../core/bits.ts';
 import type { Memory } from '../../../ports/memory.ts';
+import { DESC_TYPE, levelShift, OA_HI, S1_HI, S1_LO } from '../../../spec/smmuv3/descriptors.ts';
+import { type IoPgtableConfig, leafAttributes, leafAttributesHigh } from './leaf.ts';
 
 /** What the kernel's page allocator offers: zeroed 4 KiB pages in host-physical memory. */
 export interface PageAllocator {
@@ -9,46 +11,13 @@ export interface PageAllocator {
   free(hpa: number, count?: number): void;
 }
 
-/** Protection of a mapping. CACHE is what iommufd always asks for; MMIO marks doorbell pages. */
-export const PROT = { READ: 1, WRITE: 2, CACHE: 4, NOEXEC: 8, MMIO: 16, PRIV: 32 } as const;
-
-export interface IoPgtableConfig {
-  readonly stage: 1 | 2;
-  /** Input address bits (stage 2: the IPA size), 32..48. */
-  readonly ias: number;
-  /** Output address bits. */
-  readonly oas: number;
-  /** Stage 2 with STE.S2FWB: MemAttr is read as a forced write-back. */
-  readonly fwb?: boolean;
-  /** Stage 1 with CD.HD: writable entries carry DBM, so the hardware clears AP[2] on the first write. */
-  readonly dirty?: boolean;
-}
-
 const GRANULE = 12;
 const STRIDE = 9;
 const LAST = 3;
 /** Start tables of stage 2 are concatenated up to this many (VMSAv8-64, DDI 0487 D8.2). */
 const MAX_CONCATENATED = 16;
-/** High word of an output address field, bits [47:32]. */
-const HI_ADDR = 0xffff;
-const TABLE = 3;
-const BLOCK = 1;
-const AF = 1 << 10;
-const SH_OUTER = 2 << 8;
-const SH_INNER = 3 << 8;
-const NON_GLOBAL = 1 << 11;
-const AP_UNPRIV = 1 << 6;
-const AP_RDONLY = 1 << 7;
-const DBM_HI = 1 << 19;
-const XN_HI = 3 << 21;
-
-const ATTR_STAGE1 = { NC: 0, CACHE: 1 << 2, DEVICE: 2 << 2 } as const;
-const ATTR_STAGE2 = { NC: 5 << 2, CACHE: 0xf << 2, DEVICE: 1 << 2, FORCED: 6 << 2 } as const;
-
-/** log2 bytes one entry of `level` covers. */
-function shiftOf(level: number): number {
-  return GRANULE + STRIDE * (LAST - level);
-}
+const { TABLE, BLOCK } = DESC_TYPE;
+const shiftOf = (level: number): number => levelShift(GRANULE, level);
 
 /** Start level and size of the start table for a 4 KiB granule, as STE.S2SL0/S2T0SZ and CD.T0SZ will say. */
 export function startTable(stage: 1 | 2, ias: number): { level: number; entries: number; pages: number } {
@@ -103,8 +72,8 @@ export class IoPgtable {
    * @returns bytes mapped: less than asked when memory ran out, or at something already mapped.
    */
   map(iova: number, hpa: number, bytes: number, prot: number): number {
-    const attrs = this.#attributes(prot);
-    const attrsHi = this.#attributesHigh(prot);
+    const attrs = leafAttributes(this.config, prot);
+    const attrsHi = leafAttributesHigh(this.config, prot);
     let done = 0;
     while (done < bytes) {
       const level = this.#blockLevel(iova + done, hpa + done, bytes - done);
@@ -191,7 +160,7 @@ export class IoPgtable {
   }
 
   #address(lo: number, hi: number): number {
-    return (hi & HI_ADDR) * 2 ** 32 + ((lo & ~0xfff) >>> 0);
+    return (hi & OA_HI) * 2 ** 32 + ((lo & ~0xfff) >>> 0);
   }
 
   /**
@@ -269,7 +238,7 @@ export class IoPgtable {
     const size = 2 ** shiftOf(level + 1);
     const attrs = (lo & 0xffc) | (level + 1 === LAST ? TABLE : BLOCK);
     for (let i = 0; i < 2 ** STRIDE; i++) {
-      space.store64(table + 8 * i, loWord(out + i * size) | attrs, hiWord(out + i * size) | (hi & ~HI_ADDR));
+      space.store64(table + 8 * i, loWord(out + i * size) | attrs, hiWord(out + i * size) | (hi & ~OA_HI));
     }
     space.store64(entry, loWord(table) | TABLE, hiWord(table));
     return table;
@@ -326,11 +295,11 @@ export class IoPgtable {
       if (entry >= 0) {
         space.load64(entry);
         const { lo, hi } = space;
-        if ((hi & DBM_HI) !== 0 && (lo & AP_RDONLY) === 0) {
+        if ((hi & S1_HI.DBM) !== 0 && (lo & S1_LO.AP2_READ_ONLY) === 0) {
           const from = Math.max(start, iova);
           report(from, Math.min(start + size, iova + bytes) - from);
           if (!keep) {
-            space.store64(entry, lo | AP_RDONLY, hi);
+            space.store64(entry, lo | S1_LO.AP2_READ_ONLY, hi);
             cleaned++;
           }
         }
@@ -355,28 +324,4 @@ export class IoPgtable {
     this.#memory.free(this.root, this.#rootPages);
     this.#pages = 0;
   }
-
-  #attributes(prot: number): number {
-    const share = AF | ((prot & PROT.CACHE) !== 0 ? SH_INNER : SH_OUTER);
-    if (this.config.stage === 2) {
-      const access = ((prot & PROT.READ) !== 0 ? 1 << 6 : 0) | ((prot & PROT.WRITE) !== 0 ? 1 << 7 : 0);
-      const cached = this.config.fwb === true ? ATTR_STAGE2.FORCED : ATTR_STAGE2.CACHE;
-      return share | access | pick(prot, ATTR_STAGE2.DEVICE, cached, ATTR_STAGE2.NC);
-    }
-    const readOnly = (prot & PROT.WRITE) === 0 && (prot & PROT.READ) !== 0 ? AP_RDONLY : 0;
-    const user = (prot & PROT.PRIV) === 0 ? AP_UNPRIV : 0;
-    const attr = pick(prot, ATTR_STAGE1.DEVICE, ATTR_STAGE1.CACHE, ATTR_STAGE1.NC);
-    return share | NON_GLOBAL | readOnly | user | attr;
-  }
-
-  #attributesHigh(prot: number): number {
-    const never = (prot & PROT.NOEXEC) !== 0 ? XN_HI : 0;
-    const dbm = this.config.stage === 1 && this.config.dirty === true && (prot & PROT.WRITE) !== 0 ? DBM_HI : 0;
-    return never | dbm;
-  }
-}
-
-function pick(prot: number, device: number, cached: number, plain: number): number {
-  if ((prot & PROT.MMIO) !== 0) return device;
-  return (prot & PROT.CACHE) !== 0 ? cached : plain;
 }
