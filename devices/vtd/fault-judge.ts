@@ -58,6 +58,7 @@ export class FaultJudge {
     if (mode === TTM.ABORT) return unit.shape.abortMode ? FAULT.ABORT_MODE : FAULT.TTM_UNSUPPORTED;
     if (mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
     if (mode === TTM.SCALABLE && !unit.shape.props.scalableMode) return FAULT.TTM_UNSUPPORTED;
+    if (mode === TTM.LEGACY && pasid >= 0) return FAULT.PASID_IN_LEGACY;
     const r = this.#regimeOf(rid, pasid);
     if (r === null) {
       this.#fpd = this.#tables.fpd;
