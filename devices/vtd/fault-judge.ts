@@ -33,13 +33,12 @@ export class FaultJudge {
     this.#walker = walker;
   }
 
-  /** @param record the hardware's FRCD, 4 words. @param rid guest requester id. */
-  fault(rid: number, record: Int32Array): void {
+  /** @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them. */
+  fault(rid: number, pasid: number, record: Int32Array): void {
     const w2 = record[2]!;
     const w3 = record[3]!;
     const read = frcd.isRead(w3);
     const at = frcd.addressType(w3);
-    const pasid = frcd.pasid(w2, w3);
     const exec = frcd.isExec(w2);
     const priv = frcd.isPriv(w2);
     const access = (read ? ACCESS.READ : ACCESS.WRITE) | (exec ? ACCESS.EXEC : 0) | (priv ? ACCESS.PRIV : 0);
@@ -87,15 +86,14 @@ export class FaultJudge {
   }
 
   /**
-   * A page request of the hardware (8 words): judged, then queued.
+   * A page request of the hardware (8 words), judged and queued under the guest's `rid` and `pasid`.
    * @returns QUEUED, DROPPED, or the code it is answered with at once (§7.4.1).
    */
-  pageRequest(rid: number, record: Int32Array, queue: PageRequestQueue): number {
-    const w0 = record[0]!;
+  pageRequest(rid: number, pasid: number, record: Int32Array, queue: PageRequestQueue): number {
     const w1 = record[1]!;
     const w2 = record[2]!;
     const hi = record[3]!;
-    this.pasid = pageRequest.pp(w0) ? pageRequest.pasid(w1) : -1;
+    this.pasid = pasid;
     this.group = pageRequest.group(w2);
     this.page = pageRequest.page(w2, hi);
     const last = pageRequest.last(w2);

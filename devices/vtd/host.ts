@@ -28,6 +28,10 @@ export interface VtdFunction {
   readonly aliases?: readonly number[];
   /** Bound to the iommufd of `VtdHost`. */
   readonly vfio: VfioDevice;
+  /** `global`: each local PASID gets a twin from the unit's PASID space, for ENQCMD. Default: the guest's are the host's. */
+  readonly pasids?: 'guest' | 'global';
+  /** The function is a slice of `vfio`'s: its own requests carry this PASID, its PASIDs are virtual. */
+  readonly slice?: number;
 }
 
 /** Driver data in process memory. */

@@ -5,6 +5,7 @@ import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { TableRoot } from './backend.ts';
 import type { Domain, Domains } from './domains.ts';
 import type { TableReader } from './guest-tables.ts';
+import type { PasidMode } from './pasid-modes.ts';
 
 /** One (device, PASID) that is attached because the guest's tables say so. */
 export interface Slot {
@@ -14,6 +15,8 @@ export interface Slot {
   readonly index: number;
   readonly did: number;
   readonly domain: Domain;
+  /** Host PASIDs the domain is attached under. */
+  readonly host: readonly number[];
 }
 
 /** One function of the VM with what each of its PASIDs is attached to. */
@@ -24,10 +27,12 @@ export class Stream {
   /** log2 of the PASIDs the physical function has; 0: none. */
   readonly pasidBits: number;
   readonly slots = new Map<number, Slot>();
+  readonly mode: PasidMode;
   /** Translation is off and the RID sits on the parent. */
   bypass = false;
 
-  constructor(rid: number, aliases: readonly number[], vfio: VfioDevice, pasidBits: number) {
+  constructor(rid: number, aliases: readonly number[], vfio: VfioDevice, pasidBits: number, mode: PasidMode) {
+    this.mode = mode;
     this.rid = rid;
     this.aliases = aliases;
     this.vfio = vfio;
@@ -80,13 +85,28 @@ export class Configurator {
     if (old !== undefined && old.domain.key === this.#domains.keyOf(r)) return true;
     const domain = this.#domains.acquire(s.vfio.devId, r);
     if (domain === null) return false;
-    const slot: Slot = { pasid, index: r.pasid, did: r.did, domain };
-    if (s.vfio.attach(domain.hwptId, pasid) !== 0) {
+    const slot = { pasid, index: r.pasid, did: r.did, domain };
+    const host = old?.host ?? s.mode.acquire(pasid);
+    if (host === null || !this.#attach(s, host, domain.hwptId, old?.domain.hwptId)) {
+      if (host !== null && old === undefined) s.mode.release(pasid);
       this.#domains.release(domain);
       return false;
     }
-    s.slots.set(pasid, slot);
+    s.slots.set(pasid, { ...slot, host });
     if (old !== undefined) this.#domains.release(old.domain);
+    return true;
+  }
+
+  /** All of `host` or none: after a refusal the ones done before go back to `before`. */
+  #attach(s: Stream, host: readonly number[], hwptId: number, before: number | undefined): boolean {
+    for (let i = 0; i < host.length; i++) {
+      if (s.vfio.attach(hwptId, host[i]!) === 0) continue;
+      for (let k = 0; k < i; k++) {
+        if (before === undefined) s.vfio.detach(host[k]!);
+        else s.vfio.attach(before, host[k]!);
+      }
+      return false;
+    }
     return true;
   }
 
@@ -94,7 +114,8 @@ export class Configurator {
     const slot = s.slots.get(pasid);
     if (slot === undefined) return;
     s.slots.delete(pasid);
-    s.vfio.detach(pasid);
+    for (const host of slot.host) s.vfio.detach(host);
+    s.mode.release(pasid);
     this.#domains.release(slot.domain);
   }
 
@@ -109,7 +130,8 @@ export class Configurator {
     for (const pasid of [...s.slots.keys()]) if (pasid !== NO_PASID) this.detach(s, pasid);
     const old = s.slots.get(NO_PASID);
     const parent = this.#domains.parent(s.vfio.devId);
-    if (!s.bypass && parent !== null) s.bypass = s.vfio.attach(parent.hwptId, NO_PASID) === 0;
+    const own = s.mode.toHost(NO_PASID)[0]!;
+    if (!s.bypass && parent !== null) s.bypass = s.vfio.attach(parent.hwptId, own) === 0;
     s.slots.delete(NO_PASID);
     if (old !== undefined) this.#domains.release(old.domain);
   }
@@ -117,7 +139,7 @@ export class Configurator {
   /** Translation on: nothing is given, so the hardware asks. */
   unset(s: Stream): void {
     this.detachAll(s);
-    if (s.bypass) s.vfio.detach(NO_PASID);
+    if (s.bypass) s.vfio.detach(s.mode.toHost(NO_PASID)[0]!);
     s.bypass = false;
   }
 }

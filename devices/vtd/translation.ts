@@ -1,18 +1,22 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { GetHwInfo } from '../../src/ports/iommufd.ts';
 import type { Memory } from '../../src/ports/memory.ts';
+import { frcd } from '../../src/spec/vtd/faults.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, IOTLB_G, PASID_CACHE_G, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
+import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { PASID_BYTES, PASID_DIR_BYTES, pasidDir, pasidEntry } from '../../src/spec/vtd/tables.ts';
 import type { Backend } from './backend.ts';
 import type { RegisterUnit } from './device.ts';
-import type { Domains } from './domains.ts';
+import type { Domain, Domains } from './domains.ts';
 import type { FaultJudge } from './fault-judge.ts';
 import type { VtdFunction, VtdHost } from './host.ts';
 import { QUEUED } from './page-requests.ts';
+import { type GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN } from './pasid-modes.ts';
 import { type Configurator, Stream } from './streams.ts';
 
 /** Present PASIDs one invalidation captures per device; further ones wait for their first use. */
@@ -25,6 +29,9 @@ export interface TranslationParts {
   readonly domains: Domains;
   readonly configurator: Configurator;
   readonly judge: FaultJudge;
+  /** The host's PASIDs, for slices and global mode. */
+  readonly pasids: PasidSpace | null;
+  readonly globals: GlobalPasids | null;
 }
 
 /**
@@ -35,8 +42,13 @@ export class Translation implements Backend {
   readonly #p: TranslationParts;
   readonly #streams: Stream[] = [];
   readonly #byRid = new Map<number, Stream>();
-  readonly #byDev = new Map<number, Stream>();
-  readonly #undo = new Map<Stream, () => void>();
+  /** Streams of a VFIO device: one, or its slices. */
+  readonly #byDev = new Map<number, Stream[]>();
+  readonly #undo = new Map<number, () => void>();
+  /** Host PASID a queued page request came with, by device, guest PASID and group. */
+  readonly #asked = new Map<string, number>();
+  /** Guest PASID of the last `#find`. */
+  #pasid = NO_PASID;
   readonly #handlers: ExtraHandlers;
   /** No one asks on first use, or the guest promises to tell: configure when told. */
   readonly #eager: boolean;
@@ -53,7 +65,7 @@ export class Translation implements Backend {
       onFault: (devId, stream, record) => this.#fault(devId, stream, record),
       onPageRequest: (devId, stream, record) => this.#pageRequest(devId, stream, record),
       onInvalidateError: (devId, error) => {
-        const s = this.#byDev.get(devId);
+        const s = this.#byDev.get(devId)?.[0];
         if (s !== undefined && error === HW_ERROR.ATC_TIMEOUT) parts.unit.deviceTlbTimeout(s.rid);
       },
       onDrained: () => parts.unit.deviceTlbDone(),
@@ -63,20 +75,42 @@ export class Translation implements Backend {
   /**
    * A function appears behind the unit. Its VFIO device is bound.
    * @returns takes it away again (everything of it detached; the caller closes the VFIO device).
-   * @throws ViommuError `EEXIST` when the requester id is taken.
+   * @throws ViommuError `EEXIST` when the requester id is taken; `EINVAL` for a slice or global mode without a PASID space.
    */
   add(f: VtdFunction): () => void {
     const rids = [f.rid, ...(f.aliases ?? [])];
     const taken = rids.find((r) => this.#byRid.has(r));
     if (taken !== undefined) throw new ViommuError('EEXIST', 'caller', 'requester id is taken', { rid: taken });
-    const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(f.vfio.devId));
+    const { devId } = f.vfio;
+    const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(devId), this.#mode(f));
     this.#streams.push(s);
     for (const r of rids) this.#byRid.set(r, s);
-    this.#byDev.set(f.vfio.devId, s);
+    const there = this.#byDev.get(devId) ?? [];
+    this.#byDev.set(devId, [...there, s]);
     const { extra } = this.#p.host;
-    if (extra !== null) this.#undo.set(s, extra.serve([f.vfio.devId], this.#handlers));
+    if (extra !== null && there.length === 0) this.#undo.set(devId, extra.serve([devId], this.#handlers));
     this.#place(s);
     return () => this.#remove(s);
+  }
+
+  #mode(f: VtdFunction): PasidMode {
+    const { pasids, globals } = this.#p;
+    if (f.slice === undefined && f.pasids !== 'global') return SAME_PASIDS;
+    if (pasids === null || globals === null) {
+      throw new ViommuError('EINVAL', 'caller', 'slices and global PASIDs need a PASID space', { rid: f.rid });
+    }
+    return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids);
+  }
+
+  /** The stream behind a host PASID of a device; its guest name is left in `#pasid`. */
+  #find(devId: number, host: number): Stream | undefined {
+    for (const s of this.#byDev.get(devId) ?? []) {
+      const pasid = s.mode.toGuest(host);
+      if (pasid === UNKNOWN) continue;
+      this.#pasid = pasid;
+      return s;
+    }
+    return undefined;
   }
 
   #pasidBits(devId: number): number {
@@ -95,11 +129,16 @@ export class Translation implements Backend {
 
   #remove(s: Stream): void {
     this.#p.configurator.unset(s);
-    this.#undo.get(s)?.();
-    this.#undo.delete(s);
+    const { devId } = s.vfio;
+    const rest = this.#byDev.get(devId)!.filter((t) => t !== s);
+    if (rest.length > 0) this.#byDev.set(devId, rest);
+    else {
+      this.#byDev.delete(devId);
+      this.#undo.get(devId)?.();
+      this.#undo.delete(devId);
+    }
     this.#streams.splice(this.#streams.indexOf(s), 1);
     for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
-    this.#byDev.delete(s.vfio.devId);
     if (this.#streams.length === 0) this.#p.domains.close();
   }
 
@@ -118,9 +157,10 @@ export class Translation implements Backend {
     for (const s of this.#streams) this.#place(s);
   }
 
-  #streamMiss(devId: number, pasid: number): boolean {
-    const s = this.#byDev.get(devId);
+  #streamMiss(devId: number, host: number): boolean {
+    const s = this.#find(devId, host);
     if (s === undefined) return false;
+    const pasid = this.#pasid;
     if (!this.#p.unit.root.on) {
       if (pasid !== NO_PASID) return false;
       this.#p.configurator.bypass(s);
@@ -129,8 +169,8 @@ export class Translation implements Backend {
     return this.#p.configurator.configure(s, pasid);
   }
 
-  #secondMiss(devId: number, pasid: number, ipa: number, access: number): boolean {
-    const slot = this.#byDev.get(devId)?.slots.get(pasid);
+  #secondMiss(devId: number, host: number, ipa: number, access: number): boolean {
+    const slot = this.#find(devId, host)?.slots.get(this.#pasid);
     if (slot === undefined) return false;
     if (slot.domain.kind === 'second') return slot.domain.shadow.miss(ipa, access);
     if (slot.domain.kind === 'first') return slot.domain.first.parent?.miss(ipa, access) ?? false;
@@ -138,24 +178,27 @@ export class Translation implements Backend {
   }
 
   #fault(devId: number, stream: number, record: Int32Array): void {
-    const s = this.#byDev.get(devId);
-    if (s !== undefined) this.#p.judge.fault(s.ridOf(stream), record);
+    const s = this.#find(devId, frcd.pasid(record[2]!, record[3]!));
+    if (s !== undefined) this.#p.judge.fault(s.ridOf(stream), this.#pasid, record);
   }
 
   #pageRequest(devId: number, stream: number, record: Int32Array): boolean {
-    const s = this.#byDev.get(devId);
-    const { unit, host, judge } = this.#p;
-    if (s === undefined || !unit.shape.prs || host.extra === null) return false;
-    const answer = judge.pageRequest(s.ridOf(stream), record, unit.pageRequests);
-    if (answer >= 0) host.extra.respond(devId, judge.pasid, judge.group, answer, false);
-    else if (answer === QUEUED) this.#forgetPage(judge.pasid, s);
+    const host = pageRequest.pp(record[0]!) ? pageRequest.pasid(record[1]!) : NO_PASID;
+    const s = this.#find(devId, host);
+    const { unit, host: h, judge } = this.#p;
+    if (s === undefined || !unit.shape.prs || h.extra === null) return false;
+    const pasid = this.#pasid;
+    this.#forgetPage(s.slots.get(pasid)?.domain, pageRequest.page(record[2]!, record[3]!));
+    const answer = judge.pageRequest(s.ridOf(stream), pasid, record, unit.pageRequests);
+    if (answer >= 0) h.extra.respond(devId, host, judge.group, answer, false);
+    else if (answer === QUEUED && host !== pasid) this.#asked.set(`${s.rid} ${pasid} ${judge.group}`, host);
     return true;
   }
 
-  /** Cached translations of a page go before its request is seen (§7.4): the table's HWPT, when there is one. */
-  #forgetPage(pasid: number, s: Stream): void {
-    const slot = s.slots.get(pasid);
-    if (slot?.domain.kind === 'first') slot.domain.first.invalidate(this.#p.judge.page, 0, true);
+  /** Cached translations of a page go before its request is seen (§7.4.1.1). */
+  #forgetPage(domain: Domain | undefined, page: number): void {
+    if (domain?.kind === 'first') domain.first.invalidate(page, 0, true);
+    else if (domain?.kind === 'second') domain.shadow.invalidate(page, 1);
   }
 
   /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
@@ -277,7 +320,11 @@ export class Translation implements Backend {
 
   invalidateDeviceTlb(sid: number, pasid: number, lo: number, hi: number, global: boolean): void {
     const s = this.#byRid.get(sid);
-    if (s !== undefined) this.#p.host.extra?.invalidateDeviceTlb?.(s.vfio.devId, pasid, lo, hi, global);
+    if (s === undefined) return;
+    const hosts = s.mode.toHost(pasid);
+    for (let i = 0; i < hosts.length; i++) {
+      this.#p.host.extra?.invalidateDeviceTlb?.(s.vfio.devId, hosts[i]!, lo, hi, global);
+    }
   }
 
   pasidFreed(pasid: number): void {
@@ -286,8 +333,18 @@ export class Translation implements Backend {
 
   respond(sid: number, pasid: number, group: number, code: number): void {
     const s = this.#byRid.get(sid);
-    if (s !== undefined)
-      this.#p.host.extra?.respond(s.vfio.devId, pasid, group, code === 0 ? 0 : code === 1 ? 1 : 15, false);
+    if (s === undefined) return;
+    const key = `${s.rid} ${pasid} ${group}`;
+    const host = this.#asked.get(key) ?? s.mode.toHost(pasid)[0];
+    this.#asked.delete(key);
+    if (host === undefined) return;
+    this.#p.host.extra?.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+  }
+
+  /** Host PASIDs behind a guest PASID of a function that is set up. */
+  hostPasids(rid: number, pasid: number): readonly number[] {
+    const s = this.#byRid.get(rid);
+    return s?.slots.get(pasid)?.host ?? [];
   }
 
   outstanding(): number {

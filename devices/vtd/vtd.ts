@@ -1,4 +1,5 @@
 import { toBigint } from '../../src/core/bits.ts';
+import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdTables } from '../../src/lib/walk/vtd-tables.ts';
 import { VtdUnit } from '../../src/lib/walk/vtd-unit.ts';
@@ -16,6 +17,7 @@ import { FaultJudge } from './fault-judge.ts';
 import { QemuTables, type TableReader } from './guest-tables.ts';
 import type { VtdFunction, VtdHost } from './host.ts';
 import { LeafWalk } from './leaf-walk.ts';
+import { GlobalPasids } from './pasid-modes.ts';
 import { shapeOf, type VtdProperties, type VtdShape } from './properties.ts';
 import { Configurator } from './streams.ts';
 import { Translation } from './translation.ts';
@@ -43,6 +45,8 @@ export interface VtdDeps {
   ram(): readonly { readonly gpa: number; readonly bytes: number }[];
   /** Most IOAS_MAPs one eager fill makes (65535 by default, VFIO's own limit); misses do the rest. */
   readonly fillMaps?: number;
+  /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */
+  readonly pasids?: PasidSpace;
   readonly name?: string;
   readonly tell?: Tell | null;
 }
@@ -101,6 +105,14 @@ export class Vtd {
     return this.#translation?.describe() ?? [];
   }
 
+  /**
+   * Host PASIDs a guest PASID of a function is attached under: itself; itself and its global twin (what ENQCMD carries);
+   * or the real one of a slice (what the device's PASID register must get). Empty while it is not set up.
+   */
+  hostPasids(rid: number, pasid: number): readonly number[] {
+    return this.#translation?.hostPasids(rid, pasid) ?? [];
+  }
+
   reset(): void {
     this.unit.reset();
   }
@@ -147,5 +159,7 @@ function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Transl
   const domains = new Domains(host, shape, walker.second, new LeafWalk(memory, limits, FILL_ENTRIES));
   const configurator = new Configurator(unit.root, reader(), domains);
   const judge = new FaultJudge(unit, reader(), walker);
-  return new Translation({ unit, host, memory, domains, configurator, judge });
+  const pasids = deps.pasids ?? null;
+  const globals = pasids === null ? null : new GlobalPasids(pasids);
+  return new Translation({ unit, host, memory, domains, configurator, judge, pasids, globals });
 }
