@@ -3,6 +3,7 @@ import { propertiesFromOption } from '../../../devices/vtd/properties.ts';
 import { Vtd } from '../../../devices/vtd/vtd.ts';
 import { hiWord, loWord } from '../../../src/core/bits.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
+import type { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
 import { parseOption } from '../../../src/lib/qemu-args/qemu-args.ts';
 import { VtdWalker } from '../../../src/lib/walk/vtd.ts';
 import { VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
@@ -343,7 +344,13 @@ export class Guest {
   readonly out = new Int32Array(2);
   tail = 0;
 
-  constructor(options = '', profile: ProfileName = 'qemu-11.1', linuxOnly = false, ramBytes = RAM_BYTES) {
+  constructor(
+    options = '',
+    profile: ProfileName = 'qemu-11.1',
+    linuxOnly = false,
+    ramBytes = RAM_BYTES,
+    pasids?: PasidSpace,
+  ) {
     const host = new FakeHost(ramBytes);
     this.host = host;
     this.vtd = new Vtd({
@@ -358,6 +365,7 @@ export class Guest {
       extra: linuxOnly ? null : host.extra,
       ioasId: host.ramIoas,
       fillMaps: 1000,
+      ...(pasids === undefined ? {} : { pasids }),
       userVa: (gpa) => host.userVa(gpa),
       roomAt: (gpa) => host.roomAt(gpa),
       ram: () => [{ gpa: 0, bytes: ramBytes }],
