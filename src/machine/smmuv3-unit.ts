@@ -40,6 +40,8 @@ export interface Smmuv3UnitConfig {
   readonly canStall?: (name: string) => boolean;
   /** Nanoseconds an ATS invalidation may take. */
   readonly atcTimeout?: number;
+  /** VMIDs the kernel may use; default all the hardware has. */
+  readonly maxVmids?: number;
   /** Stands between kernel and hardware: fault injection. */
   readonly wrapHw?: (hw: HwPort) => HwPort;
 }
@@ -98,6 +100,7 @@ export class Smmuv3Unit implements IommuUnit {
       partialCount: config.batchQuirk === true ? 'linux-as-is' : 'uapi-ideal',
       swMsi: { start: config.doorbell, bytes: PAGE },
       canStall: (dev) => config.canStall?.(dev.name) ?? false,
+      ...(config.maxVmids === undefined ? {} : { maxVmids: config.maxVmids }),
     });
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;

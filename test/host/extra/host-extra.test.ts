@@ -313,6 +313,15 @@ describe('invalidations that are not finished when the call returns (outstanding
     expect(s.heard).toHaveLength(2);
   });
 
+  test('are waited for also when the kernel itself asked, but then their errors are not the guest’s', () => {
+    const s = served(false);
+    s.hw.token = 43;
+    s.attach(s.nested(0x4bn, 1n << 28n));
+    expect(s.extra!.outstanding(s.handlers)).toBe(1);
+    s.driver.events.completed(43, HW_ERROR.ATC_TIMEOUT, 8);
+    expect(s.heard).toEqual(['drained']);
+  });
+
   test('a timeout within the call is told as well, and the call succeeds', () => {
     const s = served(false);
     let failures = 1;

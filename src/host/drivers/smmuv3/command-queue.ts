@@ -11,9 +11,9 @@ const RETRIES = 3;
 
 /** Who is told what became of the ATS invalidations of a submission. */
 export interface QueueListener {
-  /** Completions for the function at `sid` are outstanding under `token`. */
-  pending(sid: number, token: number): void;
-  /** The function at `sid` did not answer in time. */
+  /** Completions for the function at `sid` are outstanding under `token`. @param guest for commands of a guest. */
+  pending(sid: number, token: number, guest: boolean): void;
+  /** The function at `sid` did not answer a guest's command in time. */
   atcTimeout(sid: number): void;
 }
 
@@ -61,30 +61,30 @@ export class CommandQueue {
   /**
    * Submits the batch and a sync, and empties it.
    * @param skipRefused go on behind a refused command, as the kernel does; else −EIO and `failedAt`.
-   * @param tell report ATS timeouts to the listener.
+   * @param guest the commands are a guest's: what becomes of its ATS invalidations is its business.
    * @returns 0, −EIO or −ETIMEDOUT.
    */
-  flush(skipRefused: boolean, tell: boolean): number {
+  flush(skipRefused: boolean, guest: boolean): number {
     const batch = this.words;
     const total = this.count;
     this.count = 0;
     this.#depth++;
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * COMMAND_WORDS);
     this.words = this.#buffers[this.#depth]!;
-    const r = this.#send(batch, total, skipRefused, tell);
+    const r = this.#send(batch, total, skipRefused, guest);
     this.#depth--;
     this.words = batch;
     return r;
   }
 
-  #send(batch: Int32Array, total: number, skipRefused: boolean, tell: boolean): number {
+  #send(batch: Int32Array, total: number, skipRefused: boolean, guest: boolean): number {
     const hw = this.#hw;
     let from = 0;
     for (let tries = 0; ; ) {
       hw.submit(batch, from * COMMAND_WORDS, total - from);
       const error = hw.error;
       const at = Math.min(from + hw.done, total);
-      if (hw.pending > 0) this.#eachAtc(batch, from, total, hw.pending);
+      if (hw.pending > 0) this.#eachAtc(batch, from, total, hw.pending, guest);
       if (error === HW_ERROR.NONE) return 0;
       if (error === HW_ERROR.ILLEGAL) {
         if (!skipRefused) {
@@ -95,7 +95,7 @@ export class CommandQueue {
         // A sync of its own cannot be illegal; hardware that says so for ever is given up on.
         if (at < total) continue;
       } else if (error === HW_ERROR.ATC_TIMEOUT) {
-        if (tell && tries === 0) this.#eachAtc(batch, from, total, 0);
+        if (guest && tries === 0) this.#eachAtc(batch, from, total, 0, true);
         from = at;
       } else {
         from = at;
@@ -108,13 +108,13 @@ export class CommandQueue {
   }
 
   /** @param token 0: they timed out. */
-  #eachAtc(batch: Int32Array, from: number, end: number, token: number): void {
+  #eachAtc(batch: Int32Array, from: number, end: number, token: number, guest: boolean): void {
     for (let i = from; i < end; i++) {
       const at = i * COMMAND_WORDS;
       if ((batch[at]! & 0xff) !== OP.ATC_INV) continue;
       const sid = batch[at + 1]! >>> 0;
       if (token === 0) this.#listener.atcTimeout(sid);
-      else this.#listener.pending(sid, token);
+      else this.#listener.pending(sid, token, guest);
     }
   }
 

@@ -73,6 +73,8 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
   readonly #hooks: DriverHooks | null;
   readonly #vmids: IdPool;
   readonly #asids: IdPool;
+  /** Outstanding submissions with a guest's own ATS invalidations: only their errors are the guest's. */
+  readonly #guestTokens = new Set<number>();
   #probed: { readonly kernel: KernelServices; readonly streams: Streams; readonly table: StreamTable } | null = null;
   #faults: Faults | null = null;
   #events: HwEvents | null = null;
@@ -87,7 +89,10 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     this.#vmids = new IdPool(this.features.vmidBits, options.maxVmids);
     this.#asids = new IdPool(this.features.asidBits);
     this.queue = new CommandQueue(options.hw, {
-      pending: (sid, token) => this.#each(sid, (dev, hooks) => hooks.pending(dev, this, token)),
+      pending: (sid, token, guest) => {
+        if (guest && this.#hooks !== null) this.#guestTokens.add(token);
+        this.#each(sid, (dev, hooks) => hooks.pending(dev, this, token));
+      },
       atcTimeout: (sid) => this.#each(sid, (dev, hooks) => hooks.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
     });
     this.maintenance = new Maintenance(this.queue, this.features);
@@ -132,7 +137,7 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     this.#probed = { kernel, streams, table };
     const deviceOf = (sid: number) => kernel.deviceByStream(this, sid);
     this.#faults = new Faults({ kernel, hooks, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
-    this.#events = new SmmuEvents(this, kernel, hooks, this.#faults, deviceOf);
+    this.#events = new SmmuEvents(this, kernel, hooks, this.#faults, this.#guestTokens);
     hooks?.register(this);
   }
 

@@ -1,6 +1,6 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
-import type { HostDevice, KernelServices, PagingDomain } from '../../driver.ts';
+import type { HostDevice, IommuDriver, KernelServices, PagingDomain } from '../../driver.ts';
 import type { DriverHooks } from '../../extra/hooks.ts';
 import type { Faults } from './faults.ts';
 import { SmmuNestedDomain } from './nested-domain.ts';
@@ -8,24 +8,28 @@ import { SmmuPagingDomain } from './paging-domain.ts';
 
 /** The driver's interrupt handlers: what the SMMU says, to the kernel's paths and to host-extra's listeners. */
 export class SmmuEvents implements HwEvents {
-  readonly #driver: object;
+  readonly #driver: IommuDriver;
   readonly #kernel: KernelServices;
   readonly #hooks: DriverHooks | null;
   readonly #faults: Faults;
-  readonly #deviceOf: (sid: number) => HostDevice | null;
+  readonly #guestTokens: Set<number>;
 
   constructor(
-    driver: object,
+    driver: IommuDriver,
     kernel: KernelServices,
     hooks: DriverHooks | null,
     faults: Faults,
-    deviceOf: (sid: number) => HostDevice | null,
+    guestTokens: Set<number>,
   ) {
     this.#driver = driver;
     this.#kernel = kernel;
     this.#hooks = hooks;
     this.#faults = faults;
-    this.#deviceOf = deviceOf;
+    this.#guestTokens = guestTokens;
+  }
+
+  #deviceOf(sid: number): HostDevice | null {
+    return this.#kernel.deviceByStream(this.#driver, sid);
   }
 
   streamMiss(rid: number, pasid: number): boolean {
@@ -58,7 +62,8 @@ export class SmmuEvents implements HwEvents {
 
   completed(token: number, error: number, rid: number): void {
     if (this.#hooks === null) return;
-    if (error !== HW_ERROR.NONE) {
+    const guest = this.#guestTokens.delete(token);
+    if (guest && error !== HW_ERROR.NONE) {
       const dev = this.#deviceOf(rid);
       if (dev !== null) this.#hooks.invalidateError(dev, error);
     }
