@@ -58,6 +58,8 @@ export const DEVIATIONS = {
   inputByS2ps:             { qemu: true,  arch: false },
   /** STE.STRW is not looked at: everything is NS-EL1 (§5.2). */
   anyStreamWorld:          { qemu: true,  arch: false },
+  /** S2HA, S2HD and S2PTW are not looked at; else judged against IDR0.HTTU, and PTW does what it says (§5.2). */
+  stage2BitsIgnored:       { qemu: true,  arch: false },
   /** A table whose APTable forbids the access faults there, before what it points to is looked at; else leaves decide. */
   tablePermission:         { qemu: true,  arch: false },
 } as const;

@@ -8,6 +8,9 @@ import { SIDSIZE } from './identity.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
 
+/** STE word 5: S2PTW, S2HD, S2HA. */
+const S2_IGNORED = 7 << 22;
+
 /** Copies `words.length` words (an even number) from guest memory. @returns false: external abort. */
 export function fetchWords(memory: Memory, at: number, words: Int32Array): boolean {
   for (let i = 0; i < words.length; i += 2) {
@@ -75,6 +78,7 @@ export class StreamTable {
     }
     this.fetch = at;
     if (!fetchWords(this.#memory, at, this.ste)) return EVENT.F_STE_FETCH;
+    if (this.#d.stage2BitsIgnored) this.ste[5]! &= ~S2_IGNORED;
     return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), {
       cdMaxWithoutSsid: this.#d.cdMaxAlwaysChecked,
       inputByS2ps: this.#d.inputByS2ps,

@@ -64,6 +64,10 @@ export function checkSte(
   const s1 = steS1Enabled(w, at);
   const s2 = steS2Enabled(w, at);
   if ((s1 && !f.s1p) || (s2 && !f.s2p)) return EVENT.C_BAD_STE;
+  // QEMU looks at these two whatever stage is on.
+  if (deviations.cdMaxWithoutSsid === true && steConfig(w, at) !== CONFIG.BYPASS) {
+    if (steS1CdMax(w, at) !== 0 || steS1Stalld(w, at) !== 0) return EVENT.C_BAD_STE;
+  }
   if (s1 && !stage1Legal(w, at, f, s2, deviations)) return EVENT.C_BAD_STE;
   if (s2 && !stage2Legal(w, at, f, deviations)) return EVENT.C_BAD_STE;
   return !f.ats || eatsLegal(w, at, f, atschk, s2) ? 0 : EVENT.C_BAD_STE;
