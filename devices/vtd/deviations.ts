@@ -10,6 +10,8 @@ export const QEMU_11_1 = {
   compatibilityPasses: true,
   /** SHV=1 wants data[31:16] zero, else 0x20 (§5.1.5.2). QEMU does not look. */
   shvDataUnchecked: true,
+  /** Requests without PASID to 0xFEEx_xxxx other than DWORD writes are blocked with 0x29 (§3.15). QEMU records nothing. */
+  interruptRangeSilent: true,
   /** IRTE.IM without posted-interrupt support is a reserved bit, 0x24 (§9.9). QEMU takes the entry as a remapped one. */
   postedAsRemapped: true,
   /** IRTE destination bits outside [15:8] are reserved without EIME, and EIME without ECAP.EIM (§9.9). QEMU does not look. */

@@ -2,6 +2,7 @@ import type { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, AT } from '../../src/ports/dma.ts';
 import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/vtd/faults.ts';
+import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { RegisterUnit } from './device.ts';
@@ -44,9 +45,19 @@ export class FaultJudge {
     const access = (read ? ACCESS.READ : ACCESS.WRITE) | (exec ? ACCESS.EXEC : 0) | (priv ? ACCESS.PRIV : 0);
     const lo = record[0]! & ~0xfff;
     const hi = record[1]!;
+    if (pasid < 0 && at === AT.UNTRANSLATED && isInterruptAddress(lo, hi)) {
+      this.#interruptRange(rid, read);
+      return;
+    }
     const reason = this.#reason(rid, pasid, lo, hi, access, at);
     if (reason === NOTHING || (this.#fpd && isQualified(reason))) return;
     this.#unit.faults.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
+  }
+
+  /** A request without PASID to 0xFEEx_xxxx that is no interrupt message (§3.15). QEMU answers it without a record. */
+  #interruptRange(rid: number, read: boolean): void {
+    if (this.#unit.shape.quirks.interruptRangeSilent) return;
+    this.#unit.faults.record(0, 0, frcdWord2(rid, -1, false, false), frcdWord3(read, 0, -1, FAULT.IR_REQUEST_TYPE));
   }
 
   #reason(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {

@@ -158,6 +158,21 @@ describe('arch: table modes are latched by SRTP and judged at DMA time (row 41)'
   });
 });
 
+test('row 43: a read without PASID from the interrupt range is blocked with 0x29; with a PASID it is translated', () => {
+  const g = guest(FIRST, 1n, () => {});
+  const record = Int32Array.of(0xfee0_0000, 0, RID, 0x4000_0000);
+  g.host.handlers!.onFault!(1000, 0, record);
+  expect(g.fault()).toEqual([2, 0n, 0xc000_0029_0000_0010n]);
+  expect(
+    reason(
+      guest(FIRST, 1n, () => {}),
+      READ,
+      3,
+      0xfee0_0000,
+    ),
+  ).toBe(0x59);
+});
+
 describe('arch: FPD (row 48)', () => {
   test.each<readonly [string, (g: Guest) => void]>([
     ['context not present', (g) => g.store(CONTEXT, 2n)],

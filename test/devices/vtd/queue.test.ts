@@ -150,7 +150,7 @@ describe('invalidation queue errors', () => {
     expect([g.r32(FSTS), g.r64(0xb0) & 0xfn]).toEqual([IQE, code]);
   });
 
-  test('qemu-11.1: the queue cannot be switched off before it is empty behind a wait; arch switches it off', () => {
+  test('row 26, qemu-11.1: the queue cannot be switched off before it is empty behind a wait; arch switches it off', () => {
     for (const profile of ['qemu-11.1', 'arch'] as const) {
       const g = new Guest('', profile);
       g.queueOn();
@@ -225,6 +225,11 @@ describe('completion events', () => {
 
   test('arch, row 36: a wait without IF, SW and FN is consumed', () => {
     expect(one('', 'arch', false, 0x5n, 0n)).toEqual([0x10, 0]);
+  });
+
+  test('arch, row 51: PD is reserved without ECAP.PDS and a drain with it', () => {
+    expect(one('scalable-mode=on,fsts=on', 'arch', true, 0x7_0000_00a5n, STATUS)).toEqual([0, IQE]);
+    expect(one(ALL, 'arch', true, 0x7_0000_00a5n, STATUS)).toEqual([0x20, 0]);
   });
 
   test('arch: a page-group response needs no PASID, and any AM of a PASID-IOTLB page request is legal', () => {
