@@ -96,6 +96,8 @@ export class Faults {
     if (s.state === 'policy' || s.state === 'abort') return false;
     this.merge = steMev(s.ste, 0) !== 0 && !this.#d.qemuRecordFields;
     const type = evType(raw);
+    // The guest's entry has been read; what the hardware could not read is the host's table, at an address not for guests.
+    if (type === EVENT.F_STE_FETCH) return false;
     if (evStall(raw) || !(evS2(raw) || type === EVENT.F_WALK_EABT || type === EVENT.F_CD_FETCH)) {
       return this.#pass(s, sid, raw);
     }
