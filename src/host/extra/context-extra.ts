@@ -54,6 +54,12 @@ export class ContextExtra implements HostExtra {
     return 0;
   }
 
+  invalidateDeviceTlb(devId: number, pasid: number, lo: number, hi: number, global: boolean): number {
+    const dev = this.#objects.device(devId);
+    if (dev === null) return -E.NOENT;
+    return this.#hub.driverOf(dev)?.invalidateDeviceTlb?.(dev, pasid, lo, hi, global) ?? -E.OPNOTSUPP;
+  }
+
   respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number {
     const dev = this.#objects.device(devId);
     if (dev === null) return -E.NOENT;

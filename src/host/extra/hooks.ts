@@ -44,6 +44,8 @@ export interface ExtraDriver {
   mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number;
   /** See HostExtra.respond. */
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number;
+  /** See HostExtra.invalidateDeviceTlb. Absent: the driver has no such invalidation. */
+  invalidateDeviceTlb?(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
 /** The iommufd context's objects by id, as host-extra needs them. */
