@@ -50,6 +50,7 @@ export class Bridge implements PciFunction {
       vendor: options.vendor ?? 0x1b36,
       device: options.device ?? kind.device,
       classCode: 0x060400,
+      pin: options.kind === 'root' ? 1 : 0,
     });
     const downstream = this.kind === 'root' || this.kind === 'downstream';
     this.#hotplug = downstream && options.hotplug === true;

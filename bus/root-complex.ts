@@ -37,6 +37,8 @@ export interface PlugOptions {
 export interface PlugListener {
   plugged?(slot: Slot): void;
   unplugged?(slot: Slot): void;
+  /** Software wrote into a bridge: bus numbers may have changed. */
+  renumbered?(): void;
 }
 
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
@@ -174,6 +176,7 @@ export class RootComplex {
   reset(): void {
     for (const slot of this.slots()) slot.fn.reset();
     this.generation++;
+    for (const l of this.#listeners) l.renumbered?.();
   }
 
   #resetBehind(bus: PciBus): void {
@@ -217,6 +220,7 @@ export class RootComplex {
     if (slot === null) return;
     this.generation++;
     slot.fn.configWrite(offset, size, value);
+    if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
   }
 
   /** A wired interrupt after the swizzle of the bridges: lines 0 … 3 are shared. */

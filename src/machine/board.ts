@@ -73,7 +73,7 @@ export class Board {
   }
 
   #freeDevfn(bus: PciBus): number {
-    for (let device = bus.parent === null ? 1 : 0; device < 32; device++) {
+    for (let device = bus === this.root.bus ? 1 : 0; device < 32; device++) {
       let taken = false;
       for (let f = 0; f < 8; f++) taken ||= bus.slots.has((device << 3) | f);
       if (!taken) return device << 3;

@@ -1,17 +1,15 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/root.ts';
-import type { Slot } from '../../bus/topology.ts';
 import { PROFILES } from '../../devices/smmuv3/profile.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
-import { guestRid } from '../lib/pci/rids.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
-import { FixedFunction } from './fixed-function.ts';
-import { Smmuv3Unit, type UnitFunction } from './smmuv3-unit.ts';
+import { FunctionFollower } from './function-follower.ts';
+import { Smmuv3Unit } from './smmuv3-unit.ts';
 import { VIRT } from './virt.ts';
 import type { Vm } from './vm.ts';
 
@@ -62,10 +60,10 @@ export function attachSmmus(
       doorbell: DOORBELL_PAGE,
     });
     board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.device, 8);
-    board.setIommu({ translate: unit.hardware, ats: unit.hardware, remap: null }, root);
+    board.setIommu({ translate: unit.translate, ats: unit.ats, remap: unit.remap }, root);
     unit.endpoints.to = root.endpoints;
-    followFunctions(board, root, unit, doorbell);
-    return unit.device;
+    new FunctionFollower(board.complex, root, unit, doorbell);
+    return unit;
   });
 }
 
@@ -76,30 +74,4 @@ function windowOf(device: PciWindowSpace): MemoryWindow {
     read: (offset, size) => device.read(offset, size),
     write: (offset, size, value) => device.write(offset, size, value | 0, 0),
   };
-}
-
-/** Every function that can send requests gets its place behind the unit; functions with one alias share it. */
-function followFunctions(board: Board, root: Root, unit: Smmuv3Unit, doorbell: number): void {
-  const streams = new Map<number, { readonly fn: UnitFunction; users: number }>();
-  const plugged = (slot: Slot) => {
-    if (slot.bus.root !== root || slot.bridge !== null || slot.fn instanceof FixedFunction) return;
-    const known = streams.get(slot.stream);
-    if (known !== undefined) {
-      known.users++;
-      return;
-    }
-    const sid = guestRid(slot.stream);
-    const fn = unit.addFunction([sid], [slot.stream], { name: `${slot.fn.name}.${sid}`, msiDoorbell: doorbell });
-    streams.set(slot.stream, { fn, users: 1 });
-  };
-  board.complex.listen({
-    plugged,
-    unplugged: (slot) => {
-      const known = slot.bus.root === root ? streams.get(slot.stream) : undefined;
-      if (known === undefined || slot.bridge !== null || --known.users > 0) return;
-      streams.delete(slot.stream);
-      known.fn.remove();
-    },
-  });
-  for (const slot of board.complex.slots()) plugged(slot);
 }

@@ -39,11 +39,13 @@ export function endpointHeader(config: ConfigSpace, id: Identity): void {
 export function bridgeHeader(config: ConfigSpace, id: Identity): void {
   common(config, id, 1);
   config.writable(HEADER.PRIMARY, 4, 0x00ff_ffff);
-  config.preset(HEADER.IO_BASE, 2, 0x0101);
+  // Bases above limits: after a reset nothing is passed on.
+  config.preset(HEADER.IO_BASE, 2, 0x00f0);
   config.writable(HEADER.IO_BASE, 2, 0xf0f0);
   config.clearable(HEADER.SECONDARY_STATUS, 2, STATUS.W1C);
+  config.preset(HEADER.MEMORY_BASE, 4, 0x0000_fff0);
   config.writable(HEADER.MEMORY_BASE, 4, 0xfff0_fff0);
-  config.preset(HEADER.PREFETCH_BASE, 4, 0x0001_0001);
+  config.preset(HEADER.PREFETCH_BASE, 4, 0x0001_fff1);
   config.writable(HEADER.PREFETCH_BASE, 4, 0xfff0_fff0);
   config.writable(HEADER.PREFETCH_BASE_HIGH, 4, 0xffff_ffff);
   config.writable(HEADER.PREFETCH_LIMIT_HIGH, 4, 0xffff_ffff);
