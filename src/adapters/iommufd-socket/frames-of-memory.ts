@@ -2,7 +2,7 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import type { PhysicalBytes } from '../../host/ioas/pinning.ts';
 import type { CountedMemory } from '../../host/ioctl/caller.ts';
 import type { PageFile } from '../../ports/iommufd.ts';
-import { readMaps, vmaAt } from './maps.ts';
+import { MapsCache, vmaAt } from './maps.ts';
 
 const PAGE = 4096;
 /** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
@@ -37,6 +37,8 @@ export class ClientFrames implements PhysicalBytes {
   readonly #byKey = new Map<string, number>();
   readonly #pins = new Map<number, number>();
   readonly #copy: ProcessCopy;
+  /** Cleared by whoever starts a request. */
+  readonly maps = new MapsCache();
 
   constructor(copy: ProcessCopy) {
     this.#copy = copy;
@@ -96,7 +98,7 @@ export class ClientFrames implements PhysicalBytes {
     if (typeof w.owner === 'number') return this.#process(w.owner, at, bytes, write);
     // Whoever maps it serves; the process it was mapped for may be gone.
     for (const pid of new Set([w.pid, this.#copy.pid])) {
-      for (const v of readMaps(pid)) {
+      for (const v of this.maps.of(pid)) {
         const there = v.shared && v.file === w.owner && at >= v.offset && at - v.offset < v.end - v.start;
         if (there) return this.#process(pid, v.start + (at - v.offset), bytes, write);
       }
@@ -136,7 +138,7 @@ export class ProcessMemory implements CountedMemory {
   }
 
   pin(va: bigint, bytes: bigint, write: boolean): boolean {
-    const vma = vmaAt(readMaps(this.#pid), va);
+    const vma = vmaAt(this.#frames.maps.of(this.#pid), va);
     if (vma === null || !vma.readable || (write && !vma.writable)) return false;
     const shared = vma.shared && vma.inode !== 0n;
     const at = shared ? vma.offset + (va - vma.start) : va;

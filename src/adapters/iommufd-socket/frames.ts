@@ -3,7 +3,7 @@
  * request at a time per connection; between a request and its RET the server asks for copies and descriptors.
  */
 export const FRAME = {
-  /** Client: {u32 pid, u32 request, u64 argument}. */
+  /** Client: {u32 pid, u32 request, u64 argument[, the first bytes at the argument]}. */
   IOCTL: 1,
   /** Client: {s32 rc, data}, the answer to CPR, CPW, NEWFD and WHICH. */
   REPLY: 2,
@@ -33,6 +33,8 @@ export const FRAME = {
 
 /** Largest frame a client may send. Copies are asked for in smaller pieces. */
 export const MAX_FRAME = 4 << 20;
+/** Most bytes of the argument that may travel with an IOCTL. */
+export const MAX_PREFETCH = 4096;
 /** Largest copy in one COPY_IN or COPY_OUT. */
 export const MAX_COPY = 1 << 20;
 

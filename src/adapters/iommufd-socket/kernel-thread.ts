@@ -8,7 +8,7 @@ import type { VfioFile } from '../../host/vfio-device.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { type Backend, makeBackend } from './backend.ts';
 import { ClientLink, InstalledFiles, SocketCaller } from './client.ts';
-import { FRAME, frame, returned } from './frames.ts';
+import { FRAME, frame, MAX_PREFETCH, returned } from './frames.ts';
 import { ClientFrames, ProcessMemory } from './frames-of-memory.ts';
 import type { KernelThreadData, ToKernel } from './messages.ts';
 
@@ -23,6 +23,8 @@ type Connection =
   | { readonly kind: 'vfio'; readonly file: VfioFile; readonly descriptors: Map<number, KernelFile> }
   | { readonly kind: 'extra'; readonly file: KernelFile };
 
+/** {pid, request, argument} of an IOCTL frame. */
+const IOCTL_BYTES = 16;
 const VFIO_PATH = /^\/dev\/vfio\/devices\/(.+)$/;
 
 /** Runs the emulated kernel for all clients, one request at a time. */
@@ -58,6 +60,7 @@ class KernelThread {
 
   #request(connection: number, type: number, payload: Buffer): void {
     this.#link.connection = connection;
+    this.#frames.maps.clear();
     const known = this.#connections.get(connection);
     const answer =
       known?.kind === 'extra'
@@ -96,7 +99,8 @@ class KernelThread {
 
   #main(c: Connection, type: number, payload: Buffer): Buffer | null {
     if (c.kind === 'extra') return null;
-    if (type === FRAME.IOCTL && payload.length === 16) return this.#ioctl(c, payload);
+    if (type === FRAME.IOCTL && payload.length >= IOCTL_BYTES && payload.length <= IOCTL_BYTES + MAX_PREFETCH)
+      return this.#ioctl(c, payload);
     if (c.kind !== 'iommufd') return null;
     const { mmaps } = c.file.context;
     if (type === FRAME.MMAP && (payload.length === 16 || payload.length === 24)) {
@@ -121,7 +125,8 @@ class KernelThread {
     this.#link.pid = payload.readUInt32LE(0);
     const request = payload.readUInt32LE(4);
     const arg = payload.readBigUInt64LE(8);
-    const caller = new SocketCaller(this.#link, this.#frames, this.#files, c.descriptors);
+    const fetched = payload.subarray(IOCTL_BYTES);
+    const caller = new SocketCaller(this.#link, this.#frames, this.#files, c.descriptors, arg, fetched);
     if (c.kind === 'iommufd') return returned(iommufdIoctl(c.file, request, arg, caller, c.test));
     return returned(vfioDeviceIoctl(c.file, request, arg, caller, (fd) => this.#findIommufd(fd)));
   }

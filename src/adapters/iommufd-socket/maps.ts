@@ -54,3 +54,21 @@ export function vmaAt(maps: readonly Vma[], va: bigint): Vma | null {
   const v = maps[lo];
   return v !== undefined && v.start <= va ? v : null;
 }
+
+/** The mappings of processes as one request sees them: read once, forgotten with `clear`. */
+export class MapsCache {
+  readonly #maps = new Map<number, Vma[]>();
+
+  of(pid: number): readonly Vma[] {
+    let m = this.#maps.get(pid);
+    if (m === undefined) {
+      m = readMaps(pid);
+      this.#maps.set(pid, m);
+    }
+    return m;
+  }
+
+  clear(): void {
+    if (this.#maps.size > 0) this.#maps.clear();
+  }
+}

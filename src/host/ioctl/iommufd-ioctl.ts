@@ -156,21 +156,24 @@ export function iommufdIoctl(
   const nr = request & 0xff;
   const last = test === null ? LAST_OP : IOMMUFD_CMD.TEST;
   if (nr < IOMMUFD_CMD.FIRST || nr > last) return containerIoctl(file.context, request, arg, caller);
-  const head = new Uint8Array(4);
-  if (!caller.read(arg, head)) return -E.FAULT;
-  const size = new DataView(head.buffer).getUint32(0, true);
   const found = nr === IOMMUFD_CMD.TEST ? test : BY_NR.get(nr);
-  if (found === undefined || found === null || found.number !== request) return -E.NOTTY;
-  if (size < found.minimum) return -E.INVAL;
-  const bytes = new Uint8Array(found.bytes);
-  if (size > found.bytes) {
-    const tail = checkZero(userData(caller, arg, size), found.bytes, size - found.bytes);
+  const known = found !== undefined && found !== null && found.number === request ? found : null;
+  // One copy for the common case; a structure that is not all there is looked at word by word.
+  const bytes = new Uint8Array(known?.bytes ?? 4);
+  const whole = caller.read(arg, bytes);
+  if (!whole && !caller.read(arg, bytes.subarray(0, 4))) return -E.FAULT;
+  const size = new DataView(bytes.buffer).getUint32(0, true);
+  if (known === null) return -E.NOTTY;
+  if (size < known.minimum) return -E.INVAL;
+  if (size > known.bytes) {
+    const tail = checkZero(userData(caller, arg, size), known.bytes, size - known.bytes);
     if (tail !== 0) return tail;
   }
-  const given = Math.min(size, found.bytes);
-  if (!caller.read(arg, bytes.subarray(0, given))) return -E.FAULT;
+  const given = Math.min(size, known.bytes);
+  if (whole) bytes.fill(0, given);
+  else if (given === known.bytes || !caller.read(arg, bytes.subarray(0, given))) return -E.FAULT;
   const answer = (out: Uint8Array) => caller.write(arg, out.subarray(0, given));
   return nr === IOMMUFD_CMD.TEST && test !== null
     ? test.run(bytes, caller, answer)
-    : (found as Op).run(file, bytes, caller, answer, arg);
+    : (known as Op).run(file, bytes, caller, answer, arg);
 }
