@@ -76,6 +76,15 @@ function build(wanted: string | undefined): string {
   const { source, headers } = choose(archive, wanted);
   const tree = join(CACHE, `tree-${source.version}`);
   const program = join(CACHE, `iommufd-${source.version}`);
+  try {
+    compile(archive, source, headers, tree, program);
+  } finally {
+    rmSync(tree, { recursive: true, force: true });
+  }
+  return program;
+}
+
+function compile(archive: Archive, source: Package, headers: Package, tree: string, program: string): void {
   rmSync(tree, { recursive: true, force: true });
   const packages: Package[] = [source, headers];
   const capHeader = existsSync('/usr/include/sys/capability.h');
@@ -95,7 +104,6 @@ function build(wanted: string | undefined): string {
   execFileSync('cc', [...flags, ...paths, join(tests, 'iommu/iommufd.c'), '-o', program, '-l:libcap.so.2'], {
     stdio: 'inherit',
   });
-  return program;
 }
 
 function runProgram(program: string, preload: string, socket: string, args: readonly string[]): Promise<string> {
