@@ -1,6 +1,7 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
 import { PERM_READ, PERM_WRITE, permNeeded, readStage2, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
+import { ACCESS } from '../../src/ports/dma.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
@@ -16,6 +17,7 @@ export interface Area {
 }
 
 const PAGE = 4096;
+const RW = ACCESS.READ | ACCESS.WRITE;
 
 /**
  * The host's copy of one guest-owned stage 2, filled on demand: an IOAS that holds what the hardware has asked for, like a
@@ -64,11 +66,27 @@ export class Shadow {
    */
   fill(ipa: number, access: number): boolean {
     const w = this.#walker;
-    if (w.stage2(this.regime, ipa, permNeeded(access), CLASS.IN) !== 0) return false;
+    if (!this.#walk(ipa, access)) return false;
     const gpa = w.out;
+    // What the leaf allows is there already: the rest stays refused.
+    const there = this.#areas[this.#from(ipa)];
+    if (there !== undefined && ipa >= there.ipa && ipa < there.ipa + there.bytes && (w.perm & ~there.perm) === 0) {
+      if ((access & RW) === RW) return false;
+    }
     const size = 2 ** w.outShift;
     const leaf = ipa - (ipa % size);
     return this.#map(ipa, gpa, leaf, size, w.perm);
+  }
+
+  /** A translation request asks for both and takes what it gets: then a leaf that allows one of them will do. */
+  #walk(ipa: number, access: number): boolean {
+    const w = this.#walker;
+    if (w.stage2(this.regime, ipa, permNeeded(access), CLASS.IN) === 0) return true;
+    if ((access & RW) !== RW) return false;
+    return (
+      w.stage2(this.regime, ipa, permNeeded(access & ~ACCESS.WRITE), CLASS.IN) === 0 ||
+      w.stage2(this.regime, ipa, permNeeded(access & ~ACCESS.READ), CLASS.IN) === 0
+    );
   }
 
   /** Maps as much of the leaf around `ipa` as memory with contiguous addresses allows. */

@@ -69,13 +69,14 @@ export class Shadow implements LeafSink {
 
   /**
    * A second-stage miss at `ipa` (bytes, < 2^57). Maps the guest's leaf there, as large as the leaf and RAM allow.
-   * @returns whether `access` can be granted now; the reason of a refusal is the record's business.
+   * @returns whether more of `access` is granted than before; the reason of a refusal is the record's business.
    */
   miss(ipa: number, access: number): boolean {
     const w = this.#walk;
     if (!w.walk(this.root, this.levels, false, loWord(ipa % 0x1_0000_0000), hiWord(ipa), 0, true)) return false;
-    const need = access & RW;
-    if ((need & ~w.perm) !== 0 || w.perm === 0) return false;
+    // A translation request asks for both and takes what it gets: the leaf is mapped if it allows a part.
+    const need = access & RW & w.perm;
+    if (need === 0) return false;
     let size = 2 ** w.shift / PAGE;
     const page = Math.floor(ipa / PAGE);
     const gpaPage = Math.floor(w.out / PAGE);

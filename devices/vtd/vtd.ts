@@ -14,6 +14,7 @@ import { type Backend, NO_BACKEND } from './backend.ts';
 import { RegisterUnit, type UnitState } from './device.ts';
 import { Domains } from './domains.ts';
 import { FaultJudge } from './fault-judge.ts';
+import { GuestLookup } from './guest-lookup.ts';
 import { QemuTables, type TableReader } from './guest-tables.ts';
 import type { VtdFunction, VtdHost } from './host.ts';
 import { LeafWalk } from './leaf-walk.ts';
@@ -56,6 +57,7 @@ export class Vtd {
   readonly shape: VtdShape;
   readonly unit: RegisterUnit;
   readonly #translation: Translation | null;
+  readonly lookup: GuestLookup;
 
   constructor(deps: VtdDeps) {
     const shape = shapeOf(deps.props);
@@ -73,6 +75,7 @@ export class Vtd {
       },
     });
     this.#translation = made.translation;
+    this.lookup = lookupOf(this.unit, deps.memory);
     this.unit.tell = deps.tell ?? null;
   }
 
@@ -140,9 +143,8 @@ function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
   };
 }
 
-function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Translation {
-  const { memory } = deps;
-  const { shape } = unit;
+/** The guest's tables as the unit's capabilities and the profile's quirks read them. */
+function walkOf(shape: VtdShape, memory: Memory) {
   const { props, quirks } = shape;
   const transient = props.staleTm && props.deviceIotlb;
   const features = new VtdUnit(
@@ -155,7 +157,18 @@ function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Transl
   const limits = { ...features.limits, snp };
   const reader = (): TableReader =>
     quirks.legacyCodes ? new QemuTables(memory, shape) : new VtdTables(memory, features);
-  const walker = new VtdWalker(memory, limits);
+  return { limits, reader, walker: new VtdWalker(memory, limits) };
+}
+
+function lookupOf(unit: RegisterUnit, memory: Memory): GuestLookup {
+  const { reader, walker } = walkOf(unit.shape, memory);
+  return new GuestLookup(unit, reader(), walker);
+}
+
+function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Translation {
+  const { memory } = deps;
+  const { shape } = unit;
+  const { limits, reader, walker } = walkOf(shape, memory);
   const domains = new Domains(host, shape, walker.second, new LeafWalk(memory, limits, FILL_ENTRIES));
   const configurator = new Configurator(unit.root, reader(), domains);
   const judge = new FaultJudge(unit, reader(), walker);

@@ -1,9 +1,11 @@
 import { PROFILES, type ProfileName } from '../../devices/smmuv3/profile.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import { vtdFromArgs } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import { parseQemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { MakeReplayTarget } from '../trace/index.ts';
 import { Smmuv3ReplayMachine } from './replay-smmuv3.ts';
+import { VtdReplayMachine } from './replay-vtd.ts';
 import { VIRT } from './virt.ts';
 
 const SMMU_BYTES = 0x2_0000;
@@ -32,5 +34,7 @@ export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
     }
     return new Smmuv3ReplayMachine(header, properties, options, tell);
   }
-  throw new ViommuError('E_MISSING', 'host', `no machine for ${header.iommu} yet`);
+  const props = vtdFromArgs(args, profile);
+  if (props === null) throw new ViommuError('E_PROFILE', 'trace', 'the command line has no intel-iommu device');
+  return new VtdReplayMachine(header, props, options, tell);
 };

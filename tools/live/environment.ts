@@ -7,6 +7,8 @@ export interface LiveFiles {
   readonly qemu: string;
   /** QEMU's firmware and ROM files. */
   readonly share: string;
+  /** SeaBIOS images. */
+  readonly bios: string;
   readonly kernel: string;
   /** Unpacked kernel and busybox packages. */
   readonly files: string;
@@ -25,6 +27,7 @@ export function liveFiles(arch: 'arm64' | 'amd64'): LiveFiles {
   const found: LiveFiles = {
     qemu: join(root, 'bin', arch === 'arm64' ? 'qemu-system-aarch64' : 'qemu-system-x86_64'),
     share: join(root, 'root/usr/share/qemu'),
+    bios: join(root, 'root/usr/share/seabios'),
     kernel: join(root, arch, 'vmlinuz'),
     files: join(root, arch, 'files'),
     trap: join(root, 'trap.so'),

@@ -7,6 +7,7 @@ import { TableBytes } from './table.ts';
 export type Aml = Uint8Array;
 
 const OP = {
+  SCOPE: 0x10,
   ZERO: 0x00,
   ONE: 0x01,
   NAME: 0x08,
@@ -72,6 +73,9 @@ export function eisaId(id: string): Aml {
 export const name = (n: string, value: Aml): Aml => join(Uint8Array.of(OP.NAME), path(n), value);
 export const device = (n: string, terms: readonly Aml[]): Aml =>
   join(Uint8Array.of(OP.EXT, OP.DEVICE), pkg(join(path(n), ...terms)));
+/** Puts terms under a name that exists already. */
+export const scope = (n: string, terms: readonly Aml[]): Aml =>
+  join(Uint8Array.of(OP.SCOPE), pkg(join(path(n), ...terms)));
 export const list = (items: readonly Aml[]): Aml =>
   join(Uint8Array.of(OP.PACKAGE), pkg(join(Uint8Array.of(items.length), ...items)));
 /** A method that returns its argument `arg` (0-based). */

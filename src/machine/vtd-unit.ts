@@ -1,0 +1,193 @@
+import type { UnitState } from '../../devices/vtd/device.ts';
+import type { VtdProperties } from '../../devices/vtd/properties.ts';
+import { Vtd } from '../../devices/vtd/vtd.ts';
+import type { DeviceDescription, KernelDevice } from '../host/device.ts';
+import type { ReservedRegion } from '../host/driver.ts';
+import { VtdDriver } from '../host/drivers/vtd/driver.ts';
+import { VtdHardware } from '../piommu/vtd/hardware.ts';
+import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
+import type { HwPort, HwRegisters } from '../ports/hw.ts';
+import type { VfioDevice } from '../ports/iommufd.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { MmioDevice } from '../ports/mmio.ts';
+import type { Tell } from '../ports/tell.ts';
+import { EndpointRelay, HwRelay } from './hw-relay.ts';
+import type { IommuUnit } from './unit.ts';
+import type { Vm } from './vm.ts';
+
+const bit = (n: number) => 1n << BigInt(n);
+const field = (value: number, at: number) => BigInt(value) << BigInt(at);
+
+/**
+ * The physical unit a host with nesting has, whatever its guest is shown: scalable mode with first stage, second stage
+ * (39, 48 and 57 bits, large pages, accessed and dirty bits) and both nested, PASIDs of 20 bits, device TLBs and page
+ * requests (VT-d §11.4.2, §11.4.3).
+ */
+export function hostCapabilities(): { readonly cap: bigint; readonly ecap: bigint } {
+  // 16-bit domain ids; SAGAW 39, 48, 57; MGAW 57; one FRCD at 0x220; 2 MiB and 1 GiB second-stage pages; page-selective
+  // invalidation up to 2^18; draining; 1 GiB first-stage pages; five levels; root table latched with its caches.
+  const cap =
+    field(6, 0) |
+    field(0xe, 8) |
+    field(56, 16) |
+    field(0x22, 24) |
+    field(3, 34) |
+    bit(39) |
+    field(18, 48) |
+    bit(54) |
+    bit(55) |
+    bit(56) |
+    bit(60) |
+    bit(63);
+  // C, QI, DT, IR, EIM, PT, SC, IRO, MHMV; NEST, PRS, SRS, NWFS, PSS 20 bits, PASID, PDS, SMTS, SSADS, SLTS, FSTS, SMPWC.
+  const ecap =
+    [0, 1, 2, 3, 4, 6, 7, 26, 29, 31, 33, 40, 42, 43, 45, 46, 47, 48].reduce((m, n) => m | bit(n), 0n) |
+    field(0xf, 8) |
+    field(0xf, 20) |
+    field(19, 35);
+  return { cap, ecap };
+}
+
+export interface VtdUnitConfig {
+  readonly name: string;
+  readonly props: VtdProperties;
+  readonly irq: InterruptPort;
+  readonly tell?: Tell | null;
+  readonly caches?: { readonly iotlb?: number; readonly contexts?: number; readonly pasids?: number };
+  /** Debugging: the physical unit swallows invalidations. */
+  readonly ignoreInvalidations?: boolean;
+  /** No host-extra. */
+  readonly linuxOnly?: boolean;
+  /** RMRRs: memory that stays mapped one to one for a device. */
+  readonly reserved?: (name: string) => readonly ReservedRegion[];
+  /** Nanoseconds a device-TLB invalidation may take. */
+  readonly invalidateTimeout?: number;
+  /** Stands between kernel and hardware: fault injection. */
+  readonly wrapHw?: (hw: HwPort & HwRegisters) => HwPort & HwRegisters;
+}
+
+export interface VtdUnitFunction {
+  readonly device: KernelDevice;
+  readonly vfio: VfioDevice;
+  remove(): void;
+}
+
+/** One vVT-d with everything under it: the kernel's driver and a physical unit of its own. */
+export class VtdMachineUnit implements IommuUnit {
+  readonly name: string;
+  readonly device: Vtd;
+  readonly driver: VtdDriver;
+  readonly hardware: VtdHardware;
+  readonly endpoints = new EndpointRelay();
+  readonly #vm: Vm;
+  readonly #functions = new Map<number, VtdUnitFunction>();
+
+  constructor(vm: Vm, config: VtdUnitConfig) {
+    this.#vm = vm;
+    this.name = config.name;
+    const { cap, ecap } = hostCapabilities();
+    const events = new HwRelay();
+    const caches = config.caches ?? {};
+    this.hardware = new VtdHardware({
+      name: `${config.name}.hw`,
+      memory: vm.hostMemory.space,
+      cap,
+      ecap,
+      clock: vm.clock,
+      events,
+      endpoints: this.endpoints,
+      ...(caches.iotlb === undefined ? {} : { iotlbEntries: caches.iotlb }),
+      ...(caches.contexts === undefined ? {} : { contextEntries: caches.contexts }),
+      ...(caches.pasids === undefined ? {} : { pasidEntries: caches.pasids }),
+      ...(config.invalidateTimeout === undefined ? {} : { invalidateTimeout: config.invalidateTimeout }),
+      ignoreInvalidations: config.ignoreInvalidations ?? false,
+    });
+    const { reserved } = config;
+    this.driver = new VtdDriver({
+      name: `${config.name}.kernel`,
+      hw: config.wrapHw?.(this.hardware) ?? this.hardware,
+      memory: vm.hostMemory,
+      hooks: config.linuxOnly === true ? null : vm.hub,
+      // A guest that is itself a hypervisor maps read-only pages; the modelled unit does not have the erratum.
+      errata: config.linuxOnly === true,
+      ...(reserved === undefined ? {} : { reserved: (dev) => reserved(dev.name) }),
+    });
+    vm.kernel.addIommu(this.driver);
+    events.to = this.driver.events;
+    this.device = new Vtd({
+      props: config.props,
+      memory: vm.memory.guest,
+      irq: config.irq,
+      iommufd: vm.iommufd,
+      extra: config.linuxOnly === true ? null : vm.extra,
+      ioasId: vm.ioasId,
+      userVa: (gpa) => vm.memory.userVa(gpa),
+      roomAt: (gpa) => vm.memory.roomAt(gpa),
+      ram: () => vm.memory.ram(),
+      name: config.name,
+      tell: config.tell ?? null,
+    });
+  }
+
+  get window(): MmioDevice {
+    return this.device.registers;
+  }
+  get translate(): TranslatePort {
+    return this.hardware;
+  }
+  get ats(): AtsPort {
+    return this.hardware;
+  }
+  get remap(): InterruptRemapPort {
+    return this.device.interrupts;
+  }
+
+  /** See `IommuUnit.attach`. */
+  addFunction(
+    rids: readonly number[],
+    streams: readonly number[],
+    description: Omit<DeviceDescription, 'iommu' | 'streams'>,
+  ): VtdUnitFunction {
+    const { kernel } = this.#vm;
+    const device = kernel.addDevice({ ...description, streams, iommu: this.driver });
+    const vfio = kernel.openVfio(device);
+    vfio.bind(this.#vm.iommufd);
+    const unplug = this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio });
+    const fn: VtdUnitFunction = {
+      device,
+      vfio,
+      remove: () => {
+        unplug();
+        vfio.close();
+        kernel.removeDevice(device);
+        for (const rid of rids) this.#functions.delete(rid);
+      },
+    };
+    for (const rid of rids) this.#functions.set(rid, fn);
+    return fn;
+  }
+
+  attach(
+    rids: readonly number[],
+    streams: readonly number[],
+    d: Omit<DeviceDescription, 'iommu' | 'streams'>,
+  ): () => void {
+    return this.addFunction(rids, streams, d).remove;
+  }
+
+  functionOf(rid: number): VtdUnitFunction | undefined {
+    return this.#functions.get(rid);
+  }
+
+  reset(): void {
+    this.device.reset();
+  }
+
+  save(): unknown {
+    return this.device.save();
+  }
+
+  load(state: unknown): void {
+    this.device.load(state as UnitState);
+  }
+}
