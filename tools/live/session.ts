@@ -59,7 +59,20 @@ export async function startSession(o: SessionOptions): Promise<LiveRun> {
   ].join(',');
   const backend = `memory-backend-file,id=m,size=512M,mem-path=${at('ram')},share=on`;
   const guest = new LiveGuest(o.files.qemu, [
-    ...['-L', o.files.share, '-L', o.files.bios, '-m', '512M', '-nographic', '-no-reboot', '-nic', 'none', '-accel', 'tcg'],
+    ...[
+      '-L',
+      o.files.share,
+      '-L',
+      o.files.bios,
+      '-m',
+      '512M',
+      '-nographic',
+      '-no-reboot',
+      '-nic',
+      'none',
+      '-accel',
+      'tcg',
+    ],
     ...['-object', backend, '-machine', 'memory-backend=m'],
     ...['-kernel', o.files.kernel, '-initrd', at('initrd')],
     ...['-plugin', plugin, '-qtest', `unix:${sockets.qtestSocket}`, '-qtest-log', '/dev/null'],
