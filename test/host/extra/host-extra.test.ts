@@ -212,6 +212,24 @@ describe('devices with several streams (mapStreams)', () => {
     expect(got).toEqual(many.flatMap((_, i) => STREAMS.map((sid) => `${i}:${sid}`)));
   });
 
+  test('the fan-out counts right when the hardware refuses one of them', () => {
+    const s = stand(false, STREAMS);
+    s.vdevice();
+    s.hw.refuse = (w) => (w[0]! >>> 12 === 30 && w[1] === STREAMS[1] ? HW_ERROR.ILLEGAL : HW_ERROR.NONE);
+    expect(s.invalidate(...Array.from({ length: 50 }, (_, i) => [OP.CFGI_CD | (i << 12), VSID, 1, 0]))).toBe(-5);
+    expect(s.fd.invalidated).toBe(30);
+  });
+
+  test('more streams than a batch holds are reached all the same', () => {
+    const many = Array.from({ length: 150 }, (_, i) => 0x200 + i);
+    const s = stand(false, many);
+    s.vdevice();
+    s.hw.take();
+    expect(s.invalidate([OP.TLBI_NSNH_ALL, 0, 0, 0], [OP.ATC_INV, VSID, 52, 0], [OP.ATC_INV, VSID, 52, 0])).toBe(0);
+    const sids = s.hw.take().flatMap((x) => (x.what === 'command' && x.command.op === 'ATC_INV' ? [x.words[1]] : []));
+    expect(sids).toEqual([...many, ...many]);
+  });
+
   test('report events under the name of the stream', () => {
     const s = stand(false, STREAMS);
     const q = { flags: 0, viommuId: s.viommu, type: 1, depth: 16, reserved: 0, outVeventqId: 0, outFd: null as never };

@@ -11,6 +11,9 @@ import { BATCH, type CommandQueue } from './command-queue.ts';
  */
 export type PartialCount = 'linux-as-is' | 'uapi-ideal';
 
+/** The batch has no room for a command that becomes several. */
+const NO_ROOM = 1;
+
 /** How guest StreamIDs become physical ones. */
 export interface StreamNames {
   /** Physical StreamID of a guest stream that has a name of its own (`mapStreams`), or −1. */
@@ -35,6 +38,8 @@ export class GuestCommands implements Invalidation {
   readonly #exact: boolean;
   /** Which guest entry each command of the batch came from. */
   readonly #entryOf = new Int32Array(BATCH);
+  /** Why the last `#fill` stopped early: 0 or −errno. */
+  #bad = 0;
 
   constructor(queue: CommandQueue, vmid: number, names: StreamNames, count: PartialCount) {
     this.#queue = queue;
@@ -44,17 +49,63 @@ export class GuestCommands implements Invalidation {
   }
 
   run(words: Int32Array, start: number, count: number): number {
-    this.#queue.sync();
-    for (let i = 0; i < count; i++) {
-      const r = this.#convert(words, start + i * COMMAND_WORDS, i);
-      if (r !== 0) return this.#refuse(i, r);
-      if (this.#queue.full || i === count - 1) {
-        const failed = this.#submit(i + 1);
-        if (failed !== 0) return failed;
-      }
+    const queue = this.#queue;
+    queue.sync();
+    for (let i = 0; i < count; ) {
+      i = this.#fill(words, start, i, count);
+      if (this.#bad !== 0) return this.#refuse(i, this.#bad);
+      const failed = this.#submit(i);
+      if (failed !== 0) return failed;
     }
     this.done = count;
     return 0;
+  }
+
+  /**
+   * Fills the batch from entry `i` on: TLBI commands, which are nearly all there are, in this loop.
+   * @returns the first entry that is not in the batch; when `#bad` is set, the one that cannot be.
+   */
+  #fill(words: Int32Array, start: number, i: number, count: number): number {
+    const queue = this.#queue;
+    const vmid = this.#vmid;
+    const entryOf = this.#entryOf;
+    this.#bad = 0;
+    let out = queue.words;
+    let n = queue.count;
+    for (; i < count && n < BATCH; i++) {
+      const at = start + i * COMMAND_WORDS;
+      const w0 = words[at]!;
+      const to = n * COMMAND_WORDS;
+      switch (w0 & 0xff) {
+        case OP.TLBI_NH_ALL:
+        case OP.TLBI_NH_ASID:
+        case OP.TLBI_NH_VA:
+        case OP.TLBI_NH_VAA:
+          out[to] = w0;
+          out[to + 1] = (words[at + 1]! & ~0xffff) | vmid;
+          out[to + 2] = words[at + 2]!;
+          out[to + 3] = words[at + 3]!;
+          entryOf[n++] = i;
+          break;
+        case OP.TLBI_NSNH_ALL:
+          out[to] = OP.TLBI_NH_ALL;
+          out[to + 1] = vmid;
+          out[to + 2] = 0;
+          out[to + 3] = 0;
+          entryOf[n++] = i;
+          break;
+        default:
+          queue.count = n;
+          this.#bad = this.#named(words, at, i);
+          n = queue.count;
+          out = queue.words;
+          if (this.#bad === 0) break;
+          if (this.#bad === NO_ROOM) this.#bad = 0;
+          return i;
+      }
+    }
+    queue.count = n;
+    return i;
   }
 
   /** A command that cannot be converted ends the array. */
@@ -78,48 +129,30 @@ export class GuestCommands implements Invalidation {
     return r;
   }
 
-  /** Adds what the command becomes to the batch. @returns 0, −EIO, or what a submission in between returned. */
-  #convert(words: Int32Array, at: number, entry: number): number {
-    const w0 = words[at]!;
-    const w1 = words[at + 1]!;
-    switch (w0 & 0xff) {
-      case OP.TLBI_NSNH_ALL:
-        return this.#put(entry, OP.TLBI_NH_ALL, this.#vmid, 0, 0);
-      case OP.TLBI_NH_ALL:
-      case OP.TLBI_NH_ASID:
-      case OP.TLBI_NH_VA:
-      case OP.TLBI_NH_VAA:
-        return this.#put(entry, w0, (w1 & ~0xffff) | this.#vmid, words[at + 2]!, words[at + 3]!);
+  /** Adds a command that names a stream. @returns 0, −EIO, or NO_ROOM: the batch must go out first. */
+  #named(words: Int32Array, at: number, entry: number): number {
+    switch (words[at]! & 0xff) {
       case OP.ATC_INV:
       case OP.CFGI_CD:
       case OP.CFGI_CD_ALL:
-        return this.#forStream(entry, w0, w1 >>> 0, words[at + 2]!, words[at + 3]!);
+        return this.#forStream(entry, words[at]!, words[at + 1]! >>> 0, words[at + 2]!, words[at + 3]!);
       default:
         return -E.IO;
     }
   }
 
   #forStream(entry: number, w0: number, vsid: number, w2: number, w3: number): number {
-    const sid = this.#names.alias(vsid);
-    if (sid >= 0) return this.#put(entry, w0, sid, w2, w3);
-    const dev = this.#names.device(vsid);
-    if (dev === null) return -E.IO;
-    // A device with several streams and one name: the guest means all of them.
-    for (let i = 0; i < dev.streams.length; i++) {
-      const r = this.#put(entry, w0, dev.streams[i]!, w2, w3);
-      if (r !== 0) return r;
-    }
-    return 0;
-  }
-
-  #put(entry: number, w0: number, w1: number, w2: number, w3: number): number {
     const queue = this.#queue;
-    if (queue.full) {
-      const r = this.#submit(entry);
-      if (r !== 0) return r;
+    const sid = this.#names.alias(vsid);
+    const dev = sid >= 0 ? null : this.#names.device(vsid);
+    if (sid < 0 && dev === null) return -E.IO;
+    // A device with several streams and one name: the guest means all of them, and they go out together.
+    const streams = dev === null ? 1 : dev.streams.length;
+    if (queue.count > 0 && queue.count + streams > BATCH) return NO_ROOM;
+    for (let i = 0; i < streams; i++) {
+      queue.add(w0, dev === null ? sid : dev.streams[i]!, w2, w3);
+      this.#entryOf[queue.count - 1] = entry;
     }
-    this.#entryOf[queue.count] = entry;
-    queue.add(w0, w1, w2, w3);
     return 0;
   }
 }
