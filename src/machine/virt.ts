@@ -15,6 +15,32 @@ export const VIRT = {
   SMMU_DEVICES: 0x0c00_0000,
 } as const;
 
+/** What `virt` has besides: it answers, with nothing behind it (flash, GIC frames, UART, RTC, fw_cfg, GPIO, virtio-mmio). */
+// biome-ignore format: table
+const QUIET: readonly (readonly [base: number, bytes: number])[] = [
+  [0x0000_0000, 0x0800_0000], [0x0800_0000, 0x1_0000], [0x080a_0000, 0xf6_0000], [0x0900_0000, 0x1000], [0x0901_0000, 0x1000],
+  [0x0902_0000, 0x1000], [0x0903_0000, 0x1000], [0x0a00_0000, 0x4000],
+];
+
+class Quiet implements MmioDevice {
+  readonly name = 'quiet';
+  readonly bytes: number;
+
+  constructor(bytes: number) {
+    this.bytes = bytes;
+  }
+
+  read(): number {
+    return 0;
+  }
+
+  read64(_offset: number, out: Int32Array): void {
+    out.fill(0);
+  }
+
+  write(): void {}
+}
+
 /** RAM of `virt`: one piece from 1 GiB on. */
 export function virtRam(bytes: number): readonly RamPiece[] {
   return [{ base: VIRT.RAM, bytes }];
@@ -50,6 +76,7 @@ export class ItsDoorbell implements MmioDevice {
 export function createVirt(deps: BoardDeps): Board {
   const board = new Board('virt', deps, false);
   const { complex, map } = board;
+  for (const [base, bytes] of QUIET) map.attach(base, new Quiet(bytes), 4);
   map.attach(VIRT.ITS, new ItsDoorbell(deps.irq), 4);
   map.attach(VIRT.PCI, new PciWindowSpace(complex, VIRT.PCI, VIRT.PCI_BYTES, 0xffff_ffff), 4);
   map.attach(VIRT.PIO, new PciWindowSpace(complex, 0, VIRT.PIO_BYTES, 0xffff_ffff, true), 4);
