@@ -9,15 +9,16 @@ import type { Slot } from './topology.ts';
  */
 export class Messages implements EndpointPort {
   readonly #complex: RootComplex;
-  readonly #root: Root;
+  readonly #root: Root | null;
 
-  constructor(complex: RootComplex, root: Root) {
+  /** @param root null: functions below any root, for an IOMMU that serves all of them. */
+  constructor(complex: RootComplex, root: Root | null) {
     this.#complex = complex;
     this.#root = root;
   }
 
   invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
-    const slot = this.#complex.byStream(this.#root, rid);
+    const slot = this.#find(rid);
     const fn = slot?.fn;
     if (slot === undefined || fn?.invalidate === undefined) return false;
     const delay = this.#complex.latency.invalidate;
@@ -25,13 +26,13 @@ export class Messages implements EndpointPort {
     this.#later(delay, slot, () => {
       // A function that refuses answers with UR, and that ends the request as a completion does.
       if (fn.invalidate!(pasid, itag, lo, hi, global)) return;
-      this.#root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
+      slot.bus.root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
     });
     return true;
   }
 
   pageResponse(rid: number, pasid: number, group: number, code: number): void {
-    const slot = this.#complex.byStream(this.#root, rid);
+    const slot = this.#find(rid);
     if (slot === undefined) return;
     const delay = this.#complex.latency.response;
     if (delay === 0) slot.fn.pageResponse?.(pasid, group, code);
@@ -39,11 +40,20 @@ export class Messages implements EndpointPort {
   }
 
   resumed(rid: number, token: number, outcome: number): void {
-    const slot = this.#complex.byStream(this.#root, rid);
+    const slot = this.#find(rid);
     if (slot === undefined) return;
     const delay = this.#complex.latency.response;
     if (delay === 0) slot.fn.resumed?.(token, outcome);
     else this.#later(delay, slot, () => slot.fn.resumed?.(token, outcome));
+  }
+
+  #find(stream: number): Slot | undefined {
+    if (this.#root !== null) return this.#complex.byStream(this.#root, stream);
+    for (const root of this.#complex.roots) {
+      const slot = this.#complex.byStream(root, stream);
+      if (slot !== undefined) return slot;
+    }
+    return undefined;
   }
 
   #later(delay: number, slot: Slot, action: () => void): void {

@@ -1,10 +1,12 @@
 import { ViommuError } from '../src/core/errors.ts';
 import { hostBus } from '../src/lib/pci/rids.ts';
 import type { Clock } from '../src/ports/clock.ts';
+import type { EndpointPort } from '../src/ports/dma.ts';
 import type { InterruptPort } from '../src/ports/irq.ts';
 import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import { Link } from './link.ts';
+import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { type IommuPorts, Root } from './root.ts';
 import { type PciBus, Slot } from './topology.ts';
@@ -56,6 +58,8 @@ export class RootComplex {
   requester = 0;
   /** Plain memory writes into the interrupt window name no requester (QEMU; messages of MSI capabilities do). */
   anonymousWrites = false;
+  /** Messages to functions below any root, for one IOMMU over all of them. */
+  readonly everywhere: EndpointPort = new Messages(this, null);
   readonly #listeners: PlugListener[] = [];
   readonly #streams = new Map<Root, Map<number, Slot>>();
   readonly #links = new Map<Slot, Link>();

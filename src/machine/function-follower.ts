@@ -1,7 +1,9 @@
+import type { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/root.ts';
 import type { RootComplex } from '../../bus/root-complex.ts';
 import type { Slot } from '../../bus/topology.ts';
 import { isolationGroup } from '../../bus/topology.ts';
+import type { MemoryWindow } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import { EXT, PASID_CAP } from '../spec/pcie/capabilities.ts';
 import { FixedFunction } from './fixed-function.ts';
@@ -103,4 +105,14 @@ export class FunctionFollower {
 function nameOf(slot: Slot): number {
   for (let bus = slot.bus; bus.parent !== null; bus = bus.parent.bus) if (bus.number === 0) return -1;
   return slot.aliasRid;
+}
+
+/** A processor's window as other functions see it. */
+export function windowOf(device: PciWindowSpace): MemoryWindow {
+  return {
+    name: device.name,
+    claims: (offset) => device.claims(offset),
+    read: (offset, size) => device.read(offset, size),
+    write: (offset, size, value) => device.write(offset, size, value | 0, 0),
+  };
 }

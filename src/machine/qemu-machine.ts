@@ -1,5 +1,6 @@
 import type { Root } from '../../bus/root.ts';
 import type { PciBus } from '../../bus/topology.ts';
+import { PROFILES } from '../../devices/smmuv3/profile.ts';
 import { ViommuError } from '../core/errors.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -8,6 +9,7 @@ import type { Board } from './board.ts';
 import { plugBridge, plugExpander } from './bridges.ts';
 import type { PhysicalMap } from './physical-map.ts';
 import { createQ35, q35Ram } from './q35.ts';
+import { attachVtd } from './q35-vtd.ts';
 import { createVirt, virtRam } from './virt.ts';
 import { attachSmmus } from './virt-smmu.ts';
 import { Vm } from './vm.ts';
@@ -137,6 +139,8 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   if (type !== 'virt' && type !== 'q35') {
     throw new ViommuError('E_PROFILE', 'caller', `unsupported machine type '${type}': virt, q35 or none`);
   }
+  const profile = PROFILES.find((p) => p === (defaults.profile ?? 'qemu-11.1'));
+  if (profile === undefined) throw new ViommuError('E_PROFILE', 'caller', `unknown profile '${defaults.profile}'`);
   const vm = new Vm({ ram: (type === 'virt' ? virtRam : q35Ram)(args.memory), tell: defaults.tell ?? null });
   const { vga, nic } = defaults;
   const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock: vm.clock, vga, nic };
@@ -147,7 +151,8 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     const number = parseInteger('bus_nr', d.props.get('bus_nr') ?? '0', 1, 255);
     buses.addRoot(d.props.get('id') ?? `pxb.${number}`, plugExpander(board, number, devfnOf(d)));
   }
-  const iommus = type === 'virt' ? attachSmmus(vm, board, buses.roots, irq, args, defaults) : [];
+  const attach = type === 'virt' ? attachSmmus : attachVtd;
+  const iommus = attach(vm, board, buses.roots, irq, args, { profile, tell: defaults.tell ?? null });
   for (const device of args.devices) plugDevice(board, buses, device);
   return new QemuMachine(vm, board, irq, iommus);
 }

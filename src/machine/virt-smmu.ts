@@ -1,14 +1,13 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/root.ts';
-import { PROFILES } from '../../devices/smmuv3/profile.ts';
+import type { ProfileName } from '../../devices/smmuv3/profile.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
-import type { MemoryWindow } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
-import { FunctionFollower } from './function-follower.ts';
+import { FunctionFollower, windowOf } from './function-follower.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
 import { VIRT } from './virt.ts';
 import type { Vm } from './vm.ts';
@@ -28,10 +27,8 @@ export function attachSmmus(
   roots: ReadonlyMap<string, Root>,
   irq: InterruptPort,
   args: QemuArgs,
-  options: { readonly profile?: string; readonly tell?: Tell | null },
+  options: { readonly profile: ProfileName; readonly tell?: Tell | null },
 ): readonly { reset(): void }[] {
-  const profile = PROFILES.find((p) => p === (options.profile ?? 'qemu-11.1'));
-  if (profile === undefined) throw new ViommuError('E_PROFILE', 'caller', `unknown profile '${options.profile}'`);
   const doorbell = vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, {
     name: 'its',
     read: () => 0,
@@ -47,7 +44,7 @@ export function attachSmmus(
     vm.addWindow(base, bytes, windowOf(new PciWindowSpace(board.complex, base, bytes, 0xffff_ffff)));
   }
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
-  return smmuv3Properties(args, profile).map((properties, n) => {
+  return smmuv3Properties(args, options.profile).map((properties, n) => {
     const root = roots.get(properties.primaryBus);
     if (root === undefined) {
       throw new ViommuError('E_PROFILE', 'caller', `arm-smmuv3: no root bus '${properties.primaryBus}'`);
@@ -65,13 +62,4 @@ export function attachSmmus(
     new FunctionFollower(board.complex, root, unit, doorbell);
     return unit;
   });
-}
-
-/** A processor's window as other functions see it. */
-function windowOf(device: PciWindowSpace): MemoryWindow {
-  return {
-    name: device.name,
-    read: (offset, size) => device.read(offset, size),
-    write: (offset, size, value) => device.write(offset, size, value | 0, 0),
-  };
 }

@@ -1,0 +1,42 @@
+import { PciWindowSpace } from '../../bus/decode.ts';
+import type { Root } from '../../bus/root.ts';
+import type { ProfileName } from '../../devices/vtd/deviations.ts';
+import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
+import type { InterruptPort } from '../ports/irq.ts';
+import type { Tell } from '../ports/tell.ts';
+import type { Board } from './board.ts';
+import { FunctionFollower, windowOf } from './function-follower.ts';
+import { Q35 } from './q35.ts';
+import type { Vm } from './vm.ts';
+import { VtdMachineUnit } from './vtd-unit.ts';
+
+/**
+ * Puts the vVT-d of the command line (`-device intel-iommu`) in its place: one unit over every root bus.
+ * @throws ViommuError `E_PROFILE` for a property it does not know.
+ */
+export function attachVtd(
+  vm: Vm,
+  board: Board,
+  roots: ReadonlyMap<string, Root>,
+  irq: InterruptPort,
+  args: QemuArgs,
+  options: { readonly profile: ProfileName; readonly tell?: Tell | null },
+): readonly { reset(): void }[] {
+  const props = vtdFromArgs(args, options.profile);
+  if (props === null) return [];
+  const unit = new VtdMachineUnit(vm, { name: 'vtd', props, irq, tell: options.tell ?? null });
+  // Peers in the PCI hole are reached through both stages like memory is; where nothing is, the request aborts.
+  const low = Math.max(...vm.memory.ram().map((r) => (r.gpa < Q35.ABOVE ? r.gpa + r.bytes : 0)));
+  const hole = new PciWindowSpace(board.complex, low, Q35.IOAPIC - low, 0);
+  vm.addWindow(low, Q35.IOAPIC - low, windowOf(hole));
+  board.map.attach(Q35.VTD, unit.window, 8);
+  // QEMU's test device writes into the interrupt window without naming itself; messages of MSI capabilities do.
+  board.complex.anonymousWrites = options.profile === 'qemu-11.1';
+  for (const root of roots.values()) {
+    board.setIommu({ translate: unit.translate, ats: unit.ats, remap: unit.remap }, root);
+    new FunctionFollower(board.complex, root, unit, -1);
+  }
+  unit.endpoints.to = board.complex.everywhere;
+  return [unit];
+}
