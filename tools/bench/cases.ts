@@ -2,10 +2,12 @@ import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { BenchCase } from './case.ts';
 import { replayCase } from './replay.ts';
 import { SMMUV3_CASES } from './smmuv3.ts';
+import { VTD_CASES } from './vtd.ts';
 
 /** Everything `npm run bench` measures, in this order. */
 export const CASES: readonly BenchCase[] = [
   replayCase('smmuv3-strict-heavy', makeReplayMachine),
   replayCase('vtd-legacy-strict-heavy', makeReplayMachine),
   ...SMMUV3_CASES,
+  ...VTD_CASES,
 ];

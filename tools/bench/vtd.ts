@@ -1,0 +1,273 @@
+import { ViommuError } from '../../src/core/errors.ts';
+import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
+import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/capabilities.ts';
+import { VtdHardware, type VtdHardwareOptions } from '../../src/piommu/vtd/hardware.ts';
+import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
+import { INV } from '../../src/spec/vtd/invalidation.ts';
+import { PAGE, TTM } from '../../src/spec/vtd/registers.ts';
+import { PGTT } from '../../src/spec/vtd/tables.ts';
+import type { BenchCase, Prepared } from './case.ts';
+
+const PAGES = 65_536;
+const RID = 0x10;
+const DID = 7;
+const RAM = 0x4000_0000;
+const RAM_BYTES = 32 << 20;
+const ROOT = RAM;
+const CONTEXTS = RAM + 0x1000;
+const DIRECTORY = RAM + 0x2000;
+const PASIDS = RAM + 0x3000;
+const TABLES = RAM + 0x1_0000;
+/** What the pages map to: 256 MiB that nobody touches. */
+const TARGET = 0x1_0000_0000;
+const IOVA_HI = 0x1200;
+
+type Mode = 'legacy' | 'second' | 'first' | 'nested';
+
+class Bench {
+  readonly memory = new AddressSpace();
+  readonly hw: VtdHardware;
+  readonly order = shuffled(PAGES);
+  readonly wide: boolean;
+  #next = TABLES;
+
+  constructor(mode: Mode, options: Partial<VtdHardwareOptions>) {
+    this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
+    this.hw = new VtdHardware({ memory: this.memory, cap: FULL_CAP, ecap: FULL_ECAP, ...options });
+    this.wide = mode !== 'legacy';
+    this.#store(ROOT, CONTEXTS | 1);
+    const table = this.#page();
+    const first = mode === 'first' || mode === 'nested';
+    for (let page = 0; page < PAGES; page++) {
+      this.#map(table, IOVA_HI, page << 12, TARGET + page * 4096, first ? 0x67 : 3);
+    }
+    const second = this.#page();
+    if (mode === 'nested') {
+      for (let page = 0; page < PAGES; page++) this.#map(second, 1, page << 12, TARGET + page * 4096, 3);
+      for (let a = RAM; a < RAM + RAM_BYTES; a += 4096) this.#map(second, 0, a, a, 3);
+    }
+    this.#entries(mode, table, second);
+    this.hw.writeRegister(PAGE.RTADDR.at, BigInt(ROOT) | (BigInt(this.wide ? TTM.SCALABLE : TTM.LEGACY) << 10n));
+    this.hw.writeRegister(PAGE.GCMD.at, 0x4000_0000n);
+    this.hw.writeRegister(PAGE.GCMD.at, 0x8000_0000n);
+  }
+
+  #entries(mode: Mode, table: number, second: number): void {
+    if (mode === 'legacy') {
+      this.#store(CONTEXTS + RID * 16, table | 1);
+      this.#store(CONTEXTS + RID * 16 + 8, 2 | (DID << 8));
+      return;
+    }
+    this.#store(CONTEXTS + RID * 32, DIRECTORY | 1);
+    this.#store(DIRECTORY, PASIDS | 1);
+    this.#store(PASIDS + 8, DID);
+    if (mode === 'second') this.#store(PASIDS, table | (PGTT.SECOND << 6) | (2 << 2) | 1);
+    else if (mode === 'first') this.#store(PASIDS, (PGTT.FIRST << 6) | 1);
+    else this.#store(PASIDS, second | (PGTT.NESTED << 6) | (2 << 2) | 1);
+    if (mode !== 'second') this.#store(PASIDS + 16, table);
+  }
+
+  #page(): number {
+    this.#next += 4096;
+    return this.#next - 4096;
+  }
+
+  #store(at: number, value: number): void {
+    this.memory.store64(at, value | 0, (value / 2 ** 32) | 0);
+  }
+
+  #map(table: number, hi: number, lo: number, out: number, flags: number): void {
+    let t = table;
+    for (const index of [(hi >>> 7) & 511, ((lo >>> 30) | (hi << 2)) & 511, (lo >>> 21) & 511]) {
+      this.memory.load64(t + 8 * index);
+      if (this.memory.lo === 0) this.#store(t + 8 * index, this.#page() | flags);
+      this.memory.load64(t + 8 * index);
+      t = (this.memory.lo & ~0xfff) >>> 0;
+    }
+    this.#store(t + 8 * ((lo >>> 12) & 511), out + flags);
+  }
+
+  /** Translates one page and checks the answer. */
+  touch(page: number): void {
+    const answer = this.hw.translate(RID, NO_PASID, page << 12, IOVA_HI, ACCESS.READ, AT.UNTRANSLATED);
+    if (answer !== DMA.OK || this.hw.out !== TARGET + page * 4096) {
+      throw new ViommuError('EIO', 'caller', 'the bench translates wrongly', { page, answer, out: this.hw.out });
+    }
+  }
+
+  fill(pages: number): void {
+    for (let page = 0; page < pages; page++) this.touch(page);
+  }
+
+  /** A descriptor of `count`, as long as the mode has them. */
+  put(list: Int32Array, n: number, w0: number, w1: number, w2: number, w3: number): void {
+    list.set([w0, w1, w2, w3], n * this.words);
+  }
+  get words(): number {
+    return this.wide ? 8 : 4;
+  }
+}
+
+function shuffled(count: number): Int32Array {
+  const order = Int32Array.from({ length: count }, (_, n) => n);
+  let seed = 1;
+  for (let n = count - 1; n > 0; n--) {
+    seed ^= seed << 13;
+    seed ^= seed >>> 17;
+    seed ^= seed << 5;
+    const other = (seed >>> 0) % (n + 1);
+    [order[n], order[other]] = [order[other]!, order[n]!];
+  }
+  return order;
+}
+
+/** Every type once, so that none is met for the first time inside a measurement. */
+function warm(b: Bench): void {
+  const list = new Int32Array(8);
+  for (let round = 0; round < 2000; round++) {
+    for (const w0 of [0x31, 0x7777_0032, 0x7777_0022, 0x25, 0x7777_0036, 0x7777_0026, 0x7777_0007, 0x7777_0017]) {
+      list[0] = w0;
+      b.hw.submit(list, 0, 1);
+    }
+  }
+}
+
+function hits(mode: Mode, options: Partial<VtdHardwareOptions> = {}): Prepared {
+  const b = new Bench(mode, options);
+  return {
+    ops: PAGES,
+    run() {
+      for (let n = 0; n < PAGES; n++) b.touch(n & 127);
+    },
+  };
+}
+
+/** Random order over all pages. */
+function misses(mode: Mode, options: Partial<VtdHardwareOptions>): Prepared {
+  const b = new Bench(mode, options);
+  return {
+    ops: PAGES,
+    run() {
+      for (let n = 0; n < PAGES; n++) b.touch(b.order[n]!);
+    },
+  };
+}
+
+/** Context cache, PASID cache and IOTLB emptied before every translation. */
+function fullMiss(mode: Mode): Prepared {
+  const b = new Bench(mode, {});
+  warm(b);
+  const list = new Int32Array(3 * b.words);
+  b.put(list, 0, INV.CONTEXT | (1 << 4), 0, 0, 0);
+  b.put(list, 1, INV.IOTLB | (1 << 4), 0, 0, 0);
+  if (b.wide) b.put(list, 2, INV.PASID_CACHE | (3 << 4), 0, 0, 0);
+  return {
+    ops: 1024,
+    run() {
+      for (let n = 0; n < 1024; n++) {
+        b.hw.submit(list, 0, b.wide ? 3 : 2);
+        b.touch(b.order[n]!);
+      }
+    },
+  };
+}
+
+const BATCH = 512;
+
+/** One descriptor 512 times in a submission, with `cached` translations in the cache. */
+function descriptors(mode: Mode, cached: number, make: (n: number) => [number, number, number, number]): Prepared {
+  const b = new Bench(mode, {});
+  warm(b);
+  b.fill(cached);
+  const list = new Int32Array(BATCH * b.words);
+  for (let n = 0; n < BATCH; n++) b.put(list, n, ...make(n));
+  return {
+    ops: BATCH,
+    run() {
+      b.hw.submit(list, 0, BATCH);
+    },
+  };
+}
+
+/** Map, use, unmap: the page's descriptor, a wait, and the page walked again. */
+function unmap(mode: Mode, cached: number): Prepared {
+  const b = new Bench(mode, {});
+  warm(b);
+  b.fill(cached);
+  const list = new Int32Array(2 * b.words);
+  b.put(list, 1, INV.WAIT | 0x40, 0, 0, 0);
+  return {
+    ops: 1024,
+    run() {
+      for (let n = 0; n < 1024; n++) {
+        const page = n & 127;
+        if (mode === 'first') b.put(list, 0, INV.PASID_IOTLB | (3 << 4) | (DID << 16), 0, (page << 12) | 0x40, IOVA_HI);
+        else b.put(list, 0, INV.IOTLB | (3 << 4) | (DID << 16), 0, (page << 12) | 0x40, IOVA_HI);
+        b.hw.submit(list, 0, 2);
+        b.touch(page);
+      }
+    },
+  };
+}
+
+/** Pages nobody has cached: the cost is that of looking. */
+const page = (n: number): [number, number, number, number] => [
+  INV.IOTLB | (3 << 4) | (DID << 16),
+  0,
+  (PAGES + n) << 12,
+  IOVA_HI,
+];
+const range = (n: number): [number, number, number, number] => [
+  INV.IOTLB | (3 << 4) | (DID << 16),
+  0,
+  ((PAGES + n * 512) << 12) | 9,
+  IOVA_HI,
+];
+const pasidPage = (n: number): [number, number, number, number] => [
+  INV.PASID_IOTLB | (3 << 4) | (DID << 16),
+  0,
+  (PAGES + n) << 12,
+  IOVA_HI,
+];
+
+const STOCK = { iotlbEntries: 1024 };
+
+/** The emulated VT-d hardware, straight at its ports. Caches of 1024 entries make every access of the loop a miss. */
+export const VTD_CASES: readonly BenchCase[] = [
+  { name: 'VT-d translation, legacy IOTLB hit', atMost: 5, setup: () => hits('legacy') },
+  { name: 'VT-d translation, scalable IOTLB hit', atMost: 5, setup: () => hits('first') },
+  { name: 'VT-d translation, nested IOTLB hit', atMost: 5, setup: () => hits('nested') },
+  { name: 'VT-d translation, hit among 65536 pages', setup: () => misses('legacy', {}) },
+  { name: 'VT-d second-stage miss, 4 levels', setup: () => misses('legacy', STOCK) },
+  { name: 'VT-d first-stage miss, 4 levels', setup: () => misses('first', STOCK) },
+  { name: 'VT-d nested miss, 4 x 4 levels', atMost: 60, setup: () => misses('nested', STOCK) },
+  { name: 'VT-d everything invalidated, then legacy', setup: () => fullMiss('legacy') },
+  { name: 'VT-d everything invalidated, then nested', setup: () => fullMiss('nested') },
+  { name: 'VT-d descriptor, wait', setup: () => descriptors('legacy', 200, () => [INV.WAIT | 0x40, 0, 0, 0]) },
+  ...[0, 1_000, 10_000, 60_000].map((cached) => ({
+    name: `VT-d descriptor, IOTLB page, ${cached} cached`,
+    setup: () => descriptors('legacy', cached, page),
+  })),
+  ...[0, 10_000].map((cached) => ({
+    name: `VT-d descriptor, IOTLB of 512 pages, ${cached} cached`,
+    setup: () => descriptors('legacy', cached, range),
+  })),
+  ...[0, 1_000, 10_000].map((cached) => ({
+    name: `VT-d descriptor, IOTLB domain, ${cached} cached`,
+    setup: () => descriptors('legacy', cached, () => [INV.IOTLB | (2 << 4) | (0x77 << 16), 0, 0, 0]),
+  })),
+  ...[0, 1_000, 10_000].map((cached) => ({
+    name: `VT-d descriptor, PASID-IOTLB page, ${cached} cached`,
+    setup: () => descriptors('first', cached, pasidPage),
+  })),
+  ...[0, 10_000].map((cached) => ({
+    name: `VT-d descriptor, PASID-IOTLB of a PASID, ${cached} cached`,
+    setup: () => descriptors('first', cached, () => [INV.PASID_IOTLB | (2 << 4) | (0x77 << 16), 1, 0, 0]),
+  })),
+  ...(['legacy', 'first'] as const).flatMap((mode) =>
+    [1, 60_000].map((cached) => ({
+      name: `VT-d unmap (${mode}): page, wait, walk again, ${cached} cached`,
+      setup: () => unmap(mode, cached),
+    })),
+  ),
+];
