@@ -4,6 +4,8 @@ import { CLASS_OF_SHIFT, pageHi, pageLo, SHIFT_OF_CLASS, TlbTable } from './tlb-
 
 /** Pages of one size class a range invalidation looks up; beyond, the whole context is renewed. */
 const RANGE_PAGES = 512;
+/** Pages whose entries lie in consecutive sets. */
+const RUN_PAGES = 0x2_0000;
 /** Contexts an all-contexts address invalidation visits one by one; beyond, each is renewed. */
 const VISITED_CONTEXTS = 64;
 
@@ -220,9 +222,11 @@ export class Iotlb {
       const first = Math.floor(start / unit);
       const last = Math.floor(Math.min(start + pages - 1, 2 ** 52 - 1) / unit);
       if (last - first >= RANGE_PAGES) return false;
-      for (let page = first; page <= last; page += 4 - (page % 4)) {
+      for (let page = first; page <= last; ) {
         const key1 = tag | (cls << 13) | ((page / TWO32) & 0x1fff);
-        table.dropGroup(key1, page | 0, page | 0, last - page + 1);
+        const run = Math.min(last - page + 1, RUN_PAGES - (page % RUN_PAGES));
+        table.dropRun(key1, page | 0, run);
+        page += run;
       }
     }
     return true;

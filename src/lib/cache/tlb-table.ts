@@ -91,14 +91,19 @@ export class TlbTable {
   }
 
   /**
-   * Drops the entries of one group of four neighbouring pages (page numbers `pageLow & ~3` and the three behind it) whose
-   * number lies in [first, first + count).
+   * Drops the entries of `count` pages from `first` on, which share everything above the low 17 bits of their numbers: the
+   * sets of such pages follow each other.
    */
-  dropGroup(key1: number, pageLow: number, first: number, count: number): void {
+  dropRun(key1: number, first: number, count: number): void {
     const t = this.words;
-    const end = this.#set(key1, pageLow) + WAYS * WORDS;
-    for (let i = end - WAYS * WORDS; i < end; i += WORDS) {
-      if (t[i + 1] === key1 && (t[i]! - first) >>> 0 < count) t[i + 1] = 0;
+    const last = t.length - 1;
+    let set = this.#set(key1, first);
+    for (let sets = ((first & 3) + count + 3) >> 2; sets > 0; sets--) {
+      if (t[set + 1] === key1 && (t[set]! - first) >>> 0 < count) t[set + 1] = 0;
+      if (t[set + 5] === key1 && (t[set + 4]! - first) >>> 0 < count) t[set + 5] = 0;
+      if (t[set + 9] === key1 && (t[set + 8]! - first) >>> 0 < count) t[set + 9] = 0;
+      if (t[set + 13] === key1 && (t[set + 12]! - first) >>> 0 < count) t[set + 13] = 0;
+      set = (set + WAYS * WORDS) & last;
     }
   }
 

@@ -1,3 +1,4 @@
+import { TWO32 } from '../../core/bits.ts';
 import { ACCESS } from '../../ports/dma.ts';
 import type { Memory } from '../../ports/memory.ts';
 import { FAULT } from '../../spec/vtd/faults.ts';
@@ -9,8 +10,20 @@ import {
   SecondStageReserved,
   SS,
 } from '../../spec/vtd/paging.ts';
+import { TableReader } from './table-reader.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;
+
+/** A paging-structure cache: the last-level table of a 2 MiB region, and what the levels above it allow. */
+export interface WalkCache {
+  /** @returns false: not known. Else the fields are valid. */
+  find(lo: number, hi: number): boolean;
+  readonly tableLo: number;
+  readonly tableHi: number;
+  /** Four bits of the walker's. */
+  readonly attr: number;
+  keep(lo: number, hi: number, tableLo: number, tableHi: number, attr: number): void;
+}
 
 /**
  * The second-stage walk (VT-d §3.7): three to five levels, cumulative R and W, 2 MiB and 1 GiB leaves. Results are fields,
@@ -36,11 +49,15 @@ export class VtdSecondStage {
   level = 0;
   /** The failed walk lacked permission or presence (what a mapping would cure), nothing was malformed. */
   missing = false;
+  /** Where walks start lower down; null: always at the top. */
+  cache: WalkCache | null = null;
   readonly #memory: Memory;
+  readonly #reader: TableReader;
   readonly #reserved: SecondStageReserved;
 
   constructor(memory: Memory, limits: PagingLimits) {
     this.#memory = memory;
+    this.#reader = new TableReader(memory);
     this.#reserved = new SecondStageReserved(limits);
   }
 
@@ -52,33 +69,38 @@ export class VtdSecondStage {
    */
   walk(root: number, levels: number, ad: boolean, lo: number, hi: number, need: number, scalable: boolean): boolean {
     if (beyondWidth(levels, hi)) return this.#fail(scalable ? FAULT.SS_BEYOND : FAULT.BEYOND_WIDTH, levels);
-    const memory = this.#memory;
+    const reader = this.#reader;
     const reserved = this.#reserved;
-    let table = root;
-    let perm = RW;
-    for (let level = levels; ; level--) {
-      const i = levelIndex(level, lo, hi);
-      let eLo: number;
-      let eHi: number;
-      if (memory.locate(table)) {
-        const at = memory.index + 2 * i;
-        eLo = memory.words[at]!;
-        eHi = memory.words[at + 1]!;
-      } else {
-        if (!memory.load64(table + 8 * i)) return this.#unreadable(scalable, level, levels);
-        eLo = memory.lo;
-        eHi = memory.hi;
-      }
+    const cache = this.cache;
+    let tableLo = root | 0;
+    let tableHi = (root / TWO32) | 0;
+    let perm: number = RW;
+    let level = levels;
+    reader.begin();
+    if (cache?.find(lo, hi)) {
+      tableLo = cache.tableLo;
+      tableHi = cache.tableHi;
+      perm = cache.attr & RW;
+      level = 1;
+    }
+    for (; ; level--) {
+      const atLo = tableLo + 8 * levelIndex(level, lo, hi);
+      const i = reader.at(atLo, tableHi);
+      if (i < 0) return this.#unreadable(scalable, level, levels);
+      const eLo = reader.words[i]!;
+      const eHi = reader.words[i + 1]!;
       if ((eLo & RW) === 0) return this.#denied(scalable, level, 0, need);
       perm &= eLo;
       if (level !== 1 && (eLo & SS.PS) === 0) {
         if (((eLo & reserved.pointerLo[level]!) | (eHi & reserved.pointerHi)) !== 0) {
           return this.#fail(scalable ? FAULT.SS_RESERVED : FAULT.ENTRY_RESERVED, level);
         }
-        if (ad && (eLo & SS.A) === 0 && !memory.store64(table + 8 * i, eLo | SS.A, eHi)) {
+        if (ad && (eLo & SS.A) === 0 && !this.#store(atLo, tableHi, eLo | SS.A, eHi)) {
           return this.#fail(FAULT.SS_A, level);
         }
-        table = (eHi & 0xf_ffff) * 0x1_0000_0000 + ((eLo & ~0xfff) >>> 0);
+        tableLo = eLo & ~0xfff;
+        tableHi = eHi & 0xf_ffff;
+        if (level === 2 && cache !== null) cache.keep(lo, hi, tableLo, tableHi, perm);
         continue;
       }
       if (((eLo & reserved.leafLo[level]!) | (eHi & reserved.leafHi)) !== 0) {
@@ -88,7 +110,7 @@ export class VtdSecondStage {
       this.dirty = true;
       if (ad) {
         const flags = (need & ACCESS.WRITE) !== 0 ? SS.A | SS.D : SS.A;
-        if ((eLo & flags) !== flags && !memory.store64(table + 8 * i, eLo | flags, eHi)) {
+        if ((eLo & flags) !== flags && !this.#store(atLo, tableHi, eLo | flags, eHi)) {
           return this.#fail((need & ACCESS.WRITE) !== 0 ? FAULT.SS_D : FAULT.SS_A, level);
         }
         this.dirty = ((eLo | flags) & SS.D) !== 0;
@@ -97,13 +119,17 @@ export class VtdSecondStage {
       const offset = (1 << shift) - 1;
       this.outLo = (eLo & ~offset) | (lo & offset);
       this.outHi = eHi & 0xf_ffff;
-      this.out = this.outHi * 0x1_0000_0000 + (this.outLo >>> 0);
+      this.out = this.outHi * TWO32 + (this.outLo >>> 0);
       this.shift = shift;
       this.perm = perm;
       this.snp = (eLo & SS.SNP) !== 0;
       this.level = level;
       return true;
     }
+  }
+
+  #store(atLo: number, atHi: number, lo: number, hi: number): boolean {
+    return this.#memory.store64(atHi * TWO32 + (atLo >>> 0), lo, hi);
   }
 
   #fail(reason: number, level: number): boolean {

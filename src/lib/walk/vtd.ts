@@ -1,3 +1,4 @@
+import { TWO32 } from '../../core/bits.ts';
 import { ACCESS } from '../../ports/dma.ts';
 import type { Memory } from '../../ports/memory.ts';
 import { FAULT } from '../../spec/vtd/faults.ts';
@@ -11,11 +12,13 @@ import {
   type PagingLimits,
 } from '../../spec/vtd/paging.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
+import { TableReader } from './table-reader.ts';
 import type { VtdRegime } from './vtd-regime.ts';
-import { VtdSecondStage } from './vtd-second.ts';
+import { VtdSecondStage, type WalkCache } from './vtd-second.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;
-const TWO32 = 0x1_0000_0000;
+/** In a WalkCache's attr, beside FS.RW and FS.US of the levels above: the table's flags may be written. */
+const TABLE_WRITABLE = 8;
 
 /** Whether a physical address lies in the interrupt window 0xFEE0_0000 to 0xFEEF_FFFF. */
 export function inInterruptWindow(lo: number, hi: number): boolean {
@@ -28,8 +31,10 @@ export function inInterruptWindow(lo: number, hi: number): boolean {
  * shadow. Results are fields, valid until the next walk; nothing allocates.
  */
 export class VtdWalker {
-  /** Physical address of the byte. */
+  /** Physical address of the byte; the same as words. */
   out = 0;
+  outLo = 0;
+  outHi = 0;
   /** log2 bytes for which the translation holds. */
   shift = 0;
   /** READ and WRITE as granted to a request of this privilege. */
@@ -51,15 +56,20 @@ export class VtdWalker {
   ipa = 0;
   ipaAccess = 0;
   readonly second: VtdSecondStage;
+  /** Where first-stage walks start lower down; null: always at the top. `second.cache` is the second stage's. */
+  cache: WalkCache | null = null;
   readonly #memory: Memory;
+  readonly #reader: TableReader;
   readonly #reserved: FirstStageReserved;
   readonly #haw: number;
   /** Where the first-stage table lies in physical memory, and whether an update of it is allowed. */
-  #table = 0;
+  #tableLo = 0;
+  #tableHi = 0;
   #tableWritable = true;
 
   constructor(memory: Memory, limits: PagingLimits) {
     this.#memory = memory;
+    this.#reader = new TableReader(memory);
     this.second = new VtdSecondStage(memory, limits);
     this.#reserved = new FirstStageReserved(limits);
     this.#haw = limits.haw;
@@ -92,6 +102,8 @@ export class VtdWalker {
       return false;
     }
     this.out = s.out;
+    this.outLo = s.outLo;
+    this.outHi = s.outHi;
     this.shift = s.shift;
     this.perm = this.userPerm = this.privPerm = s.perm;
     this.dirty = s.dirty;
@@ -108,23 +120,45 @@ export class VtdWalker {
 
   #first(r: VtdRegime, lo: number, hi: number, need: number, priv: boolean): boolean {
     if (!isCanonical(r.firstLevels, hi)) return this.#fail(FAULT.NON_CANONICAL);
-    const memory = this.#memory;
+    const reader = this.#reader;
     const nested = r.pgtt === PGTT.NESTED;
+    const cache = this.cache;
+    /** The table's address as the entry above gives it; `#tableLo`, `#tableHi` are where it is in memory. */
     let tableLo = r.firstRoot | 0;
     let tableHi = (r.firstRoot / TWO32) | 0;
     let granted: number = FS.RW | FS.US;
-    for (let level = r.firstLevels; ; level--) {
+    let level = r.firstLevels;
+    let found = false;
+    reader.begin();
+    if (cache?.find(lo, hi)) {
+      this.#tableLo = cache.tableLo;
+      this.#tableHi = cache.tableHi;
+      this.#tableWritable = (cache.attr & TABLE_WRITABLE) !== 0;
+      granted = cache.attr & (FS.RW | FS.US);
+      level = 1;
+      found = true;
+    }
+    for (; ; level--) {
       const root = level === r.firstLevels;
-      if (nested) {
+      if (found) found = false;
+      else if (nested) {
         if (!this.#tableThroughSecond(r, tableLo, tableHi, root)) return false;
+        if (level === 1 && cache !== null) {
+          const writable = this.#tableWritable ? TABLE_WRITABLE : 0;
+          cache.keep(lo, hi, this.#tableLo, this.#tableHi, granted | writable);
+        }
       } else {
-        this.#table = tableHi * TWO32 + (tableLo >>> 0);
+        this.#tableLo = tableLo;
+        this.#tableHi = tableHi;
         this.#tableWritable = true;
+        if (level === 1 && cache !== null) cache.keep(lo, hi, tableLo, tableHi, granted | TABLE_WRITABLE);
       }
-      const at = this.#table + 8 * levelIndex(level, lo, hi);
-      if (!memory.load64(at)) return this.#fail(root ? FAULT.FS_ROOT_UNREADABLE : FAULT.FS_UNREADABLE);
-      const eLo = memory.lo;
-      const eHi = memory.hi;
+      const atLo = this.#tableLo + 8 * levelIndex(level, lo, hi);
+      const atHi = this.#tableHi;
+      const i = reader.at(atLo, atHi);
+      if (i < 0) return this.#fail(root ? FAULT.FS_ROOT_UNREADABLE : FAULT.FS_UNREADABLE);
+      const eLo = reader.words[i]!;
+      const eHi = reader.words[i + 1]!;
       if ((eLo & FS.P) === 0) return this.#fail(FAULT.FS_P);
       const leaf = level === 1 || (eLo & FS.PS) !== 0;
       if (((eHi & this.#reserved.hi) | (leaf ? eLo & this.#reserved.leafLo[level]! : 0)) !== 0) {
@@ -132,7 +166,7 @@ export class VtdWalker {
       }
       granted &= eLo;
       if (!leaf) {
-        if (!this.#flags(r, at, eLo, eHi, FS.A, tableLo, tableHi)) return false;
+        if (!this.#flags(r, atLo, atHi, eLo, eHi, FS.A, tableLo, tableHi)) return false;
         tableLo = eLo & ~0xfff;
         tableHi = eHi & 0xf_ffff;
         continue;
@@ -151,6 +185,8 @@ export class VtdWalker {
         if (shift < this.shift) this.shift = shift;
       } else {
         this.out = pageHi * TWO32 + (pageLo >>> 0);
+        this.outLo = pageLo;
+        this.outHi = pageHi;
         this.shift = shift;
         this.perm = RW;
         this.dirty = true;
@@ -160,7 +196,7 @@ export class VtdWalker {
       this.#grant(r, granted, perm);
       this.dirty &&= ((eLo | flags) & FS.D) !== 0;
       this.firstShift = shift;
-      return this.#flags(r, at, eLo, eHi, flags, tableLo, tableHi);
+      return this.#flags(r, atLo, atHi, eLo, eHi, flags, tableLo, tableHi);
     }
   }
 
@@ -184,20 +220,30 @@ export class VtdWalker {
       const partly = s.missing && s.reason !== FAULT.SS_NONE;
       return this.#fail(partly ? (root ? FAULT.FS_ROOT_SECOND_READ : FAULT.FS_SECOND_READ) : s.reason);
     }
-    this.#table = s.out;
+    this.#tableLo = s.outLo;
+    this.#tableHi = s.outHi;
     this.#tableWritable = (s.perm & ACCESS.WRITE) !== 0;
     return true;
   }
 
-  /** Sets A, D and EA of the entry at physical `at`, when they are not set yet. */
-  #flags(r: VtdRegime, at: number, eLo: number, eHi: number, flags: number, tableLo: number, tableHi: number): boolean {
+  /** Sets A, D and EA of the entry at physical `atLo`, `atHi`, when they are not set yet. */
+  #flags(
+    r: VtdRegime,
+    atLo: number,
+    atHi: number,
+    eLo: number,
+    eHi: number,
+    flags: number,
+    tableLo: number,
+    tableHi: number,
+  ): boolean {
     const all = r.eafe ? flags | FS.EA : flags;
     if ((eLo & all) === all) return true;
     if (!this.#tableWritable) {
       this.#missed(tableLo, tableHi, RW);
       return this.#fail(FAULT.FS_SECOND_WRITE);
     }
-    return this.#memory.store64(at, eLo | all, eHi) || this.#fail(FAULT.FS_UPDATE);
+    return this.#memory.store64(atHi * TWO32 + (atLo >>> 0), eLo | all, eHi) || this.#fail(FAULT.FS_UPDATE);
   }
 
   #passThrough(r: VtdRegime, lo: number, hi: number): boolean {
@@ -205,6 +251,8 @@ export class VtdWalker {
     if (beyond) return this.#fail(r.scalable ? FAULT.PT_BEYOND : FAULT.BEYOND_WIDTH);
     if (inInterruptWindow(lo, hi)) return this.#fail(r.scalable ? FAULT.SM_INTERRUPT : FAULT.INTERRUPT_OUTPUT);
     this.out = hi * TWO32 + (lo >>> 0);
+    this.outLo = lo;
+    this.outHi = hi;
     this.shift = 12;
     this.perm = this.userPerm = this.privPerm = RW;
     this.dirty = true;

@@ -4,10 +4,11 @@ import { VtdContext, VtdRegime } from '../../lib/walk/vtd-regime.ts';
 /** No tags yet: ask the IOTLB for them. */
 export const UNTAGGED: Context = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0 };
 
-/** A cached context entry. */
+/** A cached context entry; the cache knows whether it is good. */
 export class ContextSlot {
   /** −1: empty. */
   rid = -1;
+  generation = 0;
   readonly context = new VtdContext();
 }
 
@@ -15,6 +16,7 @@ export class ContextSlot {
 export class RegimeSlot {
   /** −1: empty. */
   rid = -1;
+  generation = 0;
   /** As requested: NO_PASID for requests without one. */
   requested = -1;
   /** The context cache was like this when the slot was last checked against it. */
@@ -25,16 +27,19 @@ export class RegimeSlot {
   /** Requests without PASID are privileged (RID_PRIV). */
   priv = false;
   tags: Context = UNTAGGED;
+  /** The second stage's own: the same as `tags` unless a first stage takes part. */
+  secondTags: Context = UNTAGGED;
 }
 
 function check(size: number): void {
   if (!(size > 0 && (size & (size - 1)) === 0)) throw new RangeError(`cache size ${size} is not a power of two`);
 }
 
-/** The context cache: direct-mapped by requester id. A slot whose `rid` fits is good. */
+/** The context cache: direct-mapped by requester id. Dropping everything is one increment. */
 export class ContextCache {
   readonly #slots: ContextSlot[];
   readonly #mask: number;
+  #generation = 0;
   /** Changes whenever an entry goes. */
   stamp = 0;
 
@@ -45,14 +50,30 @@ export class ContextCache {
     this.#slots = Array.from({ length: size }, () => new ContextSlot());
   }
 
-  /** The slot of a requester: `slot.rid === rid` means a hit, else it may be filled. */
-  at(rid: number): ContextSlot {
+  #at(rid: number): ContextSlot {
     return this.#slots[(rid ^ (rid >>> 8)) & this.#mask]!;
+  }
+
+  find(rid: number): ContextSlot | null {
+    const slot = this.#at(rid);
+    return slot.rid === rid && slot.generation === this.#generation ? slot : null;
+  }
+
+  /** The slot to fill for a requester; it is found once `keep` was called. */
+  claim(rid: number): ContextSlot {
+    const slot = this.#at(rid);
+    slot.rid = -1;
+    return slot;
+  }
+
+  keep(slot: ContextSlot, rid: number): void {
+    slot.rid = rid;
+    slot.generation = this.#generation;
   }
 
   dropAll(): void {
     this.stamp++;
-    for (const s of this.#slots) s.rid = -1;
+    this.#generation++;
   }
 
   /** Legacy entries of a domain. */
@@ -63,23 +84,29 @@ export class ContextCache {
 
   /** @param fm function mask: how many low bits of the function number (0 to 3, from bit 2 down) are ignored. */
   dropDevice(sid: number, fm: number): void {
-    const mask = fm === 0 ? 0xffff : fm === 1 ? 0xfffb : fm === 2 ? 0xfff9 : 0xfff8;
     this.stamp++;
+    if (fm === 0) {
+      const slot = this.#at(sid);
+      if (slot.rid === sid) slot.rid = -1;
+      return;
+    }
+    const mask = fm === 1 ? 0xfffb : fm === 2 ? 0xfff9 : 0xfff8;
     for (const s of this.#slots) if (s.rid >= 0 && ((s.rid ^ sid) & mask) === 0) s.rid = -1;
   }
 
   save(): unknown[] {
-    return this.#slots.filter((s) => s.rid >= 0).map((s) => structuredClone({ ...s }));
+    const live = this.#slots.filter((s) => s.rid >= 0 && s.generation === this.#generation);
+    return live.map(({ rid, context }) => structuredClone({ rid, context: { ...context } }));
   }
 
   load(saved: readonly unknown[]): void {
     this.dropAll();
     for (const entry of saved as ContextSlot[]) {
-      const slot = this.at(entry.rid);
-      slot.rid = entry.rid;
+      const slot = this.claim(entry.rid);
       const { legacy, ...rest } = entry.context;
       Object.assign(slot.context, rest);
       Object.assign(slot.context.legacy, legacy);
+      this.keep(slot, entry.rid);
     }
   }
 }
@@ -88,6 +115,7 @@ export class ContextCache {
 export class PasidCache {
   readonly #slots: RegimeSlot[];
   readonly #mask: number;
+  #generation = 0;
 
   /** @throws RangeError when `size` is not a power of two. */
   constructor(size: number) {
@@ -96,13 +124,22 @@ export class PasidCache {
     this.#slots = Array.from({ length: size }, () => new RegimeSlot());
   }
 
-  /** @param pasid as requested, NO_PASID included. The slot may belong to another (requester, PASID). */
+  /** @param pasid as requested, NO_PASID included. The slot may belong to another (requester, PASID), or be stale. */
   at(rid: number, pasid: number): RegimeSlot {
     return this.#slots[(rid ^ (rid >>> 8) ^ Math.imul(pasid + 1, 0x2f)) & this.#mask]!;
   }
 
+  /** Whether the slot's entry was not invalidated since it was read. */
+  isLive(slot: RegimeSlot): boolean {
+    return slot.generation === this.#generation;
+  }
+
+  keep(slot: RegimeSlot): void {
+    slot.generation = this.#generation;
+  }
+
   dropAll(): void {
-    for (const s of this.#slots) s.rid = -1;
+    this.#generation++;
   }
 
   dropDomain(did: number): void {
@@ -116,7 +153,10 @@ export class PasidCache {
   }
 
   save(): unknown[] {
-    return this.#slots.filter((s) => s.rid >= 0).map((s) => structuredClone({ ...s, tags: null }));
+    const live = this.#slots.filter((s) => s.rid >= 0 && this.isLive(s));
+    return live.map(({ rid, requested, directory, regime, priv }) =>
+      structuredClone({ rid, requested, directory, priv, regime: { ...regime } }),
+    );
   }
 
   /** Slots come back unchecked: the next use compares them with the context cache and asks for its tags. */
@@ -127,7 +167,8 @@ export class PasidCache {
       const { regime, rid, requested, directory, priv } = entry;
       Object.assign(slot.regime, regime);
       Object.assign(slot, { rid, requested, directory, priv, stamp: -1 });
-      slot.tags = UNTAGGED;
+      slot.tags = slot.secondTags = UNTAGGED;
+      this.keep(slot);
     }
   }
 }

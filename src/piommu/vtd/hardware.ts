@@ -24,6 +24,8 @@ export interface VtdHardwareOptions {
   readonly iotlbEntries?: number;
   readonly contextEntries?: number;
   readonly pasidEntries?: number;
+  /** Cached last-level tables of either stage: a power of two, 0 for none (4096). */
+  readonly walkEntries?: number;
   /** Needed when functions may answer invalidations later. */
   readonly clock?: Clock | null;
   /** Nanoseconds until an unanswered device-TLB invalidation is given up (60 s). */
@@ -83,6 +85,7 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
       iotlbEntries: o.iotlbEntries ?? 65536,
       contextEntries: o.contextEntries ?? 256,
       pasidEntries: o.pasidEntries ?? 1024,
+      walkEntries: o.walkEntries ?? 4096,
     });
     this.#deviceTlb = new DeviceTlb(o.clock ?? null, o.invalidateTimeout ?? 60e9);
     this.#invalidation = new VtdInvalidation(

@@ -12,6 +12,7 @@ import { FAULT, frcdWord2, frcdWord3, isQualified } from '../../spec/vtd/faults.
 import { TTM } from '../../spec/vtd/registers.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
 import { ContextCache, PasidCache, type RegimeSlot, UNTAGGED } from './config.ts';
+import { ContextWalks } from './walk-cache.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;
 /** Second-stage misses one request may have filled: every first-stage table and the page, read and then write. */
@@ -29,6 +30,8 @@ export interface TranslationOptions {
   readonly iotlbEntries: number;
   readonly contextEntries: number;
   readonly pasidEntries: number;
+  /** Last-level tables cached; a power of two, 0: none. */
+  readonly walkEntries: number;
 }
 
 /**
@@ -60,6 +63,8 @@ export class VtdTranslation implements TranslatePort {
   readonly iotlb: Iotlb;
   readonly #tables: VtdTables;
   readonly #walker: VtdWalker;
+  readonly #firstWalks: ContextWalks | null;
+  readonly #secondWalks: ContextWalks | null;
 
   constructor(o: TranslationOptions) {
     this.name = o.name;
@@ -68,14 +73,19 @@ export class VtdTranslation implements TranslatePort {
     this.#walker = new VtdWalker(o.memory, this.unit.limits);
     this.contexts = new ContextCache(o.contextEntries);
     this.pasids = new PasidCache(o.pasidEntries);
-    this.iotlb = new Iotlb({ entries: o.iotlbEntries });
+    this.iotlb = new Iotlb({ entries: o.iotlbEntries, walkEntries: o.walkEntries });
+    this.#firstWalks = o.walkEntries === 0 ? null : new ContextWalks(this.iotlb, UNTAGGED);
+    this.#secondWalks = o.walkEntries === 0 ? null : new ContextWalks(this.iotlb, UNTAGGED);
+    this.#walker.cache = this.#firstWalks;
+    this.#walker.second.cache = this.#secondWalks;
   }
 
   translate(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
     if (pasid === NO_PASID && hi === 0 && lo >>> 20 === 0xfee) return this.#interruptWindow(rid, lo, access, at);
     if (at !== AT.UNTRANSLATED || !this.enabled) return this.#unwalked(rid, pasid, lo, hi, access, at);
     let slot = this.pasids.at(rid, pasid);
-    if (slot.rid !== rid || slot.requested !== pasid || slot.stamp !== this.contexts.stamp) {
+    const known = slot.rid === rid && slot.requested === pasid;
+    if (!known || slot.stamp !== this.contexts.stamp || !this.pasids.isLive(slot)) {
       const found = this.resolve(rid, pasid);
       if (found === null) return this.#refuse(rid, pasid, lo, hi, access, at);
       slot = found;
@@ -129,6 +139,7 @@ export class VtdTranslation implements TranslatePort {
       if ((access & ACCESS.PRIV) !== 0 && !r.sre && (r.pgtt === PGTT.FIRST || r.pgtt === PGTT.NESTED)) {
         return this.#because(FAULT.PASID_SRE, r.fpd);
       }
+      this.#selectWalks(s);
       if (w.walk(r, lo, hi, access)) {
         this.#take(s, lo, hi, access);
         return true;
@@ -163,16 +174,25 @@ export class VtdTranslation implements TranslatePort {
     this.tag = r.did;
     this.noSnoop = !w.snp && !r.pgsnp;
     if (r.pgtt === PGTT.PASS_THROUGH) return;
-    if (slot.tags.tag === 0) this.#tagsOf(slot);
     const perm = (w.userPerm & writable) | ((w.privPerm & writable) << 2);
-    this.iotlb.insert(slot.tags, lo, hi, w.out, w.shift, perm, w.firstShift, this.noSnoop ? 0 : 1);
+    this.iotlb.insertWords(slot.tags, lo, hi, w.outLo, w.outHi, w.shift, perm, w.firstShift, this.noSnoop ? 0 : 1);
   }
 
   /** First-stage and nested translations lie apart from second-stage ones: invalidations reach them differently. */
   #tagsOf(slot: RegimeSlot): void {
     const r = slot.regime;
-    const first = r.pgtt === PGTT.FIRST || r.pgtt === PGTT.NESTED ? 1 : 0;
-    slot.tags = this.iotlb.context(r.did, r.pasid * 2 + first);
+    slot.secondTags = this.iotlb.context(r.did, r.pasid * 2);
+    const first = r.pgtt === PGTT.FIRST || r.pgtt === PGTT.NESTED;
+    slot.tags = first ? this.iotlb.context(r.did, r.pasid * 2 + 1) : slot.secondTags;
+  }
+
+  /** The walker's caches are those of this request's contexts. */
+  #selectWalks(slot: RegimeSlot): void {
+    // The cache may have forgotten every context when it made room for one of them.
+    if (slot.tags.tag === 0 || slot.secondTags.tag === 0) this.#tagsOf(slot);
+    if (this.#firstWalks === null || this.#secondWalks === null) return;
+    this.#firstWalks.context = slot.tags;
+    this.#secondWalks.context = slot.secondTags;
   }
 
   /**
@@ -196,13 +216,12 @@ export class VtdTranslation implements TranslatePort {
     if (this.ttm === TTM.ABORT && this.unit.abortMode) return this.#lookFailed(FAULT.ABORT_MODE, false);
     const scalable = this.ttm === TTM.SCALABLE && this.unit.scalable;
     if (this.ttm !== TTM.LEGACY && !scalable) return this.#lookFailed(FAULT.TTM_UNSUPPORTED, false);
-    const slot = this.contexts.at(rid);
-    if (slot.rid !== rid) {
-      slot.rid = -1;
-      const t = this.#tables;
-      if (!t.context(this.root, scalable, rid, slot.context)) return this.#lookFailed(t.reason, t.fpd);
-      slot.rid = rid;
-    }
+    const known = this.contexts.find(rid);
+    if (known !== null) return known.context;
+    const slot = this.contexts.claim(rid);
+    const t = this.#tables;
+    if (!t.context(this.root, scalable, rid, slot.context)) return this.#lookFailed(t.reason, t.fpd);
+    this.contexts.keep(slot, rid);
     return slot.context;
   }
 
@@ -213,8 +232,8 @@ export class VtdTranslation implements TranslatePort {
     if (pasid !== NO_PASID && !t.allowsPasid(context, pasid)) return this.#lookFailed(t.reason, t.fpd);
     const slot = this.pasids.at(rid, pasid);
     const directory = context.scalable ? context.directory : -1;
-    const known = context.scalable && slot.rid === rid && slot.requested === pasid && slot.directory === directory;
-    if (!known) {
+    const same = slot.rid === rid && slot.requested === pasid && slot.directory === directory;
+    if (!same || !context.scalable || !this.pasids.isLive(slot)) {
       slot.rid = -1;
       if (!context.scalable) copyRegime(context.legacy, slot.regime);
       else if (!t.pasid(context, pasid === NO_PASID ? context.ridPasid : pasid, slot.regime)) {
@@ -223,7 +242,8 @@ export class VtdTranslation implements TranslatePort {
       slot.rid = rid;
       slot.requested = pasid;
       slot.directory = directory;
-      slot.tags = UNTAGGED;
+      this.pasids.keep(slot);
+      slot.tags = slot.secondTags = UNTAGGED;
     }
     if (slot.tags.tag === 0) this.#tagsOf(slot);
     slot.priv = pasid === NO_PASID && context.scalable && context.ridPriv;

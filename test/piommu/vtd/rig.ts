@@ -58,7 +58,8 @@ export class Rig {
 
   constructor(options: Partial<VtdHardwareOptions> = {}) {
     this.memory.addRam(ROOT, TOP - ROOT, ramBacking(TOP - ROOT));
-    const base = { memory: this.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: this.heard };
+    const sizes = { iotlbEntries: 1024, walkEntries: 64, contextEntries: 64, pasidEntries: 64 };
+    const base = { memory: this.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: this.heard, ...sizes };
     this.hw = new VtdHardware({ ...base, ...options });
   }
 
