@@ -35,15 +35,23 @@ enum kind { MAIN, EXTRA };
 /* Bytes of an ioctl's argument that travel with the request. */
 #define PREFETCH 96
 
+/* What the processes that share a connection after a fork agree on. */
+struct shared {
+	pthread_mutex_t lock;
+	int holders;
+};
+
 /* One connection. Descriptors made by dup and fork share it; requests on it are made one at a time, also across fork. */
 struct conn {
 	enum kind kind;
 	int refs;
-	pid_t owner;
 	uint32_t token;
 	int dead;
-	pthread_mutex_t *lock;
+	struct shared *shared;
+	struct conn *next;
 };
+
+static struct conn *conns;
 
 static struct conn *table[MAX_FD];
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -91,9 +99,19 @@ static void resolve(void)
 	RESOLVE(munmap);
 }
 
+/* The child will hold every connection too. */
+static void before_fork(void)
+{
+	struct conn *c;
+
+	for (c = conns; c; c = c->next)
+		__atomic_add_fetch(&c->shared->holders, 1, __ATOMIC_SEQ_CST);
+}
+
 __attribute__((constructor)) static void init(void)
 {
 	resolve();
+	pthread_atfork(before_fork, NULL, NULL);
 }
 
 static struct conn *conn_of(int fd)
@@ -102,33 +120,34 @@ static struct conn *conn_of(int fd)
 }
 
 /* A mutex that parent and child of a fork share and that survives the death of its holder. */
-static pthread_mutex_t *new_lock(void)
+static struct shared *new_shared(void)
 {
-	pthread_mutex_t *m = real_mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared *s = real_mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pthread_mutexattr_t a;
 
-	if (m == MAP_FAILED)
+	if (s == MAP_FAILED)
 		return NULL;
 	pthread_mutexattr_init(&a);
 	pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
 	pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-	pthread_mutex_init(m, &a);
+	pthread_mutex_init(&s->lock, &a);
 	pthread_mutexattr_destroy(&a);
-	return m;
+	s->holders = 1;
+	return s;
 }
 
 static void lock(struct conn *c)
 {
-	if (pthread_mutex_lock(c->lock) == EOWNERDEAD) {
+	if (pthread_mutex_lock(&c->shared->lock) == EOWNERDEAD) {
 		/* A request was left in the middle: the connection is of no use any more. */
 		c->dead = 1;
-		pthread_mutex_consistent(c->lock);
+		pthread_mutex_consistent(&c->shared->lock);
 	}
 }
 
 static void unlock(struct conn *c)
 {
-	pthread_mutex_unlock(c->lock);
+	pthread_mutex_unlock(&c->shared->lock);
 }
 
 static int write_all(int fd, const void *from, size_t n)
@@ -202,8 +221,8 @@ static int enter(int fd, enum kind kind, uint32_t token)
 	struct conn *c = calloc(1, sizeof(*c));
 
 	if (c)
-		c->lock = new_lock();
-	if (!c || !c->lock) {
+		c->shared = new_shared();
+	if (!c || !c->shared) {
 		free(c);
 		real_close(fd);
 		errno = ENOMEM;
@@ -211,9 +230,12 @@ static int enter(int fd, enum kind kind, uint32_t token)
 	}
 	c->kind = kind;
 	c->refs = 1;
-	c->owner = getpid();
 	c->token = token;
+	pthread_mutex_lock(&table_lock);
+	c->next = conns;
+	conns = c;
 	table[fd] = c;
+	pthread_mutex_unlock(&table_lock);
 	return fd;
 }
 
@@ -601,24 +623,27 @@ int __poll_chk(struct pollfd *p, nfds_t n, int timeout, size_t room)
 	return poll(p, n, timeout);
 }
 
-/* Takes `fd` out of the table; the last descriptor of a queue closes it before the call returns. */
+/* Takes `fd` out of the table. The last close of all processes is over when the server has done it. */
 static void leave(int fd)
 {
-	struct conn *c = conn_of(fd);
+	struct conn *c = conn_of(fd), **where;
 	uint32_t zero = 0;
 
 	if (!c)
 		return;
 	pthread_mutex_lock(&table_lock);
 	table[fd] = NULL;
-	c->refs--;
-	pthread_mutex_unlock(&table_lock);
-	if (c->refs > 0)
+	if (--c->refs > 0) {
+		pthread_mutex_unlock(&table_lock);
 		return;
-	/* A child of fork only drops its copy: the file is still open in its parent. */
-	if (c->kind == EXTRA && c->owner == getpid())
+	}
+	for (where = &conns; *where != c; where = &(*where)->next)
+		;
+	*where = c->next;
+	pthread_mutex_unlock(&table_lock);
+	if (__atomic_sub_fetch(&c->shared->holders, 1, __ATOMIC_SEQ_CST) == 0)
 		request(fd, c, MUNMAP, &zero, 4, NULL, 0);
-	real_munmap(c->lock, PAGE);
+	real_munmap(c->shared, PAGE);
 	free(c);
 }
 

@@ -1,12 +1,18 @@
 import { ViommuError } from '../../core/errors.ts';
-import type { KernelDevice } from '../../host/device.ts';
+import type { DeviceDescription, KernelDevice } from '../../host/device.ts';
 import { MockDriver } from '../../host/drivers/mock/driver.ts';
 import { MockTestIoctl } from '../../host/drivers/mock/test-ioctl.ts';
+import { Smmuv3Driver } from '../../host/drivers/smmuv3/driver.ts';
+import { VtdDriver } from '../../host/drivers/vtd/driver.ts';
 import type { TestIoctl } from '../../host/ioctl/iommufd-ioctl.ts';
 import type { IommufdFile } from '../../host/iommufd.ts';
 import { HostKernel } from '../../host/kernel.ts';
 import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
+import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';
+import { PhysicalSmmuv3 } from '../../piommu/smmuv3/physical-smmuv3.ts';
+import { VtdHardware } from '../../piommu/vtd/hardware.ts';
+import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
 import { MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 
 /** The kernel a server runs, and the devices it offers as /dev/vfio/devices/NAME. */
@@ -20,22 +26,114 @@ export interface Backend {
 export const BACKENDS = ['mock', 'smmuv3', 'vtd'] as const;
 
 const VFIO_DEVICES = 4;
+const PASID_BITS = 16;
+/** Requester id of the first device: 01:00.0. */
+const FIRST_RID = 0x100;
+
+/** S1P, S2P, ATS, two-level tables, 16-bit VMIDs, ASIDs and SubstreamIDs, range invalidation, S2FWB, 48-bit output. */
+const SMMU = { idr0: 0x0d44_141b, idr1: 0x0273_0410, idr3: 0x1514, idr5: 0x75, iidr: 0x43b } as const;
+
+/** 39, 48 and 57 bits, all page sizes, scalable mode, both stages, nesting, A/D bits, ATS, PRI, PASIDs of 20 bits. */
+const VTD_CAP = 0x9180_0000_0000_0000n | (18n << 48n) | (1n << 39n) | (3n << 34n) | (47n << 16n) | (0xen << 8n) | 6n;
+const VTD_ECAP = [1, 2, 6, 7, 26, 29, 31, 33, 34, 40, 42, 43, 45, 46, 47, 48].reduce(
+  (e, bit) => e | (1n << BigInt(bit)),
+  19n << 35n,
+);
+
+/** Functions without a bus: their translation caches are empty, so every invalidation completes at once. */
+function emptyCaches(ats: () => AtsPort): EndpointPort {
+  return {
+    invalidate(rid, _pasid, itag) {
+      ats().invalidateCompletion(rid, 1 << itag, 1);
+      return true;
+    },
+    pageResponse() {},
+    resumed() {},
+  };
+}
+
+function functions(kernel: HostKernel, iommu: DeviceDescription['iommu']): KernelDevice[] {
+  return Array.from({ length: VFIO_DEVICES }, (_, i) =>
+    kernel.addDevice({
+      name: `vfio${i}`,
+      streams: [FIRST_RID + 8 * i],
+      iommu,
+      pasidBits: PASID_BITS,
+      ats: true,
+      pri: true,
+    }),
+  );
+}
+
+function mock(kernel: HostKernel): Backend {
+  const driver = new MockDriver(kernel.memory);
+  kernel.addIommu(driver);
+  const vfio = Array.from({ length: VFIO_DEVICES }, (_, i) => {
+    const d = driver.describe(MOCK_DEVICE_FLAG.PASID);
+    if (typeof d === 'number') throw new ViommuError('EINVAL', 'caller', 'mock device flags');
+    return kernel.addDevice({ ...d, name: `vfio${i}` });
+  });
+  return { kernel, vfio, test: (file) => new MockTestIoctl(file, driver) };
+}
+
+function smmuv3(kernel: HostKernel): Backend {
+  const { memory, clock } = kernel;
+  const { idr0, idr1, idr3, idr5, iidr } = SMMU;
+  const events = new HwRelay();
+  const endpoints = new EndpointRelay();
+  const hw = new PhysicalSmmuv3({
+    name: 'smmuv3.0',
+    memory: memory.space,
+    idr0,
+    idr1,
+    idr3,
+    idr5,
+    events,
+    clock,
+    endpoints,
+  });
+  endpoints.to = emptyCaches(() => hw);
+  const driver = new Smmuv3Driver({
+    name: 'smmuv3.0',
+    hw,
+    memory,
+    identity: { idr: [idr0, idr1, 0, idr3, 0, idr5], iidr, aidr: 1 },
+    partialCount: 'linux-as-is',
+  });
+  kernel.addIommu(driver);
+  events.to = driver.events;
+  const { base, config } = driver.streamTable;
+  hw.setStreamTable({
+    base,
+    log2size: config & 63,
+    twoLevel: ((config >>> 16) & 3) === 1,
+    split: (config >>> 6) & 31,
+  });
+  return { kernel, vfio: functions(kernel, driver), test: () => null };
+}
+
+function vtd(kernel: HostKernel): Backend {
+  const { memory, clock } = kernel;
+  const events = new HwRelay();
+  const endpoints = new EndpointRelay();
+  const hw = new VtdHardware({ memory: memory.space, cap: VTD_CAP, ecap: VTD_ECAP, clock, events, endpoints });
+  endpoints.to = emptyCaches(() => hw);
+  const driver = new VtdDriver({ name: 'vtd.0', hw, memory });
+  kernel.addIommu(driver);
+  events.to = driver.events;
+  return { kernel, vfio: functions(kernel, driver), test: () => null };
+}
 
 /** @throws ViommuError `E_USAGE` unknown name. */
 export function makeBackend(name: string): Backend {
-  const memory = new HostMemory();
-  const kernel = new HostKernel({ memory, clock: new VirtualClock() });
+  const kernel = new HostKernel({ memory: new HostMemory(), clock: new VirtualClock() });
   switch (name) {
-    case 'mock': {
-      const driver = new MockDriver(memory);
-      kernel.addIommu(driver);
-      const vfio = Array.from({ length: VFIO_DEVICES }, (_, i) => {
-        const d = driver.describe(MOCK_DEVICE_FLAG.PASID);
-        if (typeof d === 'number') throw new ViommuError('EINVAL', 'caller', 'mock device flags');
-        return kernel.addDevice({ ...d, name: `vfio${i}` });
-      });
-      return { kernel, vfio, test: (file) => new MockTestIoctl(file, driver) };
-    }
+    case 'mock':
+      return mock(kernel);
+    case 'smmuv3':
+      return smmuv3(kernel);
+    case 'vtd':
+      return vtd(kernel);
     default:
       throw new ViommuError('E_USAGE', 'caller', `--backend: expected ${BACKENDS.join(', ')}, found "${name}"`);
   }

@@ -7,7 +7,7 @@ import { MapsCache, vmaAt } from './maps.ts';
 const PAGE = 4096;
 /** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
 const WINDOW = 2n ** 30n;
-const FIRST = 2 ** 48;
+const FIRST = 2 ** 47;
 
 /** What lies in one window: a gigabyte of a process's private memory, or of something shared. */
 interface Window {
@@ -62,6 +62,13 @@ export class ClientFrames implements PhysicalBytes {
   /** Bytes up to the end of the window. */
   room(at: bigint): bigint {
     return WINDOW - (at % WINDOW);
+  }
+
+  /** Nobody is left: addresses begin anew. Does nothing while a page is pinned. */
+  reset(): void {
+    if (this.#pins.size > 0) return;
+    this.#windows.length = 0;
+    this.#byKey.clear();
   }
 
   pin(hpa: number, bytes: number): void {

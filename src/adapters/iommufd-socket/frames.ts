@@ -15,7 +15,7 @@ export const FRAME = {
   POLL: 6,
   /** Client, main connection: {u64 length, u64 offset[, u32 prot, u32 flags]}; the answer's data is the first word. */
   MMAP: 7,
-  /** Client: munmap {u64 offset} on a main connection, close {u32 0} on an extra one. */
+  /** Client: munmap {u64 offset} on a main connection; {u32 0} on any connection: its last close. */
   MUNMAP: 8,
   /** Client, first frame of a main connection (optional): the path that was opened. The answer's data is {u32 token}. */
   OPEN: 9,

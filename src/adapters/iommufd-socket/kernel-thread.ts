@@ -62,9 +62,14 @@ class KernelThread {
     this.#link.connection = connection;
     this.#frames.maps.clear();
     const known = this.#connections.get(connection);
+    if (type === FRAME.MUNMAP && payload.length === 4) {
+      this.#closed(connection);
+      this.#link.post({ what: 'send', connection, bytes: returned(0) });
+      return;
+    }
     const answer =
       known?.kind === 'extra'
-        ? this.#extra(connection, known.file, type, payload)
+        ? this.#extra(known.file, type, payload)
         : type === FRAME.OPEN
           ? this.#open(connection, known, payload)
           : this.#main(known ?? this.#openIommufd(connection), type, payload);
@@ -141,7 +146,7 @@ class KernelThread {
     return there?.kind === 'iommufd' ? there.file : -E.BADFD;
   }
 
-  #extra(connection: number, file: KernelFile, type: number, payload: Buffer): Buffer | null {
+  #extra(file: KernelFile, type: number, payload: Buffer): Buffer | null {
     switch (type) {
       case FRAME.READ: {
         if (payload.length !== 4) return null;
@@ -153,10 +158,6 @@ class KernelThread {
         return returned(file.write?.(payload) ?? -E.INVAL);
       case FRAME.POLL:
         return returned(file.poll?.() ?? 0);
-      case FRAME.MUNMAP:
-        this.#close(file);
-        this.#connections.delete(connection);
-        return returned(0);
       default:
         return null;
     }
@@ -181,6 +182,7 @@ class KernelThread {
     }
     if (c.kind === 'iommufd') c.file.context.mmaps.unmapAll();
     c.file.close();
+    if (this.#connections.size === 0) this.#frames.reset();
   }
 }
 
