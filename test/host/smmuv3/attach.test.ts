@@ -80,6 +80,38 @@ describe('who may attach a nested domain', () => {
   });
 });
 
+describe('a group of two functions that cannot be told apart', () => {
+  function group() {
+    const b = bench();
+    const one = b.device('one', [8], { group: 'bridge' });
+    const two = b.device('two', [9], { group: 'bridge' });
+    const vsmmu = b.viommu(one, b.parent(one), new Map([[0x88, one]]));
+    return { ...b, one, two, vsmmu };
+  }
+
+  test('needs a vDEVICE of each for a translating domain; without, all are where they were', () => {
+    const { vsmmu, one, two, attach, ste } = group();
+    attach(one, ok(vsmmu.nested(BYPASS, 0n)));
+    const before = [ste(8), ste(9)];
+    expect(before[0]).toEqual(before[1]);
+    expect(attach(one, ok(vsmmu.nested(TRANSLATE, EATS)))).toBe(ENOENT);
+    expect([ste(8), ste(9)]).toEqual(before);
+    vsmmu.names.set(0x99, two);
+    expect(attach(two, ok(vsmmu.nested(TRANSLATE, EATS)))).toBe(0);
+    expect([ste(8)[0]! & 0xf, ste(9)[0]! & 0xf]).toEqual([0xf, 0xf]);
+  });
+
+  test('is invalidated as two streams, each under its own name', () => {
+    const { vsmmu, one, two, attach, hw } = group();
+    vsmmu.names.set(0x99, two);
+    attach(one, ok(vsmmu.nested(TRANSLATE, EATS)));
+    hw.take();
+    vsmmu.run([0x40, 0x88, 52, 0], [0x40, 0x99, 52, 0]);
+    const sids = hw.take().flatMap((s) => (s.what === 'command' ? [s.words[1]] : []));
+    expect(sids).toEqual([8, 9]);
+  });
+});
+
 describe('the function and its ATS', () => {
   test('EATS on: entry first, then nothing stale, then the function may ask', () => {
     const { vsmmu, dev, attach, hw } = stand();
@@ -223,6 +255,8 @@ describe('a vIOMMU', () => {
     ['neither', identity(), false, false],
     ['stage 1 only', identity([0, 3, 2]), true, false],
     ['stage 2 only', identity([0, 3, 1]), true, false],
+    ['an MMU-600 r1', { ...identity(), iidr: 0x4831_043b }, true, false],
+    ['an MMU-600 r2', { ...identity(), iidr: 0x4832_043b }, true, true],
   ])('with %s: %#', (_, id, canWriteBackSnoop, possible) => {
     const { driver, device } = bench({ identity: id, canWriteBackSnoop });
     const dev = device('nic', [8]);

@@ -51,7 +51,13 @@ function at(word: number, f: readonly [number, number]): number {
   return field(word, f[0], f[1]);
 }
 
-export function featuresOf({ idr }: SmmuIdentity): SmmuFeatures {
+/** Arm's MMU-600 before r2 cannot nest (erratum 1209401); IIDR says who is who (IHI 0070 §6.3.7). */
+function cannotNest(iidr: number): boolean {
+  const mmu600 = field(iidr, 0, 12) === 0x43b && iidr >>> 20 === 0x483;
+  return mmu600 && field(iidr, 16, 4) < 2;
+}
+
+export function featuresOf({ idr, iidr }: SmmuIdentity): SmmuFeatures {
   const [idr0, idr1, , idr3, , idr5] = idr;
   const stage1 = at(idr0, R0.S1P) === 1;
   const stage2 = at(idr0, R0.S2P) === 1;
@@ -61,7 +67,7 @@ export function featuresOf({ idr }: SmmuIdentity): SmmuFeatures {
   return {
     stage1,
     stage2,
-    nesting: stage1 && stage2,
+    nesting: stage1 && stage2 && !cannotNest(iidr),
     ats: at(idr0, R0.ATS) === 1,
     pri: at(idr0, R0.PRI) === 1,
     stalls: stall === 0 || stall === 2,
