@@ -153,6 +153,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
         return this.#hit(access, c.regime.asid);
       }
     }
+    this.#resolver.looked = true;
     return this.#slow(rid, pasid, lo, hi, access, at);
   }
 

@@ -32,6 +32,8 @@ export class Resolver {
   readonly #limit: number;
   readonly #asked = new Float64Array(MAX_ASKED);
   #askedCount = 0;
+  /** The caller has just looked the address up and found nothing: the first try need not. */
+  looked = false;
   /** The translation came from the cache. */
   hit = false;
   out = 0;
@@ -61,6 +63,7 @@ export class Resolver {
     this.#askedCount = 0;
     for (;;) {
       const code = this.#once(sid, ssid, lo, hi, need, stages);
+      this.looked = false;
       if (code <= 0) return code;
       if (this.#structures.unset) {
         if (askedStream) return code;
@@ -158,7 +161,7 @@ export class Resolver {
 
   #cached(context: Context, lo: number, hi: number, need: number): boolean {
     const tlb = this.#tlb;
-    if (!tlb.lookup(context, lo, hi) || (need & ~tlb.perm) !== 0) return false;
+    if (this.looked || !tlb.lookup(context, lo, hi) || (need & ~tlb.perm) !== 0) return false;
     this.hit = true;
     this.out = tlb.out;
     this.outShift = tlb.shift;

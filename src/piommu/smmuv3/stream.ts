@@ -55,12 +55,14 @@ export interface StreamSlot extends ConfigSlot {
   readonly regime2: Stage2Regime;
   /** (VMID, −1): what stage 2 translates. */
   context2: Context | null;
-  /** CDs cached for this stream carry this number; a new one forgets them all. */
+  /** Cached CDs of this stream carry this number; a new one forgets them all. */
   stamp: number;
 }
 
-/** A decoded CD; `keyA` is the stream's stamp, `keyB` the SubstreamID. */
+/** A decoded CD; `keyA` is the StreamID, `keyB` the SubstreamID. */
 export interface ContextSlot extends ConfigSlot {
+  /** Good only while equal to the stream's. */
+  stamp: number;
   readonly words: Int32Array;
   readonly regime: Stage1Regime;
   record: boolean;
@@ -100,6 +102,7 @@ export function streamSlot(): StreamSlot {
 export function contextSlot(): ContextSlot {
   return {
     ...unused(),
+    stamp: -1,
     words: new Int32Array(CD_WORDS),
     regime: stage1Regime(),
     record: false,

@@ -32,8 +32,9 @@ export interface StructuresData {
   readonly stamp: number;
   readonly streams: readonly { readonly sid: number; readonly stamp: number; readonly words: number[] }[];
   readonly contexts: readonly {
-    readonly stamp: number;
+    readonly sid: number;
     readonly ssid: number;
+    readonly stamp: number;
     readonly vmid: number;
     readonly words: number[];
   }[];
@@ -125,8 +126,14 @@ export class Structures {
    * @returns 0, or the event code. A stage-2 fault of the CD fetch is described by the walker's fields.
    */
   find(sid: number, ssid: number): number {
-    this.context = null;
     this.unset = false;
+    const r = this.route(sid, ssid);
+    if (r !== null && r.stream.context2!.tag !== 0 && (r.context === null || r.context.context!.tag !== 0)) {
+      this.stream = r.stream;
+      this.context = r.context;
+      return 0;
+    }
+    this.context = null;
     let s = this.#streams.get(sid, 0);
     if (s === null) {
       s = this.#streams.claim(sid, 0);
@@ -154,12 +161,13 @@ export class Structures {
   }
 
   #findContext(s: StreamSlot, ssid: number): number {
-    let c = this.#contexts.get(s.stamp, ssid);
-    if (c === null) {
-      c = this.#contexts.claim(s.stamp, ssid);
+    let c = this.#contexts.get(s.keyA, ssid);
+    if (c === null || c.stamp !== s.stamp) {
+      c = this.#contexts.claim(s.keyA, ssid);
       this.#epoch++;
       const bad = this.#fetchContext(c, s, ssid);
       if (bad !== 0) return bad;
+      c.stamp = s.stamp;
       this.#contexts.keep(c);
     }
     if (c.context === null || c.context.tag === 0) {
@@ -257,8 +265,7 @@ export class Structures {
 
   dropContext(sid: number, ssid: number): void {
     this.#epoch++;
-    const s = this.#streams.get(sid, 0);
-    if (s !== null) this.#contexts.drop(s.stamp, ssid);
+    this.#contexts.drop(sid, ssid);
   }
 
   dropContexts(sid: number): void {
@@ -273,7 +280,7 @@ export class Structures {
       streams: this.#streams.live().map((s) => ({ sid: s.keyA, stamp: s.stamp, words: Array.from(s.words) })),
       contexts: this.#contexts
         .live()
-        .map((c) => ({ stamp: c.keyA, ssid: c.keyB, vmid: c.vmid, words: Array.from(c.words) })),
+        .map((c) => ({ sid: c.keyA, ssid: c.keyB, stamp: c.stamp, vmid: c.vmid, words: Array.from(c.words) })),
     };
   }
 
@@ -287,9 +294,10 @@ export class Structures {
       s.stamp = stamp;
       this.#streams.keep(s);
     }
-    for (const { stamp, ssid, vmid, words } of data.contexts) {
-      const c = this.#contexts.claim(stamp, ssid);
+    for (const { sid, ssid, stamp, vmid, words } of data.contexts) {
+      const c = this.#contexts.claim(sid, ssid);
       c.words.set(words);
+      c.stamp = stamp;
       decodeContext(c, this.#features, vmid);
       this.#contexts.keep(c);
     }
