@@ -31,6 +31,11 @@ export interface MemoryWindow {
  * then `load32`/`store32` decide (a window answers, a hole aborts). Nothing here allocates.
  */
 export interface Memory {
+  /**
+   * Grows whenever what `locate` found may no longer be true (RAM added, taken away, moved). Who sees the same number may
+   * go on using it. Absent: nothing may be kept from one request to the next.
+   */
+  readonly changes?: number;
   /** Valid after `locate` returned true, until the next call of any method. */
   words: Int32Array;
   /** Word index of the located address in `words`. */

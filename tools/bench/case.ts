@@ -3,6 +3,8 @@ export interface BenchCase {
   readonly name: string;
   /** Most this may cost, as a multiple of the reference walk; absent: shown only. */
   readonly atMost?: number;
+  /** Most heap it may take per operation, bytes; absent: shown only. */
+  readonly heapAtMost?: number;
   /**
    * Builds what is measured.
    * @returns runs the operation `ops` times; called often, must not allocate per operation.
@@ -24,6 +26,9 @@ export interface Measured {
   readonly ratio: number;
   readonly perSecond: number;
   readonly atMost: number | null;
+  /** Heap taken per operation, bytes. */
+  readonly heap: number;
+  readonly heapAtMost: number | null;
 }
 
 const ROUND_NS = 25_000_000;
@@ -46,6 +51,20 @@ function calibrate(p: Prepared): number {
   }
 }
 
+/**
+ * Heap bytes per operation: growth over one long run. A collection inside it shows as a smaller or negative growth, so the
+ * largest of several runs counts.
+ */
+function heapPerOp(p: Prepared, calls: number): number {
+  let most = 0;
+  for (let n = 0; n < 5; n++) {
+    const before = process.memoryUsage().heapUsed;
+    spent(p, calls);
+    most = Math.max(most, process.memoryUsage().heapUsed - before);
+  }
+  return most / (calls * p.ops);
+}
+
 function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[sorted.length >> 1] ?? 0;
@@ -63,5 +82,13 @@ export async function measure(c: BenchCase, reference: Prepared, rounds: number)
     own.push(spent(p, calls) / (calls * p.ops));
   }
   const ns = median(own);
-  return { name: c.name, ns, ratio: ns / median(ref), perSecond: 1e9 / ns, atMost: c.atMost ?? null };
+  return {
+    name: c.name,
+    ns,
+    ratio: ns / median(ref),
+    perSecond: 1e9 / ns,
+    atMost: c.atMost ?? null,
+    heap: heapPerOp(p, calls),
+    heapAtMost: c.heapAtMost ?? null,
+  };
 }

@@ -10,8 +10,17 @@ const USAGE = `usage: npm run bench -- [--json] [--rounds N] [PART-OF-A-NAME...]
 CPU time of each case, and its ratio to a plain 4-level array walk measured in the same rounds.`;
 
 function row(m: Measured): string[] {
-  const limit = m.atMost === null ? '' : `${m.ratio <= m.atMost ? 'within' : 'ABOVE'} ${m.atMost}x`;
-  return [m.name, `${m.ns.toFixed(1)} ns`, `${m.ratio.toFixed(2)}x`, `${Math.round(m.perSecond)}/s`, limit];
+  const judged = (value: number, atMost: number | null, unit: string) =>
+    atMost === null ? '' : `${value <= atMost ? 'within' : 'ABOVE'} ${atMost}${unit}`;
+  return [
+    m.name,
+    `${m.ns.toFixed(1)} ns`,
+    `${m.ratio.toFixed(2)}x`,
+    judged(m.ratio, m.atMost, 'x'),
+    `${Math.round(m.perSecond)}/s`,
+    `${m.heap.toFixed(2)} B`,
+    judged(m.heap, m.heapAtMost, ' B'),
+  ];
 }
 
 const bench: Command = {
@@ -37,7 +46,7 @@ const bench: Command = {
       if (values.json === true) io.out(JSON.stringify(m));
     }
     if (values.json !== true)
-      for (const line of table([['case', 'time', 'ratio', 'rate', ''], ...results.map(row)])) io.out(line);
+      for (const line of table([['case', 'time', 'ratio', '', 'rate', 'heap', ''], ...results.map(row)])) io.out(line);
     return EXIT.OK;
   },
 };

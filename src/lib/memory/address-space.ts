@@ -43,6 +43,7 @@ export function ramBacking(bytes: number): Backing {
  * and for the host's side alike. Loads and stores allocate nothing.
  */
 export class AddressSpace implements Memory {
+  changes = 0;
   words = NONE.words;
   index = 0;
   room = 0;
@@ -75,9 +76,11 @@ export class AddressSpace implements Memory {
       shared,
     };
     this.#pieces.push(piece);
+    this.changes++;
     this.#pieces.sort((a, b) => a.base - b.base);
     return () => {
       this.#pieces = this.#pieces.filter((p) => p !== piece);
+      this.changes++;
       if (this.#last === piece) this.#last = NONE;
     };
   }
@@ -109,6 +112,7 @@ export class AddressSpace implements Memory {
 
   /** A backing gave its storage a new place (`words()` answers differently now). */
   moved(): void {
+    this.changes++;
     for (const p of this.#pieces) p.words = p.backing.words();
   }
 

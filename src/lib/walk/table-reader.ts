@@ -2,8 +2,8 @@ import { POW2, TWO32 } from '../../core/bits.ts';
 import type { Memory } from '../../ports/memory.ts';
 
 /**
- * Reads descriptors of one walk, by addresses in words: from one level to the next everything stays an integer. Memory
- * pieces do not change while a walk runs, so the piece found once is indexed directly until `begin` starts the next walk.
+ * Reads descriptors by addresses in words: from one level to the next everything stays an integer. The piece of memory
+ * found once is indexed directly until memory says that it changed (or, when it never says, until the next request).
  */
 export class TableReader {
   readonly #memory: Memory;
@@ -14,6 +14,7 @@ export class TableReader {
   #hi = -1;
   #lo = 0;
   #bytes = 0;
+  #changes = -1;
   /** Index of the descriptor at `lo`. */
   #first = 0;
 
@@ -21,7 +22,11 @@ export class TableReader {
     this.#memory = memory;
   }
 
+  /** To be called at the start of each request. */
   begin(): void {
+    const changes = this.#memory.changes;
+    if (changes !== undefined && changes === this.#changes) return;
+    this.#changes = changes ?? -1;
     this.#hi = -1;
   }
 

@@ -1,4 +1,3 @@
-import { hiWord, POW2 } from '../../core/bits.ts';
 import { ACCESS } from '../../ports/dma.ts';
 import {
   cdAffd,
@@ -16,8 +15,6 @@ import {
   cdTbi,
   cdTg0,
   cdTg1,
-  cdTtb0,
-  cdTtb1,
   cdUwxn,
   cdWxn,
   GRANULE0,
@@ -25,17 +22,7 @@ import {
 } from '../../spec/smmuv3/cd.ts';
 import { levelShift } from '../../spec/smmuv3/descriptors.ts';
 import { ADDRESS_BITS } from '../../spec/smmuv3/registers.ts';
-import {
-  steS2Affd,
-  steS2Ha,
-  steS2Hd,
-  steS2Ps,
-  steS2Ptw,
-  steS2Sl0,
-  steS2T0sz,
-  steS2Tg,
-  steS2Ttb,
-} from '../../spec/smmuv3/ste.ts';
+import { steS2Affd, steS2Ha, steS2Hd, steS2Ps, steS2Ptw, steS2Sl0, steS2T0sz, steS2Tg } from '../../spec/smmuv3/ste.ts';
 
 /**
  * Permissions of a mapping for both privileges at once: R, W, X for unprivileged accesses in bits 2:0 and the same for
@@ -160,6 +147,9 @@ export function stage2Regime(): Stage2Regime {
   };
 }
 
+/** Bits 51:32 of CD.TTBx and STE.S2TTB (words 2 and 4 of a CD, word 6 of an STE hold the low halves). */
+const TTB_HI = 0xf_ffff;
+
 /** Effective output size: min(IPS or S2PS, OAS), and 48 bits at most unless the granule is 64K. */
 export function outputBits(ps: number, oas: number, granule: number): number {
   const bits = Math.min(ADDRESS_BITS[ps & 7]!, oas);
@@ -176,22 +166,28 @@ export function stage2StartLevel(granule: number, sl0: number): number {
   return Math.max(0, (granule === 12 ? 2 : 3) - sl0);
 }
 
-/** The table base with the bits below its own size taken as zero. */
-function alignedBase(ttb: number, granule: number, inBits: number, startLevel: number): number {
-  const bytes = POW2[Math.max(4, inBits - levelShift(granule, startLevel) + 3)]!;
-  return ttb - (ttb % bytes);
+/** The low word of a table base with the bits below the table's own size taken as zero; a table is at most 1 MiB. */
+function alignedLo(ttbLo: number, granule: number, inBits: number, startLevel: number): number {
+  return ttbLo & -(1 << Math.max(4, Math.min(20, inBits - levelShift(granule, startLevel) + 3)));
 }
 
-function setHalf(h: HalfRegime, ttb: number, granule: number, tsz: number, ips: number, oas: number): void {
+function setHalf(
+  h: HalfRegime,
+  ttbLo: number,
+  ttbHi: number,
+  granule: number,
+  tsz: number,
+  ips: number,
+  oas: number,
+): void {
   // Clamped so that a walk is bounded whatever was not checked: only disabled halves get here unchecked.
   const g = granule === 0 ? 12 : granule;
   h.granule = g;
   h.inBits = 64 - Math.min(39, Math.max(16, tsz));
   h.startLevel = stage1StartLevel(g, h.inBits);
   h.outBits = outputBits(ips, oas, g);
-  const base = alignedBase(ttb, g, h.inBits, h.startLevel);
-  h.ttbLo = base | 0;
-  h.ttbHi = hiWord(base);
+  h.ttbLo = alignedLo(ttbLo, g, h.inBits, h.startLevel);
+  h.ttbHi = ttbHi & TTB_HI;
 }
 
 /**
@@ -201,8 +197,8 @@ function setHalf(h: HalfRegime, ttb: number, granule: number, tsz: number, ips: 
 export function readStage1(into: Stage1Regime, w: Int32Array, at: number, oas: number): void {
   const tbi = cdTbi(w, at);
   const ips = cdIps(w, at);
-  setHalf(into.half0, cdTtb0(w, at), GRANULE0[cdTg0(w, at) as 0 | 1 | 2 | 3], cdT0sz(w, at), ips, oas);
-  setHalf(into.half1, cdTtb1(w, at), GRANULE1[cdTg1(w, at) as 0 | 1 | 2 | 3], cdT1sz(w, at), ips, oas);
+  setHalf(into.half0, w[at + 2]!, w[at + 3]!, GRANULE0[cdTg0(w, at) as 0 | 1 | 2 | 3], cdT0sz(w, at), ips, oas);
+  setHalf(into.half1, w[at + 4]!, w[at + 5]!, GRANULE1[cdTg1(w, at) as 0 | 1 | 2 | 3], cdT1sz(w, at), ips, oas);
   into.half0.disabled = cdEpd0(w, at) !== 0;
   into.half1.disabled = cdEpd1(w, at) !== 0;
   into.half0.tbi = (tbi & 1) !== 0;
@@ -226,9 +222,8 @@ export function readStage2(into: Stage2Regime, w: Int32Array, at: number, oas: n
   into.inBits = 64 - Math.min(39, Math.max(12, steS2T0sz(w, at)));
   into.startLevel = stage2StartLevel(g, steS2Sl0(w, at));
   into.outBits = outputBits(steS2Ps(w, at), oas, g);
-  const base = alignedBase(steS2Ttb(w, at), g, into.inBits, into.startLevel);
-  into.ttbLo = base | 0;
-  into.ttbHi = hiWord(base);
+  into.ttbLo = alignedLo(w[at + 6]!, g, into.inBits, into.startLevel);
+  into.ttbHi = w[at + 7]! & TTB_HI;
   into.affd = steS2Affd(w, at) !== 0;
   into.ptw = steS2Ptw(w, at) !== 0;
   into.ha = steS2Ha(w, at) !== 0;

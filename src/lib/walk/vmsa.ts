@@ -88,9 +88,12 @@ export class VmsaWalker {
    * @returns 0 or the event code of the fault.
    */
   stage2(s2: Stage2Regime, ipa: number, need: number, cls: number): number {
+    return this.stage2Words(s2, ipa | 0, hiWord(ipa), need, cls);
+  }
+
+  /** `stage2` with the intermediate address in words. */
+  stage2Words(s2: Stage2Regime, lo: number, hi: number, need: number, cls: number): number {
     const w = this.#s2;
-    const lo = ipa | 0;
-    const hi = hiWord(ipa);
     w.begin();
     const fault = w.walk(s2, lo, hi, need);
     if (fault !== 0) return this.#fault2(fault, lo, hi, need, cls, true);

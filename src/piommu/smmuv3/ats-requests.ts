@@ -1,3 +1,4 @@
+import { TWO32 } from '../../core/bits.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
 import { PERM_ALL, permGranted, permNeeded } from '../../lib/walk/vmsa-regime.ts';
 import { ACCESS, ATS, NO_PASID } from '../../ports/dma.ts';
@@ -52,7 +53,7 @@ export class AtsRequests {
     // A request for more than the mapping allows is answered with what it does allow.
     if (code === EVENT.F_PERMISSION) code = r.resolve(rid, pasid, lo, hi, 0, access, stages);
     if (code > 0) return this.#walkFault(code, rid, pasid, lo, hi, access);
-    this.out = r.out;
+    this.out = (r.outHi >>> 0) * TWO32 + (r.outLo >>> 0);
     this.shift = Math.max(12, r.outShift);
     this.perm = this.#permission(pasid, access, code === RESOLVED.BYPASS ? PERM_ALL : r.perm);
     return ATS.SUCCESS;

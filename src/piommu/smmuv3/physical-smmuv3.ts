@@ -159,7 +159,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
 
   #hit(access: number, tag: number): number {
     const tlb = this.#tlb;
-    this.out = tlb.out;
+    this.out = tlb.outHi * TWO32 + (tlb.outLo >>> 0);
     this.outShift = tlb.shift;
     this.outPerm = permGranted(tlb.perm, access);
     this.guestShift = tlb.guestShift;
@@ -179,7 +179,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
 
   #answer(rid: number, pasid: number, lo: number, hi: number, access: number): number {
     const r = this.#resolver;
-    this.out = r.out;
+    this.out = (r.outHi >>> 0) * TWO32 + (r.outLo >>> 0);
     this.outShift = r.outShift;
     this.outPerm = permGranted(r.perm, access);
     this.guestShift = r.guestShift;
@@ -192,7 +192,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
         pasid,
         iova: toBigint(lo, hi),
         access,
-        out: r.out,
+        out: this.out,
         shift: r.outShift,
         hit: r.hit,
       });

@@ -1,4 +1,3 @@
-import { TWO32 } from '../../core/bits.ts';
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
 import type { Context } from '../../lib/cache/tags.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
@@ -29,14 +28,17 @@ export class Resolver {
   readonly #walker: VmsaWalker;
   readonly #tlb: Iotlb;
   readonly #events: HwEvents;
-  readonly #limit: number;
+  /** Bits of the upper address word. */
+  readonly #limitShift: number;
   readonly #asked = new Float64Array(MAX_ASKED);
   #askedCount = 0;
   /** The caller has just looked the address up and found nothing: the first try need not. */
   looked = false;
   /** The translation came from the cache. */
   hit = false;
-  out = 0;
+  /** Output address in words. */
+  outLo = 0;
+  outHi = 0;
   outShift = 0;
   /** PERM bits. */
   perm = 0;
@@ -50,7 +52,7 @@ export class Resolver {
     this.#walker = walker;
     this.#tlb = tlb;
     this.#events = events;
-    this.#limit = 2 ** features.oas;
+    this.#limitShift = features.oas - 32;
   }
 
   /**
@@ -124,7 +126,7 @@ export class Resolver {
     }
     this.#take();
     if (!split) {
-      this.#tlb.insert(context, lo, top, w.out, w.outShift, w.perm, w.guestShift, 0);
+      this.#tlb.insertWords(context, lo, top, w.outLo, w.outHi, w.outShift, w.perm, w.guestShift, 0);
       if (w.global) this.#tlb.markGlobal(context);
     }
     return RESOLVED.OK;
@@ -134,14 +136,14 @@ export class Resolver {
   #bypass1(s: StreamSlot, lo: number, hi: number, need: number, stage2: boolean): number {
     const w = this.#walker;
     this.tag = -1;
-    const address = (hi >>> 0) * TWO32 + (lo >>> 0);
-    if (address >= this.#limit) {
+    if (hi >>> this.#limitShift !== 0) {
       this.stage = 1;
       w.cls = CLASS.IN;
       return EVENT.F_ADDR_SIZE;
     }
     if (!s.s2 || !stage2) {
-      this.out = address;
+      this.outLo = lo;
+      this.outHi = hi;
       this.outShift = 12;
       this.perm = PERM_ALL;
       this.guestShift = 0;
@@ -149,13 +151,14 @@ export class Resolver {
     }
     const context = s.context2!;
     if (this.#cached(context, lo, hi, need)) return RESOLVED.OK;
-    const fault = w.stage2(s.regime2, address, need, CLASS.IN);
+    const fault = w.stage2Words(s.regime2, lo, hi, need, CLASS.IN);
     if (fault !== 0) {
       this.stage = w.stage;
       return fault;
     }
     this.#take();
-    this.#tlb.insert(context, lo, hi, w.out, w.outShift, w.perm, 0, w.device ? ATTR_DEVICE : 0);
+    const attr = w.device ? ATTR_DEVICE : 0;
+    this.#tlb.insertWords(context, lo, hi, w.outLo, w.outHi, w.outShift, w.perm, 0, attr);
     return RESOLVED.OK;
   }
 
@@ -163,7 +166,8 @@ export class Resolver {
     const tlb = this.#tlb;
     if (this.looked || !tlb.lookup(context, lo, hi) || (need & ~tlb.perm) !== 0) return false;
     this.hit = true;
-    this.out = tlb.out;
+    this.outLo = tlb.outLo;
+    this.outHi = tlb.outHi;
     this.outShift = tlb.shift;
     this.perm = tlb.perm;
     this.guestShift = tlb.guestShift;
@@ -172,7 +176,8 @@ export class Resolver {
 
   #take(): void {
     const w = this.#walker;
-    this.out = w.out;
+    this.outLo = w.outLo;
+    this.outHi = w.outHi;
     this.outShift = w.outShift;
     this.perm = w.perm;
     this.guestShift = w.guestShift;

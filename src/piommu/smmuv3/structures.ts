@@ -1,4 +1,4 @@
-import { alignDown, POW2 } from '../../core/bits.ts';
+import { alignDown, POW2, TWO32 } from '../../core/bits.ts';
 import { ConfigCache } from '../../lib/cache/config-cache.ts';
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
 import { checkCd } from '../../lib/check/cd.ts';
@@ -182,10 +182,10 @@ export class Structures {
   #fetchStream(s: StreamSlot, sid: number): number {
     const t = this.#table;
     if (sid >= POW2[t.log2size]!) return EVENT.C_BAD_STREAMID;
-    let at = t.base + sid * STE_BYTES;
+    this.fetch = t.base + sid * STE_BYTES;
     if (t.twoLevel) {
-      const l1 = t.base + (sid >>> this.#split) * 8;
-      if (!this.#memory.load64(l1)) return this.#fetchFault(EVENT.F_STE_FETCH, l1);
+      this.fetch = t.base + (sid >>> this.#split) * 8;
+      if (!this.#memory.load64(this.fetch)) return EVENT.F_STE_FETCH;
       const lo = this.#memory.lo;
       const hi = this.#memory.hi;
       const span = l1StdSpan(lo);
@@ -194,9 +194,9 @@ export class Structures {
       const entries = 1 << (span - 1);
       const within = sid & ((1 << this.#split) - 1);
       if (within >= entries) return EVENT.C_BAD_STREAMID;
-      at = alignDown(l1StdL2Ptr(lo, hi), Math.max(64, entries * STE_BYTES)) + within * STE_BYTES;
+      this.fetch = alignDown(l1StdL2Ptr(lo, hi), Math.max(64, entries * STE_BYTES)) + within * STE_BYTES;
     }
-    if (!this.#load(s.words, at, STE_WORDS)) return this.#fetchFault(EVENT.F_STE_FETCH, at);
+    if (!this.#load(s.words, STE_WORDS)) return EVENT.F_STE_FETCH;
     this.unset = !steValid(s.words, 0);
     const bad = checkSte(s.words, 0, this.#features, this.atschk);
     if (bad === 0) decodeStream(s, this.#features);
@@ -205,45 +205,44 @@ export class Structures {
 
   #fetchContext(c: ContextSlot, s: StreamSlot, ssid: number): number {
     const f = this.#features;
-    let at = s.s1ContextPtr + ssid * CD_BYTES;
+    this.fetch = s.s1ContextPtr + ssid * CD_BYTES;
     if (s.s1CdMax > 0 && (s.s1Fmt === S1FMT.L2_4K || s.s1Fmt === S1FMT.L2_64K)) {
       const split = s.s1Fmt === S1FMT.L2_4K ? CD_SPLIT_4K : CD_SPLIT_64K;
-      const l1 = this.#physical(s, s.s1ContextPtr + (ssid >>> split) * 8);
-      if (l1 < 0) return -l1;
-      if (!this.#memory.load64(l1)) return this.#fetchFault(EVENT.F_CD_FETCH, l1);
+      this.fetch = s.s1ContextPtr + (ssid >>> split) * 8;
+      const fault = this.#throughStage2(s);
+      if (fault !== 0) return fault;
+      if (!this.#memory.load64(this.fetch)) return EVENT.F_CD_FETCH;
       const lo = this.#memory.lo;
       const l2 = l1CdL2Ptr(lo, this.#memory.hi);
       if (!l1CdValid(lo) || l2 >= POW2[f.oas]!) return EVENT.C_BAD_SUBSTREAMID;
-      at = l2 + (ssid & ((1 << split) - 1)) * CD_BYTES;
+      this.fetch = l2 + (ssid & ((1 << split) - 1)) * CD_BYTES;
     }
-    const pa = this.#physical(s, at);
-    if (pa < 0) return -pa;
-    if (!this.#load(c.words, pa, CD_WORDS)) return this.#fetchFault(EVENT.F_CD_FETCH, pa);
+    const fault = this.#throughStage2(s);
+    if (fault !== 0) return fault;
+    if (!this.#load(c.words, CD_WORDS)) return EVENT.F_CD_FETCH;
     const bad = checkCd(c.words, 0, f, s.stalld);
     if (bad === 0) decodeContext(c, f, s.vmid);
     return bad;
   }
 
-  /** Where a CD table address lies: stage 2 applies when it is enabled. @returns minus the event code on a fault. */
-  #physical(s: StreamSlot, address: number): number {
-    if (!s.s2) return address;
-    const fault = this.#walker.stage2(s.regime2, address, READ, CLASS.CD);
-    return fault === 0 ? this.#walker.out : -fault;
+  /** Turns `fetch`, an address of the CD table, into a physical one: stage 2 applies when it is enabled. */
+  #throughStage2(s: StreamSlot): number {
+    if (!s.s2) return 0;
+    const w = this.#walker;
+    const fault = w.stage2Words(s.regime2, this.fetch | 0, (this.fetch / TWO32) | 0, READ, CLASS.CD);
+    this.fetch = w.outHi * TWO32 + (w.outLo >>> 0);
+    return fault;
   }
 
-  #load(into: Int32Array, at: number, words: number): boolean {
+  /** Loads a structure from `fetch`; 64-bit words are single-copy atomic. */
+  #load(into: Int32Array, words: number): boolean {
     const m = this.#memory;
     for (let i = 0; i < words; i += 2) {
-      if (!m.load64(at + i * 4)) return false;
+      if (!m.load64(this.fetch + i * 4)) return false;
       into[i] = m.lo;
       into[i + 1] = m.hi;
     }
     return true;
-  }
-
-  #fetchFault(code: number, at: number): number {
-    this.fetch = at;
-    return code;
   }
 
   dropStream(sid: number): void {
