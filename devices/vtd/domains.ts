@@ -31,16 +31,17 @@ export class Domains {
     this.#source = source;
   }
 
-  #alloc(devId: number, ptId: number, flags: number, data: Uint8Array | null): number {
+  #alloc(devId: number, ptId: number, flags: number, data: Uint8Array | null, faultId = 0): number {
     const c: HwptAlloc = {
-      flags: flags | (this.#shape.props.pasidBits > 0 ? HWPT_FLAG.PASID : 0),
+      flags:
+        flags | (this.#shape.props.pasidBits > 0 ? HWPT_FLAG.PASID : 0) | (faultId > 0 ? HWPT_FLAG.FAULT_ID_VALID : 0),
       devId,
       ptId,
       outHwptId: 0,
       reserved: 0,
       dataType: data === null ? HWPT_DATA.NONE : HWPT_DATA.VTD_S1,
       data: data === null ? null : userData(data),
-      faultId: 0,
+      faultId,
     };
     const error = this.#host.iommufd.hwptAlloc(c);
     return error === 0 ? c.outHwptId : error;
@@ -56,17 +57,20 @@ export class Domains {
     return this.#parent;
   }
 
-  /** The domain a regime asks for, with one more user; null: the host refuses it. */
-  acquire(devId: number, r: VtdRegime): Domain | null {
+  /**
+   * The domain a regime asks for, with one more user; null: the host refuses it.
+   * @param faultId iommufd's fault queue for page requests of a first stage; 0: none.
+   */
+  acquire(devId: number, r: VtdRegime, faultId = 0): Domain | null {
     switch (r.pgtt) {
       case PGTT.PASS_THROUGH:
         return this.parent(devId);
       case PGTT.FIRST:
-        return this.#first(devId, r, null);
+        return this.#first(devId, r, null, faultId);
       case PGTT.NESTED: {
         const shadow = this.#shadow(devId, r, true);
         if (shadow === null) return null;
-        const domain = this.#first(devId, r, shadow);
+        const domain = this.#first(devId, r, shadow, faultId);
         if (domain === null && shadow.users === 0) this.#drop(shadow);
         return domain;
       }
@@ -80,21 +84,21 @@ export class Domains {
   }
 
   /** What `acquire` would name a regime's domain. */
-  keyOf(r: VtdRegime): string {
+  keyOf(r: VtdRegime, faultId = 0): string {
     switch (r.pgtt) {
       case PGTT.PASS_THROUGH:
         return 'parent';
       case PGTT.FIRST:
-        return this.#firstKey(r, '');
+        return this.#firstKey(r, '', faultId);
       case PGTT.NESTED:
-        return this.#firstKey(r, this.#shadowKey(r, true));
+        return this.#firstKey(r, this.#shadowKey(r, true), faultId);
       default:
         return this.#shadowKey(r, false);
     }
   }
 
-  #firstKey(r: VtdRegime, parent: string): string {
-    return `first ${r.did} ${r.firstRoot} ${r.firstLevels} ${this.#flags(r)} ${parent}`;
+  #firstKey(r: VtdRegime, parent: string, faultId: number): string {
+    return `first ${r.did} ${r.firstRoot} ${r.firstLevels} ${this.#flags(r)} ${faultId} ${parent}`;
   }
 
   #shadowKey(r: VtdRegime, nest: boolean): string {
@@ -105,8 +109,8 @@ export class Domains {
     return (r.sre ? VTD_S1_FLAG.SRE : 0) | (r.eafe ? VTD_S1_FLAG.EAFE : 0) | (r.sre && r.wpe ? VTD_S1_FLAG.WPE : 0);
   }
 
-  #first(devId: number, r: VtdRegime, shadow: Shadow | null): Domain | null {
-    const key = this.#firstKey(r, shadow?.key ?? '');
+  #first(devId: number, r: VtdRegime, shadow: Shadow | null, faultId: number): Domain | null {
+    const key = this.#firstKey(r, shadow?.key ?? '', faultId);
     let first = this.firsts.get(key);
     if (first === undefined) {
       const parentId = shadow?.hwptId ?? this.parent(devId)?.hwptId;
@@ -115,7 +119,7 @@ export class Domains {
       data.setUint32(0, this.#flags(r), true);
       data.setBigUint64(8, BigInt(r.firstRoot), true);
       data.setUint32(16, r.firstLevels === 5 ? 57 : 48, true);
-      const hwptId = this.#alloc(devId, parentId, 0, new Uint8Array(data.buffer));
+      const hwptId = this.#alloc(devId, parentId, 0, new Uint8Array(data.buffer), faultId);
       if (hwptId < 0) return null;
       if (shadow !== null) shadow.users++;
       first = new FirstStage(this.#host.iommufd, hwptId, key, r.did, shadow);

@@ -3,7 +3,7 @@ import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, AT } from '../../src/ports/dma.ts';
 import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/vtd/faults.ts';
 import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
-import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
+import { RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { RegisterUnit } from './device.ts';
 import type { TableReader } from './guest-tables.ts';
@@ -17,10 +17,6 @@ const NOTHING = 0;
  * profile's codes. Nothing found means no record (a leaf outside RAM just fails). It never yields an address for DMA.
  */
 export class FaultJudge {
-  /** Fields of the last page request. */
-  pasid = 0;
-  group = 0;
-  page = 0;
   #fpd = false;
   readonly #unit: RegisterUnit;
   readonly #tables: TableReader;
@@ -97,42 +93,37 @@ export class FaultJudge {
   }
 
   /**
-   * A page request of the hardware (8 words), judged and queued under the guest's `rid` and `pasid`.
+   * A page request, judged and queued under the guest's `rid` and `pasid`.
+   * @param access ACCESS bits.
    * @returns QUEUED, DROPPED, or the code it is answered with at once (§7.4.1).
    */
-  pageRequest(rid: number, pasid: number, record: Int32Array, queue: PageRequestQueue): number {
-    const w1 = record[1]!;
-    const w2 = record[2]!;
-    const hi = record[3]!;
-    this.pasid = pasid;
-    this.group = pageRequest.group(w2);
-    this.page = pageRequest.page(w2, hi);
-    const last = pageRequest.last(w2);
-    const reason = this.#requestReason(rid);
-    if (reason !== NOTHING) {
-      if (!(this.#fpd && isQualified(reason))) {
-        const read = pageRequest.read(w2);
-        const w3 = frcdWord3(read, 0, this.pasid, reason);
-        const source = frcdWord2(rid, this.pasid, pageRequest.exec(w1), pageRequest.priv(w1));
-        this.#unit.faults.record(w2 & ~0xfff, hi, source, w3);
-      }
-      return last ? RESPONSE.INVALID : DROPPED;
+  pageRequest(
+    rid: number,
+    pasid: number,
+    lo: number,
+    hi: number,
+    access: number,
+    group: number,
+    last: boolean,
+    queue: PageRequestQueue,
+  ): number {
+    const reason = this.#requestReason(rid, pasid);
+    if (reason === NOTHING) return queue.push(rid, pasid, lo, hi, access, group, last);
+    if (!(this.#fpd && isQualified(reason))) {
+      const w3 = frcdWord3((access & ACCESS.READ) !== 0, 0, pasid, reason);
+      const w2 = frcdWord2(rid, pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
+      this.#unit.faults.record(lo, hi, w2, w3);
     }
-    const access =
-      (pageRequest.read(w2) ? ACCESS.READ : 0) |
-      (pageRequest.write(w2) ? ACCESS.WRITE : 0) |
-      (pageRequest.exec(w1) ? ACCESS.EXEC : 0) |
-      (pageRequest.priv(w1) ? ACCESS.PRIV : 0);
-    return queue.push(rid, this.pasid, w2 & ~0xfff, hi, access, this.group, last);
+    return last ? RESPONSE.INVALID : DROPPED;
   }
 
   /** A page request needs tables that can be read and PRE=1. */
-  #requestReason(rid: number): number {
+  #requestReason(rid: number, pasid: number): number {
     const unit = this.#unit;
     this.#fpd = false;
     if (!unit.root.on || unit.root.mode === TTM.ABORT) return FAULT.ABORT_MODE;
     if (unit.root.mode !== TTM.SCALABLE) return FAULT.PAGE_REQUEST_IN_LEGACY;
-    const r = this.#regimeOf(rid, this.pasid);
+    const r = this.#regimeOf(rid, pasid);
     if (r === null) {
       this.#fpd = this.#tables.fpd;
       return this.#tables.reason;

@@ -28,11 +28,21 @@ export class Stream {
   readonly pasidBits: number;
   readonly slots = new Map<number, Slot>();
   readonly mode: PasidMode;
+  /** iommufd's fault queue, as long as the function can be attached with it (it needs PRI); 0: none. */
+  faultId: number;
   /** Translation is off and the RID sits on the parent. */
   bypass = false;
 
-  constructor(rid: number, aliases: readonly number[], vfio: VfioDevice, pasidBits: number, mode: PasidMode) {
+  constructor(
+    rid: number,
+    aliases: readonly number[],
+    vfio: VfioDevice,
+    pasidBits: number,
+    mode: PasidMode,
+    faultId = 0,
+  ) {
     this.mode = mode;
+    this.faultId = faultId;
     this.rid = rid;
     this.aliases = aliases;
     this.vfio = vfio;
@@ -82,15 +92,18 @@ export class Configurator {
       return false;
     }
     const old = s.slots.get(pasid);
-    if (old !== undefined && old.domain.key === this.#domains.keyOf(r)) return true;
-    const domain = this.#domains.acquire(s.vfio.devId, r);
+    if (old !== undefined && old.domain.key === this.#domains.keyOf(r, s.faultId)) return true;
+    const domain = this.#domains.acquire(s.vfio.devId, r, s.faultId);
     if (domain === null) return false;
     const slot = { pasid, index: r.pasid, did: r.did, domain };
     const host = old?.host ?? s.mode.acquire(pasid);
     if (host === null || !this.#attach(s, host, domain.hwptId, old?.domain.hwptId)) {
       if (host !== null && old === undefined) s.mode.release(pasid);
       this.#domains.release(domain);
-      return false;
+      if (s.faultId === 0) return false;
+      // A function without PRI cannot be attached to a HWPT with a fault queue (ENODEV).
+      s.faultId = 0;
+      return this.configure(s, pasid);
     }
     s.slots.set(pasid, { ...slot, host });
     if (old !== undefined) this.#domains.release(old.domain);

@@ -8,15 +8,15 @@ import type { Memory } from '../../src/ports/memory.ts';
 import { frcd } from '../../src/spec/vtd/faults.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, IOTLB_G, PASID_CACHE_G, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
-import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { PASID_BYTES, PASID_DIR_BYTES, pasidDir, pasidEntry } from '../../src/spec/vtd/tables.ts';
 import type { Backend } from './backend.ts';
 import type { RegisterUnit } from './device.ts';
-import type { Domain, Domains } from './domains.ts';
+import type { Domains } from './domains.ts';
 import type { FaultJudge } from './fault-judge.ts';
 import type { VtdFunction, VtdHost } from './host.ts';
-import { QUEUED } from './page-requests.ts';
-import { type GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN } from './pasid-modes.ts';
+import { PageRelay } from './page-relay.ts';
+import { type GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode } from './pasid-modes.ts';
+import { StreamIndex } from './stream-index.ts';
 import { type Configurator, Stream } from './streams.ts';
 
 /** Present PASIDs one invalidation captures per device; further ones wait for their first use. */
@@ -40,15 +40,9 @@ export interface TranslationParts {
  */
 export class Translation implements Backend {
   readonly #p: TranslationParts;
-  readonly #streams: Stream[] = [];
-  readonly #byRid = new Map<number, Stream>();
-  /** Streams of a VFIO device: one, or its slices. */
-  readonly #byDev = new Map<number, Stream[]>();
+  readonly #streams = new StreamIndex();
+  readonly #relay: PageRelay;
   readonly #undo = new Map<number, () => void>();
-  /** Host PASID a queued page request came with, by device, guest PASID and group. */
-  readonly #asked = new Map<string, number>();
-  /** Guest PASID of the last `#find`. */
-  #pasid = NO_PASID;
   readonly #handlers: ExtraHandlers;
   /** No one asks on first use, or the guest promises to tell: configure when told. */
   readonly #eager: boolean;
@@ -59,13 +53,14 @@ export class Translation implements Backend {
     this.#p = parts;
     this.#caching = parts.unit.shape.props.cachingMode;
     this.#eager = this.#caching || parts.host.extra === null;
+    this.#relay = new PageRelay(parts.unit, parts.host, this.#streams, parts.judge);
     this.#handlers = {
       onStreamMiss: (devId, _stream, pasid) => this.#streamMiss(devId, pasid),
       onStageTwoMiss: (devId, _stream, pasid, ipa, access) => this.#secondMiss(devId, pasid, ipa, access),
       onFault: (devId, stream, record) => this.#fault(devId, stream, record),
-      onPageRequest: (devId, stream, record) => this.#pageRequest(devId, stream, record),
+      onPageRequest: (devId, stream, record) => this.#relay.request(devId, stream, record),
       onInvalidateError: (devId, error) => {
-        const s = this.#byDev.get(devId)?.[0];
+        const s = this.#streams.ofDevice(devId)[0];
         if (s !== undefined && error === HW_ERROR.ATC_TIMEOUT) parts.unit.deviceTlbTimeout(s.rid);
       },
       onDrained: () => parts.unit.deviceTlbDone(),
@@ -79,16 +74,14 @@ export class Translation implements Backend {
    */
   add(f: VtdFunction): () => void {
     const rids = [f.rid, ...(f.aliases ?? [])];
-    const taken = rids.find((r) => this.#byRid.has(r));
+    const taken = rids.find((r) => this.#streams.has(r));
     if (taken !== undefined) throw new ViommuError('EEXIST', 'caller', 'requester id is taken', { rid: taken });
     const { devId } = f.vfio;
-    const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(devId), this.#mode(f));
-    this.#streams.push(s);
-    for (const r of rids) this.#byRid.set(r, s);
-    const there = this.#byDev.get(devId) ?? [];
-    this.#byDev.set(devId, [...there, s]);
+    const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(devId), this.#mode(f), this.#relay.faultId);
+    const first = this.#streams.ofDevice(devId).length === 0;
+    this.#streams.add(s);
     const { extra } = this.#p.host;
-    if (extra !== null && there.length === 0) this.#undo.set(devId, extra.serve([devId], this.#handlers));
+    if (extra !== null && first) this.#undo.set(devId, extra.serve([devId], this.#handlers));
     this.#place(s);
     return () => this.#remove(s);
   }
@@ -100,17 +93,6 @@ export class Translation implements Backend {
       throw new ViommuError('EINVAL', 'caller', 'slices and global PASIDs need a PASID space', { rid: f.rid });
     }
     return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids);
-  }
-
-  /** The stream behind a host PASID of a device; its guest name is left in `#pasid`. */
-  #find(devId: number, host: number): Stream | undefined {
-    for (const s of this.#byDev.get(devId) ?? []) {
-      const pasid = s.mode.toGuest(host);
-      if (pasid === UNKNOWN) continue;
-      this.#pasid = pasid;
-      return s;
-    }
-    return undefined;
   }
 
   #pasidBits(devId: number): number {
@@ -130,16 +112,12 @@ export class Translation implements Backend {
   #remove(s: Stream): void {
     this.#p.configurator.unset(s);
     const { devId } = s.vfio;
-    const rest = this.#byDev.get(devId)!.filter((t) => t !== s);
-    if (rest.length > 0) this.#byDev.set(devId, rest);
-    else {
-      this.#byDev.delete(devId);
+    this.#streams.remove(s);
+    if (this.#streams.ofDevice(devId).length === 0) {
       this.#undo.get(devId)?.();
       this.#undo.delete(devId);
     }
-    this.#streams.splice(this.#streams.indexOf(s), 1);
-    for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
-    if (this.#streams.length === 0) this.#p.domains.close();
+    if (this.#streams.all.length === 0) this.#p.domains.close();
   }
 
   /** What a stream has before its first use. */
@@ -154,13 +132,13 @@ export class Translation implements Backend {
   }
 
   translationChanged(): void {
-    for (const s of this.#streams) this.#place(s);
+    for (const s of this.#streams.all) this.#place(s);
   }
 
   #streamMiss(devId: number, host: number): boolean {
-    const s = this.#find(devId, host);
+    const s = this.#streams.find(devId, host);
     if (s === undefined) return false;
-    const pasid = this.#pasid;
+    const pasid = this.#streams.pasid;
     if (!this.#p.unit.root.on) {
       if (pasid !== NO_PASID) return false;
       this.#p.configurator.bypass(s);
@@ -170,7 +148,7 @@ export class Translation implements Backend {
   }
 
   #secondMiss(devId: number, host: number, ipa: number, access: number): boolean {
-    const slot = this.#find(devId, host)?.slots.get(this.#pasid);
+    const slot = this.#streams.find(devId, host)?.slots.get(this.#streams.pasid);
     if (slot === undefined) return false;
     if (slot.domain.kind === 'second') return slot.domain.shadow.miss(ipa, access);
     if (slot.domain.kind === 'first') return slot.domain.first.parent?.miss(ipa, access) ?? false;
@@ -178,27 +156,8 @@ export class Translation implements Backend {
   }
 
   #fault(devId: number, stream: number, record: Int32Array): void {
-    const s = this.#find(devId, frcd.pasid(record[2]!, record[3]!));
-    if (s !== undefined) this.#p.judge.fault(s.ridOf(stream), this.#pasid, record);
-  }
-
-  #pageRequest(devId: number, stream: number, record: Int32Array): boolean {
-    const host = pageRequest.pp(record[0]!) ? pageRequest.pasid(record[1]!) : NO_PASID;
-    const s = this.#find(devId, host);
-    const { unit, host: h, judge } = this.#p;
-    if (s === undefined || !unit.shape.prs || h.extra === null) return false;
-    const pasid = this.#pasid;
-    this.#forgetPage(s.slots.get(pasid)?.domain, pageRequest.page(record[2]!, record[3]!));
-    const answer = judge.pageRequest(s.ridOf(stream), pasid, record, unit.pageRequests);
-    if (answer >= 0) h.extra.respond(devId, host, judge.group, answer, false);
-    else if (answer === QUEUED && host !== pasid) this.#asked.set(`${s.rid} ${pasid} ${judge.group}`, host);
-    return true;
-  }
-
-  /** Cached translations of a page go before its request is seen (§7.4.1.1). */
-  #forgetPage(domain: Domain | undefined, page: number): void {
-    if (domain?.kind === 'first') domain.first.invalidate(page, 0, true);
-    else if (domain?.kind === 'second') domain.shadow.invalidate(page, 1);
+    const s = this.#streams.find(devId, frcd.pasid(record[2]!, record[3]!));
+    if (s !== undefined) this.#p.judge.fault(s.ridOf(stream), this.#streams.pasid, record);
   }
 
   /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
@@ -214,7 +173,7 @@ export class Translation implements Backend {
 
   invalidateContext(g: number, did: number, sid: number, fm: number): void {
     if (!this.#p.unit.root.on) return;
-    for (const s of this.#streams) {
+    for (const s of this.#streams.all) {
       if (!this.#reaches(s, g, did, sid, fm)) continue;
       this.#refresh(s, -1, -1);
       if (this.#eager) this.#p.configurator.configure(s, NO_PASID);
@@ -233,7 +192,7 @@ export class Translation implements Backend {
     if (!this.#p.unit.root.on) return;
     const domain = g === PASID_CACHE_G.GLOBAL ? -1 : did;
     const index = g === PASID_CACHE_G.PASID ? pasid : -1;
-    for (const s of this.#streams) {
+    for (const s of this.#streams.all) {
       this.#refresh(s, domain, index);
       if (index >= 0) this.#captureOne(s, index, domain);
       else this.#capture(s, domain);
@@ -301,7 +260,7 @@ export class Translation implements Backend {
 
   invalidatePasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): void {
     this.#round++;
-    for (const s of this.#streams) {
+    for (const s of this.#streams.all) {
       for (const slot of s.slots.values()) {
         if (slot.did !== did || slot.index !== pasid) continue;
         if (slot.domain.kind === 'first') {
@@ -319,7 +278,7 @@ export class Translation implements Backend {
   }
 
   invalidateDeviceTlb(sid: number, pasid: number, lo: number, hi: number, global: boolean): void {
-    const s = this.#byRid.get(sid);
+    const s = this.#streams.byRid(sid);
     if (s === undefined) return;
     const hosts = s.mode.toHost(pasid);
     for (let i = 0; i < hosts.length; i++) {
@@ -328,22 +287,16 @@ export class Translation implements Backend {
   }
 
   pasidFreed(pasid: number): void {
-    for (const s of this.#streams) this.#p.configurator.detach(s, pasid);
+    for (const s of this.#streams.all) this.#p.configurator.detach(s, pasid);
   }
 
   respond(sid: number, pasid: number, group: number, code: number): void {
-    const s = this.#byRid.get(sid);
-    if (s === undefined) return;
-    const key = `${s.rid} ${pasid} ${group}`;
-    const host = this.#asked.get(key) ?? s.mode.toHost(pasid)[0];
-    this.#asked.delete(key);
-    if (host === undefined) return;
-    this.#p.host.extra?.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+    this.#relay.respond(sid, pasid, group, code);
   }
 
   /** Host PASIDs behind a guest PASID of a function that is set up. */
   hostPasids(rid: number, pasid: number): readonly number[] {
-    const s = this.#byRid.get(rid);
+    const s = this.#streams.byRid(rid);
     return s?.slots.get(pasid)?.host ?? [];
   }
 
@@ -354,7 +307,7 @@ export class Translation implements Backend {
   /** Streams with what they are attached to, for people and tests. */
   describe(): { rid: number; pasid: number; key: string; hwptId: number }[] {
     const out: { rid: number; pasid: number; key: string; hwptId: number }[] = [];
-    for (const s of this.#streams) {
+    for (const s of this.#streams.all) {
       if (s.bypass)
         out.push({
           rid: s.rid,

@@ -9,7 +9,7 @@ import { VtdWalker } from '../../../src/lib/walk/vtd.ts';
 import { VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
 import type { ExtraHandlers, HostExtra } from '../../../src/ports/host-extra.ts';
-import type { Iommufd, VfioDevice } from '../../../src/ports/iommufd.ts';
+import type { EventFd, Iommufd, VfioDevice } from '../../../src/ports/iommufd.ts';
 import { frcdWord2, frcdWord3 } from '../../../src/spec/vtd/faults.ts';
 import { PGTT } from '../../../src/spec/vtd/tables.ts';
 
@@ -34,6 +34,17 @@ interface Nested {
   readonly root: number;
   readonly levels: number;
   readonly flags: number;
+  readonly fault: number;
+}
+
+export interface FakeFault {
+  readonly devId: number;
+  readonly pasid: number;
+  readonly group: number;
+  readonly perm: number;
+  readonly addr: bigint;
+  readonly last: boolean;
+  readonly cookie: number;
 }
 
 const RAM_BYTES = 64 << 20;
@@ -53,6 +64,8 @@ export class FakeHost {
   readonly extra: HostExtra;
   handlers: ExtraHandlers | null = null;
   pending = 0;
+  /** Functions have PRI. */
+  pri = true;
   ramIoas = 0;
   pasidBits = 20;
   #next = 1;
@@ -129,7 +142,11 @@ export class FakeHost {
       hwptInvalidate: no,
       setDirtyTracking: no,
       getDirtyBitmap: no,
-      faultQueueAlloc: no,
+      faultQueueAlloc: (c) => {
+        c.outFaultId = this.#add({ kind: 'ioas', areas: [] });
+        c.outFd = this.#faultFd;
+        return 0;
+      },
       viommuAlloc: no,
       vdeviceAlloc: no,
       veventqAlloc: no,
@@ -172,8 +189,11 @@ export class FakeHost {
         const root = Number(d.getBigUint64(8, true));
         const levels = d.getUint32(16, true) === 57 ? 5 : 4;
         const flags = d.getUint32(0, true);
-        c.outHwptId = this.#add({ kind: 'nested', parent: c.ptId, root, levels, flags });
-        this.log.push(`nested ${c.outHwptId} on ${c.ptId} root 0x${root.toString(16)} levels ${levels} flags ${flags}`);
+        const fault = (c.flags & 4) !== 0 ? c.faultId : 0;
+        c.outHwptId = this.#add({ kind: 'nested', parent: c.ptId, root, levels, flags, fault });
+        this.log.push(
+          `nested ${c.outHwptId} on ${c.ptId} root 0x${root.toString(16)} levels ${levels} flags ${flags}${fault === 0 ? '' : ` fault ${fault}`}`,
+        );
         return 0;
       },
       invalidate: (id, _type, w, at) => {
@@ -199,7 +219,9 @@ export class FakeHost {
       ptId: 0,
       bind: () => 0,
       attach: (ptId, pasid) => {
-        if (this.objects.get(ptId) === undefined) return -2;
+        const o = this.objects.get(ptId);
+        if (o === undefined) return -2;
+        if (o.kind === 'nested' && o.fault !== 0 && !this.pri) return -19;
         this.attached.set(`${devId}/${pasid}`, ptId);
         this.log.push(`attach ${name(pasid)} ${ptId}`);
         return 0;
@@ -210,6 +232,38 @@ export class FakeHost {
       },
       close: () => {},
     };
+  }
+
+  readonly #faults: Uint8Array[] = [];
+  readonly #faultFd: EventFd = {
+    onReadable: null,
+    poll: () => 0,
+    close: () => {},
+    read: (into) => {
+      const f = this.#faults.shift();
+      if (f === undefined) return 0;
+      into.set(f);
+      return f.length;
+    },
+    write: (from) => {
+      const d = new DataView(from.buffer, from.byteOffset);
+      this.responses.push(`cookie ${d.getUint32(0, true)} code ${d.getUint32(4, true)}`);
+      return from.length;
+    },
+  };
+
+  /** A page request the kernel puts into the fault queue. */
+  fault(f: FakeFault): void {
+    const d = new DataView(new ArrayBuffer(40));
+    d.setUint32(0, (f.pasid >= 0 ? 1 : 0) | (f.last ? 2 : 0), true);
+    d.setUint32(4, f.devId, true);
+    d.setUint32(8, f.pasid, true);
+    d.setUint32(12, f.group, true);
+    d.setUint32(16, f.perm, true);
+    d.setBigUint64(24, f.addr, true);
+    d.setUint32(36, f.cookie, true);
+    this.#faults.push(new Uint8Array(d.buffer));
+    this.#faultFd.onReadable?.();
   }
 
   /** Takes the log so far. */

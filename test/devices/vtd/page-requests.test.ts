@@ -119,3 +119,52 @@ test('without svm the page-request registers are not there and requests are left
   g.w64(PQA, -1n & 0xffff_ffff_ffff_ffffn);
   expect([g.r64(PQA), g.r32(PRS), ask(g, 1)]).toEqual([0n, 0, false]);
 });
+
+describe('without host-extra page requests come through iommufd’s fault queue', () => {
+  function linuxOnly(pri: boolean): Guest {
+    const g = new Guest(OPTIONS, 'arch', true);
+    g.host.pri = pri;
+    g.vtd.addDevice({ rid: RID, vfio: g.host.vfio(RID) });
+    g.store(ROOT, 0x31_0001n, 0n);
+    g.store(0x31_0200, 0x31_101dn, 0n, 0n, 0n);
+    g.store(0x31_1000, 0x31_2001n);
+    g.store(0x31_2000, 0x49n, 5n, 0x30_2000n);
+    g.store(0x31_2000 + 3 * 64, 0x49n, 5n, 0x30_2000n);
+    g.w64(PQA, BigInt(QUEUE));
+    g.queueOn(true);
+    g.translateOn(BigInt(ROOT) | 0x400n);
+    g.submit(0x37n);
+    return g;
+  }
+
+  test('a group is queued record by record and answered once, by cookie', () => {
+    const g = linuxOnly(true);
+    expect(g.host.took().filter((l) => l.startsWith('nested'))).toEqual([
+      'nested 4 on 3 root 0x302000 levels 4 flags 0 fault 2',
+    ]);
+    g.host.fault({ devId: 1000, pasid: 3, group: 9, perm: 3, addr: 0x5000n, last: false, cookie: 1 });
+    g.host.fault({ devId: 1000, pasid: 3, group: 9, perm: 1, addr: 0x6000n, last: true, cookie: 1 });
+    expect([g.load(QUEUE), g.load(QUEUE + 8), g.load(QUEUE + 40)]).toEqual([0x3_0010_0101n, 0x504bn, 0x604dn]);
+    g.submit(0x3_0010_0019n, 9n << 3n);
+    g.submit(0x3_0010_0019n, 9n << 3n);
+    expect(g.host.responses).toEqual(['cookie 1 code 0']);
+  });
+
+  test('a request of an unknown device or a bad table is answered Invalid', () => {
+    const g = linuxOnly(true);
+    g.host.fault({ devId: 7, pasid: 3, group: 9, perm: 3, addr: 0x5000n, last: true, cookie: 1 });
+    g.host.fault({ devId: 1000, pasid: 4, group: 9, perm: 3, addr: 0x5000n, last: true, cookie: 2 });
+    expect(g.host.responses).toEqual(['cookie 1 code 1', 'cookie 2 code 1']);
+  });
+
+  test('a function without PRI is attached without the fault queue', () => {
+    const g = linuxOnly(false);
+    expect(g.host.took().slice(-5)).toEqual([
+      'nested 4 on 3 root 0x302000 levels 4 flags 0 fault 2',
+      'destroy 4',
+      'nested 5 on 3 root 0x302000 levels 4 flags 0',
+      'attach 16 5',
+      'attach 16/3 5',
+    ]);
+  });
+});
