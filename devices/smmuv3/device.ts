@@ -60,7 +60,7 @@ export class Smmuv3 implements MmioDevice {
     this.#signals = signals;
     this.#events = new EventQueue(regs, deps.memory, signals, d, deps.tell, this.name);
     this.#table = new StreamTable(regs, deps.memory, features, d);
-    this.#domains = new Domains(deps, host, features);
+    this.#domains = new Domains(deps, host, features, d);
     this.#streams = new Streams(deps, host, this.#domains, this.#table, regs, features, d);
     this.#faults = new Faults(deps.memory, regs, this.#table, features, d);
     this.#pri = new PageRequests(regs, deps.memory, signals, deps.extra);

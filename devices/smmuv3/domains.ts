@@ -3,6 +3,7 @@ import type { EventFd } from '../../src/ports/iommufd.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
+import type { Deviations } from './profile.ts';
 import { type Area, Shadow } from './shadow.ts';
 
 /** A stage-1 context the host holds for the guest: one nested HWPT for all streams with the same identity. */
@@ -69,6 +70,7 @@ export class Domains {
   readonly #deps: Smmuv3Deps;
   readonly #host: HostCalls;
   readonly #features: Smmuv3Features;
+  readonly #d: Deviations;
   readonly #byVmid = new Map<number, Domain[]>();
   #all: Domain[] = [];
   /** VMID 0 over guest RAM: made with the first device, kept to the last. Abort and bypass live on it. */
@@ -76,7 +78,8 @@ export class Domains {
   /** Called for each new vIOMMU (linux-only: it gets an event queue). */
   onViommu: ((domain: Domain) => void) | null = null;
 
-  constructor(deps: Smmuv3Deps, host: HostCalls, features: Smmuv3Features) {
+  constructor(deps: Smmuv3Deps, host: HostCalls, features: Smmuv3Features, deviations: Deviations) {
+    this.#d = deviations;
     this.#deps = deps;
     this.#host = host;
     this.#features = features;
@@ -130,7 +133,7 @@ export class Domains {
       return hwpt;
     }
     extra.shadow(hwpt, true);
-    const shadow = new Shadow(ioas, ste, this.#features, this.#host, this.#deps);
+    const shadow = new Shadow(ioas, ste, this.#features, this.#d, this.#host, this.#deps);
     return this.#add(new Domain(vmid, key, hwpt, shadow, Array.from(ste)));
   }
 
@@ -235,7 +238,7 @@ export class Domains {
     for (const s of list) {
       const ste = Int32Array.from(s.ste);
       const shadow =
-        s.shadow === null ? null : new Shadow(s.shadow.ioasId, ste, this.#features, this.#host, this.#deps);
+        s.shadow === null ? null : new Shadow(s.shadow.ioasId, ste, this.#features, this.#d, this.#host, this.#deps);
       shadow?.load(s.shadow!.areas);
       const d = new Domain(s.vmid, s.key, s.hwptId, shadow, s.ste);
       d.viommuId = s.viommuId;

@@ -2,7 +2,7 @@ import { fromWords, hiWord, loWord } from '../../src/core/bits.ts';
 import { checkCd } from '../../src/lib/check/cd.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
-import { permNeeded, readStage1, readStage2, stage1Regime, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
+import { permNeeded, readStage1, stage1Regime, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import {
@@ -47,6 +47,7 @@ import {
 } from '../../src/spec/smmuv3/ste.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
+import { readGuestStage2 } from './shadow.ts';
 import type { Stream } from './stream.ts';
 import { fetchWords, type StreamTable } from './stream-table.ts';
 
@@ -82,7 +83,7 @@ export class Faults {
     this.#features = features;
     this.#d = deviations;
     this.#walker = new VmsaWalker(memory);
-    this.#walker.tablePermission = deviations.tablePermission;
+    this.#walker.setQuirks(deviations);
   }
 
   /**
@@ -98,7 +99,8 @@ export class Faults {
     const type = evType(raw);
     // The guest's entry has been read; what the hardware could not read is the host's table, at an address not for guests.
     if (type === EVENT.F_STE_FETCH) return false;
-    if (evStall(raw) || !(evS2(raw) || type === EVENT.F_WALK_EABT || type === EVENT.F_CD_FETCH)) {
+    const unseen = type === EVENT.C_BAD_STE && this.#d.anyContextPointer;
+    if (evStall(raw) || !(evS2(raw) || unseen || type === EVENT.F_WALK_EABT || type === EVENT.F_CD_FETCH)) {
       return this.#pass(s, sid, raw);
     }
     return this.#again(s, sid, raw);
@@ -133,7 +135,7 @@ export class Faults {
   #again(s: Stream, sid: number, raw: Int32Array): boolean {
     const ste = s.ste;
     const s2 = steS2Enabled(ste, 0) ? this.#s2 : null;
-    if (s2 !== null) readStage2(s2, ste, 0, this.#features.oas, this.#features.xnx);
+    if (s2 !== null) readGuestStage2(s2, ste, this.#features, this.#d);
     const access = accessOf(raw[3]!);
     const w = this.#walker;
     let code: number;
@@ -149,10 +151,10 @@ export class Faults {
       if (s2 === null) return false;
       code = w.stage2(s2, fromWords(raw[4]!, raw[5]!), permNeeded(access), CLASS.IN);
     } else {
-      readStage1(this.#s1, this.#cd, 0, this.#features.oas);
+      readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#d);
       code = w.stage1(this.#s1, s2, raw[4]!, raw[5]!, permNeeded(access));
     }
-    if (code === 0) return this.#unexplained(sid, raw);
+    if (code === 0) return this.#unexplained(s, sid, raw);
     if (w.stage === 2) return this.#stage2(s, sid, raw, code);
     if (code === EVENT.F_WALK_EABT) {
       const bits = (CLASS.TT << EV3_CLASS_SHIFT) | (w.tableRead && !this.#d.qemuRecordFields ? EV3.TTRNW : 0);
@@ -166,8 +168,9 @@ export class Faults {
    * The guest's memory shows no fault: either the output is no memory (that transaction just fails), or the hardware lost a
    * fetch that is fine by itself.
    */
-  #unexplained(sid: number, raw: Int32Array): boolean {
+  #unexplained(s: Stream, sid: number, raw: Int32Array): boolean {
     if (evS2(raw)) return false;
+    if (evType(raw) === EVENT.C_BAD_STE) return this.#pass(s, sid, raw);
     if (evType(raw) === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
     return this.#emit(EVENT.F_WALK_EABT, sid, raw, (CLASS.TT << EV3_CLASS_SHIFT) | (raw[3]! & EV3.TTRNW), 0);
   }

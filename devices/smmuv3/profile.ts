@@ -45,7 +45,7 @@ export const DEVIATIONS = {
   /** A level-1 span N covers 2^N entries and beyond it is C_BAD_STE; else 2^(N−1) and C_BAD_STREAMID (§5.1). */
   wideSpan:                { qemu: true,  arch: false },
   /** S1CDMax≠0 is C_BAD_STE although SSIDSIZE is 0; else it is ignored then (§5.2). */
-  cdMaxAlwaysChecked:      { qemu: true,  arch: false },
+  cdMaxWithoutSsid:        { qemu: true,  arch: false },
   /** The event interrupt fires for every record; else when the queue was empty (§3.18). */
   interruptPerRecord:      { qemu: true,  arch: false },
   /** A reset leaves CR1, CR2, the stream table and interrupt registers; the power-on queue sizes are preset to 19. */
@@ -62,6 +62,20 @@ export const DEVIATIONS = {
   stage2BitsIgnored:       { qemu: true,  arch: false },
   /** A table whose APTable forbids the access faults there, before what it points to is looked at; else leaves decide. */
   tablePermission:         { qemu: true,  arch: false },
+  /** Stage 1 does not tell privileged from unprivileged accesses: AP[2] alone decides. */
+  anyPrivilege:            { qemu: true,  arch: false },
+  /** Only leaves are held against the output size; a table beyond it is fetched. */
+  anyTableAddress:         { qemu: true,  arch: false },
+  /** Blocks are taken at every level above the last. */
+  anyBlock:                { qemu: true,  arch: false },
+  /** CD.TBI0 counts for both halves. */
+  tbi0ForBoth:             { qemu: true,  arch: false },
+  /** S1ContextPtr beyond the output size is fetched; else it is illegal (§5.2). */
+  anyContextPointer:       { qemu: true,  arch: false },
+  /** S2T0SZ may leave no address bits for the start level. */
+  shallowStart:            { qemu: true,  arch: false },
+  /** Of concatenated stage-2 start tables only the first is looked at. */
+  firstTableOnly:          { qemu: true,  arch: false },
 } as const;
 
 export type DeviationName = keyof typeof DEVIATIONS;

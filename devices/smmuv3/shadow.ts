@@ -1,10 +1,18 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
-import { PERM_READ, PERM_WRITE, permNeeded, readStage2, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
+import {
+  PERM_READ,
+  PERM_WRITE,
+  permNeeded,
+  readStage2,
+  type Stage2Regime,
+  stage2Regime,
+} from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
+import type { Deviations } from './profile.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
 export interface Area {
@@ -18,6 +26,12 @@ export interface Area {
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
+
+/** What an STE says to a walk of the guest's own stage 2, as the profile walks it. */
+export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Features, d: Deviations): void {
+  readStage2(into, ste, 0, f.oas, f.xnx);
+  into.firstTableOnly = d.firstTableOnly;
+}
 
 /**
  * The host's copy of one guest-owned stage 2, filled on demand: an IOAS that holds what the hardware has asked for, like a
@@ -34,12 +48,20 @@ export class Shadow {
   #areas: Area[] = [];
 
   /** @param ste the STE whose stage-2 fields are shadowed. */
-  constructor(ioasId: number, ste: Int32Array, features: Smmuv3Features, host: HostCalls, deps: Smmuv3Deps) {
+  constructor(
+    ioasId: number,
+    ste: Int32Array,
+    features: Smmuv3Features,
+    deviations: Deviations,
+    host: HostCalls,
+    deps: Smmuv3Deps,
+  ) {
     this.ioasId = ioasId;
     this.#host = host;
     this.#deps = deps;
     this.#walker = new VmsaWalker(deps.memory);
-    readStage2(this.regime, ste, 0, features.oas, features.xnx);
+    this.#walker.setQuirks(deviations);
+    readGuestStage2(this.regime, ste, features, deviations);
   }
 
   /** Pieces now mapped. */

@@ -79,11 +79,8 @@ export class StreamTable {
     this.fetch = at;
     if (!fetchWords(this.#memory, at, this.ste)) return EVENT.F_STE_FETCH;
     if (this.#d.stage2BitsIgnored) this.ste[5]! &= ~S2_IGNORED;
-    return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), {
-      cdMaxWithoutSsid: this.#d.cdMaxAlwaysChecked,
-      inputByS2ps: this.#d.inputByS2ps,
-      anyStreamWorld: this.#d.anyStreamWorld,
-    });
+    // The rows about entries have the names of the rule set's own switches.
+    return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), this.#d);
   }
 
   /** Address of the STE through a level-1 descriptor, or minus an event code. */

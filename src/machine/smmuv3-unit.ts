@@ -85,7 +85,8 @@ export class Smmuv3Unit implements IommuUnit {
       events,
       clock: vm.clock,
       endpoints: this.endpoints,
-      tablePermission: deviations.tablePermission,
+      // The deviation table has a row of the same name for each of the walk's ways.
+      quirks: deviations,
       ...(config.caches === undefined ? {} : { caches: config.caches }),
       ...(config.atcTimeout === undefined ? {} : { atcTimeout: config.atcTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,

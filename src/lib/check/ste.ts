@@ -41,6 +41,10 @@ export interface SteDeviations {
   readonly inputByS2ps?: boolean;
   /** STRW is not looked at (QEMU). */
   readonly anyStreamWorld?: boolean;
+  /** S1ContextPtr beyond OAS is not judged (QEMU). */
+  readonly anyContextPointer?: boolean;
+  /** S2T0SZ may leave no bits for the start level (QEMU). */
+  readonly shallowStart?: boolean;
 }
 
 const NONE: SteDeviations = {};
@@ -74,7 +78,7 @@ export function checkSte(
 }
 
 function stage1Legal(w: Int32Array, at: number, f: Smmuv3Features, s2: boolean, deviations: SteDeviations): boolean {
-  if (steS1ContextPtr(w, at) >= POW2[f.oas]!) return false;
+  if (steS1ContextPtr(w, at) >= POW2[f.oas]! && deviations.anyContextPointer !== true) return false;
   // Stage 2 makes the StreamWorld NS-EL1 whatever STRW says.
   const strw = s2 || deviations.anyStreamWorld === true ? STRW.NSEL1 : steStrw(w, at);
   if (strw !== STRW.NSEL1 && !(f.hyp && strw === STRW.EL2)) return false;
@@ -92,7 +96,8 @@ function stage2Legal(w: Int32Array, at: number, f: Smmuv3Features, deviations: S
   if (!granuleSupported(f, granule)) return false;
   const physical = outputBits(steS2Ps(w, at), f.oas, granule);
   const widest = deviations.inputByS2ps === true ? physical : f.oas;
-  if (!stage2StartLegal(granule, steS2T0sz(w, at), steS2Sl0(w, at), widest)) return false;
+  const fewest = deviations.shallowStart === true ? Number.NEGATIVE_INFINITY : 1;
+  if (!stage2StartLegal(granule, steS2T0sz(w, at), steS2Sl0(w, at), widest, fewest)) return false;
   if (steS2Ttb(w, at) >= POW2[physical]!) return false;
   if (steS2Endi(w, at) !== 0) return false;
   if (steS2S(w, at) !== 0 ? f.stallModel === 1 : f.stallModel === 2) return false;
@@ -105,11 +110,11 @@ export function httuLegal(ha: number, hd: number, httu: number): boolean {
 }
 
 /** S2T0SZ in range and consistent with S2SL0: at least one index bit at the start level, at most 16 tables joined. */
-function stage2StartLegal(granule: number, t0sz: number, sl0: number, widest: number): boolean {
+function stage2StartLegal(granule: number, t0sz: number, sl0: number, widest: number, fewest: number): boolean {
   const smallest = granule === 16 ? 64 - widest : Math.max(16, 64 - widest);
   if (t0sz > 39 || t0sz < smallest || sl0 === 3) return false;
   const bits = 64 - t0sz - levelShift(granule, stage2StartLevel(granule, sl0));
-  return bits >= 1 && bits <= granule - 3 + 4;
+  return bits >= fewest && bits <= granule - 3 + 4;
 }
 
 function eatsLegal(w: Int32Array, at: number, f: Smmuv3Features, atschk: boolean, s2: boolean): boolean {

@@ -11,7 +11,15 @@ import {
 } from '../../spec/smmuv3/descriptors.ts';
 import { EVENT } from '../../spec/smmuv3/events.ts';
 import { TableReader } from './table-reader.ts';
-import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage2Regime } from './vmsa-regime.ts';
+import {
+  NO_QUIRKS,
+  PERM_ALL,
+  PERM_EXEC,
+  PERM_READ,
+  PERM_WRITE,
+  type Stage2Regime,
+  type WalkQuirks,
+} from './vmsa-regime.ts';
 
 /** XN[1:0] to executability by privilege: 0 both, 1 unprivileged only, 2 none, 3 privileged only (IHI 0070 §3.13). */
 const EXEC_BY_XN = [PERM_EXEC, 0x04, 0, 0x20] as const;
@@ -23,6 +31,7 @@ const EXEC_BY_XN = [PERM_EXEC, 0x04, 0, 0x20] as const;
 export class Stage2Walker {
   readonly #memory: Memory;
   readonly #reader: TableReader;
+  #quirks = NO_QUIRKS;
   /** Output address of the byte asked for. */
   outLo = 0;
   outHi = 0;
@@ -42,6 +51,10 @@ export class Stage2Walker {
     this.#reader = new TableReader(memory);
   }
 
+  setQuirks(quirks: WalkQuirks): void {
+    this.#quirks = quirks;
+  }
+
   /** Memory may have changed since the last walk: to be called before the first walk of a request. */
   begin(): void {
     this.#reader.begin();
@@ -58,6 +71,7 @@ export class Stage2Walker {
     const stride = granule - 3;
     const inBits = s2.inBits;
     const outBits = s2.outBits;
+    const quirks = this.#quirks;
     let level = s2.startLevel;
     if (inBits >= 32 ? hi >>> (inBits - 32) !== 0 : hi !== 0 || lo >>> inBits !== 0) {
       return this.#fault(EVENT.F_TRANSLATION, level);
@@ -67,6 +81,7 @@ export class Stage2Walker {
     let shift = granule + stride * (3 - level);
     // Concatenation widens the first index; the later ones are one table's worth.
     let mask = (1 << Math.max(0, inBits - shift)) - 1;
+    if (s2.firstTableOnly) mask &= (1 << stride) - 1;
     for (;;) {
       const atLo = tableLo + (index(lo, hi, shift) & mask) * 8;
       const i = reader.at(atLo | 0, tableHi);
@@ -78,7 +93,7 @@ export class Stage2Walker {
       const oaLo = dlo & -(1 << granule);
       const oaHi = outputHi(dlo, dhi, granule, outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
-        if (oaHi >>> (outBits - 32) !== 0) return this.#fault(EVENT.F_ADDR_SIZE, level);
+        if (oaHi >>> (outBits - 32) !== 0 && !quirks.anyTableAddress) return this.#fault(EVENT.F_ADDR_SIZE, level);
         tableLo = oaLo;
         tableHi = oaHi;
         mask = (1 << stride) - 1;
@@ -86,7 +101,7 @@ export class Stage2Walker {
         level++;
         continue;
       }
-      if (level === 3 ? type !== DESC_TYPE.TABLE : !blockAllowed(granule, level, outBits)) {
+      if (level === 3 ? type !== DESC_TYPE.TABLE : !(quirks.anyBlock || blockAllowed(granule, level, outBits))) {
         return this.#fault(EVENT.F_TRANSLATION, level);
       }
       this.level = level;

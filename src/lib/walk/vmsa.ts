@@ -5,7 +5,16 @@ import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import type { Iotlb } from '../cache/iotlb.ts';
 import type { Context } from '../cache/tags.ts';
 import { TableReader } from './table-reader.ts';
-import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage1Regime, type Stage2Regime } from './vmsa-regime.ts';
+import {
+  NO_QUIRKS,
+  PERM_ALL,
+  PERM_EXEC,
+  PERM_READ,
+  PERM_WRITE,
+  type Stage1Regime,
+  type Stage2Regime,
+  type WalkQuirks,
+} from './vmsa-regime.ts';
 import { index, joined, leafHi, leafLo, outputHi, Stage2Walker } from './vmsa-stage2.ts';
 
 /** Hierarchical attribute bits of table descriptors, as the walker collects them (word hi, bits 30:27). */
@@ -57,8 +66,7 @@ export class VmsaWalker {
   device = false;
   /** Leave out stage 2 of the result: `out` is the intermediate address (split-stage ATS). */
   split = false;
-  /** QEMU's order: a table whose APTable forbids the access is a permission fault, whatever it points to. */
-  tablePermission = false;
+  #quirks = NO_QUIRKS;
   /** Where walks look up and keep last-level tables and stage-2 translations of tables; null: nowhere. */
   tlb: Iotlb | null = null;
   /** Contexts for `tlb`, of stage 1 and of stage 2; the caller sets them before each walk. */
@@ -69,6 +77,12 @@ export class VmsaWalker {
     this.#memory = memory;
     this.#reader = new TableReader(memory);
     this.#s2 = new Stage2Walker(memory);
+  }
+
+  /** Departs from the architecture in these ways (see WalkQuirks). */
+  setQuirks(quirks: WalkQuirks): void {
+    this.#quirks = quirks;
+    this.#s2.setQuirks(quirks);
   }
 
   /** Output address of the byte asked for. */
@@ -134,6 +148,7 @@ export class VmsaWalker {
     let inherited = 0;
     let shift = granule + stride * (3 - level);
     let mask = (1 << (inBits - shift)) - 1;
+    const quirks = this.#quirks;
     const walks = level < 3 && !(s1.ha && s2 !== null) ? this.tlb : null;
     let cached = false;
     if (walks?.lookupWalk(this.context1!, lo, top, granule + stride)) {
@@ -168,9 +183,9 @@ export class VmsaWalker {
       const oaLo = dlo & -(1 << granule);
       const oaHi = outputHi(dlo, dhi, granule, outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
-        if (this.tablePermission && !half.had && tableForbids(dhi, need))
+        if (quirks.tablePermission && !half.had && tableForbids(dhi, need, quirks.anyPrivilege))
           return this.#fault1(EVENT.F_PERMISSION, level);
-        if (oaHi >>> (outBits - 32) !== 0) return this.#fault1(EVENT.F_ADDR_SIZE, level);
+        if (oaHi >>> (outBits - 32) !== 0 && !quirks.anyTableAddress) return this.#fault1(EVENT.F_ADDR_SIZE, level);
         if (!half.had) inherited |= dhi & HIERARCHY;
         tableLo = oaLo;
         tableHi = oaHi;
@@ -179,7 +194,7 @@ export class VmsaWalker {
         level++;
         continue;
       }
-      if (level === 3 ? type !== DESC_TYPE.TABLE : !blockAllowed(granule, level, outBits)) {
+      if (level === 3 ? type !== DESC_TYPE.TABLE : !(quirks.anyBlock || blockAllowed(granule, level, outBits))) {
         return this.#fault1(EVENT.F_TRANSLATION, level);
       }
       if (oaHi >>> (outBits - 32) !== 0) return this.#fault1(EVENT.F_ADDR_SIZE, level);
@@ -212,7 +227,7 @@ export class VmsaWalker {
   ): number {
     const young = (dlo & S1_LO.AF) !== 0;
     if (!young && !s1.ha && !s1.affd) return this.#fault1(EVENT.F_ACCESS, level);
-    let perm = stage1Perm(s1, dlo, dhi, inherited);
+    let perm = this.#quirks.anyPrivilege ? plainPerm(dlo, inherited) : stage1Perm(s1, dlo, dhi, inherited);
     const dirtiable = s1.hd && (dhi & S1_HI.DBM) !== 0 && (dlo & S1_LO.AP2_READ_ONLY) !== 0;
     const clean = dlo & ~S1_LO.AP2_READ_ONLY;
     if ((need & ~(dirtiable ? stage1Perm(s1, clean, dhi, inherited) : perm)) !== 0) {
@@ -325,6 +340,12 @@ export class VmsaWalker {
   }
 }
 
+/** Stage-1 permissions where neither privilege nor execution is told apart. */
+function plainPerm(dlo: number, inherited: number): number {
+  const readOnly = (dlo & S1_LO.AP2_READ_ONLY) !== 0 || (inherited & TABLE_HI.AP1_READ_ONLY) !== 0;
+  return readOnly ? PERM_ALL & ~PERM_WRITE : PERM_ALL;
+}
+
 /**
  * Stage-1 permissions of both privileges (Arm ARM D8.4): AP, XN and the attributes inherited from tables. What
  * unprivileged code may write, privileged code does not execute; PAN takes privileged data access from unprivileged pages.
@@ -349,7 +370,7 @@ export function stage1Perm(s1: Stage1Regime, dlo: number, dhi: number, inherited
 }
 
 /** Whether APTable of one table descriptor alone takes away what the access needs. */
-function tableForbids(dhi: number, need: number): boolean {
+function tableForbids(dhi: number, need: number, anyPrivilege: boolean): boolean {
   if ((dhi & TABLE_HI.AP1_READ_ONLY) !== 0 && (need & PERM_WRITE) !== 0) return true;
-  return (dhi & TABLE_HI.AP0_NO_UNPRIV) !== 0 && (need & 7) !== 0;
+  return !anyPrivilege && (dhi & TABLE_HI.AP0_NO_UNPRIV) !== 0 && (need & 7) !== 0;
 }

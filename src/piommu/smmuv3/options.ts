@@ -1,3 +1,4 @@
+import type { WalkQuirks } from '../../lib/walk/vmsa-regime.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { EndpointPort } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
@@ -49,8 +50,8 @@ export interface PhysicalSmmuv3Options {
   readonly priLatency?: number;
   /** Stalled transactions at once (IDR5.STALL_MAX, or 64 when that is 0). */
   readonly stalls?: number;
-  /** A table whose APTable forbids the access faults there (QEMU); else leaves decide. */
-  readonly tablePermission?: boolean;
+  /** Where walks depart from the architecture. Default: nowhere. */
+  readonly quirks?: WalkQuirks;
   /** Debug: TLBI, CFGI and ATC_INV have no effect. Shows what a forgotten invalidation would do. */
   readonly ignoreInvalidations?: boolean;
 }

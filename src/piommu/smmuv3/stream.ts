@@ -8,6 +8,7 @@ import {
   type Stage2Regime,
   stage1Regime,
   stage2Regime,
+  type WalkQuirks,
 } from '../../lib/walk/vmsa-regime.ts';
 import { CD_WORDS, cdA, cdR, cdS } from '../../spec/smmuv3/cd.ts';
 import {
@@ -137,9 +138,9 @@ export function decodeStream(s: StreamSlot, f: Smmuv3Features): void {
 }
 
 /** Decodes the slot's words, which `checkCd` has found valid. */
-export function decodeContext(c: ContextSlot, f: Smmuv3Features, vmid: number): void {
+export function decodeContext(c: ContextSlot, f: Smmuv3Features, vmid: number, quirks: WalkQuirks): void {
   const w = c.words;
-  readStage1(c.regime, w, 0, f.oas);
+  readStage1(c.regime, w, 0, f.oas, quirks);
   if (!f.asid16) c.regime.asid &= 0xff;
   c.record = cdR(w, 0) !== 0;
   c.abort = cdA(w, 0) !== 0;

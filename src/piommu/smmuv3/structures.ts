@@ -5,6 +5,7 @@ import { checkCd } from '../../lib/check/cd.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
 import { checkSte } from '../../lib/check/ste.ts';
 import type { VmsaWalker } from '../../lib/walk/vmsa.ts';
+import type { WalkQuirks } from '../../lib/walk/vmsa-regime.ts';
 import type { Memory } from '../../ports/memory.ts';
 import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, l1CdL2Ptr, l1CdValid } from '../../spec/smmuv3/cd.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
@@ -48,6 +49,7 @@ export class Structures {
   readonly #memory: Memory;
   readonly #features: Smmuv3Features;
   readonly #walker: VmsaWalker;
+  readonly #quirks: WalkQuirks;
   readonly #tlb: Iotlb;
   readonly #streams: ConfigCache<StreamSlot>;
   readonly #contexts: ConfigCache<ContextSlot>;
@@ -69,8 +71,16 @@ export class Structures {
   /** The stream has no entry at all (V = 0, or no level-2 table): somebody may still install one. */
   unset = false;
 
-  constructor(memory: Memory, features: Smmuv3Features, walker: VmsaWalker, tlb: Iotlb, caches: CacheSizes) {
+  constructor(
+    memory: Memory,
+    features: Smmuv3Features,
+    walker: VmsaWalker,
+    tlb: Iotlb,
+    caches: CacheSizes,
+    quirks: WalkQuirks,
+  ) {
     this.#memory = memory;
+    this.#quirks = quirks;
     this.#features = features;
     this.#walker = walker;
     this.#tlb = tlb;
@@ -221,7 +231,7 @@ export class Structures {
     if (fault !== 0) return fault;
     if (!this.#load(c.words, CD_WORDS)) return EVENT.F_CD_FETCH;
     const bad = checkCd(c.words, 0, f, s.stalld);
-    if (bad === 0) decodeContext(c, f, s.vmid);
+    if (bad === 0) decodeContext(c, f, s.vmid, this.#quirks);
     return bad;
   }
 
@@ -297,7 +307,7 @@ export class Structures {
       const c = this.#contexts.claim(sid, ssid);
       c.words.set(words);
       c.stamp = stamp;
-      decodeContext(c, this.#features, vmid);
+      decodeContext(c, this.#features, vmid, this.#quirks);
       this.#contexts.keep(c);
     }
   }
