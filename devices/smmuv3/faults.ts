@@ -223,6 +223,11 @@ export class Faults {
   /** A fault of the guest's own stage 2: the walker holds class and addresses. */
   #stage2(s: Stream, sid: number, raw: Int32Array, code: number): boolean {
     const w = this.#walker;
+    if (this.#d.silentInputSize && w.ipa >= 2 ** this.#features.oas) {
+      // QEMU: an address size fault that CD.R hides, and there is no CD yet while it is being fetched.
+      if (w.cls === CLASS.CD || cdR(this.#cd, 0) === 0) return false;
+      return this.#qemuStage2(s, sid, raw, EVENT.F_ADDR_SIZE);
+    }
     if (code !== EVENT.F_WALK_EABT && steS2R(s.ste, 0) === 0) return false;
     if (this.#d.qemuRecordFields) return this.#qemuStage2(s, sid, raw, code);
     const bits = EV3.S2 | (w.cls << EV3_CLASS_SHIFT) | (w.cls === CLASS.TT && w.tableRead ? EV3.TTRNW : 0);

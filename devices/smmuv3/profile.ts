@@ -70,6 +70,8 @@ export const DEVIATIONS = {
   anyBlock:                { qemu: true,  arch: false },
   /** CD.TBI0 counts for both halves. */
   tbi0ForBoth:             { qemu: true,  arch: false },
+  /** A leaf's access flag and permissions are judged before its output size; else after it (§7.3.22). */
+  sizeLast:                { qemu: true,  arch: false },
   /** S1ContextPtr beyond the output size is fetched; else it is illegal (§5.2). */
   anyContextPointer:       { qemu: true,  arch: false },
   /** S2T0SZ may leave no address bits for the start level. */

@@ -116,6 +116,8 @@ export interface WalkQuirks {
   readonly anyBlock: boolean;
   /** TBI0 counts for both halves. */
   readonly tbi0ForBoth: boolean;
+  /** A leaf's access flag and permissions are judged before its output size. */
+  readonly sizeLast: boolean;
 }
 
 export const NO_QUIRKS: WalkQuirks = {
@@ -124,6 +126,7 @@ export const NO_QUIRKS: WalkQuirks = {
   anyTableAddress: false,
   anyBlock: false,
   tbi0ForBoth: false,
+  sizeLast: false,
 };
 
 function half(): HalfRegime {

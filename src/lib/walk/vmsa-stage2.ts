@@ -105,11 +105,13 @@ export class Stage2Walker {
         return this.#fault(EVENT.F_TRANSLATION, level);
       }
       this.level = level;
-      if (oaHi >>> (outBits - 32) !== 0) return EVENT.F_ADDR_SIZE;
+      const outside = oaHi >>> (outBits - 32) !== 0;
+      if (outside && !quirks.sizeLast) return EVENT.F_ADDR_SIZE;
       this.outLo = leafLo(oaLo, lo, shift);
       this.outHi = leafHi(oaHi, hi, shift);
       this.shift = shift;
       const fault = this.#leaf(s2, need, dlo, dhi, atLo | 0, tableHi);
+      if (fault === 0 && outside) return EVENT.F_ADDR_SIZE;
       if (fault === 0 && (dhi & S2_HI.CONT) !== 0) {
         this.shift = joined(granule, level, shift, this.outLo ^ lo, this.outHi ^ hi, inBits);
       }

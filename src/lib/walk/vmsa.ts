@@ -197,9 +197,11 @@ export class VmsaWalker {
       if (level === 3 ? type !== DESC_TYPE.TABLE : !(quirks.anyBlock || blockAllowed(granule, level, outBits))) {
         return this.#fault1(EVENT.F_TRANSLATION, level);
       }
-      if (oaHi >>> (outBits - 32) !== 0) return this.#fault1(EVENT.F_ADDR_SIZE, level);
+      const outside = oaHi >>> (outBits - 32) !== 0;
+      if (outside && !quirks.sizeLast) return this.#fault1(EVENT.F_ADDR_SIZE, level);
       const fault = this.#leaf(s1, s2, need, level, dlo, dhi, inherited, atLo, atHi);
       if (fault !== 0) return fault;
+      if (outside) return this.#fault1(EVENT.F_ADDR_SIZE, level);
       const outLo = leafLo(oaLo, lo, shift);
       const outHi = leafHi(oaHi, hi, shift);
       const contiguous = (dhi & S1_HI.CONT) !== 0;
