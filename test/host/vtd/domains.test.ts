@@ -300,13 +300,14 @@ describe('nested domains', () => {
     expect(b.attach(dev, nested[14]!, 15)).toBe(0);
   });
 
-  test('a device without PASIDs: EOPNOTSUPP; a PASID beyond its table: EINVAL', () => {
+  test('a device without PASIDs: EOPNOTSUPP; a PASID beyond its table: ENODEV', () => {
     const b = new Bench();
     const plain = b.device('plain', [0x10], { pasidBits: 0 });
     const domain = b.parent(plain, 0);
     expect(domain.attach(plain, 5, null)).toBe(-E.OPNOTSUPP);
     const small = b.device('small', [0x20], { pasidBits: 4 });
-    expect(domain.attach(small, 0x8000, null)).toBe(-E.INVAL);
+    expect(domain.attach(small, 0x8000, null)).toBe(-E.NODEV);
+    expect(domain.attach(small, 2 ** 20, null)).toBe(-E.INVAL);
   });
 
   test('the interrupt window and the RMRRs of a device are reserved', () => {

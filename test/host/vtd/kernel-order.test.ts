@@ -33,7 +33,12 @@ describe('teardown: P, PASID cache, translations, device TLB, entry, page-reques
       `p-device 7 ${ALL}`,
     ]);
     nested.iopf = true;
-    expect(order(() => b.attach(dev, nested, 7), 7).slice(3)).toEqual(['wait']);
+    expect(order(() => b.attach(dev, nested, 7), 7).slice(3)).toEqual([
+      'wait',
+      'p-iotlb 7',
+      `p-device 7 ${ALL}`,
+      'wait',
+    ]);
   });
 
   test('without ATS no device-TLB descriptor; setting up needs none unless the unit caches absent entries', () => {

@@ -18,18 +18,18 @@ export class Attacher {
   readonly #queue: InvalidationQueue;
   readonly #masterOf: (dev: HostDevice) => Master | null;
   /** Page requests of the (device, PASID) that are still held are answered. */
-  readonly #drain: (master: Master, pasid: number) => void;
+  readonly #answer: (master: Master, pasid: number) => void;
 
   constructor(
     unit: VtdUnit,
     queue: InvalidationQueue,
     masterOf: (dev: HostDevice) => Master | null,
-    drain: (master: Master, pasid: number) => void,
+    answer: (master: Master, pasid: number) => void,
   ) {
     this.#unit = unit;
     this.#queue = queue;
     this.#masterOf = masterOf;
-    this.#drain = drain;
+    this.#answer = answer;
   }
 
   attachPaging(domain: Attachable, dev: HostDevice, pasid: number, old: Domain | null): number {
@@ -53,7 +53,8 @@ export class Attacher {
   #possible(domain: Domain, master: Master, pasid: number): number {
     if (pasid !== NO_PASID) {
       if (!master.pasids) return -E.OPNOTSUPP;
-      if (pasid >= master.table.capacity) return -E.INVAL;
+      if (pasid >= 2 ** this.#unit.pasidBits) return -E.INVAL;
+      if (pasid >= master.table.capacity) return -E.NODEV;
     }
     return domain.iopf && !master.pri ? -E.NODEV : 0;
   }
@@ -92,7 +93,19 @@ export class Attacher {
     master.table.write(pasid, words);
     master.entries.delete(pasid);
     installed.members.leave(master, pasid);
-    if (old?.iopf === true) this.#drain(master, pasid);
+    if (old?.iopf === true) this.#drain(master, pasid, installed.content.did);
+  }
+
+  /** Page requests on their way are fenced off: after the last wait none of them can appear any more (VT-d §7.10). */
+  #drain(master: Master, pasid: number, did: number): void {
+    this.#answer(master, pasid);
+    const queue = this.#queue;
+    queue.wait(true, false);
+    if (pasid === RID_PASID) queue.iotlbDomain(did);
+    else queue.pasidIotlb(did, pasid);
+    if (master.ats) flushDevice(queue, master, pasid, 0, ALL_PAGES);
+    queue.wait(false, this.#unit.pageRequestDrain);
+    queue.flush();
   }
 
   /** PASID cache, then translations, then what the function holds. */

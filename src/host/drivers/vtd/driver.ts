@@ -98,7 +98,9 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
       timedOut: (sid) => this.#each(sid, (dev, hooks) => hooks.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
     });
     const masterOf = (dev: HostDevice): Master | null => this.#masters.get(dev.index) ?? null;
-    this.attacher = new Attacher(this.unit, this.queue, masterOf, (master, pasid) => this.#drain(master, pasid));
+    this.attacher = new Attacher(this.unit, this.queue, masterOf, ({ dev }, pasid) =>
+      this.#state.requests.drain(dev, pasid === RID_PASID ? NO_PASID : pasid),
+    );
     this.allocNested = (_dev, parent, flags, data) => this.#allocNested(parent, flags, data);
     this.blocked = {
       kind: 'blocked',
@@ -280,14 +282,6 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
 
   viommuInit(): Result<DriverViommu> {
     return -E.OPNOTSUPP;
-  }
-
-  /** Requests of the detached (device, PASID) that are still on their way are fenced off (VT-d §7.10). */
-  #drain(master: Master, pasid: number): void {
-    const { requests } = this.#state;
-    requests.drain(master.dev, pasid === RID_PASID ? NO_PASID : pasid);
-    this.queue.drainWait(this.unit.pageRequestDrain);
-    this.queue.flush();
   }
 
   pageResponse(dev: HostDevice, fault: PageFault, code: number): void {

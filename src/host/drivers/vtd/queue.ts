@@ -1,6 +1,6 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
-import { INV, inv, invType } from '../../../spec/vtd/invalidation.ts';
+import { INV, inv, invType, WAIT_PD } from '../../../spec/vtd/invalidation.ts';
 
 /** Descriptors between two waits. */
 const BATCH = 128;
@@ -114,9 +114,9 @@ export class InvalidationQueue {
     this.#add(w0, pasid === NO_PASID ? 0 : pasid, (group & 0x1ff) << 3, 0);
   }
 
-  /** Page-request drain: a wait with PD, and what else the kernel fences with it (VT-d §7.10). */
-  drainWait(pageRequestDrain: boolean): void {
-    this.#add(INV.WAIT | 0x40 | (pageRequestDrain ? 0x80 : 0), 0, 0, 0);
+  /** @param fence later descriptors start behind it. @param drain page requests received before are visible behind it. */
+  wait(fence: boolean, drain: boolean): void {
+    this.#add(INV.WAIT | (fence ? 0x40 : 0) | (drain ? WAIT_PD : 0), 0, 0, 0);
   }
 
   /** Submits what was added and waits. */
