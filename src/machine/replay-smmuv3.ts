@@ -7,6 +7,7 @@ import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { ReplayOptions, ReplayTarget, TraceHeader } from '../trace/index.ts';
 import { cachedLines } from './explain-cache.ts';
+import { PromptEndpoints } from './replay-endpoints.ts';
 import { ReplayMemory } from './replay-memory.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
 import { VIRT } from './virt.ts';
@@ -51,6 +52,7 @@ export class Smmuv3ReplayMachine extends ReplayMemory implements ReplayTarget {
       batchQuirk: options.batchQuirk ?? false,
       doorbell: DOORBELL_PAGE,
     });
+    this.unit.endpoints.to = new PromptEndpoints(this.unit.hardware);
     for (const d of header.devices) this.#plug(d.sid, d.name);
   }
 

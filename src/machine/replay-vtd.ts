@@ -1,9 +1,12 @@
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
+import { cachedTranslations } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { ReplayOptions, ReplayTarget, TraceHeader } from '../trace/index.ts';
+import { cachedLines } from './explain-cache.ts';
+import { PromptEndpoints } from './replay-endpoints.ts';
 import { ReplayMemory } from './replay-memory.ts';
 import { Vm } from './vm.ts';
 import { VtdMachineUnit } from './vtd-unit.ts';
@@ -40,6 +43,7 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
       caches: CACHES[options.caches ?? 'full'],
       ignoreInvalidations: options.ignoreInvalidations ?? false,
     });
+    this.unit.endpoints.to = new PromptEndpoints(this.unit.hardware);
     for (const d of header.devices) this.#plug(d.sid, d.name, d.ats);
   }
 
@@ -91,6 +95,10 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
     if (remapper.outIndex !== index) return false;
     into.set(remapper.outEntry);
     return true;
+  }
+
+  explain(limit: number): string[] {
+    return cachedLines(cachedTranslations(this.unit.hardware.save().iotlb), 'domain', 'PASID', this.vm.memory, limit);
   }
 
   reset(): void {

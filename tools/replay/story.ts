@@ -5,14 +5,16 @@ type Host = Extract<Said, { what: 'host' }>;
 
 /** Something the guest did, and what it made the host do, in the order it happened. */
 interface Chapter {
-  readonly began: 'machine' | 'register' | 'command' | 'dma';
+  began: 'machine' | 'register' | 'command' | 'dma';
   /** Command names; or one text. */
-  readonly what: string[];
+  what: string[];
   /** The streams it names; none: it is about all of them. */
   readonly streams: Set<number>;
   readonly caused: Host[];
 }
 
+/** Verbs that are about one device, whoever it is. */
+const OF_ONE_DEVICE = new Set(['BIND', 'ATTACH', 'GET_HW_INFO']);
 /** Ids and small numbers read better in decimal. */
 const SMALL = 1000;
 
@@ -45,6 +47,15 @@ export interface StoryWords {
   register(offset: number): string;
   /** The stream or requester a command is about, or -1. */
   stream(command: string, words: readonly number[]): number;
+  /** Whether a device says that it executes a command before or after it did. */
+  readonly commands: 'before' | 'after';
+}
+
+/** Whether a host operation is part of the story of `device`, which was attached to each of `ours`. */
+function concerns(h: Host, device: number, ours: ReadonlySet<number>, began: Chapter['began']): boolean {
+  if (h.verb === 'DESTROY') return ours.has(Number(h.args.id));
+  if (!('dev' in h.args) || h.args.dev === device) return true;
+  return began === 'machine' && !OF_ONE_DEVICE.has(h.verb);
 }
 
 /**
@@ -73,11 +84,17 @@ export class Story {
   };
 
   #command(name: string, stream: number): void {
+    const after = this.#words.commands === 'after';
+    if (after && this.#open.began !== 'command') {
+      this.#open.began = 'command';
+      this.#open.what = [];
+    }
     const open = this.#open;
-    if (open.began !== 'command' || open.caused.length > 0) this.#begin('command', name, stream);
+    if (open.began !== 'command' || (open.caused.length > 0 && !after)) this.#begin('command', name, stream);
     else {
       open.what.push(name);
       if (stream >= 0) open.streams.add(stream);
+      if (after && open.caused.length > 0) this.#begin('register', 'the end of the queue is reached', -1);
     }
   }
 
@@ -104,23 +121,24 @@ export class Story {
    */
   lines(sid: number, name: string, limit: number): string[] {
     const device = this.#device(sid, name);
+    const ours = new Set(
+      this.#chapters
+        .flatMap((c) => c.caused)
+        .filter((h) => h.args.dev === device)
+        .map((h) => Number(h.args.pt)),
+    );
     const lines: string[] = [];
     const known = new Set<string>();
     for (const c of this.#chapters) {
-      const ours = c.streams.has(sid);
-      if (c.streams.size > 0 && !ours) continue;
-      const caused = c.caused.filter(
-        (h) =>
-          !('dev' in h.args) ||
-          h.args.dev === device ||
-          (c.began === 'machine' && h.verb !== 'BIND' && h.verb !== 'ATTACH'),
-      );
+      const named = c.streams.has(sid);
+      if (c.streams.size > 0 && !named) continue;
+      const caused = c.caused.filter((h) => concerns(h, device, ours, c.began));
       const what = counted(c.what);
       const shape = `${what.replace(/ x \d+/g, '')}: ${caused.map((h) => h.verb).join()}`;
       if (caused.length === 0 || known.has(shape)) continue;
       known.add(shape);
       lines.push(
-        `  ${what}${ours ? ` (stream 0x${sid.toString(16)})` : ''}`,
+        `  ${what}${named ? ` (stream 0x${sid.toString(16)})` : ''}`,
         ...caused.map((h) => `      ${hostText(h)}`),
       );
       if (lines.length >= limit) return [...lines.slice(0, limit), '  …'];

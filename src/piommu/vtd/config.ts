@@ -32,7 +32,8 @@ export class RegimeSlot {
 }
 
 function check(size: number): void {
-  if (!(size > 0 && (size & (size - 1)) === 0)) throw new RangeError(`cache size ${size} is not a power of two`);
+  if (size !== 0 && (size < 0 || (size & (size - 1)) !== 0))
+    throw new RangeError(`cache size ${size} is not a power of two`);
 }
 
 /** The context cache: direct-mapped by requester id. Dropping everything is one increment. */
@@ -40,14 +41,16 @@ export class ContextCache {
   readonly #slots: ContextSlot[];
   readonly #mask: number;
   #generation = 0;
+  readonly #keeps: boolean;
   /** Changes whenever an entry goes. */
   stamp = 0;
 
-  /** @throws RangeError when `size` is not a power of two. */
+  /** @param size a power of two, or 0: nothing is kept. @throws RangeError for any other. */
   constructor(size: number) {
     check(size);
-    this.#mask = size - 1;
-    this.#slots = Array.from({ length: size }, () => new ContextSlot());
+    this.#keeps = size > 0;
+    this.#mask = Math.max(1, size) - 1;
+    this.#slots = Array.from({ length: Math.max(1, size) }, () => new ContextSlot());
   }
 
   #at(rid: number): ContextSlot {
@@ -56,7 +59,7 @@ export class ContextCache {
 
   find(rid: number): ContextSlot | null {
     const slot = this.#at(rid);
-    return slot.rid === rid && slot.generation === this.#generation ? slot : null;
+    return this.#keeps && slot.rid === rid && slot.generation === this.#generation ? slot : null;
   }
 
   /** The slot to fill for a requester; it is found once `keep` was called. */
@@ -116,17 +119,21 @@ export class PasidCache {
   readonly #slots: RegimeSlot[];
   readonly #mask: number;
   #generation = 0;
+  readonly #keeps: boolean;
 
-  /** @throws RangeError when `size` is not a power of two. */
+  /** @param size a power of two, or 0: nothing is kept. @throws RangeError for any other. */
   constructor(size: number) {
     check(size);
-    this.#mask = size - 1;
-    this.#slots = Array.from({ length: size }, () => new RegimeSlot());
+    this.#keeps = size > 0;
+    this.#mask = Math.max(1, size) - 1;
+    this.#slots = Array.from({ length: Math.max(1, size) }, () => new RegimeSlot());
   }
 
   /** @param pasid as requested, NO_PASID included. The slot may belong to another (requester, PASID), or be stale. */
   at(rid: number, pasid: number): RegimeSlot {
-    return this.#slots[(rid ^ (rid >>> 8) ^ Math.imul(pasid + 1, 0x2f)) & this.#mask]!;
+    const slot = this.#slots[(rid ^ (rid >>> 8) ^ Math.imul(pasid + 1, 0x2f)) & this.#mask]!;
+    if (!this.#keeps) slot.rid = -1;
+    return slot;
   }
 
   /** Whether the slot's entry was not invalidated since it was read. */
