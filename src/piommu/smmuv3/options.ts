@@ -52,6 +52,11 @@ export interface PhysicalSmmuv3Options {
   readonly stalls?: number;
   /** Where walks depart from the architecture. Default: nowhere. */
   readonly quirks?: WalkQuirks;
+  /**
+   * Stands for a device permission table (IHI 0070 §3.24): whether a translated request of `rid` may reach the
+   * host-physical byte. Absent: such requests are believed, as by hardware without one.
+   */
+  readonly reach?: (rid: number, address: number) => boolean;
   /** Debug: TLBI, CFGI and ATC_INV have no effect. Shows what a forgotten invalidation would do. */
   readonly ignoreInvalidations?: boolean;
 }

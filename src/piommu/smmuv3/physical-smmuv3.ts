@@ -60,6 +60,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
   readonly #pages: PageRequests;
   readonly #commands: CommandRunner;
   readonly #ats: AtsRequests;
+  readonly #reach: ((rid: number, address: number) => boolean) | undefined;
   #table: StreamTableLocation | null = null;
   #controls: Required<Smmuv3Controls>;
   #tell: Tell | null = null;
@@ -85,6 +86,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     const endpoints = o.endpoints ?? null;
     this.#memory = o.memory;
     this.#name = o.name ?? 'smmuv3';
+    this.#reach = o.reach;
     this.#tlb = new Iotlb({ entries: caches.iotlb ?? 131072, walkEntries: caches.walks ?? 4096 });
     const walker = new VmsaWalker(o.memory);
     walker.tlb = this.#tlb;
@@ -250,7 +252,12 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
       }
       return DMA.ABORT;
     }
-    if (s.eats !== EATS.SPLIT) return this.#identity(lo, hi, access);
+    if (s.eats !== EATS.SPLIT) {
+      const address = (hi >>> 0) * TWO32 + (lo >>> 0);
+      // What no stage 2 of the VM maps was never given out: a stale or an invented address.
+      if (this.#reach?.(rid, address) === false) return this.#forbidden(rid, pasid, lo, hi, access);
+      return this.#identity(lo, hi, access);
+    }
     const outcome = this.#resolver.resolve(rid, pasid, lo, hi, permNeeded(access), access, STAGES.ONLY_2);
     if (outcome > 0) return this.#fault(outcome, rid, pasid, lo, hi, access);
     return outcome === RESOLVED.ABORT ? DMA.ABORT : this.#answer(rid, pasid, lo, hi, access);

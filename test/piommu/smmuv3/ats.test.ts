@@ -172,6 +172,14 @@ describe('translated requests', () => {
   });
 });
 
+test('with a device permission table an invented translated address is refused and reported, a granted one passes', () => {
+  const rig = new Rig({ ...FULL_IDRS, reach: (rid, address) => rid === SID && address < 0x4100_0000 });
+  rig.ste(SID, 0x4040_000bn, EATS(1n));
+  const at = (address: bigint) => rig.dma(SID, address, READ, NO_PASID, AT.TRANSLATED);
+  expect([at(0x4050_0000n), at(0x4100_0000n)]).toEqual([DMA.OK, DMA.ABORT]);
+  expect(rig.takeFaults()).toEqual([[0x8_0000_0007n, 0x8_0000_0000n, 0x4100_0000n, 0n]]);
+});
+
 describe('ATC_INV', () => {
   const atcInv = (address: bigint, size: number, ssid?: number, global = false) =>
     [
