@@ -42,6 +42,8 @@ export class Link implements Upstream {
   readonly #fn: PciFunction;
   readonly #pins = [false, false, false, false];
   #cut = false;
+  /** Bytes the last piece really was; 0: all of it. */
+  #taken = 0;
 
   constructor(complex: RootComplex, slot: Slot) {
     this.#complex = complex;
@@ -129,10 +131,11 @@ export class Link implements Upstream {
     while (left > 0) {
       let n = Math.min(left, PAGE - (lo & (PAGE - 1)));
       const outcome = this.#chunk(write, pasid, lo, hi, access, at, bytes, from, n);
+      if (this.#taken > 0) n = this.#taken;
       if (outcome !== DMA.OK && outcome !== DMA.RAZ_WI) {
         if (!this.insist || tries++ === MOST_TRIES) return outcome;
         result = outcome;
-        n = pieceOf(lo, n);
+        if (this.#taken === 0) n = pieceOf(lo, n);
       } else if (result === DMA.OK) this.done += n;
       left -= n;
       from += n;
@@ -155,6 +158,7 @@ export class Link implements Upstream {
     start: number,
     count: number,
   ): number {
+    this.#taken = 0;
     const complex = this.#complex;
     const slot = this.#slot;
     const peer = directPeer(complex, slot, lo, hi, at);
@@ -178,8 +182,10 @@ export class Link implements Upstream {
         this.stallToken = port.stallToken ?? 0;
         return DMA.STALLED;
       case DMA.INTERRUPT: {
-        // Only a DWORD write without PASID is an interrupt (VT-d §3.15).
-        if (!write || count !== 4 || (lo & 3) !== 0 || pasid !== NO_PASID) return DMA.ABORT;
+        // Only a DWORD write without PASID is an interrupt (VT-d §3.15); QEMU makes several of a longer one.
+        if (this.insist) this.#taken = pieceOf(lo, count);
+        if (!write || pasid !== NO_PASID || (lo & 3) !== 0) return DMA.ABORT;
+        if (count !== 4 && this.#taken !== 4) return DMA.ABORT;
         const data = bytes[start]! | (bytes[start + 1]! << 8) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 24);
         return this.#interrupt(complex.anonymousWrites ? 0 : slot.aliasRid, lo >>> 0, data >>> 0);
       }

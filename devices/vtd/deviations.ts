@@ -64,6 +64,8 @@ export const QEMU_11_1 = {
   snoopInScalable: true,
   /** Reserved bits of PASID directory and table entries are checked (§9.5, §9.6). QEMU does not. */
   pasidReservedUnchecked: true,
+  /** A pass-through request beyond the address width is a fault (§3.7.1). QEMU takes it for a memory address. */
+  passThroughUnchecked: true,
   /** PRO answers automatically: Success for the last of a group, nothing for the rest (§7.4.1). QEMU answers nothing. */
   overflowUnanswered: true,
   /** PGTT nested, first stage beside second stage, VCMD, TTM abort and 57 bits exist. QEMU offers none. */

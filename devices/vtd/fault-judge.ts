@@ -5,6 +5,7 @@ import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/v
 import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
 import { RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
+import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { RegisterUnit } from './device.ts';
 import type { TableReader } from './guest-tables.ts';
 import { DROPPED, type PageRequestQueue } from './page-requests.ts';
@@ -76,6 +77,7 @@ export class FaultJudge {
       return this.#context.scalable && !legacyCodes ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
     }
     if ((access & ACCESS.PRIV) !== 0 && this.#context.scalable && !r.sre) return FAULT.PASID_SRE;
+    if (r.pgtt === PGTT.PASS_THROUGH && unit.shape.quirks.passThroughUnchecked) return NOTHING;
     if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
     const reason = this.#walker.reason;
     if (legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && unit.shape.props.scalableMode) return FAULT.SM_INTERRUPT;
