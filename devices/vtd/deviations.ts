@@ -66,6 +66,8 @@ export const QEMU_11_1 = {
   pasidReservedUnchecked: true,
   /** A pass-through request beyond the address width is a fault (§3.7.1). QEMU takes it for a memory address. */
   passThroughUnchecked: true,
+  /** An 8-byte write reaches the register beside FECTL and IECTL. QEMU takes the low half only. */
+  controlLowOnly: true,
   /** PRO answers automatically: Success for the last of a group, nothing for the rest (§7.4.1). QEMU answers nothing. */
   overflowUnanswered: true,
   /** PGTT nested, first stage beside second stage, VCMD, TTM abort and 57 bits exist. QEMU offers none. */

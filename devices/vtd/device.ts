@@ -154,10 +154,12 @@ export class RegisterUnit implements MmioDevice {
     // A wait descriptor can aim its status write at this very window; QEMU's re-entrancy guard drops that too.
     if (this.#busy || size < 4 || offset % 4 !== 0 || offset + size > this.bytes) return;
     this.#busy = true;
+    const control = offset === PAGE.FECTL.at || offset === PAGE.IECTL.at;
+    const both = size === 8 && !(control && this.shape.quirks.controlLowOnly);
     this.#regs.write32(offset, lo | 0);
-    if (size === 8) this.#regs.write32(offset + 4, hi | 0);
+    if (both) this.#regs.write32(offset + 4, hi | 0);
     this.#effect(offset);
-    if (size === 8) this.#effect(offset + 4);
+    if (both) this.#effect(offset + 4);
     this.#busy = false;
   }
 

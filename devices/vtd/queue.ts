@@ -92,7 +92,8 @@ export class InvalidationQueue {
     const lo = this.#d.regs.get(PAGE.IQA.at);
     const hi = this.#d.regs.get(PAGE.IQA.at + 4);
     this.#wide = this.#width();
-    this.#base = pointer(lo, hi);
+    const { props, quirks } = this.#d.shape;
+    this.#base = quirks.queueBaseLatched ? pointer(lo, hi) % 2 ** props.awBits : pointer(lo, hi);
     this.#size = 1 << ((lo & 7) + (this.#wide ? 7 : 8));
     this.#enabled = true;
     if (this.#takeTail() && this.#tail !== 0) this.run();
