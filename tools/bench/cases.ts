@@ -3,6 +3,7 @@ import type { BenchCase } from './case.ts';
 import { replayCase } from './replay.ts';
 import { SMMUV3_CASES } from './smmuv3.ts';
 import { VTD_CASES } from './vtd.ts';
+import { VTD_HOST_CASES } from './vtd-host.ts';
 
 /** Everything `npm run bench` measures, in this order. */
 export const CASES: readonly BenchCase[] = [
@@ -10,4 +11,5 @@ export const CASES: readonly BenchCase[] = [
   replayCase('vtd-legacy-strict-heavy', makeReplayMachine),
   ...SMMUV3_CASES,
   ...VTD_CASES,
+  ...VTD_HOST_CASES,
 ];

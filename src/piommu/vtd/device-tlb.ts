@@ -1,5 +1,5 @@
 import type { Clock } from '../../ports/clock.ts';
-import type { EndpointPort } from '../../ports/dma.ts';
+import { type EndpointPort, NO_PASID } from '../../ports/dma.ts';
 import { HW_ERROR, type HwEvents } from '../../ports/hw.ts';
 import type { Tell } from '../../ports/tell.ts';
 
@@ -7,19 +7,28 @@ import type { Tell } from '../../ports/tell.ts';
 const TAGS = 32;
 
 interface Request {
-  readonly token: number;
-  readonly rid: number;
-  readonly pasid: number;
-  readonly lo: number;
-  readonly hi: number;
-  readonly global: boolean;
+  token: number;
+  rid: number;
+  pasid: number;
+  lo: number;
+  hi: number;
+  global: boolean;
 }
 
+/** A request under an ITag. */
 interface InFlight extends Request {
+  /** Completions received. */
   received: number;
   /** Takes the timer back; null: none runs. */
   cancel: (() => void) | null;
-  readonly deadline: number;
+  deadline: number;
+}
+
+/** Requests of one submission that are on their way. */
+interface Open {
+  count: number;
+  error: number;
+  rid: number;
 }
 
 export interface DeviceTlbData {
@@ -31,7 +40,7 @@ export interface DeviceTlbData {
 
 /**
  * Invalidation requests to device TLBs (VT-d §4.3, §6.5.2.5): one ITag each until the function's completions are in or time
- * is up. More requests than ITags wait in order.
+ * is up. More requests than ITags wait in order. Requests that complete at once allocate nothing.
  */
 export class DeviceTlb {
   endpoints: EndpointPort | null = null;
@@ -39,14 +48,28 @@ export class DeviceTlb {
   tell: Tell | null = null;
   /** Completions nobody waited for, or from the wrong function (ICE). */
   unexpected = 0;
-  /** The token whose requests are being sent: its end is told by `close`. 0: none. */
-  current = 0;
   readonly #clock: Clock | null;
   readonly #timeout: number;
-  readonly #tags: (InFlight | null)[] = new Array<InFlight | null>(TAGS).fill(null);
+  readonly #tags: readonly InFlight[] = Array.from({ length: TAGS }, () => ({
+    token: 0,
+    rid: 0,
+    pasid: NO_PASID,
+    lo: 0,
+    hi: 0,
+    global: false,
+    received: 0,
+    cancel: null,
+    deadline: 0,
+  }));
+  /** Bit per ITag in use. */
+  #busy = 0;
   readonly #waiting: Request[] = [];
-  /** Tokens with requests on their way: how many, and what went wrong. */
-  readonly #open = new Map<number, { count: number; error: number; rid: number }>();
+  /** The submission that is being sent, 0: none; and those it interrupted. */
+  #token = 0;
+  readonly #outer: number[] = [];
+  readonly #sending: Open = { count: 0, error: HW_ERROR.NONE, rid: 0 };
+  /** Earlier submissions with requests on their way. */
+  readonly #open = new Map<number, Open>();
 
   /** @param timeout nanoseconds until a request without completion is given up. */
   constructor(clock: Clock | null, timeout: number) {
@@ -54,95 +77,137 @@ export class DeviceTlb {
     this.#timeout = timeout;
   }
 
-  /** Sends one request under `token`. Its completion may arrive inside this call. */
-  send(token: number, rid: number, pasid: number, lo: number, hi: number, global: boolean): void {
-    this.#waiting.push({ token, rid, pasid, lo, hi, global });
-    const open = this.#open.get(token);
-    if (open === undefined) this.#open.set(token, { count: 1, error: HW_ERROR.NONE, rid: 0 });
-    else open.count++;
-    this.#pump();
+  /** Requests sent from now on belong to `token`, until `close`. Submissions may nest: a completion can cause one. */
+  begin(token: number): void {
+    if (this.#token !== 0) {
+      this.#outer.push(this.#token);
+      this.#open.set(this.#token, { ...this.#sending });
+    }
+    this.#token = token;
+    this.#sending.count = 0;
+    this.#sending.error = HW_ERROR.NONE;
   }
 
-  /** Whether a request of `token`, which is still being sent, failed already. Forgets it: the caller reports it. */
-  failed(token: number): boolean {
-    const open = this.#open.get(token);
-    if (open === undefined || open.error === HW_ERROR.NONE) return false;
-    open.error = HW_ERROR.NONE;
+  /** Sends one request. Its completion may arrive inside this call. */
+  send(rid: number, pasid: number, lo: number, hi: number, global: boolean): void {
+    this.#sending.count++;
+    if (this.#busy === -1 || this.#waiting.length > 0) {
+      this.#waiting.push({ token: this.#token, rid, pasid, lo, hi, global });
+      return;
+    }
+    this.#start(this.#token, rid, pasid, lo, hi, global);
+  }
+
+  /** Whether a request of the submission at hand failed already. Forgets it: the caller reports it. */
+  failed(): boolean {
+    if (this.#sending.error === HW_ERROR.NONE) return false;
+    this.#sending.error = HW_ERROR.NONE;
     return true;
   }
 
   /**
-   * All requests of `token` have been sent.
+   * All requests of the submission have been sent.
    * @returns whether some are still on their way; then `HwEvents.completed` tells the end.
    */
-  close(token: number): boolean {
-    const open = this.#open.get(token);
-    if (open === undefined) return false;
-    if (open.count > 0) return true;
-    this.#open.delete(token);
-    return false;
-  }
-
-  #pump(): void {
-    for (let tag = this.#tags.indexOf(null); tag >= 0 && this.#waiting.length > 0; tag = this.#tags.indexOf(null)) {
-      this.#start(tag, this.#waiting.shift()!);
+  close(): boolean {
+    const token = this.#token;
+    const { count, error, rid } = this.#sending;
+    this.#token = 0;
+    if (count > 0) this.#open.set(token, { count, error, rid });
+    const outer = this.#outer.pop();
+    if (outer !== undefined) {
+      Object.assign(this.#sending, this.#open.get(outer));
+      this.#open.delete(outer);
+      this.#token = outer;
     }
+    return count > 0;
   }
 
-  #start(tag: number, r: Request): void {
-    const clock = this.#clock;
-    const flight: InFlight = { ...r, received: 0, cancel: null, deadline: (clock?.now() ?? 0) + this.#timeout };
-    this.#tags[tag] = flight;
+  /** Takes a free ITag. */
+  #start(token: number, rid: number, pasid: number, lo: number, hi: number, global: boolean): void {
+    const free = ~this.#busy;
+    const tag = 31 - Math.clz32(free & -free);
+    const flight = this.#tags[tag]!;
+    flight.token = token;
+    flight.rid = rid;
+    flight.pasid = pasid;
+    flight.lo = lo;
+    flight.hi = hi;
+    flight.global = global;
+    flight.received = 0;
+    this.#busy |= 1 << tag;
     if (this.tell !== null) {
-      const address = (BigInt(r.hi >>> 0) << 32n) | BigInt(r.lo >>> 0);
-      const args = { itag: tag, address, global: r.global ? 1 : 0 };
-      this.tell({ what: 'ats', message: 'invalidate', rid: r.rid, pasid: r.pasid, args });
+      const address = (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
+      const args = { itag: tag, address, global: global ? 1 : 0 };
+      this.tell({ what: 'ats', message: 'invalidate', rid, pasid, args });
     }
-    const there = this.endpoints?.invalidate(r.rid, r.pasid, tag, r.lo, r.hi, r.global) ?? false;
-    if (this.#tags[tag] !== flight) return;
+    const there = this.endpoints?.invalidate(rid, pasid, tag, lo, hi, global) ?? false;
+    // Completed inside the call; the tag may be in use for another request by now.
+    if ((this.#busy & (1 << tag)) === 0 || flight.cancel !== null) return;
+    const clock = this.#clock;
     // Nobody there, or nobody who could ever be late: no point in waiting.
     if (!there || clock === null) this.#finish(tag, HW_ERROR.ATC_TIMEOUT);
-    else flight.cancel = clock.after(this.#timeout, () => this.#finish(tag, HW_ERROR.ATC_TIMEOUT));
+    else {
+      flight.deadline = clock.now() + this.#timeout;
+      flight.cancel = clock.after(this.#timeout, () => this.#finish(tag, HW_ERROR.ATC_TIMEOUT));
+    }
   }
 
   /** An invalidation completion message. @param count CC: completions to expect, 0 means 8. */
   completion(rid: number, itags: number, count: number): void {
+    // Tags that become free and are used again inside this call are not meant.
+    const meant = itags & this.#busy;
     for (let tag = 0; tag < TAGS; tag++) {
       if (((itags >>> tag) & 1) === 0) continue;
       const flight = this.#tags[tag]!;
-      if (flight === null || flight.rid !== rid) {
+      if (((meant >>> tag) & 1) === 0 || flight.rid !== rid) {
         this.unexpected++;
-        this.tell?.({ what: 'ats', message: 'unexpected-completion', rid, pasid: -1, args: { itag: tag } });
+        this.tell?.({ what: 'ats', message: 'unexpected-completion', rid, pasid: NO_PASID, args: { itag: tag } });
         continue;
       }
       flight.received++;
-      if (flight.received >= (count === 0 ? 8 : count)) this.#finish(tag, HW_ERROR.NONE);
+      if (flight.received >= (count === 0 ? 8 : count)) this.#release(tag, HW_ERROR.NONE);
     }
+    this.#pump();
   }
 
   #finish(tag: number, error: number): void {
+    this.#release(tag, error);
+    this.#pump();
+  }
+
+  /** The ITag is free again; the last of a submission ends it. */
+  #release(tag: number, error: number): void {
     const flight = this.#tags[tag]!;
     flight.cancel?.();
-    this.#tags[tag] = null;
-    const open = this.#open.get(flight.token)!;
+    flight.cancel = null;
+    this.#busy &= ~(1 << tag);
+    const { token, rid } = flight;
+    const sending = token === this.#token;
+    const open = sending ? this.#sending : this.#open.get(token)!;
     open.count--;
     if (error !== HW_ERROR.NONE) {
       open.error = error;
-      open.rid = flight.rid;
+      open.rid = rid;
     }
-    if (open.count === 0 && flight.token !== this.current) {
-      this.#open.delete(flight.token);
-      this.events?.completed(flight.token, open.error, open.rid);
+    if (open.count > 0 || sending || this.#outer.includes(token)) return;
+    this.#open.delete(token);
+    this.events?.completed(token, open.error, open.rid);
+  }
+
+  #pump(): void {
+    while (this.#busy !== -1 && this.#waiting.length > 0) {
+      const r = this.#waiting.shift()!;
+      this.#start(r.token, r.rid, r.pasid, r.lo, r.hi, r.global);
     }
-    this.#pump();
   }
 
   save(): DeviceTlbData {
     const now = this.#clock?.now() ?? 0;
     return {
       waiting: this.#waiting.map((r) => ({ ...r })),
-      tags: this.#tags.map((f) => {
-        if (f === null) return null;
+      tags: this.#tags.map((f, tag) => {
+        if ((this.#busy & (1 << tag)) === 0) return null;
         const { cancel: _, deadline, ...rest } = f;
         return { ...rest, left: Math.max(0, deadline - now) };
       }),
@@ -152,20 +217,24 @@ export class DeviceTlb {
   }
 
   load(data: DeviceTlbData): void {
-    for (const f of this.#tags) f?.cancel?.();
-    this.#waiting.splice(0, this.#waiting.length, ...data.waiting);
+    for (const f of this.#tags) {
+      f.cancel?.();
+      f.cancel = null;
+    }
+    this.#busy = 0;
+    this.#waiting.splice(0, this.#waiting.length, ...data.waiting.map((r) => ({ ...r })));
     this.#open.clear();
     for (const [token, count, error, rid] of data.open) this.#open.set(token, { count, error, rid });
     this.unexpected = data.unexpected;
     const now = this.#clock?.now() ?? 0;
-    data.tags.forEach((saved, tag) => {
-      if (saved === null) {
-        this.#tags[tag] = null;
-        return;
-      }
+    for (const [tag, saved] of data.tags.entries()) {
+      if (saved === null) continue;
       const { left, ...rest } = saved;
-      const cancel = this.#clock?.after(left, () => this.#finish(tag, HW_ERROR.ATC_TIMEOUT)) ?? null;
-      this.#tags[tag] = { ...rest, cancel, deadline: now + left };
-    });
+      const flight = this.#tags[tag]!;
+      Object.assign(flight, rest);
+      flight.deadline = now + left;
+      flight.cancel = this.#clock?.after(left, () => this.#finish(tag, HW_ERROR.ATC_TIMEOUT)) ?? null;
+      this.#busy |= 1 << tag;
+    }
   }
 }

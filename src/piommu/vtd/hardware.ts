@@ -182,31 +182,24 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
   submit(words: Int32Array, start: number, count: number): void {
     const wide = this.#t.ttm !== TTM.LEGACY;
     const step = wide ? 8 : 4;
-    const token = this.#nextToken;
-    this.error = HW_ERROR.NONE;
-    this.pending = 0;
-    this.#deviceTlb.current = token;
+    const token = this.#nextToken++;
+    const deviceTlb = this.#deviceTlb;
+    // Kept apart from the fields: what a completion causes may submit in between.
+    let error: number = HW_ERROR.NONE;
+    deviceTlb.begin(token);
     let i = 0;
     for (; i < count; i++) {
       const at = start + i * step;
       if (this.#tell !== null) {
         this.#tell({ what: 'hw.command', iommu: this.name, words: Array.from(words.subarray(at, at + step)) });
       }
-      if (!this.#invalidation.run(words, at, wide, token)) {
-        this.error = HW_ERROR.ILLEGAL;
-        break;
-      }
-      if (this.#deviceTlb.failed(token)) {
-        this.error = HW_ERROR.ATC_TIMEOUT;
-        break;
-      }
+      if (!this.#invalidation.run(words, at, wide)) error = HW_ERROR.ILLEGAL;
+      else if (deviceTlb.failed()) error = HW_ERROR.ATC_TIMEOUT;
+      if (error !== HW_ERROR.NONE) break;
     }
+    this.pending = deviceTlb.close() ? token : 0;
     this.done = i;
-    this.#deviceTlb.current = 0;
-    if (this.#deviceTlb.close(token)) {
-      this.pending = token;
-      this.#nextToken++;
-    }
+    this.error = error;
   }
 
   // HwRegisters

@@ -42,10 +42,10 @@ export class VtdInvalidation {
 
   /**
    * One descriptor at word `at`.
-   * @param wide 256-bit descriptors. @param token what device-TLB requests count under.
+   * @param wide 256-bit descriptors.
    * @returns false: invalid, IQE (VT-d §6.5.2.10).
    */
-  run(q: Int32Array, at: number, wide: boolean, token: number): boolean {
+  run(q: Int32Array, at: number, wide: boolean): boolean {
     const w0 = q[at]!;
     const w1 = q[at + 1]!;
     const w2 = q[at + 2]!;
@@ -60,7 +60,7 @@ export class VtdInvalidation {
         return this.#iotlbDescriptor(w0, w2, w3);
       case INV.DEVICE_TLB:
         // S moves from bit 0 to bit 11, where the ATS message has it.
-        this.#deviceTlb.send(token, inv.sid(w1), NO_PASID, (w2 & ~0xfff) | (inv.deviceS(w2) ? 0x800 : 0), w3, false);
+        this.#deviceTlb.send(inv.sid(w1), NO_PASID, (w2 & ~0xfff) | (inv.deviceS(w2) ? 0x800 : 0), w3, false);
         return true;
       case INV.IEC:
       case INV.WAIT:
@@ -70,14 +70,7 @@ export class VtdInvalidation {
       case INV.PASID_CACHE:
         return this.#pasidCache(w0, w1);
       case INV.PASID_DEVICE_TLB:
-        this.#deviceTlb.send(
-          token,
-          inv.sidLow(w0),
-          inv.pasid(w1),
-          (w2 & ~0xfff) | (w2 & 0x800),
-          w3,
-          inv.pasidDeviceG(w2),
-        );
+        this.#deviceTlb.send(inv.sidLow(w0), inv.pasid(w1), (w2 & ~0xfff) | (w2 & 0x800), w3, inv.pasidDeviceG(w2));
         return true;
       default:
         this.#respond(

@@ -179,6 +179,33 @@ describe('device-TLB invalidations', () => {
     expect(rig.heard.completions).toEqual([[pending, HW_ERROR.NONE, 0]]);
   });
 
+  test('a submission made while another is being sent ends on its own', () => {
+    const { rig, functions } = make();
+    rig.enable(1);
+    functions.answer = 'later';
+    const first = rig.inv(I.device(0x10, 0n));
+    let inner: ReturnType<typeof rig.inv> | null = null;
+    rig.heard.completed = (token, error, rid) => {
+      rig.heard.completions.push([token, error, rid]);
+      if (inner === null) inner = rig.inv(I.device(0x28, 0n), [0xfn, 0n]);
+    };
+    // The second function answers for the first while its own request is being sent.
+    const invalidate = functions.invalidate.bind(functions);
+    functions.invalidate = (rid, ...rest) => {
+      if (rid === 0x18) rig.hw.invalidateCompletion(0x10, 1, 1);
+      return invalidate(rid, ...rest);
+    };
+    const second = rig.inv(I.device(0x18, 0n), I.device(0x20, 0n));
+    expect([second.done, second.error, second.pending > 0]).toEqual([2, HW_ERROR.NONE, true]);
+    expect(inner).toMatchObject({ done: 1, error: HW_ERROR.ILLEGAL });
+    expect(rig.heard.completions).toEqual([[first.pending, HW_ERROR.NONE, 0]]);
+    for (const rid of [0x18, 0x20, 0x28])
+      for (let tag = 0; tag < 4; tag++) rig.hw.invalidateCompletion(rid, 1 << tag, 1);
+    expect(rig.heard.completions.map((c) => c[0]).sort()).toEqual(
+      [first.pending, second.pending, inner!.pending].sort(),
+    );
+  });
+
   test('a unit saved with invalidations under way finishes them after loading', () => {
     const { rig, functions, clock } = make();
     functions.answer = 'later';

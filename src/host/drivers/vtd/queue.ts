@@ -19,8 +19,10 @@ export interface QueueListener {
 
 /** log2 of the smallest naturally aligned power-of-two range that holds `pages` pages from `page` on; at most 52. */
 export function spanOf(page: number, pages: number): number {
+  if (pages <= 1) return 0;
   if (pages >= 2 ** ALL_PAGES) return ALL_PAGES;
-  const last = page + Math.max(pages, 1) - 1;
+  const last = page + pages - 1;
+  if (last <= 0x7fff_ffff) return 32 - Math.clz32(page ^ last);
   let mask = 0;
   for (let unit = 1; Math.floor(page / unit) !== Math.floor(last / unit); unit *= 2) mask++;
   return mask;
