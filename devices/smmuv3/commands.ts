@@ -76,7 +76,7 @@ export class Commands implements CommandSink {
         return this.#cfgiRange(cons, w1 >>> 0, cmdRange(w2));
       case OP.CFGI_CD:
       case OP.CFGI_CD_ALL:
-        return this.#stream(cons, w0, w1, w2, w3);
+        return this.#cfgiCd(cons, w0, w1, w2, w3);
       case OP.TLBI_NH_ALL:
       case OP.TLBI_NH_ASID:
         return this.#tlbi(cons, w0, w1, w2, w3);
@@ -138,6 +138,13 @@ export class Commands implements CommandSink {
       }
     }
     return failed ? CERROR.ILL : DONE;
+  }
+
+  /** Without stage 1, QEMU refuses it for functions that are there; its host bridge, StreamID 0, counts as one. */
+  #cfgiCd(cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    const there = w1 === 0 || this.#c.streams.bySid(w1 >>> 0) !== undefined;
+    if (!this.#c.features.s1p && there) return CERROR.ILL;
+    return this.#stream(cons, w0, w1, w2, w3);
   }
 
   /** Forwards a command that names a stream; a StreamID without a device is nothing. */

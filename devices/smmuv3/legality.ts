@@ -28,7 +28,7 @@ export function illegal(w0: number, w2: number, f: Smmuv3Features, d: Deviations
       return secure;
     case OP.CFGI_CD:
     case OP.CFGI_CD_ALL:
-      return secure || !f.s1p;
+      return secure || (absent && !f.s1p);
     case OP.TLBI_NH_ALL:
     case OP.TLBI_NH_ASID:
       return !f.s1p;
