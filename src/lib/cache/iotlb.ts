@@ -156,6 +156,7 @@ export class Iotlb {
     const data = ((baseHi >>> 12) & 0xff) | (perm << 8) | (guestShift << 14) | (attr << 20);
     this.#leaves.put((context.tag << 16) | (cls << 13) | pageHi(hi, size), pageLo(lo, hi, size), page, data);
     context.sizes |= 1 << cls;
+    if (guestShift > size && guestShift > context.split) context.split = guestShift;
   }
 
   /** Marks that the domain holds a mapping shared by all its contexts. */
@@ -197,14 +198,34 @@ export class Iotlb {
   }
 
   /**
-   * Drops what intersects `pages` 4 KiB pages from (lo, hi) on. More may go: beyond 512 pages of a size, everything.
+   * Drops what intersects `pages` 4 KiB pages from (lo, hi) on. More may go: beyond 512 pages of a size, everything. A leaf
+   * of the guest that is kept in pieces (because the stage below has smaller ones) goes as a whole: the guest knows
+   * nothing of the pieces and names any address of its leaf once.
    * @param leaf only translations; cached table walks stay.
    */
   invalidateRange(context: Context, lo: number, hi: number, pages: number, leaf: boolean): void {
-    if (!this.#dropRange(this.#leaves, context, context.sizes, lo, hi, pages)) this.#tags.renew(context);
+    if (context.split > 0 && !this.#dropWholeLeaves(context, lo, hi, pages)) this.#tags.renew(context);
+    else if (!this.#dropRange(this.#leaves, context, context.sizes, lo, hi, pages)) this.#tags.renew(context);
     else if (!leaf && context.walks !== 0 && !this.#dropRange(this.#walks, context, context.walks, lo, hi, pages)) {
       this.#tags.renew(context);
     }
+  }
+
+  /** Widens the range to whole leaves of the largest split size. @returns false: too wide to go through. */
+  #dropWholeLeaves(context: Context, lo: number, hi: number, pages: number): boolean {
+    const unit = 2 ** (context.split - 12);
+    const start = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+    const first = start - (start % unit);
+    const end = start + pages;
+    const last = Math.min(end + ((unit - (end % unit)) % unit), 2 ** 52);
+    return this.#dropRange(
+      this.#leaves,
+      context,
+      context.sizes,
+      (first % 0x10_0000) * 4096,
+      Math.floor(first / 0x10_0000),
+      last - first,
+    );
   }
 
   #dropRange(table: TlbTable, context: Context, classes: number, lo: number, hi: number, pages: number): boolean {

@@ -12,6 +12,8 @@ export interface Context {
   sizes: number;
   /** The same for cached table walks. */
   walks: number;
+  /** log2 bytes of the largest guest leaf that is cached in smaller pieces; 0: none is. */
+  split: number;
 }
 
 export interface Domain {
@@ -24,7 +26,14 @@ const LAST_TAG = 0xffff;
 
 export interface TagsData {
   readonly next: number;
-  readonly contexts: readonly (readonly [domain: number, id: number, tag: number, sizes: number, walks: number])[];
+  readonly contexts: readonly (readonly [
+    domain: number,
+    id: number,
+    tag: number,
+    sizes: number,
+    walks: number,
+    split: number,
+  ])[];
   readonly globals: readonly number[];
 }
 
@@ -60,7 +69,7 @@ export class Tags {
     const hit = this.find(domain, id);
     if (hit !== null) return hit;
     if (this.#count >= this.#limit) this.forget();
-    const context: Context = { domain, id, tag: 0, sizes: 0, walks: 0 };
+    const context: Context = { domain, id, tag: 0, sizes: 0, walks: 0, split: 0 };
     this.#add(context);
     this.renew(context);
     return context;
@@ -95,6 +104,7 @@ export class Tags {
     context.tag = this.#next++;
     context.sizes = 0;
     context.walks = 0;
+    context.split = 0;
   }
 
   #wrap(): void {
@@ -104,6 +114,7 @@ export class Tags {
       for (const c of d.contexts) {
         c.tag = this.#next++;
         c.sizes = 0;
+        c.split = 0;
         c.walks = 0;
       }
     }
@@ -115,6 +126,7 @@ export class Tags {
       for (const c of d.contexts) {
         c.tag = 0;
         c.sizes = 0;
+        c.split = 0;
         c.walks = 0;
       }
     }
@@ -130,7 +142,7 @@ export class Tags {
     const contexts: TagsData['contexts'][number][] = [];
     const globals: number[] = [];
     for (const [number, d] of this.#domains) {
-      for (const c of d.contexts) contexts.push([c.domain, c.id, c.tag, c.sizes, c.walks]);
+      for (const c of d.contexts) contexts.push([c.domain, c.id, c.tag, c.sizes, c.walks, c.split]);
       if (d.globals) globals.push(number);
     }
     return { next: this.#next, contexts, globals };
@@ -138,7 +150,9 @@ export class Tags {
 
   load(data: TagsData): void {
     this.forget();
-    for (const [domain, id, tag, sizes, walks] of data.contexts) this.#add({ domain, id, tag, sizes, walks });
+    for (const [domain, id, tag, sizes, walks, split] of data.contexts) {
+      this.#add({ domain, id, tag, sizes, walks, split });
+    }
     for (const d of data.globals) this.#domains.get(d)!.globals = true;
     this.#next = data.next;
   }

@@ -2,7 +2,7 @@ import type { Context } from '../../lib/cache/tags.ts';
 import { VtdContext, VtdRegime } from '../../lib/walk/vtd-regime.ts';
 
 /** No tags yet: ask the IOTLB for them. */
-export const UNTAGGED: Context = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0 };
+export const UNTAGGED: Context = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0, split: 0 };
 
 /** A cached context entry; the cache knows whether it is good. */
 export class ContextSlot {
