@@ -10,7 +10,7 @@ test('one TLBI by any address of a guest block takes all of it, also what the ho
     const { g } = rig;
     rig.plug(8);
     g.put(CD, 0x0011_6204_c000_0019n, BigInt(L1));
-    g.put(L1 + 16, BigInt(RAM) | 0x441n); // 1 GiB at 0x80000000; the host maps 64 MiB of RAM in 2 MiB blocks
+    g.put(L1 + 16, BigInt(RAM) | 0xc41n); // not global, 1 GiB at 0x80000000; the host maps 64 MiB of RAM in 2 MiB blocks
     g.ste(8, BigInt(CD) | 0xbn);
     g.setUp();
     g.run(cfgiSte(8), sync);
