@@ -1,4 +1,5 @@
 import type { RegisterFile } from '../../src/core/registers.ts';
+import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { InterruptRemapPort } from '../../src/ports/dma.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
@@ -28,6 +29,8 @@ export interface RegisterUnitDeps {
   readonly name: string;
   /** Made with the parts it needs; see `Backend`. */
   readonly backend: (unit: RegisterUnit) => Backend;
+  /** What must be through before a PASID freed by VCMD is given out again. */
+  readonly drain?: PasidDrain;
 }
 
 export interface UnitState {
@@ -79,7 +82,7 @@ export class RegisterUnit implements MmioDevice {
     this.pageRequests = new PageRequestQueue(regs, shape, memory, this.#pageEvent, name);
     this.#backend = deps.backend(this);
     this.virtualCommands = shape.virtualCommands
-      ? new VirtualCommands(regs, shape.props.pasidBits, (pasid) => this.#backend.pasidFreed(pasid))
+      ? new VirtualCommands(regs, shape.props.pasidBits, (pasid) => this.#backend.pasidFreed(pasid), deps.drain)
       : null;
     this.#queue = new InvalidationQueue({
       regs,

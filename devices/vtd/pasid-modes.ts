@@ -1,3 +1,4 @@
+import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidHandle, PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 
@@ -36,13 +37,20 @@ interface Twin {
  * translates), a dedicated queue the local value, so both entries exist. Twins are never part of saved state.
  */
 export class GlobalPasids {
+  /** Told of every pairing that comes (`global` ≥ 0) and goes (−1). */
+  onChange: ((local: number, global: number) => void) | null = null;
+  readonly #space: PasidSpace;
+  readonly #drain: PasidDrain;
   readonly #handle: PasidHandle;
   readonly #twins = new Map<number, Twin>();
   readonly #locals = new Map<number, number>();
   /** Local PASIDs lie below it. */
   readonly min: number;
 
-  constructor(space: PasidSpace) {
+  /** @param drain what must be through before a twin is used for somebody else. */
+  constructor(space: PasidSpace, drain: PasidDrain = DRAINED) {
+    this.#space = space;
+    this.#drain = drain;
     this.#handle = space.open();
     this.min = space.min;
   }
@@ -67,6 +75,7 @@ export class GlobalPasids {
     if (global < 0) return -1;
     this.#twins.set(local, { global, users: 1 });
     this.#locals.set(global, local);
+    this.onChange?.(local, global);
     return global;
   }
 
@@ -75,8 +84,22 @@ export class GlobalPasids {
     if (t === undefined || --t.users > 0) return;
     this.#twins.delete(local);
     this.#locals.delete(t.global);
-    this.#handle.free(t.global);
+    this.onChange?.(local, -1);
+    giveBack(this.#space, this.#handle, this.#drain, t.global);
   }
+
+  /** The VM goes: every pairing with it. */
+  close(): void {
+    for (const [local, t] of [...this.#twins]) {
+      t.users = 1;
+      this.release(local);
+    }
+  }
+}
+
+/** What was set up under it has been torn down; it is free once nothing of it is in flight. */
+function giveBack(space: PasidSpace, handle: PasidHandle, drain: PasidDrain, pasid: number): void {
+  if (handle.free(pasid, true)) drain.drain(pasid, () => space.drained(pasid));
 }
 
 /** Global: a local PASID and its twin are one address space, and every operation applies to both. */
@@ -103,7 +126,7 @@ export function globalMode(globals: GlobalPasids): PasidMode {
  * A slice of a parent function: requests of the slice carry `own`, and each guest PASID gets a real one when it is set up.
  * The parent's other PASIDs are somebody else's.
  */
-export function sliceMode(own: number, space: PasidSpace): PasidMode {
+export function sliceMode(own: number, space: PasidSpace, drain: PasidDrain = DRAINED): PasidMode {
   const handle = space.open();
   const real = new Map<number, number>();
   const guest = new Map<number, number>();
@@ -121,7 +144,7 @@ export function sliceMode(own: number, space: PasidSpace): PasidMode {
       if (known === undefined) return;
       real.delete(pasid);
       guest.delete(known);
-      handle.free(known);
+      giveBack(space, handle, drain, known);
     },
     toHost: (pasid) => (pasid === NO_PASID ? [own] : real.has(pasid) ? [real.get(pasid)!] : []),
     toGuest: (host) => (host === own ? NO_PASID : (guest.get(host) ?? UNKNOWN)),

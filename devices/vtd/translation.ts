@@ -1,4 +1,5 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
@@ -32,6 +33,7 @@ export interface TranslationParts {
   /** The host's PASIDs, for slices and global mode. */
   readonly pasids: PasidSpace | null;
   readonly globals: GlobalPasids | null;
+  readonly drain: PasidDrain;
 }
 
 /**
@@ -92,7 +94,7 @@ export class Translation implements Backend {
     if (pasids === null || globals === null) {
       throw new ViommuError('EINVAL', 'caller', 'slices and global PASIDs need a PASID space', { rid: f.rid });
     }
-    return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids);
+    return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids, this.#p.drain);
   }
 
   #pasidBits(devId: number): number {

@@ -1,4 +1,5 @@
 import type { RegisterFile } from '../../src/core/registers.ts';
+import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import { PAGE, VCMD, VCRSP } from '../../src/spec/vtd/registers.ts';
 
 /**
@@ -9,15 +10,21 @@ export class VirtualCommands {
   readonly #regs: RegisterFile;
   readonly #freed: (pasid: number) => void;
   readonly #limit: number;
-  /** One bit per PASID. */
+  readonly #drain: PasidDrain;
+  /** One bit per PASID: allocated, or freed and not yet drained. */
   readonly #used: Int32Array;
+  readonly #draining = new Set<number>();
   /** No free PASID below this one. */
   #hint = 1;
 
-  /** @param bits PASID width. @param freed called before a freed PASID can be given out again. */
-  constructor(regs: RegisterFile, bits: number, freed: (pasid: number) => void) {
+  /**
+   * @param bits PASID width. @param freed called before a freed PASID can be given out again.
+   * @param drain what must be through before it is.
+   */
+  constructor(regs: RegisterFile, bits: number, freed: (pasid: number) => void, drain: PasidDrain = DRAINED) {
     this.#regs = regs;
     this.#freed = freed;
+    this.#drain = drain;
     this.#limit = 2 ** bits;
     this.#used = new Int32Array(Math.max(1, this.#limit >>> 5));
   }
@@ -52,7 +59,7 @@ export class VirtualCommands {
   /** @returns the lowest free PASID, −1 when none is left. */
   allocate(): number {
     for (let p = this.#hint; p < this.#limit; p++) {
-      if (this.inUse(p)) continue;
+      if (this.#taken(p)) continue;
       this.#used[p >>> 5]! |= 1 << (p & 31);
       this.#hint = p + 1;
       return p;
@@ -65,16 +72,26 @@ export class VirtualCommands {
   free(pasid: number): boolean {
     if (pasid < 1 || pasid >= this.#limit || !this.inUse(pasid)) return false;
     this.#freed(pasid);
-    this.#used[pasid >>> 5]! &= ~(1 << (pasid & 31));
-    this.#hint = Math.min(this.#hint, pasid);
+    this.#draining.add(pasid);
+    this.#drain.drain(pasid, () => {
+      if (!this.#draining.delete(pasid)) return;
+      this.#used[pasid >>> 5]! &= ~(1 << (pasid & 31));
+      this.#hint = Math.min(this.#hint, pasid);
+    });
     return true;
   }
 
-  inUse(pasid: number): boolean {
+  #taken(pasid: number): boolean {
     return ((this.#used[pasid >>> 5] ?? 0) & (1 << (pasid & 31))) !== 0;
   }
 
+  /** Allocated: a freed one is not, although it may still be draining. */
+  inUse(pasid: number): boolean {
+    return this.#taken(pasid) && !this.#draining.has(pasid);
+  }
+
   reset(): void {
+    this.#draining.clear();
     this.#used.fill(0);
     this.#hint = 1;
   }

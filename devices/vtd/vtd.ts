@@ -1,4 +1,5 @@
 import { toBigint } from '../../src/core/bits.ts';
+import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdTables } from '../../src/lib/walk/vtd-tables.ts';
@@ -48,6 +49,10 @@ export interface VtdDeps {
   readonly fillMaps?: number;
   /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */
   readonly pasids?: PasidSpace;
+  /** Twins in global mode, when several units of a VM share them (the processor has one table per VM). */
+  readonly globals?: GlobalPasids;
+  /** What must be through before a PASID is given out again. Default: nothing is ever in flight. */
+  readonly drain?: PasidDrain;
   readonly name?: string;
   readonly tell?: Tell | null;
 }
@@ -68,6 +73,7 @@ export class Vtd {
       memory: deps.memory,
       irq: deps.irq,
       name: deps.name ?? 'vtd',
+      ...(deps.drain === undefined ? {} : { drain: deps.drain }),
       backend: (unit): Backend => {
         if (deps.iommufd === null) return NO_BACKEND;
         made.translation = translationOf(unit, deps, hostOf(deps, deps.iommufd));
@@ -173,6 +179,7 @@ function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Transl
   const configurator = new Configurator(unit.root, reader(), domains);
   const judge = new FaultJudge(unit, reader(), walker);
   const pasids = deps.pasids ?? null;
-  const globals = pasids === null ? null : new GlobalPasids(pasids);
-  return new Translation({ unit, host, memory, domains, configurator, judge, pasids, globals });
+  const drain = deps.drain ?? DRAINED;
+  const globals = deps.globals ?? (pasids === null ? null : new GlobalPasids(pasids, drain));
+  return new Translation({ unit, host, memory, domains, configurator, judge, pasids, globals, drain });
 }

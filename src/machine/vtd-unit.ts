@@ -12,6 +12,7 @@ import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
+import type { PasidLayer } from './pasid/pasid-layer.ts';
 import type { IommuUnit } from './unit.ts';
 import type { Vm } from './vm.ts';
 
@@ -62,6 +63,8 @@ export interface VtdUnitConfig {
   readonly reserved?: (name: string) => readonly ReservedRegion[];
   /** Nanoseconds a device-TLB invalidation may take. */
   readonly invalidateTimeout?: number;
+  /** PASIDs of the VM, for functions in global mode, slices, and what must be drained. */
+  readonly pasids?: PasidLayer;
   /** Stands between kernel and hardware: fault injection. */
   readonly wrapHw?: (hw: HwPort & HwRegisters) => HwPort & HwRegisters;
 }
@@ -102,7 +105,7 @@ export class VtdMachineUnit implements IommuUnit {
       ...(config.invalidateTimeout === undefined ? {} : { invalidateTimeout: config.invalidateTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,
     });
-    const { reserved } = config;
+    const { reserved, pasids: layer } = config;
     this.driver = new VtdDriver({
       name: `${config.name}.kernel`,
       hw: config.wrapHw?.(this.hardware) ?? this.hardware,
@@ -126,6 +129,7 @@ export class VtdMachineUnit implements IommuUnit {
       ram: () => vm.memory.ram(),
       name: config.name,
       tell: config.tell ?? null,
+      ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),
     });
   }
 
@@ -142,17 +146,18 @@ export class VtdMachineUnit implements IommuUnit {
     return this.device.interrupts;
   }
 
-  /** See `IommuUnit.attach`. */
+  /** See `IommuUnit.attach`. @param pasids 'global': local PASIDs have twins in the host's pool (ENQCMD). */
   addFunction(
     rids: readonly number[],
     streams: readonly number[],
     description: Omit<DeviceDescription, 'iommu' | 'streams'>,
+    pasids: 'guest' | 'global' = 'guest',
   ): VtdUnitFunction {
     const { kernel } = this.#vm;
     const device = kernel.addDevice({ ...description, streams, iommu: this.driver });
     const vfio = kernel.openVfio(device);
     vfio.bind(this.#vm.iommufd);
-    const unplug = this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio });
+    const unplug = this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids });
     const fn: VtdUnitFunction = {
       device,
       vfio,
@@ -165,6 +170,14 @@ export class VtdMachineUnit implements IommuUnit {
     };
     for (const rid of rids) this.#functions.set(rid, fn);
     return fn;
+  }
+
+  /**
+   * Puts a slice of a function behind the unit: a device of its own for the guest, whose requests carry the parent's
+   * requester id and `own` (SIOV). @returns takes it away; before the parent goes.
+   */
+  addSlice(rid: number, parent: VtdUnitFunction, own: number): () => void {
+    return this.device.addDevice({ rid, vfio: parent.vfio, slice: own });
   }
 
   attach(

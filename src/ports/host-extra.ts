@@ -25,6 +25,12 @@ export interface HostExtra {
    */
   respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number;
   /**
+   * A PASID that is attached to nothing stays silent (on) while what is still on its way drains: its entry is not present
+   * and has fault reporting off. Linux does that only for exiting processes. The next attach ends it.
+   * @returns 0; −EOPNOTSUPP: the guest owns the PASID table; −EBUSY: something is attached; −EINVAL: no such PASID; −ENOMEM.
+   */
+  quiet?(devId: number, pasid: number, on: boolean): number;
+  /**
    * A guest's own device-TLB invalidation (VT-d: Linux has no verb for it and invalidates by itself with every nested
    * invalidation and unmap). Encoding as on the bus: S at bit 11 of `lo`. `pasid` NO_PASID: without.
    * @returns 0 or −errno; completions count in `outstanding`.

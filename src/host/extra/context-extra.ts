@@ -65,4 +65,10 @@ export class ContextExtra implements HostExtra {
     if (dev === null) return -E.NOENT;
     return this.#hub.driverOf(dev)?.respond(dev, pasid, group, code, stall) ?? -E.OPNOTSUPP;
   }
+
+  quiet(devId: number, pasid: number, on: boolean): number {
+    const dev = this.#objects.device(devId);
+    if (dev === null) return -E.NOENT;
+    return this.#hub.driverOf(dev)?.quiet?.(dev, pasid, on) ?? -E.OPNOTSUPP;
+  }
 }

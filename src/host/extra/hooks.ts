@@ -44,6 +44,8 @@ export interface ExtraDriver {
   mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number;
   /** See HostExtra.respond. */
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number;
+  /** See HostExtra.quiet. Without: the driver has no PASID table. */
+  quiet?(dev: HostDevice, pasid: number, on: boolean): number;
   /** See HostExtra.invalidateDeviceTlb. Absent: the driver has no such invalidation. */
   invalidateDeviceTlb?(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number;
 }

@@ -9,6 +9,9 @@ import type { Attachable, Membership } from './membership.ts';
 import { buildEntry, ENTRY_WORDS } from './pasid-entry.ts';
 import { ALL_PAGES, type InvalidationQueue } from './queue.ts';
 
+/** Fault processing disable, bit 1 of a PASID entry (VT-d §9.6). */
+const FPD = 2;
+
 /**
  * Installs and removes PASID entries, in the kernel's order. Every change is break-before-make: what was there is torn down
  * and forgotten by every cache before the next entry appears.
@@ -106,6 +109,21 @@ export class Attacher {
     if (master.ats) flushDevice(queue, master, pasid, 0, ALL_PAGES);
     queue.wait(false, this.#unit.pageRequestDrain);
     queue.flush();
+  }
+
+  /**
+   * A PASID without a domain: its entry is not present, and FPD says whether faults of it are recorded.
+   * @returns 0; −EINVAL no such PASID; −EBUSY something is attached; −ENOMEM.
+   */
+  quiet(dev: HostDevice, pasid: number, on: boolean): number {
+    const master = this.#masterOf(dev);
+    if (master === null || !master.pasids || pasid < 0 || pasid >= master.table.capacity) return -E.INVAL;
+    if (master.entries.has(pasid)) return -E.BUSY;
+    if (!master.table.prepare(pasid)) return -E.NOMEM;
+    const words = new Int32Array(ENTRY_WORDS);
+    words[0] = on ? FPD : 0;
+    master.table.writeWord(pasid, 0, words);
+    return 0;
   }
 
   /** PASID cache, then translations, then what the function holds. */

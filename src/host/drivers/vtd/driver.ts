@@ -295,6 +295,10 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     return -E.OPNOTSUPP;
   }
 
+  quiet(dev: HostDevice, pasid: number, on: boolean): number {
+    return this.attacher.quiet(dev, pasid, on);
+  }
+
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number {
     return !stall && this.#state.requests.respondTaken(dev, pasid, group, code) ? 0 : -E.INVAL;
   }

@@ -1,0 +1,73 @@
+import { GlobalPasids } from '../../../devices/vtd/pasid-modes.ts';
+import type { PasidDrain } from '../../lib/pasid/pasid-drain.ts';
+import type { PasidSpace } from '../../lib/pasid/pasid-space.ts';
+import type { Clock } from '../../ports/clock.ts';
+import { CpuPasidTable } from './cpu-pasid-table.ts';
+
+/**
+ * PASIDs of one VM, above the uAPI, which knows none of this:
+ *
+ * - the host's pool of global PASIDs, shared with other VMs, and the twins this VM's local PASIDs have in it;
+ * - the processor's table that makes the one of the other;
+ * - who must be through before any PASID is used for something else.
+ *
+ * Everything is tied to this object: `close` gives it all back, whatever the order.
+ */
+export class PasidLayer implements PasidDrain {
+  readonly space: PasidSpace;
+  readonly globals: GlobalPasids;
+  readonly cpu = new CpuPasidTable();
+  readonly #users = new Set<PasidDrain>();
+  /** Drains under way, for people and tests. */
+  #draining = 0;
+
+  /** @param space local PASIDs lie below its `min`, the host's from there on. */
+  constructor(space: PasidSpace) {
+    this.space = space;
+    this.globals = new GlobalPasids(space, this);
+    this.globals.onChange = (local, global) => this.cpu.set(local, global);
+  }
+
+  /** A function that can have work of a PASID in flight. @returns takes it back (what it held counts as through). */
+  addUser(user: PasidDrain): () => void {
+    this.#users.add(user);
+    return () => this.#users.delete(user);
+  }
+
+  get draining(): number {
+    return this.#draining;
+  }
+
+  drain(pasid: number, idle: () => void): void {
+    const waiting = new Set(this.#users);
+    this.#draining++;
+    const through = (user: PasidDrain) => {
+      if (!waiting.delete(user) || waiting.size > 0) return;
+      this.#draining--;
+      idle();
+    };
+    if (waiting.size === 0) {
+      this.#draining--;
+      idle();
+      return;
+    }
+    for (const user of [...waiting]) user.drain(pasid, () => through(user));
+  }
+
+  /** The VM is gone. */
+  close(): void {
+    this.globals.close();
+  }
+}
+
+/**
+ * A user that can only be asked whether it is busy: it is looked at again every `period` nanoseconds.
+ * @param busy whether work of the PASID is queued or under way.
+ */
+export function polled(clock: Clock, period: number, busy: (pasid: number) => boolean): PasidDrain {
+  const look = (pasid: number, idle: () => void): void => {
+    if (busy(pasid)) clock.after(period, () => look(pasid, idle));
+    else idle();
+  };
+  return { drain: look };
+}
