@@ -4,6 +4,7 @@ import { Vtd } from '../../devices/vtd/vtd.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import type { ReservedRegion } from '../host/driver.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
+import { FULL_CAP, FULL_ECAP } from '../piommu/vtd/capabilities.ts';
 import { VtdHardware } from '../piommu/vtd/hardware.ts';
 import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
 import type { HwPort, HwRegisters } from '../ports/hw.ts';
@@ -15,39 +16,6 @@ import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { PasidLayer } from './pasid/pasid-layer.ts';
 import type { IommuUnit } from './unit.ts';
 import type { Vm } from './vm.ts';
-
-const bit = (n: number) => 1n << BigInt(n);
-const field = (value: number, at: number) => BigInt(value) << BigInt(at);
-
-/**
- * The physical unit a host with nesting has, whatever its guest is shown: scalable mode with first stage, second stage
- * (39, 48 and 57 bits, large pages, accessed and dirty bits) and both nested, PASIDs of 20 bits, device TLBs and page
- * requests (VT-d §11.4.2, §11.4.3).
- */
-export function hostCapabilities(): { readonly cap: bigint; readonly ecap: bigint } {
-  // 16-bit domain ids; SAGAW 39, 48, 57; MGAW 57; one FRCD at 0x220; 2 MiB and 1 GiB second-stage pages; page-selective
-  // invalidation up to 2^18; draining; 1 GiB first-stage pages; five levels; root table latched with its caches.
-  const cap =
-    field(6, 0) |
-    field(0xe, 8) |
-    field(56, 16) |
-    field(0x22, 24) |
-    field(3, 34) |
-    bit(39) |
-    field(18, 48) |
-    bit(54) |
-    bit(55) |
-    bit(56) |
-    bit(60) |
-    bit(63);
-  // C, QI, DT, IR, EIM, PT, SC, IRO, MHMV; NEST, PRS, SRS, NWFS, PSS 20 bits, PASID, PDS, SMTS, SSADS, SLTS, FSTS, SMPWC.
-  const ecap =
-    [0, 1, 2, 3, 4, 6, 7, 26, 29, 31, 33, 40, 42, 43, 45, 46, 47, 48].reduce((m, n) => m | bit(n), 0n) |
-    field(0xf, 8) |
-    field(0xf, 20) |
-    field(19, 35);
-  return { cap, ecap };
-}
 
 export interface VtdUnitConfig {
   readonly name: string;
@@ -88,14 +56,14 @@ export class VtdMachineUnit implements IommuUnit {
   constructor(vm: Vm, config: VtdUnitConfig) {
     this.#vm = vm;
     this.name = config.name;
-    const { cap, ecap } = hostCapabilities();
     const events = new HwRelay();
     const caches = config.caches ?? {};
     this.hardware = new VtdHardware({
       name: `${config.name}.hw`,
       memory: vm.hostMemory.space,
-      cap,
-      ecap,
+      // A host with nesting has everything, whatever its guest is shown.
+      cap: FULL_CAP,
+      ecap: FULL_ECAP,
       clock: vm.clock,
       events,
       endpoints: this.endpoints,

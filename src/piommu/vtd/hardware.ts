@@ -20,11 +20,11 @@ export interface VtdHardwareOptions {
   readonly haw?: number;
   /** TM is defined in second-stage leaves (false). */
   readonly transient?: boolean;
-  /** Cached translations, context entries, PASID entries: powers of two (65536, 256, 1024). */
+  /** Cached translations, context entries, PASID entries: powers of two (65536, 256, 1024); 0 keeps none. */
   readonly iotlbEntries?: number;
   readonly contextEntries?: number;
   readonly pasidEntries?: number;
-  /** Cached last-level tables of either stage: a power of two, 0 for none (4096). */
+  /** Cached last-level tables of either stage: a power of two, 0 keeps none (4096, or 0 without cached translations). */
   readonly walkEntries?: number;
   /** Needed when functions may answer invalidations later. */
   readonly clock?: Clock | null;
@@ -85,7 +85,7 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
       iotlbEntries: o.iotlbEntries ?? 65536,
       contextEntries: o.contextEntries ?? 256,
       pasidEntries: o.pasidEntries ?? 1024,
-      walkEntries: o.walkEntries ?? 4096,
+      walkEntries: o.walkEntries ?? (o.iotlbEntries === 0 ? 0 : 4096),
     });
     this.#deviceTlb = new DeviceTlb(o.clock ?? null, o.invalidateTimeout ?? 60e9);
     this.#invalidation = new VtdInvalidation(
