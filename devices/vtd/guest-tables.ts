@@ -32,6 +32,14 @@ export interface TableReader {
   pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean;
 }
 
+/** An address no machine has memory at. */
+const NOWHERE = 0xf_fff0_0000_0000;
+
+/** QEMU keeps the bits of a pointer above 52: it leads nowhere. @param hi its high word. @param pointer its low 52 bits. */
+function reachable(hi: number, pointer: number): number {
+  return hi >>> 20 === 0 ? pointer : NOWHERE;
+}
+
 /**
  * QEMU 11.1's reading: legacy reason codes in both modes, PGTT before P in a PASID entry, no reserved-bit checks in PASID
  * structures, FPD of the context entry only for faults found here, RID_PASID and PASID limits ignored.
@@ -163,7 +171,7 @@ export class QemuTables implements TableReader {
     if (!this.#load(c.directory + (pasid >>> 6) * PASID_DIR_BYTES, 2)) return this.#fail(FAULT.DIR_UNREADABLE);
     if (!pasidDir.p(e[0]!)) return this.#fail(FAULT.DIR_P);
     const fpd = c.fpd || pasidDir.fpd(e[0]!);
-    const at = pasidDir.smptblptr(e[0]!, e[1]!) + (pasid & 0x3f) * PASID_BYTES;
+    const at = reachable(e[1]!, pasidDir.smptblptr(e[0]!, e[1]!)) + (pasid & 0x3f) * PASID_BYTES;
     if (!this.#load(at, 16)) return this.#fail(FAULT.PASID_UNREADABLE);
     const w0 = e[0]!;
     const w4 = e[4]!;
@@ -173,12 +181,12 @@ export class QemuTables implements TableReader {
     if (!pasidEntry.p(w0)) return this.#fail(FAULT.PASID_P);
     into.scalable = false;
     into.pgtt = pasidEntry.pgtt(w0);
-    into.firstRoot = pasidEntry.fsptptr(w4, e[5]!);
+    into.firstRoot = reachable(e[5]!, pasidEntry.fsptptr(w4, e[5]!));
     into.firstLevels = 4;
     into.wpe = pasidEntry.wpe(w4);
     into.eafe = false;
     into.sre = pasidEntry.sre(w4);
-    into.secondRoot = pasidEntry.ssptptr(w0, e[1]!);
+    into.secondRoot = reachable(e[1]!, pasidEntry.ssptptr(w0, e[1]!));
     into.secondLevels = awLevels(pasidEntry.aw(w0)) || 4;
     into.ssade = false;
     into.did = pasidEntry.did(e[2]!);
