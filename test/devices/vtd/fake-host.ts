@@ -12,6 +12,7 @@ import type { ExtraHandlers, HostExtra } from '../../../src/ports/host-extra.ts'
 import type { EventFd, Iommufd, VfioDevice } from '../../../src/ports/iommufd.ts';
 import { frcdWord2, frcdWord3 } from '../../../src/spec/vtd/faults.ts';
 import { PGTT } from '../../../src/spec/vtd/tables.ts';
+import { GuestDriver } from './guest-driver.ts';
 
 interface Area {
   readonly iova: bigint;
@@ -395,8 +396,18 @@ class ThroughParent {
 export class Guest {
   readonly host: FakeHost;
   readonly vtd: Vtd;
+  readonly driver: GuestDriver;
   readonly out = new Int32Array(2);
-  tail = 0;
+  readonly w32: GuestDriver['w32'];
+  readonly w64: GuestDriver['w64'];
+  readonly r32: GuestDriver['r32'];
+  readonly r64: GuestDriver['r64'];
+  readonly store: GuestDriver['store'];
+  readonly load: GuestDriver['load'];
+  readonly queueOn: GuestDriver['queueOn'];
+  readonly submit: GuestDriver['submit'];
+  readonly translateOn: GuestDriver['translateOn'];
+  readonly fault: GuestDriver['fault'];
 
   constructor(
     options = '',
@@ -424,60 +435,18 @@ export class Guest {
       roomAt: (gpa) => host.roomAt(gpa),
       ram: () => [{ gpa: 0, bytes: ramBytes }],
     });
-  }
-
-  w32(offset: number, value: number): void {
-    this.vtd.registers.write(offset, 4, value | 0, 0);
-  }
-  w64(offset: number, value: bigint): void {
-    this.vtd.registers.write(offset, 8, Number(value & 0xffff_ffffn) | 0, Number(value >> 32n) | 0);
-  }
-  r32(offset: number): number {
-    return this.vtd.registers.read(offset, 4);
-  }
-  r64(offset: number): bigint {
-    this.vtd.registers.read64(offset, this.out);
-    return (BigInt(this.out[1]! >>> 0) << 32n) | BigInt(this.out[0]! >>> 0);
-  }
-  /** Stores qwords. */
-  store(address: number, ...qwords: bigint[]): void {
-    for (const [i, q] of qwords.entries()) {
-      this.host.memory.store64(address + 8 * i, Number(q & 0xffff_ffffn) | 0, Number((q >> 32n) & 0xffff_ffffn) | 0);
-    }
-  }
-  load(address: number): bigint {
-    this.host.memory.load64(address);
-    return (BigInt(this.host.memory.hi >>> 0) << 32n) | BigInt(this.host.memory.lo >>> 0);
-  }
-
-  /** Queue at 1 MiB. */
-  queueOn(wide = false): void {
-    this.w64(0x90, wide ? 0x10_0800n : 0x10_0000n);
-    this.tail = 0;
-    this.#wide = wide;
-    this.w32(0x18, (this.r32(0x1c) & 0x96ff_ffff) | 0x0400_0000);
-  }
-  #wide = false;
-
-  /** Submits one descriptor (two qwords; four in a wide queue). */
-  submit(...qwords: bigint[]): void {
-    const bytes = this.#wide ? 32 : 16;
-    const full = [...qwords, 0n, 0n, 0n, 0n].slice(0, bytes / 8);
-    this.store(0x10_0000 + this.tail, ...full);
-    this.tail = (this.tail + bytes) % 4096;
-    this.w32(0x88, this.tail);
-  }
-
-  /** Root pointer and TE. `rtaddr` with TTM. */
-  translateOn(rtaddr: bigint): void {
-    this.w64(0x20, rtaddr);
-    this.w32(0x18, (this.r32(0x1c) & 0x96ff_ffff) | 0x4000_0000);
-    this.w32(0x18, (this.r32(0x1c) & 0x96ff_ffff) | 0x8000_0000);
-  }
-
-  /** FSTS, first record low and high. */
-  fault(): [number, bigint, bigint] {
-    return [this.r32(0x34), this.r64(0x220), this.r64(0x228)];
+    const d = new GuestDriver(this.vtd.registers, host.memory);
+    this.driver = d;
+    this.w32 = d.w32.bind(d);
+    this.w64 = d.w64.bind(d);
+    this.r32 = d.r32.bind(d);
+    this.r64 = d.r64.bind(d);
+    this.store = d.store.bind(d);
+    this.load = d.load.bind(d);
+    this.queueOn = d.queueOn.bind(d);
+    this.submit = d.submit.bind(d);
+    this.translateOn = d.translateOn.bind(d);
+    this.fault = d.fault.bind(d);
   }
 }
 

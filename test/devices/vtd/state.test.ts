@@ -156,7 +156,7 @@ describe.each(['qemu-11.1', 'arch'] as const)('%s', (profile) => {
         const bytes = new Uint8Array(4 << 20);
         a.host.memory.readBytes(0, bytes);
         b.host.memory.writeBytes(0, bytes);
-        b.tail = a.tail;
+        b.driver.tail = a.driver.tail;
         b.host.pending = a.host.pending;
         b.vtd.load(JSON.parse(JSON.stringify(a.vtd.save())));
         // What the host holds is made anew after a load; start both from there.
