@@ -1,5 +1,4 @@
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
-import { cachedTranslations } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -98,7 +97,7 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
   }
 
   explain(limit: number): string[] {
-    return cachedLines(cachedTranslations(this.unit.hardware.save().iotlb), 'domain', 'PASID', this.vm.memory, limit);
+    return cachedLines(this.unit.hardware.cached(), 'domain', 'PASID', this.vm.memory, limit);
   }
 
   reset(): void {

@@ -1,4 +1,5 @@
 import { ViommuError } from '../../core/errors.ts';
+import { type CachedTranslation, cachedTranslations } from '../../lib/cache/listing.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { AtsPort, EndpointPort, TranslatePort } from '../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type HwPort, type HwRegisters } from '../../ports/hw.ts';
@@ -246,6 +247,11 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
       t.iotlb.invalidateAll();
     }
     t.enabled = enabled;
+  }
+
+  /** What is cached now, for people; `id` is the PASID (0 for requests without one). */
+  cached(): CachedTranslation[] {
+    return cachedTranslations(this.#t.iotlb.save()).map((c) => ({ ...c, id: c.id >> 1 }));
   }
 
   save(): VtdHardwareData {

@@ -317,6 +317,14 @@ test('an address beyond 57 bits does not meet the cached one it shares 57 bits w
   expect(rig.dma(0x1000n | (1n << 63n), 1, 0x10, 1)).toBe(-0x80);
 });
 
+test('what is cached can be listed by domain and PASID', () => {
+  const rig = staleRig();
+  const list = rig.hw.cached().map((c) => [c.domain, c.id, c.input, c.out]);
+  expect(list.length).toBe(16);
+  expect(list[0]).toEqual([7, 1, PAGES[0], Number(OLD + PAGES[0]!)]);
+  expect(list.at(-1)).toEqual([8, 4, PAGES[3], Number(OLD + PAGES[3]!)]);
+});
+
 test('first use: the host is asked once before an absent entry counts', () => {
   const rig = new Rig();
   const table = rig.page();

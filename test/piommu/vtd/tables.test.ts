@@ -270,6 +270,18 @@ test('a privileged request needs SRE in the first stage', () => {
   }
 });
 
+test('RID_PRIV makes requests without PASID privileged', () => {
+  for (const ridPriv of [0n, 1n << 20n]) {
+    const rig = new Rig({ ecap: ECAP_ALL | (1n << 53n) });
+    const table = rig.page();
+    rig.map(table, IOVA, 0x20_0000n, 3n);
+    rig.scalable().first(0, 7, table, 1n);
+    rig.set(rig.smContextEntry() + 8, ridPriv);
+    rig.enable(1);
+    expect(rig.dma(IOVA)).toBe(ridPriv === 0n ? -0x81 : 0x20_0000);
+  }
+});
+
 test('pass-through is identity up to the address width', () => {
   const rig = scalableRig();
   rig.pasid(0, (4n << 6n) | 1n, 7n);
