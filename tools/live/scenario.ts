@@ -1,6 +1,7 @@
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { ATS_CAP, EXT } from '../../src/spec/pcie/capabilities.ts';
 import type { Checks } from './checks.ts';
+import { ask } from './console.ts';
 import { type Counter, type LiveRun, NVME_DEVFN } from './session.ts';
 
 /** An address no driver maps. */
@@ -21,40 +22,46 @@ export interface Expected {
 }
 
 /** A DMA write the driver never asked for, as a broken or hostile function would send it. */
-function rogue(run: LiveRun): number {
-  const { complex } = run.live.machine;
-  const link = complex.link(complex.byRid(NVME_DEVFN)!)!;
+export function rogue(run: LiveRun, rid: number = NVME_DEVFN): number {
+  const { complex } = run.machine;
+  const link = complex.link(complex.byRid(rid)!)!;
   const four = new Uint8Array(4);
-  return run.live.outside(() => link.write(NO_PASID, ROGUE | 0, 0, ACCESS.WRITE, AT.UNTRANSLATED, four, 0, 4));
+  return run.outside(() => link.write(NO_PASID, ROGUE | 0, 0, ACCESS.WRITE, AT.UNTRANSLATED, four, 0, 4));
 }
 
 /** Everything a guest does with a disk behind a vIOMMU, each step checked in the guest and on the host. */
-export async function scenario(c: Checks, run: LiveRun, counter: Counter, want: Expected): Promise<void> {
+export async function scenario(
+  c: Checks,
+  run: LiveRun,
+  counter: Counter,
+  want: Expected,
+  rid: number = NVME_DEVFN,
+): Promise<void> {
   const { guest, nvme } = run;
   const verify = async (bs: string, bytes: number, where: string) => {
-    const answer = await guest.ask(`verify ${bs} ${bytes}`, /^@@ verify/, 60_000);
+    const answer = await ask(guest, `verify ${bs} ${bytes}`, /^@@ verify/, 60_000);
     c.check(`data written and read in blocks of ${bs} is the same${where}`, answer.endsWith('ok'), answer);
   };
   process.stdout.write(`${want.title}\n`);
-  const up = await guest.expect(/^@@ up/, 180_000);
+  const up = await guest.console.expect(/^@@ up/, 180_000);
   c.check('the driver probed the IOMMU and the disk came up in a DMA domain', /up DMA/.test(up), up);
   want.own(c, run, counter);
   await verify('4k', 4096, '');
   await verify('64k', 65_536, '');
   await verify('1M', 1_048_576, '');
-  c.check('a stray DMA write is refused', rogue(run) === DMA.ABORT);
-  const event = await guest.expect(want.fault.line, 15_000);
+  c.check('a stray DMA write is refused', rogue(run, rid) === DMA.ABORT);
+  const event = await guest.console.expect(want.fault.line, 15_000);
   c.check('the driver decodes the fault', want.fault.has.test(event), event.trim());
   for (const type of want.types) {
-    const answer = await guest.ask(`type ${type}`, /^@@ type/, 30_000);
+    const answer = await ask(guest, `type ${type}`, /^@@ type/, 30_000);
     c.check(`domain type switched to ${type}`, answer.endsWith(type), answer);
     await verify('64k', 65_536, ` in a ${type} domain`);
   }
-  c.check('removed and found again', (await guest.ask('rescan', /^@@ rescan/)).endsWith('ok'));
+  c.check('removed and found again', (await ask(guest, 'rescan', /^@@ rescan/)).endsWith('ok'));
   await verify('4k', 4096, ' after that');
-  const vfio = await guest.ask('vfio', /^@@ vfio driver/);
+  const vfio = await ask(guest, 'vfio', /^@@ vfio driver/);
   c.check('vfio-pci takes the function', vfio.endsWith('vfio-pci'), vfio);
-  c.check('and gives it back', (await guest.ask('unvfio', /^@@ unvfio/)).endsWith('ok'));
+  c.check('and gives it back', (await ask(guest, 'unvfio', /^@@ unvfio/)).endsWith('ok'));
   if (want.ats) {
     const at = nvme.fn.config.findExtended(EXT.ATS);
     const on = (nvme.fn.config.get(at + ATS_CAP.CONTROL, 2) & ATS_CAP.ENABLE) !== 0;
@@ -68,9 +75,9 @@ export async function scenario(c: Checks, run: LiveRun, counter: Counter, want: 
     );
   }
   guest.send('off');
-  await guest.ended();
-  c.check('no handler failed', run.live.errors.length === 0, run.live.errors.map(String).join('; '));
-  process.stdout.write(`    ${run.live.trap.count} trapped stores; ${counter.summary()}\n`);
+  const did = await run.finished();
+  c.check('no handler failed', run.errors.length === 0, run.errors.map(String).join('; '));
+  process.stdout.write(`    ${did}; ${counter.summary()}\n`);
 }
 
 /** The test that the test bites: with invalidations swallowed the guest's disk must not survive. */
@@ -78,10 +85,10 @@ export async function mustFail(c: Checks, run: LiveRun): Promise<void> {
   process.stdout.write('The same with invalidations withheld\n');
   let failed = '';
   try {
-    const up = await run.guest.expect(/^@@ up/, 90_000);
+    const up = await run.guest.console.expect(/^@@ up/, 90_000);
     if (up.includes('without')) failed = up;
     for (let i = 0; i < 4 && failed === ''; i++) {
-      const answer = await run.guest.ask('verify 4k 4096', /^@@ verify/, 40_000);
+      const answer = await ask(run.guest, 'verify 4k 4096', /^@@ verify/, 40_000);
       if (!answer.endsWith('ok')) failed = answer;
     }
   } catch (e) {
@@ -99,7 +106,7 @@ export async function runLive(
   const verbose = process.argv.includes('--verbose');
   try {
     await steps((run) => {
-      if (verbose) run.guest.onLine = (line) => process.stdout.write(`    | ${line}\n`);
+      if (verbose) run.guest.console.onLine = (line) => process.stdout.write(`    | ${line}\n`);
       return run;
     });
   } catch (e) {

@@ -4,21 +4,30 @@ import { join } from 'node:path';
 import { RamDisk } from '../../devices/endpoints/nvme/disk.ts';
 import { NvmeFunction } from '../../devices/endpoints/nvme/function.ts';
 import { LiveMachine, type LiveOptions } from '../../src/adapters/qemu/live-machine.ts';
+import type { PluggedMachine } from '../../src/machine/emulator.ts';
 import type { IommuUnit } from '../../src/machine/unit.ts';
 import type { Said, Tell } from '../../src/ports/tell.ts';
+import type { Guest } from './console.ts';
 import type { LiveFiles } from './environment.ts';
-import { LiveGuest } from './guest.ts';
+import { QemuGuest } from './guest.ts';
 import { initramfs } from './initramfs.ts';
 
 /** The devfn of our one function, on bus 0. */
 export const NVME_DEVFN = 1 << 3;
 const RAM_BYTES = 512 << 20;
 
+/** A running guest on a machine of ours, under whatever CPU. */
 export interface LiveRun {
-  readonly live: LiveMachine;
+  readonly machine: PluggedMachine;
   readonly unit: IommuUnit;
   readonly nvme: NvmeFunction;
-  readonly guest: LiveGuest;
+  readonly guest: Guest;
+  /** What went wrong in handlers. */
+  readonly errors: readonly unknown[];
+  /** Runs DMA that no store of the guest caused. */
+  outside<T>(action: () => T): T;
+  /** The guest was told to power off: waits until it has, and says how much it did. */
+  finished(): Promise<string>;
   close(): Promise<void>;
 }
 
@@ -58,7 +67,7 @@ export async function startSession(o: SessionOptions): Promise<LiveRun> {
     `sock=${sockets.trapSocket}`,
   ].join(',');
   const backend = `memory-backend-file,id=m,size=512M,mem-path=${at('ram')},share=on`;
-  const guest = new LiveGuest(o.files.qemu, [
+  const guest = new QemuGuest(o.files.qemu, [
     ...[
       '-L',
       o.files.share,
@@ -79,10 +88,16 @@ export async function startSession(o: SessionOptions): Promise<LiveRun> {
     ...o.qemu(at),
   ]);
   return {
-    live,
+    machine: live.machine,
     unit: live.machine.unit,
     nvme,
     guest,
+    errors: live.errors,
+    outside: (action) => live.outside(action),
+    async finished() {
+      await guest.ended();
+      return `${live.trap.count} trapped stores`;
+    },
     async close() {
       await guest.stop();
       live.close();

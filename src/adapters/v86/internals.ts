@@ -34,7 +34,7 @@ export interface V86Cpu {
   devices: { pci: V86Pci };
   wasm_memory: { buffer: ArrayBufferLike };
   mem8: { byteOffset: number };
-  memory_size: Int32Array;
+  memory_size: ArrayLike<number>;
   option_roms: { name: string; data: Uint8Array }[];
   write_blob(bytes: Uint8Array, address: number): void;
   handle_irqs(): void;
@@ -85,7 +85,8 @@ export function v86Cpu(emulator: unknown, version: string): V86Cpu {
   if (typeof cpu.io?.mmap_register !== 'function') missing.push('cpu.io.mmap_register');
   if (!Array.isArray(cpu.io?.ports)) missing.push('cpu.io.ports');
   if (!Array.isArray(cpu.option_roms)) missing.push('cpu.option_roms');
-  if (!(cpu.memory_size instanceof Int32Array)) missing.push('cpu.memory_size');
+  // v86 wraps its views in proxies.
+  if (typeof cpu.memory_size?.[0] !== 'number') missing.push('cpu.memory_size');
   if (cpu.wasm_memory?.buffer === undefined) missing.push('cpu.wasm_memory');
   if (missing.length > 0) {
     throw new ViommuError('E_VERSION', 'caller', `this v86 lacks ${missing.join(', ')}; ${remedy}`);

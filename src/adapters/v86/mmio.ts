@@ -17,12 +17,15 @@ interface Claim {
  */
 export class V86Mmio {
   readonly #io: V86Io;
+  readonly #enter: () => void;
   readonly #report: (error: unknown) => void;
   readonly #blocks = new Set<number>();
   #claims: Claim[] = [];
 
-  constructor(io: V86Io, report: (error: unknown) => void) {
+  /** @param enter called before every access. */
+  constructor(io: V86Io, enter: () => void, report: (error: unknown) => void) {
     this.#io = io;
+    this.#enter = enter;
     this.#report = report;
   }
 
@@ -61,6 +64,7 @@ export class V86Mmio {
     const all = size === 1 ? 0xff : -1;
     if (c === null) return all;
     try {
+      this.#enter();
       return c.device.read(address - c.base, size) & all;
     } catch (error) {
       this.#report(error);
@@ -72,6 +76,7 @@ export class V86Mmio {
     const c = this.#find(address);
     if (c === null) return;
     try {
+      this.#enter();
       c.device.write(address - c.base, size, size === 1 ? value & 0xff : value, 0);
     } catch (error) {
       this.#report(error);

@@ -18,6 +18,8 @@ export class V86PciBridge {
   readonly #mmio: V86Mmio;
   readonly #original: Pick<V86Pci, 'pci_query' | 'pci_write8' | 'pci_write16' | 'pci_write32'>;
   readonly #claims = new Map<string, () => void>();
+  /** Called after every configuration write to a function of ours. */
+  onConfig: (() => void) | null = null;
 
   constructor(pci: V86Pci, complex: RootComplex, mmio: V86Mmio, report: (error: unknown) => void) {
     this.#pci = pci;
@@ -82,6 +84,7 @@ export class V86PciBridge {
     if (this.#ours(bdf)) {
       this.#complex.configWrite(bdf >>> 8, bdf & 0xff, offset, size, value >>> 0);
       this.claimBars();
+      this.onConfig?.();
     } else if (offset < CONVENTIONAL) {
       this.#write((bdf << 8) | offset, size as 1 | 2 | 4, value);
     }

@@ -42,5 +42,7 @@ export class V86Ram implements Backing {
   wrote(offset: number, bytes: number): void {
     const w = this.#words;
     this.#cpu.write_blob(new Uint8Array(w.buffer, w.byteOffset + offset, bytes), offset);
+    // Invalidating compiled code can make the WASM memory grow, also in the middle of our own work.
+    this.check();
   }
 }
