@@ -43,6 +43,7 @@ export function ramBacking(bytes: number): Backing {
  * and for the host's side alike. Loads and stores allocate nothing.
  */
 export class AddressSpace implements Memory {
+  /** −1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
   changes = 0;
   words = NONE.words;
   index = 0;
@@ -50,6 +51,7 @@ export class AddressSpace implements Memory {
   lo = 0;
   hi = 0;
   writable = false;
+  #count = 0;
   #pieces: Piece[] = [];
   #windows: Window[] = [];
   #last: Piece = NONE;
@@ -76,11 +78,11 @@ export class AddressSpace implements Memory {
       shared,
     };
     this.#pieces.push(piece);
-    this.changes++;
+    this.#changed();
     this.#pieces.sort((a, b) => a.base - b.base);
     return () => {
       this.#pieces = this.#pieces.filter((p) => p !== piece);
-      this.changes++;
+      this.#changed();
       if (this.#last === piece) this.#last = NONE;
     };
   }
@@ -101,6 +103,11 @@ export class AddressSpace implements Memory {
     };
   }
 
+  #changed(): void {
+    this.#count++;
+    this.changes = this.#pieces.some((p) => p.shared) ? -1 : this.#count;
+  }
+
   #refuseOverlap(base: number, end: number): void {
     const hit =
       this.#pieces.find((p) => p.base < end && base < p.end) ?? this.#windows.find((w) => w.base < end && base < w.end);
@@ -112,7 +119,7 @@ export class AddressSpace implements Memory {
 
   /** A backing gave its storage a new place (`words()` answers differently now). */
   moved(): void {
-    this.changes++;
+    this.#changed();
     for (const p of this.#pieces) p.words = p.backing.words();
   }
 

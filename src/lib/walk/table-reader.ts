@@ -25,7 +25,7 @@ export class TableReader {
   /** To be called at the start of each request. */
   begin(): void {
     const changes = this.#memory.changes;
-    if (changes !== undefined && changes === this.#changes) return;
+    if (changes !== undefined && changes >= 0 && changes === this.#changes) return;
     this.#changes = changes ?? -1;
     this.#hi = -1;
   }

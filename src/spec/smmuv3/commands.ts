@@ -17,10 +17,10 @@ export const OP = {
 } as const;
 export type OpName = keyof typeof OP;
 
-/** SMMU_CMD_… as QEMU's trace prints it, by opcode; '' for reserved ones. CFGI_ALL is SMMU_CMD_CFGI_STE_RANGE. */
+/** SMMU_CMD_… as QEMU's trace prints it, by opcode; INVALID for reserved ones. CFGI_ALL is SMMU_CMD_CFGI_STE_RANGE. */
 export const COMMAND_NAMES: readonly string[] = Array.from({ length: 256 }, (_, op) => {
   const hit = Object.entries(OP).find(([, v]) => v === op);
-  return hit === undefined ? '' : `SMMU_CMD_${hit[0]}`;
+  return hit === undefined ? 'INVALID' : `SMMU_CMD_${hit[0]}`;
 });
 
 /** CMD_SYNC.CS: how the completion is signalled (IHI 0070 §4.7.3). */

@@ -342,6 +342,31 @@ describe('nested', () => {
   });
 });
 
+test('tables are looked at anew when memory moved, came, went, or belongs to somebody else as well', () => {
+  for (const shared of [false, true]) {
+    const memory = new AddressSpace();
+    let words = new Int32Array(1 << 20);
+    // Somebody else's storage: what is there shows in words() only after a fetch of its page.
+    const elsewhere = new Int32Array(1 << 20);
+    const fetch = (offset: number) => words.set(elsewhere.subarray(offset / 4, offset / 4 + 1024), offset / 4);
+    const remove = memory.addRam(RAM, 4 << 20, { words: () => words, ...(shared ? { fetch } : {}) });
+    const { tables, walker, s1 } = small(memory);
+    const ask = () => (walker.stage1(s1, null, 0x5000, 0, R) === 0 ? walker.out : -1);
+    tables.map(0x5000n, 0x8000_0000);
+    elsewhere.set(words);
+    expect(ask()).toBe(0x8000_0000);
+    const at = (tables.slot(0x5000n, 3) - RAM) / 4;
+    elsewhere[at] = 0x9000_0c43 | 0;
+    expect(ask()).toBe(shared ? 0x9000_0000 : 0x8000_0000);
+    words = Int32Array.from(words);
+    words[at] = elsewhere[at] = 0xa000_0c43 | 0;
+    memory.moved();
+    expect(ask()).toBe(0xa000_0000);
+    remove();
+    expect(ask()).toBe(-1);
+  }
+});
+
 test('whatever descriptors a guest writes, a walk ends, and its output lies below the limit', () => {
   const memory = space(1 << 20);
   const walker = new VmsaWalker(memory);

@@ -133,7 +133,9 @@ describe('tables of the host that cannot be read', () => {
     const locate = memory.locate.bind(memory);
     memory.load64 = (hpa) => !bad(hpa) && load64(hpa);
     memory.locate = (hpa) => !bad(hpa) && locate(hpa);
+    memory.changes++;
     return () => {
+      memory.changes++;
       memory.load64 = load64;
       memory.locate = locate;
     };

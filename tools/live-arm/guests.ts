@@ -1,0 +1,38 @@
+import { join } from 'node:path';
+import { packageFolder } from '../replay/fixtures.ts';
+
+/** A bare-metal guest of guest-fixtures/aarch64. */
+export interface GuestImage {
+  readonly name: string;
+  readonly shows: string;
+  /** QEMU's SMMU has what it uses: it is recorded there, and runs there for comparison. */
+  readonly onQemu: boolean;
+}
+
+export const GUESTS: readonly GuestImage[] = [
+  {
+    name: 'queue-wrap',
+    shows: 'a bare-metal guest wraps a four-entry command queue, meets CERROR_ILL, mends the command and goes on',
+    onQemu: true,
+  },
+  {
+    name: 'two-level',
+    shows: 'a bare-metal guest grows a two-level stream table; streams without a table are refused',
+    onQemu: true,
+  },
+  {
+    name: 'faults',
+    shows: 'a bare-metal guest causes every fault of descriptors and page tables, and overflows the event queue',
+    onQemu: true,
+  },
+  {
+    name: 'range',
+    shows: 'a bare-metal guest invalidates by page, range, all ASIDs and ASID; what is named is gone',
+    onQemu: true,
+  },
+];
+
+/** The committed image of a guest. */
+export function imagePath(name: string): string {
+  return join(packageFolder(), 'guest-fixtures/aarch64/images', `${name}.elf`);
+}
