@@ -3,11 +3,15 @@ import type { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import type { IoasMap, IoasUnmap } from '../../src/ports/iommufd.ts';
 import { IOAS_MAP_FLAG } from '../../src/spec/iommufd/uapi.ts';
+import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts';
 import { AreaMap } from './area-map.ts';
 import type { VtdHost } from './host.ts';
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
+/** Pages of the interrupt window. */
+const WINDOW = INTERRUPT_BASE / PAGE;
+const WINDOW_END = (INTERRUPT_LAST + 1) / PAGE;
 const EVERYTHING = 0xffff_ffff_ffff_ffffn;
 
 /** Where a fill puts a run of guest leaves. */
@@ -160,6 +164,17 @@ export class Shadow implements LeafSink {
   }
 
   leaf(page: number, pages: number, gpa: number, perm: number): boolean {
+    // Requests to the interrupt window never come to the tables, and no host maps anything there.
+    if (page < WINDOW_END && page + pages > WINDOW) {
+      const before = Math.max(WINDOW - page, 0);
+      const after = page + pages - WINDOW_END;
+      const goOn = before === 0 || this.#collect(page, before, gpa, perm);
+      return goOn && (after <= 0 || this.#collect(WINDOW_END, after, gpa + (WINDOW_END - page), perm));
+    }
+    return this.#collect(page, pages, gpa, perm);
+  }
+
+  #collect(page: number, pages: number, gpa: number, perm: number): boolean {
     const joins =
       this.#runPages > 0 &&
       page === this.#runPage + this.#runPages &&

@@ -228,6 +228,15 @@ describe('caching mode', () => {
     expect(g.host.took()).toEqual(['detach 16', 'destroy 4', 'destroy 3']);
   });
 
+  test('a leaf over the interrupt window is filled around it', () => {
+    const g = legacy('caching-mode=on');
+    g.store(L.l3 + 24, BigInt(L.l2 + 0x8000) | 3n);
+    g.store(L.l2 + 0x8000 + 8 * 0x1f7, 0x40_0083n);
+    g.translateOn(BigInt(ROOT));
+    const maps = g.host.took().filter((l) => l.startsWith('map'));
+    expect(maps).toEqual(['map 3 0x5000+0x2000 3', 'map 3 0xfef00000+0x100000 3']);
+  });
+
   test('tables that point at each other cost a bounded fill, not the machine', () => {
     const g = legacy('caching-mode=on');
     for (let i = 0; i < 512; i++) g.store(L.l4 + 8 * i, BigInt(L.l4) | 3n);

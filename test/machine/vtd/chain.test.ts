@@ -270,6 +270,54 @@ test('memory plugged in while nested domains live is reachable at once, and gone
   expect(g.fault()).toEqual([0, 0n, 0n]);
 });
 
+test('RMRR: a region the guest keeps mapped one to one is there before TE, after it, and across every invalidation', () => {
+  const rig = new Rig();
+  const { g } = rig;
+  const RMRR = 0x1f0_0000;
+  const table = rig.page();
+  for (let i = 0; i < 4; i++) g.map(table, RMRR + i * 4096, RMRR + i * 4096, 3n, rig.pools[0]!);
+  rig.plug(0x10);
+  rig.legacy(0x10, 5, table);
+  const reach = (): number | string => rig.dma(0x10, RMRR + 0x2010);
+  expect(reach()).toBe(RMRR + 0x2010);
+  g.queueOn();
+  g.translateOn(rig.root());
+  expect(reach()).toBe(RMRR + 0x2010);
+  for (const words of [[0x12n], [0x5_0022n], [0x5_0032n, BigInt(RMRR) | 2n], [0x11n]]) {
+    g.submit(...words);
+    expect([words, reach()]).toEqual([words, RMRR + 0x2010]);
+  }
+  g.w32(0x18, 0xc400_0000);
+  expect(reach()).toBe(RMRR + 0x2010);
+  g.w32(0x18, 0x0400_0000);
+  expect(reach()).toBe(RMRR + 0x2010);
+  expect(g.fault()).toEqual([0, 0n, 0n]);
+});
+
+test('RMRR of the host: the guest cannot put anything else there, and the rest of its leaf is not lost', () => {
+  const direct = { start: 0x10_3000n, last: 0x10_3fffn, kind: 'direct' } as const;
+  const rig = new Rig({ reserved: () => [direct] });
+  const { g } = rig;
+  const [l4, l3, l2] = [rig.page(), rig.page(), rig.page()];
+  g.store(l4, BigInt(l3) | 3n);
+  g.store(l3, BigInt(l2) | 3n);
+  g.store(l2, BigInt(A) | 0x83n);
+  let refused = '';
+  try {
+    rig.plug(0x10);
+  } catch (e) {
+    refused = String(e);
+  }
+  rig.legacy(0x10, 5, l4);
+  g.translateOn(rig.root());
+  expect([refused, rig.dma(0x10, 0x10_2000), rig.dma(0x10, 0x10_3000), rig.dma(0x10, 0x10_4000)]).toEqual([
+    '',
+    A + 0x10_2000,
+    'ABORT',
+    A + 0x10_4000,
+  ]);
+});
+
 test('two units with equal domain ids, PASIDs and addresses never meet', () => {
   const rig = new Rig({ props: FIRST_STAGE, units: 2 });
   for (const [u, to] of [
