@@ -5,6 +5,7 @@ import { PasidBindings } from '../../../src/machine/pasid/bindings.ts';
 import { ENQUEUE } from '../../../src/machine/pasid/cpu-pasid-table.ts';
 import { PasidLayer } from '../../../src/machine/pasid/pasid-layer.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
+import type { EventFd } from '../../../src/ports/iommufd.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
 import { CD, cfgiCd, cfgiSte, sync } from '../../devices/smmuv3/guest.ts';
 import { Rig, space } from '../smmuv3/rig.ts';
@@ -211,6 +212,58 @@ describe('O21 a PASID that was given back', () => {
     // From now on its faults count again.
     g.dma(0x99, pasid, 0x5000);
     expect(records).toHaveLength(1);
+  });
+
+  test('has its queued page requests answered, and those that come later refused', () => {
+    const { g, bindings, addressSpace } = program();
+    const { iommufd, kernel } = g.vm;
+    const answers: [number, number, number][] = [];
+    g.unit.endpoints.to = {
+      invalidate: () => false,
+      pageResponse: (_rid, pasid, group, code) => void answers.push([pasid, group, code]),
+      resumed: () => {},
+    };
+    const dev = kernel.addDevice({
+      name: 'asking',
+      streams: [hostRid(0x97)],
+      iommu: g.unit.driver,
+      pasidBits: 20,
+      ats: true,
+      pri: true,
+      control: { setAts: () => {}, setPri: () => {} },
+    });
+    const vfio = kernel.openVfio(dev);
+    vfio.bind(iommufd);
+    const queue = { flags: 0, outFaultId: 0, outFd: null as EventFd | null };
+    iommufd.faultQueueAlloc(queue);
+    const { ioasId } = addressSpace(0x80_0000);
+    const c = {
+      flags: HWPT_FLAG.PASID | HWPT_FLAG.FAULT_ID_VALID,
+      devId: vfio.devId,
+      ptId: ioasId,
+      outHwptId: 0,
+      reserved: 0,
+      dataType: HWPT_DATA.NONE,
+      data: null,
+      faultId: queue.outFaultId,
+    };
+    expect(iommufd.hwptAlloc(c)).toBe(0);
+    const pasid = bindings.reserve();
+    expect(bindings.bind({ vfio, pasid }, c.outHwptId)).toBe(0);
+    const ask = (group: number) =>
+      g.unit.hardware.pageRequest(hostRid(0x97), pasid, 0x9000, 0, ACCESS.READ, group, true);
+    ask(3);
+    ask(4);
+    // One of them has been read, the other waits in the queue; neither is answered.
+    expect(queue.outFd!.read(new Uint8Array(40))).toBe(40);
+    expect(answers).toEqual([]);
+    bindings.free(pasid);
+    expect(answers.sort()).toEqual([
+      [pasid, 3, 1],
+      [pasid, 4, 1],
+    ]);
+    ask(5);
+    expect(answers[2]).toEqual([pasid, 5, 1]);
   });
 
   test('waits for every user, the slowest too', () => {
