@@ -19,6 +19,8 @@ export interface QemuDefaults {
   readonly vga: boolean;
   readonly tell?: Tell | null;
   readonly profile?: string;
+  /** Which functions wait when an access faults (Arm: those that are platform devices in disguise). */
+  readonly canStall?: (name: string) => boolean;
 }
 
 /** Where the machine's interrupts go: whoever drives it may put a listener here. */
@@ -152,7 +154,11 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     buses.addRoot(d.props.get('id') ?? `pxb.${number}`, plugExpander(board, number, devfnOf(d)));
   }
   const attach = type === 'virt' ? attachSmmus : attachVtd;
-  const iommus = attach(vm, board, buses.roots, irq, args, { profile, tell: defaults.tell ?? null });
+  const iommus = attach(vm, board, buses.roots, irq, args, {
+    profile,
+    tell: defaults.tell ?? null,
+    ...(defaults.canStall === undefined ? {} : { canStall: defaults.canStall }),
+  });
   for (const device of args.devices) plugDevice(board, buses, device);
   return new QemuMachine(vm, board, irq, iommus);
 }

@@ -27,7 +27,11 @@ export function attachSmmus(
   roots: ReadonlyMap<string, Root>,
   irq: InterruptPort,
   args: QemuArgs,
-  options: { readonly profile: ProfileName; readonly tell?: Tell | null },
+  options: {
+    readonly profile: ProfileName;
+    readonly tell?: Tell | null;
+    readonly canStall?: (name: string) => boolean;
+  },
 ): readonly { reset(): void }[] {
   const doorbell = vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, {
     name: 'its',
@@ -54,6 +58,7 @@ export function attachSmmus(
       properties,
       irq,
       tell: options.tell ?? null,
+      ...(options.canStall === undefined ? {} : { canStall: options.canStall }),
       doorbell: DOORBELL_PAGE,
     });
     board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.device, 8);

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
 import { GUESTS, type GuestImage, imagePath } from '../live-arm/guests.ts';
+import { machineOf } from '../live-arm/machine.ts';
 import { packageFolder } from '../replay/fixtures.ts';
 import { Conversion } from './convert.ts';
 
@@ -14,21 +15,18 @@ const SHARED = { base: 0x4100_0000, size: 0x400_0000 };
 const SMMU = { base: 0x0905_0000, size: 0x2_0000 };
 const RAM = { base: 0x4000_0000, size: 128 << 20 };
 
-const MACHINE =
-  '-machine virt,acpi=off,gic-version=3,iommu=smmuv3 -cpu cortex-a57 -smp 1 -m 128 -net none -device iommu-testdev -device iommu-testdev';
-
 /**
  * Runs a guest on QEMU with the logging plugin until it says PASS.
  * @returns QEMU's log. @throws ViommuError `EIO` when the guest says FAIL or nothing.
  */
-async function run(qemu: string, plugin: string, image: string, folder: string): Promise<string> {
+async function run(qemu: string, plugin: string, guest: GuestImage, folder: string): Promise<string> {
   const log = join(folder, 'log');
   const serial = join(folder, 'serial');
   writeFileSync(serial, '');
   const window = `base=${SHARED.base},size=${SHARED.size}`;
   const args = [
-    ...MACHINE.split(' '),
-    ...['-display', 'none', '-monitor', 'none', '-serial', `file:${serial}`, '-kernel', image],
+    ...machineOf(guest).split(' '),
+    ...['-display', 'none', '-monitor', 'none', '-serial', `file:${serial}`, '-kernel', imagePath(guest.name)],
     ...['-accel', 'tcg,thread=single', '-plugin', `${plugin},${window}`, '-d', 'plugin,guest_errors', '-D', log],
     ...['-trace', 'smmu*'],
   ];
@@ -67,7 +65,7 @@ function trace(guest: GuestImage, log: string, version: string): { text: string;
     iommu: 'smmuv3',
     source: {
       qemu: version,
-      cmdline: `qemu-system-aarch64 ${MACHINE} -kernel ${guest.name}.elf`,
+      cmdline: `qemu-system-aarch64 ${machineOf(guest)} -kernel ${guest.name}.elf`,
       guestKernel: `bare-metal guest ${guest.name} (guest-fixtures/aarch64)`,
       kernelCmdline: '',
       scenario: guest.name,
@@ -93,7 +91,7 @@ try {
   const manifestPath = join(packageFolder(), 'guest-fixtures/manifest.json');
   const manifest = JSON.parse(readFileSync(manifestPath, 'utf8')) as { recordings: { file: string }[] };
   for (const guest of GUESTS.filter((g) => g.onQemu)) {
-    const log = await run(qemu, plugin, imagePath(guest.name), folder);
+    const log = await run(qemu, plugin, guest, folder);
     const { text, events } = trace(guest, log, version);
     const file = `smmuv3-guest-${guest.name}.ndjson.gz`;
     const packed = gzipSync(text, { level: 9 });
