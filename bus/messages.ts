@@ -22,7 +22,12 @@ export class Messages implements EndpointPort {
     const fn = slot?.fn;
     if (slot === undefined || fn?.invalidate === undefined) return false;
     const delay = this.#complex.latency.invalidate;
-    if (delay === 0) return fn.invalidate(pasid, itag, lo, hi, global);
+    if (delay === 0) {
+      if (fn.invalidate(pasid, itag, lo, hi, global)) return true;
+      if (!slot.hostAts) return false;
+      slot.bus.root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
+      return true;
+    }
     this.#later(delay, slot, () => {
       // A function that refuses answers with UR, and that ends the request as a completion does.
       if (fn.invalidate!(pasid, itag, lo, hi, global)) return;

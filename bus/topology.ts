@@ -33,6 +33,11 @@ export class Slot {
   readonly behind: PciBus | null;
   /** Requester id the hardware IOMMU sees: host numbering, behind bridges the alias. */
   readonly stream: number;
+  /**
+   * The host has the function's ATS on. Whether the guest lets it translate is in its own configuration space; without that
+   * it has nothing cached, and answers invalidations all the same.
+   */
+  hostAts = false;
 
   constructor(fn: PciFunction, bus: PciBus, devfn: number, hostBehind: number) {
     this.fn = fn;

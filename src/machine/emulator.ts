@@ -10,6 +10,7 @@ import type { MmioDevice } from '../ports/mmio.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EXT } from '../spec/pcie/capabilities.ts';
+import { atsControl } from './function-follower.ts';
 import { InterruptQueue, type InterruptSink } from './interrupt-queue.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
@@ -173,6 +174,7 @@ export class PluggedMachine {
     const detach = this.unit.attach([rid], [stream], {
       name: `${fn.name}@${stream.toString(16)}`,
       ats: has(EXT.ATS),
+      control: atsControl(slot),
       pri: has(EXT.PRI),
       pasidBits: has(EXT.PASID) ? 20 : 0,
       msiDoorbell: this.#doorbell,

@@ -3,6 +3,7 @@ import type { Root } from '../../bus/root.ts';
 import type { RootComplex } from '../../bus/root-complex.ts';
 import type { Slot } from '../../bus/topology.ts';
 import { isolationGroup } from '../../bus/topology.ts';
+import type { DeviceControl } from '../host/driver.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import { EXT, PASID_CAP } from '../spec/pcie/capabilities.ts';
@@ -74,6 +75,7 @@ export class FunctionFollower {
       // Functions whose requests can pass for, or reach, each other are one group of the host's.
       group: `pci${isolationGroup(slot)[0]}`,
       ats: extendedCapability(fn, EXT.ATS) !== 0,
+      control: atsControl(slot),
       pri: extendedCapability(fn, EXT.PRI) !== 0,
       pasidBits: (capability >>> 8) & 0x1f,
       pasidExec: (capability & PASID_CAP.EXEC) !== 0,
@@ -99,6 +101,16 @@ export class FunctionFollower {
     }
     for (const [, f] of moved) this.#attach([...f.users][0]!, f.users);
   }
+}
+
+/** The host's hand on a physical function: it switches its ATS; page requests follow what the guest set up. */
+export function atsControl(slot: Slot): DeviceControl {
+  return {
+    setAts: (on) => {
+      slot.hostAts = on;
+    },
+    setPri: () => {},
+  };
 }
 
 /** The requester id the guest sees; −1 behind a bridge that has no bus number. */

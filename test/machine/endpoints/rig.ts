@@ -1,0 +1,150 @@
+import { type Latency, RootComplex } from '../../../bus/root-complex.ts';
+import type { Slot } from '../../../bus/topology.ts';
+import { encodeDescriptor, OP, STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { DmaEngine, ENGINE, type EngineOptions } from '../../../devices/endpoints/dma-engine.ts';
+import { defaultProperties as smmuDefaults } from '../../../devices/smmuv3/properties.ts';
+import { defaultProperties as vtdDefaults } from '../../../devices/vtd/properties.ts';
+import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs/program.ts';
+import { Smmuv3Program, type Smmuv3ProgramOptions } from '../../../guest-fixtures/programs/smmuv3.ts';
+import { VtdProgram } from '../../../guest-fixtures/programs/vtd.ts';
+import { FunctionFollower } from '../../../src/machine/function-follower.ts';
+import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
+import type { IommuUnit } from '../../../src/machine/unit.ts';
+import { Vm } from '../../../src/machine/vm.ts';
+import { VtdMachineUnit } from '../../../src/machine/vtd-unit.ts';
+import { NO_PASID } from '../../../src/ports/dma.ts';
+import { SeenInterrupts } from '../../bus/harness.ts';
+
+export const RAM = 0x4000_0000;
+const RAM_BYTES = 0x800_0000;
+/** Guest memory from here on belongs to the tests, below to the guest program. */
+export const DATA = RAM + 0x400_0000;
+const DOORBELL = 0x0809_0000;
+
+export type Kind = 'smmuv3' | 'vtd';
+export const KINDS: readonly Kind[] = ['smmuv3', 'vtd'];
+
+export interface RigOptions extends Smmuv3ProgramOptions {
+  readonly latency?: Partial<Latency>;
+  /** Nanoseconds a device may take for an invalidation. */
+  readonly timeout?: number;
+  /** Devices whose accesses stall when they fault (SMMUv3). */
+  readonly stallers?: boolean;
+  readonly ignoreInvalidations?: boolean;
+}
+
+/** A machine of either kind around DMA engines: VM, host, hardware, vIOMMU, bus, and a guest that drives them. */
+export function rig(kind: Kind, o: RigOptions = {}) {
+  const vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }] });
+  const irq = new SeenInterrupts();
+  const common = { irq, ...(o.ignoreInvalidations === true ? { ignoreInvalidations: true } : {}) };
+  const unit: IommuUnit =
+    kind === 'smmuv3'
+      ? new Smmuv3Unit(vm, {
+          ...common,
+          name: 'smmuv3',
+          properties: {
+            ...smmuDefaults('arch'),
+            stage: 'nested',
+            ats: true,
+            pri: true,
+            ssidsize: 20,
+            stall: o.stallers === true,
+          },
+          doorbell: DOORBELL,
+          canStall: () => o.stallers === true,
+          ...(o.timeout === undefined ? {} : { atcTimeout: o.timeout }),
+        })
+      : new VtdMachineUnit(vm, {
+          ...common,
+          name: 'vtd',
+          props: {
+            ...vtdDefaults('arch'),
+            scalableMode: true,
+            fsts: true,
+            pasidBits: 20,
+            deviceIotlb: true,
+            svm: true,
+          },
+          ...(o.timeout === undefined ? {} : { invalidateTimeout: o.timeout }),
+        });
+  const complex = new RootComplex({
+    memory: vm.hostMemory.space,
+    irq,
+    clock: vm.clock,
+    ...(o.latency === undefined ? {} : { latency: o.latency }),
+  });
+  const root = complex.addRoot(0, { translate: unit.translate, ats: unit.ats, remap: unit.remap });
+  unit.endpoints.to = root.endpoints;
+  const doorbell = vm.memory.addHostWindow(DOORBELL, 4096, { name: 'its', read: () => 0, write: () => {} });
+  const follower = new FunctionFollower(complex, root, unit, kind === 'smmuv3' ? doorbell : -1);
+  const memory = new GuestMemory(vm.memory.guest, RAM);
+  const guest: GuestProgram =
+    kind === 'smmuv3' ? new Smmuv3Program(unit.window, memory, o) : new VtdProgram(unit.window, memory);
+  return { vm, irq, unit, complex, root, follower, guest };
+}
+
+export type Machine = ReturnType<typeof rig>;
+
+/** IOVA of the control page (ring and completion) of engine `n`, mapped for requests without PASID. */
+const CONTROL = 0x1000_0000;
+
+/** A DMA engine behind a root port-less slot, with its driver: every feature of it on. */
+export class EngineDriver {
+  readonly engine: DmaEngine;
+  readonly slot: Slot;
+  readonly sid: number;
+  readonly #m: Machine;
+  readonly #page: number;
+  #tail = 0;
+
+  /** @param pasids address spaces besides the one of requests without PASID. */
+  constructor(m: Machine, devfn: number, pasids: readonly number[] = [], options: EngineOptions = {}) {
+    this.#m = m;
+    this.engine = new DmaEngine({ integrated: true, ...options });
+    this.slot = m.complex.plug(m.root.bus, devfn, this.engine.fn);
+    this.sid = devfn;
+    this.#page = DATA + 0x100_0000 + devfn * 4096;
+    m.guest.function(devfn, [-1, ...pasids.filter((p) => p > 0)]);
+    for (const pasid of [-1, ...pasids]) m.guest.map(devfn, pasid, CONTROL, this.#page);
+    this.enable();
+  }
+
+  enable(): void {
+    const write = (at: number, size: number, value: number) =>
+      this.#m.complex.configWrite(0, this.slot.devfn, at, size, value);
+    const { config } = this.engine.fn;
+    write(4, 2, 6);
+    write(config.findExtended(0x0f) + 6, 2, 0x8000);
+    write(config.findExtended(0x1b) + 6, 2, 1);
+    write(config.findExtended(0x13) + 12, 4, 32);
+    write(config.findExtended(0x13) + 4, 2, 1);
+    this.register(ENGINE.RING_LOW, CONTROL);
+    this.register(ENGINE.RING_LOG2, 4);
+    this.register(ENGINE.CONTROL, 5);
+  }
+
+  register(at: number, value: number): void {
+    this.engine.fn.barWrite(0, at, 4, value);
+  }
+
+  /** Submits one descriptor. The completion record is in the control page, under the descriptor's PASID. */
+  submit(d: Partial<Parameters<typeof encodeDescriptor>[0]>): void {
+    const words = encodeDescriptor({ op: OP.FILL, pattern: 0x5a5a_5a5a, bytes: 4, doneLo: CONTROL + 0x800, ...d });
+    this.#m.vm.memory.guest.writeBytes(this.#page + this.#tail * 64, new Uint8Array(words.buffer));
+    this.#m.vm.memory.guest.store32(this.#page + 0x800, STATUS.NONE);
+    this.#tail = (this.#tail + 1) & 15;
+    this.register(ENGINE.TAIL, this.#tail);
+  }
+
+  get status(): number {
+    this.#m.vm.memory.guest.load32(this.#page + 0x800);
+    return this.#m.vm.memory.guest.lo;
+  }
+
+  /** Fills 4 bytes at `iova` under `pasid`. @returns the completion status. */
+  fill(iova: number, pasid = NO_PASID, pattern = 0x5a5a_5a5a, ask = false): number {
+    this.submit({ dstLo: iova | 0, dstHi: (iova / 2 ** 32) | 0, pasid, pattern, ask });
+    return this.status;
+  }
+}
