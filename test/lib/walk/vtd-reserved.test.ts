@@ -112,3 +112,65 @@ test('a large page that contains the interrupt window is refused inside it and s
   expect(walker.walk(r, 0x3eef_fffc, 0, ACCESS.READ)).toBe(false);
   expect(walker.reason).toBe(0xe);
 });
+
+test('nested: first-stage addresses beyond the second-stage width are 5b for the root, 74 below and for the page', () => {
+  const { walker, r, memory } = nestedSetUp();
+  const cases: [level: number, reason: number][] = [
+    [4, 0x74],
+    [3, 0x74],
+    [2, 0x74],
+    [1, 0x74],
+  ];
+  expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(true);
+  for (const [level, reason] of cases) {
+    memory.store64(BASE + (4 - level) * 4096, 0x27, 1 << 7);
+    expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(false);
+    expect([level, walker.reason, walker.secondMissing]).toEqual([level, reason, false]);
+    memory.store64(BASE + (4 - level) * 4096, (level === 1 ? BASE : BASE + (5 - level) * 4096) | 0x27, 0);
+  }
+  r.firstRoot = 2 ** 39;
+  expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(false);
+  expect(walker.reason).toBe(0x5b);
+});
+
+test('nested: a table the second stage lets read but not write gives 77 when a flag must be set, and 76 or 75 unreadable', () => {
+  const { walker, r, memory, second } = nestedSetUp();
+  const leafOf = (address: number): number => second + 2 * 4096 + 8 * (address / 4096);
+  const page = (level: number): number => BASE + (4 - level) * 4096;
+  for (const level of [4, 3, 2, 1]) {
+    memory.store64(leafOf(page(level)), page(level) | 1, 0);
+    expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(true);
+    memory.load64(page(level));
+    const entry = memory.lo;
+    memory.store64(page(level), entry & ~0x20, 0);
+    expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(false);
+    expect([level, walker.reason, walker.ipa, walker.ipaAccess]).toEqual([level, 0x77, page(level), 3]);
+    memory.store64(page(level), entry, 0);
+    memory.store64(leafOf(page(level)), page(level) | 2, 0);
+    expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(false);
+    expect([level, walker.reason, walker.ipa]).toEqual([level, level === 4 ? 0x75 : 0x76, page(level)]);
+    memory.store64(leafOf(page(level)), 0, 0);
+    expect(walker.walk(r, 0, 0, ACCESS.READ)).toBe(false);
+    expect([level, walker.reason, walker.ipa]).toEqual([level, 0x79, page(level)]);
+    memory.store64(leafOf(page(level)), page(level) | 3, 0);
+  }
+});
+
+/** Four first-stage tables from BASE on that map address 0 to BASE, over an identity second stage of 39 bits. */
+function nestedSetUp() {
+  const memory = new AddressSpace();
+  memory.addRam(BASE, 8 * 4096, ramBacking(8 * 4096));
+  for (let level = 4; level >= 1; level--) {
+    memory.store64(BASE + (4 - level) * 4096, (level === 1 ? BASE : BASE + (5 - level) * 4096) | 0x27, 0);
+  }
+  const second = BASE + 4 * 4096;
+  memory.store64(second, (second + 4096) | 3, 0);
+  memory.store64(second + 4096, (second + 2 * 4096) | 3, 0);
+  for (let a = BASE; a < BASE + 8 * 4096; a += 4096) memory.store64(second + 2 * 4096 + 8 * (a / 4096), a | 3, 0);
+  const r = new VtdRegime();
+  r.pgtt = PGTT.NESTED;
+  r.firstRoot = BASE;
+  r.secondRoot = second;
+  r.secondLevels = 3;
+  return { walker: new VtdWalker(memory, LIMITS), r, memory, second };
+}
