@@ -56,6 +56,20 @@ describe('translation requests', () => {
     expect(rig.heard.faults.length).toBe(0);
   });
 
+  test('that ask for no write get none, and do not set D, where no-write exists', () => {
+    for (const nwfs of [0n, 1n << 33n]) {
+      const { rig } = make({ ecap: (ECAP_ALL & ~(1n << 33n)) | nwfs });
+      const table = rig.page();
+      const clean = rig.map(table, 0x1000n, 0x5000_0000n, 7n);
+      rig.map(table, 0x2000n, 0x6000_0000n, 0x47n);
+      rig.scalable().first(1, 7, table).enable(1);
+      const granted = nwfs === 0n ? 3 : ACCESS.READ;
+      expect(request(rig, 0x1000n, ACCESS.READ, 1)[3]).toBe(granted);
+      expect(request(rig, 0x2000n, ACCESS.READ, 1)[3]).toBe(granted);
+      expect((rig.get(clean) & 0x40n) !== 0n).toBe(nwfs === 0n);
+    }
+  });
+
   test('a write-only second-stage page gives W alone', () => {
     const { rig } = make();
     const table = rig.page();
@@ -237,9 +251,13 @@ describe('page requests', () => {
     return m;
   }
 
-  test('become records; the page is no longer cached when the host sees them', () => {
+  test('become records; the page, and it alone, is no longer cached when the host sees them', () => {
     const { rig } = paging();
+    const table = Number(rig.get(rig.pasidEntry(1) + 16));
+    rig.map(table, 0x2000n, 0x5100_0000n, 7n);
     rig.dma(0x1000n, 1, 0x10, 1);
+    rig.dma(0x2000n, 1, 0x10, 1);
+    rig.map(table, 0x2000n, 0x6100_0000n, 7n);
     const leaf = rig.map(Number(rig.get(rig.pasidEntry(1) + 16)), 0x1000n, 0x6000_0000n, 7n);
     expect(rig.get(leaf)).toBe(0x6000_0007n);
     rig.hw.pageRequest(0x10, 1, 0x1000, 0, ACCESS.READ | ACCESS.WRITE | ACCESS.PRIV, 0x1ff, true);
@@ -247,6 +265,7 @@ describe('page requests', () => {
       ['100101', '200001', '1fff', '0', '0', '0', '0', '0'],
     ]);
     expect(rig.dma(0x1000n, 1, 0x10, 1)).toBe(0x6000_0000);
+    expect(rig.dma(0x2000n, 1, 0x10, 1)).toBe(0x5100_0000);
   });
 
   test('on a bad table are recorded; the last of the group is answered invalid, others vanish', () => {

@@ -317,6 +317,32 @@ test('an address beyond 57 bits does not meet the cached one it shares 57 bits w
   expect(rig.dma(0x1000n | (1n << 63n), 1, 0x10, 1)).toBe(-0x80);
 });
 
+test.each([
+  ['second', (ih: bigint) => [I.iotlbPage(7, 0x1000n | ih)]],
+  ['first', (ih: bigint) => [I.pasidIotlbPage(7, 1, 0x1000n | ih)]],
+] as const)(
+  'a %s-stage table that was replaced is seen once its page is invalidated without the IH hint',
+  (kind, inv) => {
+    const rig = new Rig();
+    const table = rig.page();
+    rig.map(table, 0x1000n, OLD, 7n);
+    rig.scalable();
+    if (kind === 'second') rig.second(1, 7, table);
+    else rig.first(1, 7, table);
+    rig.enable(1);
+    expect(rig.dma(0x1000n, 1, 0x10, 1)).toBe(Number(OLD));
+    // A new last-level table at the place of the old one.
+    const fresh = rig.page();
+    rig.set(fresh + 8, NEW | 7n);
+    const down = (t: number): number => Number(rig.get(t) & 0xf_ffff_f000n);
+    rig.set(down(down(table)), BigInt(fresh) | 7n);
+    rig.inv(...inv(0x40n));
+    expect(rig.dma(0x1000n, 1, 0x10, 1)).toBe(Number(OLD));
+    rig.inv(...inv(0n));
+    expect(rig.dma(0x1000n, 1, 0x10, 1)).toBe(Number(NEW));
+  },
+);
+
 test('what is cached can be listed by domain and PASID', () => {
   const rig = staleRig();
   const list = rig.hw.cached().map((c) => [c.domain, c.id, c.input, c.out]);
