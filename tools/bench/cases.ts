@@ -1,5 +1,6 @@
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { BenchCase } from './case.ts';
+import { IOMMUFD_CASES } from './iommufd.ts';
 import { replayCase } from './replay.ts';
 import { SMMUV3_CASES } from './smmuv3.ts';
 import { VTD_CASES } from './vtd.ts';
@@ -12,4 +13,5 @@ export const CASES: readonly BenchCase[] = [
   ...SMMUV3_CASES,
   ...VTD_CASES,
   ...VTD_HOST_CASES,
+  ...IOMMUFD_CASES,
 ];

@@ -1,6 +1,7 @@
 import type { Pages } from './pages.ts';
 
 const PAGE = 4096;
+const EXACT = 2 ** 53;
 
 /**
  * A mapped piece of an IOAS. An IOVA is kept as page number and offset (both exact as numbers over the whole 64-bit space);
@@ -27,9 +28,12 @@ export class Area {
   readonly weight: number;
   left: Area | null = null;
   right: Area | null = null;
+  /** The first byte of the subtree's first area, and the last of its last. */
   minPage: number;
+  minOff: number;
   maxPage: number;
-  /** Upper bound, in pages, of the largest hole between two areas of the subtree. */
+  maxOff: number;
+  /** Bytes of the largest hole between two areas of the subtree. */
   gap = 0;
 
   constructor(start: bigint, last: bigint, pages: Pages, startByte: number, prot: number, weight: number) {
@@ -42,7 +46,9 @@ export class Area {
     this.prot = prot;
     this.weight = weight;
     this.minPage = this.startPage;
+    this.minOff = this.startOff;
     this.maxPage = this.lastPage;
+    this.maxOff = this.lastOff;
   }
 
   get start(): bigint {
@@ -62,17 +68,34 @@ function order(aPage: number, aOff: number, bPage: number, bOff: number): number
   return aPage - bPage || aOff - bOff;
 }
 
+/** Bytes between the last byte at one address and the first at another. Exact below 2^53; never too small by much above. */
+function between(lastPage: number, lastOff: number, page: number, off: number): number {
+  return (page - lastPage) * PAGE + off - lastOff - 1;
+}
+
+/** Whether a hole of `room` bytes is certainly too small: beyond exact numbers nothing is certain. */
+function tooSmall(room: number, bytes: number): boolean {
+  return room < bytes && room < EXACT;
+}
+
 function update(n: Area): void {
+  const { left, right } = n;
   let gap = 0;
-  n.minPage = n.startPage;
-  n.maxPage = n.lastPage;
-  if (n.left !== null) {
-    gap = Math.max(n.left.gap, n.startPage - n.left.maxPage + 1);
-    n.minPage = n.left.minPage;
+  if (left === null) {
+    n.minPage = n.startPage;
+    n.minOff = n.startOff;
+  } else {
+    gap = Math.max(left.gap, between(left.maxPage, left.maxOff, n.startPage, n.startOff));
+    n.minPage = left.minPage;
+    n.minOff = left.minOff;
   }
-  if (n.right !== null) {
-    gap = Math.max(gap, n.right.gap, n.right.minPage - n.lastPage + 1);
-    n.maxPage = n.right.maxPage;
+  if (right === null) {
+    n.maxPage = n.lastPage;
+    n.maxOff = n.lastOff;
+  } else {
+    gap = Math.max(gap, right.gap, between(n.lastPage, n.lastOff, right.minPage, right.minOff));
+    n.maxPage = right.maxPage;
+    n.maxOff = right.maxOff;
   }
   n.gap = gap;
 }
@@ -208,8 +231,9 @@ export class AreaTree {
           clipHigh ? hi[1] : toOff,
         );
       }
-      const room = Math.max(n.gap, n.minPage - fromPage + 1, toPage - n.maxPage + 1);
-      if (room * PAGE < bytes) return false;
+      const before = between(fromPage, fromOff - 1, n.minPage, n.minOff);
+      const behind = between(n.maxPage, n.maxOff, toPage, toOff + 1);
+      if (tooSmall(Math.max(n.gap, before, behind), bytes)) return false;
       const endPage = n.startOff === 0 ? n.startPage - 1 : n.startPage;
       const endOff = n.startOff === 0 ? PAGE - 1 : n.startOff - 1;
       if (visit(n.left, fromPage, fromOff, endPage, endOff)) return true;
