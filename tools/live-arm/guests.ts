@@ -30,6 +30,10 @@ export const GUESTS: readonly GuestImage[] = [
     shows: 'a bare-metal guest invalidates by page, range, all ASIDs and ASID; what is named is gone',
     onQemu: true,
   },
+  { name: 'arch-sync-msi', shows: 'CMD_SYNC, event queue and global error by message', onQemu: false },
+  { name: 'arch-overflow', shows: 'event-queue overflow with OVFLG and its acknowledge', onQemu: false },
+  { name: 'arch-ssid', shows: 'SubstreamIDs over a two-level CD table', onQemu: false },
+  { name: 'arch-stall', shows: 'stalled transactions, resumed and terminated', onQemu: false },
 ];
 
 /** The committed image of a guest. */

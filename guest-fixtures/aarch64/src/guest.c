@@ -151,3 +151,40 @@ u32 dma(u32 n, u64 iova, u64 pa) {
   read32(bar);
   return read32(bar + 0x10);
 }
+
+#define ENGINE (BAR + 0x8000)
+static u32 engine_tail;
+
+void engine_start(void) {
+  u64 config = ECAM + (3ul << 15);
+  write32(config + 0x10, ENGINE);
+  write32(config + 0x14, 0);
+  *(volatile unsigned short *)(config + 4) = 6;
+  /* The PASID capability: switched on, all widths. */
+  for (u32 at = 0x100; at; at = read32(config + at) >> 20) {
+    if ((read32(config + at) & 0xffff) == 0x1b) *(volatile unsigned short *)(config + at + 6) = 1;
+  }
+  write32(ENGINE + 0x00, 2);
+  engine_tail = 0;
+  for (int i = 0; i < 512; i++) write64(ENGINE_RING + 8 * i, 0);
+}
+
+void engine_fill(int pasid, u64 iova, u32 pattern) {
+  u64 at = ENGINE_RING + 64 * engine_tail;
+  for (int i = 0; i < 8; i++) write64(at + 8 * i, 0);
+  write64(ENGINE_RING + 0x800, 0);
+  write32(at, 2);
+  write64(at + 8, ENGINE_RING + 0x800);
+  write64(at + 24, iova);
+  write32(at + 32, 16);
+  write32(at + 36, pattern);
+  write32(ENGINE + 0x08, ENGINE_RING);
+  write32(ENGINE + 0x0c, ENGINE_RING >> 32);
+  write32(ENGINE + 0x10, 4);
+  write32(ENGINE + 0x1c, pasid < 0 ? 0 : 0x80000000u | (u32)pasid);
+  write32(ENGINE + 0x00, 1);
+  engine_tail = (engine_tail + 1) & 15;
+  write32(ENGINE + 0x14, engine_tail);
+}
+
+u32 engine_status(void) { return read32(ENGINE_RING + 0x800); }

@@ -17,18 +17,21 @@ typedef unsigned long u64;
 #define S2TABLES 0x41200000ul
 #define TARGET   0x42000000ul
 
+#ifndef SMMU /* virt,iommu=smmuv3; the first -device arm-smmuv3 is at 0x0c000000 */
 #define SMMU     0x09050000ul
+#endif
 #define PAGE1    0x10000ul
 
 enum {
   IDR0 = 0x00, IDR1 = 0x04, CR0 = 0x20, CR0ACK = 0x24, CR1 = 0x28, CR2 = 0x2c, GBPA = 0x44, IRQ_CTRL = 0x50,
-  IRQ_CTRLACK = 0x54, GERROR = 0x60, GERRORN = 0x64, STRTAB_BASE = 0x80, STRTAB_BASE_CFG = 0x88, CMDQ_BASE = 0x90,
-  CMDQ_PROD = 0x98, CMDQ_CONS = 0x9c, EVENTQ_BASE = 0xa0, EVENTQ_PROD = 0x100a8, EVENTQ_CONS = 0x100ac,
+  IRQ_CTRLACK = 0x54, GERROR = 0x60, GERRORN = 0x64, GERROR_IRQ_CFG0 = 0x68, GERROR_IRQ_CFG1 = 0x70, STRTAB_BASE = 0x80, STRTAB_BASE_CFG = 0x88, CMDQ_BASE = 0x90,
+  CMDQ_PROD = 0x98, CMDQ_CONS = 0x9c, EVENTQ_BASE = 0xa0, EVENTQ_IRQ_CFG0 = 0xb0, EVENTQ_IRQ_CFG1 = 0xb8, EVENTQ_PROD = 0x100a8, EVENTQ_CONS = 0x100ac,
 };
 enum { SMMUEN = 1, PRIQEN = 2, EVENTQEN = 4, CMDQEN = 8 };
 enum {
   CFGI_STE = 0x03, CFGI_ALL = 0x04, CFGI_CD = 0x05, CFGI_CD_ALL = 0x06, TLBI_NH_ALL = 0x10, TLBI_NH_ASID = 0x11,
-  TLBI_NH_VA = 0x12, TLBI_NH_VAA = 0x13, TLBI_S12_VMALL = 0x28, TLBI_S2_IPA = 0x2a, TLBI_NSNH_ALL = 0x30, SYNC = 0x46,
+  TLBI_NH_VA = 0x12, TLBI_NH_VAA = 0x13, TLBI_S12_VMALL = 0x28, TLBI_S2_IPA = 0x2a, TLBI_NSNH_ALL = 0x30, RESUME = 0x44, STALL_TERM = 0x45,
+  SYNC = 0x46,
 };
 
 static inline u32 read32(u64 at) { return *(volatile u32 *)at; }
@@ -73,5 +76,16 @@ void testdev_start(u32 n);
 u32 dma(u32 n, u64 iova, u64 pa);
 #define DMA_OK 0u
 #define DMA_REFUSED 0xdead0002u
+
+/*
+ * The DMA engine at 00:03.0 (StreamID 24) that architecture guests find: a ring of one-page descriptors, sent with the
+ * PASID of the ring. `engine_fill` writes `bytes` of `pattern` at `iova`; ring and completion record are at ENGINE_RING in
+ * the address space of that PASID (-1: none). `engine_status` is the completion record's status: 0 not yet, 1 done, 2 fault.
+ */
+#define ENGINE_SID 24ul
+#define ENGINE_RING (SHARED + 0x50000ul)
+void engine_start(void);
+void engine_fill(int pasid, u64 iova, u32 pattern);
+u32 engine_status(void);
 
 #endif
