@@ -11,6 +11,9 @@ import type { CpuWindow } from './unicorn.ts';
 export const UART = 0x0900_0000;
 const PAGE = 4096;
 
+/** Memory the guests share with the SMMU and the devices (guest-fixtures/aarch64/src/guest.h). */
+export const SHARED = { base: 0x4100_0000, size: 0x400_0000 };
+
 /** Where the processor's accesses leave RAM, as windows of whole pages. */
 const WINDOWS: readonly (readonly [base: number, bytes: number])[] = [
   [VIRT.SMMU, 0x2_0000],

@@ -1,12 +1,14 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { gzipSync } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
 import type { Said } from '../../src/ports/tell.ts';
 import { type Command, EXIT, runCommand, usageError } from '../cli/command.ts';
 import { table } from '../cli/table.ts';
+import { accessesPath, accessText } from './accesses.ts';
 import { loadElf } from './elf.ts';
 import { GUESTS, type GuestImage, imagePath } from './guests.ts';
-import { buildMachine, windowsOf } from './machine.ts';
-import { Unicorn } from './unicorn.ts';
+import { buildMachine, SHARED, UART, windowsOf } from './machine.ts';
+import { type CpuWindow, Unicorn } from './unicorn.ts';
 
 const RAM = 0x4000_0000;
 /** Far more than any guest needs: one that hangs is stopped. */
@@ -15,6 +17,8 @@ const MOST_INSTRUCTIONS = 50_000_000;
 interface Outcome {
   readonly said: string;
   readonly counts: Readonly<Record<string, number>>;
+  /** Every access of the processor to devices and shared memory, in order. */
+  readonly accesses: readonly string[];
 }
 
 /** Runs one guest to its PASS or FAIL. */
@@ -34,35 +38,65 @@ function run(guest: GuestImage): Outcome {
       said += String.fromCharCode(byte);
       if (/(PASS|FAIL)\n$/.test(said)) cpu.stop();
     });
-    for (const [base, bytes, window] of windows) cpu.mapWindow(base, bytes, window);
+    const accesses: string[] = [];
+    for (const [base, bytes, window] of windows) {
+      cpu.mapWindow(base, bytes, base === UART ? window : overheard(base, window, accesses));
+    }
+    cpu.watch(SHARED.base, SHARED.base + SHARED.size - 1, (store, address, size, value) => {
+      if (store) accesses.push(accessText('s', address, size, value));
+      else {
+        map.read(address, size);
+        const loaded = (BigInt(map.hi >>> 0) << 32n) | BigInt(map.lo >>> 0);
+        accesses.push(accessText('l', address, size, BigInt.asUintN(8 * size, loaded)));
+      }
+    });
     const entry = loadElf(readFileSync(imagePath(guest.name)), (address, bytes) =>
       map.space.writeBytes(address, bytes),
     );
     if (entry < RAM) throw new ViommuError('EINVAL', 'caller', 'the image does not start in RAM', { entry });
     cpu.run(entry, MOST_INSTRUCTIONS);
-    return { said, counts };
+    return { said, counts, accesses };
   } finally {
     cpu.close();
   }
 }
 
+/** Writes down what passes through a window; a write before what it causes. */
+function overheard(base: number, window: CpuWindow, accesses: string[]): CpuWindow {
+  return {
+    read(offset, size) {
+      const value = window.read(offset, size);
+      accesses.push(accessText('r', base + offset, size, BigInt(value)));
+      return value;
+    },
+    write(offset, size, value) {
+      accesses.push(accessText('w', base + offset, size, value));
+      window.write(offset, size, value);
+    },
+  };
+}
+
 const live: Command = {
   name: 'live:arm',
   summary: 'run the bare-metal AArch64 guests live',
-  usage: `usage: npm run live:arm -- [GUEST...]
+  usage: `usage: npm run live:arm -- [--record] [GUEST...]
 
-Runs the guests of guest-fixtures/aarch64 on libunicorn, with our machine around the processor. Guests: ${GUESTS.map((g) => g.name).join(', ')}.`,
+Runs the guests of guest-fixtures/aarch64 on libunicorn, with our machine around the processor. --record also writes\nthe accesses of architecture guests into guest-fixtures/aarch64/accesses, where npm test replays them. Guests: ${GUESTS.map((g) => g.name).join(', ')}.`,
   async run(args, io) {
-    for (const name of args) if (!GUESTS.some((g) => g.name === name)) throw usageError(`no guest is called ${name}`);
+    const record = args.includes('--record');
+    const names = args.filter((a) => a !== '--record');
+    for (const name of names) if (!GUESTS.some((g) => g.name === name)) throw usageError(`no guest is called ${name}`);
     const rows: string[][] = [];
     let failed = 0;
-    for (const guest of GUESTS.filter((g) => args.length === 0 || args.includes(g.name))) {
-      const { said, counts } = run(guest);
+    for (const guest of GUESTS.filter((g) => names.length === 0 || names.includes(g.name))) {
+      const { said, counts, accesses } = run(guest);
       const passed = said.endsWith('PASS\n');
       if (!passed) {
         failed++;
         for (const line of said.trimEnd().split('\n')) io.out(`${guest.name}: ${line}`);
       }
+      if (record && passed && !guest.onQemu)
+        writeFileSync(accessesPath(guest.name), gzipSync(`${accesses.join('\n')}\n`, { level: 9 }));
       const count = (what: string) => String(counts[what] ?? 0);
       const result = passed ? 'PASS' : 'FAIL';
       rows.push([guest.name, count('command'), count('host'), count('record'), result]);

@@ -13,6 +13,9 @@ interface Koffi {
 const ARCH_ARM64 = 2;
 const REG_X0 = 199;
 const READ_WRITE_EXECUTE = 7;
+const HOOK_READ = 1 << 10;
+const HOOK_WRITE = 1 << 11;
+const MEM_WRITE = 17;
 
 const LIBRARIES = ['libunicorn.so.2', '/opt/homebrew/lib/libunicorn.2.dylib', 'libunicorn.so'];
 
@@ -24,13 +27,14 @@ function koffi(): Koffi {
   }
 }
 
-let prototypes: { readonly read: object; readonly write: object } | null = null;
+let prototypes: { readonly read: object; readonly write: object; readonly access: object } | null = null;
 
 /** The callbacks' types: koffi knows each name once. */
 function callbackTypes(k: Koffi) {
   prototypes ??= {
     read: k.proto('uint64_t uc_read(void *uc, uint64_t offset, uint32_t size, void *data)'),
     write: k.proto('void uc_write(void *uc, uint64_t offset, uint32_t size, uint64_t value, void *data)'),
+    access: k.proto('void uc_access(void *uc, int type, uint64_t address, int size, int64_t value, void *data)'),
   };
   return prototypes;
 }
@@ -49,6 +53,7 @@ export class Unicorn {
   readonly #callbacks: unknown[] = [];
   readonly #readType: object;
   readonly #writeType: object;
+  readonly #accessType: object;
   /** RAM the processor works on: kept alive as long as it is mapped. */
   readonly #ram: Int32Array[] = [];
   #problem: unknown = null;
@@ -57,7 +62,8 @@ export class Unicorn {
   constructor() {
     this.#koffi = koffi();
     const library = this.#load();
-    const { read, write } = callbackTypes(this.#koffi);
+    const { read, write, access } = callbackTypes(this.#koffi);
+    this.#accessType = access;
     this.#readType = read;
     this.#writeType = write;
     this.#call = {
@@ -69,6 +75,9 @@ export class Unicorn {
       ),
       start: library.func('int uc_emu_start(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count)'),
       stop: library.func('int uc_emu_stop(void *uc)'),
+      hook: library.func(
+        'int uc_hook_add(void *uc, _Out_ uint64_t *hook, int type, uc_access *callback, void *a, uint64_t begin, uint64_t end)',
+      ),
       register: library.func('int uc_reg_read(void *uc, int id, _Out_ uint64_t *value)'),
     };
     const out: unknown[] = [null];
@@ -118,6 +127,19 @@ export class Unicorn {
     const b = this.#koffi.register(write, this.#koffi.pointer(this.#writeType));
     this.#callbacks.push(a, b);
     this.#check('mapWindow', this.#uc, address, bytes, a, null, b, null);
+  }
+
+  /** Hears loads (before they happen) and stores of the processor in RAM at [begin, end]. */
+  watch(
+    begin: number,
+    end: number,
+    heard: (store: boolean, address: number, size: number, value: bigint) => void,
+  ): void {
+    const callback = (_uc: never, type: number, address: number | bigint, size: number, value: number | bigint) =>
+      heard(type === MEM_WRITE, Number(address), size, BigInt.asUintN(8 * size, BigInt(value)));
+    const registered = this.#koffi.register(callback, this.#koffi.pointer(this.#accessType));
+    this.#callbacks.push(registered);
+    this.#check('hook', this.#uc, [0n], HOOK_READ | HOOK_WRITE, registered, null, begin, end);
   }
 
   /** Runs from `pc` until `stop`, for `instructions` at most. @throws whatever a window threw. */

@@ -6,12 +6,10 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
 import { GUESTS, type GuestImage, imagePath } from '../live-arm/guests.ts';
-import { machineOf } from '../live-arm/machine.ts';
+import { machineOf, SHARED } from '../live-arm/machine.ts';
 import { packageFolder } from '../replay/fixtures.ts';
 import { Conversion } from './convert.ts';
 
-/** Memory the guests share with the SMMU and the devices (guest-fixtures/aarch64/src/guest.h). */
-const SHARED = { base: 0x4100_0000, size: 0x400_0000 };
 const SMMU = { base: 0x0905_0000, size: 0x2_0000 };
 const RAM = { base: 0x4000_0000, size: 128 << 20 };
 
