@@ -105,7 +105,7 @@ export class CommandQueue {
 
   #entry(log2: number, cons: number): number {
     const base = this.#regs.address(PAGE0.CMDQ_BASE.at, this.#d.queueBase64 ? 6 : 5);
-    const start = this.#d.queueBase64 ? base : base - (base % (COMMAND_BYTES * 2 ** log2));
+    const start = this.#d.queueBase64 ? base : base - (base & ((COMMAND_BYTES << log2) - 1));
     return start + ringSlot(cons, log2) * COMMAND_BYTES;
   }
 

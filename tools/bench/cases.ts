@@ -3,6 +3,7 @@ import type { BenchCase } from './case.ts';
 import { IOMMUFD_CASES } from './iommufd.ts';
 import { replayCase } from './replay.ts';
 import { SMMUV3_CASES } from './smmuv3.ts';
+import { SMMUV3_CHAIN_CASES } from './smmuv3-host.ts';
 import { VTD_CASES } from './vtd.ts';
 import { VTD_HOST_CASES } from './vtd-host.ts';
 
@@ -11,6 +12,7 @@ export const CASES: readonly BenchCase[] = [
   replayCase('smmuv3-strict-heavy', makeReplayMachine),
   replayCase('vtd-legacy-strict-heavy', makeReplayMachine),
   ...SMMUV3_CASES,
+  ...SMMUV3_CHAIN_CASES,
   ...VTD_CASES,
   ...VTD_HOST_CASES,
   ...IOMMUFD_CASES,
