@@ -81,6 +81,13 @@ export class Link implements Upstream {
     return false;
   }
 
+  /** A translated address that nobody gave to this machine: refused, and told at the port above. */
+  #forgery(): number {
+    this.#complex.forgeries++;
+    this.#slot.bus.parent?.bridge?.violation();
+    return DMA.ABORT;
+  }
+
   #stream(): number {
     return this.forged >= 0 ? this.forged : this.#slot.stream;
   }
@@ -170,6 +177,7 @@ export class Link implements Upstream {
     const outcome = port.translate(this.#stream(), pasid, lo, hi, access, at);
     switch (outcome) {
       case DMA.OK: {
+        if (at === AT.TRANSLATED && slot.bus.root.iommu.permits?.(port.out) === false) return this.#forgery();
         complex.requester = slot.aliasRid;
         const part = start === 0 && count === bytes.length ? bytes : bytes.subarray(start, start + count);
         const ok = write ? complex.memory.writeBytes(port.out, part) : complex.memory.readBytes(port.out, part);

@@ -56,6 +56,8 @@ export class RootComplex {
   generation = 0;
   /** Software's requester id of the write being delivered; windows that stand for an interrupt controller look at it. */
   requester = 0;
+  /** Translated requests refused because the address was not the machine's. */
+  forgeries = 0;
   /** Plain memory writes into the interrupt window name no requester (QEMU; messages of MSI capabilities do). */
   anonymousWrites = false;
   /** Messages to functions below any root, for one IOMMU over all of them. */

@@ -9,6 +9,11 @@ export interface IommuPorts {
   readonly ats: AtsPort | null;
   /** x86: interrupt remapping, as the machine's own device does it; null: messages go on unchanged. */
   readonly remap: InterruptRemapPort | null;
+  /**
+   * The host's device permission table (SMMUv3 DPT, VT-d HPT): whether functions of this root may touch a host-physical
+   * address they translated themselves. Without one a function that invents translated addresses reaches everything.
+   */
+  readonly permits?: (hpa: number) => boolean;
 }
 
 /** A root bus with its IOMMU. */

@@ -97,6 +97,7 @@ export class PluggedMachine {
       translate: this.unit.translate,
       ats: this.unit.ats,
       remap: this.unit.remap,
+      permits: (hpa) => this.vm.memory.gpaOf(hpa) >= 0,
     });
     this.unit.endpoints.to = this.root.endpoints;
     this.complex.listen({ plugged: (slot) => this.#attach(slot), unplugged: (slot) => this.#detach(slot) });

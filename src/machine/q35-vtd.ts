@@ -34,7 +34,10 @@ export function attachVtd(
   // QEMU's test device writes into the interrupt window without naming itself; messages of MSI capabilities do.
   board.complex.anonymousWrites = options.profile === 'qemu-11.1';
   for (const root of roots.values()) {
-    board.setIommu({ translate: unit.translate, ats: unit.ats, remap: unit.remap }, root);
+    board.setIommu(
+      { translate: unit.translate, ats: unit.ats, remap: unit.remap, permits: (hpa) => vm.memory.gpaOf(hpa) >= 0 },
+      root,
+    );
     new FunctionFollower(board.complex, root, unit, -1);
   }
   unit.endpoints.to = board.complex.everywhere;

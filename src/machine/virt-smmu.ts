@@ -62,7 +62,10 @@ export function attachSmmus(
       doorbell: DOORBELL_PAGE,
     });
     board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.device, 8);
-    board.setIommu({ translate: unit.translate, ats: unit.ats, remap: unit.remap }, root);
+    board.setIommu(
+      { translate: unit.translate, ats: unit.ats, remap: unit.remap, permits: (hpa) => vm.memory.gpaOf(hpa) >= 0 },
+      root,
+    );
     unit.endpoints.to = root.endpoints;
     new FunctionFollower(board.complex, root, unit, doorbell);
     return unit;

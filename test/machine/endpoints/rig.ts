@@ -7,6 +7,7 @@ import { defaultProperties as vtdDefaults } from '../../../devices/vtd/propertie
 import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs/program.ts';
 import { Smmuv3Program, type Smmuv3ProgramOptions } from '../../../guest-fixtures/programs/smmuv3.ts';
 import { VtdProgram } from '../../../guest-fixtures/programs/vtd.ts';
+import type { AddressSpace } from '../../../src/lib/memory/address-space.ts';
 import { FunctionFollower } from '../../../src/machine/function-follower.ts';
 import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
 import type { IommuUnit } from '../../../src/machine/unit.ts';
@@ -31,6 +32,39 @@ export interface RigOptions extends Smmuv3ProgramOptions {
   /** Devices whose accesses stall when they fault (SMMUv3). */
   readonly stallers?: boolean;
   readonly ignoreInvalidations?: boolean;
+  /** Sees every host-physical access of a function before it happens. */
+  readonly onAccess?: (hpa: number, bytes: number, write: boolean) => void;
+}
+
+/** Host memory that tells who is coming. */
+function watched(space: AddressSpace, see: RigOptions['onAccess'] | null): AddressSpace {
+  if (see === null || see === undefined) return space;
+  const read = space.readBytes.bind(space);
+  const write = space.writeBytes.bind(space);
+  const store = space.store32.bind(space);
+  return new Proxy(space, {
+    get(target, name) {
+      if (name === 'readBytes') {
+        return (at: number, into: Uint8Array) => {
+          see(at, into.length, false);
+          return read(at, into);
+        };
+      }
+      if (name === 'writeBytes') {
+        return (at: number, from: Uint8Array) => {
+          see(at, from.length, true);
+          return write(at, from);
+        };
+      }
+      if (name === 'store32') {
+        return (at: number, value: number) => {
+          see(at, 4, true);
+          return store(at, value);
+        };
+      }
+      return Reflect.get(target, name, target);
+    },
+  });
 }
 
 /** A machine of either kind around DMA engines: VM, host, hardware, vIOMMU, bus, and a guest that drives them. */
@@ -69,12 +103,13 @@ export function rig(kind: Kind, o: RigOptions = {}) {
           ...(o.timeout === undefined ? {} : { invalidateTimeout: o.timeout }),
         });
   const complex = new RootComplex({
-    memory: vm.hostMemory.space,
+    memory: watched(vm.hostMemory.space, o.onAccess ?? null),
     irq,
     clock: vm.clock,
     ...(o.latency === undefined ? {} : { latency: o.latency }),
   });
-  const root = complex.addRoot(0, { translate: unit.translate, ats: unit.ats, remap: unit.remap });
+  const permits = (hpa: number) => vm.memory.gpaOf(hpa) >= 0;
+  const root = complex.addRoot(0, { translate: unit.translate, ats: unit.ats, remap: unit.remap, permits });
   unit.endpoints.to = root.endpoints;
   const doorbell = vm.memory.addHostWindow(DOORBELL, 4096, { name: 'its', read: () => 0, write: () => {} });
   const follower = new FunctionFollower(complex, root, unit, kind === 'smmuv3' ? doorbell : -1);
