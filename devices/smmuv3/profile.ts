@@ -20,7 +20,7 @@ export const DEVIATIONS = {
   ackEchoesReserved:       { qemu: true,  arch: false },
   /** GBPA keeps reserved bits of an accepted update (§6.3.14). */
   rawGbpa:                 { qemu: true,  arch: false },
-  /** STRTAB_BASE_CFG.FMT never goes back from two-level to linear; SPLIT is taken as written (§6.3.24). */
+  /** STRTAB_BASE_CFG.FMT never goes back from two-level to linear (§6.3.24). */
   stickyTwoLevel:          { qemu: true,  arch: false },
   /** Base registers, CR2 and the stream table are writable while enabled; else the write is ignored (§6.3). */
   ungatedBases:            { qemu: true,  arch: false },

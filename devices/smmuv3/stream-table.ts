@@ -21,13 +21,19 @@ export function fetchWords(memory: Memory, at: number, words: Int32Array): boole
   return true;
 }
 
+/** SPLIT: 6, 8 or 10; anything else behaves as 6. */
+function splitOf(cfg: number): number {
+  const split = (cfg >>> 6) & 31;
+  return split === 8 || split === 10 ? split : 6;
+}
+
 /** The guest's stream table as its registers describe it now (IHI 0070 §3.3, §5.1). */
 export class StreamTable {
   readonly #regs: Registers;
   readonly #memory: Memory;
   readonly #d: Deviations;
   readonly #features: Smmuv3Features;
-  /** QEMU: once two-level, always two-level, with the SPLIT of that time. */
+  /** QEMU: once two-level, always two-level, with the last SPLIT that came with FMT=1. */
   #stickySplit = -1;
   /** The entry last looked up. */
   readonly ste = new Int32Array(STE_WORDS);
@@ -44,7 +50,7 @@ export class StreamTable {
   /** STRTAB_BASE_CFG was written. */
   configured(): void {
     const cfg = this.#regs.get(PAGE0.STRTAB_BASE_CFG.at);
-    if (((cfg >>> 16) & 3) === STRTAB_FMT.TWO_LEVEL) this.#stickySplit = (cfg >>> 6) & 31;
+    if (((cfg >>> 16) & 3) === STRTAB_FMT.TWO_LEVEL) this.#stickySplit = splitOf(cfg);
   }
 
   reset(): void {
@@ -55,8 +61,7 @@ export class StreamTable {
   #split(cfg: number): number {
     if (this.#d.stickyTwoLevel) return this.#stickySplit;
     if (((cfg >>> 16) & 3) !== STRTAB_FMT.TWO_LEVEL) return -1;
-    const split = (cfg >>> 6) & 31;
-    return split === 8 || split === 10 ? split : 6;
+    return splitOf(cfg);
   }
 
   /**
@@ -65,8 +70,8 @@ export class StreamTable {
    */
   lookup(sid: number): number {
     const cfg = this.#regs.get(PAGE0.STRTAB_BASE_CFG.at);
-    const log2 = Math.min(cfg & 63, SIDSIZE);
-    if (sid >= 2 ** log2) return EVENT.C_BAD_STREAMID;
+    const log2 = cfg & 63;
+    if (sid >= 2 ** Math.min(log2, SIDSIZE)) return EVENT.C_BAD_STREAMID;
     const base = this.#regs.address(PAGE0.STRTAB_BASE.at, 6);
     const split = this.#split(cfg);
     let at: number;
@@ -92,10 +97,10 @@ export class StreamTable {
     const span = l1StdSpan(this.#memory.lo);
     const table = l1StdL2Ptr(this.#memory.lo, this.#memory.hi);
     const index = sid % 2 ** split;
-    if (span === 0) return -EVENT.C_BAD_STREAMID;
-    if (this.#d.wideSpan) return index > 2 ** span - 1 ? -EVENT.C_BAD_STE : table + index * STE_BYTES;
-    if (span > 11 || span > split + 1 || index >= 2 ** (span - 1)) return -EVENT.C_BAD_STREAMID;
-    return table - (table % (2 ** (span - 1) * STE_BYTES)) + index * STE_BYTES;
+    if (span === 0 || span > split + 1) return -EVENT.C_BAD_STREAMID;
+    const first = table - (table % (2 ** (span - 1) * STE_BYTES));
+    if (this.#d.wideSpan) return index > 2 ** span - 1 ? -EVENT.C_BAD_STE : first + index * STE_BYTES;
+    return index >= 2 ** (span - 1) ? -EVENT.C_BAD_STREAMID : first + index * STE_BYTES;
   }
 
   save(): number {
