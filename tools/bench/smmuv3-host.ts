@@ -81,6 +81,8 @@ function guest(command: (page: number) => readonly [number, number, number, numb
 }
 
 const tlbi = (page: number) => [OP.TLBI_NH_VA, ASID << 16, page << 12, 0] as const;
+/** As Linux sends it with range invalidation: TG 4 KiB, TTL 3, leaf. */
+const ranged = (page: number) => [OP.TLBI_NH_VA, ASID << 16, (page << 12) | 0x701, 0] as const;
 const atc = (page: number) => [OP.ATC_INV, SID, page << 12, 0] as const;
 
 /**
@@ -89,6 +91,7 @@ const atc = (page: number) => [OP.ATC_INV, SID, page << 12, 0] as const;
  */
 export const SMMUV3_CHAIN_CASES: readonly BenchCase[] = [
   { name: 'SMMUv3 guest to hardware, TLBI_NH_VA', atMost: AT_MOST, setup: () => guest(tlbi) },
+  { name: 'SMMUv3 guest to hardware, TLBI_NH_VA with TG and TTL', atMost: AT_MOST, setup: () => guest(ranged) },
   { name: 'SMMUv3 guest to hardware, ATC_INV answered', atMost: AT_MOST, setup: () => guest(atc) },
   {
     name: 'SMMUv3 guest to hardware, TLBI_NH_VA and ATC_INV in turn',
