@@ -1,7 +1,7 @@
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor } from './descriptor.ts';
 import { Shell, type ShellOptions, type ShellState } from './shell.ts';
-import { type UnitTiming, WorkUnit } from './work-unit.ts';
+import { type UnitState, type UnitTiming, WorkUnit } from './work-unit.ts';
 
 /** BAR0 of the accelerator; queue n at QUEUE + n * QUEUE_BYTES. */
 // biome-ignore format: table
@@ -29,7 +29,10 @@ export interface AcceleratorOptions
 export interface AcceleratorState {
   readonly shell: ShellState;
   readonly regs: readonly number[];
-  readonly queues: readonly (readonly number[])[];
+  readonly queues: readonly (readonly Descriptor[])[];
+  readonly unit: UnitState | null;
+  /** Queue of the descriptor in work. */
+  readonly owner: number;
 }
 
 /**
@@ -43,7 +46,7 @@ export class Accelerator {
   readonly #regs = new Int32Array(3 + 3 * QUEUES);
   readonly #queues: Descriptor[][] = Array.from({ length: QUEUES }, () => []);
   readonly #portal = new Int32Array(QUEUES * DESCRIPTOR_WORDS);
-  #turn = 0;
+  #owner = QUEUES - 1;
 
   constructor(options: AcceleratorOptions = {}) {
     this.fn = new Shell({
@@ -78,7 +81,7 @@ export class Accelerator {
     this.#unit.reset();
     this.#regs.fill(0);
     this.#portal.fill(0);
-    this.#turn = 0;
+    this.#owner = QUEUES - 1;
     for (const q of this.#queues) q.length = 0;
   }
 
@@ -172,50 +175,34 @@ export class Accelerator {
   #next(): void {
     if (this.#unit.busy || (this.#regs[0]! & 1) === 0) return;
     for (let i = 0; i < QUEUES; i++) {
-      const queue = (this.#turn + i) % QUEUES;
+      const queue = (this.#owner + 1 + i) % QUEUES;
       const d = this.#queues[queue]!.shift();
       if (d === undefined) continue;
-      this.#turn = (queue + 1) % QUEUES;
-      this.#unit.start(d, () => {
-        if (d.interrupt) this.fn.interrupts.raise(queue);
-        this.#next();
-      });
+      this.#owner = queue;
+      this.#unit.start(d, this.#finished(d));
       return;
     }
   }
 
+  #finished(d: Descriptor): () => void {
+    const queue = this.#owner;
+    return () => {
+      if (d.interrupt) this.fn.interrupts.raise(queue);
+      this.#next();
+    };
+  }
+
   save(): AcceleratorState {
-    const words = this.#queues.map((q) => q.flatMap((d) => Object.values(d).map(Number)));
-    return { shell: this.fn.save(), regs: Array.from(this.#regs), queues: words };
+    const queues = this.#queues.map((q) => [...q]);
+    return { shell: this.fn.save(), regs: Array.from(this.#regs), queues, unit: this.#unit.save(), owner: this.#owner };
   }
 
   load(state: AcceleratorState): void {
     this.fn.load(state.shell);
     this.#regs.set(state.regs);
-    state.queues.forEach((flat, n) => {
-      const q = this.#queues[n]!;
-      q.length = 0;
-      for (let i = 0; i < flat.length; i += 12) {
-        const [op, interrupt, ask, pasid, doneLo, doneHi, srcLo, srcHi, dstLo, dstHi, bytes, pattern] = flat.slice(
-          i,
-          i + 12,
-        ) as [number, number, number, number, number, number, number, number, number, number, number, number];
-        q.push({
-          op,
-          interrupt: interrupt === 1,
-          ask: ask === 1,
-          pasid,
-          doneLo,
-          doneHi,
-          srcLo,
-          srcHi,
-          dstLo,
-          dstHi,
-          bytes,
-          pattern,
-        });
-      }
-    });
-    this.#next();
+    for (const [n, q] of state.queues.entries()) this.#queues[n]!.splice(0, Number.POSITIVE_INFINITY, ...q);
+    this.#owner = state.owner;
+    if (state.unit !== null) this.#unit.load(state.unit, this.#finished(state.unit.work));
+    else this.#next();
   }
 }

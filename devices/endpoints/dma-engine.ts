@@ -1,7 +1,8 @@
+import { Sriov } from '../../src/lib/pci/sriov.ts';
 import { DMA, NO_PASID } from '../../src/ports/dma.ts';
-import { DESCRIPTOR_WORDS, decodeDescriptor, STATUS } from './descriptor.ts';
+import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor, STATUS } from './descriptor.ts';
 import { Shell, type ShellOptions, type ShellState } from './shell.ts';
-import { type UnitTiming, WorkUnit } from './work-unit.ts';
+import { type UnitState, type UnitTiming, WorkUnit } from './work-unit.ts';
 
 /** BAR0 of the DMA engine. */
 // biome-ignore format: table
@@ -18,11 +19,14 @@ const MOST_LOG2 = 8;
 export interface EngineOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
   readonly timing?: UnitTiming;
   readonly integrated?: boolean;
+  /** Virtual functions (SR-IOV): engines of their own behind requester ids that follow this one's. */
+  readonly virtualFunctions?: number;
 }
 
 export interface EngineState {
   readonly shell: ShellState;
   readonly regs: readonly number[];
+  readonly unit: UnitState | null;
 }
 
 /**
@@ -32,12 +36,16 @@ export interface EngineState {
 export class DmaEngine {
   readonly fn: Shell;
   readonly unit: WorkUnit;
+  /** null: no SR-IOV. */
+  readonly sriov: Sriov<DmaEngine> | null;
   readonly #regs = new Int32Array(9);
   readonly #fetch = new Uint8Array(DESCRIPTOR_WORDS * 4);
   readonly #words = new Int32Array(this.#fetch.buffer);
 
-  constructor(options: EngineOptions = {}) {
+  /** @param virtual set for a virtual function: where its window is. */
+  constructor(options: EngineOptions = {}, virtual?: { address(bar: number): number }) {
     this.fn = new Shell({
+      ...(virtual === undefined ? {} : { virtual }),
       name: 'dma-engine',
       identity: { vendor: 0x1b36, device: 0x00d0, classCode: 0x088000, pin: 1 },
       bars: [{ index: 0, bytes: ENGINE.BYTES, kind: 'mem64' }],
@@ -49,6 +57,7 @@ export class DmaEngine {
       ...(options.translatedOnly === undefined ? {} : { translatedOnly: options.translatedOnly }),
       ...(options.integrated === undefined ? {} : { integrated: options.integrated }),
     });
+    this.sriov = (options.virtualFunctions ?? 0) > 0 ? this.#virtual(options) : null;
     this.unit = new WorkUnit(this.fn.memory, options.timing ?? null);
     this.fn.behave({
       barRead: (_, offset, size) => this.#read(offset, size),
@@ -58,7 +67,26 @@ export class DmaEngine {
     });
   }
 
+  #virtual(options: EngineOptions): Sriov<DmaEngine> {
+    const { virtualFunctions, ...rest } = options;
+    const sriov: Sriov<DmaEngine> = new Sriov(this.fn.config, {
+      total: virtualFunctions!,
+      offset: 1,
+      stride: 1,
+      device: 0x00d0,
+      bars: this.fn.bars.specs,
+      create: (index) => new DmaEngine(rest, { address: (bar) => sriov.address(index, bar) }),
+      spawn: (upstream, offset, engine) => upstream.spawn(offset, engine.fn),
+    });
+    this.fn.onUpstream = (upstream) => {
+      if (upstream === null) sriov.disable();
+      sriov.upstream = upstream;
+    };
+    return sriov;
+  }
+
   #reset(): void {
+    this.sriov?.disable();
     this.unit.reset();
     this.#regs.fill(0);
   }
@@ -126,20 +154,27 @@ export class DmaEngine {
     }
     const own = this.fn.memory.pasid?.enabled === true && (r[0]! & ENGINE_CONTROL.ANY_PASID) !== 0;
     const d = decodeDescriptor(this.#words, pasid, own);
-    this.unit.start(d, (status) => {
+    this.unit.start(d, this.#finished(d));
+  }
+
+  #finished(d: Descriptor): (status: number) => void {
+    const r = this.#regs;
+    return (status) => {
       r[6] = (r[6]! + 1) & (2 ** r[4]! - 1);
       if (status !== STATUS.SUCCESS) r[8]!++;
       if (d.interrupt) this.fn.interrupts.raise(0);
       this.#next();
-    });
+    };
   }
 
   save(): EngineState {
-    return { shell: this.fn.save(), regs: Array.from(this.#regs) };
+    return { shell: this.fn.save(), regs: Array.from(this.#regs), unit: this.unit.save() };
   }
 
   load(state: EngineState): void {
     this.fn.load(state.shell);
     this.#regs.set(state.regs);
+    if (state.unit !== null) this.unit.load(state.unit, this.#finished(state.unit.work));
+    else this.#next();
   }
 }

@@ -57,6 +57,8 @@ export class Requester {
   faultLo = 0;
   faultHi = 0;
   done = 0;
+  /** Group of the last page request. */
+  group = -1;
   /** ATC hits and translation requests so far. */
   hits = 0;
   requests = 0;
@@ -292,8 +294,14 @@ export class Requester {
     const group = this.#nextGroup;
     this.#nextGroup = (group + 1) % GROUPS;
     this.#waiting.set(group, { pasid, done });
+    this.group = group;
     this.upstream.pageRequest(pasid, lo & -4096, hi, access, group, true);
     return true;
+  }
+
+  /** After loading a saved state: whoever asked waits again. */
+  awaitResponse(pasid: number, group: number, done: (code: number) => void): void {
+    this.#waiting.set(group, { pasid, done });
   }
 
   /** Page requests without an answer. */

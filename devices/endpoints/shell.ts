@@ -26,6 +26,8 @@ export interface ShellOptions extends RequesterOptions {
   readonly msix?: { readonly vectors: number; readonly bar: number; readonly table: number; readonly pending: number };
   /** On a root bus, without a link (default: an endpoint on a link). */
   readonly integrated?: boolean;
+  /** A virtual function: its ids read as ones and its BARs are where the physical function's SR-IOV capability puts them. */
+  readonly virtual?: { address(bar: number): number };
 }
 
 export interface ShellState {
@@ -43,11 +45,15 @@ export class Shell implements PciFunction {
   readonly memory: Requester;
   readonly bars: Bars;
   #behaviour: Behaviour | null = null;
+  /** Told when the function is plugged in or taken out, and when it is reset. */
+  onUpstream: ((upstream: Upstream | null) => void) | null = null;
 
   constructor(options: ShellOptions) {
     this.name = options.name;
     this.config = new ConfigSpace(4096);
-    endpointHeader(this.config, options.identity);
+    const { virtual } = options;
+    const ids = virtual === undefined ? {} : { vendor: 0xffff, device: 0xffff, pin: 0 };
+    endpointHeader(this.config, { ...options.identity, ...ids });
     addPcie(this.config, {
       port: options.integrated === true ? PORT.INTEGRATED : PORT.ENDPOINT,
       onFlr: () => this.#functionReset(),
@@ -59,11 +65,11 @@ export class Shell implements PciFunction {
     addAer(this.config, false);
     if (options.identity.multifunction === true) addAcs(this.config, 0);
     this.memory = new Requester(this.config, options);
-    this.bars = new Bars(this.config, options.bars);
+    this.bars = new Bars(virtual === undefined ? this.config : new ConfigSpace(256), options.bars);
     this.windows = options.bars.map((b, i) => ({
       bytes: b.bytes,
       io: b.kind === 'io',
-      address: () => this.bars.address(i),
+      address: () => (virtual === undefined ? this.bars.address(i) : virtual.address(i)),
     }));
   }
 
@@ -100,6 +106,7 @@ export class Shell implements PciFunction {
   connect(upstream: Upstream | null): void {
     this.memory.upstream = upstream;
     this.interrupts.upstream = upstream;
+    this.onUpstream?.(upstream);
     // Taken out: what it remembers of the machine is worth nothing in the next slot.
     if (upstream === null) this.reset();
   }

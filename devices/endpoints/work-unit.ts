@@ -16,6 +16,17 @@ export interface UnitTiming {
   readonly flight: number;
 }
 
+/** A descriptor in work: how far it is, and what it waits for. */
+export interface UnitState {
+  readonly work: Descriptor;
+  readonly at: number;
+  readonly asks: number;
+  /** Token of a stalled access, −1: none. */
+  readonly stall: number;
+  /** Page request group it waits for, −1: none. */
+  readonly group: number;
+}
+
 /**
  * Executes one descriptor at a time, a page at a time. Without timing it works synchronously as QEMU's devices do; a
  * missing page (PRI) or a stalled access suspends it until the answer comes.
@@ -30,6 +41,7 @@ export class WorkUnit {
   #at = 0;
   #asks = 0;
   #stall = -1;
+  #group = -1;
   #epoch = 0;
   #running = false;
 
@@ -53,8 +65,38 @@ export class WorkUnit {
     this.#finished = finished;
     this.#at = 0;
     this.#asks = 0;
-    this.#stall = -1;
+    this.#stall = this.#group = -1;
     this.#go();
+  }
+
+  /** null: idle. */
+  save(): UnitState | null {
+    const work = this.#work;
+    return work === null ? null : { work, at: this.#at, asks: this.#asks, stall: this.#stall, group: this.#group };
+  }
+
+  /** Goes on with saved work: where it waited it waits again, else the page in hand is done once more. */
+  load(state: UnitState | null, finished: (status: number) => void): void {
+    this.reset();
+    if (state === null) return;
+    this.#work = state.work;
+    this.#finished = finished;
+    this.#at = state.at;
+    this.#asks = state.asks;
+    this.#stall = state.stall;
+    this.#group = state.group;
+    if (state.group >= 0) this.#memory.awaitResponse(state.work.pasid, state.group, this.#answered(state.work));
+    else if (state.stall < 0) this.#go();
+  }
+
+  /** What the response to a page request does when it comes later than the request. */
+  #answered(w: Descriptor): (code: number) => void {
+    const epoch = this.#epoch;
+    return (code) => {
+      if (epoch !== this.#epoch || this.#work !== w) return;
+      this.#group = -1;
+      this.#resume(w, code === PRG.SUCCESS || this.#finish(STATUS.FAULT));
+    };
   }
 
   /** Stops at once; nobody is told. */
@@ -165,16 +207,18 @@ export class WorkUnit {
       return false;
     }
     if (outcome !== PAGE_FAULT || !w.ask || this.#asks++ >= MOST_ASKS) return this.#finish(STATUS.FAULT);
-    const epoch = this.#epoch;
     let inside = true;
     let answer = -1;
+    const later = this.#answered(w);
     const asked = m.pageRequest(w.pasid, m.faultLo, m.faultHi, access, (code) => {
-      if (epoch !== this.#epoch || this.#work !== w) return;
       if (inside) answer = code;
-      else this.#resume(w, code === PRG.SUCCESS || this.#finish(STATUS.FAULT));
+      else later(code);
     });
     inside = false;
-    if (asked && answer === -1) return false;
+    if (asked && answer === -1) {
+      this.#group = m.group;
+      return false;
+    }
     return answer === PRG.SUCCESS ? true : this.#finish(STATUS.FAULT);
   }
 
