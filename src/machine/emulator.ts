@@ -4,13 +4,16 @@ import type { Root } from '../../bus/root.ts';
 import { type PlugOptions, RootComplex } from '../../bus/root-complex.ts';
 import type { PciBus, Slot } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
+import { guestRid } from '../lib/pci/rids.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EXT } from '../spec/pcie/capabilities.ts';
+import type { TraceRecorder } from '../trace/recorder.ts';
 import { atsControl } from './function-follower.ts';
+
 import { InterruptQueue, type InterruptSink } from './interrupt-queue.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
@@ -46,6 +49,8 @@ export interface MachinePlan {
   /** The page messages are written to (Arm: an ITS's or GICv2m's doorbell; x86: 0xfee00000 + 1 MiB). */
   readonly doorbell: { readonly base: number; readonly bytes: number };
   readonly tell?: Tell | null;
+  /** Makes a recording of everything that passes between guest, IOMMU and functions. */
+  readonly record?: TraceRecorder | null;
 }
 
 /** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or −1. */
@@ -84,8 +89,11 @@ export class PluggedMachine {
         defer(() => {
           throw error;
         }));
-    const tell = plan.tell ?? null;
-    this.vm = new Vm({ ram: emulator.ram, tell });
+    const record = plan.record ?? null;
+    const tell = recorded(plan.tell ?? null, record);
+    const watched = (r: VmRam): VmRam =>
+      record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
+    this.vm = new Vm({ ram: emulator.ram.map(watched), tell });
     const { base, bytes } = plan.doorbell;
     const answers = (address: number) => address >= base && address < base + bytes;
     this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer);
@@ -93,15 +101,17 @@ export class PluggedMachine {
     this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);
     const irq = this.interrupts.port(plan.intx ?? []);
     this.complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock: this.vm.clock });
+    const gpaOf = (hpa: number) => this.vm.memory.gpaOf(hpa);
+    const { translate, ats, remap } = this.unit;
     this.root = this.complex.addRoot(0, {
-      translate: this.unit.translate,
-      ats: this.unit.ats,
-      remap: this.unit.remap,
+      translate: record?.translate(translate, guestRid, gpaOf) ?? translate,
+      ats: record?.ats(ats, guestRid, gpaOf) ?? ats,
+      remap,
       permits: (hpa) => this.vm.memory.gpaOf(hpa) >= 0,
     });
     this.unit.endpoints.to = this.root.endpoints;
     this.complex.listen({ plugged: (slot) => this.#attach(slot), unplugged: (slot) => this.#detach(slot) });
-    emulator.claim(plan.iommu, this.guard(this.unit.window));
+    emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window) ?? this.unit.window));
     if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(this.complex, plan.ecam.buses)));
     if (plan.pci) {
       const window = new PciWindowSpace(this.complex, plan.pci.base, plan.pci.bytes, 0xffff_ffff);
@@ -202,6 +212,15 @@ export class PluggedMachine {
     this.unit.reset();
     this.follow();
   }
+}
+
+/** Both hear everything. */
+function recorded(tell: Tell | null, record: TraceRecorder | null): Tell | null {
+  if (record === null) return tell;
+  return (said) => {
+    record.tell(said);
+    tell?.(said);
+  };
 }
 
 /** Whether a function has an extended capability. */

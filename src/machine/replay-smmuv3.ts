@@ -10,7 +10,6 @@ import { cachedLines } from './explain-cache.ts';
 import { PromptEndpoints } from './replay-endpoints.ts';
 import { ReplayMemory } from './replay-memory.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
-import { VIRT } from './virt.ts';
 import { Vm } from './vm.ts';
 
 /** What the replay asks of the machine's caches. */
@@ -20,7 +19,6 @@ const CACHES = {
   off: { iotlb: 0, walks: 0, streams: 0, contexts: 0 },
 } as const;
 const PAGE = 4096;
-const DOORBELL_PAGE = VIRT.DOORBELL - (VIRT.DOORBELL % PAGE);
 
 /** Interrupts are compared through `tell`; nothing else listens in a replay. */
 const SILENT: InterruptPort = { pulse() {}, level() {}, message: () => true };
@@ -39,9 +37,9 @@ export class Smmuv3ReplayMachine extends ReplayMemory implements ReplayTarget {
   readonly #doorbell: number;
   readonly #pair = new Int32Array(2);
 
-  constructor(header: TraceHeader, properties: Smmuv3Properties, options: ReplayOptions, tell: Tell) {
+  constructor(header: TraceHeader, properties: Smmuv3Properties, options: ReplayOptions, tell: Tell, doorbell: number) {
     super(new Vm({ ram: header.ram.map((r) => ({ base: r.gpa, bytes: r.size })), tell }));
-    this.#doorbell = this.vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, { name: 'its', read: () => 0, write: () => {} });
+    this.#doorbell = this.vm.memory.addHostWindow(doorbell, PAGE, { name: 'its', read: () => 0, write: () => {} });
     this.unit = new Smmuv3Unit(this.vm, {
       name: 'smmuv3',
       properties,
@@ -50,7 +48,7 @@ export class Smmuv3ReplayMachine extends ReplayMemory implements ReplayTarget {
       caches: CACHES[options.caches ?? 'full'],
       ignoreInvalidations: options.ignoreInvalidations ?? false,
       batchQuirk: options.batchQuirk ?? false,
-      doorbell: DOORBELL_PAGE,
+      doorbell: doorbell,
     });
     this.unit.endpoints.to = new PromptEndpoints(this.unit.hardware);
     for (const d of header.devices) this.#plug(d.sid, d.name);

@@ -25,14 +25,18 @@ export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
   if (header.iommu === 'smmuv3') {
     const units = smmuv3Properties(args, profile);
     // `-M virt,iommu=smmuv3` has one place; `-device arm-smmuv3` go side by side from another.
-    const n = header.mmio.base === VIRT.SMMU ? 0 : (header.mmio.base - VIRT.SMMU_DEVICES) / SMMU_BYTES;
+    const alone = units.length === 1 || header.mmio.base === VIRT.SMMU;
+    const n = alone ? 0 : (header.mmio.base - VIRT.SMMU_DEVICES) / SMMU_BYTES;
     const properties = units[n];
     if (properties === undefined) {
       throw new ViommuError('E_PROFILE', 'trace', 'the command line has no SMMUv3 at the recorded address', {
         base: header.mmio.base,
       });
     }
-    return new Smmuv3ReplayMachine(header, properties, options, tell);
+    // Messages go to GICv2m's frame where the machine has one, else to the ITS.
+    const v2m = args.machine.props.get('gic-version') === '2';
+    const doorbell = v2m ? VIRT.V2M : VIRT.DOORBELL - (VIRT.DOORBELL % 4096);
+    return new Smmuv3ReplayMachine(header, properties, options, tell, doorbell);
   }
   const props = vtdFromArgs(args, profile);
   if (props === null) throw new ViommuError('E_PROFILE', 'trace', 'the command line has no intel-iommu device');

@@ -8,7 +8,7 @@ import { FixedFunction } from './fixed-function.ts';
 /** Guest-physical addresses of QEMU's `virt` (bytes). */
 // biome-ignore format: table
 export const VIRT = {
-  GIC: 0x0800_0000, GIC_BYTES: 0x0100_0000, ITS: 0x0808_0000, ITS_BYTES: 0x2_0000, DOORBELL: 0x0809_0040,
+  GIC: 0x0800_0000, GIC_BYTES: 0x0100_0000, ITS: 0x0808_0000, ITS_BYTES: 0x2_0000, V2M: 0x0802_0000, DOORBELL: 0x0809_0040,
   SMMU: 0x0905_0000, PCI: 0x1000_0000, PCI_BYTES: 0x2eff_0000, PIO: 0x3eff_0000, PIO_BYTES: 0x1_0000,
   RAM: 0x4000_0000, ECAM: 0x40_1000_0000, PCI64: 0x80_0000_0000, PCI64_BYTES: 0x80_0000_0000,
   /** Further SMMUs of `-device arm-smmuv3`, 128 KiB each. */

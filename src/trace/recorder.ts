@@ -1,5 +1,5 @@
 import { toBigint } from '../core/bits.ts';
-import { ACCESS, DMA, type TranslatePort } from '../ports/dma.ts';
+import { ACCESS, AT, ATS, type AtsPort, DMA, type TranslatePort } from '../ports/dma.ts';
 import type { Backing } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Said, Tell } from '../ports/tell.ts';
@@ -149,14 +149,55 @@ export class TraceRecorder {
         return inner.tag;
       },
       translate(rid, pasid, lo, hi, access, at) {
+        // A translated request carries no address of the guest's; what gave the function its translation is recorded.
+        if (at === AT.TRANSLATED) return inner.translate(rid, pasid, lo, hi, access, at);
         recorder.#begin();
         recorder.#recorded = false;
         recorder.#reason = 0;
         const status = inner.translate(rid, pasid, lo, hi, access, at);
-        recorder.#end(recorder.#dma(inner, status, guestRid(rid), lo, hi, access, gpaOf));
+        // A message is the interrupt remapper's affair, and tells of itself.
+        const silent = status === DMA.INTERRUPT;
+        recorder.#end(silent ? null : recorder.#dma(inner, status, guestRid(rid), lo, hi, access, gpaOf));
         return status;
       },
     };
+  }
+
+  /** Translation requests, which a recording has like untranslated DMA; everything else passes through. */
+  ats(inner: AtsPort, guestRid: (rid: number) => number, gpaOf: (hpa: number) => number): AtsPort {
+    const recorder = this;
+    return {
+      get atsOut() {
+        return inner.atsOut;
+      },
+      get atsShift() {
+        return inner.atsShift;
+      },
+      get atsPerm() {
+        return inner.atsPerm;
+      },
+      get atsUntranslated() {
+        return inner.atsUntranslated;
+      },
+      get atsNoSnoop() {
+        return inner.atsNoSnoop;
+      },
+      translationRequest(rid, pasid, lo, hi, access) {
+        recorder.#begin();
+        const status = inner.translationRequest(rid, pasid, lo, hi, access);
+        recorder.#end(status === ATS.SUCCESS ? recorder.#granted(inner, guestRid(rid), lo, hi, gpaOf) : null);
+        return status;
+      },
+      invalidateCompletion: (rid, itags, count) => inner.invalidateCompletion(rid, itags, count),
+      pageRequest: (...request) => inner.pageRequest(...request),
+    };
+  }
+
+  #granted(p: AtsPort, sid: number, lo: number, hi: number, gpaOf: (hpa: number) => number): Event | null {
+    const perm = `${p.atsPerm & ACCESS.READ ? 'r' : ''}${p.atsPerm & ACCESS.WRITE ? 'w' : ''}`;
+    const gpa = gpaOf(p.atsOut - (p.atsOut % PAGE) + (lo & (PAGE - 1)));
+    if (perm === '' || p.atsUntranslated || gpa < 0) return null;
+    return { t: 'xlat', sid, iova: long(lo, hi), perm: perm === 'w' ? 'w' : 'r', out: hex(gpa), mode: 'untold' };
   }
 
   #dma(
@@ -178,9 +219,10 @@ export class TraceRecorder {
     }
     const perm = `${p.outPerm & ACCESS.READ ? 'r' : ''}${p.outPerm & ACCESS.WRITE ? 'w' : ''}`;
     const out = hex(Math.max(0, gpaOf(p.out)));
-    if (p.guestShift === 0) return { t: 'xlat', sid, iova, perm: write ? 'w' : 'r', out, mode: 'untold' };
-    const tag = this.#iommu === 'smmuv3' ? { asid: p.tag } : { did: p.tag };
-    return { t: 'xlat', sid, iova, perm, out, tlb: 'miss', pageSize: hex(2 ** p.guestShift), ...tag };
+    // What VT-d hardware says of sizes and domains is the host's, which the guest does not know.
+    if (p.guestShift === 0 || this.#iommu === 'vtd')
+      return { t: 'xlat', sid, iova, perm: write ? 'w' : 'r', out, mode: 'untold' };
+    return { t: 'xlat', sid, iova, perm, out, tlb: 'miss', pageSize: hex(2 ** p.guestShift), asid: p.tag };
   }
 
   /** Machine reset. */
@@ -193,11 +235,11 @@ export class TraceRecorder {
   }
 
   /** What the IOMMU looked at, then the event, then what it did. */
-  #end(e: Event): void {
+  #end(e: Event | null): void {
     if (--this.#depth > 0) return;
     for (const m of this.#memory) this.#put(m);
     this.#memory = [];
-    this.#put(e);
+    if (e !== null) this.#put(e);
     this.#flushAfter();
   }
 

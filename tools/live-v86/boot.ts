@@ -10,6 +10,7 @@ import { V86_VERSION } from '../../src/adapters/v86/internals.ts';
 import { plugIntoV86, V86_LAYOUT, type V86Machine } from '../../src/adapters/v86/machine.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import type { Tell } from '../../src/ports/tell.ts';
+import type { TraceRecorder } from '../../src/trace/index.ts';
 import { Console, type Guest } from '../live/console.ts';
 import { initramfs } from '../live/initramfs.ts';
 import type { LiveRun } from '../live/session.ts';
@@ -24,6 +25,7 @@ export interface V86BootOptions {
   readonly behindRootPort?: boolean;
   readonly ignoreInvalidations?: boolean;
   readonly tell: Tell;
+  readonly record?: TraceRecorder | null;
   /** Further files of the guest: path → contents, executable. */
   readonly extra?: Readonly<Record<string, Uint8Array>>;
   /** No vIOMMU at all: what the same guest costs without. */
@@ -49,7 +51,8 @@ export interface V86Run extends LiveRun {
   readonly rid: number;
 }
 
-const MEMORY = 128 << 20;
+/** Guest RAM, bytes. */
+export const MEMORY = 128 << 20;
 
 /** The package's folder and version. @throws ViommuError `E_MISSING` when it is not installed. */
 function v86Package(): { readonly dir: string; readonly version: string } {
@@ -122,6 +125,7 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
     behindRootPort: o.behindRootPort ?? false,
     ignoreInvalidations: o.ignoreInvalidations ?? false,
     tell: o.tell,
+    record: o.record ?? null,
     report: (e) => errors.push(e),
   });
   const nvme = new NvmeFunction({ disk: new RamDisk(16 << 20), integrated: !o.behindRootPort });
@@ -152,7 +156,7 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
     nvme,
     guest,
     errors,
-    outside: (action) => action(),
+    outside: (action) => plugged.outside(action),
     async finished() {
       await console.expect(/^@@ off/);
       return `${plugged.clflush()} CLFLUSH replaced, ${emulator.get_instruction_counter() >>> 0} instructions`;

@@ -1,54 +1,55 @@
-import { defaultProperties, type VtdProperties } from '../../devices/vtd/properties.ts';
+import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { V86_LAYOUT } from '../../src/adapters/v86/machine.ts';
+import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { Checks } from '../live/checks.ts';
+import { recorderFor, saveRecording } from '../live/recording.ts';
 import { type Expected, mustFail, runLive, scenario } from '../live/scenario.ts';
 import { Counter } from '../live/session.ts';
-import { bootV86, type V86BootOptions } from './boot.ts';
-
-/** The 32-bit guest has no interrupt remapping (IRQ_REMAP depends on X86_64). */
-const LEGACY: VtdProperties = { ...defaultProperties('qemu-11.1'), intremap: false, deviceIotlb: true };
-const SCALABLE: VtdProperties = { ...LEGACY, scalableMode: true, fsts: true };
+import { bootV86, MEMORY, type V86BootOptions } from './boot.ts';
 
 interface Mode {
   readonly title: string;
-  readonly boot: Omit<V86BootOptions, 'tell'>;
-  readonly bdf: RegExp;
+  readonly file: string;
+  /** Properties of the unit in QEMU's words. The 32-bit guest has no interrupt remapping (IRQ_REMAP depends on X86_64). */
+  readonly unit: string;
+  readonly boot?: Pick<V86BootOptions, 'append' | 'behindRootPort'>;
   readonly ats: boolean;
-  readonly command: string;
+  /** A descriptor this mode lives from; 'none': the guest invalidates through registers. */
+  readonly descriptor: string;
 }
 
 const MODES: readonly Mode[] = [
-  { title: 'legacy mode', boot: { props: LEGACY }, bdf: /00:10\.0.*dead0000/, ats: true, command: 'iotlb' },
+  { title: 'legacy mode', file: 'vtd-v86-legacy', unit: 'device-iotlb=on', ats: true, descriptor: 'iotlb' },
   {
     title: 'scalable mode, first stage',
-    boot: { props: SCALABLE, append: 'intel_iommu=sm_on' },
-    bdf: /00:10\.0.*dead0000/,
+    file: 'vtd-v86-scalable',
+    unit: 'device-iotlb=on,scalable-mode=on,fsts=on',
+    boot: { append: 'intel_iommu=sm_on' },
     ats: true,
-    command: 'p-iotlb',
+    descriptor: 'p-iotlb',
   },
   {
     title: 'behind a root port',
-    boot: { props: LEGACY, behindRootPort: true },
-    bdf: /01:00\.0.*dead0000/,
+    file: 'vtd-v86-root-port',
+    unit: 'device-iotlb=on',
+    boot: { behindRootPort: true },
     ats: true,
-    command: 'iotlb',
+    descriptor: 'iotlb',
   },
-  {
-    title: 'caching mode',
-    boot: { props: { ...LEGACY, cachingMode: true } },
-    bdf: /00:10\.0.*dead0000/,
-    ats: true,
-    command: 'iotlb',
-  },
+  { title: 'caching mode', file: 'vtd-v86-caching', unit: 'caching-mode=on', ats: false, descriptor: 'iotlb' },
 ];
 
-const expected = (m: Mode): Expected => ({
+const propsOf = (cmdline: string) => vtdFromArgs(parseQemuArgs(cmdline))!;
+
+const expected = (m: Mode, rid: number): Expected => ({
   title: `Linux 6.1 in v86, our VT-d, ${m.title}`,
   ats: m.ats,
-  fault: { line: /DMAR: \[DMA Write/, has: m.bdf },
+  fault: { line: /DMAR: \[DMA Write/, has: rid === 0x100 ? /01:00\.0.*dead0000/ : /00:10\.0.*dead0000/ },
   atcCommand: 'device',
   types: ['DMA-FQ', 'identity', 'DMA'],
   own(c, _run, counter) {
-    c.check(`the guest sends ${m.command} descriptors`, counter.command(m.command) > 0, counter.command(m.command));
+    const n = counter.command(m.descriptor);
+    c.check(`the guest sends ${m.descriptor} descriptors`, n > 0, n);
     c.check('HWPTs on the host', counter.verb('HWPT_ALLOC') > 0, counter.verb('HWPT_ALLOC'));
   },
 });
@@ -58,13 +59,24 @@ const only = process.argv.find((a) => a.startsWith('--only='))?.slice(7);
 await runLive('live', checks, async (verbose) => {
   for (const m of MODES) {
     if (only !== undefined && !m.title.includes(only)) continue;
+    const cmdline = `qemu-system-i386 -M q35 -m 128M -device intel-iommu,intremap=off,${m.unit}`;
     const counter = new Counter();
-    const run = await bootV86({ ...m.boot, tell: counter.tell });
+    const record = recorderFor('vtd');
+    const run = await bootV86({ ...m.boot, props: propsOf(cmdline), tell: counter.tell, record });
     verbose(run);
-    await scenario(checks, run, counter, expected(m), run.rid).finally(() => run.close());
+    await scenario(checks, run, counter, expected(m, run.rid), run.rid).finally(() => run.close());
+    saveRecording(record, m.file, {
+      cmdline,
+      guestKernel: 'Linux 6.1 i386 in v86',
+      scenario: m.title,
+      mmio: { base: V86_LAYOUT.VTD, size: 0x1000 },
+      ram: [{ gpa: 0, size: MEMORY }],
+      devices: [{ name: 'nvme', sid: run.rid }],
+    });
   }
   if (only !== undefined) return;
-  const run = await bootV86({ props: LEGACY, ignoreInvalidations: true, tell: new Counter().tell });
+  const props = propsOf('qemu-system-i386 -M q35 -device intel-iommu,intremap=off');
+  const run = await bootV86({ props, ignoreInvalidations: true, tell: new Counter().tell });
   verbose(run);
   await mustFail(checks, run).finally(() => run.close());
 });

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
-import { defaultProperties } from '../../devices/vtd/properties.ts';
+import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import {
   busWindow,
   device,
@@ -16,8 +17,9 @@ import { dmar } from '../../src/machine/firmware/dmar.ts';
 import { acpiTable, TableBytes, VIOMMU_MAKER } from '../../src/machine/firmware/table.ts';
 import { VtdMachineUnit } from '../../src/machine/vtd-unit.ts';
 import type { Tell } from '../../src/ports/tell.ts';
+import type { RecordingOf, TraceRecorder } from '../../src/trace/index.ts';
 import { liveFiles } from './environment.ts';
-import { type LiveRun, startSession } from './session.ts';
+import { type LiveRun, NVME_DEVFN, startSession } from './session.ts';
 
 /** The last 32 MiB of 512 MiB RAM are our registers; QEMU's ACPI tables sit at their very end, above the PCI window. */
 const PC = {
@@ -37,6 +39,25 @@ export interface PcOptions {
   readonly scalable: boolean;
   readonly deaf?: boolean;
   readonly tell: Tell;
+  readonly record?: TraceRecorder | null;
+}
+
+/** The unit in QEMU's words: replay reads its properties from them. */
+function cmdlineOf(o: Pick<PcOptions, 'ats' | 'scalable'>): string {
+  const mode = o.scalable ? ',scalable-mode=on,fsts=on' : '';
+  return `qemu-system-x86_64 -M q35 -m 512M -device intel-iommu,intremap=off,device-iotlb=${o.ats ? 'on' : 'off'}${mode}`;
+}
+
+/** What a recording of it says about the machine. */
+export function pcRecording(o: Pick<PcOptions, 'ats' | 'scalable'>): RecordingOf {
+  return {
+    cmdline: cmdlineOf(o),
+    guestKernel: 'Linux 7.2 amd64 under QEMU, devices of ours',
+    scenario: `${o.scalable ? 'scalable' : 'legacy'} mode, NVMe${o.ats ? ' with ATS' : ''}`,
+    mmio: { base: PC.WINDOW, size: 0x1000 },
+    ram: [{ gpa: 0, size: PC.WINDOW }],
+    devices: [{ name: 'nvme', sid: NVME_DEVFN }],
+  };
 }
 
 /** A second host bridge, and the windows nobody else may take. */
@@ -61,7 +82,7 @@ function ssdt(): Uint8Array {
 
 export function bootPc(options: PcOptions): Promise<LiveRun> {
   const files = liveFiles('amd64');
-  const props = { ...defaultProperties('qemu-11.1'), intremap: false, deviceIotlb: options.ats };
+  const props = vtdFromArgs(parseQemuArgs(cmdlineOf(options)))!;
   return startSession({
     files,
     bdf: '0001:00:01.0',
@@ -75,11 +96,12 @@ export function bootPc(options: PcOptions): Promise<LiveRun> {
         pci: { base: PC.PCI, bytes: PC.PCI_BYTES },
         doorbell: { base: PC.MSI, bytes: PC.MSI_BYTES },
         tell: options.tell,
+        record: options.record ?? null,
       },
       make: (vm, irq, tell) =>
         new VtdMachineUnit(vm, {
           name: 'vtd',
-          props: options.scalable ? { ...props, scalableMode: true, fsts: true } : props,
+          props,
           irq,
           tell,
           ignoreInvalidations: options.deaf ?? false,

@@ -1,5 +1,6 @@
-import { bootPc } from './amd64-machine.ts';
+import { bootPc, pcRecording } from './amd64-machine.ts';
 import { Checks } from './checks.ts';
+import { recorderFor, saveRecording } from './recording.ts';
 import { type Expected, mustFail, runLive, scenario } from './scenario.ts';
 import { Counter } from './session.ts';
 
@@ -29,8 +30,14 @@ await runLive('live:amd64', checks, async (verbose) => {
     [true, true],
   ] as const) {
     const counter = new Counter();
-    const run = verbose(await bootPc({ ats, scalable, tell: counter.tell }));
+    const record = recorderFor('vtd');
+    const run = verbose(await bootPc({ ats, scalable, tell: counter.tell, record }));
     await scenario(checks, run, counter, expected(ats, scalable)).finally(() => run.close());
+    saveRecording(
+      record,
+      `vtd-live-${scalable ? 'scalable' : 'legacy'}${ats ? '-ats' : ''}`,
+      pcRecording({ ats, scalable }),
+    );
   }
   const run = verbose(await bootPc({ ats: false, scalable: false, deaf: true, tell: new Counter().tell }));
   await mustFail(checks, run).finally(() => run.close());

@@ -7,8 +7,9 @@ import { type DtNode, dtb, pcieNode, smmuv3Node } from '../../src/machine/firmwa
 import { readDtb } from '../../src/machine/firmware/fdt-reader.ts';
 import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
 import type { Tell } from '../../src/ports/tell.ts';
+import type { RecordingOf, TraceRecorder } from '../../src/trace/index.ts';
 import { liveFiles } from './environment.ts';
-import { type LiveRun, startSession } from './session.ts';
+import { type LiveRun, NVME_DEVFN, startSession } from './session.ts';
 
 /** Guest-physical layout: the last 32 MiB of 512 MiB RAM are our registers; `mem=480M` keeps Linux out of them. */
 const ARM = {
@@ -33,6 +34,19 @@ export interface ArmOptions {
   /** The physical SMMU swallows invalidations: the guest must not come up. */
   readonly deaf?: boolean;
   readonly tell: Tell;
+  readonly record?: TraceRecorder | null;
+}
+
+/** What a recording of it says about the machine. */
+export function armRecording(ats: boolean): RecordingOf {
+  return {
+    cmdline: `qemu-system-aarch64 -M virt,gic-version=2 -m 512M -device arm-smmuv3,primary-bus=pcie.0,stage=nested,ats=${ats ? 'on' : 'off'}`,
+    guestKernel: 'Linux 7.2 arm64 under QEMU, devices of ours',
+    scenario: ats ? 'NVMe with ATS' : 'NVMe',
+    mmio: { base: ARM.WINDOW, size: 0x2_0000 },
+    ram: [{ gpa: ARM.RAM, size: ARM.WINDOW - ARM.RAM }],
+    devices: [{ name: 'nvme', sid: NVME_DEVFN }],
+  };
 }
 
 /** The device tree of QEMU's own machine with its PCI taken out and ours put in. */
@@ -92,6 +106,7 @@ export function bootArm(options: ArmOptions): Promise<LiveRun> {
         pci: { base: ARM.PCI, bytes: ARM.PCI_BYTES },
         doorbell: { base: ARM.V2M, bytes: 4096 },
         tell: options.tell,
+        record: options.record ?? null,
       },
       make: (vm, irq, tell) =>
         new Smmuv3Unit(vm, {

@@ -1,5 +1,6 @@
-import { bootArm } from './arm64-machine.ts';
+import { armRecording, bootArm } from './arm64-machine.ts';
 import { Checks } from './checks.ts';
+import { recorderFor, saveRecording } from './recording.ts';
 import { type Expected, mustFail, runLive, scenario } from './scenario.ts';
 import { Counter } from './session.ts';
 
@@ -21,8 +22,10 @@ const checks = new Checks();
 await runLive('live:arm64', checks, async (verbose) => {
   for (const ats of [false, true]) {
     const counter = new Counter();
-    const run = verbose(await bootArm({ ats, tell: counter.tell }));
+    const record = recorderFor('smmuv3');
+    const run = verbose(await bootArm({ ats, tell: counter.tell, record }));
     await scenario(checks, run, counter, expected(ats)).finally(() => run.close());
+    saveRecording(record, ats ? 'smmuv3-live-ats' : 'smmuv3-live', armRecording(ats));
   }
   const run = verbose(await bootArm({ ats: false, deaf: true, tell: new Counter().tell }));
   await mustFail(checks, run).finally(() => run.close());

@@ -7,6 +7,7 @@ import { dsdt, fadt, madt } from '../../machine/firmware/pc.ts';
 import { VtdMachineUnit } from '../../machine/vtd-unit.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
 import type { Tell } from '../../ports/tell.ts';
+import type { TraceRecorder } from '../../trace/recorder.ts';
 import { V86Interrupts } from './apic.ts';
 import { neutraliseClflush } from './clflush.ts';
 import { type V86Cpu, v86Cpu } from './internals.ts';
@@ -42,6 +43,7 @@ export interface V86Options {
   readonly report?: (error: unknown) => void;
   /** Debugging: the physical unit swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
+  readonly record?: TraceRecorder | null;
 }
 
 export interface V86Machine {
@@ -51,6 +53,8 @@ export interface V86Machine {
   readonly pci: V86PciBridge;
   /** CLFLUSH instructions replaced in the guest kernel so far. */
   readonly clflush: () => number;
+  /** Runs DMA (or anything else) that no access of the guest caused. Call it between the emulator's turns only. */
+  outside<T>(action: () => T): T;
   /** After `restore_state`: the CPU's memory was replaced, BARs are where the loaded state has them. */
   restored(): void;
 }
@@ -118,7 +122,12 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
         throw error;
       }));
   const ram = new V86Ram(cpu);
-  const mmio = new V86Mmio(cpu.io, () => ram.check(), report);
+  const mmio = new V86Mmio(
+    cpu.io,
+    () => ram.check(),
+    () => ram.flush(),
+    report,
+  );
   const interrupts = new V86Interrupts(cpu, defer);
   let flushes = -1;
   const silenceClflush = () => {
@@ -143,6 +152,7 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
       intx: V86_LAYOUT.INTX,
       doorbell: { base: V86_LAYOUT.MSI, bytes: V86_LAYOUT.MSI_BYTES },
       tell: options.tell ?? null,
+      record: options.record ?? null,
     },
     (vm, irq, tell) => {
       const ignoreInvalidations = options.ignoreInvalidations ?? false;
@@ -165,6 +175,14 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
     cpu,
     pci,
     clflush: () => Math.max(0, flushes),
+    outside(action) {
+      ram.check();
+      try {
+        return action();
+      } finally {
+        ram.flush();
+      }
+    },
     restored() {
       ram.check();
       pci.claimBars();

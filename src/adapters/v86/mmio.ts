@@ -18,14 +18,16 @@ interface Claim {
 export class V86Mmio {
   readonly #io: V86Io;
   readonly #enter: () => void;
+  readonly #leave: () => void;
   readonly #report: (error: unknown) => void;
   readonly #blocks = new Set<number>();
   #claims: Claim[] = [];
 
-  /** @param enter called before every access. */
-  constructor(io: V86Io, enter: () => void, report: (error: unknown) => void) {
+  /** @param enter called before every access. @param leave behind every access. */
+  constructor(io: V86Io, enter: () => void, leave: () => void, report: (error: unknown) => void) {
     this.#io = io;
     this.#enter = enter;
+    this.#leave = leave;
     this.#report = report;
   }
 
@@ -65,7 +67,9 @@ export class V86Mmio {
     if (c === null) return all;
     try {
       this.#enter();
-      return c.device.read(address - c.base, size) & all;
+      const value = c.device.read(address - c.base, size) & all;
+      this.#leave();
+      return value;
     } catch (error) {
       this.#report(error);
       return all;
@@ -78,6 +82,7 @@ export class V86Mmio {
     try {
       this.#enter();
       c.device.write(address - c.base, size, size === 1 ? value & 0xff : value, 0);
+      this.#leave();
     } catch (error) {
       this.#report(error);
     }

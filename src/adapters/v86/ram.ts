@@ -1,6 +1,8 @@
 import type { Backing } from '../../ports/memory.ts';
 import type { V86Cpu } from './internals.ts';
 
+const PAGE = 4096;
+
 /**
  * v86's RAM. It lives in the WASM memory, whose buffer is replaced when it grows, and the JIT must hear of every store.
  */
@@ -9,6 +11,7 @@ export class V86Ram implements Backing {
   readonly #cpu: V86Cpu;
   #buffer: ArrayBufferLike;
   #words: Int32Array;
+  readonly #dirty = new Set<number>();
   /** Called when the storage was found at a new place: `AddressSpace.moved` of every space that holds it. */
   onMoved: (() => void) | null = null;
 
@@ -39,10 +42,22 @@ export class V86Ram implements Backing {
     }
   }
 
+  /**
+   * The JIT must hear of the page before the guest runs on. It hears later, in `flush`: telling it can make the WASM memory
+   * grow, and that must not happen under a walk that holds the old storage.
+   */
   wrote(offset: number, bytes: number): void {
-    const w = this.#words;
-    this.#cpu.write_blob(new Uint8Array(w.buffer, w.byteOffset + offset, bytes), offset);
-    // Invalidating compiled code can make the WASM memory grow, also in the middle of our own work.
+    for (let page = offset >>> 12; page <= (offset + bytes - 1) >>> 12; page++) this.#dirty.add(page);
+  }
+
+  /** On the way back to the emulator: compiled code of every page that was written is thrown away. */
+  flush(): void {
+    if (this.#dirty.size === 0) return;
+    for (const page of this.#dirty) {
+      const at = page * PAGE;
+      this.#cpu.write_blob(new Uint8Array(this.words().buffer, this.words().byteOffset + at, 1), at);
+    }
+    this.#dirty.clear();
     this.check();
   }
 }
