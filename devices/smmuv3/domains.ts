@@ -62,8 +62,8 @@ export interface DomainState {
 
 const ABORT = [1, 0, 0, 0] as const;
 const BYPASS = [1 | (4 << 1), 0, 0, 0] as const;
-/** STE words 5 (configuration, without S2R and S2S) and 6, 7 (S2TTB) tell one guest stage 2 from another. */
-const S2_KEY_MASK = ~(3 << 25);
+/** What tells one guest stage 2 from another, in STE words 5 to 7: T0SZ, SL0, TG, PS, AFFD, PTW, HD, HA and S2TTB. */
+const S2_KEY_MASKS = [0x01e7_c0ff, ~0xf, 0xf_ffff] as const;
 
 /** The stage 2s of one vSMMU and what stands on them, by guest VMID. Creation returns −errno instead of an object. */
 export class Domains {
@@ -122,7 +122,7 @@ export class Domains {
   shadowed(devId: number, vmid: number, ste: Int32Array): Domain | number {
     const extra = this.#deps.extra;
     if (extra === null) return -E.OPNOTSUPP;
-    const key = `${ste[5]! & S2_KEY_MASK}:${ste[6]}:${ste[7]}`;
+    const key = S2_KEY_MASKS.map((mask, i) => ste[5 + i]! & mask).join(':');
     const known = this.#byVmid.get(vmid)?.find((d) => d.key === key);
     if (known !== undefined) return known;
     const ioas = this.#host.ioas();
