@@ -153,7 +153,7 @@ test.each([
   [',iommu=smmuv3', 'arch'],
   [' -device arm-smmuv3,primary-bus=pcie.0,stage=2', 'qemu-11.1'],
 ] as const)(
-  'no guest of %s (%s) makes anything throw, hang or leave its memory, in 70,000 random actions',
+  'no guest of %s (%s) makes anything throw, hang or leave its memory, in 20,000 random actions',
   (options, profile) => {
     const heard = new Heard();
     const machine = makeReplayMachine(header(options), { profile }, heard.tell);
@@ -161,14 +161,14 @@ test.each([
     guest.fill();
     guest.enable();
     let through = 0;
-    for (let n = 0; n < 70_000; n++) {
+    for (let n = 0; n < 20_000; n++) {
       through += guest.act();
-      if (n % 20_000 === 19_999) machine.reset();
+      if (n % 5_000 === 4_999) machine.reset();
       heard.irqs = [];
       heard.records = [];
     }
-    expect(through, 'some DMA goes through').toBeGreaterThan(500);
+    expect(through, 'some DMA goes through').toBeGreaterThan(150);
     for (const name of ['SMMU_CMD_CFGI_STE', 'SMMU_CMD_TLBI_NH_VA', 'SMMU_CMD_SYNC'])
-      expect(heard.commands.get(name) ?? 0, name).toBeGreaterThan(500);
+      expect(heard.commands.get(name) ?? 0, name).toBeGreaterThan(150);
   },
 );

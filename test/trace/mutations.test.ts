@@ -81,7 +81,7 @@ describe.each(['smmuv3-boot', 'vtd-boot'])('%s, spoiled at random', (name) => {
 
   test('lost, doubled and exchanged lines are always noticed', async () => {
     const rnd = new Random(7);
-    for (let n = 0; n < 12; n++) {
+    for (let n = 0; n < 6; n++) {
       const list = [...events];
       const at = rnd.below(list.length - 1);
       const kind = rnd.below(3);
@@ -97,7 +97,7 @@ describe.each(['smmuv3-boot', 'vtd-boot'])('%s, spoiled at random', (name) => {
   test('a wrong bit in anything that is compared is always noticed', async () => {
     const rnd = new Random(8);
     const compared = events.filter((e) => e.t === 'r' || e.t === 'xlat');
-    for (let n = 0; n < 12; n++) {
+    for (let n = 0; n < 6; n++) {
       const victim = rnd.pick(compared);
       const field = victim.t === 'r' ? 'val' : 'out';
       const bit = rnd.below(victim.t === 'r' ? 8 * Number(victim.size) : 40);
@@ -110,7 +110,7 @@ describe.each(['smmuv3-boot', 'vtd-boot'])('%s, spoiled at random', (name) => {
   test('random characters in the text never end in a stack trace', async () => {
     const rnd = new Random(9);
     const text = [header, ...events].map((l) => JSON.stringify(l)).join('\n');
-    for (let n = 0; n < 30; n++) {
+    for (let n = 0; n < 15; n++) {
       const at = rnd.below(text.length);
       const noise = rnd.pick(['"', '0', 'f', '{', '}', ',', ':', 'x', '-', '1e9', '\n', 'null', '\u0000', 'é']);
       await replay(folder.text(text.slice(0, at) + noise + text.slice(at + rnd.below(3))));
