@@ -8,6 +8,8 @@ const WAYS = 4;
 /** Largest size kept as one entry: 8 TiB. A larger completion is used for the piece around the address. */
 const MOST_SHIFT = 43;
 const GLOBAL = 0x100_0000;
+/** log2 of the pages an invalidation looks up one by one; beyond, it goes through all entries. */
+const FEW_LOG2 = 5;
 
 export interface AtcState {
   readonly words: readonly number[];
@@ -22,6 +24,8 @@ export interface AtcState {
 export class Atc {
   readonly entries: number;
   readonly #sets: number;
+  readonly #mask: number;
+  readonly #shift: number;
   #words: Int32Array | null = null;
   /** Bit n: an entry of 2^(12+n) bytes may exist. */
   #sizes = 0;
@@ -37,11 +41,14 @@ export class Atc {
   constructor(entries: number) {
     this.entries = entries;
     this.#sets = Math.max(1, entries / WAYS);
+    this.#mask = this.#sets - 1;
+    this.#shift = 32 - Math.log2(this.#sets);
   }
 
   #set(pasid: number, pageLo: number, pageHi: number, size: number): number {
-    const h = Math.imul(pageLo ^ (pageHi << 7), 0x9e37_79b1) ^ Math.imul(pasid + 2, 0x85eb_ca6b) ^ (size << 3);
-    return ((h ^ (h >>> 15)) >>> 0) % this.#sets;
+    const mixed = pageLo ^ (pageHi << 9) ^ (size << 27);
+    // Multiplicative hashing: the upper bits are the good ones. One set: a shift by 32 would be a shift by 0.
+    return (Math.imul(mixed + Math.imul(pasid + 2, 0x51ed), 0x9e37_79b1) >>> this.#shift) & this.#mask;
   }
 
   lookup(pasid: number, lo: number, hi: number): boolean {
@@ -50,13 +57,13 @@ export class Atc {
     for (let sizes = this.#sizes; sizes !== 0; sizes &= sizes - 1) {
       const size = 31 - Math.clz32(sizes & -sizes);
       const shift = 12 + size;
-      const pl = shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32);
-      const ph = shift < 32 ? hi >>> shift : 0;
-      const at = this.#find(w, pasid, pl | 0, ph | 0, size);
+      const pl = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) | 0;
+      const ph = (shift < 32 ? hi >>> shift : 0) | 0;
+      const at = this.#find(w, pasid, pl, ph, size);
       if (at < 0) continue;
       const high = w[at + 4]!;
-      const base = ((high & 0xf_ffff) * TWO32 + (w[at + 3]! >>> 0)) * 4096;
-      this.out = base + (shift <= 32 ? (shift === 32 ? lo >>> 0 : lo & (2 ** shift - 1)) : within(lo, hi, shift));
+      const page = (high & 0xf_ffff) * TWO32 + (w[at + 3]! >>> 0);
+      this.out = page * 4096 + (shift < 32 ? lo & ((1 << shift) - 1) : within(lo, hi, shift));
       this.shift = shift;
       this.perm = (high >>> 20) & 0xf;
       return true;
@@ -110,6 +117,7 @@ export class Atc {
   invalidate(pasid: number, lo: number, hi: number, shift: number, global: boolean): void {
     const w = this.#words;
     if (w === null) return;
+    if (!global && this.#dropFew(w, pasid, lo, hi, shift)) return;
     let left = 0;
     for (let at = 0; at < w.length; at += WORDS) {
       const tag = w[at]!;
@@ -121,6 +129,25 @@ export class Atc {
       } else left |= 1 << size;
     }
     this.#sizes = left;
+  }
+
+  /** A small range: looks up each entry that could be in it. @returns false: too many, and nothing was done. */
+  #dropFew(w: Int32Array, pasid: number, lo: number, hi: number, range: number): boolean {
+    if (range > 12 + FEW_LOG2) return false;
+    for (let sizes = this.#sizes; sizes !== 0; sizes &= sizes - 1) {
+      const size = 31 - Math.clz32(sizes & -sizes);
+      const shift = 12 + size;
+      const count = shift >= range ? 1 : 1 << (range - shift);
+      const pl = (shift < 32 ? (lo >>> shift) | (hi << (32 - shift)) : hi >>> (shift - 32)) & -count;
+      const ph = (shift < 32 ? hi >>> shift : 0) | 0;
+      for (let n = 0; n < count; n++) {
+        const at = this.#find(w, pasid, pl | n, ph, size);
+        if (at < 0) continue;
+        w[at] = 0;
+        this.dropped++;
+      }
+    }
+    return true;
   }
 
   clear(): void {

@@ -1,5 +1,6 @@
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { BenchCase } from './case.ts';
+import { ENDPOINT_CASES } from './endpoints.ts';
 import { IOMMUFD_CASES } from './iommufd.ts';
 import { replayCase } from './replay.ts';
 import { SMMUV3_CASES } from './smmuv3.ts';
@@ -16,4 +17,5 @@ export const CASES: readonly BenchCase[] = [
   ...VTD_CASES,
   ...VTD_HOST_CASES,
   ...IOMMUFD_CASES,
+  ...ENDPOINT_CASES,
 ];

@@ -29,6 +29,21 @@ const NONE: Piece = {
   shared: false,
 };
 
+/** Transfers up to this many bytes are moved one by one: making a view of the storage would cost more. */
+const SMALL = 64;
+
+function takeBytes(words: Int32Array, from: number, into: Uint8Array, start: number, count: number): void {
+  for (let i = 0; i < count; i++) into[start + i] = words[(from + i) >>> 2]! >>> (((from + i) & 3) * 8);
+}
+
+function putBytes(words: Int32Array, to: number, from: Uint8Array, start: number, count: number): void {
+  for (let i = 0; i < count; i++) {
+    const at = (to + i) >>> 2;
+    const shift = ((to + i) & 3) * 8;
+    words[at] = (words[at]! & ~(0xff << shift)) | (from[start + i]! << shift);
+  }
+}
+
 /** Plain storage: `bytes` of zeroed memory, committed by the system page by page as it is touched. */
 export function ramBacking(bytes: number): Backing {
   if (!(bytes > 0 && bytes % 4096 === 0)) {
@@ -224,8 +239,11 @@ export class AddressSpace implements Memory {
       const word = at - (at % 4);
       if (this.locate(word)) {
         const n = Math.min(into.length - done, this.room * 4 - (at - word));
-        const from = this.words.byteOffset + this.index * 4 + (at - word);
-        into.set(new Uint8Array(this.words.buffer, from, n), done);
+        if (n <= SMALL) takeBytes(this.words, this.index * 4 + (at - word), into, done, n);
+        else {
+          const from = this.words.byteOffset + this.index * 4 + (at - word);
+          into.set(new Uint8Array(this.words.buffer, from, n), done);
+        }
         done += n;
         continue;
       }
@@ -246,8 +264,11 @@ export class AddressSpace implements Memory {
       if (this.locate(word)) {
         if (!this.writable) return false;
         const n = Math.min(from.length - done, this.room * 4 - (at - word));
-        const to = this.words.byteOffset + this.index * 4 + (at - word);
-        new Uint8Array(this.words.buffer, to, n).set(from.subarray(done, done + n));
+        if (n <= SMALL) putBytes(this.words, this.index * 4 + (at - word), from, done, n);
+        else {
+          const to = this.words.byteOffset + this.index * 4 + (at - word);
+          new Uint8Array(this.words.buffer, to, n).set(from.subarray(done, done + n));
+        }
         if (this.#last.shared) this.#last.backing.wrote?.(this.index * 4 + (at - word), n);
         done += n;
         continue;
