@@ -1,0 +1,5 @@
+export { QemuEmulator, type QemuLayout } from './emulator.ts';
+export { FileRam } from './file-ram.ts';
+export { LiveMachine, type LiveOptions } from './live-machine.ts';
+export { QtestClient } from './qtest-client.ts';
+export { TrapServer } from './trap-server.ts';
