@@ -27,6 +27,7 @@ export function identityOf(p: Smmuv3Properties, d: Deviations): Identity {
       bit(s1, 1) |
       (2 << 2) | // TTF: AArch64 tables
       bit(true, 4) | // COHACC
+      (p.httu << 6) |
       bit(p.ats, 10) |
       bit(true, 12) | // ASID16
       bit(p.msi && !d.noMsi, 13) |

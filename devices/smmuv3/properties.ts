@@ -2,7 +2,7 @@ import { ViommuError } from '../../src/core/errors.ts';
 import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
 import type { ProfileName } from './profile.ts';
 
-/** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); the last three are ours. */
+/** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); those from `pri` on are ours. */
 export interface Smmuv3Properties {
   readonly profile: ProfileName;
   /** QEMU's `id=`. */
@@ -23,6 +23,8 @@ export interface Smmuv3Properties {
   readonly pri: boolean;
   readonly stall: boolean;
   readonly msi: boolean;
+  /** IDR0.HTTU: 0 none, 1 access flags, 2 access flags and dirty state by hardware. */
+  readonly httu: 0 | 1 | 2;
 }
 
 /** QEMU's defaults of `-device arm-smmuv3`. */
@@ -41,6 +43,7 @@ export function defaultProperties(profile: ProfileName = 'qemu-11.1'): Smmuv3Pro
     pri: false,
     stall: false,
     msi: profile === 'arch',
+    httu: 0,
   };
 }
 
@@ -68,6 +71,9 @@ function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties 
         break;
       case 'ssidsize':
         if (!auto) p.ssidsize = parseInteger(name, value, 0, 20);
+        break;
+      case 'httu':
+        p.httu = parseInteger(name, value, 0, 2) as 0 | 1 | 2;
         break;
       case 'msi-gpa':
         p.msiGpa = parseInteger(name, value, 0, 2 ** 52 - 1);
