@@ -49,11 +49,14 @@ export class AtcInvalidations {
   readonly #received = new Int32Array(ITAGS);
   readonly #due = new Float64Array(ITAGS);
   readonly #cancel: ((() => void) | null)[] = new Array(ITAGS).fill(null);
+  /** ITags in use. */
+  #active = 0;
   #waiting: Request[] = [];
   /** Batches whose `submit` has returned with requests outstanding. */
   readonly #batches = new Map<number, Batch>();
-  /** Token of the batch being submitted, and what went wrong in it already. */
-  #current = 1;
+  /** The last token given, that of the batch being submitted (0: none), and what went wrong in it already. */
+  #last = 0;
+  #current = 0;
   #currentError: number = HW_ERROR.NONE;
 
   constructor(endpoints: EndpointPort | null, clock: Clock, events: HwEvents, timeout: number, depth: number) {
@@ -62,6 +65,27 @@ export class AtcInvalidations {
     this.#events = events;
     this.#timeout = timeout;
     this.#depth = depth;
+  }
+
+  /** The batch that is being submitted, for `resume`: an answer may make the host submit another in the middle of it. */
+  get current(): number {
+    return this.#current;
+  }
+
+  get currentError(): number {
+    return this.#currentError;
+  }
+
+  /** A batch begins. */
+  begin(): void {
+    this.#current = ++this.#last;
+    this.#currentError = HW_ERROR.NONE;
+  }
+
+  /** After the `sync` of a batch inside another: the outer one goes on. */
+  resume(current: number, error: number): void {
+    this.#current = current;
+    this.#currentError = error;
   }
 
   /** @param lo,hi address with the ATS size encoding (bit 11 is S). */
@@ -87,9 +111,15 @@ export class AtcInvalidations {
     this.#rid[itag] = rid;
     this.#token[itag] = token;
     this.#received[itag] = 0;
+    this.#active++;
     // An Unsupported Request counts as a completion (IHI 0070 §3.9.1.5).
-    if (!this.#endpoints!.invalidate(rid, pasid, itag, lo, hi, global)) this.#rid[itag] = -1;
-    if (this.#rid[itag] !== -1 && token !== this.#current) this.#arm(itag, this.#timeout);
+    if (!this.#endpoints!.invalidate(rid, pasid, itag, lo, hi, global) && this.#rid[itag] !== -1) {
+      this.#rid[itag] = -1;
+      this.#active--;
+    }
+    // A request of a batch whose submission is over has its own clock.
+    if (this.#rid[itag] !== -1 && this.#token[itag] === token && this.#batches.has(token))
+      this.#arm(itag, this.#timeout);
   }
 
   /** An Invalidate Completion. One that nobody waits for is ignored. @param count completions to expect, 0 means 8. */
@@ -105,17 +135,14 @@ export class AtcInvalidations {
     const token = this.#token[itag]!;
     const rid = this.#rid[itag]!;
     this.#rid[itag] = -1;
+    this.#active--;
     this.#cancel[itag]?.();
     this.#cancel[itag] = null;
-    if (token === this.#current) {
-      if (error !== HW_ERROR.NONE) this.#currentError = error;
-    } else {
-      const batch = this.#batches.get(token);
-      if (batch !== undefined && error !== HW_ERROR.NONE) {
-        batch.error = error;
-        batch.rid = rid;
-      }
-    }
+    const batch = this.#batches.get(token);
+    if (batch !== undefined && error !== HW_ERROR.NONE) {
+      batch.error = error;
+      batch.rid = rid;
+    } else if (token === this.#current && error !== HW_ERROR.NONE) this.#currentError = error;
     if (this.#waiting.length > 0) this.#sendWaiting();
     this.#settle(token);
   }
@@ -131,6 +158,7 @@ export class AtcInvalidations {
   }
 
   #outstanding(token: number): boolean {
+    if (this.#active === 0 && this.#waiting.length === 0) return false;
     for (let i = 0; i < ITAGS; i++) if (this.#rid[i] !== -1 && this.#token[i] === token) return true;
     for (let i = 0; i < this.#waiting.length; i++) if (this.#waiting[i]!.token === token) return true;
     return false;
@@ -158,35 +186,29 @@ export class AtcInvalidations {
    */
   sync(): number {
     const token = this.#current;
+    if (this.#timeout === 0) this.#giveUp(token);
     this.error = this.#currentError;
-    if (!this.#outstanding(token)) {
-      this.#currentError = HW_ERROR.NONE;
-      return 0;
-    }
-    if (this.#timeout === 0) {
-      // Each round gives at least one request up, and those that waited for its ITag follow.
-      for (let busy = true; busy && this.#outstanding(token); ) {
-        busy = false;
-        for (let i = 0; i < ITAGS; i++) {
-          if (this.#rid[i] === -1 || this.#token[i] !== token) continue;
-          this.#finish(i, HW_ERROR.ATC_TIMEOUT);
-          busy = true;
-        }
-      }
-      if (!this.#outstanding(token)) {
-        this.error = this.#currentError;
-        this.#currentError = HW_ERROR.NONE;
-        return 0;
-      }
-    }
+    if (!this.#outstanding(token)) return 0;
     this.#batches.set(token, { error: this.#currentError, rid: -1 });
-    this.#current++;
-    this.#currentError = HW_ERROR.NONE;
+    this.#current = 0;
     for (let i = 0; i < ITAGS; i++) {
       if (this.#rid[i] !== -1 && this.#token[i] === token) this.#arm(i, this.#timeout);
     }
     return token;
   }
+
+  /** Nobody gets any time: each round gives at least one request up, and those that waited for its ITag follow. */
+  #giveUp(token: number): void {
+    for (let busy = true; busy && this.#outstanding(token); ) {
+      busy = false;
+      for (let i = 0; i < ITAGS; i++) {
+        if (this.#rid[i] === -1 || this.#token[i] !== token) continue;
+        this.#finish(i, HW_ERROR.ATC_TIMEOUT);
+        busy = true;
+      }
+    }
+  }
+
   /** HW_ERROR of the last `sync`. */
   error: number = HW_ERROR.NONE;
 
@@ -198,7 +220,7 @@ export class AtcInvalidations {
       active.push({ itag, rid, token: this.#token[itag]!, received: this.#received[itag]!, due: this.#due[itag]! });
     }
     return {
-      token: this.#current,
+      token: this.#last,
       active,
       waiting: this.#waiting.slice(),
       batches: Array.from(this.#batches, ([token, b]) => [token, b.error, b.rid] as const),
@@ -211,13 +233,15 @@ export class AtcInvalidations {
       this.#cancel[i]?.();
       this.#cancel[i] = null;
     }
-    this.#current = data.token;
-    this.#currentError = HW_ERROR.NONE;
+    this.#last = data.token;
+    this.#current = 0;
+    this.#active = 0;
     this.#waiting = data.waiting.slice();
     this.#batches.clear();
     for (const [token, error, rid] of data.batches) this.#batches.set(token, { error, rid });
     for (const a of data.active) {
       this.#rid[a.itag] = a.rid;
+      this.#active++;
       this.#token[a.itag] = a.token;
       this.#received[a.itag] = a.received;
       this.#arm(a.itag, Math.max(0, a.due - this.#clock.now()));

@@ -314,6 +314,9 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     const end = start + count * COMMAND_WORDS;
     let at = start;
     let ok = true;
+    const outer = this.#atc.current;
+    const outerError = this.#atc.currentError;
+    this.#atc.begin();
     while (at < end) {
       if (this.#tell !== null) {
         this.#tell({
@@ -331,6 +334,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     this.pending = pending;
     this.error = ok ? this.#atc.error : HW_ERROR.ILLEGAL;
     this.done = (at - start) / COMMAND_WORDS;
+    this.#atc.resume(outer, outerError);
   }
 
   save(): PhysicalSmmuv3Data {

@@ -309,6 +309,32 @@ describe('ATC_INV', () => {
     expect(rig.messages.length).toBe(50);
   });
 
+  test('a batch submitted in the middle of another has its own completion, and so has the outer one', () => {
+    const rig = bench();
+    const inner: number[] = [];
+    rig.onInvalidate = (_rid, itag) => {
+      if (itag === 0) {
+        rig.submit(atcInv(0x9000n, 0));
+        inner.push(rig.hw.pending, rig.hw.done);
+      }
+      return true;
+    };
+    expect(rig.submit(atcInv(0x1000n, 0), [0x46n, 0n])).toBe(HW_ERROR.NONE);
+    const [innerToken, innerDone] = inner;
+    const outer = rig.hw.pending;
+    expect([innerDone, rig.hw.done, innerToken! > 0, outer > 0, outer !== innerToken]).toEqual([
+      1,
+      2,
+      true,
+      true,
+      true,
+    ]);
+    rig.hw.invalidateCompletion(SID, 0b01, 1);
+    expect(rig.completed).toEqual([[outer, HW_ERROR.NONE, -1]]);
+    rig.hw.invalidateCompletion(SID, 0b10, 1);
+    expect(rig.completed[1]).toEqual([innerToken, HW_ERROR.NONE, -1]);
+  });
+
   test('in flight it survives saving: the answer, or the rest of the timeout', () => {
     for (const answer of [true, false]) {
       const rig = new Rig({ ...FULL_IDRS, atcTimeout: 1000, atcDepth: 1 });
