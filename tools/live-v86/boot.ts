@@ -128,7 +128,12 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
     record: o.record ?? null,
     report: (e) => errors.push(e),
   });
-  const nvme = new NvmeFunction({ disk: new RamDisk(16 << 20), integrated: !o.behindRootPort });
+  const nvme = new NvmeFunction({
+    disk: new RamDisk(16 << 20),
+    integrated: !o.behindRootPort,
+    // Linux enables page requests beside PASIDs only where responses carry the PASID.
+    pri: { capacity: 32, responseWithPasid: true },
+  });
   const { machine } = plugged;
   if (o.behindRootPort) {
     machine.plug(new Bridge({ kind: 'root' }), V86_LAYOUT.ROOT_PORT);

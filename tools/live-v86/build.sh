@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the guests that run in v86: Linux for i386 from the distribution's source package, busybox, SeaBIOS images.
-#   tools/live-v86/build.sh [6.1|7.2|7.2-unpatched ...] (default: 6.1)      output: .cache/live-v86 (VIOMMU_LIVE_V86)
+#   tools/live-v86/build.sh [6.1|7.2|7.2-unpatched|guest ...] (default: 6.1)    output: .cache/live-v86 (VIOMMU_LIVE_V86)
+# `guest` builds the guest's own programs only; they come with 7.2 as well.
 # Needs a Debian machine; missing build tools are installed when run as root. About 5 minutes per kernel on two cores; a
 # kernel that is there already is not built again. Nothing of it is ever committed: the kernel is GPL-2.0.
 set -euo pipefail
@@ -63,9 +64,19 @@ build() {
   fetch "$suite" amd64 "linux-source-$version"
   local tree=$out/src-$name
   if [ ! -e "$tree/Makefile" ]; then
-    say "unpacking linux-source-$version"
-    mkdir -p "$tree"
-    tar -xJf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz -C "$tree" --strip-components=1
+    local twin=$out/src-7.2
+    [ "$name" != 7.2 ] || twin=$out/src-7.2-unpatched
+    if [ "$version" = 7.2 ] && [ -e "$twin/vmlinux" ]; then
+      # The two differ in one file: the other's objects are good.
+      say "copying the tree of the other 7.2"
+      cp -a "$twin" "$tree"
+      tar -xJOf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz --wildcards '*/drivers/iommu/intel/prq.c' \
+        >"$tree/drivers/iommu/intel/prq.c"
+    else
+      say "unpacking linux-source-$version"
+      mkdir -p "$tree"
+      tar -xJf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz -C "$tree" --strip-components=1
+    fi
     [ "$name" != 7.2 ] || canonical_fix "$tree"
   fi
   say "building bzImage-$name (log: $out/build-$name.log)"
@@ -79,9 +90,27 @@ build() {
   ) >"$out/build-$name.log" 2>&1 || { tail -5 "$out/build-$name.log" >&2; exit 1; }
   cp "$tree/arch/x86/boot/bzImage" "$out/bzImage-$name"
 }
+
+# The guest's own programs: no libc, the headers come with the kernel's source.
+guest() {
+  local tree=$out/src-7.2 source program
+  [ -e "$tree/Makefile" ] || tree=$out/src-7.2-unpatched
+  [ -e "$tree/Makefile" ] || { say "the guest's programs need the source of 7.2: tools/live-v86/build.sh 7.2"; exit 1; }
+  [ -e "$tree/usr/include/linux/iommufd.h" ] || make -s -C "$tree" ARCH=i386 headers >>"$out/build-guest.log" 2>&1
+  for source in "$here"/guest/*.c; do
+    program=$out/$(basename "$source" .c)
+    [ "$program" -nt "$source" ] && continue
+    say "building $(basename "$program")"
+    gcc -m32 -march=i686 -Os -Wall -static -nostdlib -fno-pic -no-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
+      -I "$tree/usr/include" -include "$tree/tools/include/nolibc/nolibc.h" -s -o "$program" "$source"
+  done
+}
+
 for k in "${@:-6.1}"; do
   case $k in
-    6.1 | 7.2 | 7.2-unpatched) build "$k" ;;
+    6.1) build "$k" ;;
+    7.2 | 7.2-unpatched) build "$k" && guest ;;
+    guest) guest ;;
     *) say "unknown kernel '$k': 6.1, 7.2 or 7.2-unpatched"; exit 2 ;;
   esac
 done

@@ -6,6 +6,7 @@ import { recorderFor, saveRecording } from '../live/recording.ts';
 import { type Expected, mustFail, runLive, scenario } from '../live/scenario.ts';
 import { Counter } from '../live/session.ts';
 import { bootV86, MEMORY, type V86BootOptions } from './boot.ts';
+import { nested, unpatched } from './nested.ts';
 
 interface Mode {
   readonly title: string;
@@ -74,6 +75,8 @@ await runLive('live', checks, async (verbose) => {
       devices: [{ name: 'nvme', sid: run.rid }],
     });
   }
+  if (only === undefined || only === 'nested') await nested(checks, verbose);
+  if (only === undefined || only === 'unpatched') await unpatched(checks, verbose);
   if (only !== undefined) return;
   const props = propsOf('qemu-system-i386 -M q35 -device intel-iommu,intremap=off');
   const run = await bootV86({ props, ignoreInvalidations: true, tell: new Counter().tell });

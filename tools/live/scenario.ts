@@ -101,7 +101,7 @@ export async function mustFail(c: Checks, run: LiveRun): Promise<void> {
 export async function runLive(
   name: string,
   c: Checks,
-  steps: (verbose: (run: LiveRun) => LiveRun) => Promise<void>,
+  steps: (verbose: <R extends LiveRun>(run: R) => R) => Promise<void>,
 ): Promise<void> {
   const verbose = process.argv.includes('--verbose');
   try {
