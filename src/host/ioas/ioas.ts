@@ -2,6 +2,7 @@ import { E } from '../../spec/iommufd/errno.ts';
 import { MAP_PROT, type PagingDomain } from '../driver.ts';
 import type { PagingHwpt } from '../hwpt.ts';
 import { Area, AreaTree } from './area-tree.ts';
+import { firstPage, lastPage, loadArea, unloadArea } from './loading.ts';
 import type { Pages } from './pages.ts';
 import { type IoasAccess, notifyUnmap } from './pinning.ts';
 import { disjoint, IOVA_LAST, joined, type Range, ReservedRanges } from './ranges.ts';
@@ -243,7 +244,7 @@ export class Ioas {
     for (const area of this.#areas) {
       failed = first ? this.#pin(area) : 0;
       if (failed === 0) {
-        failed = this.#load(area, domain);
+        failed = loadArea(area, domain, this.#largePages);
         if (failed !== 0 && first) this.#unpin(area);
       }
       if (failed !== 0) break;
@@ -251,7 +252,7 @@ export class Ioas {
     }
     if (failed !== 0) {
       for (const area of done) {
-        this.#unload(area, domain);
+        unloadArea(area, domain);
         if (first) this.#unpin(area);
       }
       this.unreserve(domain);
@@ -265,7 +266,7 @@ export class Ioas {
   removeDomain(domain: PagingDomain): void {
     this.#domains.splice(this.#domains.indexOf(domain), 1);
     for (const area of this.#areas) {
-      this.#unload(area, domain);
+      unloadArea(area, domain);
       if (this.#domains.length === 0) this.#unpin(area);
     }
     this.unreserve(domain);
@@ -347,9 +348,9 @@ export class Ioas {
     let r = this.#pin(area);
     if (r !== 0) return r;
     for (let i = 0; i < this.#domains.length; i++) {
-      r = this.#load(area, this.#domains[i]!);
+      r = loadArea(area, this.#domains[i]!, this.#largePages);
       if (r === 0) continue;
-      while (--i >= 0) this.#unload(area, this.#domains[i]!);
+      while (--i >= 0) unloadArea(area, this.#domains[i]!);
       this.#unpin(area);
       return r;
     }
@@ -358,7 +359,7 @@ export class Ioas {
 
   #unfill(area: Area): void {
     if (!area.filled) return;
-    for (const d of this.#domains) this.#unload(area, d);
+    for (const d of this.#domains) unloadArea(area, d);
     this.#unpin(area);
   }
 
@@ -373,58 +374,10 @@ export class Ioas {
     area.filled = false;
   }
 
-  /** Puts the area's pages into one domain. */
-  #load(area: Area, domain: PagingDomain): number {
-    const iova = area.start;
-    const start = area.startByte;
-    if (area.pages.dmabuf) return this.#loadDmabuf(area, domain);
-    let done = 0;
-    const r = area.pages.visit(start, area.length, (at, hpa, bytes) => {
-      const result = this.#mapRun(domain, iova + BigInt(at - start), hpa, bytes, area.prot);
-      if (result === 0) done = at + bytes - start;
-      return result;
-    });
-    if (r !== 0 && done > 0) domain.unmap(iova, BigInt(done));
-    return r;
-  }
-
-  #loadDmabuf(area: Area, domain: PagingDomain): number {
-    const p = area.pages;
-    if (p.revoked) return 0;
-    if (!p.source.pin(p.base + BigInt(area.startByte), BigInt(area.length), p.writable)) return -E.FAULT;
-    return this.#mapRun(domain, area.start, p.source.hpa, area.length, area.prot);
-  }
-
-  /** Without large pages the domain sees one page at a time, so that every page boundary can be cut later. */
-  #mapRun(domain: PagingDomain, iova: bigint, hpa: number, bytes: number, prot: number): number {
-    if (this.#largePages) return domain.map(iova, hpa, bytes, prot);
-    for (let done = 0; done < bytes; ) {
-      const n = Math.min(PAGE - ((hpa + done) % PAGE), bytes - done);
-      const r = domain.map(iova + BigInt(done), hpa + done, n, prot);
-      if (r !== 0) {
-        if (done > 0) domain.unmap(iova, BigInt(done));
-        return r;
-      }
-      done += n;
-    }
-    return 0;
-  }
-
-  #unload(area: Area, domain: PagingDomain): void {
-    if (area.filled && !area.pages.revoked) domain.unmap(area.start, BigInt(area.length));
-  }
-
   /** The exporter of a dma-buf takes its memory back: it leaves every domain, the areas stay. */
   revoke(pages: Pages): void {
     for (const area of this.#areas) {
-      if (area.pages === pages) for (const d of this.#domains) this.#unload(area, d);
+      if (area.pages === pages) for (const d of this.#domains) unloadArea(area, d);
     }
   }
-}
-
-function firstPage(a: Area): number {
-  return Math.floor(a.startByte / PAGE);
-}
-function lastPage(a: Area): number {
-  return Math.floor((a.startByte + a.length - 1) / PAGE);
 }
