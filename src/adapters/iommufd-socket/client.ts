@@ -120,6 +120,7 @@ export class SocketCaller implements Caller {
   /** Bytes at `#fetchedAt` that came with the request. */
   readonly #fetched: Uint8Array;
   readonly #fetchedAt: bigint;
+  readonly #direct: boolean;
 
   constructor(
     link: ClientLink,
@@ -128,6 +129,7 @@ export class SocketCaller implements Caller {
     descriptors: Map<number, KernelFile>,
     argument: bigint,
     fetched: Uint8Array,
+    direct: boolean,
   ) {
     this.#link = link;
     this.#frames = frames;
@@ -135,6 +137,7 @@ export class SocketCaller implements Caller {
     this.#descriptors = descriptors;
     this.#fetched = fetched;
     this.#fetchedAt = argument;
+    this.#direct = direct;
     this.memory = new ProcessMemory(frames, link.pid);
   }
 
@@ -144,10 +147,14 @@ export class SocketCaller implements Caller {
       into.set(this.#fetched.subarray(Number(at), Number(at) + into.length));
       return true;
     }
-    return this.#link.copyIn(this.#link.pid, address, into);
+    const { pid } = this.#link;
+    if (this.#direct && this.#frames.direct(pid, address, into, false)) return true;
+    return this.#link.copyIn(pid, address, into);
   }
   write(address: bigint, from: Uint8Array): boolean {
-    return this.#link.copyOut(this.#link.pid, address, from);
+    const { pid } = this.#link;
+    if (this.#direct && this.#frames.direct(pid, address, from, true)) return true;
+    return this.#link.copyOut(pid, address, from);
   }
 
   install(file: KernelFile): number {

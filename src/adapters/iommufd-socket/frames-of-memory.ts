@@ -2,7 +2,8 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import type { PhysicalBytes } from '../../host/ioas/pinning.ts';
 import type { CountedMemory } from '../../host/ioctl/caller.ts';
 import type { PageFile } from '../../ports/iommufd.ts';
-import { MapsCache, vmaAt } from './maps.ts';
+import { MapsCache, permits, vmaAt } from './maps.ts';
+import { ProcessBytes } from './process-bytes.ts';
 
 const PAGE = 4096;
 /** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
@@ -37,6 +38,7 @@ export class ClientFrames implements PhysicalBytes {
   readonly #byKey = new Map<string, number>();
   readonly #pins = new Map<number, number>();
   readonly #copy: ProcessCopy;
+  readonly #direct = new ProcessBytes();
   /** Cleared by whoever starts a request. */
   readonly maps = new MapsCache();
 
@@ -69,6 +71,7 @@ export class ClientFrames implements PhysicalBytes {
     if (this.#pins.size > 0) return;
     this.#windows.length = 0;
     this.#byKey.clear();
+    this.#direct.close();
   }
 
   pin(hpa: number, bytes: number): void {
@@ -113,7 +116,17 @@ export class ClientFrames implements PhysicalBytes {
     return w.path !== null && fileAccess(w.path, Number(at), bytes, write);
   }
 
+  /**
+   * A copy by the process's own addresses without asking it, where page permissions and the system allow.
+   * @returns false: ask the process, which finds the exact byte that fails.
+   */
+  direct(pid: number, address: bigint, bytes: Uint8Array, write: boolean): boolean {
+    if (address + BigInt(bytes.length) >= 2n ** 53n) return false;
+    return permits(this.maps.of(pid), address, bytes.length, write) && this.#direct.access(pid, address, bytes, write);
+  }
+
   #process(pid: number, address: bigint, bytes: Uint8Array, write: boolean): boolean {
+    if (this.direct(pid, address, bytes, write)) return true;
     return write ? this.#copy.copyOut(pid, address, bytes) : this.#copy.copyIn(pid, address, bytes);
   }
 }

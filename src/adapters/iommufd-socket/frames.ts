@@ -17,7 +17,10 @@ export const FRAME = {
   MMAP: 7,
   /** Client: munmap {u64 offset} on a main connection; {u32 0} on any connection: its last close. */
   MUNMAP: 8,
-  /** Client, first frame of a main connection (optional): the path that was opened. The answer's data is {u32 token}. */
+  /**
+   * Client, first frame of a main connection (optional): the path that was opened, and behind a NUL byte `direct` if the
+   * client's pointers are addresses of the process that it names. The answer's data is {u32 token}.
+   */
   OPEN: 9,
   /** Server: {s64 result, data}; ends the request. */
   RET: 10,

@@ -19,8 +19,15 @@ type Connection =
       readonly file: IommufdFile;
       readonly test: TestIoctl | null;
       readonly descriptors: Map<number, KernelFile>;
+      /** Its pointers are addresses of a process of this machine, which may be read without asking. */
+      readonly direct: boolean;
     }
-  | { readonly kind: 'vfio'; readonly file: VfioFile; readonly descriptors: Map<number, KernelFile> }
+  | {
+      readonly kind: 'vfio';
+      readonly file: VfioFile;
+      readonly descriptors: Map<number, KernelFile>;
+      readonly direct: boolean;
+    }
   | { readonly kind: 'extra'; readonly file: KernelFile };
 
 /** {pid, request, argument} of an IOCTL frame. */
@@ -77,9 +84,9 @@ class KernelThread {
     else this.#link.post({ what: 'drop', connection });
   }
 
-  #openIommufd(connection: number): Connection {
+  #openIommufd(connection: number, direct = false): Connection {
     const file = this.#backend.kernel.openIommufd(new ProcessMemory(this.#frames, 0));
-    const c: Connection = { kind: 'iommufd', file, test: this.#backend.test(file), descriptors: new Map() };
+    const c: Connection = { kind: 'iommufd', file, test: this.#backend.test(file), descriptors: new Map(), direct };
     this.#connections.set(connection, c);
     return c;
   }
@@ -87,18 +94,19 @@ class KernelThread {
   /** The token of a main connection is its number. */
   #open(connection: number, known: Connection | undefined, payload: Buffer): Buffer | null {
     if (known !== undefined) return null;
-    const path = payload.toString('latin1');
+    const [path = '', option] = payload.toString('latin1').split('\0');
+    const direct = option === 'direct';
     const token = Buffer.alloc(4);
     token.writeUInt32LE(connection, 0);
     if (path === '/dev/iommu') {
-      this.#openIommufd(connection);
+      this.#openIommufd(connection, direct);
       return returned(0, token);
     }
     const name = VFIO_PATH.exec(path)?.[1];
     const dev = this.#backend.vfio.find((d) => d.name === name);
     if (dev === undefined) return returned(-E.NOENT);
     const file = this.#backend.kernel.openVfio(dev);
-    this.#connections.set(connection, { kind: 'vfio', file, descriptors: new Map() });
+    this.#connections.set(connection, { kind: 'vfio', file, descriptors: new Map(), direct });
     return returned(0, token);
   }
 
@@ -131,7 +139,7 @@ class KernelThread {
     const request = payload.readUInt32LE(4);
     const arg = payload.readBigUInt64LE(8);
     const fetched = payload.subarray(IOCTL_BYTES);
-    const caller = new SocketCaller(this.#link, this.#frames, this.#files, c.descriptors, arg, fetched);
+    const caller = new SocketCaller(this.#link, this.#frames, this.#files, c.descriptors, arg, fetched, c.direct);
     if (c.kind === 'iommufd') return returned(iommufdIoctl(c.file, request, arg, caller, c.test));
     return returned(vfioDeviceIoctl(c.file, request, arg, caller, (fd) => this.#findIommufd(fd)));
   }

@@ -55,6 +55,17 @@ export function vmaAt(maps: readonly Vma[], va: bigint): Vma | null {
   return v !== undefined && v.start <= va ? v : null;
 }
 
+/** Whether every byte of [va, va + bytes) may be read, or written. */
+export function permits(maps: readonly Vma[], va: bigint, bytes: number, write: boolean): boolean {
+  const end = va + BigInt(bytes);
+  for (let at = va; at < end; ) {
+    const v = vmaAt(maps, at);
+    if (v === null || !(write ? v.writable : v.readable)) return false;
+    at = v.end;
+  }
+  return true;
+}
+
 /** The mappings of processes as one request sees them: read once, forgotten with `clear`. */
 export class MapsCache {
   readonly #maps = new Map<number, Vma[]>();
