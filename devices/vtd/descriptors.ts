@@ -23,7 +23,8 @@ export function judge(w: Int32Array, wide: boolean, ttm: number, shape: VtdShape
   const type = invType(w[0]!);
   const { quirks, props } = shape;
   if (type < INV.CONTEXT || type > INV.PAGE_GROUP_RESPONSE) return IQEI.TYPE;
-  if (type >= INV.PASID_IOTLB && !wide) return IQEI.TYPE;
+  const narrow = type === INV.PAGE_GROUP_RESPONSE && quirks.responseInNarrowQueue;
+  if (type >= INV.PASID_IOTLB && !wide && !narrow) return IQEI.TYPE;
   if (!quirks.queueWidthUnchecked && type >= INV.PASID_IOTLB && ttm === TTM.LEGACY) return IQEI.TYPE;
   if (!quirks.deviceTlbWithoutDt) {
     if ((type === INV.DEVICE_TLB || type === INV.PASID_DEVICE_TLB) && !props.deviceIotlb) return IQEI.TYPE;

@@ -34,6 +34,8 @@ export const QEMU_11_1 = {
   pasidIotlbLimited: true,
   /** Device-TLB descriptors are illegal without ECAP.DT, page-group responses without ECAP.PRS. QEMU takes them. */
   deviceTlbWithoutDt: true,
+  /** Page-group responses are 256-bit descriptors (§6.5.2.11). QEMU takes them in a 128-bit queue as well. */
+  responseInNarrowQueue: true,
   /** A page-group response without a PASID is legal (§6.5.2.11). QEMU: IQE. */
   responseNeedsPasid: true,
   /** ICC/IVT clear with CAIG/IAIG 0 when the request is refused (§6.5.1). QEMU leaves them set while QIE=1. */
@@ -56,6 +58,8 @@ export const QEMU_11_1 = {
   tableModeBitOnly: true,
   /** Scalable mode has reason codes of its own (§7.1.3). QEMU uses the legacy ones for root, context and second stage. */
   legacyCodes: true,
+  /** Presence, then reserved bits, then the permissions of the path (§3.6, §3.7). QEMU: permissions of each entry first. */
+  permissionFirst: true,
   /** P=0 hides the rest of a PASID entry (§9.6). QEMU looks at PGTT first. */
   typeBeforePresent: true,
   /** FPD counts whatever P is, and for reserved bits of the context entry (§7.1). QEMU: only in a present, valid entry. */

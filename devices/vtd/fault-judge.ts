@@ -9,6 +9,7 @@ import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { RegisterUnit } from './device.ts';
 import type { TableReader } from './guest-tables.ts';
 import { DROPPED, type PageRequestQueue } from './page-requests.ts';
+import type { QemuWalk } from './qemu-walk.ts';
 
 /** The walk found nothing wrong: the request failed for a reason the guest's unit would not know. */
 const NOTHING = 0;
@@ -22,10 +23,13 @@ export class FaultJudge {
   readonly #unit: RegisterUnit;
   readonly #tables: TableReader;
   readonly #walker: VtdWalker;
+  /** QEMU's order of checks; null: the architecture's. */
+  readonly #qemu: QemuWalk | null;
   readonly #context = new VtdContext();
   readonly #regime = new VtdRegime();
 
-  constructor(unit: RegisterUnit, tables: TableReader, walker: VtdWalker) {
+  constructor(unit: RegisterUnit, tables: TableReader, walker: VtdWalker, qemu: QemuWalk | null) {
+    this.#qemu = qemu;
     this.#unit = unit;
     this.#tables = tables;
     this.#walker = walker;
@@ -79,7 +83,7 @@ export class FaultJudge {
     if ((access & ACCESS.PRIV) !== 0 && this.#context.scalable && !r.sre) return FAULT.PASID_SRE;
     if (r.pgtt === PGTT.PASS_THROUGH && unit.shape.quirks.passThroughUnchecked) return NOTHING;
     if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
-    const reason = this.#walker.reason;
+    const reason = this.#qemu?.reason(r, lo, hi, access) || this.#walker.reason;
     if (legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && unit.shape.props.scalableMode) return FAULT.SM_INTERRUPT;
     return reason;
   }

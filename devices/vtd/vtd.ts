@@ -21,6 +21,7 @@ import type { VtdFunction, VtdHost } from './host.ts';
 import { LeafWalk } from './leaf-walk.ts';
 import { GlobalPasids } from './pasid-modes.ts';
 import { shapeOf, type VtdProperties, type VtdShape } from './properties.ts';
+import { QemuWalk } from './qemu-walk.ts';
 import { Configurator } from './streams.ts';
 import { Translation } from './translation.ts';
 
@@ -177,7 +178,12 @@ function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Transl
   const { limits, reader, walker } = walkOf(shape, memory);
   const domains = new Domains(host, shape, walker.second, new LeafWalk(memory, limits, FILL_ENTRIES));
   const configurator = new Configurator(unit.root, reader(), domains);
-  const judge = new FaultJudge(unit, reader(), walker);
+  const judge = new FaultJudge(
+    unit,
+    reader(),
+    walker,
+    shape.quirks.permissionFirst ? new QemuWalk(memory, limits) : null,
+  );
   const pasids = deps.pasids ?? null;
   const drain = deps.drain ?? DRAINED;
   const globals = deps.globals ?? (pasids === null ? null : new GlobalPasids(pasids, drain));

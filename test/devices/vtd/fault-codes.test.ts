@@ -36,6 +36,12 @@ function scalableGuest(options: string, pgtt: bigint, flags: bigint): Guest {
 const first = (): Guest => scalableGuest('scalable-mode=on,fsts=on,pasid-bits=8', 1n, 7n);
 const second = (): Guest => scalableGuest('scalable-mode=on', 2n, 3n);
 
+/** Level 2 and leaf. */
+function both2(g: Guest, l2: bigint, leaf: bigint): void {
+  g.store(legacy.l2, l2);
+  g.store(LEAF, leaf);
+}
+
 type Case = readonly [what: string, change: (g: Guest) => void, reason: number, iova?: number, root?: bigint];
 
 function check(make: () => Guest, rtaddr: bigint, cases: readonly Case[]): void {
@@ -92,6 +98,9 @@ describe('a qemu-11.1 guest in legacy mode finds the fault QEMU 11.1.3 records',
     ['FPD, context reserved', (g) => g.store(legacy.context, 0x30_2013n), 0xb],
     ['leaf in the interrupt window', (g) => g.store(LEAF, 0xfee0_0003n), 0xe],
     ['leaf outside RAM just fails', (g) => g.store(LEAF, 0x8000_0003n), SILENT],
+    ['permission comes before a reserved bit of the same entry', (g) => g.store(LEAF, 0x40_0801n), 5],
+    ['permission of an upper entry comes before reserved bits below', (g) => both2(g, 0x30_5001n, 0x40_0803n), 5],
+    ['a reserved bit comes before the permission of a lower entry', (g) => both2(g, 0x30_5803n, 0n), 0xc],
   ]);
 });
 
@@ -133,6 +142,7 @@ describe('a qemu-11.1 guest with first-stage tables finds the fault QEMU 11.1.3 
     ['leaf XD is ignored', (g) => g.store(LEAF, 0x40_0007n | (1n << 63n)), 0],
     ['leaf in the interrupt window', (g) => g.store(LEAF, 0xfee0_0007n), 0x87],
     ['misaligned 2 MiB page', (g) => g.store(legacy.l2, 0x60_2087n), 0x72],
+    ['U/S of an upper entry comes before presence below', (g) => both2(g, 0x30_5003n, 0n), 0x81],
     ['1 GiB page', (g) => g.store(legacy.l3, 0x87n), 0],
     ['PASID entry FPD, leaf missing', both((g) => g.store(pe, 0x4bn)), SILENT],
   ]);

@@ -40,6 +40,8 @@ describe('a qemu-11.1 guest submits one descriptor and sees what QEMU 11.1.3 ans
     ['wait whose status write goes nowhere', 0x25n, 0xffff_0000_0000_0000n, false],
     ['PASID-IOTLB in a narrow queue', 0x26n, 0n, false],
     ['PASID-cache in a narrow queue', 0x37n, 0n, false],
+    ['page-group response', 0x19n, 0n, true],
+    ['PASID device-TLB', 0x8n, 0n, false],
     ['type 0xa', 0xan, 0n, false],
     ['type 0', 0n, 0n, false],
   ])('%s', (_what, lo, hi, good) => {
