@@ -82,6 +82,12 @@ export class GuestDriver {
     return (BigInt(this.memory.hi >>> 0) << 32n) | BigInt(this.memory.lo >>> 0);
   }
 
+  /** Goes on where another driver is with its queues. */
+  goOn(other: GuestDriver): void {
+    this.#prod = other.#prod;
+    this.#log2 = other.#log2;
+  }
+
   /** Queues and a linear stream table of 2^log2 entries, everything enabled: what the golden recordings do. */
   setUp(log2 = 4, eventLog2 = 3, cmdLog2 = 3): void {
     this.w64(PAGE0.STRTAB_BASE.at, BigInt(STRTAB + this.base));

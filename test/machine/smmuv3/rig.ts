@@ -14,6 +14,8 @@ const UNIT_SPACE = 0x100_0000;
 export interface RigOptions extends Partial<Omit<Smmuv3UnitConfig, 'properties' | 'name' | 'irq' | 'tell'>> {
   readonly properties?: Partial<Smmuv3Properties>;
   readonly units?: number;
+  /** Bytes of guest RAM. */
+  readonly ram?: number;
   /** Pages the host kernel may take for tables. */
   readonly hostPages?: number;
 }
@@ -30,7 +32,7 @@ export class Rig {
 
   constructor(o: RigOptions = {}) {
     this.vm = new Vm({
-      ram: [{ base: RAM, bytes: RIG_RAM }],
+      ram: [{ base: RAM, bytes: o.ram ?? RIG_RAM }],
       tell: (s) => this.said.push(s),
       ...(o.hostPages === undefined ? {} : { hostPages: o.hostPages }),
     });
