@@ -170,7 +170,7 @@ export class Bridge implements PciFunction {
     return this.config.save();
   }
 
-  load(bytes: readonly number[]): void {
-    this.config.load(bytes);
+  load(bytes: unknown): void {
+    this.config.load(bytes as readonly number[]);
   }
 }

@@ -55,6 +55,15 @@ export class Link implements Upstream {
     return this.#slot.rid;
   }
 
+  /** INTA … INTD as they are held now. */
+  savePins(): boolean[] {
+    return [...this.#pins];
+  }
+
+  loadPins(pins: readonly boolean[]): void {
+    for (const [i, pin] of pins.entries()) this.#pins[i] = pin;
+  }
+
   /** The function was taken out: wires drop, nothing goes up any more. */
   cut(): void {
     for (let pin = 1; pin <= 4; pin++) this.intx(pin, false);

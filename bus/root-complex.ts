@@ -43,6 +43,23 @@ export interface PlugListener {
   renumbered?(): void;
 }
 
+/** A function's state, by its place: number of the root bus, then the devfn on each bus on the way down. */
+export interface SavedFunction {
+  readonly path: readonly number[];
+  readonly state: unknown;
+  readonly pins: readonly boolean[];
+}
+
+export interface RootComplexState {
+  readonly functions: readonly SavedFunction[];
+  readonly lines: readonly number[];
+}
+
+function pathOf(slot: Slot): number[] {
+  const above = slot.bus.parent;
+  return [...(above === null ? [slot.bus.root.number] : pathOf(above)), slot.devfn];
+}
+
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
 export class RootComplex {
   readonly memory: Memory;
@@ -227,6 +244,34 @@ export class RootComplex {
     this.generation++;
     slot.fn.configWrite(offset, size, value);
     if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
+  }
+
+  /** Everything functions and bridges remember. What is plugged in where is the machine's to make again. */
+  save(): RootComplexState {
+    const functions = [...this.slots()].map((slot) => ({
+      path: pathOf(slot),
+      state: slot.fn.save?.() ?? null,
+      pins: this.#links.get(slot)!.savePins(),
+    }));
+    return { functions, lines: [...this.#lines] };
+  }
+
+  /**
+   * Bridges come before what is behind them, so bus numbers are right when the functions go on with their work.
+   * @throws ViommuError `ENOENT` for a function that is not plugged in here.
+   */
+  load(state: RootComplexState): void {
+    for (const [i, n] of state.lines.entries()) this.#lines[i] = n;
+    for (const saved of state.functions) {
+      const slot = [...this.slots()].find((s) => pathOf(s).join() === saved.path.join());
+      if (slot === undefined) {
+        throw new ViommuError('ENOENT', 'caller', 'no function at a saved place', { path: saved.path.join('/') });
+      }
+      this.#links.get(slot)!.loadPins(saved.pins);
+      slot.fn.load?.(saved.state);
+      this.generation++;
+      if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
+    }
   }
 
   /** A wired interrupt after the swizzle of the bridges: lines 0 … 3 are shared. */

@@ -26,8 +26,7 @@ export interface AcceleratorOptions
   readonly integrated?: boolean;
 }
 
-export interface AcceleratorState {
-  readonly shell: ShellState;
+interface AcceleratorState {
   readonly regs: readonly number[];
   readonly queues: readonly (readonly Descriptor[])[];
   readonly unit: UnitState | null;
@@ -74,6 +73,13 @@ export class Accelerator {
       },
       reset: () => this.#reset(),
       resumed: (token, outcome) => this.#unit.resumed(token, outcome),
+      save: (): AcceleratorState => ({
+        regs: Array.from(this.#regs),
+        queues: this.#queues.map((q) => [...q]),
+        unit: this.#unit.save(),
+        owner: this.#owner,
+      }),
+      load: (state) => this.#load(state as AcceleratorState),
     });
   }
 
@@ -184,6 +190,14 @@ export class Accelerator {
     }
   }
 
+  #load(state: AcceleratorState): void {
+    this.#regs.set(state.regs);
+    for (const [n, q] of state.queues.entries()) this.#queues[n]!.splice(0, Number.POSITIVE_INFINITY, ...q);
+    this.#owner = state.owner;
+    if (state.unit !== null) this.#unit.load(state.unit, this.#finished(state.unit.work));
+    else this.#next();
+  }
+
   #finished(d: Descriptor): () => void {
     const queue = this.#owner;
     return () => {
@@ -192,17 +206,11 @@ export class Accelerator {
     };
   }
 
-  save(): AcceleratorState {
-    const queues = this.#queues.map((q) => [...q]);
-    return { shell: this.fn.save(), regs: Array.from(this.#regs), queues, unit: this.#unit.save(), owner: this.#owner };
+  save(): ShellState {
+    return this.fn.save();
   }
 
-  load(state: AcceleratorState): void {
-    this.fn.load(state.shell);
-    this.#regs.set(state.regs);
-    for (const [n, q] of state.queues.entries()) this.#queues[n]!.splice(0, Number.POSITIVE_INFINITY, ...q);
-    this.#owner = state.owner;
-    if (state.unit !== null) this.#unit.load(state.unit, this.#finished(state.unit.work));
-    else this.#next();
+  load(state: ShellState): void {
+    this.fn.load(state);
   }
 }

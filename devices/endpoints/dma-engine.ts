@@ -23,8 +23,7 @@ export interface EngineOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' 
   readonly virtualFunctions?: number;
 }
 
-export interface EngineState {
-  readonly shell: ShellState;
+interface EngineState {
   readonly regs: readonly number[];
   readonly unit: UnitState | null;
 }
@@ -64,6 +63,8 @@ export class DmaEngine {
       barWrite: (_, offset, size, value) => this.#write(offset, size, value),
       reset: () => this.#reset(),
       resumed: (token, outcome) => this.unit.resumed(token, outcome),
+      save: (): EngineState => ({ regs: Array.from(this.#regs), unit: this.unit.save() }),
+      load: (state) => this.#load(state as EngineState),
     });
   }
 
@@ -157,6 +158,12 @@ export class DmaEngine {
     this.unit.start(d, this.#finished(d));
   }
 
+  #load(state: EngineState): void {
+    this.#regs.set(state.regs);
+    if (state.unit !== null) this.unit.load(state.unit, this.#finished(state.unit.work));
+    else this.#next();
+  }
+
   #finished(d: Descriptor): (status: number) => void {
     const r = this.#regs;
     return (status) => {
@@ -167,14 +174,11 @@ export class DmaEngine {
     };
   }
 
-  save(): EngineState {
-    return { shell: this.fn.save(), regs: Array.from(this.#regs), unit: this.unit.save() };
+  save(): ShellState {
+    return this.fn.save();
   }
 
-  load(state: EngineState): void {
-    this.fn.load(state.shell);
-    this.#regs.set(state.regs);
-    if (state.unit !== null) this.unit.load(state.unit, this.#finished(state.unit.work));
-    else this.#next();
+  load(state: ShellState): void {
+    this.fn.load(state);
   }
 }

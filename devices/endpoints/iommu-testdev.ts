@@ -159,7 +159,8 @@ export class IommuTestdev implements PciFunction {
     return { config: this.#config.save(), regs: Array.from(this.#regs), armed: this.#armed };
   }
 
-  load(state: TestdevState): void {
+  load(saved: unknown): void {
+    const state = saved as TestdevState;
     this.#config.load(state.config);
     this.#regs.set(state.regs);
     this.#armed = state.armed;

@@ -16,6 +16,8 @@ export interface Behaviour {
   reset(): void;
   /** A stalled access was decided. */
   resumed?(token: number, outcome: number): void;
+  save?(): unknown;
+  load?(state: unknown): void;
 }
 
 export interface ShellOptions extends RequesterOptions {
@@ -34,6 +36,8 @@ export interface ShellState {
   readonly config: readonly number[];
   readonly interrupts: InterruptState;
   readonly requester: RequesterState;
+  /** What is behind the BARs. */
+  readonly behaviour: unknown;
 }
 
 /** Configuration space, capabilities, interrupts and memory side of an endpoint; its behaviour sits behind the BARs. */
@@ -136,12 +140,19 @@ export class Shell implements PciFunction {
   }
 
   save(): ShellState {
-    return { config: this.config.save(), interrupts: this.interrupts.save(), requester: this.memory.save() };
+    return {
+      config: this.config.save(),
+      interrupts: this.interrupts.save(),
+      requester: this.memory.save(),
+      behaviour: this.#behaviour?.save?.() ?? null,
+    };
   }
 
-  load(state: ShellState): void {
+  load(saved: unknown): void {
+    const state = saved as ShellState;
     this.config.load(state.config);
     this.interrupts.load(state.interrupts);
     this.memory.load(state.requester);
+    this.#behaviour?.load?.(state.behaviour);
   }
 }

@@ -1,7 +1,7 @@
 import { ConfigPorts } from '../../bus/config-access.ts';
 import { PciWindowSpace } from '../../bus/decode.ts';
 import { type IommuPorts, type Root, Untranslated } from '../../bus/root.ts';
-import { type Latency, RootComplex } from '../../bus/root-complex.ts';
+import { type Latency, RootComplex, type RootComplexState } from '../../bus/root-complex.ts';
 import type { PciBus, Slot } from '../../bus/topology.ts';
 import { IommuTestdev } from '../../devices/endpoints/iommu-testdev.ts';
 import { ViommuError } from '../core/errors.ts';
@@ -29,6 +29,11 @@ export interface BoardDeps {
   /** QEMU's default devices, on unless the command line takes them away. */
   readonly vga?: boolean;
   readonly nic?: boolean;
+}
+
+export interface BoardState {
+  readonly complex: RootComplexState;
+  readonly ports: number;
 }
 
 /** The memory map and the PCI side of a QEMU machine, ready for an IOMMU at its place. */
@@ -100,6 +105,16 @@ export class Board {
   portWrite(port: number, size: number, value: number): void {
     if (this.#ports?.claims(port) === true) this.#ports.write(port, size, value);
     else if (port + size <= 0x1_0000) this.#io?.write(port, size, value | 0, 0);
+  }
+
+  /** Functions and configuration ports; RAM is its owner's to save. */
+  save(): BoardState {
+    return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0 };
+  }
+
+  load(state: BoardState): void {
+    this.#ports?.load(state.ports);
+    this.complex.load(state.complex);
   }
 
   /** Power-on state of every function and of the configuration ports; RAM keeps its contents. */

@@ -36,4 +36,12 @@ export class FixedFunction implements PciFunction {
   reset(): void {
     this.config.reset();
   }
+
+  save(): number[] {
+    return this.config.save();
+  }
+
+  load(bytes: unknown): void {
+    this.config.load(bytes as readonly number[]);
+  }
 }

@@ -25,6 +25,9 @@ export interface PciFunction {
   pageResponse?(pasid: number, group: number, code: number): void;
   /** A stalled access was decided: DMA.OK means try again. */
   resumed?(token: number, outcome: number): void;
+  /** Everything it remembers, as plain data; `load` gets that back, also in the middle of its work. */
+  save?(): unknown;
+  load?(state: unknown): void;
 }
 
 export interface PciWindow {

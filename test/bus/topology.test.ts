@@ -322,3 +322,35 @@ describe('hot-plug', () => {
     expect(e.fn.barRead(0, 8, 4)).toBe(0);
   });
 });
+
+describe('saving', () => {
+  test('a bus with bridges, pins and work in flight goes on after it was packed and unpacked', () => {
+    const make = () => {
+      const h = harness();
+      const port = h.complex.plug(h.root.bus, 0x08, new Bridge({ kind: 'root' }));
+      const e = new DmaEngine();
+      const slot = h.complex.plug(port.behind!, 0, e.fn);
+      return { h, port, e, slot };
+    };
+    const a = make();
+    a.h.complex.configWrite(0, 0x08, 0x18, 4, 0x0001_0100);
+    a.h.complex.configWrite(0, 0x08, 4, 2, 7);
+    const c = config(a.h.complex, a.slot);
+    c.master();
+    c.ats(true);
+    a.e.fn.interrupts.raise(0);
+    const state = JSON.parse(JSON.stringify(a.h.complex.save()));
+
+    const b = make();
+    b.h.complex.load(state);
+    expect(b.slot.rid).toBe(0x100);
+    expect(config(b.h.complex, b.slot).read(4, 2)).toBe(7);
+    expect(b.e.fn.memory.ats!.enabled).toBe(true);
+    b.e.fn.interrupts.clear(0);
+    expect(b.h.irq.levels.at(-1)).toEqual([1, false]);
+    expect(b.h.complex.save().lines).toEqual([0, 0, 0, 0]);
+
+    b.h.complex.unplug(b.slot);
+    expect(() => b.h.complex.load(state)).toThrow(/no function at a saved place/);
+  });
+});

@@ -18,11 +18,6 @@ export interface NvmeOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 
   readonly pinOnly?: boolean;
 }
 
-export interface NvmeFunctionState {
-  readonly shell: ShellState;
-  readonly controller: NvmeState;
-}
-
 /**
  * An NVMe function for the stock driver of any OS: MSI-X or the pin, ATS with an ATC of its own, PRI and PASID
  * capabilities. All its DMA is without PASID.
@@ -66,6 +61,8 @@ export class NvmeFunction {
         if (size === 4) this.controller.write(offset, value);
       },
       reset: () => this.controller.reset(),
+      save: () => this.controller.save(),
+      load: (state) => this.controller.load(state as NvmeState),
     });
   }
 
@@ -74,12 +71,11 @@ export class NvmeFunction {
     return size === 4 ? word : (word >>> (8 * (offset & 3))) & (size === 2 ? 0xffff : 0xff);
   }
 
-  save(): NvmeFunctionState {
-    return { shell: this.fn.save(), controller: this.controller.save() };
+  save(): ShellState {
+    return this.fn.save();
   }
 
-  load(state: NvmeFunctionState): void {
-    this.fn.load(state.shell);
-    this.controller.load(state.controller);
+  load(state: ShellState): void {
+    this.fn.load(state);
   }
 }
