@@ -82,9 +82,9 @@ export class PluggedMachine {
     if (emulator.ram.length === 0) {
       throw new ViommuError('EINVAL', 'caller', 'the emulator has no guest RAM: give `ram` at least one region');
     }
-    const defer = emulator.defer ?? ((action) => queueMicrotask(action));
+    const defer = emulator.defer?.bind(emulator) ?? ((action) => queueMicrotask(action));
     this.#report =
-      emulator.report ??
+      emulator.report?.bind(emulator) ??
       ((error) =>
         defer(() => {
           throw error;

@@ -27,6 +27,8 @@ test('the program is where package.json and the README say', () => {
   const readme = readFileSync('README.md', 'utf8');
   for (const command of ['npm ci && npm start', 'npm ci && npm test', 'npm run bench', 'npm run -s viommu --'])
     expect(readme).toContain(command);
+  const named = [...readme.matchAll(/npm run (?:-s )?([a-z0-9:-]+)/g)].map((m) => m[1]!);
+  for (const script of named) expect(Object.keys(PACKAGE.scripts)).toContain(script);
   for (const script of ['start', 'test', 'bench', 'viommu', 'build', 'lint'])
     expect(PACKAGE.scripts[script]).toBeTruthy();
 });
