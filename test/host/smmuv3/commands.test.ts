@@ -221,6 +221,7 @@ describe('what a stage-2 change makes the kernel issue', () => {
     const b = bench();
     const dev = b.device('nic', [SID]);
     const parent = b.parent(dev);
+    b.attach(dev, parent);
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 5000 }),
@@ -259,6 +260,19 @@ describe('what a stage-2 change makes the kernel issue', () => {
     hw.take();
     detach(dev);
     expect(hw.ops()).toMatch(/TLBI_S12_VMALL \|$/);
+  });
+
+  test('with nobody attached is nobody’s business, and the tables go at once', () => {
+    const b = bench();
+    const parent = b.parent(b.device('nic', [SID]));
+    const used = b.memory.pagesUsed;
+    parent.map(0x4000_0000n, 0x100_4000_1000, 0x40_0000, 7);
+    b.hw.take();
+    expect(parent.unmap(0x4000_0000n, 0x40_0000n)).toBe(0x40_0000n);
+    expect(b.hw.take()).toEqual([]);
+    expect(b.memory.pagesUsed).toBeLessThanOrEqual(used + 2);
+    parent.free();
+    expect(b.hw.take()).toEqual([]);
   });
 
   test('mapping into free space needs nothing', () => {

@@ -106,9 +106,16 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
     return levels === 1 ? 3 : levels === 2 ? 2 : levels === 4 ? 1 : 0;
   }
 
-  /** Every cache forgets the extent; then its old tables can go. */
+  /**
+   * Every cache forgets the extent; then its old tables can go. A domain without users was flushed when the last one left,
+   * and nothing can have come into a cache since.
+   */
   #forget(extent: Extent): void {
     const { maintenance } = this.#owner;
+    if (this.#users.empty) {
+      this.#tables.reclaim();
+      return;
+    }
     if (this.stage.kind === 2) maintenance.stageTwo(this.stage.vmid, extent, this.nestParent, this.#users);
     else maintenance.stageOne(this.stage.asid, extent, this.#users);
     this.#tables.reclaim();
@@ -139,7 +146,6 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
   }
 
   free(): void {
-    this.#drop();
     this.#tables.destroy();
     this.#owner.released(this);
   }
