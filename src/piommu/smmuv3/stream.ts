@@ -17,7 +17,6 @@ import {
   steConfig,
   steEats,
   steS1CdMax,
-  steS1ContextPtr,
   steS1Dss,
   steS1Enabled,
   steS1Fmt,
@@ -38,7 +37,6 @@ export interface StreamSlot extends ConfigSlot {
   s1: boolean;
   s2: boolean;
   s1Fmt: number;
-  s1ContextPtr: number;
   /** 0 also when the SMMU has no substreams. */
   s1CdMax: number;
   s1Dss: number;
@@ -83,7 +81,6 @@ export function streamSlot(): StreamSlot {
     s1: false,
     s2: false,
     s1Fmt: 0,
-    s1ContextPtr: 0,
     s1CdMax: 0,
     s1Dss: 0,
     plainSsid: -1,
@@ -121,7 +118,6 @@ export function decodeStream(s: StreamSlot, f: Smmuv3Features): void {
   s.s1 = steS1Enabled(w, 0);
   s.s2 = steS2Enabled(w, 0);
   s.s1Fmt = steS1Fmt(w, 0);
-  s.s1ContextPtr = steS1ContextPtr(w, 0);
   s.s1CdMax = f.ssidSize === 0 ? 0 : steS1CdMax(w, 0);
   s.s1Dss = steS1Dss(w, 0);
   s.plainSsid = s.s1 && (s.s1CdMax === 0 || s.s1Dss === S1DSS.SSID0) ? 0 : -1;

@@ -215,10 +215,12 @@ export class Structures {
 
   #fetchContext(c: ContextSlot, s: StreamSlot, ssid: number): number {
     const f = this.#features;
-    this.fetch = s.s1ContextPtr + ssid * CD_BYTES;
+    // Taken from the STE's words here: as a field or a result it would be a number on the heap.
+    const table = (s.words[1]! & 0xf_ffff) * TWO32 + ((s.words[0]! & ~0x3f) >>> 0);
+    this.fetch = table + ssid * CD_BYTES;
     if (s.s1CdMax > 0 && (s.s1Fmt === S1FMT.L2_4K || s.s1Fmt === S1FMT.L2_64K)) {
       const split = s.s1Fmt === S1FMT.L2_4K ? CD_SPLIT_4K : CD_SPLIT_64K;
-      this.fetch = s.s1ContextPtr + (ssid >>> split) * 8;
+      this.fetch = table + (ssid >>> split) * 8;
       const fault = this.#throughStage2(s);
       if (fault !== 0) return fault;
       if (!this.#memory.load64(this.fetch)) return EVENT.F_CD_FETCH;
