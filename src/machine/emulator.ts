@@ -51,6 +51,8 @@ export interface MachinePlan {
   readonly tell?: Tell | null;
   /** Makes a recording of everything that passes between guest, IOMMU and functions. */
   readonly record?: TraceRecorder | null;
+  /** Register reads are the guest's own (default). False: the emulator does not trap loads, and looks at registers itself. */
+  readonly recordReads?: boolean;
 }
 
 /** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or −1. */
@@ -111,7 +113,7 @@ export class PluggedMachine {
     });
     this.unit.endpoints.to = this.root.endpoints;
     this.complex.listen({ plugged: (slot) => this.#attach(slot), unplugged: (slot) => this.#detach(slot) });
-    emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window) ?? this.unit.window));
+    emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window, plan.recordReads) ?? this.unit.window));
     if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(this.complex, plan.ecam.buses)));
     if (plan.pci) {
       const window = new PciWindowSpace(this.complex, plan.pci.base, plan.pci.bytes, 0xffff_ffff);

@@ -100,9 +100,16 @@ export class TraceRecorder {
     };
   }
 
-  /** The guest's register accesses. */
-  device(inner: MmioDevice): MmioDevice {
+  /**
+   * The guest's register accesses.
+   * @param reads false where the guest's loads cannot be told from somebody's looking (they are not trapped).
+   */
+  device(inner: MmioDevice, reads = true): MmioDevice {
     const { name, bytes } = inner;
+    const looks = {
+      read: (offset: number, size: number) => inner.read(offset, size),
+      read64: (offset: number, out: Int32Array) => inner.read64(offset, out),
+    };
     return {
       name,
       bytes,
@@ -123,6 +130,7 @@ export class TraceRecorder {
         const value = size === 8 ? long(lo, hi) : hex((lo & (size === 4 ? -1 : (1 << (8 * size)) - 1)) >>> 0);
         this.#end({ t: 'w', off: hex(offset), size, val: value });
       },
+      ...(reads ? {} : looks),
     };
   }
 

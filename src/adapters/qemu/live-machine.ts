@@ -57,7 +57,7 @@ export class LiveMachine {
         defer: (action) => emulator.defer(action),
         report: (e) => this.errors.push(e),
       },
-      o.plan,
+      { ...o.plan, recordReads: false },
       o.make,
     );
     emulator.affected = (base, offset) => this.#affected(base, offset);
