@@ -109,7 +109,9 @@ function refuse(name: string, value: string, want: string): never {
  */
 export function smmuv3Properties(args: QemuArgs, profile: ProfileName = 'qemu-11.1'): Smmuv3Properties[] {
   const found: Smmuv3Properties[] = [];
-  if (args.machine.props.get('iommu') === 'smmuv3') found.push({ ...defaultProperties(profile), stage: 'nested' });
+  const iommu = args.machine.props.get('iommu') ?? 'none';
+  if (iommu !== 'smmuv3' && iommu !== 'none') refuse('iommu', iommu, 'smmuv3 or none');
+  if (iommu === 'smmuv3') found.push({ ...defaultProperties(profile), stage: 'nested' });
   for (const device of args.devices) if (device.kind === 'arm-smmuv3') found.push(fromOption(device, profile));
   return found;
 }
