@@ -1,6 +1,6 @@
-import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { ViommuError } from '../../core/errors.ts';
+import { listenAt } from './listen.ts';
 
 /**
  * The client side of QEMU's qtest socket beside a running guest (`-qtest unix:PATH` together with `-accel tcg`): bus writes
@@ -18,11 +18,7 @@ export class QtestClient {
   }
 
   listen(path: string): Promise<void> {
-    rmSync(path, { force: true });
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(path, resolve);
-    });
+    return listenAt(this.#server, path);
   }
 
   #accept(socket: Socket): void {

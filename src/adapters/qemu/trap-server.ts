@@ -1,5 +1,5 @@
-import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { listenAt } from './listen.ts';
 
 /** One store of a vCPU into the window; the vCPU waits until the handler has returned. */
 export type StoreHandler = (offset: number, size: number, lo: number, hi: number) => void;
@@ -22,11 +22,7 @@ export class TrapServer {
 
   /** Listens at `path`; a stale socket file there is replaced. */
   listen(path: string): Promise<void> {
-    rmSync(path, { force: true });
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(path, resolve);
-    });
+    return listenAt(this.#server, path);
   }
 
   #accept(socket: Socket): void {
