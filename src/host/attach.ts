@@ -116,6 +116,7 @@ export class Device {
 /** `iommufd_device_bind`. @returns the device (published), or −errno. */
 export function bindDevice(context: Context, dev: KernelDevice): Device | number {
   if (!dev.cacheCoherent) return -E.INVAL;
+  if (!dev.grouped) return -E.NODEV;
   if (!dev.msiIsolated && !context.kernel.allowUnsafeInterrupts) return -E.PERM;
   const r = dev.group.claim(context);
   if (r !== 0) return r;

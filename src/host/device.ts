@@ -23,6 +23,10 @@ export interface DeviceDescription {
   readonly control?: DeviceControl;
   /** Whether DMA snoops CPU caches; false: binding is refused (EINVAL). Default true. */
   readonly cacheCoherent?: boolean;
+  /** Whether it is in an IOMMU group at all; false: binding is refused (ENODEV). Default true. */
+  readonly grouped?: boolean;
+  /** Whether its VFIO driver offers PASIDs; false: attaching one is refused (EOPNOTSUPP). Default true. */
+  readonly vfioPasids?: boolean;
   /** Whether interrupts are isolated (remapping); false: binding is refused (EPERM). Default true. */
   readonly msiIsolated?: boolean;
   /**
@@ -46,6 +50,8 @@ export class KernelDevice implements HostDevice {
   readonly virtualFunction: boolean;
   readonly control: DeviceControl | null;
   readonly cacheCoherent: boolean;
+  readonly grouped: boolean;
+  readonly vfioPasids: boolean;
   readonly msiIsolated: boolean;
   readonly msiDoorbell: number;
   readonly group: IommuGroup;
@@ -66,6 +72,8 @@ export class KernelDevice implements HostDevice {
     this.virtualFunction = d.virtualFunction ?? false;
     this.control = d.control ?? null;
     this.cacheCoherent = d.cacheCoherent ?? true;
+    this.grouped = d.grouped ?? true;
+    this.vfioPasids = d.vfioPasids ?? true;
     this.msiIsolated = d.msiIsolated ?? true;
     this.msiDoorbell = d.msiDoorbell ?? -1;
     this.group = group;

@@ -30,7 +30,7 @@ export class VfioFile implements VfioDevice {
     return this.#device;
   }
 
-  /** @returns 0; −EINVAL bound already, or its DMA is not coherent; −EBADFD not an iommufd; −EPERM, −EBUSY (see `bindDevice`). */
+  /** @returns 0; −EINVAL bound already, or its DMA is not coherent; −ENODEV no group; −EBADFD not an iommufd; −EPERM, −EBUSY (see `bindDevice`). */
   bind(iommufd: Iommufd): number {
     if (this.#device !== null) return -E.INVAL;
     if (!(iommufd instanceof IommufdFile)) return -E.BADFD;
@@ -46,6 +46,7 @@ export class VfioFile implements VfioDevice {
     const device = this.#device;
     if (device === null) return -E.INVAL;
     const rid = pasid === NO_PASID;
+    if (!rid && !this.#dev.vfioPasids) return -E.OPNOTSUPP;
     if (!rid && (pasid < 0 || pasid > MAX_PASID)) return -E.NOSPC;
     const slot = rid ? 0 : pasid;
     const again = rid ? this.#ridAttached : this.#pasids.has(pasid);
@@ -61,6 +62,7 @@ export class VfioFile implements VfioDevice {
   detach(pasid: number): number {
     const device = this.#device;
     if (device === null) return -E.INVAL;
+    if (pasid !== NO_PASID && !this.#dev.vfioPasids) return -E.OPNOTSUPP;
     if (pasid === NO_PASID) {
       if (this.#ridAttached) detachDevice(device, 0);
       this.#ridAttached = false;

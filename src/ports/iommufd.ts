@@ -21,6 +21,8 @@ export interface UserMemory {
   pin(va: bigint, bytes: bigint, write: boolean): boolean;
   readonly hpa: number;
   readonly run: number;
+  /** Why the last `pin` failed, where that is not EFAULT: an errno (ENOMEM: too much is pinned already). */
+  readonly failure?: number;
   /** A run that `pin` answered (or a part of it) is not used any more. */
   unpin?(hpa: number, bytes: number): void;
 }

@@ -2,12 +2,16 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import type { PhysicalBytes } from '../../host/ioas/pinning.ts';
 import type { CountedMemory } from '../../host/ioctl/caller.ts';
 import type { PageFile } from '../../ports/iommufd.ts';
+import { E } from '../../spec/iommufd/errno.ts';
 import { MapsCache, permits, vmaAt } from './maps.ts';
 import { ProcessBytes } from './process-bytes.ts';
 
 const PAGE = 4096;
 /** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
 const WINDOW = 2n ** 30n;
+const WINDOW_BYTES = Number(WINDOW);
+/** Pages that can be pinned at a time by all clients together: 256 GiB. The kernel has RLIMIT_MEMLOCK and the machine's memory. */
+const MAX_PINNED = 2 ** 26;
 const FIRST = 2 ** 47;
 
 /** What lies in one window: a gigabyte of a process's private memory, or of something shared. */
@@ -16,6 +20,8 @@ interface Window {
   readonly owner: number | string;
   /** Address or file offset of the window's first byte. */
   readonly base: bigint;
+  /** How often each of its pages is pinned. */
+  pins: Uint32Array | null;
   /** A process that maps the shared memory, and a path to the file, as far as they are known. */
   pid: number;
   path: string | null;
@@ -36,7 +42,7 @@ export interface ProcessCopy {
 export class ClientFrames implements PhysicalBytes {
   readonly #windows: Window[] = [];
   readonly #byKey = new Map<string, number>();
-  readonly #pins = new Map<number, number>();
+  #pinned = 0;
   readonly #copy: ProcessCopy;
   readonly #direct = new ProcessBytes();
   /** Cleared by whoever starts a request. */
@@ -52,13 +58,13 @@ export class ClientFrames implements PhysicalBytes {
     const key = `${owner}@${n}`;
     let i = this.#byKey.get(key);
     if (i === undefined) {
-      i = this.#windows.push({ owner, base: n * WINDOW, pid, path }) - 1;
+      i = this.#windows.push({ owner, base: n * WINDOW, pins: null, pid, path }) - 1;
       this.#byKey.set(key, i);
     } else {
       if (pid !== 0) this.#windows[i]!.pid = pid;
       if (path !== null) this.#windows[i]!.path = path;
     }
-    return FIRST + i * Number(WINDOW) + Number(at % WINDOW);
+    return FIRST + i * WINDOW_BYTES + Number(at % WINDOW);
   }
 
   /** Bytes up to the end of the window. */
@@ -68,30 +74,38 @@ export class ClientFrames implements PhysicalBytes {
 
   /** Nobody is left: addresses begin anew. Does nothing while a page is pinned. */
   reset(): void {
-    if (this.#pins.size > 0) return;
+    if (this.#pinned > 0) return;
     this.#windows.length = 0;
     this.#byKey.clear();
     this.#direct.close();
   }
 
-  pin(hpa: number, bytes: number): void {
-    const last = Math.floor((hpa + bytes - 1) / PAGE);
-    for (let p = Math.floor(hpa / PAGE); p <= last; p++) this.#pins.set(p, (this.#pins.get(p) ?? 0) + 1);
+  /** Pins pages of one window. @returns false: more than MAX_PINNED would be. */
+  pin(hpa: number, bytes: number): boolean {
+    if (this.#pinned + Math.ceil(bytes / PAGE) > MAX_PINNED) return false;
+    this.#count(hpa, bytes, 1);
+    return true;
   }
   unpin(hpa: number, bytes: number): void {
-    const last = Math.floor((hpa + bytes - 1) / PAGE);
-    for (let p = Math.floor(hpa / PAGE); p <= last; p++) {
-      const n = (this.#pins.get(p) ?? 0) - 1;
-      if (n > 0) this.#pins.set(p, n);
-      else this.#pins.delete(p);
+    // A run of pins can go on in the next window.
+    for (let at = hpa; at < hpa + bytes; ) {
+      const n = Math.min(hpa + bytes - at, WINDOW_BYTES - ((at - FIRST) % WINDOW_BYTES));
+      this.#count(at, n, -1);
+      at += n;
     }
   }
-  pins(hpa: number): number {
-    return this.#pins.get(Math.floor(hpa / PAGE)) ?? 0;
+  #count(hpa: number, bytes: number, by: 1 | -1): void {
+    const w = this.#windows[Math.floor((hpa - FIRST) / WINDOW_BYTES)];
+    if (w === undefined) return;
+    w.pins ??= new Uint32Array(WINDOW_BYTES / PAGE);
+    const first = Math.floor(((hpa - FIRST) % WINDOW_BYTES) / PAGE);
+    const end = first + Math.ceil((bytes + (hpa % PAGE)) / PAGE);
+    for (let p = first; p < end; p++) w.pins[p]! += by;
+    this.#pinned += by * (end - first);
   }
-  /** Pages somebody pins. */
-  get pinned(): number {
-    return this.#pins.size;
+  pins(hpa: number): number {
+    const w = this.#windows[Math.floor((hpa - FIRST) / WINDOW_BYTES)];
+    return w?.pins?.[Math.floor(((hpa - FIRST) % WINDOW_BYTES) / PAGE)] ?? 0;
   }
 
   readBytes(hpa: number, into: Uint8Array): boolean {
@@ -102,9 +116,9 @@ export class ClientFrames implements PhysicalBytes {
   }
 
   #access(hpa: number, bytes: Uint8Array, write: boolean): boolean {
-    const w = this.#windows[Math.floor((hpa - FIRST) / Number(WINDOW))];
+    const w = this.#windows[Math.floor((hpa - FIRST) / WINDOW_BYTES)];
     if (w === undefined) return false;
-    const at = w.base + BigInt((hpa - FIRST) % Number(WINDOW));
+    const at = w.base + BigInt((hpa - FIRST) % WINDOW_BYTES);
     if (typeof w.owner === 'number') return this.#process(w.owner, at, bytes, write);
     // Whoever maps it serves; the process it was mapped for may be gone.
     for (const pid of new Set([w.pid, this.#copy.pid])) {
@@ -149,6 +163,7 @@ function fileAccess(path: string, at: number, bytes: Uint8Array, write: boolean)
 export class ProcessMemory implements CountedMemory {
   hpa = 0;
   run = 0;
+  failure = 0;
   readonly #frames: ClientFrames;
   readonly #pid: number;
 
@@ -158,6 +173,7 @@ export class ProcessMemory implements CountedMemory {
   }
 
   pin(va: bigint, bytes: bigint, write: boolean): boolean {
+    this.failure = 0;
     const vma = vmaAt(this.#frames.maps.of(this.#pid), va);
     if (vma === null || !vma.readable || (write && !vma.writable)) return false;
     const shared = vma.shared && vma.inode !== 0n;
@@ -165,8 +181,8 @@ export class ProcessMemory implements CountedMemory {
     this.hpa = this.#frames.address(shared ? vma.file : this.#pid, at, shared ? this.#pid : 0, null);
     const room = [bytes, vma.end - va, this.#frames.room(at)].reduce((a, b) => (a < b ? a : b));
     this.run = Number(room);
-    this.#frames.pin(this.hpa, this.run);
-    return true;
+    this.failure = this.#frames.pin(this.hpa, this.run) ? 0 : E.NOMEM;
+    return this.failure === 0;
   }
   unpin(hpa: number, bytes: number): void {
     this.#frames.unpin(hpa, bytes);
@@ -180,6 +196,7 @@ export class ProcessMemory implements CountedMemory {
 export class ClientFile implements PageFile {
   hpa = 0;
   run = 0;
+  failure = 0;
   readonly kind: 'memfd' | 'other';
   readonly size: bigint;
   readonly #frames: ClientFrames;
@@ -196,12 +213,13 @@ export class ClientFile implements PageFile {
   }
 
   pin(offset: bigint, bytes: bigint): boolean {
+    this.failure = 0;
     const end = (this.size + 4095n) & -4096n;
     if (this.kind !== 'memfd' || offset >= end) return false;
     this.hpa = this.#frames.address(this.#identity, offset, 0, this.#path);
     this.run = Number([bytes, end - offset, this.#frames.room(offset)].reduce((a, b) => (a < b ? a : b)));
-    this.#frames.pin(this.hpa, this.run);
-    return true;
+    this.failure = this.#frames.pin(this.hpa, this.run) ? 0 : E.NOMEM;
+    return this.failure === 0;
   }
   unpin(hpa: number, bytes: number): void {
     this.#frames.unpin(hpa, bytes);

@@ -61,7 +61,13 @@ class KernelThread {
         this.#closed(m.connection);
         return;
       case 'request':
-        this.#request(m.connection, m.type, Buffer.from(m.payload));
+        try {
+          this.#request(m.connection, m.type, Buffer.from(m.payload));
+        } catch (e) {
+          // A bug of ours: this client loses its connection, the others go on.
+          process.stderr.write(`viommu iommufd: internal error: ${e instanceof Error ? e.stack : String(e)}\n`);
+          this.#link.post({ what: 'drop', connection: m.connection });
+        }
     }
   }
 

@@ -67,8 +67,8 @@ export class Pages {
 
   /**
    * Pins pages [first, last].
-   * @returns 0; −EFAULT process memory that is not there or not writable; −EINVAL beyond the end of a file. Nothing is
-   *   pinned then.
+   * @returns 0; −EFAULT process memory that is not there or not writable; −EINVAL beyond the end of a file; −ENOMEM too much
+   *   is pinned. Nothing is pinned then.
    */
   pin(first: number, last: number): number {
     this.#cut(first);
@@ -85,7 +85,7 @@ export class Pages {
       const want = Math.min(last + 1, r === undefined ? Number.POSITIVE_INFINITY : r.first) - page;
       if (!this.source.pin(this.base + BigInt(page) * 4096n, BigInt(want * PAGE), this.writable)) {
         if (page > first) this.unpin(first, page - 1);
-        return this.file === null ? -E.FAULT : -E.INVAL;
+        return -(this.source.failure || (this.file === null ? E.FAULT : E.INVAL));
       }
       const got = this.source.run / PAGE;
       const before = this.#runs[i - 1];

@@ -64,11 +64,19 @@ function before(r: Range, start: bigint, last: bigint): boolean {
   return r.start < start || (r.start === start && r.last < last);
 }
 
-/** Sorts ranges; null when two overlap. Neighbours that touch stay apart (merge with `joined`). */
-export function disjoint(ranges: readonly Range[]): Range[] | null {
-  const sorted = ranges.toSorted((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
-  for (let i = 1; i < sorted.length; i++) if (sorted[i]!.start <= sorted[i - 1]!.last) return null;
-  return sorted;
+/** Puts a range into a sorted list. @returns false, and the list is as it was, when it overlaps one that is there. */
+export function insertDisjoint(sorted: Range[], r: Range): boolean {
+  let lo = 0;
+  let hi = sorted.length;
+  while (lo < hi) {
+    const mid = (lo + hi) >>> 1;
+    if (sorted[mid]!.last < r.start) lo = mid + 1;
+    else hi = mid;
+  }
+  const next = sorted[lo];
+  if (next !== undefined && next.start <= r.last) return false;
+  sorted.splice(lo, 0, { start: r.start, last: r.last });
+  return true;
 }
 
 /** Sorted disjoint ranges with those that touch joined. */

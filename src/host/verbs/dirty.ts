@@ -29,7 +29,7 @@ export class DirtyBitmap implements DirtySink {
   dirty(iova: bigint, bytes: number): void {
     const first = Number((iova - this.#base) >> this.#shift);
     const last = Number((iova + BigInt(bytes) - 1n - this.#base) >> this.#shift);
-    for (let bit = first; bit <= last; bit++) {
+    for (let bit = first; bit <= last; ) {
       const byte = Math.floor(bit / 8);
       const chunk = Math.floor(byte / CHUNK);
       if (chunk !== this.#chunk) {
@@ -37,9 +37,18 @@ export class DirtyBitmap implements DirtySink {
         this.#chunk = chunk;
       }
       const at = byte % CHUNK;
-      this.#bits[at]! |= 1 << (bit % 8);
+      // Whole bytes up to the end of the chunk, or the bits of one byte.
+      const whole = bit % 8 === 0 ? Math.min(Math.floor((last + 1 - bit) / 8), CHUNK - at) : 0;
+      const end = whole > 0 ? at + whole : at + 1;
+      if (whole > 0) {
+        this.#bits.fill(0xff, at, end);
+        bit += whole * 8;
+      } else {
+        const stop = Math.min(last, byte * 8 + 7);
+        for (; bit <= stop; bit++) this.#bits[at]! |= 1 << (bit % 8);
+      }
       if (at < this.#low) this.#low = at;
-      if (at > this.#high) this.#high = at;
+      if (end - 1 > this.#high) this.#high = end - 1;
     }
   }
 

@@ -13,7 +13,7 @@ import type { Context, Respond } from '../context.ts';
 import { MAP_PROT } from '../driver.ts';
 import { Ioas } from '../ioas/ioas.ts';
 import { Pages } from '../ioas/pages.ts';
-import { IOVA_LAST, type Range } from '../ioas/ranges.ts';
+import { IOVA_LAST, insertDisjoint, type Range } from '../ioas/ranges.ts';
 
 const MAP_FLAGS = IOAS_MAP_FLAG.FIXED_IOVA | IOAS_MAP_FLAG.WRITEABLE | IOAS_MAP_FLAG.READABLE;
 const PAGE = 4096n;
@@ -37,8 +37,7 @@ export function allowIovas(context: Context, ioasId: number, reserved: number, c
   for (let i = 0; i < count; i++) {
     const r = read(i);
     if (r === null) return -E.FAULT;
-    if (r.start >= r.last || list.some((o) => o.start <= r.last && r.start <= o.last)) return -E.INVAL;
-    list.push({ start: r.start, last: r.last });
+    if (r.start >= r.last || !insertDisjoint(list, r)) return -E.INVAL;
   }
   return ioas.allow(list);
 }

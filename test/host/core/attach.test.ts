@@ -10,6 +10,7 @@ describe('binding', () => {
     const h = new Host();
     const bind = (more: object) => h.kernel.openVfio(h.function(`f${Math.random()}`, more)).bind(h.fd);
     expect(bind({ cacheCoherent: false })).toBe(-E.INVAL);
+    expect(bind({ grouped: false, msiIsolated: false })).toBe(-E.NODEV);
     expect(bind({ msiIsolated: false })).toBe(-E.PERM);
     h.kernel.allowUnsafeInterrupts = true;
     expect(bind({ msiIsolated: false })).toBe(0);
@@ -27,6 +28,24 @@ describe('binding', () => {
     expect(h.kernel.openVfio(dev).bind(other)).toBe(-E.PERM);
     file.close();
     expect(h.kernel.openVfio(dev).bind(other)).toBe(0);
+  });
+
+  test('a VFIO driver without PASIDs, PASIDs out of its table, and a device that is on its way out', () => {
+    const h = new Host();
+    const f = h.kernel.openVfio(h.function('a', { vfioPasids: false }));
+    must(f.bind(h.fd));
+    const io = h.ioas();
+    expect(f.attach(io, 5)).toBe(-E.OPNOTSUPP);
+    expect(f.detach(5)).toBe(-E.OPNOTSUPP);
+    const g = h.kernel.openVfio(h.function('b'));
+    must(g.bind(h.fd));
+    expect(g.attach(io, 0x8000_0000)).toBe(-E.NOSPC);
+    // PASID 0 is the RID's place: busy while the RID has something.
+    must(g.attach(io, NO_PASID));
+    expect(g.attach(io, 0)).toBe(-E.BUSY);
+    const viommu = h.viommu(g.devId, h.hwpt(g.devId, io, 1));
+    g.device!.destroying = true;
+    expect(h.vdevice(viommu, g.devId, 1n)).toBe(-E.NOENT);
   });
 
   test('closing the iommufd with a device bound waits for the device', () => {

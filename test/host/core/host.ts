@@ -25,6 +25,9 @@ export class Process implements UserMemory {
   run = 0;
   readonly base: number;
   gone = false;
+  /** Pages that may be pinned; beyond it is ENOMEM. */
+  limit = Number.POSITIVE_INFINITY;
+  failure = 0;
   readOnly = false;
   /** Bytes an answer may cover at once. */
   longest = Number.POSITIVE_INFINITY;
@@ -37,6 +40,8 @@ export class Process implements UserMemory {
 
   pin(va: bigint, bytes: bigint, write: boolean): boolean {
     this.asked++;
+    this.failure = this.pins.size >= this.limit ? 12 : 0;
+    if (this.failure !== 0) return false;
     const at = Number(va - VA);
     if (this.gone || (write && this.readOnly) || at < 0 || at >= BUFFER) return false;
     this.hpa = this.base + at;

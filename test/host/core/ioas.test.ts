@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { AccessObject } from '../../../src/host/access.ts';
 import type { PageFile } from '../../../src/ports/iommufd.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { ALL, APERTURE, BUFFER, FIXED_RW, Host, must, RW, VA } from './host.ts';
@@ -53,6 +54,30 @@ describe('IOAS_MAP', () => {
     h.process.readOnly = true;
     expect(h.map(io, APERTURE, PAGE)).toBe(-E.FAULT);
     expect(h.map(io, APERTURE, PAGE, VA, 5)).toBe(0);
+  });
+
+  test('more than may be pinned is ENOMEM', () => {
+    const h = new Host();
+    const io = h.ioas();
+    h.device(io);
+    h.process.longest = 4096;
+    h.process.limit = 3;
+    expect(h.map(io, APERTURE, 4n * PAGE)).toBe(-E.NOMEM);
+    expect(h.process.pins.size).toBe(0);
+    expect(h.map(io, APERTURE, 3n * PAGE)).toBe(0);
+  });
+
+  test('a domain whose smallest page is larger than the host page cannot join', () => {
+    const h = new Host();
+    const io = h.ioas();
+    const d = h.device(io);
+    const alloc = h.driver.allocPaging.bind(h.driver);
+    h.driver.allocPaging = (...args) => {
+      const made = alloc(...args);
+      if (typeof made !== 'number') Object.defineProperty(made, 'pageBytes', { value: 65536 });
+      return made;
+    };
+    expect(h.hwpt(d.idev, io)).toBe(-E.INVAL);
   });
 
   test('without a domain nothing is pinned: memory that is not there shows at attach', () => {
@@ -114,8 +139,7 @@ describe('IOAS_UNMAP', () => {
     expect(h.unmap(io, 0n, 0x10_000n)).toBe(2n * PAGE);
   });
 
-  test('an access that does not let go ends in EDEADLOCK', async () => {
-    const { AccessObject } = await import('../../../src/host/access.ts');
+  test('an access that does not let go ends in EDEADLOCK', () => {
     const h = new Host();
     const io = h.ioas();
     const deaf = new AccessObject(h.memory.space, true, () => {});
@@ -168,6 +192,61 @@ describe('IOAS_COPY', () => {
     expect([...h.process.pins.keys()].sort()).toEqual([h.process.base + 0x1000, h.process.base + 0x2000]);
     expect(h.unmap(b, 0n, ALL)).toBe(2n * PAGE);
     expect(h.process.pins.size).toBe(0);
+  });
+});
+
+describe('accesses', () => {
+  test('copy through IOVAs: every error, and bytes across areas that are apart in memory', () => {
+    const h = new Host();
+    const io = h.ioas();
+    const a = new AccessObject(h.memory.space, false, () => {});
+    const bytes = Uint8Array.from({ length: 100 }, (_, i) => i + 1);
+    expect(a.copy(0n, bytes, true)).toBe(-E.NOENT);
+    must(a.change(h.fd.context.objects.get(io, 'ioas')));
+    expect(h.fd.destroy(io)).toBe(-E.BUSY);
+    must(h.map(io, 0x1000n, PAGE, VA + 8n * PAGE));
+    must(h.map(io, 0x2000n, PAGE, VA));
+    must(h.map(io, 0x3000n, PAGE, VA + PAGE, 5));
+    expect(a.copy(0x1fd0n, new Uint8Array(0), true)).toBe(-E.INVAL);
+    expect(a.copy(ALL, bytes, true)).toBe(-E.OVERFLOW);
+    expect(a.copy(0x3ff0n, bytes, false)).toBe(-E.NOENT);
+    expect(a.copy(0x3000n, bytes, true)).toBe(-E.PERM);
+    expect(a.copy(0x1fd0n, bytes, true)).toBe(0);
+    const back = new Uint8Array(100);
+    expect(a.copy(0x1fd0n, back, false)).toBe(0);
+    expect(back).toEqual(bytes);
+    expect(h.memory.space.load32(h.process.base)).toBe(true);
+    expect(h.memory.space.lo & 0xff).toBe(49);
+    h.process.gone = true;
+    expect(a.copy(0x1000n, back, false)).toBe(-E.FAULT);
+    expect(h.process.pins.size).toBe(0);
+  });
+
+  test('pinning wants whole pages; unmapping asks for them back', () => {
+    const h = new Host();
+    const io = h.ioas();
+    const released: [bigint, bigint][] = [];
+    const a: AccessObject = new AccessObject(h.memory.space, true, (start, last) => {
+      released.push([start, last]);
+      a.unpin(0x1000n, PAGE);
+    });
+    must(h.map(io, 0x1800n, 2048n));
+    expect(a.change(h.fd.context.objects.get(io, 'ioas'))).toBe(-E.ADDRINUSE);
+    h.unmap(io, 0n, ALL);
+    must(a.change(h.fd.context.objects.get(io, 'ioas')));
+    expect(h.map(io, 0x1800n, 2048n)).toBe(-E.INVAL);
+    must(h.map(io, 0x1000n, PAGE));
+    const pages: number[] = [];
+    expect(a.pin(0x1000n, 0n, true, pages)).toBe(-E.INVAL);
+    expect(a.pin(ALL, 2n, true, pages)).toBe(-E.OVERFLOW);
+    expect(a.pin(0x1800n, 2048n, true, pages)).toBe(-E.INVAL);
+    expect(a.pin(0x1000n, 2n * PAGE, true, pages)).toBe(-E.NOENT);
+    expect(h.process.pins.size).toBe(0);
+    pages.length = 0;
+    must(a.pin(0x1000n, PAGE, true, pages));
+    expect(pages).toEqual([h.process.base]);
+    expect(h.unmap(io, 0x1000n, PAGE)).toBe(PAGE);
+    expect(released).toEqual([[0x1000n, 0x1fffn]]);
   });
 });
 
@@ -361,6 +440,18 @@ describe('the other IOAS verbs', () => {
     expect(file({ ...memfd, kind: 'dmabuf' })).toBe(-E.OPNOTSUPP);
     const exported = { ...memfd, kind: 'dmabuf' as const, onRevoke: () => () => {} };
     expect(file({ ...exported, revoked: true })).toBe(-E.NODEV);
+    // Device memory is mapped as one piece: no access pins it, and nothing cuts it.
+    const device = h.ioas();
+    must(h.fd.ioasMapFile({ flags: 7, ioasId: device, file: exported, start: 0n, length: 2n * PAGE, iova: 0n }));
+    const space = h.fd.context.objects.get(device, 'ioas')!;
+    expect(space.cut(0xfffn)).toBe(-E.OPNOTSUPP);
+    const access = new AccessObject(h.memory.space, true, () => {});
+    must(access.change(space));
+    expect(access.pin(0n, PAGE, false, [])).toBe(-E.INVAL);
+    expect(access.copy(0n, new Uint8Array(8), false)).toBe(-E.INVAL);
+    must(access.change(null));
+    expect(h.fd.ioasChangeProcess(0)).toBe(-E.INVAL);
+    must(h.fd.destroy(device));
     h.device(io);
     expect(file(memfd, 0x1000n, 2n * PAGE)).toBe(-E.INVAL);
     expect(file(memfd)).toBe(0);
