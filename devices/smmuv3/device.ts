@@ -148,6 +148,11 @@ export class Smmuv3 implements MmioDevice {
     return (s?.context?.domain ?? s?.domain)?.shadow?.leafShift(ipa) ?? 0;
   }
 
+  /** Guest memory is about to go (hot-unplug): nothing of it may stay in what the host repeats of the guest's stage 2s. */
+  forget(gpa: number, bytes: number): void {
+    for (const domain of this.#domains.all) domain.shadow?.forget(gpa, bytes);
+  }
+
   /** The streams with their states, for people and tests. */
   get streams(): Streams['list'] {
     return this.#streams.list;

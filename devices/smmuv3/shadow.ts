@@ -9,6 +9,7 @@ import {
   stage2Regime,
 } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
@@ -18,6 +19,8 @@ import type { Deviations } from './profile.ts';
 export interface Area {
   readonly ipa: number;
   readonly bytes: number;
+  /** Guest-physical address behind it. */
+  readonly gpa: number;
   /** Extent of the guest's leaf it comes from: the whole leaf goes when any address of it is invalidated. */
   readonly leaf: number;
   readonly leafEnd: number;
@@ -130,9 +133,16 @@ export class Shadow {
     const bytes = Math.min(leaf + size - start, room - (room % PAGE));
     if (bytes <= ipa - start) return false;
     this.#makeRoom(leaf, leaf + size, start, start + bytes);
-    const r = this.#host.map(this.ioasId, this.#deps.userVa(first), start, bytes, read, write);
+    const userVa = this.#deps.userVa(first);
+    let kept = perm;
+    let r = this.#host.map(this.ioasId, userVa, start, bytes, read, write);
+    if (r === -E.FAULT && read && write) {
+      // Memory that cannot be written (ROM): what the guest may read of it stays readable.
+      kept = perm & ~PERM_WRITE;
+      r = this.#host.map(this.ioasId, userVa, start, bytes, true, false);
+    }
     if (r < 0) return false;
-    const area: Area = { ipa: start, bytes, leaf, leafEnd: leaf + size, perm };
+    const area: Area = { ipa: start, bytes, gpa: first, leaf, leafEnd: leaf + size, perm: kept };
     this.#areas.splice(this.#from(start), 0, area);
     return true;
   }
@@ -171,6 +181,16 @@ export class Shadow {
     }
     if (end > first) this.#areas.splice(first, end - first);
     return result;
+  }
+
+  /** Takes away what lies on guest-physical memory that goes. */
+  forget(gpa: number, bytes: number): void {
+    for (let i = this.#areas.length - 1; i >= 0; i--) {
+      const a = this.#areas[i]!;
+      if (a.gpa >= gpa + bytes || a.gpa + a.bytes <= gpa) continue;
+      this.#host.unmap(this.ioasId, a.ipa, a.bytes);
+      this.#areas.splice(i, 1);
+    }
   }
 
   dropAll(): number {

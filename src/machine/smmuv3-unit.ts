@@ -128,6 +128,7 @@ export class Smmuv3Unit implements IommuUnit {
       gpaOf: (hpa) => vm.memory.gpaOf(hpa),
       trustPartialCount: config.batchQuirk ?? false,
     });
+    vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
   }
 
   /**

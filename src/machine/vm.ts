@@ -45,6 +45,8 @@ export class Vm {
   readonly hub: ExtraHub;
   readonly extra: HostExtra;
   readonly ioasId: number;
+  /** Who holds guest memory elsewhere (shadows of guest tables) lets go of it here before it is unplugged. */
+  readonly memoryLeaves = new Set<(gpa: number, bytes: number) => void>();
 
   /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit; `ENOMEM` when the host is out of memory. */
   constructor(options: VmOptions) {
@@ -72,6 +74,7 @@ export class Vm {
     const away = this.memory.addRam(gpa, bytes, backing, writable);
     this.#map(gpa, bytes, writable ? MAP_FLAGS : READ_ONLY_FLAGS);
     return () => {
+      for (const leaves of this.memoryLeaves) leaves(gpa, bytes);
       this.#must(
         'IOAS_UNMAP',
         this.iommufd.ioasUnmap({ ioasId: this.ioasId, iova: BigInt(gpa), length: BigInt(bytes) }),

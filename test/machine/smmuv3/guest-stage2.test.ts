@@ -82,6 +82,22 @@ describe('a guest that uses stage 2 alone', () => {
     expect(rig.dma(8, 0x3f_f000)).toBe('ABORT');
   });
 
+  test('memory that is unplugged leaves the shadow too, memory that cannot be written is readable through it', () => {
+    const { rig, g } = owner();
+    const far = RAM + 0x1000_0000;
+    const unplug = rig.vm.addRam(far, 0x10_0000);
+    rig.vm.addRam(far + 0x1000_0000, 0x1000, undefined, false);
+    g.put(S2_L3 + 8 * 9, BigInt(far + 0x3000) | 0x4ffn);
+    g.put(S2_L3 + 8 * 10, BigInt(far + 0x1000_0000) | 0x4ffn);
+    expect(rig.dma(8, 0x9000)).toBe(far + 0x3000);
+    expect(rig.dma(8, 0xa000, ACCESS.READ)).toBe(far + 0x1000_0000);
+    expect(rig.dma(8, 0xa000, ACCESS.WRITE)).toBe('ABORT');
+    expect(rig.dma(8, 0xa000, ACCESS.READ)).toBe(far + 0x1000_0000);
+    unplug();
+    expect(rig.dma(8, 0x9000)).toBe('ABORT');
+    expect(rig.dma(8, 0x5000)).toBe(0x4040_5000);
+  });
+
   test('two streams with one stage 2 share its shadow; another VMID has its own', () => {
     const { rig, g } = owner();
     rig.plug(16);
