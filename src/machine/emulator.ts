@@ -13,8 +13,8 @@ import type { Tell } from '../ports/tell.ts';
 import { EXT } from '../spec/pcie/capabilities.ts';
 import type { TraceRecorder } from '../trace/recorder.ts';
 import { atsControl } from './function-follower.ts';
-
 import { InterruptQueue, type InterruptSink } from './interrupt-queue.ts';
+import { loadFunctions, type MachineState, type Saved, saveFunctions, saverOf } from './snapshot.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
@@ -58,6 +58,14 @@ export interface MachinePlan {
 /** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or −1. */
 export type MakeUnit = (vm: Vm, irq: InterruptPort, tell: Tell | null) => IommuUnit;
 
+export interface FunctionOptions extends PlugOptions {
+  /** What saves and loads the function as a whole, when that is more than the function object itself (an NVMe controller). */
+  readonly state?: Saved;
+}
+
+/** Timers that may run until nothing is in flight any more. */
+const SETTLE = 1_000_000;
+
 interface Plugged {
   /** As the guest names it; −1: not yet. */
   readonly rid: number;
@@ -76,6 +84,7 @@ export class PluggedMachine {
   readonly interrupts: InterruptQueue;
   readonly #report: (error: unknown) => void;
   readonly #plugged = new Map<Slot, Plugged>();
+  readonly #savers = new Map<PciFunction, Saved>();
   readonly #doorbell: number;
   #generation = -1;
 
@@ -84,6 +93,7 @@ export class PluggedMachine {
     if (emulator.ram.length === 0) {
       throw new ViommuError('EINVAL', 'caller', 'the emulator has no guest RAM: give `ram` at least one region');
     }
+    checkPlan(emulator.ram, plan);
     const defer = emulator.defer?.bind(emulator) ?? ((action) => queueMicrotask(action));
     this.#report =
       emulator.report?.bind(emulator) ??
@@ -169,9 +179,14 @@ export class PluggedMachine {
    * Plugs a function into a bus (default: the root bus), also while the guest runs.
    * @returns unplugs it. @throws ViommuError `EBUSY` the slot is taken.
    */
-  plug(fn: PciFunction, devfn: number, bus: PciBus = this.root.bus, options: PlugOptions = {}): () => void {
-    const slot = this.complex.plug(bus, devfn, fn, options);
-    return () => this.complex.unplug(slot);
+  plug(fn: PciFunction, devfn: number, bus: PciBus = this.root.bus, options: FunctionOptions = {}): () => void {
+    const { state, ...plug } = options;
+    if (state !== undefined) this.#savers.set(fn, state);
+    const slot = this.complex.plug(bus, devfn, fn, plug);
+    return () => {
+      this.complex.unplug(slot);
+      this.#savers.delete(fn);
+    };
   }
 
   #attach(slot: Slot): void {
@@ -208,12 +223,55 @@ export class PluggedMachine {
     for (const slot of moved) this.#attach(slot);
   }
 
+  /**
+   * The machine's state as plain data, without guest memory: save that beside it, at the same moment. Everything in flight
+   * arrives first, and waiting interrupts are delivered. Call it outside of accesses.
+   * @throws ViommuError `EBUSY` when something stays in flight for ever.
+   */
+  save(): MachineState {
+    if (!this.vm.clock.settle(SETTLE))
+      throw new ViommuError('EBUSY', 'caller', 'requests in flight do not come to rest');
+    this.interrupts.flush();
+    return { unit: this.unit.save(), functions: saveFunctions(this.complex, this.#saver) };
+  }
+
+  /**
+   * Goes on where `save` was, on this machine or on another one with the same functions plugged in; guest memory is loaded
+   * before. The host's objects are made anew as the guest's tables say, from the first use on.
+   * @throws ViommuError `EINVAL` when other functions are plugged in; nothing is changed then.
+   */
+  load(state: MachineState): void {
+    const functions = loadFunctions(this.complex, this.#saver, state.functions);
+    this.reset();
+    this.vm.clock.settle(SETTLE);
+    this.interrupts.flush();
+    functions();
+    this.follow();
+    this.unit.load(state.unit);
+  }
+
+  readonly #saver = (slot: Slot): Saved | null => saverOf(slot, this.#savers.get(slot.fn));
+
   /** Machine reset: functions first, so that nothing is in flight when the IOMMU resets. */
   reset(): void {
     this.complex.reset();
     this.unit.reset();
     this.follow();
   }
+}
+
+/** @throws ViommuError `EBUSY` names two parts of the plan that overlap. */
+function checkPlan(ram: readonly VmRam[], plan: MachinePlan): void {
+  const parts: [name: string, base: number, bytes: number][] = ram.map((r) => ['guest RAM', r.base, r.bytes]);
+  parts.push(['the IOMMU', plan.iommu, 4096], ['the doorbell', plan.doorbell.base, plan.doorbell.bytes]);
+  if (plan.ecam) parts.push(['ECAM', plan.ecam.base, plan.ecam.buses * 0x10_0000]);
+  if (plan.pci) parts.push(['memory for BARs', plan.pci.base, plan.pci.bytes]);
+  parts.sort((a, b) => a[1] - b[1]);
+  parts.forEach(([name, base], i) => {
+    const below = parts[i - 1];
+    if (below === undefined || below[1] + below[2] <= base) return;
+    throw new ViommuError('EBUSY', 'caller', `${name} overlaps ${below[0]}: move one of them`, { base });
+  });
 }
 
 /** Both hear everything. */

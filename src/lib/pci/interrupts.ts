@@ -172,5 +172,9 @@ export class Interrupts {
     this.#table.set(state.table);
     this.#pending.set(state.pending);
     this.#wire = state.wire;
+    // The pin is as the loaded configuration space has it; messages that were pending stay so.
+    const pin = this.#config.get(HEADER.INTERRUPT_PIN, 1);
+    const off = this.msixEnabled || this.msiEnabled || (this.#config.get(HEADER.COMMAND, 2) & COMMAND.INTX_OFF) !== 0;
+    if (pin !== 0) this.upstream?.intx(pin, this.#wire !== 0 && !off);
   }
 }
