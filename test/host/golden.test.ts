@@ -34,10 +34,17 @@ describe('what a real kernel answered', () => {
   test.each([
     ['an operation before the first seed', '0 IOAS_ALLOC flags=0 | r=0 id=1\n', 1],
     ['a line without an answer', '# seed 1\n0 IOAS_ALLOC flags=0\n', 2],
-    ['a file that ends inside a line', '# seed 1\n0 IOAS_ALLOC flags=0 | r=0 i', 2],
+    ['a file that ends inside a question', '# seed 1\n0 IOAS_ALLOC fla', 2],
     ['an empty file', '', 1],
   ])('%s is refused with file and line', (_what, broken, line) => {
     expect(() => parseGolden(broken, 'x.txt')).toThrow(new RegExp(`file=x.txt line=${line}`));
+  });
+
+  test('the line feed behind the last line may be missing, but not a part of its answer', () => {
+    const whole = parseGolden('# seed 1\n0 IOAS_ALLOC flags=0 | r=0 id=1', 'x.txt');
+    expect(replayGolden(whole, 'x.txt').passed).toBe(1);
+    const cut = parseGolden('# seed 1\n0 IOAS_ALLOC flags=0 | r=0 i', 'x.txt');
+    expect(() => replayGolden(cut, 'x.txt')).toThrow(/cut off.*file=x.txt line=2/);
   });
 
   test.each([
