@@ -14,6 +14,8 @@ export const QEMU_11_1 = {
   interruptRangeSilent: true,
   /** IRTE.IM without posted-interrupt support is a reserved bit, 0x24 (§9.9). QEMU takes the entry as a remapped one. */
   postedAsRemapped: true,
+  /** With SVT=2 SID[15:8] is the first bus and SID[7:0] the last (§9.9). QEMU has them the other way round. */
+  busRangeReversed: true,
   /** IRTE destination bits outside [15:8] are reserved without EIME, and EIME without ECAP.EIM (§9.9). QEMU does not look. */
   destinationUnchecked: true,
   /** IRTEs are cached until an interrupt-entry-cache invalidation (§6.2). QEMU reads the table for every interrupt. */
@@ -46,6 +48,8 @@ export const QEMU_11_1 = {
   pendingOutlivesFault: true,
   /** PECTL resets masked (§11.4.11.4). */
   pageEventsUnmasked: true,
+  /** An 8-byte store reaches both registers under it (§11.2). QEMU's at PECTL leaves PEDATA alone. */
+  pageControlAlone: true,
   /** Several fault recording registers, used in a ring (§7.2.1). QEMU has one. */
   oneFaultRecord: true,
   /** Each fault is recorded. QEMU drops one whose source id already has a pending record (which is allowed). */
@@ -58,6 +62,8 @@ export const QEMU_11_1 = {
   tableModeBitOnly: true,
   /** Scalable mode has reason codes of its own (§7.1.3). QEMU uses the legacy ones for root, context and second stage. */
   legacyCodes: true,
+  /** Canonical means bits 63:47 (or 63:56) of a first stage (§3.6). QEMU takes the width from AW of the PASID entry. */
+  canonicalByAw: true,
   /** Presence, then reserved bits, then the permissions of the path (§3.6, §3.7). QEMU: permissions of each entry first. */
   permissionFirst: true,
   /** P=0 hides the rest of a PASID entry (§9.6). QEMU looks at PGTT first. */

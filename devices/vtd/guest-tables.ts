@@ -187,7 +187,8 @@ export class QemuTables implements TableReader {
     into.eafe = false;
     into.sre = pasidEntry.sre(w4);
     into.secondRoot = reachable(e[1]!, pasidEntry.ssptptr(w0, e[1]!));
-    into.secondLevels = awLevels(pasidEntry.aw(w0)) || 4;
+    // AW = 0 (30 bits) means something only to QEMU's canonical check.
+    into.secondLevels = pasidEntry.aw(w0) + 2;
     into.ssade = false;
     into.did = pasidEntry.did(e[2]!);
     into.pgsnp = false;

@@ -157,7 +157,9 @@ export class InterruptRemapper implements InterruptRemapPort {
       }
       case SVT.BUS: {
         const bus = (rid >>> 8) & 0xff;
-        return bus >= irte.sid(w2) >>> 8 && bus <= (irte.sid(w2) & 0xff);
+        const high = irte.sid(w2) >>> 8;
+        const low = irte.sid(w2) & 0xff;
+        return this.#shape.quirks.busRangeReversed ? bus <= high && bus >= low : bus >= high && bus <= low;
       }
       default:
         return false;

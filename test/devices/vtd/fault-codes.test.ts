@@ -42,7 +42,7 @@ function both2(g: Guest, l2: bigint, leaf: bigint): void {
   g.store(LEAF, leaf);
 }
 
-type Case = readonly [what: string, change: (g: Guest) => void, reason: number, iova?: number, root?: bigint];
+type Case = readonly [what: string, change: (g: Guest) => unknown, reason: number, iova?: number, root?: bigint];
 
 function check(make: () => Guest, rtaddr: bigint, cases: readonly Case[]): void {
   test.each(cases.map((c) => [c[0], c] as const))('%s', (_what, c) => {
@@ -135,6 +135,8 @@ describe('a qemu-11.1 guest with first-stage tables finds the fault QEMU 11.1.3 
     ['leaf supervisor', (g) => g.store(LEAF, 0x40_0003n), 0x81],
     ['level 2 supervisor', (g) => g.store(legacy.l2, 0x30_5003n), 0x81],
     ['non-canonical', () => {}, 0x80, 2 ** 47 + 0x5000],
+    ['not canonical in the 30 bits of AW=0', (g) => [g.store(pe, 0x41n), g.store(legacy.l4, 0x87n)], 0x80, 0x4000_8000],
+    ['within the 30 bits of AW=0', (g) => [g.store(pe, 0x41n), g.store(legacy.l4, 0x87n)], 0x72],
     ['table unreadable', (g) => g.store(pe + 16, NOWHERE), 0x73],
     ['level 3 table unreadable', (g) => g.store(legacy.l4, NOWHERE | 7n), 0x70],
     ['leaf address beyond the width', (g) => g.store(LEAF, 0x40_0007n | (1n << 50n)), 0x72],

@@ -37,9 +37,9 @@ describe('a qemu-11.1 guest with 16 entries sees what QEMU 11.1.3 does', () => {
     ['source with SQ=1 ignores function bit 2', 0x41_0101n, 0x5_0010n, 0x14, [0xfee0_0000, 0x4041]],
     ['source with SQ=1 compares bits 1:0', 0x41_0101n, 0x5_0010n, 0x11, blocked(0x26n, 0n, 0x11n)],
     ['SVT=3', 0x41_0101n, 0xc_0010n, 0x10, blocked(0x26n, 0n, 0x10n)],
-    ['bus in range', 0x41_0101n, 0x8_0103n, 0x2ff, [0xfee0_0000, 0x4041]],
-    ['bus below the range', 0x41_0101n, 0x8_0103n, 0xff, blocked(0x26n, 0n, 0xffn)],
-    ['bus above the range', 0x41_0101n, 0x8_0103n, 0x400, blocked(0x26n, 0n, 0x400n)],
+    ['bus in range (QEMU: SID[7:0] is the first)', 0x41_0101n, 0x8_0301n, 0x2ff, [0xfee0_0000, 0x4041]],
+    ['bus below the range', 0x41_0101n, 0x8_0301n, 0xff, blocked(0x26n, 0n, 0xffn)],
+    ['bus above the range', 0x41_0101n, 0x8_0301n, 0x400, blocked(0x26n, 0n, 0x400n)],
     ['IM=1 is taken as remapped', 0x41_8101n, 0n, 0, [0xfee0_0000, 0x4041]],
     ['destination, mode, hint, trigger and delivery', 0x1200_0041_003dn, 0n, 0, [0xfee1_200c, 0xc141]],
   ])('%s', (_what, lo, hi, rid, want) => {
@@ -86,6 +86,13 @@ describe('arch', () => {
     const quiet = remapping('', 'arch');
     quiet.store(TABLE, 0x41_8103n, 0n);
     expect(send(quiet)).toEqual([0, 0n, 0n]);
+  });
+
+  test('a bus range starts with SID[15:8]', () => {
+    const g = remapping('', 'arch');
+    g.store(TABLE, 0x41_0101n, 0x8_0103n);
+    const seen = [0x0ff, 0x100, 0x3ff, 0x400].map((rid) => g.vtd.interrupts.remap(rid, INDEX0, 0));
+    expect(seen).toEqual([false, true, true, false]);
   });
 
   test('SHV wants data[31:16] zero, else 0x20', () => {

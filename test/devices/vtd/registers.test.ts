@@ -77,6 +77,18 @@ describe('access widths (row 40)', () => {
     expect([1, 2].map((n) => g.vtd.registers.read(8, n))).toEqual([0, 0]);
   });
 
+  test('at PECTL qemu-11.1 takes the low half only', () => {
+    const options = 'scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on';
+    for (const [profile, data] of [
+      ['qemu-11.1', 0],
+      ['arch', 0xffff],
+    ] as const) {
+      const g = new Guest(options, profile);
+      g.w64(0xe0, 0xffff_ffff_ffff_ffffn);
+      expect([g.r32(0xe0), g.r32(0xe4)]).toEqual([0x8000_0000, data]);
+    }
+  });
+
   test('every register takes any size at any offset without throwing, also outside the window', () => {
     for (const profile of ['qemu-11.1', 'arch'] as const) {
       const g = new Guest('scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on', profile);
