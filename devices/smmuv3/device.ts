@@ -268,7 +268,6 @@ export class Smmuv3 implements MmioDevice {
     this.#events.reset();
     this.#table.reset();
     this.#regs.reset();
-    this.#table.configured();
     if (this.#streams.list.length > 0) this.#streams.applyPolicy();
   }
 

@@ -48,7 +48,7 @@ export const DEVIATIONS = {
   cdMaxWithoutSsid:        { qemu: true,  arch: false },
   /** The event interrupt fires for every record; else when the queue was empty (§3.18). */
   interruptPerRecord:      { qemu: true,  arch: false },
-  /** A reset leaves CR1, CR2, the stream table and interrupt registers; the power-on queue sizes are preset to 19. */
+  /** A reset leaves CR1, CR2, base addresses and interrupt registers; queue sizes are preset to 19; tables are linear again. */
   resetKeepsConfiguration: { qemu: true,  arch: false },
   /** Queue bases are 64-byte aligned; else to their size, at least 32 bytes (§6.3.26). */
   queueBase64:             { qemu: true,  arch: false },

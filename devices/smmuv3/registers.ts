@@ -32,6 +32,9 @@ const KEPT = [
   PAGE0.EVENTQ_IRQ_CFG0,
   PAGE0.EVENTQ_IRQ_CFG1,
   PAGE0.EVENTQ_IRQ_CFG2,
+  // Their addresses; the size goes to its preset.
+  PAGE0.CMDQ_BASE,
+  PAGE0.EVENTQ_BASE,
 ];
 /** Page 0 of the spec never uses the offsets of page 1's registers, so one block holds both. */
 const TABLE: RegisterTable = { ...PAGE0, ...PAGE1 };
@@ -171,6 +174,8 @@ export class Registers {
       this.set(r.at, words[2 * i]!);
       if ((r as RegisterSpec).size === 8) this.set(r.at + 4, words[2 * i + 1]!);
     });
+    if (!this.#d.resetKeepsConfiguration) return;
+    for (const { at } of [PAGE0.CMDQ_BASE, PAGE0.EVENTQ_BASE]) this.set(at, (this.get(at) & ~31) | QUEUE_LOG2_MAX);
   }
 
   save(): number[] {

@@ -46,6 +46,11 @@ export interface Smmuv3UnitConfig {
   readonly wrapHw?: (hw: HwPort) => HwPort;
 }
 
+/** `msi-gpa` says where the guest believes its doorbell; without it the machine does. */
+function doorbellPage(msiGpa: number, machine: number): number {
+  return msiGpa === 0 ? machine : msiGpa - (msiGpa % PAGE);
+}
+
 /** A function behind the unit. */
 export interface UnitFunction {
   /** StreamIDs as the guest knows them, and as the hardware does. */
@@ -99,7 +104,7 @@ export class Smmuv3Unit implements IommuUnit {
       identity: { idr: [idr0, id.idr1, 0, idr3, 0, id.idr5], iidr: 0, aidr: id.aidr },
       hooks: config.linuxOnly === true ? null : vm.hub,
       partialCount: config.batchQuirk === true ? 'linux-as-is' : 'uapi-ideal',
-      swMsi: { start: config.doorbell, bytes: PAGE },
+      swMsi: { start: doorbellPage(properties.msiGpa, config.doorbell), bytes: PAGE },
       canStall: (dev) => config.canStall?.(dev.name) ?? false,
       ...(config.maxVmids === undefined ? {} : { maxVmids: config.maxVmids }),
     });
