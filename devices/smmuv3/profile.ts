@@ -60,6 +60,8 @@ export const DEVIATIONS = {
   anyStreamWorld:          { qemu: true,  arch: false },
   /** S2HA, S2HD and S2PTW are not looked at; else judged against IDR0.HTTU, and PTW does what it says (§5.2). */
   stage2BitsIgnored:       { qemu: true,  arch: false },
+  /** A level-1 descriptor's pointer keeps its bits above 51 and leads nowhere; else they are reserved (§5.1). */
+  wideTablePointer:        { qemu: true,  arch: false },
   /** A table whose APTable forbids the access faults there, before what it points to is looked at; else leaves decide. */
   tablePermission:         { qemu: true,  arch: false },
   /** Stage 1 does not tell privileged from unprivileged accesses: AP[2] alone decides. */

@@ -8,6 +8,9 @@ import { SIDSIZE } from './identity.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
 
+/** An address no machine has memory at. */
+const NOWHERE = 0xf_fff0_0000_0000;
+
 /** STE word 5: S2PTW, S2HD, S2HA. */
 const S2_IGNORED = 7 << 22;
 
@@ -95,7 +98,8 @@ export class StreamTable {
     this.fetch = l1;
     if (!this.#memory.load64(l1)) return -EVENT.F_STE_FETCH;
     const span = l1StdSpan(this.#memory.lo);
-    const table = l1StdL2Ptr(this.#memory.lo, this.#memory.hi);
+    const far = this.#d.wideTablePointer && this.#memory.hi >>> 20 !== 0;
+    const table = far ? NOWHERE : l1StdL2Ptr(this.#memory.lo, this.#memory.hi);
     const index = sid % 2 ** split;
     if (span === 0 || span > split + 1) return -EVENT.C_BAD_STREAMID;
     const first = table - (table % (2 ** (span - 1) * STE_BYTES));
