@@ -136,7 +136,6 @@ export class Registers {
     const d = this.#d;
     const on = this.get(PAGE0.CR0.at) | this.get(PAGE0.CR0ACK.at);
     const irq = this.get(PAGE0.IRQ_CTRL.at) | this.get(PAGE0.IRQ_CTRLACK.at);
-    const open = (word: number, bit: number) => ((word & bit) === 0 ? -1 : 0);
     switch (at) {
       case PAGE0.CMDQ_CONS.at:
         return d.consAlwaysWritable ? -1 : open(on, CR0.CMDQEN);
@@ -185,6 +184,11 @@ export class Registers {
   load(words: readonly number[]): void {
     this.#file.load(words);
   }
+}
+
+/** All bits, while the guard is clear; else none. */
+function open(word: number, guard: number): number {
+  return (word & guard) === 0 ? -1 : 0;
 }
 
 /** QEMU: every writable register keeps every bit; EVENTQ_IRQ_CFG is kept and reads 0; there is no page-request queue. */
