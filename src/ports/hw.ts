@@ -1,3 +1,5 @@
+import type { MemoryWindow } from './memory.ts';
+
 /**
  * Host kernel → physical IOMMU, as memory and registers are: entries of tables in host memory, commands on a queue that
  * ends in a sync. The host owns the tables; the hardware caches what it read and sees a change only after the right
@@ -69,4 +71,32 @@ export interface HwEvents {
    * @param error HW_ERROR.NONE or ATC_TIMEOUT. @param rid the function that did not answer.
    */
   completed(token: number, error: number, rid: number): void;
+}
+
+/**
+ * Command queues a guest rings itself, without the kernel (NVIDIA's Tegra241 CMDQV). An interface belongs to one VMID, knows
+ * which guest stream is which, and runs invalidations only.
+ */
+export interface VirtualQueuePort {
+  /** Queues of an interface, and streams it can name: powers of two. */
+  readonly queues: number;
+  readonly slots: number;
+  /**
+   * @param failed called with a bit for each queue that has an error, whenever that changes to more.
+   * @returns null: no interface is free.
+   */
+  open(vmid: number, failed: (queues: number) => void): VirtualQueueInterface | null;
+  /** See HwEvents.completed. @returns whether the token belongs to a virtual queue. */
+  completed(token: number, error: number): boolean;
+}
+
+export interface VirtualQueueInterface {
+  /** The registers a guest maps: 64 KiB, 128 bytes a queue. */
+  readonly window: MemoryWindow;
+  readonly bytes: number;
+  /** Guest stream `vsid` is stream `sid`; −1: the slot names nothing. */
+  setStream(slot: number, vsid: number, sid: number): void;
+  /** The queue's memory: host-physical base and log2 of its entries; −1: none, and the queue stops. */
+  setQueue(index: number, base: number, log2: number): void;
+  close(): void;
 }

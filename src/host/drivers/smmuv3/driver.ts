@@ -17,6 +17,7 @@ import type {
   ViommuServices,
 } from '../../driver.ts';
 import type { DriverHooks, ExtraDriver } from '../../extra/hooks.ts';
+import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import { CommandQueue } from './command-queue.ts';
 import { Faults } from './faults.ts';
 import { featuresOf, type SmmuFeatures, type SmmuIdentity, STAGE1_IAS } from './features.ts';
@@ -49,6 +50,8 @@ export interface Smmuv3DriverOptions {
   readonly canWriteBackSnoop?: boolean;
   /** Which devices can wait for a stalled access (firmware says; PCI functions do not). Default none. */
   readonly canStall?: (dev: HostDevice) => boolean;
+  /** Command queues a guest rings itself; absent: the SMMU has none. */
+  readonly cmdqv?: CmdqvOptions;
   /** At most so many VMIDs (others may use the rest); default all the hardware has. */
   readonly maxVmids?: number;
 }
@@ -137,7 +140,8 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     this.#probed = { kernel, streams, table };
     const deviceOf = (sid: number) => kernel.deviceByStream(this, sid);
     this.#faults = new Faults({ kernel, hooks, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
-    this.#events = new SmmuEvents(this, kernel, hooks, this.#faults, this.#guestTokens);
+    const queues = this.#options.cmdqv?.port ?? null;
+    this.#events = new SmmuEvents(this, kernel, hooks, this.#faults, this.#guestTokens, queues);
     hooks?.register(this);
   }
 
@@ -162,6 +166,13 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
   }
 
   hwInfo(_dev: HostDevice, type: number): HwInfo | null {
+    const { cmdqv } = this.#options;
+    if (type === HW_INFO.TEGRA241_CMDQV && cmdqv !== undefined) {
+      const data = new Uint8Array(8);
+      // Version 1, log2 of queues and of stream slots.
+      data.set([1, Math.log2(cmdqv.port.queues), Math.log2(cmdqv.port.slots)], 4);
+      return { type, data };
+    }
     if (type !== HW_INFO.NONE && type !== HW_INFO.ARM_SMMUV3) return null;
     const { idr, iidr, aidr } = this.#options.identity;
     const words = new Uint32Array([0, 0, ...idr, iidr, aidr]);
@@ -233,7 +244,8 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
   }
 
   viommuSupported(_dev: HostDevice, type: number): boolean {
-    if (type !== VIOMMU_TYPE.ARM_SMMUV3 || !this.features.nesting) return false;
+    const queues = type === VIOMMU_TYPE.TEGRA241_CMDQV && this.#options.cmdqv !== undefined;
+    if ((type !== VIOMMU_TYPE.ARM_SMMUV3 && !queues) || !this.features.nesting) return false;
     return this.enforcesCoherency || this.features.forcedWriteBack;
   }
 
@@ -244,13 +256,19 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
 
   viommuInit(
     _dev: HostDevice,
-    _type: number,
+    type: number,
     parent: PagingDomain,
-    _data: DriverData | null,
+    data: DriverData | null,
     services: ViommuServices,
   ): Result<DriverViommu> {
     if (!(parent instanceof SmmuPagingDomain) || parent.iommu !== this || parent.stage.kind !== 2) return -E.INVAL;
-    return new SmmuViommu(this, parent, parent.stage.vmid, services);
+    const { vmid } = parent.stage;
+    const { cmdqv, identity } = this.#options;
+    if (type !== VIOMMU_TYPE.TEGRA241_CMDQV || cmdqv === undefined) {
+      return new SmmuViommu(this, parent, vmid, services, null);
+    }
+    const queues = Cmdqv.create(cmdqv, vmid, (identity.idr[1] >>> 21) & 31, data, services);
+    return typeof queues === 'number' ? queues : new SmmuViommu(this, parent, vmid, services, queues);
   }
 
   pageResponse(dev: HostDevice, fault: PageFault, code: number): void {

@@ -1,5 +1,5 @@
 import { NO_PASID } from '../../../ports/dma.ts';
-import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
+import { HW_ERROR, type HwEvents, type VirtualQueuePort } from '../../../ports/hw.ts';
 import type { HostDevice, IommuDriver, KernelServices, PagingDomain } from '../../driver.ts';
 import type { DriverHooks } from '../../extra/hooks.ts';
 import type { Faults } from './faults.ts';
@@ -13,6 +13,7 @@ export class SmmuEvents implements HwEvents {
   readonly #hooks: DriverHooks | null;
   readonly #faults: Faults;
   readonly #guestTokens: Set<number>;
+  readonly #queues: VirtualQueuePort | null;
 
   constructor(
     driver: IommuDriver,
@@ -20,12 +21,14 @@ export class SmmuEvents implements HwEvents {
     hooks: DriverHooks | null,
     faults: Faults,
     guestTokens: Set<number>,
+    queues: VirtualQueuePort | null,
   ) {
     this.#driver = driver;
     this.#kernel = kernel;
     this.#hooks = hooks;
     this.#faults = faults;
     this.#guestTokens = guestTokens;
+    this.#queues = queues;
   }
 
   #deviceOf(sid: number): HostDevice | null {
@@ -61,7 +64,7 @@ export class SmmuEvents implements HwEvents {
   }
 
   completed(token: number, error: number, rid: number): void {
-    if (this.#hooks === null) return;
+    if (this.#queues?.completed(token, error) === true || this.#hooks === null) return;
     const guest = this.#guestTokens.delete(token);
     if (guest && error !== HW_ERROR.NONE) {
       const dev = this.#deviceOf(rid);

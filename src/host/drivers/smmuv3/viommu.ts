@@ -7,12 +7,14 @@ import type {
   DriverData,
   DriverViommu,
   HostDevice,
+  HwQueueOps,
   IommuDriver,
   NestedDomain,
   Result,
   ViommuServices,
 } from '../../driver.ts';
 import { copyDriverData } from '../../driver-data.ts';
+import type { Cmdqv } from './cmdqv.ts';
 import type { CommandQueue } from './command-queue.ts';
 import { GuestCommands, type PartialCount, type StreamNames } from './guest-commands.ts';
 import type { LatchedStreams } from './master.ts';
@@ -35,18 +37,28 @@ export class SmmuViommu implements DriverViommu, StreamNames {
   readonly iommu: IommuDriver;
   readonly parent: SmmuPagingDomain;
   readonly invalidation: GuestCommands;
-  readonly hwQueues = null;
+  readonly hwQueues: HwQueueOps | null;
   readonly #owner: ViommuOwner;
   readonly #services: ViommuServices;
+  /** Queues the guest rings itself; null: it has none. */
+  readonly #cmdqv: Cmdqv | null;
   /** Guest stream → physical stream, for devices with several. */
   readonly #aliases = new Map<number, number>();
   readonly #named = new Map<HostDevice, readonly number[]>();
 
-  constructor(owner: ViommuOwner, parent: SmmuPagingDomain, vmid: number, services: ViommuServices) {
+  constructor(
+    owner: ViommuOwner,
+    parent: SmmuPagingDomain,
+    vmid: number,
+    services: ViommuServices,
+    cmdqv: Cmdqv | null,
+  ) {
     this.iommu = owner.iommu;
     this.#owner = owner;
     this.parent = parent;
     this.#services = services;
+    this.#cmdqv = cmdqv;
+    this.hwQueues = cmdqv;
     this.invalidation = new GuestCommands(owner.queue, vmid, this, owner.partialCount);
   }
 
@@ -78,11 +90,17 @@ export class SmmuViommu implements DriverViommu, StreamNames {
     this.#services.reportEvent(VEVENTQ_TYPE.ARM_SMMUV3, new Uint8Array(words.buffer));
   }
 
-  vdeviceInit(dev: HostDevice, _virtId: bigint): number {
-    return dev.streams.length === 1 || this.#owner.manyStreams ? 0 : -E.OPNOTSUPP;
+  vdeviceInit(dev: HostDevice, virtId: bigint): number {
+    if (dev.streams.length !== 1 && !this.#owner.manyStreams) return -E.OPNOTSUPP;
+    return this.#cmdqv?.name(dev, virtId) ?? 0;
   }
 
   vdeviceDestroy(dev: HostDevice, _virtId: bigint): void {
+    this.#cmdqv?.unname(dev);
+    this.#forget(dev);
+  }
+
+  #forget(dev: HostDevice): void {
     for (const vsid of this.#named.get(dev) ?? []) this.#aliases.delete(vsid);
     this.#named.delete(dev);
   }
@@ -95,7 +113,7 @@ export class SmmuViommu implements DriverViommu, StreamNames {
       const sid = this.#aliases.get(vsid);
       if (sid !== undefined && !dev.streams.includes(sid)) return -E.EXIST;
     }
-    this.vdeviceDestroy(dev, 0n);
+    this.#forget(dev);
     this.#named.set(dev, vsids);
     for (let i = 0; i < vsids.length; i++) this.#aliases.set(vsids[i]!, dev.streams[i]!);
     return 0;
@@ -109,5 +127,7 @@ export class SmmuViommu implements DriverViommu, StreamNames {
     return this.#services.findDevice(vsid);
   }
 
-  destroy(): void {}
+  destroy(): void {
+    this.#cmdqv?.destroy();
+  }
 }
