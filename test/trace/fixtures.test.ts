@@ -27,7 +27,7 @@ test.each(MANIFEST.recordings.map((r) => [r.file, r] as const))(
     const path = join(FOLDER, r.file);
     expect(createHash('sha256').update(readFileSync(path)).digest('hex')).toBe(r.sha256);
     expect(r.shows).not.toBe('');
-    expect(r.source).toMatch(/^QEMU .*guest .*/);
+    expect(r.source).toMatch(/^(QEMU|npm run live).*guest .*/);
 
     const trace = await openTrace(path);
     let events = 0;
