@@ -123,7 +123,8 @@ export class Faults {
 
   /** A fault of the guest's own structures, seen where the guest has them. */
   #pass(s: Stream, sid: number, raw: Int32Array): boolean {
-    if (this.#d.silentInputSize && steConfig(s.ste, 0) === CONFIG.S2) return false;
+    const config = steConfig(s.ste, 0);
+    if (this.#d.silentInputSize && (config === CONFIG.S2 || config === CONFIG.BYPASS)) return false;
     const e = this.record;
     e.set(raw);
     e[1] = sid;

@@ -133,18 +133,28 @@ export class Shadow {
     const bytes = Math.min(leaf + size - start, room - (room % PAGE));
     if (bytes <= ipa - start) return false;
     this.#makeRoom(leaf, leaf + size, start, start + bytes);
-    const userVa = this.#deps.userVa(first);
-    let kept = perm;
-    let r = this.#host.map(this.ioasId, userVa, start, bytes, read, write);
-    if (r === -E.FAULT && read && write) {
-      // Memory that cannot be written (ROM): what the guest may read of it stays readable.
-      kept = perm & ~PERM_WRITE;
-      r = this.#host.map(this.ioasId, userVa, start, bytes, true, false);
+    const keep = (from: number, count: number): number => {
+      const gpaFrom = first + (from - start);
+      const va0 = this.#deps.userVa(gpaFrom);
+      let kept = perm;
+      let r = this.#host.map(this.ioasId, va0, from, count, read, write);
+      if (r === -E.FAULT && read && write) {
+        // Memory that cannot be written (ROM): what the guest may read of it stays readable.
+        kept = perm & ~PERM_WRITE;
+        r = this.#host.map(this.ioasId, va0, from, count, true, false);
+      }
+      if (r < 0) return r;
+      const area: Area = { ipa: from, bytes: count, gpa: gpaFrom, leaf, leafEnd: leaf + size, perm: kept };
+      this.#areas.splice(this.#from(from), 0, area);
+      return 0;
+    };
+    let r = keep(start, bytes);
+    // A large leaf may cover what the kernel keeps for itself (the page of the MSI doorbell): then less of it.
+    for (let part = 2 ** Math.floor(Math.log2(bytes - 1)); r === -E.INVAL && part >= PAGE; part /= 2) {
+      const from = Math.max(start, ipa - (ipa % part));
+      r = keep(from, Math.min(ipa - (ipa % part) + part, start + bytes) - from);
     }
-    if (r < 0) return false;
-    const area: Area = { ipa: start, bytes, gpa: first, leaf, leafEnd: leaf + size, perm: kept };
-    this.#areas.splice(this.#from(start), 0, area);
-    return true;
+    return r === 0;
   }
 
   /**
