@@ -224,7 +224,7 @@ export class RegisterUnit implements MmioDevice {
       this.#backend.translationChanged();
     }
     if ((value & GCMD.SRTP) !== 0) this.#setRoot();
-    if ((changed & GCMD.QIE) !== 0) {
+    if ((changed & GCMD.QIE) !== 0 && props.queuedInvalidation) {
       if ((value & GCMD.QIE) === 0) {
         if (this.#queue.disable()) this.#status(GCMD.QIE, false);
       } else {

@@ -20,6 +20,8 @@ export interface VtdProperties {
   readonly snoopControl: boolean;
   readonly dmaTranslation: boolean;
   readonly staleTm: boolean;
+  /** Not QEMU's: off, the unit has no invalidation queue (ECAP.QI), and drivers invalidate through registers. */
+  readonly queuedInvalidation: boolean;
 }
 
 /** QEMU's defaults of `-device intel-iommu`; `auto` of intremap is on and of eim off without an in-kernel irqchip. */
@@ -39,6 +41,7 @@ export function defaultProperties(profile: ProfileName = 'qemu-11.1'): VtdProper
     snoopControl: false,
     dmaTranslation: true,
     staleTm: false,
+    queuedInvalidation: true,
   };
 }
 
@@ -59,6 +62,7 @@ const SWITCHES: Readonly<Record<string, keyof VtdProperties>> = {
   'snoop-control': 'snoopControl',
   'dma-translation': 'dmaTranslation',
   'stale-tm': 'staleTm',
+  'x-queued-invalidation': 'queuedInvalidation',
 };
 
 /** Placement and versioning; they change nothing in the device. */
@@ -97,6 +101,9 @@ export function checkProperties(p: VtdProperties): VtdProperties {
       const mode = p.scalableMode ? 'Scalable mode(fsts=off)' : 'Legacy mode';
       refuse(`${mode}: supported values for aw-bits are: 39, 48`);
     }
+  }
+  if (!p.queuedInvalidation && (p.intremap || p.scalableMode || p.deviceIotlb)) {
+    refuse('x-queued-invalidation=off leaves nothing for interrupt remapping, scalable mode and device IOTLBs');
   }
   if (p.pasidBits > 0 && !p.scalableMode) refuse('Need to set scalable mode for PASID');
   if (p.pasidBits > 20) refuse('Maximum supported PASID size is 20');
@@ -177,7 +184,8 @@ export function shapeOf(p: VtdProperties): VtdShape {
   const abortMode = more && p.scalableMode;
   // QI, PT, IRO=0xf; MHMV comes with interrupt remapping.
   const ecapLo =
-    0x0000_0f42 |
+    0x0000_0f40 |
+    (p.queuedInvalidation ? 0x2 : 0) |
     (p.deviceIotlb ? 0x4 : 0) |
     (p.intremap ? 0x00f0_0008 : 0) |
     (p.eim ? 0x10 : 0) |

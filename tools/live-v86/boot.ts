@@ -9,6 +9,7 @@ import type { VtdProperties } from '../../devices/vtd/properties.ts';
 import { V86_VERSION } from '../../src/adapters/v86/internals.ts';
 import { plugIntoV86, V86_LAYOUT, type V86Machine } from '../../src/adapters/v86/machine.ts';
 import { ViommuError } from '../../src/core/errors.ts';
+import type { MachineState } from '../../src/machine/snapshot.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import type { TraceRecorder } from '../../src/trace/index.ts';
 import { Console, type Guest } from '../live/console.ts';
@@ -30,7 +31,15 @@ export interface V86BootOptions {
   readonly extra?: Readonly<Record<string, Uint8Array>>;
   /** No vIOMMU at all: what the same guest costs without. */
   readonly bare?: boolean;
-  readonly state?: ArrayBuffer;
+  /** Goes on where another run was instead of booting. */
+  readonly from?: Snapshot;
+}
+
+/** Everything of a run at one moment: the emulator's state with guest memory, ours, and the disk. */
+export interface Snapshot {
+  readonly emulator: ArrayBuffer;
+  readonly machine: MachineState;
+  readonly disk: Uint8Array;
 }
 
 /** v86's own interface, as far as a boot needs it. */
@@ -49,10 +58,14 @@ export interface V86Run extends LiveRun {
   readonly emulator: V86Instance;
   readonly plugged: V86Machine;
   readonly rid: number;
+  /** Stops, saves, goes on. */
+  snapshot(): Promise<Snapshot>;
 }
 
 /** Guest RAM, bytes. */
 export const MEMORY = 128 << 20;
+
+const DISK = 16 << 20;
 
 /** The package's folder and version. @throws ViommuError `E_MISSING` when it is not installed. */
 function v86Package(): { readonly dir: string; readonly version: string } {
@@ -128,8 +141,9 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
     record: o.record ?? null,
     report: (e) => errors.push(e),
   });
+  const disk = new RamDisk(o.from?.disk.slice() ?? DISK);
   const nvme = new NvmeFunction({
-    disk: new RamDisk(16 << 20),
+    disk,
     integrated: !o.behindRootPort,
     // Linux enables page requests beside PASIDs only where responses carry the PASID.
     pri: { capacity: 32, responseWithPasid: true },
@@ -138,8 +152,8 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
   if (o.behindRootPort) {
     machine.plug(new Bridge({ kind: 'root' }), V86_LAYOUT.ROOT_PORT);
     const port = machine.complex.byRid(V86_LAYOUT.ROOT_PORT)!;
-    machine.plug(nvme.fn, 0, port.behind!);
-  } else machine.plug(nvme.fn, V86_LAYOUT.ENDPOINT);
+    machine.plug(nvme.fn, 0, port.behind!, { state: nvme });
+  } else machine.plug(nvme.fn, V86_LAYOUT.ENDPOINT, machine.root.bus, { state: nvme });
   plugged.pci.claimBars();
   const console = new Console();
   let text = '';
@@ -151,6 +165,10 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
     }
   });
   const guest: Guest = { console, send: (command) => emulator.serial0_send(`${command}\n`) };
+  if (o.from !== undefined) {
+    await emulator.restore_state(o.from.emulator);
+    plugged.restored(o.from.machine);
+  }
   await emulator.run();
   return {
     emulator,
@@ -161,6 +179,13 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
     nvme,
     guest,
     errors,
+    async snapshot() {
+      await emulator.stop();
+      const state = JSON.parse(JSON.stringify(machine.save())) as MachineState;
+      const snapshot = { emulator: await emulator.save_state(), machine: state, disk: disk.bytes.slice() };
+      await emulator.run();
+      return snapshot;
+    },
     outside: (action) => plugged.outside(action),
     async finished() {
       await console.expect(/^@@ off/);

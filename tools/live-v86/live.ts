@@ -7,6 +7,7 @@ import { type Expected, mustFail, runLive, scenario } from '../live/scenario.ts'
 import { Counter } from '../live/session.ts';
 import { bootV86, MEMORY, type V86BootOptions } from './boot.ts';
 import { nested, unpatched } from './nested.ts';
+import { passThrough, registerBased, snapshot } from './scenarios.ts';
 
 interface Mode {
   readonly title: string;
@@ -55,6 +56,9 @@ const expected = (m: Mode, rid: number): Expected => ({
   },
 });
 
+/** What is more than the common scenario, by its name for `--only`. */
+const OTHERS = { registers: registerBased, 'pass-through': passThrough, snapshot, nested, unpatched };
+
 const checks = new Checks();
 const only = process.argv.find((a) => a.startsWith('--only='))?.slice(7);
 await runLive('live', checks, async (verbose) => {
@@ -75,8 +79,9 @@ await runLive('live', checks, async (verbose) => {
       devices: [{ name: 'nvme', sid: run.rid }],
     });
   }
-  if (only === undefined || only === 'nested') await nested(checks, verbose);
-  if (only === undefined || only === 'unpatched') await unpatched(checks, verbose);
+  for (const [name, run] of Object.entries(OTHERS)) {
+    if (only === undefined || only === name) await run(checks, verbose);
+  }
   if (only !== undefined) return;
   const props = propsOf('qemu-system-i386 -M q35 -device intel-iommu,intremap=off');
   const run = await bootV86({ props, ignoreInvalidations: true, tell: new Counter().tell });

@@ -4,6 +4,7 @@ import { DMAR_SCOPE, type DmarStructure, dmar } from '../../machine/firmware/dma
 import { acpiLoaderFiles } from '../../machine/firmware/loader.ts';
 import { mcfg } from '../../machine/firmware/mcfg.ts';
 import { dsdt, fadt, madt } from '../../machine/firmware/pc.ts';
+import type { MachineState } from '../../machine/snapshot.ts';
 import { VtdMachineUnit } from '../../machine/vtd-unit.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
 import type { Tell } from '../../ports/tell.ts';
@@ -55,8 +56,8 @@ export interface V86Machine {
   readonly clflush: () => number;
   /** Runs DMA (or anything else) that no access of the guest caused. Call it between the emulator's turns only. */
   outside<T>(action: () => T): T;
-  /** After `restore_state`: the CPU's memory was replaced, BARs are where the loaded state has them. */
-  restored(): void;
+  /** After `restore_state`: our half of the same moment's state. */
+  restored(state: MachineState): void;
 }
 
 /** ACPI tables for the guest: host bridge, ECAM, VT-d with the function in its scope. */
@@ -183,9 +184,11 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
         ram.flush();
       }
     },
-    restored() {
+    restored(state) {
       ram.check();
+      machine.load(state);
       pci.claimBars();
+      ram.flush();
     },
   };
 }

@@ -304,3 +304,19 @@ test('power-on state comes back with a reset, and with it every stream on guest 
   for (let at = 0; at < 0x230; at += 4) expect([at, g.r32(at)]).toEqual([at, before.r32(at)]);
   expect(FAULT(g, 0x10, 0x5000)).toBe(0x5000);
 });
+
+describe('x-queued-invalidation=off', () => {
+  test('ECAP shows no queue, and QIE is not accepted', () => {
+    const g = new Guest('x-queued-invalidation=off,intremap=off');
+    expect(g.r32(0x10) & 2).toBe(0);
+    g.w32(0x18, 0x0400_0000);
+    expect(g.r32(0x1c) & 0x0400_0000).toBe(0);
+  });
+
+  test.each(['intremap=on', 'intremap=off,device-iotlb=on', 'intremap=off,scalable-mode=on'])(
+    'what needs the queue is refused beside it: %s',
+    (words) => {
+      expect(() => new Guest(`x-queued-invalidation=off,${words}`)).toThrow(/x-queued-invalidation=off/);
+    },
+  );
+});
