@@ -48,8 +48,8 @@ export const QEMU_11_1 = {
   pendingOutlivesFault: true,
   /** PECTL resets masked (§11.4.11.4). */
   pageEventsUnmasked: true,
-  /** An 8-byte store reaches both registers under it (§11.2). QEMU's at PECTL leaves PEDATA alone. */
-  pageControlAlone: true,
+  /** A store that covers two registers acts for both. QEMU acts for the one at its address, though bits of both change. */
+  effectOfFirst: true,
   /** Several fault recording registers, used in a ring (§7.2.1). QEMU has one. */
   oneFaultRecord: true,
   /** Each fault is recorded. QEMU drops one whose source id already has a pending record (which is allowed). */

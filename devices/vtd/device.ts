@@ -157,13 +157,20 @@ export class RegisterUnit implements MmioDevice {
     // A wait descriptor can aim its status write at this very window; QEMU's re-entrancy guard drops that too.
     if (this.#busy || size < 4 || offset % 4 !== 0 || offset + size > this.bytes) return;
     this.#busy = true;
-    const control = offset === PAGE.FECTL.at || offset === PAGE.IECTL.at;
-    const both = size === 8 && !(control && this.shape.quirks.controlLowOnly);
+    const { controlLowOnly, effectOfFirst } = this.shape.quirks;
+    const control = offset === PAGE.FECTL.at || offset === PAGE.IECTL.at || offset === PAGE.PECTL.at;
+    const both = size === 8 && !(control && controlLowOnly);
     this.#regs.write32(offset, lo | 0);
     if (both) this.#regs.write32(offset + 4, hi | 0);
     this.#effect(offset);
-    if (both) this.#effect(offset + 4);
+    if (both && (!effectOfFirst || this.#isWide(offset))) this.#effect(offset + 4);
     this.#busy = false;
+  }
+
+  /** Whether a register of 8 bytes whose high word sets something in motion begins at `offset`. */
+  #isWide(offset: number): boolean {
+    if (offset === PAGE.CCMD.at || offset === PAGE.IOTLB.at || offset === PAGE.VCMD.at) return true;
+    return offset >= FRO && offset < FRO + 16 * this.shape.records && (offset & 0xf) === 8;
   }
 
   /** What a write of the word at `offset` sets in motion; its masks are applied. */

@@ -89,6 +89,20 @@ describe('access widths (row 40)', () => {
     }
   });
 
+  test('a store over FSTS and the word below it services the event under arch; qemu-11.1 only clears the bits', () => {
+    for (const [profile, control] of [
+      ['qemu-11.1', 0xc000_0000],
+      ['arch', 0x8000_0000],
+    ] as const) {
+      const g = new Guest('', profile);
+      g.queueOn();
+      g.submit(0xen, 0n);
+      g.store(0x10_0000, 0x12n);
+      g.w64(0x30, 0x10_0000_0000n);
+      expect([g.r32(0x34), g.r32(0x38)]).toEqual([0, control]);
+    }
+  });
+
   test('every register takes any size at any offset without throwing, also outside the window', () => {
     for (const profile of ['qemu-11.1', 'arch'] as const) {
       const g = new Guest('scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on', profile);
