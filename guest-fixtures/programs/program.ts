@@ -19,6 +19,8 @@ export interface GuestPageRequest {
 export interface GuestProgram {
   /** Gives a function (requester id as the guest sees it) its address spaces; ATS on. −1: requests without PASID. */
   function(sid: number, pasids: readonly number[]): void;
+  /** Gives a function the address spaces of another one. */
+  share(sid: number, like: number): void;
   /** Stores a mapping of one page; no invalidation. @param writable read-only otherwise. */
   map(sid: number, pasid: number, va: number, pa: number, writable?: boolean): void;
   /** Clears it. */

@@ -86,6 +86,14 @@ export class Smmuv3Program implements GuestProgram {
     this.sync();
   }
 
+  share(sid: number, like: number): void {
+    const from = this.#streams + like * 64;
+    const to = this.#streams + sid * 64;
+    for (const at of [8, 0]) this.#m.put(to + at, this.#m.get(from + at));
+    this.#command(0x03n | (BigInt(sid) << 32n), 1n);
+    this.sync();
+  }
+
   /** Adds an address space to a function that is there already. */
   #context(sid: number, pasid: number): void {
     const index = Math.max(0, pasid);

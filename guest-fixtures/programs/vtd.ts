@@ -82,6 +82,18 @@ export class VtdProgram implements GuestProgram {
     this.#r.write(R.GCMD, (GCMD.QIE | GCMD.TE) >>> 0);
   }
 
+  share(sid: number, like: number): void {
+    const from = this.#contexts.get(like)!;
+    // Functions of one bus half share a context table.
+    const to = from + ((sid & 0x7f) - (like & 0x7f)) * 32;
+    for (const at of [24, 16, 8, 0]) this.#m.put(to + at, this.#m.get(from + at));
+    this.#contexts.set(sid, to);
+    this.#descriptor(0x11n, 0n);
+    this.#descriptor(0x37n, 0n);
+    this.#descriptor(0x12n, 0n);
+    this.sync();
+  }
+
   #context(sid: number, pasid: number): void {
     const index = Math.max(0, pasid);
     const slot = this.#directories.get(sid)! + (index >>> 6) * 8;

@@ -238,6 +238,11 @@ function attachHwpt(device: Device, pasid: number, hwpt: Hwpt): number {
     }
     group.attachments.set(pasid, { hwpt, handle: { device }, devices: new Set([device]) });
   } else {
+    const r = pasid === RID ? group.group.catchUp(device.dev) : 0;
+    if (r !== 0) {
+      paging.ioas.unreserve(device);
+      return r;
+    }
     there.devices.add(device);
   }
   hwpt.users++;

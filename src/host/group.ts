@@ -19,9 +19,37 @@ export class IommuGroup {
   kernelUse = false;
   /** A device of the group is being reset: attach, replace and PASID operations answer EBUSY. */
   resetting = false;
+  readonly #blocked: Domain;
+  /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
+  readonly #behind = new Set<KernelDevice>();
 
   constructor(blocked: Domain) {
+    this.#blocked = blocked;
     this.domain = blocked;
+  }
+
+  /** A device appears in the group (hot-plug): what the group is attached to, it is attached to (`__iommu_probe_device`). */
+  join(dev: KernelDevice): void {
+    this.devices.push(dev);
+    if (this.domain !== this.#blocked && this.domain.attach(dev, NO_PASID, this.#blocked) !== 0) this.#behind.add(dev);
+    for (const [pasid, domain] of this.pasids) if (dev.maxPasids > pasid) domain.attach(dev, pasid, null);
+  }
+
+  leave(dev: KernelDevice): void {
+    this.devices.splice(this.devices.indexOf(dev), 1);
+    this.#behind.delete(dev);
+  }
+
+  /** The device is attached to what its group has already. @returns 0 or −errno. */
+  catchUp(dev: KernelDevice): number {
+    if (!this.#behind.has(dev)) return 0;
+    const r = this.domain.attach(dev, NO_PASID, this.#blocked);
+    if (r === 0) this.#behind.delete(dev);
+    return r;
+  }
+
+  #from(dev: KernelDevice, old: Domain): Domain {
+    return this.#behind.has(dev) ? this.#blocked : old;
   }
 
   /** `iommu_device_claim_dma_owner`. @returns 0, −EPERM claimed by another context, −EBUSY in kernel use. */
@@ -47,11 +75,16 @@ export class IommuGroup {
     const old = this.domain;
     if (old === domain) return 0;
     for (let i = 0; i < this.devices.length; i++) {
-      const r = domain.attach(this.devices[i]!, NO_PASID, old);
+      const dev = this.devices[i]!;
+      const r = domain.attach(dev, NO_PASID, this.#from(dev, old));
       if (r === 0) continue;
-      while (--i >= 0) old.attach(this.devices[i]!, NO_PASID, domain);
+      while (--i >= 0) {
+        const moved = this.devices[i]!;
+        this.#from(moved, old).attach(moved, NO_PASID, domain);
+      }
       return r;
     }
+    this.#behind.clear();
     this.domain = domain;
     return 0;
   }
@@ -60,7 +93,8 @@ export class IommuGroup {
   block(blocked: Domain): void {
     const old = this.domain;
     if (old === blocked) return;
-    for (const d of this.devices) blocked.attach(d, NO_PASID, old);
+    for (const d of this.devices) if (!this.#behind.has(d)) blocked.attach(d, NO_PASID, old);
+    this.#behind.clear();
     this.domain = blocked;
   }
 

@@ -68,7 +68,7 @@ export class HostKernel implements KernelServices {
     if (r !== 0) throw new ViommuError('EIO', 'host', `${d.iommu.name} refuses ${d.name}`, { errno: -r });
     this.#nextIndex++;
     this.#groups.set(key, group);
-    group.devices.push(dev);
+    group.join(dev);
     for (const s of d.streams) streams.set(s, dev);
     this.#devices.push(dev);
     return dev;
@@ -80,9 +80,9 @@ export class HostKernel implements KernelServices {
     const streams = this.#streams.get(dev.iommu);
     for (const s of dev.streams) streams?.delete(s);
     this.#devices.splice(this.#devices.indexOf(dev), 1);
-    const list = dev.group.devices;
-    list.splice(list.indexOf(dev), 1);
-    if (list.length === 0) for (const [key, g] of this.#groups) if (g === dev.group) this.#groups.delete(key);
+    dev.group.leave(dev);
+    if (dev.group.devices.length === 0)
+      for (const [key, g] of this.#groups) if (g === dev.group) this.#groups.delete(key);
     dev.iommu.removeDevice(dev);
   }
 

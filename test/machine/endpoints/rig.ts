@@ -1,5 +1,5 @@
 import { type Latency, RootComplex } from '../../../bus/root-complex.ts';
-import type { Slot } from '../../../bus/topology.ts';
+import type { PciBus, Slot } from '../../../bus/topology.ts';
 import { encodeDescriptor, OP, STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DmaEngine, ENGINE, type EngineOptions } from '../../../devices/endpoints/dma-engine.ts';
 import { defaultProperties as smmuDefaults } from '../../../devices/smmuv3/properties.ts';
@@ -14,6 +14,7 @@ import type { IommuUnit } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
 import { VtdMachineUnit } from '../../../src/machine/vtd-unit.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
+import type { Tell } from '../../../src/ports/tell.ts';
 import { SeenInterrupts } from '../../bus/harness.ts';
 
 export const RAM = 0x4000_0000;
@@ -32,6 +33,7 @@ export interface RigOptions extends Smmuv3ProgramOptions {
   /** Devices whose accesses stall when they fault (SMMUv3). */
   readonly stallers?: boolean;
   readonly ignoreInvalidations?: boolean;
+  readonly tell?: Tell;
   /** Sees every host-physical access of a function before it happens. */
   readonly onAccess?: (hpa: number, bytes: number, write: boolean) => void;
 }
@@ -69,7 +71,7 @@ function watched(space: AddressSpace, see: RigOptions['onAccess'] | null): Addre
 
 /** A machine of either kind around DMA engines: VM, host, hardware, vIOMMU, bus, and a guest that drives them. */
 export function rig(kind: Kind, o: RigOptions = {}) {
-  const vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }] });
+  const vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }], tell: o.tell ?? null });
   const irq = new SeenInterrupts();
   const common = { irq, ...(o.ignoreInvalidations === true ? { ignoreInvalidations: true } : {}) };
   const unit: IommuUnit =
@@ -131,30 +133,42 @@ export class EngineDriver {
   readonly sid: number;
   readonly #m: Machine;
   readonly #page: number;
+  readonly #control: number;
   #tail = 0;
 
   /** @param pasids address spaces besides the one of requests without PASID. */
-  constructor(m: Machine, devfn: number, pasids: readonly number[] = [], options: EngineOptions = {}) {
+  constructor(
+    m: Machine,
+    devfn: number,
+    pasids: readonly number[] = [],
+    options: EngineOptions = {},
+    place: { bus?: PciBus; sid?: number; shared?: boolean; like?: number } = {},
+  ) {
     this.#m = m;
     this.engine = new DmaEngine({ integrated: true, ...options });
-    this.slot = m.complex.plug(m.root.bus, devfn, this.engine.fn);
-    this.sid = devfn;
+    this.slot = m.complex.plug(place.bus ?? m.root.bus, devfn, this.engine.fn);
+    this.sid = place.sid ?? devfn;
     this.#page = DATA + 0x100_0000 + devfn * 4096;
-    m.guest.function(devfn, [-1, ...pasids.filter((p) => p > 0)]);
-    for (const pasid of [-1, ...pasids]) m.guest.map(devfn, pasid, CONTROL, this.#page);
+    this.#control = CONTROL + devfn * 4096;
+    if (place.like !== undefined) m.guest.share(this.sid, place.like);
+    else if (place.shared !== true) m.guest.function(this.sid, [-1, ...pasids.filter((p) => p > 0)]);
+    const owner = place.like ?? this.sid;
+    for (const pasid of [-1, ...pasids]) m.guest.map(owner, pasid, this.#control, this.#page);
     this.enable();
   }
 
   enable(): void {
     const write = (at: number, size: number, value: number) =>
-      this.#m.complex.configWrite(0, this.slot.devfn, at, size, value);
+      this.#m.complex.configWrite(this.slot.bus.number, this.slot.devfn, at, size, value);
     const { config } = this.engine.fn;
     write(4, 2, 6);
-    write(config.findExtended(0x0f) + 6, 2, 0x8000);
-    write(config.findExtended(0x1b) + 6, 2, 1);
-    write(config.findExtended(0x13) + 12, 4, 32);
-    write(config.findExtended(0x13) + 4, 2, 1);
-    this.register(ENGINE.RING_LOW, CONTROL);
+    if (config.findExtended(0x0f) !== 0) write(config.findExtended(0x0f) + 6, 2, 0x8000);
+    if (config.findExtended(0x1b) !== 0) write(config.findExtended(0x1b) + 6, 2, 1);
+    if (config.findExtended(0x13) !== 0) {
+      write(config.findExtended(0x13) + 12, 4, 32);
+      write(config.findExtended(0x13) + 4, 2, 1);
+    }
+    this.register(ENGINE.RING_LOW, this.#control);
     this.register(ENGINE.RING_LOG2, 4);
     this.register(ENGINE.CONTROL, 5);
   }
@@ -165,7 +179,13 @@ export class EngineDriver {
 
   /** Submits one descriptor. The completion record is in the control page, under the descriptor's PASID. */
   submit(d: Partial<Parameters<typeof encodeDescriptor>[0]>): void {
-    const words = encodeDescriptor({ op: OP.FILL, pattern: 0x5a5a_5a5a, bytes: 4, doneLo: CONTROL + 0x800, ...d });
+    const words = encodeDescriptor({
+      op: OP.FILL,
+      pattern: 0x5a5a_5a5a,
+      bytes: 4,
+      doneLo: this.#control + 0x800,
+      ...d,
+    });
     this.#m.vm.memory.guest.writeBytes(this.#page + this.#tail * 64, new Uint8Array(words.buffer));
     this.#m.vm.memory.guest.store32(this.#page + 0x800, STATUS.NONE);
     this.#tail = (this.#tail + 1) & 15;
