@@ -67,6 +67,12 @@ export class Commands implements CommandSink {
     return this.#c.batch.flush() ? DONE : REFUSED;
   }
 
+  /** Empties what hardware and shadows hold for this guest. */
+  forgetAll(): void {
+    this.#nsnh(0);
+    this.#c.batch.flush();
+  }
+
   execute(cons: number, w0: number, w1: number, w2: number, w3: number): number {
     if (illegal(w0, w2, this.#c.features, this.#c.deviations)) return CERROR.ILL;
     switch (cmdOp(w0)) {

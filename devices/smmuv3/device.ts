@@ -271,17 +271,21 @@ export class Smmuv3 implements MmioDevice {
     if (this.#streams.list.length > 0) this.#streams.applyPolicy();
   }
 
-  /** Plain data, also in the middle of a command queue. Host objects are named by their ids: the host saves itself. */
+  /** Plain data, also in the middle of a command queue. */
   save(): DeviceState {
     return saveDevice(this.#parts());
   }
 
   /**
-   * Takes the state of a device with the same devices plugged in.
-   * @param host 'same': the host was loaded too and its ids are good; 'new': every host object is made anew.
+   * Takes the state of a device with the same devices plugged in; guest memory is as it was then. Host objects are made
+   * anew, nothing that was cached before counts, and transactions that were stalled elsewhere are gone.
+   * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
    */
-  load(state: DeviceState, host: 'same' | 'new' = 'same'): void {
-    loadDevice(this.#parts(), state, host);
+  load(state: DeviceState): void {
+    this.#stalls.terminateAll();
+    this.#batch.drop();
+    loadDevice(this.#parts(), state);
+    this.#commands.forgetAll();
   }
 
   #parts() {
@@ -292,8 +296,6 @@ export class Smmuv3 implements MmioDevice {
       commands: this.#commands,
       table: this.#table,
       streams: this.#streams,
-      domains: this.#domains,
-      stalls: this.#stalls,
     };
   }
 }

@@ -4,7 +4,7 @@ import { E } from '../../src/spec/iommufd/errno.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
 import type { Deviations } from './profile.ts';
-import { type Area, Shadow } from './shadow.ts';
+import { Shadow } from './shadow.ts';
 
 /** A stage-1 context the host holds for the guest: one nested HWPT for all streams with the same identity. */
 export interface Context {
@@ -25,8 +25,6 @@ export class Domain {
   readonly key: string;
   readonly hwptId: number;
   readonly shadow: Shadow | null;
-  /** The STE a shadow was made from. */
-  readonly ste: readonly number[];
   /** 0: not made yet. */
   viommuId = 0;
   abortId = 0;
@@ -37,27 +35,12 @@ export class Domain {
   users = 0;
   contexts: Context[] = [];
 
-  constructor(vmid: number, key: string, hwptId: number, shadow: Shadow | null, ste: readonly number[] = []) {
-    this.ste = ste;
+  constructor(vmid: number, key: string, hwptId: number, shadow: Shadow | null) {
     this.vmid = vmid;
     this.key = key;
     this.hwptId = hwptId;
     this.shadow = shadow;
   }
-}
-
-/** A domain as plain data; host objects by their ids. */
-export interface DomainState {
-  readonly vmid: number;
-  readonly key: string;
-  readonly ste: number[];
-  readonly hwptId: number;
-  readonly viommuId: number;
-  readonly abortId: number;
-  readonly bypassId: number;
-  readonly users: number;
-  readonly contexts: { hwptId: number; vste: number[]; users: number }[];
-  readonly shadow: { ioasId: number; areas: Area[] } | null;
 }
 
 const ABORT = [1, 0, 0, 0] as const;
@@ -134,7 +117,7 @@ export class Domains {
     }
     extra.shadow(hwpt, true);
     const shadow = new Shadow(ioas, ste, this.#features, this.#d, this.#host, this.#deps);
-    return this.#add(new Domain(vmid, key, hwpt, shadow, Array.from(ste)));
+    return this.#add(new Domain(vmid, key, hwpt, shadow));
   }
 
   /** The vIOMMU of a domain, made on first use. @returns its id or −errno. */
@@ -213,44 +196,5 @@ export class Domains {
   close(): void {
     this.home = null;
     for (const domain of this.#all) this.#free(domain);
-  }
-
-  save(): DomainState[] {
-    return this.#all.map((d) => ({
-      vmid: d.vmid,
-      key: d.key,
-      ste: [...d.ste],
-      hwptId: d.hwptId,
-      viommuId: d.viommuId,
-      abortId: d.abortId,
-      bypassId: d.bypassId,
-      users: d.users,
-      contexts: d.contexts.map((c) => ({ hwptId: c.hwptId, vste: [...c.vste], users: c.users })),
-      shadow: d.shadow === null ? null : { ioasId: d.shadow.ioasId, areas: d.shadow.save() },
-    }));
-  }
-
-  /** Takes over host objects that exist already; `home` is the first over guest RAM with VMID 0. */
-  load(list: readonly DomainState[]): void {
-    this.#byVmid.clear();
-    this.#all = [];
-    this.home = null;
-    for (const s of list) {
-      const ste = Int32Array.from(s.ste);
-      const shadow =
-        s.shadow === null ? null : new Shadow(s.shadow.ioasId, ste, this.#features, this.#d, this.#host, this.#deps);
-      shadow?.load(s.shadow!.areas);
-      const d = new Domain(s.vmid, s.key, s.hwptId, shadow, s.ste);
-      d.viommuId = s.viommuId;
-      d.abortId = s.abortId;
-      d.bypassId = s.bypassId;
-      d.users = s.users;
-      d.contexts = s.contexts.map((c) => {
-        const [w0 = 0, w1 = 0, w2 = 0, w3 = 0] = c.vste;
-        return { hwptId: c.hwptId, domain: d, vste: [w0, w1, w2, w3], users: c.users };
-      });
-      this.#add(d);
-      if (this.home === null && shadow === null && s.vmid === 0) this.home = d;
-    }
   }
 }

@@ -16,7 +16,7 @@ import type { HostCalls } from './host.ts';
 import type { Deviations } from './profile.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
-export interface Area {
+interface Area {
   readonly ipa: number;
   readonly bytes: number;
   /** Guest-physical address behind it. */
@@ -207,13 +207,5 @@ export class Shadow {
     if (this.#areas.length === 0) return 0;
     this.#areas = [];
     return this.#host.unmapAll(this.ioasId);
-  }
-
-  save(): Area[] {
-    return this.#areas.map((a) => ({ ...a }));
-  }
-
-  load(areas: readonly Area[]): void {
-    this.#areas = areas.map((a) => ({ ...a }));
   }
 }

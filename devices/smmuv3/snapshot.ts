@@ -1,9 +1,7 @@
 import type { CommandQueue } from './command-queue.ts';
 import type { Commands } from './commands.ts';
-import type { DomainState, Domains } from './domains.ts';
 import type { EventQueue } from './event-queue.ts';
 import type { Registers } from './registers.ts';
-import type { Stalls } from './stalls.ts';
 import type { StreamSaved } from './stream.ts';
 import type { StreamTable } from './stream-table.ts';
 import type { Streams } from './streams.ts';
@@ -15,11 +13,9 @@ export interface SnapshotParts {
   readonly commands: Commands;
   readonly table: StreamTable;
   readonly streams: Streams;
-  readonly domains: Domains;
-  readonly stalls: Stalls;
 }
 
-/** A vSMMUv3 as plain data. */
+/** A vSMMUv3 as plain data: what the guest made of it. The host objects behind it are not part of it. */
 export interface DeviceState {
   readonly version: 1;
   readonly registers: number[];
@@ -27,9 +23,7 @@ export interface DeviceState {
   readonly waiting: boolean;
   readonly timedOut: boolean;
   readonly split: number;
-  readonly domains: DomainState[];
   readonly streams: StreamSaved[];
-  readonly stalls: ReturnType<Stalls['save']>;
 }
 
 export function saveDevice(p: SnapshotParts): DeviceState {
@@ -40,23 +34,15 @@ export function saveDevice(p: SnapshotParts): DeviceState {
     waiting: p.queue.save(),
     timedOut: p.commands.timedOut,
     split: p.table.save(),
-    domains: p.domains.save(),
     streams: p.streams.save(),
-    stalls: p.stalls.save(),
   };
 }
 
-export function loadDevice(p: SnapshotParts, s: DeviceState, host: 'same' | 'new'): void {
+export function loadDevice(p: SnapshotParts, s: DeviceState): void {
   p.regs.load(s.registers);
   p.events.load(s.events);
   p.queue.load(s.waiting);
   p.commands.timedOut = s.timedOut;
   p.table.load(s.split);
-  if (host === 'same') {
-    p.domains.load(s.domains);
-    p.streams.load(s.streams);
-    p.stalls.load(s.stalls);
-  } else {
-    p.streams.rebuild(s.streams);
-  }
+  p.streams.load(s.streams);
 }

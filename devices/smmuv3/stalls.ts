@@ -46,12 +46,4 @@ export class Stalls {
     const [x] = this.#list.splice(at, 1);
     this.#extra?.respond(x!.devId, x!.pasid, x!.stag, code, true);
   }
-
-  save(): Stalled[] {
-    return this.#list.map((x) => ({ ...x }));
-  }
-
-  load(list: readonly Stalled[]): void {
-    this.#list = list.map((x) => ({ ...x }));
-  }
 }

@@ -28,16 +28,12 @@ export class Stream {
   }
 }
 
-/** A device's streams as plain data. */
+/** A device's streams as plain data: what the guest made of them, without host objects. */
 export interface StreamSaved {
   readonly sids: number[];
   readonly state: StreamState;
   readonly ste: number[];
   readonly sid: number;
-  readonly vdeviceId: number;
-  /** Index of the vDEVICE's domain and of the attached one in the list of domains; −1: none. */
-  readonly vdeviceIn: number;
-  readonly domain: number;
-  /** HWPT id of the context; 0: none. */
-  readonly context: number;
+  /** A command has tied the StreamID to the device. */
+  readonly tied: boolean;
 }

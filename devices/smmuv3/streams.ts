@@ -307,54 +307,30 @@ export class Streams {
   }
 
   save(): StreamSaved[] {
-    const { all } = this.#domains;
     return this.#list.map((s) => ({
       sids: [...s.sids],
       state: s.state,
       ste: Array.from(s.ste),
       sid: s.sid,
-      vdeviceId: s.vdeviceId,
-      vdeviceIn: s.vdeviceIn === null ? -1 : all.indexOf(s.vdeviceIn),
-      domain: s.domain === null ? -1 : all.indexOf(s.domain),
-      context: s.context?.hwptId ?? 0,
+      tied: s.vdeviceId > 0,
     }));
   }
 
-  /** The host objects are the same ones: takes their ids over. @throws ViommuError `EINVAL`: other devices are plugged in. */
-  load(list: readonly StreamSaved[]): void {
-    const { all } = this.#domains;
-    for (const saved of list) {
-      const s = this.#saved(saved);
-      s.state = saved.state;
-      s.ste.set(saved.ste);
-      s.sid = saved.sid;
-      s.vdeviceId = saved.vdeviceId;
-      s.vdeviceIn = all[saved.vdeviceIn] ?? null;
-      s.domain = all[saved.domain] ?? null;
-      s.context = all.flatMap((d) => d.contexts).find((c) => c.hwptId === saved.context) ?? null;
-    }
-  }
-
-  #saved(saved: StreamSaved): Stream {
-    const s = this.#bySid.get(saved.sids[0]!);
-    if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sids[0]! });
-    return s;
-  }
-
   /**
-   * The host is another one: configured streams are made anew from the entries that were in force, the others from the
-   * registers. @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
+   * Makes the host objects of a saved machine anew: configured streams from the entries that were in force, the others from
+   * the registers. @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
    */
-  rebuild(list: readonly StreamSaved[]): void {
+  load(list: readonly StreamSaved[]): void {
     for (const saved of list) {
-      const s = this.#saved(saved);
+      const s = this.#bySid.get(saved.sids[0]!);
+      if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sids[0]! });
+      if (saved.tied && s.vdeviceId === 0) this.#must(this.#tie(s, this.#domains.home!), 'vDEVICE');
       if (!this.#enabled()) {
         this.#must(this.#policy(s), 'attach');
         continue;
       }
       this.#unset(s);
       if (saved.state === 'unset' || saved.state === 'policy') continue;
-      if (saved.vdeviceId > 0) this.#must(this.#tie(s, this.#domains.home!), 'vDEVICE');
       this.#table.ste.set(saved.ste);
       this.#must(this.#apply(s, saved.sid), 'configuration');
     }

@@ -196,7 +196,7 @@ export class Smmuv3Unit implements IommuUnit {
 
   /** The host behind a loaded machine is a new one: its objects are made anew. */
   load(state: unknown): void {
-    this.device.load(state as DeviceState, 'new');
+    this.device.load(state as DeviceState);
   }
 
   /** The function the guest knows by this StreamID. */

@@ -422,7 +422,7 @@ describe('CMD_SYNC and devices that take their time', () => {
     const dev = again.plug(8);
     again.host.outstanding = 1;
     for (let at = 0x4030_0000; at < 0x4030_0100; at += 8) again.put(at, g.get(at));
-    again.smmu.load(saved, 'new');
+    again.smmu.load(saved);
     expect(again.smmu.streams[0]!.state).toBe('s1');
     expect(again.r(PAGE0.CMDQ_CONS.at)).toBe(3);
     again.host.outstanding = 0;

@@ -98,3 +98,28 @@ test('a guest cannot tell that its machine was saved and went on somewhere else'
     { numRuns: 30 },
   );
 });
+
+test('a machine that goes back to an earlier state sees nothing of what happened in between', () => {
+  const rig = machine();
+  const { g } = rig;
+  const { tables, ste } = space(g, 0, 0x11);
+  tables.map(0x5000, RAM + 0x50_0000);
+  g.put(S2_L1, 0x4000_04fdn, 0x4000_04fdn);
+  g.ste(8, ste, 0n, 0n, 0n);
+  g.ste(9, 0xdn, 0n, 0x040c_0059_0000_0007n, BigInt(S2_L1));
+  g.setUp(5, 2, 5);
+  g.run(cfgiSte(8), cfgiSte(9), sync);
+  const seen = () => [rig.dma(8, 0x5000), rig.dma(8, 0x6000), rig.dma(9, RAM + 0x50_0000)];
+  const first = seen();
+  const saved = JSON.parse(JSON.stringify(rig.units[0]!.save()));
+  const bytes = new Uint8Array(RAM_BYTES);
+  rig.vm.memory.guest.readBytes(RAM, bytes);
+  tables.map(0x5000, RAM + 0x51_0000);
+  tables.map(0x6000, RAM + 0x52_0000);
+  g.put(S2_L1, 0n, 0n);
+  g.run([0x30, 0], sync);
+  expect(seen()).not.toEqual(first);
+  rig.vm.memory.guest.writeBytes(RAM, bytes);
+  rig.units[0]!.load(saved);
+  expect(seen()).toEqual(first);
+});
