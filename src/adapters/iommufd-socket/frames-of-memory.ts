@@ -3,7 +3,7 @@ import type { PhysicalBytes } from '../../host/ioas/pinning.ts';
 import type { CountedMemory } from '../../host/ioctl/caller.ts';
 import type { PageFile } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import { MapsCache, permits, vmaAt } from './maps.ts';
+import { MapsCache } from './maps.ts';
 import { ProcessBytes } from './process-bytes.ts';
 
 const PAGE = 4096;
@@ -122,10 +122,8 @@ export class ClientFrames implements PhysicalBytes {
     if (typeof w.owner === 'number') return this.#process(w.owner, at, bytes, write);
     // Whoever maps it serves; the process it was mapped for may be gone.
     for (const pid of new Set([w.pid, this.#copy.pid])) {
-      for (const v of this.maps.of(pid)) {
-        const there = v.shared && v.file === w.owner && at >= v.offset && at - v.offset < v.end - v.start;
-        if (there) return this.#process(pid, v.start + (at - v.offset), bytes, write);
-      }
+      const va = this.maps.of(pid).addressOf(w.owner, at);
+      if (va >= 0n) return this.#process(pid, va, bytes, write);
     }
     return w.path !== null && fileAccess(w.path, Number(at), bytes, write);
   }
@@ -136,7 +134,7 @@ export class ClientFrames implements PhysicalBytes {
    */
   direct(pid: number, address: bigint, bytes: Uint8Array, write: boolean): boolean {
     if (address + BigInt(bytes.length) >= 2n ** 53n) return false;
-    return permits(this.maps.of(pid), address, bytes.length, write) && this.#direct.access(pid, address, bytes, write);
+    return this.maps.of(pid).permits(address, bytes.length, write) && this.#direct.access(pid, address, bytes, write);
   }
 
   #process(pid: number, address: bigint, bytes: Uint8Array, write: boolean): boolean {
@@ -174,7 +172,7 @@ export class ProcessMemory implements CountedMemory {
 
   pin(va: bigint, bytes: bigint, write: boolean): boolean {
     this.failure = 0;
-    const vma = vmaAt(this.#frames.maps.of(this.#pid), va);
+    const vma = this.#frames.maps.of(this.#pid).at(va);
     if (vma === null || !vma.readable || (write && !vma.writable)) return false;
     const shared = vma.shared && vma.inode !== 0n;
     const at = shared ? vma.offset + (va - vma.start) : va;

@@ -46,12 +46,18 @@ export interface Frame {
   readonly payload: Buffer;
 }
 
+/** A frame in memory of its own: what is posted to another thread is copied with everything that shares its memory. */
 export function frame(type: number, ...parts: readonly Uint8Array[]): Buffer {
   const length = parts.reduce((n, p) => n + p.length, 1);
-  const head = Buffer.alloc(5);
-  head.writeUInt32LE(length, 0);
-  head[4] = type;
-  return Buffer.concat([head, ...parts]);
+  const out = Buffer.allocUnsafeSlow(4 + length);
+  out.writeUInt32LE(length, 0);
+  out[4] = type;
+  let at = 5;
+  for (const p of parts) {
+    out.set(p, at);
+    at += p.length;
+  }
+  return out;
 }
 
 export function returned(result: number, data: Uint8Array = new Uint8Array(0)): Buffer {

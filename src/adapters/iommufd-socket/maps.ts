@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 
 /** A mapping of a process, as /proc/PID/maps shows it. */
 export interface Vma {
@@ -16,20 +16,44 @@ export interface Vma {
 
 const LINE = /^([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)/;
 
-/** The mappings of a process in ascending order; empty when it is gone. */
-export function readMaps(pid: number): Vma[] {
-  let text: string;
+/** What the system writes is read into one place, again and again. */
+let scratch = Buffer.allocUnsafeSlow(1 << 16);
+
+/** The text of /proc/PID/maps; empty: gone, or not ours. */
+function readText(pid: number): string {
+  let fd = -1;
   try {
-    text = readFileSync(`/proc/${pid}/maps`, 'latin1');
+    fd = openSync(`/proc/${pid}/maps`, 'r');
+    let n = 0;
+    for (;;) {
+      if (scratch.length - n < 8192) scratch = Buffer.concat([scratch], scratch.length * 2);
+      const got = readSync(fd, scratch, n, scratch.length - n, null);
+      if (got === 0) return scratch.latin1Slice(0, n);
+      n += got;
+    }
   } catch {
-    return [];
+    return '';
+  } finally {
+    if (fd >= 0) closeSync(fd);
   }
-  const out: Vma[] = [];
-  for (const line of text.split('\n')) {
-    const m = LINE.exec(line);
-    if (m === null) continue;
+}
+
+/** The mappings of a process at one moment, in ascending order; none when it is gone. A line is read when it is asked for. */
+export class Maps {
+  readonly #lines: readonly string[];
+  readonly #parsed = new Map<number, Vma>();
+
+  constructor(pid: number) {
+    const text = readText(pid);
+    this.#lines = text === '' ? [] : text.trimEnd().split('\n');
+  }
+
+  #vma(i: number): Vma {
+    let v = this.#parsed.get(i);
+    if (v !== undefined) return v;
+    const m = LINE.exec(this.#lines[i]!)!;
     const flags = m[3]!;
-    out.push({
+    v = {
       start: BigInt(`0x${m[1]}`),
       end: BigInt(`0x${m[2]}`),
       readable: flags[0] === 'r',
@@ -38,42 +62,55 @@ export function readMaps(pid: number): Vma[] {
       file: `${m[5]}:${m[6]}`,
       inode: BigInt(m[6]!),
       offset: BigInt(`0x${m[4]}`),
-    });
+    };
+    this.#parsed.set(i, v);
+    return v;
   }
-  return out;
-}
 
-export function vmaAt(maps: readonly Vma[], va: bigint): Vma | null {
-  let lo = 0;
-  let hi = maps.length;
-  while (lo < hi) {
-    const mid = (lo + hi) >>> 1;
-    if (maps[mid]!.end <= va) lo = mid + 1;
-    else hi = mid;
+  /** The mapping that contains an address. */
+  at(va: bigint): Vma | null {
+    let lo = 0;
+    let hi = this.#lines.length;
+    while (lo < hi) {
+      const mid = (lo + hi) >>> 1;
+      if (this.#vma(mid).end <= va) lo = mid + 1;
+      else hi = mid;
+    }
+    if (lo === this.#lines.length) return null;
+    const v = this.#vma(lo);
+    return v.start <= va ? v : null;
   }
-  const v = maps[lo];
-  return v !== undefined && v.start <= va ? v : null;
-}
 
-/** Whether every byte of [va, va + bytes) may be read, or written. */
-export function permits(maps: readonly Vma[], va: bigint, bytes: number, write: boolean): boolean {
-  const end = va + BigInt(bytes);
-  for (let at = va; at < end; ) {
-    const v = vmaAt(maps, at);
-    if (v === null || !(write ? v.writable : v.readable)) return false;
-    at = v.end;
+  /** Whether every byte of [va, va + bytes) may be read, or written. */
+  permits(va: bigint, bytes: number, write: boolean): boolean {
+    const end = va + BigInt(bytes);
+    for (let at = va; at < end; ) {
+      const v = this.at(at);
+      if (v === null || !(write ? v.writable : v.readable)) return false;
+      at = v.end;
+    }
+    return true;
   }
-  return true;
+
+  /** Where the process maps a byte of something shared; −1n: nowhere. */
+  addressOf(file: string, offset: bigint): bigint {
+    for (let i = 0; i < this.#lines.length; i++) {
+      const v = this.#vma(i);
+      const there = v.shared && v.file === file && offset >= v.offset && offset - v.offset < v.end - v.start;
+      if (there) return v.start + (offset - v.offset);
+    }
+    return -1n;
+  }
 }
 
 /** The mappings of processes as one request sees them: read once, forgotten with `clear`. */
 export class MapsCache {
-  readonly #maps = new Map<number, Vma[]>();
+  readonly #maps = new Map<number, Maps>();
 
-  of(pid: number): readonly Vma[] {
+  of(pid: number): Maps {
     let m = this.#maps.get(pid);
     if (m === undefined) {
-      m = readMaps(pid);
+      m = new Maps(pid);
       this.#maps.set(pid, m);
     }
     return m;
