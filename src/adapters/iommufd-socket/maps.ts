@@ -28,7 +28,7 @@ function readText(pid: number): string {
     for (;;) {
       if (scratch.length - n < 8192) scratch = Buffer.concat([scratch], scratch.length * 2);
       const got = readSync(fd, scratch, n, scratch.length - n, null);
-      if (got === 0) return scratch.latin1Slice(0, n);
+      if (got === 0) return scratch.toString('latin1', 0, n);
       n += got;
     }
   } catch {
