@@ -213,6 +213,16 @@ export class Faults {
     return checkCd(this.#cd, 0, this.#features, steS1Stalld(ste, 0) !== 0);
   }
 
+  /** Whether the walker's fault is that of a start table: QEMU meets it while it decodes the CD. */
+  #atDecode(raw: Int32Array): boolean {
+    const w = this.#walker;
+    const upper = (raw[5]! & (1 << 23)) !== 0;
+    const half = upper ? this.#s1.half1 : this.#s1.half0;
+    const ttb = upper ? cdTtb1(this.#cd, 0) : cdTtb0(this.#cd, 0);
+    const at = w.ipa;
+    return at >= ttb && at < ttb + 2 ** half.granule;
+  }
+
   /** Where a CD structure lies, or minus the event code of the stage-2 fault. */
   #through(at: number, s2: ReturnType<typeof stage2Regime> | null): number {
     this.#cdAt = at;
@@ -229,7 +239,10 @@ export class Faults {
       if (w.cls === CLASS.CD || cdR(this.#cd, 0) === 0) return false;
       return this.#qemuStage2(s, sid, raw, EVENT.F_ADDR_SIZE);
     }
-    if (code !== EVENT.F_WALK_EABT && steS2R(s.ste, 0) === 0) return false;
+    // QEMU takes a fault of a table below the start table for one of stage 1.
+    const inner = w.cls === CLASS.TT && steS1Enabled(s.ste, 0) && this.#d.qemuRecordFields && !this.#atDecode(raw);
+    const recorded = inner ? cdR(this.#cd, 0) : steS2R(s.ste, 0);
+    if (code !== EVENT.F_WALK_EABT && recorded === 0) return false;
     if (this.#d.qemuRecordFields) return this.#qemuStage2(s, sid, raw, code);
     const bits = EV3.S2 | (w.cls << EV3_CLASS_SHIFT) | (w.cls === CLASS.TT && w.tableRead ? EV3.TTRNW : 0);
     const at = code === EVENT.F_WALK_EABT ? w.fetch - (w.fetch % 8) : w.ipa - (w.ipa % 4096);
@@ -249,12 +262,9 @@ export class Faults {
       transaction = EV3.RNW;
       at -= at % 4096;
     } else if (w.cls === CLASS.TT && steS1Enabled(s.ste, 0)) {
-      const upper = (raw[5]! & (1 << 23)) !== 0;
-      const half = upper ? this.#s1.half1 : this.#s1.half0;
-      const ttb = upper ? cdTtb1(this.#cd, 0) : cdTtb0(this.#cd, 0);
-      const page = 2 ** half.granule;
-      const start = at >= ttb && at < ttb + page;
-      at -= at % page;
+      const start = this.#atDecode(raw);
+      const half = (raw[5]! & (1 << 23)) !== 0 ? this.#s1.half1 : this.#s1.half0;
+      at -= at % 2 ** half.granule;
       if (start) transaction = EV3.RNW;
       else bits &= ~EV3.S2;
     }

@@ -74,6 +74,8 @@ export const DEVIATIONS = {
   tbi0ForBoth:             { qemu: true,  arch: false },
   /** A leaf's access flag and permissions are judged before its output size; else after it (§7.3.22). */
   sizeLast:                { qemu: true,  arch: false },
+  /** The contiguous hint of descriptors is not looked at; else it makes larger mappings where it is consistent. */
+  noContiguous:            { qemu: true,  arch: false },
   /** S1ContextPtr beyond the output size is fetched; else it is illegal (§5.2). */
   anyContextPointer:       { qemu: true,  arch: false },
   /** S2T0SZ may leave no address bits for the start level. */

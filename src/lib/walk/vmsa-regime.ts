@@ -118,6 +118,8 @@ export interface WalkQuirks {
   readonly tbi0ForBoth: boolean;
   /** A leaf's access flag and permissions are judged before its output size. */
   readonly sizeLast: boolean;
+  /** The contiguous hint is not looked at. */
+  readonly noContiguous: boolean;
 }
 
 export const NO_QUIRKS: WalkQuirks = {
@@ -127,6 +129,7 @@ export const NO_QUIRKS: WalkQuirks = {
   anyBlock: false,
   tbi0ForBoth: false,
   sizeLast: false,
+  noContiguous: false,
 };
 
 function half(): HalfRegime {

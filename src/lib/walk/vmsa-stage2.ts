@@ -112,7 +112,7 @@ export class Stage2Walker {
       this.shift = shift;
       const fault = this.#leaf(s2, need, dlo, dhi, atLo | 0, tableHi);
       if (fault === 0 && outside) return EVENT.F_ADDR_SIZE;
-      if (fault === 0 && (dhi & S2_HI.CONT) !== 0) {
+      if (fault === 0 && (dhi & S2_HI.CONT) !== 0 && !quirks.noContiguous) {
         this.shift = joined(granule, level, shift, this.outLo ^ lo, this.outHi ^ hi, inBits);
       }
       return fault;

@@ -204,7 +204,7 @@ export class VmsaWalker {
       if (outside) return this.#fault1(EVENT.F_ADDR_SIZE, level);
       const outLo = leafLo(oaLo, lo, shift);
       const outHi = leafHi(oaHi, hi, shift);
-      const contiguous = (dhi & S1_HI.CONT) !== 0;
+      const contiguous = (dhi & S1_HI.CONT) !== 0 && !quirks.noContiguous;
       const wider = contiguous ? joined(granule, level, shift, outLo ^ lo, outHi ^ hi, inBits) : shift;
       this.guestShift = wider;
       this.outShift = wider;
