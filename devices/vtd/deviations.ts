@@ -32,6 +32,8 @@ export const QEMU_11_1 = {
   noQueueErrorRecord: true,
   /** A wait with none of IF, SW and FN is legal and does nothing. QEMU: IQE. */
   emptyWaitIsError: true,
+  /** A wait whose status write fails signals nothing. QEMU raises its interrupt before it stops the queue. */
+  failedWaitSignals: true,
   /** MAMV limits type 2 only (§6.5.2.4). QEMU limits type 6 too. */
   pasidIotlbLimited: true,
   /** Device-TLB descriptors are illegal without ECAP.DT, page-group responses without ECAP.PRS. QEMU takes them. */

@@ -213,6 +213,18 @@ describe('completion events', () => {
     expect(g.host.messages).toHaveLength(2);
   });
 
+  test('a wait that cannot write its status still interrupts under qemu-11.1, not under arch', () => {
+    for (const [profile, iwc] of [
+      ['qemu-11.1', 1],
+      ['arch', 0],
+    ] as const) {
+      const g = new Guest('', profile);
+      g.queueOn();
+      g.submit(0x35n, 0xffff_0000_0000_0000n);
+      expect([g.r32(IQH), g.r32(FSTS), g.r32(0x9c)]).toEqual([0, IQE, iwc]);
+    }
+  });
+
   test('a masked completion stays pending; unmasking sends it, clearing IWC drops it', () => {
     const g = new Guest();
     g.queueOn();
