@@ -137,6 +137,8 @@ export class Bridge implements PciFunction {
     const changed = announce ? PCIE.SLTSTA_PRESENCE_CHANGED | PCIE.SLTSTA_LINK_CHANGED : 0;
     this.config.set(at, 2, status | (present ? PCIE.SLTSTA_PRESENT : 0) | changed);
     this.config.set(this.#pcie + PCIE.LNKSTA, 2, 0x11 | (present ? PCIE.LNKSTA_ACTIVE : 0));
+    // A slot that was not made for it loses its link: that is an error (PCIe §3.2.1).
+    if (announce && !present && !this.#hotplug) recordError(this.config, this.#aer, AER_CAP.SURPRISE_DOWN);
     const wanted = this.config.get(this.#pcie + PCIE.SLTCTL, 2) & PCIE.SLTCTL_HOTPLUG_IRQ;
     if (announce && this.#hotplug && wanted !== 0) this.#upstream?.intx(1, true);
   }

@@ -1,4 +1,4 @@
-import { fromWords } from '../src/core/bits.ts';
+import { fromWords, toBigint } from '../src/core/bits.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
 import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
@@ -111,7 +111,9 @@ export class Link implements Upstream {
     start: number,
     count: number,
   ): number {
-    return this.#move(false, pasid, lo, hi, access, at, into, start, count);
+    const outcome = this.#move(false, pasid, lo, hi, access, at, into, start, count);
+    if (this.#complex.onMessage !== null) this.#told('memory read', pasid, lo, hi, access, at, count, outcome);
+    return outcome;
   }
 
   write(
@@ -124,7 +126,23 @@ export class Link implements Upstream {
     start: number,
     count: number,
   ): number {
-    return this.#move(true, pasid, lo, hi, access, at, from, start, count);
+    const outcome = this.#move(true, pasid, lo, hi, access, at, from, start, count);
+    if (this.#complex.onMessage !== null) this.#told('memory write', pasid, lo, hi, access, at, count, outcome);
+    return outcome;
+  }
+
+  #told(
+    kind: 'memory read' | 'memory write',
+    pasid: number,
+    lo: number,
+    hi: number,
+    access: number,
+    at: number,
+    bytes: number,
+    outcome: number,
+  ): void {
+    const address = toBigint(lo, hi);
+    this.#complex.onMessage?.({ kind, stream: this.#stream(), pasid, address, access, at, bytes, outcome });
   }
 
   #move(
@@ -220,6 +238,20 @@ export class Link implements Upstream {
   }
 
   message(lo: number, hi: number, data: number): number {
+    const outcome = this.#message(lo, hi, data);
+    const stream = this.#stream();
+    this.#complex.onMessage?.({
+      kind: 'interrupt message',
+      stream,
+      pasid: NO_PASID,
+      address: toBigint(lo, hi),
+      data,
+      outcome,
+    });
+    return outcome;
+  }
+
+  #message(lo: number, hi: number, data: number): number {
     if (!this.#may(AT.UNTRANSLATED)) return DMA.ABORT;
     const port = this.#slot.bus.root.iommu.translate;
     const outcome = port.translate(this.#stream(), NO_PASID, lo, hi, ACCESS.WRITE, AT.UNTRANSLATED);
@@ -236,6 +268,22 @@ export class Link implements Upstream {
   }
 
   translationRequest(pasid: number, lo: number, hi: number, access: number): number {
+    const status = this.#translationRequest(pasid, lo, hi, access);
+    this.#complex.onMessage?.({
+      kind: 'translation request',
+      stream: this.#stream(),
+      pasid,
+      address: toBigint(lo, hi),
+      access,
+      status,
+      translated: toBigint(this.atsLo, this.atsHi),
+      shift: this.atsShift,
+      granted: this.atsPerm,
+    });
+    return status;
+  }
+
+  #translationRequest(pasid: number, lo: number, hi: number, access: number): number {
     const ats = this.#slot.bus.root.iommu.ats;
     if (ats === null || !this.#may(AT.TRANSLATION_REQUEST)) return ATS.UR;
     const status = ats.translationRequest(this.#stream(), pasid, lo, hi, access);
@@ -253,6 +301,7 @@ export class Link implements Upstream {
     const ats = this.#slot.bus.root.iommu.ats;
     if (ats === null || this.#cut) return;
     const stream = this.#stream();
+    this.#complex.onMessage?.({ kind: 'invalidate completion', stream, pasid: NO_PASID, itags, count });
     const delay = this.#complex.latency.completion;
     if (delay === 0) ats.invalidateCompletion(stream, itags, count & 7);
     else this.#complex.clock!.after(delay, () => ats.invalidateCompletion(stream, itags, count & 7));
@@ -260,6 +309,15 @@ export class Link implements Upstream {
 
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
     if (!this.#may(AT.UNTRANSLATED)) return;
+    this.#complex.onMessage?.({
+      kind: 'page request',
+      stream: this.#stream(),
+      pasid,
+      address: toBigint(lo, hi),
+      access,
+      group,
+      last,
+    });
     this.#slot.bus.root.iommu.ats?.pageRequest(this.#stream(), pasid, lo, hi, access, group, last);
   }
 

@@ -1,3 +1,4 @@
+import { toBigint } from '../src/core/bits.ts';
 import type { EndpointPort } from '../src/ports/dma.ts';
 import type { Root } from './root.ts';
 import type { RootComplex } from './root-complex.ts';
@@ -21,6 +22,14 @@ export class Messages implements EndpointPort {
     const slot = this.#find(rid);
     const fn = slot?.fn;
     if (slot === undefined || fn?.invalidate === undefined) return false;
+    this.#complex.onMessage?.({
+      kind: 'invalidate request',
+      stream: rid,
+      pasid,
+      address: toBigint(lo, hi),
+      itag,
+      global,
+    });
     const delay = this.#complex.latency.invalidate;
     if (delay === 0) {
       if (fn.invalidate(pasid, itag, lo, hi, global)) return true;
@@ -39,6 +48,7 @@ export class Messages implements EndpointPort {
   pageResponse(rid: number, pasid: number, group: number, code: number): void {
     const slot = this.#find(rid);
     if (slot === undefined) return;
+    this.#complex.onMessage?.({ kind: 'page group response', stream: rid, pasid, group, code });
     const delay = this.#complex.latency.response;
     if (delay === 0) slot.fn.pageResponse?.(pasid, group, code);
     else this.#later(delay, slot, () => slot.fn.pageResponse?.(pasid, group, code));

@@ -5,6 +5,7 @@ import type { EndpointPort } from '../src/ports/dma.ts';
 import type { InterruptPort } from '../src/ports/irq.ts';
 import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
+import type { BusListener } from './bus-message.ts';
 import { Link } from './link.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
@@ -73,6 +74,8 @@ export class RootComplex {
   generation = 0;
   /** Software's requester id of the write being delivered; windows that stand for an interrupt controller look at it. */
   requester = 0;
+  /** Sees every message on the links; null while nobody does, and then nothing is made for it. */
+  onMessage: BusListener | null = null;
   /** Translated requests refused because the address was not the machine's. */
   forgeries = 0;
   /** Plain memory writes into the interrupt window name no requester (QEMU; messages of MSI capabilities do). */

@@ -10,6 +10,7 @@ import type { ConfigSpace } from '../../src/lib/pci/config-space.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { Upstream } from '../../src/ports/pci.ts';
+import { HEADER, STATUS } from '../../src/spec/pcie/header.ts';
 import { PRG, rangeShift } from '../../src/spec/pcie/messages.ts';
 import { Atc, type AtcState } from './atc.ts';
 
@@ -68,12 +69,14 @@ export class Requester {
   /** Counts resets: what left before one never arrives. */
   #epoch = 0;
   readonly #translatedOnly: boolean;
+  readonly #config: ConfigSpace;
   readonly #waiting = new Map<number, Waiting>();
   #nextGroup = 0;
 
   constructor(config: ConfigSpace, options: RequesterOptions) {
     this.atc = new Atc(options.ats === null ? 0 : (options.atc ?? 64));
     this.#translatedOnly = options.translatedOnly === true;
+    this.#config = config;
     // A re-enabled function must not find translations from before.
     this.ats = options.ats === null ? null : new AtsCapability(config, options.ats, () => this.atc.clear());
     this.pri = options.pri === null ? null : new PriCapability(config, options.pri, () => this.#forget());
@@ -96,7 +99,13 @@ export class Requester {
   }
 
   read(pasid: number, lo: number, hi: number, into: Uint8Array, start: number, count: number, more = 0): number {
-    return this.#access(pasid, lo, hi, ACCESS.READ | more, into, start, count);
+    const outcome = this.#access(pasid, lo, hi, ACCESS.READ | more, into, start, count);
+    // Reads have completions to be refused by; of a write's end a function never hears.
+    if (outcome === DMA.ABORT) {
+      const status = this.#config.get(HEADER.STATUS, 2);
+      this.#config.set(HEADER.STATUS, 2, status | STATUS.RECEIVED_TARGET_ABORT);
+    }
+    return outcome;
   }
 
   write(pasid: number, lo: number, hi: number, from: Uint8Array, start: number, count: number, more = 0): number {

@@ -123,3 +123,32 @@ for (const kind of KINDS) {
     });
   });
 }
+
+test('whoever listens on the bus sees the life of a translation in the words of the specification', () => {
+  const m = rig('smmuv3', { ssidBits: 20, twoLevel: true });
+  const d = new EngineDriver(m, 0x10, [7]);
+  const seen: string[] = [];
+  m.complex.onMessage = (message) => {
+    seen.push(message.pasid < 0 ? message.kind : `${message.kind} (pasid ${message.pasid})`);
+  };
+  expect(d.fill(VA, 7, 1, true)).toBe(STATUS.NONE);
+  m.guest.map(0x10, 7, VA, DATA);
+  m.guest.respond(m.guest.requests()[0]!, true);
+  m.guest.invalidate(0x10, 7, VA);
+  m.guest.sync();
+  expect(seen).toEqual([
+    // The ring entry: translated once, then read with the translated address.
+    'translation request',
+    'memory read',
+    'translation request (pasid 7)',
+    'page request (pasid 7)',
+    'page group response (pasid 7)',
+    'translation request (pasid 7)',
+    'memory write',
+    // The completion record.
+    'translation request (pasid 7)',
+    'memory write',
+    'invalidate request (pasid 7)',
+    'invalidate completion',
+  ]);
+});
