@@ -1,4 +1,5 @@
 export { Bridge, type BridgeKind, type BridgeOptions } from './bridge.ts';
+export type { BusListener, BusMessage } from './bus-message.ts';
 export { ConfigPorts, Ecam } from './config-access.ts';
 export type { IommuPorts, Root } from './root.ts';
 export {
