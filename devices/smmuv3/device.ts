@@ -61,7 +61,7 @@ export class Smmuv3 implements MmioDevice {
     this.#events = new EventQueue(regs, deps.memory, signals, d, deps.tell, this.name);
     this.#table = new StreamTable(regs, deps.memory, features, d);
     this.#domains = new Domains(deps, host, features, d);
-    this.#streams = new Streams(deps, host, this.#domains, this.#table, regs, features, d);
+    this.#streams = new Streams(deps, host, this.#domains, this.#table, regs, features, id, d);
     this.#faults = new Faults(deps.memory, regs, this.#table, features, d);
     this.#pri = new PageRequests(regs, deps.memory, signals, deps.extra);
     this.#stalls = new Stalls(deps.extra);
@@ -129,7 +129,8 @@ export class Smmuv3 implements MmioDevice {
   /**
    * Plugs a device in, also while the guest runs.
    * @returns unplugs it; with the last one every host object of this vSMMU goes.
-   * @throws ViommuError `EINVAL` no StreamID, `EBUSY` a StreamID is taken, `EIO` the host refuses the device.
+   * @throws ViommuError `EINVAL` no StreamID, `EBUSY` a StreamID is taken, `EIO` the host refuses the device, `EOPNOTSUPP`
+   *   its SMMU lacks something the guest is shown.
    */
   addDevice(device: AttachedDevice): () => void {
     const s = this.#streams.add(device, this.#handlers);

@@ -1,6 +1,8 @@
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { EventFd, Iommufd, UserData, VfioDevice } from '../../src/ports/iommufd.ts';
 import {
+  HW_INFO,
+  HW_INFO_FLAG,
   HWPT_DATA,
   HWPT_FLAG,
   INVALIDATE_DATA,
@@ -9,6 +11,9 @@ import {
   VIOMMU_TYPE,
 } from '../../src/spec/iommufd/uapi.ts';
 import { COMMAND_BYTES } from '../../src/spec/smmuv3/commands.ts';
+
+/** struct iommu_hw_info_arm_smmuv3: flags, reserved, idr[6], iidr, aidr. */
+const HW_INFO_WORDS = 10;
 
 /** Driver data of an ioctl that lives in this process. */
 class Bytes implements UserData {
@@ -20,6 +25,10 @@ class Bytes implements UserData {
 
   get length(): number {
     return this.#bytes.length;
+  }
+
+  words(): Uint32Array {
+    return new Uint32Array(this.#bytes.buffer);
   }
 
   copyIn(offset: number, into: Uint8Array): boolean {
@@ -47,6 +56,22 @@ export class HostCalls {
 
   bind(vfio: VfioDevice): number {
     return vfio.devId > 0 ? 0 : vfio.bind(this.#fd);
+  }
+
+  /** GET_HW_INFO of the SMMU a device is behind. @returns IDR0 to IDR5, or −errno. */
+  identity(devId: number): Uint32Array | number {
+    const data = new Bytes(new Int32Array(HW_INFO_WORDS));
+    const c = {
+      flags: HW_INFO_FLAG.INPUT_TYPE,
+      devId,
+      dataLen: data.length,
+      data,
+      dataType: HW_INFO.ARM_SMMUV3,
+      outMaxPasidLog2: 0,
+      outCapabilities: 0n,
+    };
+    const r = this.#fd.getHwInfo(c);
+    return r < 0 ? r : data.words().subarray(2, 8);
   }
 
   attach(vfio: VfioDevice, hwptId: number): number {

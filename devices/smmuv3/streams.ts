@@ -15,6 +15,8 @@ import {
 import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
 import type { Context, Domain, Domains } from './domains.ts';
 import type { HostCalls } from './host.ts';
+import { missingOnHost } from './host-features.ts';
+import type { Identity } from './identity.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
 import { Stream, type StreamSaved, type StreamState } from './stream.ts';
@@ -28,6 +30,7 @@ export class Streams {
   readonly #table: StreamTable;
   readonly #regs: Registers;
   readonly #features: Smmuv3Features;
+  readonly #identityShown: Identity;
   readonly #d: Deviations;
   readonly #list: Stream[] = [];
   readonly #bySid = new Map<number, Stream>();
@@ -43,8 +46,10 @@ export class Streams {
     table: StreamTable,
     regs: Registers,
     features: Smmuv3Features,
+    identity: Identity,
     deviations: Deviations,
   ) {
+    this.#identityShown = identity;
     this.#deps = deps;
     this.#host = host;
     this.#domains = domains;
@@ -68,7 +73,8 @@ export class Streams {
 
   /**
    * Takes a device in.
-   * @throws ViommuError `EINVAL` no StreamID; `EBUSY` one is taken; `EIO` the host refuses the device.
+   * @throws ViommuError `EINVAL` no StreamID; `EBUSY` one is taken; `EIO` the host refuses the device; `EOPNOTSUPP` its SMMU
+   *   lacks something the guest is shown.
    */
   add(device: AttachedDevice, handlers: ExtraHandlers): Stream {
     if (device.sids.length === 0) throw new ViommuError('EINVAL', 'caller', 'a device needs a StreamID');
@@ -76,6 +82,7 @@ export class Streams {
     if (taken !== undefined) throw new ViommuError('EBUSY', 'caller', 'StreamID is taken', { sid: taken });
     this.#must(this.#host.bind(device.vfio), 'bind');
     const devId = device.vfio.devId;
+    this.#compare(devId);
     if (this.#domains.home === null) {
       const home = this.#domains.ram(devId, 0);
       if (typeof home === 'number') this.#must(home, 'nest parent');
@@ -94,6 +101,20 @@ export class Streams {
       }
     }
     return s;
+  }
+
+  /** The hardware must be able to do what the guest is shown, before the guest can rely on it. */
+  #compare(devId: number): void {
+    const idr = this.#host.identity(devId);
+    if (typeof idr === 'number') {
+      this.#must(idr, 'GET_HW_INFO');
+      return;
+    }
+    const missing = missingOnHost(this.#identityShown, idr);
+    if (missing === null) return;
+    throw new ViommuError('EOPNOTSUPP', 'host', 'the physical SMMU does not match what the guest is shown', {
+      field: missing,
+    });
   }
 
   #must(result: number, what: string): void {

@@ -22,6 +22,8 @@ export class FakeHost {
   refuse: (words: Int32Array, at: number) => boolean = () => false;
   readonly handlers = new Map<number, ExtraHandlers>();
   outstanding = 0;
+  /** IDR0 to IDR5 of its SMMU: everything a guest can be shown. */
+  idr = [0xccd349b, 0x2739d10, 0, 0x1414, 0, 0x75];
   readonly responses: string[] = [];
   readonly shadows = new Set<number>();
   #next = 1;
@@ -140,7 +142,10 @@ export class FakeHost {
       ioasCopy: no,
       option: no,
       hwptInvalidate: no,
-      getHwInfo: no,
+      getHwInfo(c) {
+        c.data?.copyOut(0, new Uint8Array(Uint32Array.from([0, 0, ...host.idr, 0, 1]).buffer));
+        return host.failing.get('GET_HW_INFO') ?? 0;
+      },
       setDirtyTracking: no,
       getDirtyBitmap: no,
       faultQueueAlloc: no,

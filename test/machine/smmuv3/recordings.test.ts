@@ -25,6 +25,7 @@ describe('every host operation of a recorded guest has its reason', () => {
     IOAS_ALLOC: 1, // guest memory
     IOAS_MAP: 1, // its one region
     BIND: devices,
+    GET_HW_INFO: devices, // can the physical SMMU do what the guest is shown?
     VIOMMU_ALLOC: 1, // the guest uses one VMID
     VDEVICE_ALLOC: devices, // at CFGI_ALL of the driver's reset, before anything translates
   };
