@@ -9,7 +9,7 @@ import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
 import { FunctionFollower, windowOf } from './function-follower.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
-import { VIRT } from './virt.ts';
+import { QUIET, VIRT } from './virt.ts';
 import type { Vm } from './vm.ts';
 
 const PAGE = 4096;
@@ -47,6 +47,8 @@ export function attachSmmus(
   ] as const) {
     vm.addWindow(base, bytes, windowOf(new PciWindowSpace(board.complex, base, bytes, 0xffff_ffff)));
   }
+  // DMA into the rest of the board finds something as well.
+  for (const [base, bytes] of QUIET) vm.addWindow(base, bytes, { name: 'quiet', read: () => 0, write() {} });
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
   return smmuv3Properties(args, options.profile).map((properties, n) => {
     const root = roots.get(properties.primaryBus);

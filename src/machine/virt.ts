@@ -17,7 +17,7 @@ export const VIRT = {
 
 /** What `virt` has besides: it answers, with nothing behind it (flash, GIC frames, UART, RTC, fw_cfg, GPIO, virtio-mmio). */
 // biome-ignore format: table
-const QUIET: readonly (readonly [base: number, bytes: number])[] = [
+export const QUIET: readonly (readonly [base: number, bytes: number])[] = [
   [0x0000_0000, 0x0800_0000], [0x0800_0000, 0x1_0000], [0x080a_0000, 0xf6_0000], [0x0900_0000, 0x1000], [0x0901_0000, 0x1000],
   [0x0902_0000, 0x1000], [0x0903_0000, 0x1000], [0x0a00_0000, 0x4000],
 ];
