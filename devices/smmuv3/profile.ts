@@ -1,6 +1,10 @@
 /**
  * Where QEMU 11.1 and the architecture (IHI 0070) disagree: one row per deviation, named after what QEMU does. The two
  * profiles are the two columns of this table and differ in nothing else; tests turn single rows on and off.
+ *
+ * Two of QEMU's ways are not followed. When both tables of a CD are enabled under stage 2 it translates both TTBx as soon as
+ * it decodes the CD, so a table nobody uses can fault every access; here a table counts when it is walked. And S2AA64=0
+ * stops QEMU; here the stream is bad.
  */
 // biome-ignore format: table
 export const DEVIATIONS = {
