@@ -87,12 +87,12 @@ export class CommandQueue {
       if (hw.pending > 0) this.#eachAtc(batch, from, total, hw.pending, guest);
       if (error === HW_ERROR.NONE) return 0;
       if (error === HW_ERROR.ILLEGAL) {
-        if (!skipRefused) {
+        // A sync cannot be illegal; hardware that says so for ever is given up on.
+        if (at < total && !skipRefused) {
           this.failedAt = at;
           return -E.IO;
         }
         from = Math.min(at + 1, total);
-        // A sync of its own cannot be illegal; hardware that says so for ever is given up on.
         if (at < total) continue;
       } else if (error === HW_ERROR.ATC_TIMEOUT) {
         if (guest && tries === 0) this.#eachAtc(batch, from, total, 0, true);
@@ -124,10 +124,6 @@ export class CommandQueue {
 
   cfgiCd(sid: number, ssid: number): void {
     this.add(OP.CFGI_CD | (ssid << 12), sid, 1, 0);
-  }
-
-  cfgiCdAll(sid: number): void {
-    this.add(OP.CFGI_CD_ALL, sid, 0, 0);
   }
 
   /** @param ssid SubstreamID, or −1. Everything the function holds under it. */
