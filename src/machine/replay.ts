@@ -18,10 +18,17 @@ function profileOf(name: string | undefined): ProfileName {
   return profile;
 }
 
+/** Machine types that can have the IOMMU (versioned names included). */
+const MACHINES = { smmuv3: /^virt(-\d.*)?$/, vtd: /^(q35|pc|pc-q35-.*|pc-i440fx-.*)$/ } as const;
+
 /** Stands up the machine of a recording. @throws ViommuError `E_PROFILE` what its command line asks for is not known. */
 export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
   const args = parseQemuArgs(header.cmdline);
   const profile = profileOf(options.profile);
+  const { kind } = args.machine;
+  if (!MACHINES[header.iommu].test(kind)) {
+    throw new ViommuError('E_PROFILE', 'trace', `the command line's machine type '${kind}' has no ${header.iommu}`);
+  }
   if (header.iommu === 'smmuv3') {
     const units = smmuv3Properties(args, profile);
     // `-M virt,iommu=smmuv3` has one place; `-device arm-smmuv3` go side by side from another.

@@ -68,6 +68,38 @@ describe.each(['smmuv3-default', 'vtd-legacy'])('%s, spoiled', (name) => {
   });
 });
 
+test.each<[string, string, string, RegExp]>([
+  [
+    'smmuv3-boot',
+    'qemu-system-aarch64 -M virt',
+    '0x20000000',
+    /header: the command line has no SMMUv3 at the recorded address/,
+  ],
+  [
+    'smmuv3-boot',
+    'qemu-system-aarch64 -M microvm,iommu=smmuv3',
+    '0x20000000',
+    /header: .* machine type 'microvm' has no smmuv3/,
+  ],
+  ['smmuv3-boot', 'qemu-system-aarch64 -M virt,iommu=smmuv3', '0x8000000000000', /header: /],
+  ['vtd-boot', '', '0x20000000', /header: /],
+  [
+    'vtd-boot',
+    'qemu-system-x86_64 -M q35 -device intel-iommu,foo=on',
+    '0x20000000',
+    /header: Property 'intel-iommu.foo' not found/,
+  ],
+  ['vtd-boot', 'qemu-system-x86_64 -M q35 -device intel-iommu,aw-bits=99', '0x20000000', /header: .*aw-bits/],
+])('%s with the command line "%s" and %s bytes of RAM is refused by name', async (name, cmdline, size, message) => {
+  const { header, events } = recording(name);
+  const [ram] = header.ram as readonly Line[];
+  const spoiled = { ...header, source: { ...(header.source as Line), cmdline }, ram: [{ ...ram, size }] };
+  const r = await replay(folder.lines(spoiled, events));
+  expect(r.status).toBe(2);
+  expect(r.err.join('\n')).toMatch(message);
+  expect(r.err.join('\n')).toMatch(/viommu replay: t\d+\.ndjson\.gz: /);
+});
+
 test('with its invalidations ignored, the strict guest meets stale translations', async () => {
   const path = 'guest-fixtures/recordings/smmuv3-strict-heavy.ndjson.gz';
   const r = await replay(path, '--ignore-invalidations', '--json');

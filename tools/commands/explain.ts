@@ -5,6 +5,7 @@ import { Guest } from '../explain/guest.ts';
 import { HostObjects } from '../explain/objects.ts';
 import { explainSmmuv3 } from '../explain/smmuv3.ts';
 import { explainVtd } from '../explain/vtd.ts';
+import { build } from '../replay/run.ts';
 import { REPLAY_OPTIONS, replayOptions } from './replay.ts';
 
 const USAGE = `usage: viommu explain [OPTIONS] TRACE
@@ -45,7 +46,7 @@ export function explainCommand(make: MakeReplayTarget): Command {
       const heard = new Heard();
       const objects = new HostObjects();
       heard.also = objects.tell;
-      const target = make(trace.header, replayOptions(values), heard.tell);
+      const target = build(trace, make, replayOptions(values), heard);
       const replay = new Replay(trace.header, target, heard);
       read: for await (const batch of trace.batches) {
         for (const e of batch) {

@@ -4,10 +4,12 @@ import type { Tell } from '../../src/ports/tell.ts';
 import {
   Heard,
   type MakeReplayTarget,
+  type OpenTrace,
   openTrace,
   Replay,
   type ReplayOptions,
   type ReplayResult,
+  type ReplayTarget,
   type TraceEvent,
 } from '../../src/trace/index.ts';
 
@@ -42,7 +44,7 @@ export async function replayFile(
   const trace = await openTrace(path);
   const heard = new Heard();
   heard.also = watch.tell ?? null;
-  const replay = new Replay(trace.header, make(trace.header, options, heard.tell), heard);
+  const replay = new Replay(trace.header, build(trace, make, options, heard), heard);
   let next = EVERY;
   for await (const batch of trace.batches) {
     for (const e of batch) {
@@ -59,6 +61,21 @@ export async function replayFile(
     }
   }
   return { ...replay.finish(), file: trace.file, seconds: (performance.now() - start) / 1000 };
+}
+
+/**
+ * The machine of a recording.
+ * @throws ViommuError with the file's name, whatever kept the machine from being built.
+ */
+export function build(trace: OpenTrace, make: MakeReplayTarget, options: ReplayOptions, heard: Heard): ReplayTarget {
+  try {
+    return make(trace.header, options, heard.tell);
+  } catch (cause) {
+    const what = cause instanceof Error ? cause.message : String(cause);
+    if (cause instanceof ViommuError)
+      throw new ViommuError(cause.code, cause.blame, `${trace.file}: header: ${what}`, {}, cause);
+    throw new ViommuError('ENOMEM', 'host', `${trace.file}: header: the machine cannot be built: ${what}`, {}, cause);
+  }
 }
 
 function located(file: string, i: number, cause: unknown): ViommuError {
