@@ -141,6 +141,17 @@ export class Shadow implements LeafSink {
     }
   }
 
+  /** Takes away what lies on guest memory [gpa, gpa + bytes) that goes. */
+  forget(gpa: number, bytes: number): void {
+    const { areas } = this;
+    const end = (gpa + bytes) / PAGE;
+    for (let i = areas.count - 1; i >= 0; i--) {
+      if (areas.gpa(i) < end && areas.gpa(i) + areas.pages(i) > gpa / PAGE) {
+        this.invalidate(areas.first(i), areas.pages(i));
+      }
+    }
+  }
+
   /** Empties it. */
   clear(): void {
     if (this.areas.count === 0) return;

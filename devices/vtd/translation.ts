@@ -306,6 +306,11 @@ export class Translation implements Backend {
     return this.#p.host.extra?.outstanding(this.#handlers) ?? 0;
   }
 
+  /** Guest memory is about to go (hot-unplug). */
+  forget(gpa: number, bytes: number): void {
+    for (const shadow of this.#p.domains.shadows.values()) shadow.forget(gpa, bytes);
+  }
+
   /** Streams with what they are attached to, for people and tests. */
   describe(): { rid: number; pasid: number; key: string; hwptId: number }[] {
     const out: { rid: number; pasid: number; key: string; hwptId: number }[] = [];

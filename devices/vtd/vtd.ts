@@ -110,6 +110,11 @@ export class Vtd {
     return this.#translation?.add(f) ?? (() => {});
   }
 
+  /** Guest memory is about to go (hot-unplug): nothing of it may stay in what the host repeats of guest tables. */
+  forget(gpa: number, bytes: number): void {
+    this.#translation?.forget(gpa, bytes);
+  }
+
   /** What every (device, PASID) is attached to now. */
   attachments(): readonly { rid: number; pasid: number; key: string; hwptId: number }[] {
     return this.#translation?.describe() ?? [];

@@ -99,6 +99,7 @@ export class VtdMachineUnit implements IommuUnit {
       tell: config.tell ?? null,
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),
     });
+    vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
   }
 
   get window(): MmioDevice {

@@ -270,6 +270,22 @@ test('memory plugged in while nested domains live is reachable at once, and gone
   expect(g.fault()).toEqual([0, 0n, 0n]);
 });
 
+test('memory unplugged under a shadowed second stage leaves the shadow, and nothing else does', () => {
+  const rig = new Rig();
+  const { g } = rig;
+  const table = rig.page();
+  const far = 0x1000_0000;
+  const unplug = rig.vm.addRam(far, 0x10_0000);
+  g.map(table, 0x10_0000, far + 0x3000, 3n, rig.pools[0]!);
+  g.map(table, 0x10_1000, A, 3n, rig.pools[0]!);
+  rig.plug(0x10);
+  rig.legacy(0x10, 5, table);
+  g.translateOn(rig.root());
+  expect([rig.dma(0x10, 0x10_0000), rig.dma(0x10, 0x10_1000)]).toEqual([far + 0x3000, A]);
+  unplug();
+  expect([rig.dma(0x10, 0x10_0000), rig.dma(0x10, 0x10_1000)]).toEqual(['ABORT', A]);
+});
+
 test('RMRR: a region the guest keeps mapped one to one is there before TE, after it, and across every invalidation', () => {
   const rig = new Rig();
   const { g } = rig;
