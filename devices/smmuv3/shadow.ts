@@ -125,7 +125,9 @@ export class Shadow {
     for (let part = size; part > PAGE; part /= 2) {
       start = ipa - (ipa % part);
       const first = gpa - (ipa - start);
-      if (first >= 0 && this.#deps.userVa(first) === va - BigInt(ipa - start)) break;
+      // One region must reach from there to the address: neighbours may be next to each other with holes between.
+      const joined = first >= 0 && this.#deps.userVa(first) === va - BigInt(ipa - start);
+      if (joined && this.#deps.userRoom(first) > ipa - start) break;
       start = ipa - (ipa % PAGE);
     }
     const first = gpa - (ipa - start);
