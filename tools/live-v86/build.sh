@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the guests that run in v86: Linux for i386 from the distribution's source package, busybox, SeaBIOS images.
-#   tools/live-v86/build.sh [6.1|7.2|7.2-unpatched|guest ...] (default: 6.1)    output: .cache/live-v86 (VIOMMU_LIVE_V86)
+#   tools/live-v86/build.sh [6.1|7.2|7.2-unpatched|guest ...] (default: all)    output: .cache/live-v86 (VIOMMU_LIVE_V86)
 # `guest` builds the guest's own programs only; they come with 7.2 as well.
 # Needs a Debian machine; missing build tools are installed when run as root. About 5 minutes per kernel on two cores; a
 # kernel that is there already is not built again. Nothing of it is ever committed: the kernel is GPL-2.0.
@@ -13,7 +13,7 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 say() { echo "live:build: $*" >&2; }
 
 need=()
-for pair in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils cpio:cpio m4:m4; do
+for pair in gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils cpio:cpio m4:m4 chromium:chromium; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ ${#need[@]} -gt 0 ]; then
@@ -22,6 +22,12 @@ if [ ${#need[@]} -gt 0 ]; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${need[@]}" >/dev/null
 fi
+
+# The emulator itself, the exact version its adapter is made for.
+(cd "$here/../.." && node -e 'require.resolve("v86/package.json")' 2>/dev/null) || {
+  say "installing v86"
+  (cd "$here/../.." && npm install --no-save --no-audit --no-fund v86@0.5.462 >/dev/null)
+}
 
 # A private package list: another architecture or suite does not touch the machine's own configuration.
 fetch() { # SUITE ARCH PACKAGE  -> unpacks into $out/pkg/PACKAGE
@@ -106,7 +112,8 @@ guest() {
   done
 }
 
-for k in "${@:-6.1}"; do
+[ $# -gt 0 ] || set -- 6.1 7.2 7.2-unpatched
+for k in "$@"; do
   case $k in
     6.1) build "$k" ;;
     7.2 | 7.2-unpatched) build "$k" && guest ;;

@@ -1,5 +1,5 @@
 import type { Said, Tell } from '../../src/ports/tell.ts';
-import { Counter } from '../live/session.ts';
+import { Counter } from '../live/counter.ts';
 
 type HostSaid = Extract<Said, { what: 'host' }>;
 type CommandSaid = Extract<Said, { what: 'command' }>;

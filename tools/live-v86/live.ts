@@ -2,12 +2,15 @@ import { vtdFromArgs } from '../../devices/vtd/properties.ts';
 import { V86_LAYOUT } from '../../src/adapters/v86/machine.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { Checks } from '../live/checks.ts';
+import { Counter } from '../live/counter.ts';
 import { recorderFor, saveRecording } from '../live/recording.ts';
 import { type Expected, mustFail, runLive, scenario } from '../live/scenario.ts';
-import { Counter } from '../live/session.ts';
-import { bootV86, MEMORY, type V86BootOptions } from './boot.ts';
+import { inChromium } from '../live-web/scenario.ts';
+import { Beside, UNWATCHED } from './beside.ts';
+import { bootV86, type V86BootOptions } from './boot.ts';
 import { nested, unpatched } from './nested.ts';
 import { passThrough, registerBased, snapshot } from './scenarios.ts';
+import { MEMORY } from './start.ts';
 
 interface Mode {
   readonly title: string;
@@ -57,18 +60,28 @@ const expected = (m: Mode, rid: number): Expected => ({
 });
 
 /** What is more than the common scenario, by its name for `--only`. */
-const OTHERS = { registers: registerBased, 'pass-through': passThrough, snapshot, nested, unpatched };
+const OTHERS = {
+  registers: registerBased,
+  'pass-through': passThrough,
+  snapshot,
+  nested,
+  unpatched,
+  chromium: (c: Checks) => inChromium(c),
+};
 
 const checks = new Checks();
 const only = process.argv.find((a) => a.startsWith('--only='))?.slice(7);
-await runLive('live', checks, async (verbose) => {
+/** The console beside the host's operations, unless only the checks are wanted. */
+const watch = process.argv.includes('--checks') ? UNWATCHED : new Beside();
+await runLive('live', checks, async () => {
   for (const m of MODES) {
     if (only !== undefined && !m.title.includes(only)) continue;
     const cmdline = `qemu-system-i386 -M q35 -m 128M -device intel-iommu,intremap=off,${m.unit}`;
     const counter = new Counter();
     const record = recorderFor('vtd');
-    const run = await bootV86({ ...m.boot, props: propsOf(cmdline), tell: counter.tell, record });
-    verbose(run);
+    const run = watch.run(
+      await bootV86({ ...m.boot, props: propsOf(cmdline), tell: watch.tell(counter.tell), record }),
+    );
     await scenario(checks, run, counter, expected(m, run.rid), run.rid).finally(() => run.close());
     saveRecording(record, m.file, {
       cmdline,
@@ -80,11 +93,10 @@ await runLive('live', checks, async (verbose) => {
     });
   }
   for (const [name, run] of Object.entries(OTHERS)) {
-    if (only === undefined || only === name) await run(checks, verbose);
+    if (only === undefined || only === name) await run(checks, watch);
   }
   if (only !== undefined) return;
   const props = propsOf('qemu-system-i386 -M q35 -device intel-iommu,intremap=off');
-  const run = await bootV86({ props, ignoreInvalidations: true, tell: new Counter().tell });
-  verbose(run);
+  const run = watch.run(await bootV86({ props, ignoreInvalidations: true, tell: watch.tell(new Counter().tell) }));
   await mustFail(checks, run).finally(() => run.close());
 });

@@ -6,8 +6,10 @@ import { ACCESS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import type { Checks } from '../live/checks.ts';
 import { ask } from '../live/console.ts';
-import { bootV86, type Kernel, liveFolder, type V86Run } from './boot.ts';
+import type { Watch } from './beside.ts';
+import { bootV86, type Kernel, liveFolder } from './boot.ts';
 import { Journal } from './journal.ts';
+import type { V86Run } from './start.ts';
 
 /** A unit that nests, with page requests: what a guest needs to be a hypervisor's user space. */
 export const NESTING: VtdProperties = {
@@ -35,12 +37,12 @@ function program(): Uint8Array {
   }
 }
 
-function boot(kernel: Kernel, journal: Journal): Promise<V86Run> {
+function boot(kernel: Kernel, journal: Journal, watch: Watch): Promise<V86Run> {
   return bootV86({
     kernel,
     props: NESTING,
     append: 'intel_iommu=on,sm_on iommufd.allow_unsafe_interrupts=1',
-    tell: journal.tell,
+    tell: watch.tell(journal.tell),
     extra: { nest: program() },
   });
 }
@@ -84,10 +86,10 @@ async function upAndTaken(c: Checks, run: V86Run): Promise<boolean> {
 }
 
 /** Linux 7.2: the guest nests on our vVT-d, and a program in its user space answers the function's page requests. */
-export async function nested(c: Checks, verbose: (run: V86Run) => V86Run): Promise<void> {
+export async function nested(c: Checks, watch: Watch): Promise<void> {
   process.stdout.write('Linux 7.2 in v86: the guest nests with its own iommufd\n');
   const journal = new Journal();
-  const run = verbose(await boot('7.2', journal));
+  const run = watch.run(await boot('7.2', journal, watch));
   try {
     if (!(await upAndTaken(c, run))) return;
     const { memory } = run.nvme.fn;
@@ -184,10 +186,10 @@ async function invalidations(c: Checks, run: V86Run, journal: Journal): Promise<
 }
 
 /** The same kernel as it is distributed: its 32-bit page-request code takes every address for a bad one. */
-export async function unpatched(c: Checks, verbose: (run: V86Run) => V86Run): Promise<void> {
+export async function unpatched(c: Checks, watch: Watch): Promise<void> {
   process.stdout.write('Linux 7.2 without the change: every page request is answered Invalid Request\n');
   const journal = new Journal();
-  const run = verbose(await boot('7.2-unpatched', journal));
+  const run = watch.run(await boot('7.2-unpatched', journal, watch));
   try {
     if (!(await upAndTaken(c, run))) return;
     c.check('DMA through both stages works', read(run, IOVA, 30) === 'first page of the nested guest');

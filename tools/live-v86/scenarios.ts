@@ -5,10 +5,10 @@ import { PAGE } from '../../src/spec/vtd/registers.ts';
 import type { Checks } from '../live/checks.ts';
 import { ask } from '../live/console.ts';
 import { rogue } from '../live/scenario.ts';
-import { bootV86, type V86Run } from './boot.ts';
+import type { Watch } from './beside.ts';
+import { bootV86 } from './boot.ts';
 import { Journal } from './journal.ts';
-
-type Verbose = (run: V86Run) => V86Run;
+import type { V86Run } from './start.ts';
 
 /** A unit of a 32-bit guest, in QEMU's words. */
 function unit(words: string): VtdProperties {
@@ -50,7 +50,7 @@ async function off(c: Checks, run: V86Run, journal: Journal): Promise<void> {
 }
 
 /** No invalidation queue: the driver invalidates through CCMD and the IOTLB registers. */
-export async function registerBased(c: Checks, verbose: Verbose): Promise<void> {
+export async function registerBased(c: Checks, watch: Watch): Promise<void> {
   process.stdout.write('Linux 6.1 in v86, a unit without an invalidation queue\n');
   const journal = new Journal();
   const requests = { context: 0, iotlb: 0, queue: 0 };
@@ -61,7 +61,7 @@ export async function registerBased(c: Checks, verbose: Verbose): Promise<void> 
     if (said.offset === PAGE.IOTLB.at + 4 && high >>> 31 === 1) requests.iotlb++;
     if (said.offset === PAGE.IQT.at) requests.queue++;
   };
-  const run = verbose(await bootV86({ props: unit('x-queued-invalidation=off'), tell: journal.tell }));
+  const run = watch.run(await bootV86({ props: unit('x-queued-invalidation=off'), tell: watch.tell(journal.tell) }));
   try {
     const up = await run.guest.console.expect(/^@@ up/, 300_000);
     c.check('the driver probed the IOMMU and the disk came up in a DMA domain', /up DMA/.test(up), up);
@@ -84,10 +84,12 @@ export async function registerBased(c: Checks, verbose: Verbose): Promise<void> 
 }
 
 /** `iommu=pt`: the function works in an identity domain, which is one attach on the host and not a page of mapping. */
-export async function passThrough(c: Checks, verbose: Verbose): Promise<void> {
+export async function passThrough(c: Checks, watch: Watch): Promise<void> {
   process.stdout.write('Linux 6.1 in v86, iommu=pt\n');
   const journal = new Journal();
-  const run = verbose(await bootV86({ props: unit('device-iotlb=on'), append: 'iommu=pt', tell: journal.tell }));
+  const run = watch.run(
+    await bootV86({ props: unit('device-iotlb=on'), append: 'iommu=pt', tell: watch.tell(journal.tell) }),
+  );
   try {
     const up = await run.guest.console.expect(/^@@ up/, 300_000);
     c.check('the disk came up in an identity domain', /up identity/.test(up), up);
@@ -113,11 +115,11 @@ export async function passThrough(c: Checks, verbose: Verbose): Promise<void> {
 }
 
 /** Saved in one v86, gone on with in a new one: the host has nothing of the old, and makes it anew. */
-export async function snapshot(c: Checks, verbose: Verbose): Promise<void> {
+export async function snapshot(c: Checks, watch: Watch): Promise<void> {
   process.stdout.write('Linux 6.1 in v86, saved and resumed\n');
   const props = unit('device-iotlb=on');
   const before = new Journal();
-  const first = verbose(await bootV86({ props, tell: before.tell }));
+  const first = watch.run(await bootV86({ props, tell: watch.tell(before.tell) }));
   const from = await (async () => {
     try {
       await first.guest.console.expect(/^@@ up/, 300_000);
@@ -131,7 +133,7 @@ export async function snapshot(c: Checks, verbose: Verbose): Promise<void> {
     }
   })();
   const journal = new Journal();
-  const run = verbose(await bootV86({ props, tell: journal.tell, from }));
+  const run = watch.run(await bootV86({ props, tell: watch.tell(journal.tell), from }));
   try {
     const same = await ask(run.guest, 'same', /^@@ same/, 120_000);
     c.check('the resumed guest reads from the disk what it wrote before', same.endsWith('ok'), same);

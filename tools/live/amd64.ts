@@ -1,8 +1,8 @@
 import { bootPc, pcRecording } from './amd64-machine.ts';
 import { Checks } from './checks.ts';
+import { Counter } from './counter.ts';
 import { recorderFor, saveRecording } from './recording.ts';
 import { type Expected, mustFail, runLive, scenario } from './scenario.ts';
-import { Counter } from './session.ts';
 
 const expected = (ats: boolean, scalable: boolean): Expected => ({
   title: `Linux on amd64, our VT-d in ${scalable ? 'scalable' : 'legacy'} mode, NVMe ${ats ? 'with' : 'without'} ATS`,

@@ -1,8 +1,8 @@
 import { armRecording, bootArm } from './arm64-machine.ts';
 import { Checks } from './checks.ts';
+import { Counter } from './counter.ts';
 import { recorderFor, saveRecording } from './recording.ts';
 import { type Expected, mustFail, runLive, scenario } from './scenario.ts';
-import { Counter } from './session.ts';
 
 const expected = (ats: boolean): Expected => ({
   title: `Linux on arm64, our SMMUv3, NVMe ${ats ? 'with' : 'without'} ATS`,

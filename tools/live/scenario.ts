@@ -2,7 +2,8 @@ import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { ATS_CAP, EXT } from '../../src/spec/pcie/capabilities.ts';
 import type { Checks } from './checks.ts';
 import { ask } from './console.ts';
-import { type Counter, type LiveRun, NVME_DEVFN } from './session.ts';
+import type { Counter } from './counter.ts';
+import { type LiveRun, NVME_DEVFN } from './session.ts';
 
 /** An address no driver maps. */
 const ROGUE = 0xdead_0000;

@@ -39,6 +39,8 @@ export interface V86Options {
   readonly props: VtdProperties;
   /** The function sits behind a root port on bus 1 (default: integrated, 00:10.0). */
   readonly behindRootPort?: boolean;
+  /** The guest is not told of the unit (no DMAR table): its DMA passes through. */
+  readonly hidden?: boolean;
   readonly tell?: Tell | null;
   /** Hears of defects in handlers. */
   readonly report?: (error: unknown) => void;
@@ -86,7 +88,9 @@ function tables(options: V86Options) {
     [
       madt(),
       mcfg([{ base: ECAM, firstBus: 0, lastBus: BUSES - 1 }]),
-      dmar({ hostAddressWidth: options.props.awBits, interruptRemapping: remapping, structures }),
+      ...(options.hidden
+        ? []
+        : [dmar({ hostAddressWidth: options.props.awBits, interruptRemapping: remapping, structures })]),
     ],
   );
 }
