@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
-import { BACKENDS } from '../../src/adapters/iommufd-socket/backend.ts';
+import { BACKENDS, RELEASES } from '../../src/adapters/iommufd-socket/backend.ts';
 import { IommufdServer } from '../../src/adapters/iommufd-socket/server.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { type GoldenResult, parseGolden, replayGolden } from '../../src/host/replay/golden.ts';
@@ -17,6 +17,7 @@ The emulated host's iommufd by itself.
   --socket PATH      serves /dev/iommu on a Unix socket to programs that run with the preload library
                      (tools/iommufd-preload) and IOMMUFD_SOCK=PATH, until it is interrupted
   --backend NAME     mock (default): the IOMMU of the kernel's selftests; smmuv3, vtd: emulated hardware
+  --release 7.2|7.3  whose test driver the mock is (default 7.2)
   --patience MS      how long a client may keep the others waiting inside an ioctl (default 10000)
 
 Exit status: 0 everything matched, 1 a seed differs, 2 the input cannot be used.`;
@@ -64,11 +65,19 @@ function replay(paths: readonly string[], io: Io): number {
 }
 
 /** Serves until SIGINT or SIGTERM. */
-async function serve(path: string, backend: string, patience: number | undefined, io: Io): Promise<number> {
+async function serve(
+  path: string,
+  backend: string,
+  release: string,
+  patience: number | undefined,
+  io: Io,
+): Promise<number> {
+  const known = RELEASES.find((r) => r === release);
+  if (known === undefined) throw usageError(`--release: expected ${RELEASES.join(' or ')}, found "${release}"`);
   if (!BACKENDS.some((b) => b === backend)) {
     throw usageError(`--backend: expected ${BACKENDS.join(', ')}, found "${backend}"`);
   }
-  const server = new IommufdServer({ path, backend, ...(patience === undefined ? {} : { patience }) });
+  const server = new IommufdServer({ path, backend, release: known, ...(patience === undefined ? {} : { patience }) });
   const over = new Promise<number>((resolve, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => resolve(EXIT.OK));
     server.onFailure = reject;
@@ -100,6 +109,7 @@ export const iommufdCommand: Command = {
         socket: { type: 'string' },
         backend: { type: 'string' },
         patience: { type: 'string' },
+        release: { type: 'string' },
       },
       allowPositionals: true,
     });
@@ -110,6 +120,6 @@ export const iommufdCommand: Command = {
     if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
     const patience = values.patience === undefined ? undefined : Number(values.patience);
     if (patience !== undefined && !(patience > 0)) throw usageError('--patience: expected milliseconds');
-    return serve(values.socket ?? '', values.backend ?? 'mock', patience, io);
+    return serve(values.socket ?? '', values.backend ?? 'mock', values.release ?? '7.2', patience, io);
   },
 };

@@ -13,7 +13,7 @@ import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';
 import { PhysicalSmmuv3 } from '../../piommu/smmuv3/physical-smmuv3.ts';
 import { VtdHardware } from '../../piommu/vtd/hardware.ts';
 import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
-import { MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
+import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 
 /** The kernel a server runs, and the devices it offers as /dev/vfio/devices/NAME. */
 export interface Backend {
@@ -65,8 +65,8 @@ function functions(kernel: HostKernel, iommu: DeviceDescription['iommu']): Kerne
   );
 }
 
-function mock(kernel: HostKernel): Backend {
-  const driver = new MockDriver(kernel.memory);
+function mock(kernel: HostKernel, release: Release): Backend {
+  const driver = new MockDriver(kernel.memory, release === '7.2' ? MOCK.PAGE : 4096);
   kernel.addIommu(driver);
   const vfio = Array.from({ length: VFIO_DEVICES }, (_, i) => {
     const d = driver.describe(MOCK_DEVICE_FLAG.PASID);
@@ -124,12 +124,16 @@ function vtd(kernel: HostKernel): Backend {
   return { kernel, vfio: functions(kernel, driver), test: () => null };
 }
 
+/** Releases of Linux whose test driver the mock can be: 7.3 keeps dirty bits by host page, not by entry. */
+export const RELEASES = ['7.2', '7.3'] as const;
+export type Release = (typeof RELEASES)[number];
+
 /** @throws ViommuError `E_USAGE` unknown name. */
-export function makeBackend(name: string): Backend {
+export function makeBackend(name: string, release: Release = '7.2'): Backend {
   const kernel = new HostKernel({ memory: new HostMemory(), clock: new VirtualClock() });
   switch (name) {
     case 'mock':
-      return mock(kernel);
+      return mock(kernel, release);
     case 'smmuv3':
       return smmuv3(kernel);
     case 'vtd':

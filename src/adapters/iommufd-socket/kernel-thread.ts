@@ -45,7 +45,7 @@ class KernelThread {
   constructor(port: MessagePort, data: KernelThreadData) {
     this.#link = new ClientLink(port, data.replies, data.signal, data.patience);
     this.#frames = new ClientFrames(this.#link);
-    this.#backend = makeBackend(data.backend);
+    this.#backend = makeBackend(data.backend, data.release);
     this.#backend.kernel.physical = this.#frames;
   }
 

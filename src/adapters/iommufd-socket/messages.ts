@@ -1,4 +1,5 @@
 import type { MessagePort } from 'node:worker_threads';
+import type { Release } from './backend.ts';
 
 /** Socket thread → kernel thread. `connection` numbers are never reused. */
 export type ToKernel =
@@ -22,6 +23,7 @@ export interface ReplyMessage {
 
 export interface KernelThreadData {
   readonly backend: string;
+  readonly release: Release;
   /** Replies arrive here; word 0 of `signal` is bumped with each. */
   readonly replies: MessagePort;
   readonly signal: SharedArrayBuffer;

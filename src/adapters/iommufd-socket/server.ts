@@ -1,6 +1,7 @@
 import { unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { MessageChannel, Worker } from 'node:worker_threads';
+import type { Release } from './backend.ts';
 import { FRAME, FrameReader } from './frames.ts';
 import type { KernelThreadData, ReplyMessage, ToKernel, ToSocket } from './messages.ts';
 
@@ -8,6 +9,8 @@ export interface IommufdServerOptions {
   /** Path of the Unix socket; a stale one is replaced. */
   readonly path: string;
   readonly backend: string;
+  /** Whose test driver the mock is (default 7.2). */
+  readonly release?: Release;
   /** Milliseconds a client may take to answer while its ioctl runs (default 10,000). Others wait meanwhile. */
   readonly patience?: number;
 }
@@ -43,6 +46,7 @@ export class IommufdServer {
     this.#replies = new MessageChannel();
     const data: KernelThreadData = {
       backend: options.backend,
+      release: options.release ?? '7.2',
       replies: this.#replies.port2,
       signal: this.#signal.buffer as SharedArrayBuffer,
       patience: options.patience ?? PATIENCE,

@@ -95,14 +95,21 @@ export class MockPaging implements PagingDomain {
   tracking = false;
   readonly #devices: MockDevices;
 
-  constructor(iommu: IommuDriver, devices: MockDevices, nestParent: boolean, dirty: boolean, huge: boolean) {
+  constructor(
+    iommu: IommuDriver,
+    devices: MockDevices,
+    nestParent: boolean,
+    dirty: boolean,
+    huge: boolean,
+    dirtyUnit: number,
+  ) {
     this.iommu = iommu;
     this.#devices = devices;
     this.nestParent = nestParent;
     this.pageBytes = huge ? 4096 : MOCK.PAGE;
     this.apertureStart = huge ? 0n : MOCK.APERTURE_START;
     this.apertureLast = huge ? (1n << 56n) - 1n : MOCK.APERTURE_LAST;
-    this.mapping = new MockMapping(huge);
+    this.mapping = new MockMapping(huge, dirtyUnit);
     this.dirty = dirty
       ? {
           set: (on) => {

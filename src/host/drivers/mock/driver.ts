@@ -31,8 +31,12 @@ export class MockDriver implements IommuDriver {
   #created = 0;
   #nextFlags = 0;
 
-  constructor(memory: HostMemory) {
+  readonly #dirtyUnit: number;
+
+  /** @param dirtyUnit bytes that become dirty together: an entry (Linux 7.2), or a page of the host (7.3). */
+  constructor(memory: HostMemory, dirtyUnit: number = MOCK.PAGE) {
     this.#memory = memory;
+    this.#dirtyUnit = dirtyUnit;
     this.blocked = new MockBlocked(this, this);
   }
 
@@ -91,7 +95,7 @@ export class MockDriver implements IommuDriver {
     const kind = blob[1]!;
     if (kind !== MOCK_PAGETABLE.DEFAULT && kind !== MOCK_PAGETABLE.HUGE) return -E.OPNOTSUPP;
     const parent = (flags & HWPT_FLAG.NEST_PARENT) !== 0;
-    return new MockPaging(this, this, parent, dirty, kind === MOCK_PAGETABLE.HUGE);
+    return new MockPaging(this, this, parent, dirty, kind === MOCK_PAGETABLE.HUGE, this.#dirtyUnit);
   }
 
   allocNested(_dev: HostDevice, parent: PagingDomain, _flags: number, data: DriverData): Result<NestedDomain> {

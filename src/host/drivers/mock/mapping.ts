@@ -19,15 +19,18 @@ interface Run {
 export class MockMapping {
   readonly #chunks: Run[][] = [];
   readonly #huge: boolean;
+  readonly #unit: number;
 
-  /** @param huge 1 MiB entries where alignment allows. */
-  constructor(huge: boolean) {
+  /** @param huge 1 MiB entries where alignment allows. @param unit bytes that become dirty together, without it. */
+  constructor(huge: boolean, unit: number) {
     this.#huge = huge;
+    this.#unit = unit;
   }
 
   map(iova: number, hpa: number, bytes: number): void {
     if (!this.#huge) {
-      this.#insert(iova, hpa, bytes, MOCK.PAGE);
+      // A piece of half a page has an entry of its own.
+      this.#insert(iova, hpa, bytes, bytes < this.#unit ? MOCK.PAGE : this.#unit);
       return;
     }
     const end = iova + bytes;
