@@ -5,6 +5,7 @@ import { HWPT_DATA, HWPT_FLAG, VTD_S1_FLAG } from '../../src/spec/iommufd/uapi.t
 import { PGTT } from '../../src/spec/vtd/tables.ts';
 import { FirstStage, VTD_S1_BYTES } from './first-stage.ts';
 import { userData, type VtdHost } from './host.ts';
+import { ListedMap } from './listed-map.ts';
 import type { VtdShape } from './properties.ts';
 import { type LeafSource, Shadow } from './shadow.ts';
 
@@ -16,8 +17,8 @@ export type Domain =
 
 /** Host objects by what they stand for, made on first use and destroyed with their last user. */
 export class Domains {
-  readonly shadows = new Map<string, Shadow>();
-  readonly firsts = new Map<string, FirstStage>();
+  readonly shadows = new ListedMap<string, Shadow>();
+  readonly firsts = new ListedMap<string, FirstStage>();
   readonly #host: VtdHost;
   readonly #shape: VtdShape;
   readonly #walk: VtdSecondStage;

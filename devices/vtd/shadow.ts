@@ -38,6 +38,8 @@ export class Shadow implements LeafSink {
   readonly hwptId: number;
   readonly key: string;
   users = 0;
+  /** Stamp of the last invalidation round that reached it. */
+  round = 0;
   readonly areas = new AreaMap();
   readonly #host: VtdHost;
   readonly #walk: VtdSecondStage;

@@ -5,6 +5,7 @@ import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { TableRoot } from './backend.ts';
 import type { Domain, Domains } from './domains.ts';
 import type { TableReader } from './guest-tables.ts';
+import { ListedMap } from './listed-map.ts';
 import type { PasidMode } from './pasid-modes.ts';
 
 /** One (device, PASID) that is attached because the guest's tables say so. */
@@ -26,7 +27,7 @@ export class Stream {
   readonly vfio: VfioDevice;
   /** log2 of the PASIDs the physical function has; 0: none. */
   readonly pasidBits: number;
-  readonly slots = new Map<number, Slot>();
+  readonly slots = new ListedMap<number, Slot>();
   readonly mode: PasidMode;
   /** iommufd's fault queue, as long as the function can be attached with it (it needs PRI); 0: none. */
   faultId: number;
@@ -134,13 +135,13 @@ export class Configurator {
 
   /** Everything of a stream goes: PASIDs first, as VFIO does. */
   detachAll(s: Stream): void {
-    for (const pasid of [...s.slots.keys()]) if (pasid !== NO_PASID) this.detach(s, pasid);
+    for (const pasid of s.slots.keys()) if (pasid !== NO_PASID) this.detach(s, pasid);
     this.detach(s, NO_PASID);
   }
 
   /** Translation off: the stream sees guest RAM. */
   bypass(s: Stream): void {
-    for (const pasid of [...s.slots.keys()]) if (pasid !== NO_PASID) this.detach(s, pasid);
+    for (const pasid of s.slots.keys()) if (pasid !== NO_PASID) this.detach(s, pasid);
     const old = s.slots.get(NO_PASID);
     const parent = this.#domains.parent(s.vfio.devId);
     const own = s.mode.toHost(NO_PASID)[0]!;

@@ -184,7 +184,7 @@ export class Translation implements Backend {
 
   /** Looks again at every attached slot of the domain and PASID (−1: any). */
   #refresh(s: Stream, did: number, index: number): void {
-    for (const slot of [...s.slots.values()]) {
+    for (const slot of [...s.slots.list]) {
       if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
       this.#p.configurator.configure(s, slot.pasid);
     }
@@ -242,7 +242,9 @@ export class Translation implements Backend {
 
   invalidateIotlb(g: number, did: number, page: number, am: number): void {
     const { domains } = this.#p;
-    for (const shadow of domains.shadows.values()) {
+    const shadows = domains.shadows.list;
+    for (let i = 0; i < shadows.length; i++) {
+      const shadow = shadows[i]!;
       if (g !== IOTLB_G.GLOBAL && shadow.did !== did) continue;
       if (g === IOTLB_G.PAGE) {
         const pages = 2 ** am;
@@ -255,15 +257,20 @@ export class Translation implements Backend {
       }
     }
     // First-stage entries of the domain go whole, whatever the address (§6.5.2.3).
-    for (const first of domains.firsts.values()) {
+    const firsts = domains.firsts.list;
+    for (let i = 0; i < firsts.length; i++) {
+      const first = firsts[i]!;
       if (g === IOTLB_G.GLOBAL || first.did === did) first.invalidateAll();
     }
   }
 
   invalidatePasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): void {
     this.#round++;
-    for (const s of this.#streams.all) {
-      for (const slot of s.slots.values()) {
+    const streams = this.#streams.all;
+    for (let i = 0; i < streams.length; i++) {
+      const slots = streams[i]!.slots.list;
+      for (let k = 0; k < slots.length; k++) {
+        const slot = slots[k]!;
         if (slot.did !== did || slot.index !== pasid) continue;
         if (slot.domain.kind === 'first') {
           const first = slot.domain.first;
@@ -272,8 +279,11 @@ export class Translation implements Backend {
           if (g === PASID_IOTLB_G.PAGE) first.invalidate(page, am, leaf);
           else first.invalidateAll();
         } else if (slot.domain.kind === 'second' && g === PASID_IOTLB_G.PASID) {
-          slot.domain.shadow.clear();
-          if (this.#eager) slot.domain.shadow.fillAll();
+          const shadow = slot.domain.shadow;
+          if (shadow.round === this.#round) continue;
+          shadow.round = this.#round;
+          shadow.clear();
+          if (this.#eager) shadow.fillAll();
         }
       }
     }
@@ -322,7 +332,7 @@ export class Translation implements Backend {
           key: 'bypass',
           hwptId: this.#p.domains.parent(s.vfio.devId)?.hwptId ?? 0,
         });
-      for (const slot of s.slots.values()) {
+      for (const slot of s.slots.list) {
         out.push({ rid: s.rid, pasid: slot.pasid, key: slot.domain.key, hwptId: slot.domain.hwptId });
       }
     }
