@@ -318,7 +318,7 @@ export class Translation implements Backend {
 
   /** Guest memory is about to go (hot-unplug). */
   forget(gpa: number, bytes: number): void {
-    for (const shadow of this.#p.domains.shadows.values()) shadow.forget(gpa, bytes);
+    for (const shadow of this.#p.domains.shadows.list) shadow.forget(gpa, bytes);
   }
 
   /** Streams with what they are attached to, for people and tests. */
