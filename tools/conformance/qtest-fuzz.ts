@@ -145,6 +145,8 @@ async function main(): Promise<void> {
       only: { type: 'string', default: '' },
       runs: { type: 'string', default: '100' },
       seed: { type: 'string', default: '1' },
+      // In the place of what the transcripts ask for, e.g. intel-iommu,caching-mode=on,aw-bits=39.
+      iommu: { type: 'string', default: '' },
     },
   });
   const kind: Kind = values.kind === 'vtd' ? 'vtd' : 'smmuv3';
@@ -154,7 +156,9 @@ async function main(): Promise<void> {
   let skipped = 0;
   for (let run = 0; run < Number(values.runs); run++) {
     const name = names[chance.below(names.length)]!;
-    const transcript = parseTranscript(name, readFileSync(join(CORPUS, kind, name), 'utf8'));
+    const recorded = parseTranscript(name, readFileSync(join(CORPUS, kind, name), 'utf8'));
+    const args = recorded.args.map((a) => (values.iommu !== '' && a.startsWith('intel-iommu') ? values.iommu : a));
+    const transcript = { ...recorded, args };
     const requests = transcript.exchanges.map((x) => x.request);
     const places = requests.flatMap((r, i) => (mutable(kind, r) ? [i] : []));
     if (places.length === 0) continue;
