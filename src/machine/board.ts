@@ -10,6 +10,7 @@ import type { Clock } from '../ports/clock.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Memory } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';
+import type { Ioapic, IoapicState } from './ioapic.ts';
 import { PhysicalMap } from './physical-map.ts';
 
 /** Where a board has RAM: guest-physical, bytes. */
@@ -34,6 +35,7 @@ export interface BoardDeps {
 export interface BoardState {
   readonly complex: RootComplexState;
   readonly ports: number;
+  readonly ioapic: IoapicState | null;
 }
 
 /** The memory map and the PCI side of a QEMU machine, ready for an IOMMU at its place. */
@@ -43,6 +45,8 @@ export class Board {
   readonly complex: RootComplex;
   /** Root bus 0. */
   readonly root: Root;
+  /** q35: where wired interrupts go. */
+  ioapic: Ioapic | null = null;
   readonly #guest: AddressSpace;
   readonly #ports: ConfigPorts | null;
   readonly #io: PciWindowSpace | null;
@@ -109,17 +113,20 @@ export class Board {
 
   /** Functions and configuration ports; RAM is its owner's to save. */
   save(): BoardState {
-    return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0 };
+    const ioapic = this.ioapic?.save() ?? null;
+    return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0, ioapic };
   }
 
   load(state: BoardState): void {
     this.#ports?.load(state.ports);
+    if (state.ioapic !== null) this.ioapic?.load(state.ioapic);
     this.complex.load(state.complex);
   }
 
   /** Power-on state of every function and of the configuration ports; RAM keeps its contents. */
   reset(): void {
     this.#ports?.reset();
+    this.ioapic?.reset();
     this.complex.reset();
   }
 }

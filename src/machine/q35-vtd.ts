@@ -40,6 +40,7 @@ export function attachVtd(
     );
     new FunctionFollower(board.complex, root, unit, -1);
   }
+  if (board.ioapic !== null) board.ioapic.remap = unit.remap;
   unit.endpoints.to = board.complex.everywhere;
   return [unit];
 }

@@ -4,6 +4,7 @@ import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import { Board, type BoardDeps, type RamPiece } from './board.ts';
 import { FixedFunction } from './fixed-function.ts';
+import { Ioapic } from './ioapic.ts';
 
 /** Guest-physical addresses of QEMU's `q35` (bytes). */
 // biome-ignore format: table
@@ -50,6 +51,8 @@ class MessageWindow implements MmioDevice {
   }
 }
 
+/** IOAPIC pin of PIRQE, to which INTA of device 0 is routed. */
+const PIRQE = 20;
 const PCIEXBAR = 0x60;
 /** Bytes of the ECAM by PCIEXBAR bits 2:1. */
 const ECAM_BUSES = [256, 128, 64] as const;
@@ -59,7 +62,16 @@ const ECAM_BUSES = [256, 128, 64] as const;
  * where nothing is decoded.
  */
 export function createQ35(deps: BoardDeps): Board {
-  const board = new Board('q35', deps, true);
+  const ioapic = new Ioapic(deps.irq);
+  const irq: InterruptPort = {
+    pulse: (line) => deps.irq?.pulse(line),
+    // PIRQE … PIRQH.
+    level: (line, asserted) => ioapic.level(PIRQE + line, asserted),
+    message: (address, data) => deps.irq?.message(address, data) ?? true,
+  };
+  const board = new Board('q35', { ...deps, irq }, true);
+  board.ioapic = ioapic;
+  board.map.attach(Q35.IOAPIC, ioapic, 4);
   const { complex, map } = board;
   const ram = deps.guest.ram();
   const ends = ram.map((r) => r.base + r.bytes);
