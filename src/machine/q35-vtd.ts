@@ -8,6 +8,7 @@ import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
 import { FunctionFollower, windowOf } from './function-follower.ts';
 import { Q35 } from './q35.ts';
+import type { IommuUnit } from './unit.ts';
 import type { Vm } from './vm.ts';
 import { VtdMachineUnit } from './vtd-unit.ts';
 
@@ -22,7 +23,7 @@ export function attachVtd(
   irq: InterruptPort,
   args: QemuArgs,
   options: { readonly profile: ProfileName; readonly tell?: Tell | null },
-): readonly { reset(): void }[] {
+): readonly IommuUnit[] {
   const props = vtdFromArgs(args, options.profile);
   if (props === null) return [];
   const unit = new VtdMachineUnit(vm, { name: 'vtd', props, irq, tell: options.tell ?? null });

@@ -5,7 +5,7 @@ import { ViommuError } from '../core/errors.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
-import type { Board } from './board.ts';
+import type { Board, BoardState } from './board.ts';
 import { plugBridge, plugExpander } from './bridges.ts';
 import type { PhysicalMap } from './physical-map.ts';
 import { createQ35, q35Ram } from './q35.ts';
@@ -40,9 +40,17 @@ export class InterruptTap implements InterruptPort {
   }
 }
 
-/** What a machine resets besides its board. */
+/** What a machine resets and saves besides its board. */
 export interface Resettable {
   reset(): void;
+  save(): unknown;
+  load(state: unknown): void;
+}
+
+/** Devices and IOMMUs; RAM is saved by whoever owns its storage, and must be back before `load`. */
+export interface QemuMachineState {
+  readonly board: BoardState | null;
+  readonly iommus: readonly unknown[];
 }
 
 /** A machine as a QEMU command line describes it. */
@@ -82,6 +90,20 @@ export class QemuMachine {
 
   advance(nanoseconds: number): void {
     this.vm?.clock.advance(nanoseconds);
+  }
+
+  save(): QemuMachineState {
+    return { board: this.board?.save() ?? null, iommus: this.#iommus.map((i) => i.save()) };
+  }
+
+  /** @throws ViommuError `EINVAL` when the state is another machine's. */
+  load(state: QemuMachineState): void {
+    if (state.iommus.length !== this.#iommus.length || (state.board === null) !== (this.board === null)) {
+      throw new ViommuError('EINVAL', 'caller', 'the state is of another machine');
+    }
+    // IOMMUs first: functions that go on with their work meet them as they were.
+    for (const [i, iommu] of this.#iommus.entries()) iommu.load(state.iommus[i]);
+    if (state.board !== null) this.board?.load(state.board);
   }
 
   /** System reset: devices first, so that nothing of them meets an IOMMU in the middle of its own reset. */

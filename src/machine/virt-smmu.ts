@@ -9,6 +9,7 @@ import type { Tell } from '../ports/tell.ts';
 import type { Board } from './board.ts';
 import { FunctionFollower, windowOf } from './function-follower.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
+import type { IommuUnit } from './unit.ts';
 import { QUIET, VIRT } from './virt.ts';
 import type { Vm } from './vm.ts';
 
@@ -32,7 +33,7 @@ export function attachSmmus(
     readonly tell?: Tell | null;
     readonly canStall?: (name: string) => boolean;
   },
-): readonly { reset(): void }[] {
+): readonly IommuUnit[] {
   const doorbell = vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, {
     name: 'its',
     read: () => 0,

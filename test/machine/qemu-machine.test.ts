@@ -126,6 +126,31 @@ describe('machine virt', () => {
   });
 });
 
+describe('saving', () => {
+  test('a machine in the middle of a test goes on elsewhere: armed device, enabled SMMU, cached nothing', () => {
+    const line = '-machine virt,iommu=smmuv3 -m 64 -device iommu-testdev';
+    const c = client(line);
+    c.write(c.cfg(0, 8, 4), 7);
+    c.write(c.cfg(0, 8, 0x10), 0x1000_0000);
+    enable(c, 0x0905_0000, 0x4100_0000, 8, 0x4200_0000);
+    expect(c.dma(0x1000_0000, 0x1000, 0x4200_0000)).toBe(0);
+    c.write(0x1000_0014, 1);
+    const state = JSON.parse(JSON.stringify(c.machine.save()));
+    const ram = new Uint8Array(0x400_0000);
+    c.machine.vm!.memory.guest.readBytes(0x4000_0000, ram);
+
+    const d = client(line);
+    d.machine.vm!.memory.guest.writeBytes(0x4000_0000, ram);
+    d.machine.load(state);
+    d.write(0x4200_0000, 0);
+    expect(d.read(0x1000_0010)).toBe(0xffff_fffe);
+    d.read(0x1000_0000);
+    expect(d.read(0x1000_0010)).toBe(0);
+    expect(d.read(0x4200_0000)).toBe(0x1234_5678);
+    expect(() => client('-machine virt').machine.load(state)).toThrow(/another machine/);
+  });
+});
+
 describe('wrong command lines', () => {
   test.each([
     ['-machine pc', /unsupported machine type 'pc'/],
