@@ -8,6 +8,8 @@ import type { Domain } from './driver.ts';
  * per group and PASID slot, to every device of it (drivers/iommu/iommu.c).
  */
 export class IommuGroup {
+  /** What the kernel knows the group by. */
+  readonly key: string;
   readonly devices: KernelDevice[] = [];
   /** RID domain of the whole group. */
   domain: Domain;
@@ -23,7 +25,8 @@ export class IommuGroup {
   /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
   readonly #behind = new Set<KernelDevice>();
 
-  constructor(blocked: Domain) {
+  constructor(key: string, blocked: Domain) {
+    this.key = key;
     this.#blocked = blocked;
     this.domain = blocked;
   }

@@ -31,7 +31,7 @@ export class HostKernel implements KernelServices {
   /** The module parameter that lets devices without isolated interrupts be bound. */
   allowUnsafeInterrupts = false;
   readonly #iommus: IommuDriver[] = [];
-  readonly #devices: KernelDevice[] = [];
+  readonly #devices = new Set<KernelDevice>();
   readonly #groups = new Map<string, IommuGroup>();
   readonly #streams = new Map<IommuDriver, Map<number, KernelDevice>>();
   #nextIndex = 0;
@@ -62,7 +62,7 @@ export class HostKernel implements KernelServices {
       if (streams.has(s)) throw new ViommuError('EEXIST', 'caller', `stream of ${d.name} is taken`, { stream: s });
     }
     const key = d.group ?? `\0${d.name}\0${this.#nextIndex}`;
-    const group = this.#groups.get(key) ?? new IommuGroup(d.iommu.blocked);
+    const group = this.#groups.get(key) ?? new IommuGroup(key, d.iommu.blocked);
     const dev = new KernelDevice(this.#nextIndex, d, group);
     const r = d.iommu.addDevice(dev);
     if (r !== 0) throw new ViommuError('EIO', 'host', `${d.iommu.name} refuses ${d.name}`, { errno: -r });
@@ -70,7 +70,7 @@ export class HostKernel implements KernelServices {
     this.#groups.set(key, group);
     group.join(dev);
     for (const s of d.streams) streams.set(s, dev);
-    this.#devices.push(dev);
+    this.#devices.add(dev);
     return dev;
   }
 
@@ -79,10 +79,9 @@ export class HostKernel implements KernelServices {
     if (dev.devId !== 0) throw new ViommuError('EBUSY', 'caller', `${dev.name} is bound`, { devId: dev.devId });
     const streams = this.#streams.get(dev.iommu);
     for (const s of dev.streams) streams?.delete(s);
-    this.#devices.splice(this.#devices.indexOf(dev), 1);
+    this.#devices.delete(dev);
     dev.group.leave(dev);
-    if (dev.group.devices.length === 0)
-      for (const [key, g] of this.#groups) if (g === dev.group) this.#groups.delete(key);
+    if (dev.group.devices.length === 0) this.#groups.delete(dev.group.key);
     dev.iommu.removeDevice(dev);
   }
 
@@ -105,7 +104,7 @@ export class HostKernel implements KernelServices {
   }
 
   devices(iommu: IommuDriver): readonly KernelDevice[] {
-    return this.#devices.filter((d) => d.iommu === iommu);
+    return [...this.#devices].filter((d) => d.iommu === iommu);
   }
 
   reportFault(dev: HostDevice, fault: PageFault): void {

@@ -89,9 +89,9 @@ export class Host {
   readonly fd: IommufdFile;
   readonly mock: MockCommands;
 
-  constructor(privileged = true) {
+  constructor(privileged = true, dirtyUnit = 2048) {
     this.kernel = new HostKernel({ memory: this.memory, clock: new VirtualClock() });
-    this.driver = new MockDriver(this.memory);
+    this.driver = new MockDriver(this.memory, dirtyUnit);
     this.kernel.addIommu(this.driver);
     this.process = new Process(this.memory);
     this.fd = this.kernel.openIommufd(this.process, privileged);

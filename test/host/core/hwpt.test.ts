@@ -236,6 +236,35 @@ describe('dirty tracking', () => {
     expect(get({})).toBe(0);
   });
 
+  test('a mapped page has one dirty bit in 7.3, one for each half in 7.2', () => {
+    for (const [unit, bits] of [
+      [2048, 0b01],
+      [4096, 0b11],
+    ] as const) {
+      const h = new Host(true, unit);
+      const io = h.ioas();
+      const d = h.device(io);
+      const id = h.hwpt(d.idev, io, 2);
+      must(h.map(io, APERTURE, PAGE));
+      must(h.fd.setDirtyTracking({ hwptId: id, flags: 1 }));
+      const domain = h.mock.pagingDomain(id);
+      if (typeof domain === 'number') throw new Error('no domain');
+      domain.mapping.setDirty(Number(APERTURE));
+      const bytes = new Uint8Array(1);
+      const ask = {
+        hwptId: id,
+        flags: 0,
+        reserved: 0,
+        iova: APERTURE,
+        length: PAGE,
+        pageSize: 2048n,
+        data: user(bytes),
+      };
+      must(h.fd.getDirtyBitmap(ask));
+      expect(bytes[0]).toBe(bits);
+    }
+  });
+
   test('bits are or-ed in; NO_CLEAR leaves them; switching on clears; a hole ends the walk quietly', () => {
     const { h, d, io } = graph();
     const id = h.hwpt(d.idev, io, 2);
