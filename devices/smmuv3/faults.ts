@@ -101,9 +101,22 @@ export class Faults {
     if (type === EVENT.F_STE_FETCH) return false;
     const unseen = type === EVENT.C_BAD_STE && this.#d.anyContextPointer;
     if (evStall(raw) || !(evS2(raw) || unseen || type === EVENT.F_WALK_EABT || type === EVENT.F_CD_FETCH)) {
-      return this.#pass(s, sid, raw);
+      const early = this.#beforeAccess(s, raw);
+      return early === 0 ? this.#pass(s, sid, raw) : this.#stage2(s, sid, raw, early);
     }
     return this.#again(s, sid, raw);
+  }
+
+  /** QEMU: a stage-2 fault of a TTB comes before every stage-1 fault of the access. @returns 0: none. */
+  #beforeAccess(s: Stream, raw: Int32Array): number {
+    this.#early = false;
+    const ste = s.ste;
+    if (!this.#d.qemuRecordFields || evType(raw) < EVENT.F_TRANSLATION || evStall(raw)) return 0;
+    if (!steS1Enabled(ste, 0) || !steS2Enabled(ste, 0)) return 0;
+    readGuestStage2(this.#s2, ste, this.#features, this.#d);
+    if (this.#fetchCd(ste, -1, this.#s2) !== 0) return 0;
+    readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#d);
+    return this.#ttbs(this.#s2);
   }
 
   /** No valid entry: the lookup itself is the fault. */
@@ -134,6 +147,7 @@ export class Faults {
 
   /** Repeats the transaction on the guest's structures. */
   #again(s: Stream, sid: number, raw: Int32Array): boolean {
+    this.#early = false;
     const ste = s.ste;
     const s2 = steS2Enabled(ste, 0) ? this.#s2 : null;
     if (s2 !== null) readGuestStage2(s2, ste, this.#features, this.#d);
@@ -153,6 +167,10 @@ export class Faults {
       code = w.stage2(s2, fromWords(raw[4]!, raw[5]!), permNeeded(access), CLASS.IN);
     } else {
       readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#d);
+      if (s2 !== null && this.#d.qemuRecordFields) {
+        const early = this.#ttbs(s2);
+        if (early !== 0) return this.#stage2(s, sid, raw, early);
+      }
       code = w.stage1(this.#s1, s2, raw[4]!, raw[5]!, permNeeded(access));
     }
     if (code === 0) return this.#unexplained(s, sid, raw);
@@ -213,9 +231,24 @@ export class Faults {
     return checkCd(this.#cd, 0, this.#features, steS1Stalld(ste, 0) !== 0);
   }
 
+  /** QEMU translates TTB0, then TTB1, with the CD, before it looks at the access. @returns 0 or the fault the walker holds. */
+  #ttbs(s2: ReturnType<typeof stage2Regime>): number {
+    for (const half of [this.#s1.half0, this.#s1.half1]) {
+      if (half.disabled) continue;
+      const code = this.#walker.stage2(s2, fromWords(half.ttbLo, half.ttbHi), ACCESS.READ, CLASS.TT);
+      this.#early = code !== 0;
+      if (code !== 0) return code;
+    }
+    return 0;
+  }
+
+  /** The walker's fault is that of a TTB translated with its CD. */
+  #early = false;
+
   /** Whether the walker's fault is that of a start table: QEMU meets it while it decodes the CD. */
   #atDecode(raw: Int32Array): boolean {
     const w = this.#walker;
+    if (this.#early) return true;
     const upper = (raw[5]! & (1 << 23)) !== 0;
     const half = upper ? this.#s1.half1 : this.#s1.half0;
     const ttb = upper ? cdTtb1(this.#cd, 0) : cdTtb0(this.#cd, 0);
@@ -264,7 +297,7 @@ export class Faults {
     } else if (w.cls === CLASS.TT && steS1Enabled(s.ste, 0)) {
       const start = this.#atDecode(raw);
       const half = (raw[5]! & (1 << 23)) !== 0 ? this.#s1.half1 : this.#s1.half0;
-      at -= at % 2 ** half.granule;
+      at -= at % (this.#early ? 4096 : 2 ** half.granule);
       if (start) transaction = EV3.RNW;
       else bits &= ~EV3.S2;
     }
