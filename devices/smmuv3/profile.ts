@@ -64,7 +64,7 @@ export const DEVIATIONS = {
   anyStreamWorld:          { qemu: true,  arch: false },
   /** S2HA, S2HD and S2PTW are not looked at; else judged against IDR0.HTTU, and PTW does what it says (§5.2). */
   stage2BitsIgnored:       { qemu: true,  arch: false },
-  /** A level-1 descriptor's pointer keeps its bits above 51 and leads nowhere; else they are reserved (§5.1). */
+  /** Pointers of level-1 descriptors and STEs keep bits above 51 and lead nowhere; else those are reserved (§5.1, §5.2). */
   wideTablePointer:        { qemu: true,  arch: false },
   /** A table whose APTable forbids the access faults there, before what it points to is looked at; else leaves decide. */
   tablePermission:         { qemu: true,  arch: false },

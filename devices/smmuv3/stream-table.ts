@@ -11,6 +11,10 @@ import type { Registers } from './registers.ts';
 /** An address no machine has memory at. */
 const NOWHERE = 0xf_fff0_0000_0000;
 
+/** STE word 1: S1ContextPtr[51:32], and what QEMU takes for more of it. */
+const CONTEXT_HIGH = 0xff_ffff;
+const CONTEXT_ABOVE = 0xf0_0000;
+
 /** STE word 5: S2PTW, S2HD, S2HA. */
 const S2_IGNORED = 7 << 22;
 
@@ -86,6 +90,9 @@ export class StreamTable {
     }
     this.fetch = at;
     if (!fetchWords(this.#memory, at, this.ste)) return EVENT.F_STE_FETCH;
+    if (this.#d.wideTablePointer && (this.ste[1]! & CONTEXT_ABOVE) !== 0) {
+      this.ste[1] = (this.ste[1]! & ~CONTEXT_HIGH) | (NOWHERE / 2 ** 32);
+    }
     if (this.#d.stage2BitsIgnored) this.ste[5]! &= ~S2_IGNORED;
     // The rows about entries have the names of the rule set's own switches.
     return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), this.#d);
