@@ -9,7 +9,7 @@ import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { RegisterUnit } from './device.ts';
 import type { TableReader } from './guest-tables.ts';
 import { DROPPED, type PageRequestQueue } from './page-requests.ts';
-import type { QemuWalk } from './qemu-walk.ts';
+import { canonicalInAw, type QemuWalk } from './qemu-walk.ts';
 
 /** The walk found nothing wrong: the request failed for a reason the guest's unit would not know. */
 const NOTHING = 0;
@@ -82,6 +82,8 @@ export class FaultJudge {
     }
     if ((access & ACCESS.PRIV) !== 0 && this.#context.scalable && !r.sre) return FAULT.PASID_SRE;
     if (r.pgtt === PGTT.PASS_THROUGH && unit.shape.quirks.passThroughUnchecked) return NOTHING;
+    const byAw = unit.shape.quirks.canonicalByAw && r.pgtt === PGTT.FIRST;
+    if (byAw && !canonicalInAw(r.secondLevels, lo, hi)) return FAULT.NON_CANONICAL;
     if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
     const reason = this.#qemu?.reason(r, lo, hi, access) || this.#walker.reason;
     if (legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && unit.shape.props.scalableMode) return FAULT.SM_INTERRUPT;

@@ -40,9 +40,19 @@ function reachable(hi: number, pointer: number): number {
   return hi >>> 20 === 0 ? pointer : NOWHERE;
 }
 
+/** Scalable-mode reason of a legacy one (§7.1.3). */
+const SCALABLE = new Map<number, number>([
+  [FAULT.ROOT_UNREADABLE, FAULT.SM_ROOT_UNREADABLE],
+  [FAULT.ROOT_P, FAULT.SM_ROOT_P],
+  [FAULT.ROOT_RESERVED, FAULT.SM_ROOT_RESERVED],
+  [FAULT.CONTEXT_UNREADABLE, FAULT.SM_CONTEXT_UNREADABLE],
+  [FAULT.CONTEXT_P, FAULT.SM_CONTEXT_P],
+  [FAULT.CONTEXT_RESERVED, FAULT.SM_CONTEXT_RESERVED],
+]);
+
 /**
- * QEMU 11.1's reading: legacy reason codes in both modes, PGTT before P in a PASID entry, no reserved-bit checks in PASID
- * structures, FPD of the context entry only for faults found here, RID_PASID and PASID limits ignored.
+ * QEMU 11.1's reading, switch by switch: legacy reason codes in both modes, PGTT before P in a PASID entry, no reserved-bit
+ * checks in PASID structures, FPD of the context entry only for faults found here; RID_PASID and PASID limits are ignored.
  */
 export class QemuTables implements TableReader {
   reason = 0;
@@ -74,8 +84,9 @@ export class QemuTables implements TableReader {
     return bad !== 0;
   }
 
-  #fail(reason: number): boolean {
-    this.reason = reason;
+  /** @param reason a legacy code; the scalable one of the same place replaces it unless the profile has legacy codes only. */
+  #fail(reason: number, scalable = false): boolean {
+    this.reason = scalable && !this.#shape.quirks.legacyCodes ? (SCALABLE.get(reason) ?? reason) : reason;
     return false;
   }
 
@@ -87,12 +98,12 @@ export class QemuTables implements TableReader {
   context(table: number, scalable: boolean, rid: number, into: VtdContext): boolean {
     const e = this.#e;
     this.fpd = false;
-    if (!this.#load(table + (rid >>> 8) * ROOT_BYTES, 4)) return this.#fail(FAULT.ROOT_UNREADABLE);
+    if (!this.#load(table + (rid >>> 8) * ROOT_BYTES, 4)) return this.#fail(FAULT.ROOT_UNREADABLE, scalable);
     const half = scalable && (rid & 0x80) !== 0 ? 2 : 0;
-    if (!root.p(e[half]!)) return this.#fail(FAULT.ROOT_P);
+    if (!root.p(e[half]!)) return this.#fail(FAULT.ROOT_P, scalable);
     const mask = scalable ? TABLE_RESERVED.SM_ROOT : TABLE_RESERVED.ROOT;
     const upper = scalable ? e[3]! & this.#high : 0;
-    if (this.#reserved(mask, 4) || upper !== 0) return this.#fail(FAULT.ROOT_RESERVED);
+    if (this.#reserved(mask, 4) || upper !== 0) return this.#fail(FAULT.ROOT_RESERVED, scalable);
     const base = root.pointer(e[half]!, e[half + 1]!);
     return scalable ? this.#scalable(base, rid, into) : this.#legacy(base, rid, into);
   }
@@ -104,7 +115,7 @@ export class QemuTables implements TableReader {
     this.fpd = context.fpd(w0);
     if (!context.p(w0)) return this.#fail(FAULT.CONTEXT_P);
     if (this.#reserved(TABLE_RESERVED.CONTEXT, 4)) {
-      this.fpd = false;
+      if (this.#shape.quirks.fpdNeedsValid) this.fpd = false;
       return this.#fail(FAULT.CONTEXT_RESERVED);
     }
     const tt = context.tt(w0);
@@ -129,16 +140,16 @@ export class QemuTables implements TableReader {
 
   #scalable(base: number, rid: number, into: VtdContext): boolean {
     const e = this.#e;
-    if (!this.#load(base + (rid & 0x7f) * SM_CONTEXT_BYTES, 8)) return this.#fail(FAULT.CONTEXT_UNREADABLE);
+    if (!this.#load(base + (rid & 0x7f) * SM_CONTEXT_BYTES, 8)) return this.#fail(FAULT.CONTEXT_UNREADABLE, true);
     const w0 = e[0]!;
     this.fpd = smContext.fpd(w0);
-    if (!smContext.p(w0)) return this.#fail(FAULT.CONTEXT_P);
+    if (!smContext.p(w0)) return this.#fail(FAULT.CONTEXT_P, true);
     const { props, prs } = this.#shape;
     const known = (props.deviceIotlb ? 0x4 : 0) | (props.pasidBits > 0 ? 0x8 : 0) | (prs ? 0x10 : 0);
     // QEMU's mask leaves DTE, PASIDE and PRE alone whatever the capabilities; EPTR and HPTE stay reserved.
     if (this.#reservedContext(known | 0x1c)) {
-      this.fpd = false;
-      return this.#fail(FAULT.CONTEXT_RESERVED);
+      if (this.#shape.quirks.fpdNeedsValid) this.fpd = false;
+      return this.#fail(FAULT.CONTEXT_RESERVED, true);
     }
     into.scalable = true;
     into.fpd = this.fpd;
@@ -167,19 +178,27 @@ export class QemuTables implements TableReader {
 
   pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean {
     const e = this.#e;
+    const { quirks } = this.#shape;
     this.fpd = c.fpd;
     if (!this.#load(c.directory + (pasid >>> 6) * PASID_DIR_BYTES, 2)) return this.#fail(FAULT.DIR_UNREADABLE);
+    let fpd = c.fpd || pasidDir.fpd(e[0]!);
+    if (!quirks.fpdNeedsValid) this.fpd = fpd;
     if (!pasidDir.p(e[0]!)) return this.#fail(FAULT.DIR_P);
-    const fpd = c.fpd || pasidDir.fpd(e[0]!);
+    if (!quirks.pasidReservedUnchecked && this.#reserved(TABLE_RESERVED.PASID_DIR, 2)) {
+      return this.#fail(FAULT.DIR_RESERVED);
+    }
     const at = reachable(e[1]!, pasidDir.smptblptr(e[0]!, e[1]!)) + (pasid & 0x3f) * PASID_BYTES;
     if (!this.#load(at, 16)) return this.#fail(FAULT.PASID_UNREADABLE);
     const w0 = e[0]!;
     const w4 = e[4]!;
-    if (!this.#typed(pasidEntry.pgtt(w0), pasidEntry.aw(w0), pasidEntry.fspm(w4))) {
-      return this.#fail(FAULT.PASID_INVALID);
-    }
+    fpd ||= pasidEntry.fpd(w0);
+    if (!quirks.fpdNeedsValid) this.fpd = fpd;
+    const typed = this.#typed(pasidEntry.pgtt(w0), pasidEntry.aw(w0), pasidEntry.fspm(w4));
+    if (quirks.typeBeforePresent && !typed) return this.#fail(FAULT.PASID_INVALID);
     if (!pasidEntry.p(w0)) return this.#fail(FAULT.PASID_P);
-    into.scalable = false;
+    if (!quirks.pasidReservedUnchecked && this.#reservedEntry()) return this.#fail(FAULT.PASID_RESERVED);
+    if (!typed) return this.#fail(FAULT.PASID_INVALID);
+    into.scalable = !quirks.legacyCodes;
     into.pgtt = pasidEntry.pgtt(w0);
     into.firstRoot = reachable(e[5]!, pasidEntry.fsptptr(w4, e[5]!));
     into.firstLevels = 4;
@@ -192,9 +211,20 @@ export class QemuTables implements TableReader {
     into.ssade = false;
     into.did = pasidEntry.did(e[2]!);
     into.pgsnp = false;
-    into.fpd = fpd || pasidEntry.fpd(w0);
+    into.fpd = fpd;
     into.pasid = pasid;
     return true;
+  }
+
+  /** Reserved bits of a PASID entry; those of qword 2 are defined where there is a first stage. */
+  #reservedEntry(): boolean {
+    const e = this.#e;
+    let bad = e[1]! & this.#high;
+    for (let i = 0; i < 16; i++) {
+      if (this.#shape.firstStage && (i === 4 || i === 5)) continue;
+      bad |= e[i]! & TABLE_RESERVED.PASID[i]!;
+    }
+    return bad !== 0;
   }
 
   #typed(pgtt: number, aw: number, fspm: number): boolean {

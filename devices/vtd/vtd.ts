@@ -167,8 +167,9 @@ function walkOf(shape: VtdShape, memory: Memory) {
   );
   const snp = features.limits.snp || (quirks.snoopInScalable && props.scalableMode);
   const limits = { ...features.limits, snp };
-  const reader = (): TableReader =>
-    quirks.legacyCodes ? new QemuTables(memory, shape) : new VtdTables(memory, features);
+  const likeQemu =
+    quirks.legacyCodes || quirks.typeBeforePresent || quirks.fpdNeedsValid || quirks.pasidReservedUnchecked;
+  const reader = (): TableReader => (likeQemu ? new QemuTables(memory, shape) : new VtdTables(memory, features));
   return { limits, reader, walker: new VtdWalker(memory, limits) };
 }
 
