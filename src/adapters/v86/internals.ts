@@ -28,8 +28,16 @@ export interface V86Io {
   ): void;
 }
 
+/** Memory handlers by block of 128 KiB; sparse. */
+export interface V86MemoryMap {
+  memory_map_read8: (((address: number) => number) | undefined)[];
+  memory_map_write8: (((address: number, value: number) => void) | undefined)[];
+  memory_map_read32: (((address: number) => number) | undefined)[];
+  memory_map_write32: (((address: number, value: number) => void) | undefined)[];
+}
+
 /** The parts of `emulator.v86.cpu` that the adapter touches; none is in v86's declarations. */
-export interface V86Cpu {
+export interface V86Cpu extends V86MemoryMap {
   io: V86Io;
   devices: { pci: V86Pci };
   wasm_memory: { buffer: ArrayBufferLike };
@@ -59,6 +67,7 @@ const FUNCTIONS = [
   'get_apic_addr',
   'get_ioapic_addr',
 ] as const;
+const MAPS = ['memory_map_read8', 'memory_map_write8', 'memory_map_read32', 'memory_map_write32'] as const;
 const PCI_FUNCTIONS = ['pci_query', 'pci_write8', 'pci_write16', 'pci_write32'] as const;
 
 /**
@@ -81,6 +90,7 @@ export function v86Cpu(emulator: unknown, version: string): V86Cpu {
     throw new ViommuError('E_VERSION', 'caller', 'v86 has no CPU yet: attach after its emulator-loaded event');
   }
   for (const f of FUNCTIONS) if (typeof cpu[f] !== 'function') missing.push(`cpu.${f}`);
+  for (const m of MAPS) if (typeof cpu[m] !== 'object') missing.push(`cpu.${m}`);
   for (const f of PCI_FUNCTIONS) if (typeof cpu.devices?.pci?.[f] !== 'function') missing.push(`cpu.devices.pci.${f}`);
   if (typeof cpu.io?.mmap_register !== 'function') missing.push('cpu.io.mmap_register');
   if (!Array.isArray(cpu.io?.ports)) missing.push('cpu.io.ports');

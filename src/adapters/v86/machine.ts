@@ -128,7 +128,7 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
       }));
   const ram = new V86Ram(cpu);
   const mmio = new V86Mmio(
-    cpu.io,
+    cpu,
     () => ram.check(),
     () => ram.flush(),
     report,

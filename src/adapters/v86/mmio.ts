@@ -1,14 +1,16 @@
 import { ViommuError } from '../../core/errors.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
-import type { V86Io } from './internals.ts';
+import type { V86Cpu } from './internals.ts';
 
 /** v86 traps memory in blocks of this size. */
 const BLOCK = 0x2_0000;
+const BLOCK_SHIFT = 17;
 
 interface Claim {
   readonly base: number;
   readonly end: number;
   readonly device: MmioDevice;
+  readonly under: boolean;
 }
 
 /**
@@ -16,7 +18,7 @@ interface Claim {
  * first), with addresses and values that may be negative, and dies silently when a handler throws: so nothing escapes here.
  */
 export class V86Mmio {
-  readonly #io: V86Io;
+  readonly #cpu: V86Cpu;
   readonly #enter: () => void;
   readonly #leave: () => void;
   readonly #report: (error: unknown) => void;
@@ -24,8 +26,8 @@ export class V86Mmio {
   #claims: Claim[] = [];
 
   /** @param enter called before every access. @param leave behind every access. */
-  constructor(io: V86Io, enter: () => void, leave: () => void, report: (error: unknown) => void) {
-    this.#io = io;
+  constructor(cpu: V86Cpu, enter: () => void, leave: () => void, report: (error: unknown) => void) {
+    this.#cpu = cpu;
     this.#enter = enter;
     this.#leave = leave;
     this.#report = report;
@@ -33,15 +35,17 @@ export class V86Mmio {
 
   /**
    * Claims [base, base + device.bytes).
+   * @param under a guest chose the place (a BAR): what else is there keeps it.
    * @returns gives it up. @throws ViommuError `EBUSY` when something has it.
    */
-  claim(base: number, device: MmioDevice): () => void {
-    const c: Claim = { base, end: base + device.bytes, device };
-    const hit = this.#claims.find((o) => o.base < c.end && c.base < o.end);
-    if (hit !== undefined) {
+  claim(base: number, device: MmioDevice, under = false): () => void {
+    const c: Claim = { base, end: base + device.bytes, device, under };
+    const hit = this.#claims.find((o) => !o.under && o.base < c.end && c.base < o.end);
+    if (hit !== undefined && !under) {
       throw new ViommuError('EBUSY', 'caller', `${device.name} overlaps ${hit.device.name}`, { base, end: c.end });
     }
-    this.#claims.push(c);
+    if (under) this.#claims.push(c);
+    else this.#claims.unshift(c);
     for (let b = base - (base % BLOCK); b < c.end; b += BLOCK) this.#trap(b);
     return () => {
       this.#claims = this.#claims.filter((o) => o !== c);
@@ -51,9 +55,19 @@ export class V86Mmio {
   #trap(block: number): void {
     if (this.#blocks.has(block)) return;
     this.#blocks.add(block);
-    const read = (size: number) => (address: number) => this.#read(address >>> 0, size);
-    const write = (size: number) => (address: number, value: number) => this.#write(address >>> 0, size, value);
-    this.#io.mmap_register(block, BLOCK, read(1), write(1), read(4), write(4));
+    // What had the block before (v86's own ROMs) keeps what nobody claims of it.
+    const cpu = this.#cpu;
+    const i = block >>> BLOCK_SHIFT;
+    const before = [cpu.memory_map_read8[i], cpu.memory_map_read32[i]] as const;
+    const beforeWrite = [cpu.memory_map_write8[i], cpu.memory_map_write32[i]] as const;
+    const read = (size: number, old: ((a: number) => number) | undefined) => (address: number) =>
+      this.#read(address >>> 0, size, old);
+    const write =
+      (size: number, old: ((a: number, v: number) => void) | undefined) => (address: number, value: number) =>
+        this.#write(address >>> 0, size, value, old);
+    const r8 = read(1, before[0]);
+    const r32 = read(4, before[1]);
+    cpu.io.mmap_register(block, BLOCK, r8, write(1, beforeWrite[0]), r32, write(4, beforeWrite[1]));
   }
 
   #find(address: number): Claim | null {
@@ -61,10 +75,10 @@ export class V86Mmio {
     return null;
   }
 
-  #read(address: number, size: number): number {
+  #read(address: number, size: number, before: ((address: number) => number) | undefined): number {
     const c = this.#find(address);
     const all = size === 1 ? 0xff : -1;
-    if (c === null) return all;
+    if (c === null) return before?.(address) ?? all;
     try {
       this.#enter();
       const value = c.device.read(address - c.base, size) & all;
@@ -76,9 +90,17 @@ export class V86Mmio {
     }
   }
 
-  #write(address: number, size: number, value: number): void {
+  #write(
+    address: number,
+    size: number,
+    value: number,
+    before: ((address: number, value: number) => void) | undefined,
+  ): void {
     const c = this.#find(address);
-    if (c === null) return;
+    if (c === null) {
+      before?.(address, value);
+      return;
+    }
     try {
       this.#enter();
       c.device.write(address - c.base, size, size === 1 ? value & 0xff : value, 0);

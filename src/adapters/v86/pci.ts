@@ -107,7 +107,7 @@ export class V86PciBridge {
       this.#claims.delete(key);
     }
     for (const [key, w] of wanted)
-      if (!this.#claims.has(key)) this.#claims.set(key, this.#mmio.claim(w.base, w.device));
+      if (!this.#claims.has(key)) this.#claims.set(key, this.#mmio.claim(w.base, w.device, true));
   }
 
   /** The ECAM window for `buses` buses. */
