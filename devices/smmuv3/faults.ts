@@ -276,7 +276,13 @@ export class Faults {
     const inner = w.cls === CLASS.TT && steS1Enabled(s.ste, 0) && this.#d.qemuRecordFields && !this.#atDecode(raw);
     const recorded = inner ? cdR(this.#cd, 0) : steS2R(s.ste, 0);
     if (code !== EVENT.F_WALK_EABT && recorded === 0) return false;
-    if (this.#d.qemuRecordFields) return this.#qemuStage2(s, sid, raw, code);
+    if (this.#d.qemuRecordFields) {
+      const { half0, half1 } = this.#s1;
+      const outBits = ((raw[5]! & (1 << 23)) !== 0 ? half1 : half0).outBits;
+      // Under stage 2 a table beyond stage 1's output size is told apart after all.
+      const beyond = inner && code === EVENT.F_TRANSLATION && w.ipa >= 2 ** outBits;
+      return this.#qemuStage2(s, sid, raw, beyond ? EVENT.F_ADDR_SIZE : code);
+    }
     const bits = EV3.S2 | (w.cls << EV3_CLASS_SHIFT) | (w.cls === CLASS.TT && w.tableRead ? EV3.TTRNW : 0);
     const at = code === EVENT.F_WALK_EABT ? w.fetch - (w.fetch % 8) : w.ipa - (w.ipa % 4096);
     return this.#emit(code, sid, raw, bits, at);
