@@ -34,7 +34,8 @@ export function judge(w: Int32Array, wide: boolean, ttm: number, shape: VtdShape
   const mask0 = type === INV.WAIT && shape.prs ? reserved[0] & ~WAIT_PD : reserved[0];
   const low = (w[0]! & mask0) | (w[1]! & reserved[1]) | (w[2]! & reserved[2]) | (w[3]! & reserved[3]);
   if (low !== 0) return IQEI.RESERVED;
-  if (wide && (w[4]! | w[5]! | w[6]! | w[7]!) !== 0) return IQEI.RESERVED;
+  // QEMU judges the 128 bits of a page-group response and takes what follows for private data.
+  if (wide && !narrow && (w[4]! | w[5]! | w[6]! | w[7]!) !== 0) return IQEI.RESERVED;
   return parameters(type, w, shape) ? 0 : IQEI.RESERVED;
 }
 

@@ -38,7 +38,7 @@ export const QEMU_11_1 = {
   pasidIotlbLimited: true,
   /** Device-TLB descriptors are illegal without ECAP.DT, page-group responses without ECAP.PRS. QEMU takes them. */
   deviceTlbWithoutDt: true,
-  /** Page-group responses are 256-bit descriptors (§6.5.2.11). QEMU takes them in a 128-bit queue as well. */
+  /** Page-group responses are 256-bit descriptors (§6.5.2.11). QEMU takes them in a 128-bit queue, and any upper half. */
   responseInNarrowQueue: true,
   /** A page-group response without a PASID is legal (§6.5.2.11). QEMU: IQE. */
   responseNeedsPasid: true,
