@@ -10,7 +10,6 @@ import {
 } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
-import { levelShift } from '../../src/spec/smmuv3/descriptors.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { HostCalls } from './host.ts';
@@ -35,7 +34,7 @@ const RW = ACCESS.READ | ACCESS.WRITE;
 export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Features, d: Deviations): void {
   readStage2(into, ste, 0, f.oas, f.xnx);
   into.firstTableOnly = d.firstTableOnly;
-  if (d.shallowStart && into.inBits <= levelShift(into.granule, into.startLevel)) {
+  if (d.shallowStart && into.inBits < (into.granule - 3) * (4 - into.startLevel)) {
     // QEMU's mask for the table's alignment then covers every bit: it reads from address 0.
     into.ttbLo = 0;
     into.ttbHi = 0;
