@@ -70,7 +70,10 @@ const IGNORED = new Set(['id', 'version', 'bus', 'addr']);
 
 function set(p: Mutable, name: string, value: string): void {
   const key = SWITCHES[name];
-  if (key !== undefined) {
+  if (name === 'x-profile') {
+    if (value !== 'arch' && value !== 'qemu-11.1') refuse(`x-profile is arch or qemu-11.1, not '${value}'`);
+    p.profile = value;
+  } else if (key !== undefined) {
     if (value === 'auto' && (key === 'intremap' || key === 'eim')) return;
     (p as Record<string, unknown>)[key] = parseOnOff(name, value);
   } else if (name === 'aw-bits') {

@@ -43,11 +43,11 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
       ignoreInvalidations: options.ignoreInvalidations ?? false,
     });
     this.unit.endpoints.to = new PromptEndpoints(this.unit.hardware);
-    for (const d of header.devices) this.#plug(d.sid, d.name, d.ats);
+    for (const d of header.devices) this.#plug(d.sid, d.name, d.ats, d.pri ?? false);
   }
 
-  #plug(rid: number, name: string, ats: boolean): void {
-    this.unit.addFunction([rid], [hostRid(rid)], { name, ats });
+  #plug(rid: number, name: string, ats: boolean, pri: boolean): void {
+    this.unit.addFunction([rid], [hostRid(rid)], { name, ats, pri });
   }
 
   read(offset: number, size: number): void {
@@ -68,7 +68,7 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
 
   dma(rid: number, lo: number, hi: number, access: number): number {
     // A function that appeared after the recording of the header was made: it was hot-plugged.
-    if (this.unit.functionOf(rid) === undefined) this.#plug(rid, `rid${rid}`, false);
+    if (this.unit.functionOf(rid) === undefined) this.#plug(rid, `rid${rid}`, false, false);
     const hw = this.unit.hardware;
     const status = hw.translate(hostRid(rid), NO_PASID, lo, hi, access, AT.UNTRANSLATED);
     if (status !== DMA.OK) return status;
@@ -79,6 +79,10 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
     this.guestShift = lookup.shift;
     this.tag = lookup.did;
     return status;
+  }
+
+  pageRequest(rid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
+    this.unit.hardware.pageRequest(hostRid(rid), NO_PASID, lo, hi, access, group, last);
   }
 
   remap(rid: number, address: number, data: number): boolean {

@@ -29,6 +29,7 @@ export type TraceEvent =
   | { readonly t: 'irq'; readonly i: number; readonly line: string }
   | { readonly t: 'msi'; readonly i: number; readonly address: number; readonly data: number }
   | RemapEvent
+  | PageRequestEvent
   | { readonly t: 'note'; readonly i: number; readonly raw: string }
   | { readonly t: 'reset'; readonly i: number };
 
@@ -42,6 +43,19 @@ export interface PageEvent {
 }
 
 /** One DMA access that was translated. */
+/** A function asked for a page; what the IOMMU made of it follows as `dst` and `irq`. */
+export interface PageRequestEvent {
+  readonly t: 'prq';
+  readonly i: number;
+  readonly sid: number;
+  readonly lo: number;
+  readonly hi: number;
+  readonly access: number;
+  /** Page request group, 0 … 511. */
+  readonly group: number;
+  readonly last: boolean;
+}
+
 export interface XlatEvent {
   readonly t: 'xlat';
   readonly i: number;
@@ -137,6 +151,8 @@ export class EventParser {
         return this.#xlat(i);
       case 'fault':
         return f.has('frr') ? this.#frcd(i) : this.#fault(i);
+      case 'prq':
+        return this.#pageRequest(i);
       case 'dst':
         return this.#record(i);
       case 'irq':
@@ -146,7 +162,7 @@ export class EventParser {
       case 'reset':
         return { t: 'reset', i };
       default:
-        throw f.wrong('t', 'page, st, drop, w, r, xlat, fault, dst, irq, note or reset');
+        throw f.wrong('t', 'page, st, drop, w, r, xlat, fault, prq, dst, irq, note or reset');
     }
   }
 
@@ -233,6 +249,17 @@ export class EventParser {
     const { lo, hi } = f;
     f.words('hi');
     return { t: 'frcd', i, index, words: [lo, hi, f.lo, f.hi & 0x7fff_ffff] };
+  }
+
+  #pageRequest(i: number): PageRequestEvent {
+    const f = this.#f;
+    const sid = f.int('sid', 0, 0xffff_ffff);
+    const access = PERMS[f.text('perm')];
+    if (access === undefined) throw f.wrong('perm', '"r", "w", "rw" or ""');
+    const group = f.int('group', 0, 511);
+    const last = f.flag('last');
+    f.words('iova');
+    return { t: 'prq', i, sid, lo: f.lo, hi: f.hi, access, group, last };
   }
 
   #record(i: number): TraceEvent {

@@ -11,6 +11,8 @@ export interface TraceDevice {
   readonly driver: string | null;
   readonly domainType: string | null;
   readonly ats: boolean;
+  /** It sends page requests. */
+  readonly pri?: boolean;
 }
 
 /** The first line of a recording: which machine it is of. */
@@ -68,6 +70,7 @@ function parseDevices(f: Fields): TraceDevice[] {
     driver: d.has('driver') ? d.text('driver') : null,
     domainType: d.has('domainType') ? d.text('domainType') : null,
     ats: d.has('ats') && d.flag('ats'),
+    pri: d.has('pri') && d.flag('pri'),
   }));
 }
 

@@ -1,5 +1,5 @@
 import { toBigint } from '../core/bits.ts';
-import { ACCESS, AT, ATS, type AtsPort, DMA, type TranslatePort } from '../ports/dma.ts';
+import { ACCESS, AT, ATS, type AtsPort, DMA, NO_PASID, type TranslatePort } from '../ports/dma.ts';
 import type { Backing } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Said, Tell } from '../ports/tell.ts';
@@ -28,7 +28,13 @@ export interface RecordingOf {
   readonly scenario: string;
   readonly mmio: { readonly base: number; readonly size: number };
   readonly ram: readonly { readonly gpa: number; readonly size: number }[];
-  readonly devices: readonly { readonly name: string; readonly sid: number }[];
+  readonly devices: readonly {
+    readonly name: string;
+    readonly sid: number;
+    /** It translates by ATS, and asks for pages. */
+    readonly ats?: boolean;
+    readonly pri?: boolean;
+  }[];
 }
 
 /**
@@ -197,12 +203,20 @@ export class TraceRecorder {
         return status;
       },
       invalidateCompletion: (rid, itags, count) => inner.invalidateCompletion(rid, itags, count),
-      pageRequest: (...request) => inner.pageRequest(...request),
+      pageRequest(rid, pasid, lo, hi, access, group, last) {
+        recorder.#begin();
+        inner.pageRequest(rid, pasid, lo, hi, access, group, last);
+        // With a PASID it is nothing a recording can hold.
+        const told = pasid === NO_PASID;
+        recorder.#end(
+          told ? { t: 'prq', sid: guestRid(rid), iova: long(lo, hi), perm: perms(access), group, last } : null,
+        );
+      },
     };
   }
 
   #granted(p: AtsPort, sid: number, lo: number, hi: number, gpaOf: (hpa: number) => number): Event | null {
-    const perm = `${p.atsPerm & ACCESS.READ ? 'r' : ''}${p.atsPerm & ACCESS.WRITE ? 'w' : ''}`;
+    const perm = perms(p.atsPerm);
     const gpa = gpaOf(p.atsOut - (p.atsOut % PAGE) + (lo & (PAGE - 1)));
     if (perm === '' || p.atsUntranslated || gpa < 0) return null;
     return { t: 'xlat', sid, iova: long(lo, hi), perm: perm === 'w' ? 'w' : 'r', out: hex(gpa), mode: 'untold' };
@@ -225,7 +239,7 @@ export class TraceRecorder {
         ? { t: 'fault', sid, type: 'fault', code: this.#reason, iova, write, recorded: true }
         : { t: 'fault', sid, type: 'abort', iova, write };
     }
-    const perm = `${p.outPerm & ACCESS.READ ? 'r' : ''}${p.outPerm & ACCESS.WRITE ? 'w' : ''}`;
+    const perm = perms(p.outPerm);
     const out = hex(Math.max(0, gpaOf(p.out)));
     // What VT-d hardware says of sizes and domains is the host's, which the guest does not know.
     if (p.guestShift === 0 || this.#iommu === 'vtd')
@@ -297,6 +311,10 @@ export class TraceRecorder {
     };
     return `${[JSON.stringify(header), ...this.#events].join('\n')}\n`;
   }
+}
+
+function perms(access: number): string {
+  return `${access & ACCESS.READ ? 'r' : ''}${access & ACCESS.WRITE ? 'w' : ''}`;
 }
 
 /** Indices of the 8-byte words that differ. */

@@ -98,6 +98,9 @@ export class Replay {
       case 'msi':
         this.#irq(e.i, msiName(e.address, e.data));
         return;
+      case 'prq':
+        t.pageRequest?.(e.sid, e.lo, e.hi, e.access, e.group, e.last);
+        return;
       case 'dst':
         this.#record(e.i, e.gpa, e.bytes);
         return;

@@ -43,6 +43,9 @@ export interface ReplayTarget {
   /** The guest's ASID or domain id; -1: none (SMMUv3 stage 2 only). */
   readonly tag: number;
 
+  /** A page request message without PASID. A machine without page requests leaves it out. */
+  pageRequest?(sid: number, lo: number, hi: number, access: number, group: number, last: boolean): void;
+
   /** VT-d: a device's message through the interrupt window. @returns true: delivered as outAddress/outData. */
   remap(sid: number, address: number, data: number): boolean;
   readonly outAddress: number;

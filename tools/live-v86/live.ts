@@ -1,5 +1,4 @@
 import { vtdFromArgs } from '../../devices/vtd/properties.ts';
-import { V86_LAYOUT } from '../../src/adapters/v86/machine.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { Checks } from '../live/checks.ts';
 import { Counter } from '../live/counter.ts';
@@ -9,8 +8,8 @@ import { inChromium } from '../live-web/scenario.ts';
 import { Beside, UNWATCHED } from './beside.ts';
 import { bootV86, type V86BootOptions } from './boot.ts';
 import { nested, unpatched } from './nested.ts';
+import { machineWith, recordingOf } from './recorded.ts';
 import { passThrough, registerBased, snapshot } from './scenarios.ts';
-import { MEMORY } from './start.ts';
 
 interface Mode {
   readonly title: string;
@@ -76,27 +75,20 @@ const watch = process.argv.includes('--checks') ? UNWATCHED : new Beside();
 await runLive('live', checks, async () => {
   for (const m of MODES) {
     if (only !== undefined && !m.title.includes(only)) continue;
-    const cmdline = `qemu-system-i386 -M q35 -m 128M -device intel-iommu,intremap=off,${m.unit}`;
+    const cmdline = machineWith(m.unit);
     const counter = new Counter();
     const record = recorderFor('vtd');
     const run = watch.run(
       await bootV86({ ...m.boot, props: propsOf(cmdline), tell: watch.tell(counter.tell), record }),
     );
     await scenario(checks, run, counter, expected(m, run.rid), run.rid).finally(() => run.close());
-    saveRecording(record, m.file, {
-      cmdline,
-      guestKernel: 'Linux 6.1 i386 in v86',
-      scenario: m.title,
-      mmio: { base: V86_LAYOUT.VTD, size: 0x1000 },
-      ram: [{ gpa: 0, size: MEMORY }],
-      devices: [{ name: 'nvme', sid: run.rid }],
-    });
+    saveRecording(record, m.file, recordingOf(cmdline, m.title, run));
   }
   for (const [name, run] of Object.entries(OTHERS)) {
     if (only === undefined || only === name) await run(checks, watch);
   }
   if (only !== undefined) return;
-  const props = propsOf('qemu-system-i386 -M q35 -device intel-iommu,intremap=off');
+  const props = propsOf(machineWith('device-iotlb=off'));
   const run = watch.run(await bootV86({ props, ignoreInvalidations: true, tell: watch.tell(new Counter().tell) }));
   await mustFail(checks, run).finally(() => run.close());
 });

@@ -1,26 +1,22 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { defaultProperties, type VtdProperties } from '../../devices/vtd/properties.ts';
+import { vtdFromArgs } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../../src/core/errors.ts';
+import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { ACCESS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
+import type { TraceRecorder } from '../../src/trace/recorder.ts';
 import type { Checks } from '../live/checks.ts';
 import { ask } from '../live/console.ts';
+import { recorderFor, saveRecording } from '../live/recording.ts';
 import type { Watch } from './beside.ts';
 import { bootV86, type Kernel, liveFolder } from './boot.ts';
 import { Journal } from './journal.ts';
+import { machineWith, recordingOf } from './recorded.ts';
 import type { V86Run } from './start.ts';
 
 /** A unit that nests, with page requests: what a guest needs to be a hypervisor's user space. */
-export const NESTING: VtdProperties = {
-  ...defaultProperties('arch'),
-  intremap: false,
-  scalableMode: true,
-  fsts: true,
-  deviceIotlb: true,
-  pasidBits: 20,
-  svm: true,
-};
+const NESTING = machineWith('x-profile=arch,scalable-mode=on,fsts=on,device-iotlb=on,pasid-bits=20,svm=on');
 
 /** As the guest program has them. */
 const IOVA = 0x1234_5000;
@@ -37,10 +33,11 @@ function program(): Uint8Array {
   }
 }
 
-function boot(kernel: Kernel, journal: Journal, watch: Watch): Promise<V86Run> {
+function boot(kernel: Kernel, journal: Journal, watch: Watch, record: TraceRecorder | null = null): Promise<V86Run> {
   return bootV86({
+    record,
     kernel,
-    props: NESTING,
+    props: vtdFromArgs(parseQemuArgs(NESTING))!,
     append: 'intel_iommu=on,sm_on iommufd.allow_unsafe_interrupts=1',
     tell: watch.tell(journal.tell),
     extra: { nest: program() },
@@ -89,7 +86,8 @@ async function upAndTaken(c: Checks, run: V86Run): Promise<boolean> {
 export async function nested(c: Checks, watch: Watch): Promise<void> {
   process.stdout.write('Linux 7.2 in v86: the guest nests with its own iommufd\n');
   const journal = new Journal();
-  const run = watch.run(await boot('7.2', journal, watch));
+  const record = recorderFor('vtd');
+  const run = watch.run(await boot('7.2', journal, watch, record));
   try {
     if (!(await upAndTaken(c, run))) return;
     const { memory } = run.nvme.fn;
@@ -120,6 +118,7 @@ export async function nested(c: Checks, watch: Watch): Promise<void> {
   } finally {
     await run.close();
   }
+  saveRecording(record, 'vtd-v86-nested', recordingOf(NESTING, 'nested HWPT of the guest, page requests', run, '7.2'));
 }
 
 /** On the host, from the first use on: the guest's parent is a shadow that can be nested on, the guest's child a nested HWPT on it. */

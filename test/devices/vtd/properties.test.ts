@@ -40,9 +40,15 @@ test.each([
   ['pasid-bits=8', 'Need to set scalable mode for PASID'],
   ['pt=off', "Property 'intel-iommu.pt' not found"],
   ['dma-drain=off', "Property 'intel-iommu.dma-drain' not found"],
+  ['x-profile=best', "x-profile is arch or qemu-11.1, not 'best'"],
   ['intremap=off,eim=on', 'eim=on cannot be selected without intremap=on'],
 ])('intel-iommu,%s is refused as QEMU refuses it', (text, message) => {
   expect(() => caps(text)).toThrow(message);
+});
+
+test('x-profile chooses the profile in the same words as everything else', () => {
+  const props = vtdFromArgs(parseQemuArgs('qemu -device intel-iommu,scalable-mode=on,fsts=on,x-profile=arch'));
+  expect([props?.profile, shapeOf(props!).nested]).toEqual(['arch', true]);
 });
 
 test('a -global sets the property of the device, the -device text wins over it', () => {
