@@ -15,17 +15,17 @@ export interface V86BootOptions extends V86StartOptions {
   readonly extra?: Readonly<Record<string, Uint8Array>>;
 }
 
-/** The package's folder and version. @throws ViommuError `E_MISSING` when it is not installed. */
+/** The package's folder and version: what is installed here, else what the build fetched. @throws ViommuError `E_MISSING`. */
 export function v86Package(): { readonly dir: string; readonly version: string } {
-  try {
-    const dir = dirname(createRequire(import.meta.url).resolve('v86/package.json'));
-    return {
-      dir,
-      version: (JSON.parse(readFileSync(join(dir, 'package.json'), 'utf8')) as { version: string }).version,
-    };
-  } catch {
-    throw new ViommuError('E_MISSING', 'caller', `v86 is not installed: npm install --no-save v86@${V86_VERSION}`);
+  for (const from of [import.meta.url, join(liveFolder(), 'build.js')]) {
+    try {
+      const file = createRequire(from).resolve('v86/package.json');
+      return { dir: dirname(file), version: (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version };
+    } catch {
+      // Not there: the next place.
+    }
   }
+  throw new ViommuError('E_MISSING', 'caller', `v86 ${V86_VERSION} is not installed; run: npm run live:build`);
 }
 
 export function liveFolder(): string {

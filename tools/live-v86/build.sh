@@ -23,10 +23,11 @@ if [ ${#need[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${need[@]}" >/dev/null
 fi
 
-# The emulator itself, the exact version its adapter is made for.
-(cd "$here/../.." && node -e 'require.resolve("v86/package.json")' 2>/dev/null) || {
-  say "installing v86"
-  (cd "$here/../.." && npm install --no-save --no-audit --no-fund v86@0.5.462 >/dev/null)
+# The emulator itself, the exact version its adapter is made for. Not into the checkout: npm leaves an optional peer out there.
+v86=0.5.462
+grep -qs "\"version\": \"$v86\"" "$out/node_modules/v86/package.json" || {
+  say "installing v86 $v86"
+  npm install --prefix "$out" --no-save --no-audit --no-fund --silent "v86@$v86" || { say "cannot install v86 from the npm registry"; exit 1; }
 }
 
 # A private package list: another architecture or suite does not touch the machine's own configuration.

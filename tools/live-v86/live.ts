@@ -1,4 +1,5 @@
 import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { ViommuError } from '../../src/core/errors.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { Checks } from '../live/checks.ts';
 import { Counter } from '../live/counter.ts';
@@ -73,6 +74,10 @@ const only = process.argv.find((a) => a.startsWith('--only='))?.slice(7);
 /** The console beside the host's operations, unless only the checks are wanted. */
 const watch = process.argv.includes('--checks') ? UNWATCHED : new Beside();
 await runLive('live', checks, async () => {
+  const names = [...MODES.map((m) => m.title), ...Object.keys(OTHERS)];
+  if (only !== undefined && !names.some((n) => n.includes(only))) {
+    throw new ViommuError('E_USAGE', 'caller', `no scenario '${only}'; there are: ${names.join('; ')}`);
+  }
   for (const m of MODES) {
     if (only !== undefined && !m.title.includes(only)) continue;
     const cmdline = machineWith(m.unit);

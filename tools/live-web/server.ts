@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { extname, join, normalize } from 'node:path';
+import { dirname, extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ViommuError } from '../../src/core/errors.ts';
 import { built, initrdOf, v86Package } from '../live-v86/boot.ts';
@@ -17,8 +17,12 @@ const TYPES: Readonly<Record<string, string>> = {
 const POLICY =
   "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src blob:; style-src 'self'; img-src 'self' data:";
 
-/** The checkout, from dist/tools/live-web. */
-const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+/** The checkout this file is in, built or not. */
+const ROOT = (() => {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+})();
 
 /** What an address of the page stands for. Null: nothing. */
 function contents(path: string): { readonly type: string; readonly bytes: Uint8Array } | null {

@@ -1,0 +1,50 @@
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { serve } from '../../../tools/live-web/server.ts';
+
+let server: Server;
+let at = '';
+beforeAll(async () => {
+  server = await serve(0);
+  at = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+});
+afterAll(() => {
+  server.close();
+  server.closeAllConnections();
+});
+const folder = process.env.VIOMMU_LIVE_V86;
+afterEach(() => {
+  if (folder === undefined) delete process.env.VIOMMU_LIVE_V86;
+  else process.env.VIOMMU_LIVE_V86 = folder;
+});
+
+test('the page comes with a policy that lets in WASM and the blob worker, and nothing else', async () => {
+  const page = await fetch(at);
+  expect([page.status, page.headers.get('content-type')]).toEqual([200, 'text/html; charset=utf-8']);
+  expect(page.headers.get('content-security-policy')).toMatch(/script-src 'self' 'wasm-unsafe-eval'; worker-src blob:/);
+  expect(await page.text()).toContain('<svg id="graph"');
+});
+
+test.each([
+  '/package.json',
+  '/dist/../package.json',
+  '/dist/%2e%2e/package.json',
+  '/page/../server.ts',
+  '/v86/package.json',
+  '/guest/',
+])('%s is not of the page', async (path) => {
+  expect((await fetch(`${at}${path}`)).status).toBe(404);
+});
+
+test('a guest that was not built is named with the command that builds it', async () => {
+  process.env.VIOMMU_LIVE_V86 = '/nowhere';
+  const answer = await fetch(`${at}/guest/bzImage`);
+  expect(answer.status).toBe(500);
+  expect(await answer.text()).toBe('/nowhere/bzImage-6.1 is missing; run: npm run live:build');
+});
+
+test('a port that is in use is said to be, with the way out', async () => {
+  const { port } = server.address() as AddressInfo;
+  await expect(serve(port)).rejects.toThrow(`port ${port} is in use: choose another with --port N`);
+});
