@@ -1,7 +1,8 @@
 import { TWO32 } from '../src/core/bits.ts';
 import { ConfigSpace } from '../src/lib/pci/config-space.ts';
 import { bridgeHeader } from '../src/lib/pci/header.ts';
-import { addAcs, addAer, addPcie, recordError } from '../src/lib/pci/standard.ts';
+import { Interrupts } from '../src/lib/pci/interrupts.ts';
+import { addAcs, addAer, addPcie, announcesError, receiveError, recordError } from '../src/lib/pci/standard.ts';
 import type { PciFunction, PciWindow, Upstream } from '../src/ports/pci.ts';
 import { ACS_CAP, AER_CAP, PCIE, PORT } from '../src/spec/pcie/capabilities.ts';
 import { BRIDGE_CONTROL, COMMAND, HEADER } from '../src/spec/pcie/header.ts';
@@ -37,7 +38,10 @@ export class Bridge implements PciFunction {
   readonly #pcie: number;
   readonly #aer: number;
   readonly #hotplug: boolean;
-  #upstream: Upstream | null = null;
+  /** One cause, the pin: slot events and, in a root port, errors. */
+  readonly #irq: Interrupts;
+  /** An error was detected that is to be announced upstream (ERR_FATAL or ERR_NONFATAL). */
+  onError: ((fatal: boolean) => void) | null = null;
   /** The machine resets what is behind the bridge when software asks for it (Secondary Bus Reset). */
   onBusReset: (() => void) | null = null;
 
@@ -50,7 +54,7 @@ export class Bridge implements PciFunction {
       vendor: options.vendor ?? 0x1b36,
       device: options.device ?? kind.device,
       classCode: 0x060400,
-      pin: options.kind === 'root' ? 1 : 0,
+      pin: options.kind === 'root' || options.kind === 'downstream' ? 1 : 0,
     });
     const downstream = this.kind === 'root' || this.kind === 'downstream';
     this.#hotplug = downstream && options.hotplug === true;
@@ -61,6 +65,11 @@ export class Bridge implements PciFunction {
       downstream && options.acs !== false
         ? addAcs(this.config, ACS_CAP.SV | ACS_CAP.TB | ACS_CAP.RR | ACS_CAP.CR | ACS_CAP.UF | ACS_CAP.DT)
         : 0;
+    this.#irq = new Interrupts(this.config, {});
+    const settle = () => this.#settle();
+    if (this.pointToPoint) for (const at of [PCIE.SLTCTL, PCIE.SLTSTA]) this.config.watch(this.#pcie + at, 2, settle);
+    if (this.kind === 'root')
+      for (const at of [AER_CAP.ROOT_COMMAND, AER_CAP.ROOT_STATUS]) this.config.watch(this.#aer + at, 4, settle);
     this.config.watch(HEADER.BRIDGE_CONTROL, 2, (before, now) => {
       if ((now & ~before & BRIDGE_CONTROL.BUS_RESET) !== 0) this.onBusReset?.();
     });
@@ -126,7 +135,46 @@ export class Bridge implements PciFunction {
 
   /** A request from below broke an access control rule (AER: ACS Violation). */
   violation(): void {
-    recordError(this.config, this.#aer, AER_CAP.ACS_VIOLATION);
+    this.#detect(AER_CAP.ACS_VIOLATION);
+  }
+
+  /** Whether error messages from the secondary side go on upstream (PCIe §6.2.6). */
+  get forwardsErrors(): boolean {
+    return (this.config.get(HEADER.BRIDGE_CONTROL, 2) & BRIDGE_CONTROL.SERR) !== 0;
+  }
+
+  /** An error message reached this root port. @param rid who sent it. */
+  errorMessage(rid: number, fatal: boolean): void {
+    receiveError(this.config, this.#aer, rid, fatal);
+    this.#settle();
+  }
+
+  #detect(status: number): void {
+    if (this.#aer === 0) return;
+    const masked = recordError(this.config, this.#aer, status);
+    const fatal = (this.config.get(this.#aer + AER_CAP.UNCORRECTABLE_SEVERITY, 4) & status) !== 0;
+    if (announcesError(this.config, this.#pcie, fatal) && !masked) this.onError?.(fatal);
+  }
+
+  /** Slot changes the guest wants to hear of (PCIe §6.7.3.4), errors it wants to hear of (§6.2.4.1.2). */
+  #settle(): void {
+    const c = this.config;
+    let wanted = false;
+    if (this.#hotplug) {
+      const control = c.get(this.#pcie + PCIE.SLTCTL, 2);
+      const link = (control & PCIE.SLTCTL_LINK_CHANGED) !== 0 ? PCIE.SLTSTA_LINK_CHANGED : 0;
+      const enabled = (control & PCIE.SLTSTA_PRESENCE_CHANGED) | link;
+      wanted = (control & PCIE.SLTCTL_HOTPLUG_IRQ) !== 0 && (c.get(this.#pcie + PCIE.SLTSTA, 2) & enabled) !== 0;
+    }
+    if (this.kind === 'root') {
+      const command = c.get(this.#aer + AER_CAP.ROOT_COMMAND, 4);
+      const status = c.get(this.#aer + AER_CAP.ROOT_STATUS, 4);
+      const nonfatal = (command & AER_CAP.ROOT_NONFATAL_ON) !== 0 ? AER_CAP.ROOT_NONFATAL : 0;
+      const fatal = (command & AER_CAP.ROOT_FATAL_ON) !== 0 ? AER_CAP.ROOT_FATAL : 0;
+      if ((status & (nonfatal | fatal)) !== 0) wanted = true;
+    }
+    if (wanted) this.#irq.raise(0);
+    else this.#irq.clear(0);
   }
 
   /** A card was put into the slot or taken out: the presence bits change, and a change is announced. */
@@ -138,9 +186,8 @@ export class Bridge implements PciFunction {
     this.config.set(at, 2, status | (present ? PCIE.SLTSTA_PRESENT : 0) | changed);
     this.config.set(this.#pcie + PCIE.LNKSTA, 2, 0x11 | (present ? PCIE.LNKSTA_ACTIVE : 0));
     // A slot that was not made for it loses its link: that is an error (PCIe §3.2.1).
-    if (announce && !present && !this.#hotplug) recordError(this.config, this.#aer, AER_CAP.SURPRISE_DOWN);
-    const wanted = this.config.get(this.#pcie + PCIE.SLTCTL, 2) & PCIE.SLTCTL_HOTPLUG_IRQ;
-    if (announce && this.#hotplug && wanted !== 0) this.#upstream?.intx(1, true);
+    if (announce && !present && !this.#hotplug) this.#detect(AER_CAP.SURPRISE_DOWN);
+    this.#settle();
   }
 
   configRead(offset: number, size: number): number {
@@ -158,13 +205,15 @@ export class Bridge implements PciFunction {
   barWrite(): void {}
 
   connect(upstream: Upstream | null): void {
-    this.#upstream = upstream;
+    this.#irq.upstream = upstream;
+    this.#settle();
   }
 
   reset(): void {
     const at = this.#pcie === 0 ? 0 : this.#pcie + PCIE.SLTSTA;
     const present = at !== 0 && (this.config.get(at, 2) & PCIE.SLTSTA_PRESENT) !== 0;
     this.config.reset();
+    this.#settle();
     if (present) this.presence(true, false);
   }
 
@@ -174,5 +223,6 @@ export class Bridge implements PciFunction {
 
   load(bytes: unknown): void {
     this.config.load(bytes as readonly number[]);
+    this.#settle();
   }
 }

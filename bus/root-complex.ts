@@ -129,7 +129,10 @@ export class RootComplex {
     this.#links.set(slot, link);
     const streams = this.#streams.get(bus.root)!;
     if (!streams.has(slot.stream)) streams.set(slot.stream, slot);
-    if (slot.bridge !== null) slot.bridge.onBusReset = () => this.#resetBehind(slot.behind!);
+    if (slot.bridge !== null) {
+      slot.bridge.onBusReset = () => this.#resetBehind(slot.behind!);
+      slot.bridge.onError = (fatal) => errorMessage(slot, fatal);
+    }
     this.generation++;
     for (const l of this.#listeners) l.plugged?.(slot);
     fn.connect(link);
@@ -285,5 +288,13 @@ export class RootComplex {
     this.#lines[line] = Math.max(0, before + (asserted ? 1 : -1));
     if (before === 0 && asserted) this.irq?.level(line, true);
     if (before === 1 && !asserted) this.irq?.level(line, false);
+  }
+}
+
+/** An error message goes up to the root port, as far as the bridges between let it. */
+function errorMessage(from: Slot, fatal: boolean): void {
+  for (let at: Slot | null = from; at !== null; at = at.bus.parent) {
+    if (at !== from && !at.bridge!.forwardsErrors) return;
+    if (at.bridge!.kind === 'root') at.bridge!.errorMessage(from.rid, fatal);
   }
 }

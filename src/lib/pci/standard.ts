@@ -1,4 +1,5 @@
 import { ACS_CAP, AER_CAP, ARI_CAP, CAP, EXT, PCIE, PORT } from '../../spec/pcie/capabilities.ts';
+import { COMMAND, HEADER } from '../../spec/pcie/header.ts';
 import type { ConfigSpace } from './config-space.ts';
 
 export interface PcieOptions {
@@ -27,8 +28,9 @@ export function addPcie(config: ConfigSpace, options: PcieOptions): number {
     config.preset(at + PCIE.LNKSTA, 2, 0x0011);
   }
   if (slot) {
-    const hot = options.hotplug === true ? PCIE.SLTCAP_HOTPLUG | PCIE.SLTCAP_SURPRISE | PCIE.SLTCAP_ATTENTION : 0;
-    config.preset(at + PCIE.SLTCAP, 4, hot);
+    // Commands are done at once and nothing says so: without the last bit a driver waits for that.
+    const hot = PCIE.SLTCAP_HOTPLUG | PCIE.SLTCAP_SURPRISE | PCIE.SLTCAP_ATTENTION | PCIE.SLTCAP_NO_COMPLETED;
+    config.preset(at + PCIE.SLTCAP, 4, options.hotplug === true ? hot : 0);
     config.writable(at + PCIE.SLTCTL, 2, 0x1fff);
     config.clearable(at + PCIE.SLTSTA, 2, 0x011f);
   }
@@ -100,4 +102,30 @@ export function recordError(config: ConfigSpace, at: number, status: number): bo
     config.set(at + AER_CAP.CONTROL, 4, control | (31 - Math.clz32(status)));
   }
   return masked;
+}
+
+/**
+ * Notes a detected error in Device Status.
+ * @param pcie of the PCI Express capability. @returns whether software wants a message about it (PCIe §6.2.5).
+ */
+export function announcesError(config: ConfigSpace, pcie: number, fatal: boolean): boolean {
+  const bit = fatal ? PCIE.DEVSTA_FATAL : PCIE.DEVSTA_NONFATAL;
+  config.set(pcie + PCIE.DEVSTA, 2, config.get(pcie + PCIE.DEVSTA, 2) | bit);
+  // The reporting enables of Device Control are the same bits as the detected bits of Device Status.
+  const enabled = (config.get(pcie + PCIE.DEVCTL, 2) & bit) !== 0;
+  return enabled || (config.get(HEADER.COMMAND, 2) & COMMAND.SERR) !== 0;
+}
+
+/**
+ * Root Error Status of an ERR_FATAL or ERR_NONFATAL message; the source of the first one stays (PCIe §7.8.4.10).
+ * @param at the AER capability of a root port. @param rid of the sender.
+ */
+export function receiveError(config: ConfigSpace, at: number, rid: number, fatal: boolean): void {
+  let status = config.get(at + AER_CAP.ROOT_STATUS, 4) | (fatal ? AER_CAP.ROOT_FATAL : AER_CAP.ROOT_NONFATAL);
+  if ((status & AER_CAP.ROOT_UNCORRECTABLE) !== 0) status |= AER_CAP.ROOT_MULTIPLE;
+  else {
+    if (fatal) status |= AER_CAP.ROOT_FIRST_FATAL;
+    config.set(at + AER_CAP.SOURCE + 2, 2, rid);
+  }
+  config.set(at + AER_CAP.ROOT_STATUS, 4, status | AER_CAP.ROOT_UNCORRECTABLE);
 }
