@@ -4,6 +4,8 @@ import { Story, wordsOf } from './story.ts';
 
 const LEFT = 84;
 const RIGHT = 110;
+/** Lines that are looked back at for repetitions. */
+const REPEATS = 4;
 
 /** How a program watches the guests it starts. */
 export interface Watch {
@@ -31,9 +33,21 @@ export class Beside implements Watch {
 
   tell(counting: Tell): Tell {
     const story = new Story(2);
+    const right = (text: string) => this.#print(`${''.padEnd(LEFT)} ┃ ${cut(text, RIGHT)}`);
+    let recent: string[] = [];
+    let again = 0;
     story.onStep = (step) => {
       const host = step.host.length === 0 ? '' : ` → ${step.host.join(' ')}`;
-      this.#print(`${''.padEnd(LEFT)} ┃ ${cut(`${wordsOf(step)}${host}`, RIGHT)}`);
+      const text = `${wordsOf(step)}${host}`;
+      // A driver at work repeats itself.
+      if (recent.includes(text)) {
+        again++;
+        return;
+      }
+      if (again > 0) right(`… ${again} more like these`);
+      again = 0;
+      recent = [...recent.slice(1 - REPEATS), text];
+      right(text);
     };
     return (said) => {
       counting(said);

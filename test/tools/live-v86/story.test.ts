@@ -68,6 +68,25 @@ test('side by side, every finished step is printed once', () => {
   expect(lines).toEqual(['┃ context-cache → ATTACH(pt=0x3)', '┃ wait × 2']);
 });
 
+test('what a driver does over and over is printed once and counted', () => {
+  const lines: string[] = [];
+  const tell = new Beside((line) => lines.push(line.trim())).tell(() => {});
+  for (let i = 0; i < 5; i++) {
+    tell(host('HWPT_INVALIDATE', { id: 4 }));
+    tell(command('p-iotlb'));
+    tell(command('wait'));
+  }
+  tell(host('ATTACH'));
+  tell(command('pasid-cache'));
+  tell(command('wait'));
+  expect(lines).toEqual([
+    '┃ p-iotlb → HWPT_INVALIDATE(id=0x4)',
+    '┃ wait',
+    '┃ … 8 more like these',
+    '┃ pasid-cache → ATTACH()',
+  ]);
+});
+
 test('the graph holds what host operations made, and lets go of what they took away', () => {
   const g = new HostGraph();
   for (const s of [
