@@ -66,7 +66,10 @@ const OTHERS = {
   snapshot,
   nested,
   unpatched,
-  chromium: (c: Checks) => inChromium(c),
+  chromium: async (c: Checks) => {
+    await inChromium(c);
+    await inChromium(c, 'device-iotlb=on,scalable-mode=on,fsts=on', 'p-iotlb');
+  },
 };
 
 const checks = new Checks();

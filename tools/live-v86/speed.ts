@@ -7,8 +7,8 @@ import { bootV86, liveFolder } from './boot.ts';
 import type { V86Run } from './start.ts';
 
 /** Interleaved runs of each kind; the median counts. */
-const RUNS = 5;
-const READS = 2000;
+const RUNS = 9;
+const READS = 4000;
 /** First-stage translation nests: hardware walks the guest's own tables. */
 const PROPS: VtdProperties = {
   ...defaultProperties('qemu-11.1'),

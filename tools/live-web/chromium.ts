@@ -55,6 +55,7 @@ export class Chromium {
     this.#folder = mkdtempSync(join(tmpdir(), 'viommu-chromium-'));
     this.#process = spawn(path, [...FLAGS, `--user-data-dir=${this.#folder}`, 'about:blank'], {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+      detached: true,
     });
     this.#out = this.#process.stdio[3] as Writable;
     (this.#process.stdio[4] as Readable).on('data', (data: Buffer) => this.#hear(data));
@@ -134,10 +135,31 @@ export class Chromium {
       if (this.#process.exitCode !== null || this.#process.signalCode !== null) resolve();
       else this.#process.once('exit', () => resolve());
     });
-    this.#process.kill('SIGTERM');
+    this.#session = '';
+    this.#call('Browser.close').catch(() => {});
     const timer = setTimeout(() => this.#process.kill('SIGKILL'), 5000);
     await gone;
     clearTimeout(timer);
-    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    this.#endHelpers();
+    // Helpers that are just ending may still write their last files.
+    for (let i = 0; i < 50; i++) {
+      try {
+        rmSync(this.#folder, { recursive: true, force: true });
+        return;
+      } catch {
+        await new Promise((r) => setTimeout(r, 100));
+      }
+    }
+  }
+
+  /** The browser's own processes are in one group with it. */
+  #endHelpers(): void {
+    const { pid } = this.#process;
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      // All of them ended by themselves.
+    }
   }
 }
