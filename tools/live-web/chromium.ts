@@ -28,9 +28,9 @@ interface Message {
 }
 
 /** @throws ViommuError `E_MISSING` names the command that installs a Chromium. */
-export function chromiumPath(): string {
+export function chromiumPath(places: readonly string[] = PLACES): string {
   const own = process.env.CHROMIUM;
-  const found = [...(own === undefined ? [] : [own]), ...PLACES].find((p) => existsSync(p));
+  const found = [...(own === undefined ? [] : [own]), ...places].find((p) => existsSync(p));
   if (found !== undefined) return found;
   throw new ViommuError(
     'E_MISSING',
