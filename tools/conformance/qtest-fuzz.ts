@@ -103,10 +103,12 @@ async function theirs(command: string, transcript: Transcript, requests: readonl
       });
       server.listen(path, () => {
         child = spawn(words[0]!, [...words.slice(1), ...fixed, '-monitor', 'none', ...transcript.args], {
-          stdio: 'ignore',
+          stdio: ['ignore', 'ignore', 'pipe'],
         });
-        child.on('error', reject);
-        child.on('exit', () => reject(new Error('QEMU ended before it connected')));
+        let said = '';
+        child.stderr!.setEncoding('utf8').on('data', (text: string) => void (said += text));
+        child.on('error', (e) => reject(new Error(`${words[0]} does not start: ${e.message}`)));
+        child.on('close', () => reject(new Error(`${words[0]} ended before it connected: ${said.trim()}`)));
       });
     });
     return await converse(socket, requests);
