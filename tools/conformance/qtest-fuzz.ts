@@ -106,7 +106,9 @@ async function theirs(command: string, transcript: Transcript, requests: readonl
           stdio: ['ignore', 'ignore', 'pipe'],
         });
         let said = '';
-        child.stderr!.setEncoding('utf8').on('data', (text: string) => void (said += text));
+        child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+          said += text;
+        });
         child.on('error', (e) => reject(new Error(`${words[0]} does not start: ${e.message}`)));
         child.on('close', () => reject(new Error(`${words[0]} ended before it connected: ${said.trim()}`)));
       });
