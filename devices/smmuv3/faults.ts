@@ -1,6 +1,7 @@
 import { fromWords, hiWord, loWord } from '../../src/core/bits.ts';
 import { checkCd } from '../../src/lib/check/cd.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
 import { permNeeded, readStage1, stage1Regime, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
@@ -49,7 +50,7 @@ import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
 import { readGuestStage2 } from './shadow.ts';
 import type { Stream } from './stream.ts';
-import { fetchWords, type StreamTable } from './stream-table.ts';
+import type { StreamTable } from './stream-table.ts';
 
 /** Bits of record word 3 that describe the incoming transaction. */
 const TRANSACTION = EV3.PNU | EV3.IND | EV3.RNW;
@@ -227,7 +228,7 @@ export class Faults {
     }
     const pa = this.#through(at, s2);
     if (pa < 0) return -pa;
-    if (!fetchWords(this.#memory, pa, this.#cd)) return EVENT.F_CD_FETCH;
+    if (!fetchWords(this.#memory, pa, this.#cd, CD_WORDS)) return EVENT.F_CD_FETCH;
     return checkCd(this.#cd, 0, this.#features, steS1Stalld(ste, 0) !== 0);
   }
 

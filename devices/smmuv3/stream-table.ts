@@ -1,5 +1,6 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { checkSte } from '../../src/lib/check/ste.ts';
+import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { EVENT } from '../../src/spec/smmuv3/events.ts';
 import { CR0, PAGE0, STRTAB_FMT } from '../../src/spec/smmuv3/registers.ts';
@@ -17,16 +18,6 @@ const CONTEXT_ABOVE = 0xf0_0000;
 
 /** STE word 5: S2PTW, S2HD, S2HA. */
 const S2_IGNORED = 7 << 22;
-
-/** Copies `words.length` words (an even number) from guest memory. @returns false: external abort. */
-export function fetchWords(memory: Memory, at: number, words: Int32Array): boolean {
-  for (let i = 0; i < words.length; i += 2) {
-    if (!memory.load64(at + 4 * i)) return false;
-    words[i] = memory.lo;
-    words[i + 1] = memory.hi;
-  }
-  return true;
-}
 
 /** SPLIT: 6, 8 or 10; anything else behaves as 6. */
 function splitOf(cfg: number): number {
@@ -89,7 +80,7 @@ export class StreamTable {
       if (at < 0) return -at;
     }
     this.fetch = at;
-    if (!fetchWords(this.#memory, at, this.ste)) return EVENT.F_STE_FETCH;
+    if (!fetchWords(this.#memory, at, this.ste, STE_WORDS)) return EVENT.F_STE_FETCH;
     if (this.#d.wideTablePointer && (this.ste[1]! & CONTEXT_ABOVE) !== 0) {
       this.ste[1] = (this.ste[1]! & ~CONTEXT_HIGH) | (NOWHERE / 2 ** 32);
     }

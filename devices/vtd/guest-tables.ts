@@ -1,3 +1,4 @@
+import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
 import type { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { FAULT } from '../../src/spec/vtd/faults.ts';
@@ -69,13 +70,7 @@ export class QemuTables implements TableReader {
   }
 
   #load(at: number, words: number): boolean {
-    const m = this.#memory;
-    for (let i = 0; i < words; i += 2) {
-      if (!m.load64(at + 4 * i)) return false;
-      this.#e[i] = m.lo;
-      this.#e[i + 1] = m.hi;
-    }
-    return true;
+    return fetchWords(this.#memory, at, this.#e, words);
   }
 
   #reserved(mask: readonly number[], words: number): boolean {

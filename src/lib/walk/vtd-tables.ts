@@ -17,6 +17,7 @@ import {
   TABLE_RESERVED,
   TT,
 } from '../../spec/vtd/tables.ts';
+import { fetchWords } from '../memory/fetch-words.ts';
 import type { VtdContext, VtdRegime } from './vtd-regime.ts';
 import type { VtdUnit } from './vtd-unit.ts';
 
@@ -64,13 +65,7 @@ export class VtdTables {
   }
 
   #load(address: number, words: number): boolean {
-    const memory = this.#memory;
-    for (let i = 0; i < words; i += 2) {
-      if (!memory.load64(address + 4 * i)) return false;
-      this.#e[i] = memory.lo;
-      this.#e[i + 1] = memory.hi;
-    }
-    return true;
+    return fetchWords(this.#memory, address, this.#e, words);
   }
 
   #fail(reason: number): boolean {

@@ -4,6 +4,7 @@ import type { Iotlb } from '../../lib/cache/iotlb.ts';
 import { checkCd } from '../../lib/check/cd.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
 import { checkSte } from '../../lib/check/ste.ts';
+import { fetchWords } from '../../lib/memory/fetch-words.ts';
 import type { VmsaWalker } from '../../lib/walk/vmsa.ts';
 import type { WalkQuirks } from '../../lib/walk/vmsa-regime.ts';
 import type { Memory } from '../../ports/memory.ts';
@@ -206,7 +207,7 @@ export class Structures {
       if (within >= entries) return EVENT.C_BAD_STREAMID;
       this.fetch = alignDown(l1StdL2Ptr(lo, hi), Math.max(64, entries * STE_BYTES)) + within * STE_BYTES;
     }
-    if (!this.#load(s.words, STE_WORDS)) return EVENT.F_STE_FETCH;
+    if (!fetchWords(this.#memory, this.fetch, s.words, STE_WORDS)) return EVENT.F_STE_FETCH;
     this.unset = !steValid(s.words, 0);
     const bad = checkSte(s.words, 0, this.#features, this.atschk);
     if (bad === 0) decodeStream(s, this.#features);
@@ -231,7 +232,7 @@ export class Structures {
     }
     const fault = this.#throughStage2(s);
     if (fault !== 0) return fault;
-    if (!this.#load(c.words, CD_WORDS)) return EVENT.F_CD_FETCH;
+    if (!fetchWords(this.#memory, this.fetch, c.words, CD_WORDS)) return EVENT.F_CD_FETCH;
     const bad = checkCd(c.words, 0, f, s.stalld);
     if (bad === 0) decodeContext(c, f, s.vmid, this.#quirks);
     return bad;
@@ -244,17 +245,6 @@ export class Structures {
     const fault = w.stage2Words(s.regime2, this.fetch | 0, (this.fetch / TWO32) | 0, READ, CLASS.CD);
     this.fetch = w.outHi * TWO32 + (w.outLo >>> 0);
     return fault;
-  }
-
-  /** Loads a structure from `fetch`; 64-bit words are single-copy atomic. */
-  #load(into: Int32Array, words: number): boolean {
-    const m = this.#memory;
-    for (let i = 0; i < words; i += 2) {
-      if (!m.load64(this.fetch + i * 4)) return false;
-      into[i] = m.lo;
-      into[i + 1] = m.hi;
-    }
-    return true;
   }
 
   dropStream(sid: number): void {
