@@ -3,30 +3,12 @@ import { RootComplex } from '../../bus/root-complex.ts';
 import { Atc } from '../../devices/endpoints/atc.ts';
 import { DmaEngine } from '../../devices/endpoints/dma-engine.ts';
 import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
-import { ATS, type AtsPort } from '../../src/ports/dma.ts';
+import { Answering } from './answering.ts';
 import type { BenchCase, Prepared } from './case.ts';
 
 const PASIDS = 16;
 const PAGES = 64;
 const RAM = 0x10_0000;
-
-/** Answers every translation request with the page behind it: what is measured is the function and the bus. */
-class Answering implements AtsPort {
-  atsOut = 0;
-  readonly atsShift = 12;
-  readonly atsPerm = 3;
-  readonly atsUntranslated = false;
-  readonly atsNoSnoop = false;
-
-  translationRequest(_rid: number, _pasid: number, lo: number): number {
-    this.atsOut = RAM + (lo & 0x3_f000);
-    return ATS.SUCCESS;
-  }
-
-  invalidateCompletion(): void {}
-
-  pageRequest(): void {}
-}
 
 function lookups(): Prepared {
   const atc = new Atc(2048);
@@ -47,7 +29,7 @@ function engine() {
   const memory = new AddressSpace();
   memory.addRam(RAM, 0x10_0000, ramBacking(0x10_0000));
   const complex = new RootComplex({ memory, irq: null, clock: null });
-  const root = complex.addRoot(0, { translate: new Untranslated(), ats: new Answering(), remap: null });
+  const root = complex.addRoot(0, { translate: new Untranslated(), ats: new Answering(RAM), remap: null });
   const { fn } = new DmaEngine({ atc: 2048 });
   complex.plug(root.bus, 8, fn);
   complex.configWrite(0, 8, 4, 2, 6);

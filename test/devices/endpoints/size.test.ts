@@ -5,32 +5,14 @@ import { Untranslated } from '../../../bus/root.ts';
 import { RootComplex } from '../../../bus/root-complex.ts';
 import { DmaEngine } from '../../../devices/endpoints/dma-engine.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
-import { ATS, type AtsPort } from '../../../src/ports/dma.ts';
 import { EXT } from '../../../src/spec/pcie/capabilities.ts';
+import { Answering } from '../../../tools/bench/answering.ts';
 
 const RAM = 0x10_0000;
 const ROOTS = 16;
 const FUNCTIONS = 256;
 const PASIDS = 16;
 const ENTRIES = 64;
-
-/** Every page of every PASID lies at one of 64 pages of RAM. */
-class Answering implements AtsPort {
-  atsOut = 0;
-  readonly atsShift = 12;
-  readonly atsPerm = 3;
-  readonly atsUntranslated = false;
-  readonly atsNoSnoop = false;
-
-  translationRequest(_rid: number, _pasid: number, lo: number): number {
-    this.atsOut = RAM + (lo & 0x3_f000);
-    return ATS.SUCCESS;
-  }
-
-  invalidateCompletion(): void {}
-
-  pageRequest(): void {}
-}
 
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
@@ -50,7 +32,7 @@ test('4,096 functions with full ATCs of 16 PASIDs × 64 entries live in 512 MiB'
   const into = new Uint8Array(4);
   const engines: DmaEngine[] = [];
   for (let n = 0; n < ROOTS; n++) {
-    const root = complex.addRoot(n, { translate: new Untranslated(), ats: new Answering(), remap: null });
+    const root = complex.addRoot(n, { translate: new Untranslated(), ats: new Answering(RAM), remap: null });
     for (let devfn = 0; devfn < FUNCTIONS; devfn++) {
       const engine = new DmaEngine({ atc: PASIDS * ENTRIES, integrated: true });
       complex.plug(root.bus, devfn, engine.fn);

@@ -3,33 +3,8 @@ import { expect, test } from 'vitest';
 import type { Smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
 import { CD, CMDQ, EVENTQ, RAM, STRTAB } from '../../devices/smmuv3/guest.ts';
+import { Random } from '../../oracle/random.ts';
 import { RIG_RAM, Rig } from './rig.ts';
-
-/** xorshift32: actions are cheap, so that there can be many. */
-class Dice {
-  #s: number;
-
-  constructor(seed: number) {
-    this.#s = seed | 1;
-  }
-
-  next(): number {
-    let s = this.#s;
-    s ^= s << 13;
-    s ^= s >>> 17;
-    s ^= s << 5;
-    this.#s = s;
-    return s >>> 0;
-  }
-
-  below(n: number): number {
-    return this.next() % n;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[this.below(list.length)]!;
-  }
-}
 
 const SIDS = [0, 8, 9, 16, 0x100];
 const OFFSETS = Object.values(PAGE0).map((r) => r.at);
@@ -37,7 +12,7 @@ const PLACES = [STRTAB, CD, CMDQ, EVENTQ, 0x4041_0000, 0x4042_0000, 0x4060_0000]
 const OPCODES = [1, 3, 4, 5, 6, 0x10, 0x11, 0x12, 0x13, 0x28, 0x2a, 0x30, 0x40, 0x41, 0x44, 0x45, 0x46];
 
 /** A value with structure: often an address of a table, a few bits, or noise. */
-function word(d: Dice): number {
+function word(d: Random): number {
   switch (d.below(5)) {
     case 0:
       return (d.pick(PLACES) | d.below(16)) >>> 0;
@@ -53,7 +28,7 @@ function word(d: Dice): number {
 }
 
 /** One thing a guest, or a device of its, can do. */
-function act(rig: Rig, d: Dice): string {
+function act(rig: Rig, d: Random): string {
   const { g } = rig;
   const { smmu } = g;
   switch (d.below(12)) {
@@ -129,7 +104,7 @@ test('whatever a guest writes into registers and memory, nothing throws, hangs o
       fc.property(fc.integer(), (seed) => {
         const rig = new Rig({ properties, atcTimeout: 500 });
         for (const sid of SIDS) rig.plug(sid, 0, { ats: true, pri: true, pasidBits: 4 });
-        const d = new Dice(seed);
+        const d = new Random(seed);
         rig.g.setUp(9, 3, 4);
         for (let i = 0; i < 5000; i++) {
           const outcome = act(rig, d);

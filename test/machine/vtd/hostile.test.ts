@@ -3,30 +3,8 @@ import type { VtdProperties } from '../../../devices/vtd/properties.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
 import { pageRequestWord2 } from '../../../src/spec/vtd/page-request.ts';
+import { Random } from '../../oracle/random.ts';
 import { Rig, SlowEndpoint } from './rig.ts';
-
-/** xorshift32: actions are cheap, so that there can be many. */
-class Dice {
-  #s: number;
-
-  constructor(seed: number) {
-    this.#s = seed | 1;
-  }
-  next(): number {
-    let s = this.#s;
-    s ^= s << 13;
-    s ^= s >>> 17;
-    s ^= s << 5;
-    this.#s = s;
-    return s >>> 0;
-  }
-  below(n: number): number {
-    return this.next() % n;
-  }
-  pick<T>(list: readonly T[]): T {
-    return list[this.below(list.length)]!;
-  }
-}
 
 const RIDS = [0x10, 0x18, 0x81, 0x100];
 const PLACES = [
@@ -42,7 +20,7 @@ const GCMDS = [
 const LEAF_BITS = [0, 1, 2, 3, 7, 0x83, 0x87, 0x49, 0x89, 0xc9, 0x109, 0x1d];
 const PASIDS = [NO_PASID, NO_PASID, 0, 1, 2, 3, 63, 64, 255];
 
-function qword(d: Dice): bigint {
+function qword(d: Random): bigint {
   switch (d.below(5)) {
     case 0:
       return BigInt(d.pick(PLACES) | d.pick(LEAF_BITS));
@@ -57,7 +35,7 @@ function qword(d: Dice): bigint {
   }
 }
 
-function act(rig: Rig, endpoint: SlowEndpoint, d: Dice): unknown {
+function act(rig: Rig, endpoint: SlowEndpoint, d: Random): unknown {
   const { g } = rig;
   const unit = rig.units[0]!;
   const address = (): number =>
@@ -130,7 +108,7 @@ test.each(GUESTS)(
     for (let seed = 1; seed <= 5; seed++) {
       const rig = new Rig({ props, linuxOnly, invalidateTimeout: 1000 });
       const endpoint = new SlowEndpoint(rig.units[0]!);
-      const d = new Dice(seed * 0x9e37);
+      const d = new Random(seed * 0x9e37);
       const functions = RIDS.map((rid) => rig.plug(rid, 0, { ats: true, pri: true, maxPasids: 256, pasidExec: true }));
       rig.g.queueOn(props.scalableMode === true);
       for (const rid of RIDS) {
