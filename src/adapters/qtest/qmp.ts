@@ -26,61 +26,134 @@ const COMMANDS = [
 
 const VERSION = { qemu: { micro: 3, minor: 1, major: 11 }, package: '' };
 
-/** The part of QMP test programs use. Texts are without line end. */
+/** Command → arguments it may have. */
+const ARGUMENTS: Readonly<Record<string, readonly string[]>> = {
+  qmp_capabilities: ['enable'],
+  'qom-list-types': ['implements', 'abstract'],
+};
+
+type Json = Record<string, unknown>;
+
+function isObject(value: unknown): value is Json {
+  return value !== null && typeof value === 'object' && !Array.isArray(value);
+}
+
+/** An answer that is an error: QEMU's class and words. */
+class Refusal {
+  readonly kind: 'GenericError' | 'CommandNotFound';
+  readonly desc: string;
+
+  constructor(desc: string, kind: 'GenericError' | 'CommandNotFound' = 'GenericError') {
+    this.desc = desc;
+    this.kind = kind;
+  }
+}
+
+/** The part of QMP test programs use; what is refused is refused as QEMU 11.1.3 refuses it. Texts are without line end. */
 export class QmpSession {
   readonly #target: QmpTarget;
+  /** Commands are for a client that has said `qmp_capabilities`, once. */
+  #negotiated = false;
+  #oob = false;
 
   constructor(target: QmpTarget) {
     this.#target = target;
   }
 
+  /** What a client hears first. The negotiation begins anew. */
   greeting(): string {
+    this.#negotiated = this.#oob = false;
     return JSON.stringify({ QMP: { version: VERSION, capabilities: ['oob'] } });
   }
 
   /** @returns the lines to send: events first, then the reply. */
   execute(text: string): string[] {
     if (text.trim() === '') return [];
-    let request: { execute?: unknown; id?: unknown; arguments?: unknown };
+    let request: unknown;
     try {
       request = JSON.parse(text);
     } catch {
-      return [this.#error('GenericError', 'JSON parse error, invalid input')];
+      return [refused(new Refusal('JSON parse error, invalid input'), {})];
     }
-    if (request === null || typeof request !== 'object' || typeof request.execute !== 'string') {
-      return [this.#error('GenericError', "QMP input lacks member 'execute'")];
+    const id = isObject(request) && request.id !== undefined ? { id: request.id } : {};
+    const events: string[] = [];
+    const value = this.#run(request, events);
+    return [...events, value instanceof Refusal ? refused(value, id) : JSON.stringify({ return: value, ...id })];
+  }
+
+  /** The command's name, when the request is one. */
+  #command(request: unknown): { readonly name: string; readonly args: Json; readonly oob: boolean } | Refusal {
+    if (!isObject(request)) return new Refusal('QMP input must be a JSON object');
+    let key = '';
+    for (const [member, value] of Object.entries(request)) {
+      if (member === 'execute' || (member === 'exec-oob' && this.#oob)) {
+        if (typeof value !== 'string') return new Refusal(`QMP input member '${member}' must be a string`);
+        if (key !== '') return new Refusal(`QMP input member '${member}' clashes with '${key}'`);
+        key = member;
+      } else if (member === 'arguments') {
+        if (!isObject(value)) return new Refusal("QMP input member 'arguments' must be an object");
+      } else if (member !== 'id') return new Refusal(`QMP input member '${member}' is unexpected`);
     }
-    const id = request.id === undefined ? {} : { id: request.id };
-    const reply = (value: unknown) => JSON.stringify({ return: value, ...id });
-    switch (request.execute) {
+    if (key === '') return new Refusal("QMP input lacks member 'execute'");
+    return { name: request[key] as string, args: (request.arguments ?? {}) as Json, oob: key === 'exec-oob' };
+  }
+
+  #run(request: unknown, events: string[]): unknown {
+    const command = this.#command(request);
+    if (command instanceof Refusal) return command;
+    const { name, args, oob } = command;
+    if (!this.#negotiated && name !== 'qmp_capabilities') {
+      return new Refusal("Expecting capabilities negotiation with 'qmp_capabilities'", 'CommandNotFound');
+    }
+    if (!COMMANDS.includes(name)) return new Refusal(`The command ${name} has not been found`, 'CommandNotFound');
+    if (oob) return new Refusal(`The command ${name} does not support OOB`);
+    if (this.#negotiated && name === 'qmp_capabilities') {
+      return new Refusal('Capabilities negotiation is already complete, command ignored', 'CommandNotFound');
+    }
+    const unknown = Object.keys(args).find((a) => !ARGUMENTS[name]?.includes(a));
+    if (unknown !== undefined) return new Refusal(`Parameter '${unknown}' is unexpected`);
+    switch (name) {
       case 'qmp_capabilities':
-        return [reply({})];
+        return this.#negotiate(args.enable ?? []);
       case 'query-version':
-        return [reply(VERSION)];
+        return VERSION;
       case 'query-commands':
-        return [reply(COMMANDS.map((name) => ({ name })))];
+        return COMMANDS.map((name) => ({ name }));
       case 'query-machines':
-        return [reply(MACHINES)];
-      case 'query-name':
-        return [reply({})];
+        return MACHINES;
       case 'query-status':
-        return [reply({ running: true, status: 'running' })];
+        return { running: true, status: 'running' };
       case 'qom-list-types':
-        return [reply(TYPES.map((name) => ({ name, parent: 'device' })))];
+        return TYPES.map((name) => ({ name, parent: 'device' }));
       case 'system_reset':
         this.#target.reset();
-        return [event('RESET', { guest: false, reason: 'host-qmp-system-reset' }), reply({})];
+        events.push(event('RESET', { guest: false, reason: 'host-qmp-system-reset' }));
+        return {};
       case 'quit':
         this.#target.quit();
-        return [reply({})];
+        return {};
       default:
-        return [this.#error('CommandNotFound', `The command ${request.execute} has not been found`, id)];
+        return {};
     }
   }
 
-  #error(kind: string, desc: string, id: object = {}): string {
-    return JSON.stringify({ error: { class: kind, desc }, ...id });
+  #negotiate(enable: unknown): unknown {
+    if (!Array.isArray(enable)) return new Refusal("Invalid parameter type for 'enable', expected: array");
+    for (const [i, capability] of enable.entries()) {
+      if (typeof capability !== 'string') {
+        return new Refusal(`Invalid parameter type for 'enable[${i}]', expected: string`);
+      }
+      // The name in QEMU's message is null there too.
+      if (capability !== 'oob') return new Refusal(`Parameter 'null' does not accept value '${capability}'`);
+    }
+    this.#negotiated = true;
+    this.#oob = enable.length > 0;
+    return {};
   }
+}
+
+function refused(why: Refusal, id: object): string {
+  return JSON.stringify({ error: { class: why.kind, desc: why.desc }, ...id });
 }
 
 function event(name: string, data: object): string {

@@ -137,6 +137,66 @@ describe('QMP', () => {
     expect(JSON.parse(qmp.execute('{oops')[0]!).error.class).toBe('GenericError');
     expect(qmp.execute('')).toEqual([]);
   });
+
+  const CAPABILITIES = '{"execute":"qmp_capabilities"}';
+  const WITH_OOB = '{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}';
+  const NEGOTIATE = "Expecting capabilities negotiation with 'qmp_capabilities'";
+  // Answers of QEMU 11.1.3.
+  test.each<readonly [before: readonly string[], request: string, kind: string, desc: string]>([
+    [[], '{"execute":"query-version"}', 'CommandNotFound', NEGOTIATE],
+    [[], '{"execute":"frob"}', 'CommandNotFound', NEGOTIATE],
+    [[], '[]', 'GenericError', 'QMP input must be a JSON object'],
+    [[], '1', 'GenericError', 'QMP input must be a JSON object'],
+    [[], '{"x":1}', 'GenericError', "QMP input member 'x' is unexpected"],
+    [[], '{"execute":1}', 'GenericError', "QMP input member 'execute' must be a string"],
+    [[], '{"exec-oob":"query-name"}', 'GenericError', "QMP input member 'exec-oob' is unexpected"],
+    [
+      [],
+      '{"execute":"qmp_capabilities","arguments":[]}',
+      'GenericError',
+      "QMP input member 'arguments' must be an object",
+    ],
+    [[], '{"execute":"qmp_capabilities","extra":1}', 'GenericError', "QMP input member 'extra' is unexpected"],
+    [[], '{"execute":"qmp_capabilities","arguments":{"x":1}}', 'GenericError', "Parameter 'x' is unexpected"],
+    [
+      [],
+      '{"execute":"qmp_capabilities","arguments":{"enable":1}}',
+      'GenericError',
+      "Invalid parameter type for 'enable', expected: array",
+    ],
+    [
+      [],
+      '{"execute":"qmp_capabilities","arguments":{"enable":["oob",1]}}',
+      'GenericError',
+      "Invalid parameter type for 'enable[1]', expected: string",
+    ],
+    [
+      [],
+      '{"execute":"qmp_capabilities","arguments":{"enable":["bogus"]}}',
+      'GenericError',
+      "Parameter 'null' does not accept value 'bogus'",
+    ],
+    [[CAPABILITIES], CAPABILITIES, 'CommandNotFound', 'Capabilities negotiation is already complete, command ignored'],
+    [[CAPABILITIES], '{}', 'GenericError', "QMP input lacks member 'execute'"],
+    [[CAPABILITIES], '{"execute":"frob"}', 'CommandNotFound', 'The command frob has not been found'],
+    [[CAPABILITIES], '{"execute":"query-name","arguments":{"x":1}}', 'GenericError', "Parameter 'x' is unexpected"],
+    [[WITH_OOB], '{"exec-oob":"query-name"}', 'GenericError', 'The command query-name does not support OOB'],
+    [[WITH_OOB], '{"exec-oob":"frob"}', 'CommandNotFound', 'The command frob has not been found'],
+  ])('after %j, %s is refused', (before, request, kind, desc) => {
+    const qmp = new QmpSession({ reset: () => {}, quit: () => {} });
+    for (const b of before) expect(qmp.execute(b)).toEqual(['{"return":{}}']);
+    expect(qmp.execute(request).map((l) => JSON.parse(l))).toEqual([{ error: { class: kind, desc } }]);
+    const withId = JSON.stringify({ ...JSON.parse(request), id: { a: [1] } });
+    if (request.startsWith('{')) expect(JSON.parse(qmp.execute(withId)[0]!).id).toEqual({ a: [1] });
+  });
+
+  test('a new client negotiates anew', () => {
+    const qmp = new QmpSession({ reset: () => {}, quit: () => {} });
+    qmp.execute(CAPABILITIES);
+    qmp.greeting();
+    expect(JSON.parse(qmp.execute('{"execute":"query-name"}')[0]!).error.desc).toBe(NEGOTIATE);
+    expect(qmp.execute(CAPABILITIES)).toEqual(['{"return":{}}']);
+  });
 });
 
 describe('transcripts', () => {
