@@ -22,6 +22,11 @@ export interface VtdProperties {
   readonly staleTm: boolean;
   /** Not QEMU's: off, the unit has no invalidation queue (ECAP.QI), and drivers invalidate through registers. */
   readonly queuedInvalidation: boolean;
+  /**
+   * Not QEMU's: ECAP.C and, in scalable mode, SMPWCS: walks snoop the processor's caches, as they do in every machine whose
+   * guest RAM has one copy. Drivers then write their tables without flushing each entry.
+   */
+  readonly pageWalkCoherency: boolean;
 }
 
 /** QEMU's defaults of `-device intel-iommu`; `auto` of intremap is on and of eim off without an in-kernel irqchip. */
@@ -42,6 +47,7 @@ export function defaultProperties(profile: ProfileName = 'qemu-11.1'): VtdProper
     dmaTranslation: true,
     staleTm: false,
     queuedInvalidation: true,
+    pageWalkCoherency: false,
   };
 }
 
@@ -63,6 +69,7 @@ const SWITCHES: Readonly<Record<string, keyof VtdProperties>> = {
   'dma-translation': 'dmaTranslation',
   'stale-tm': 'staleTm',
   'x-queued-invalidation': 'queuedInvalidation',
+  'x-page-walk-coherency': 'pageWalkCoherency',
 };
 
 /** Placement and versioning; they change nothing in the device. */
@@ -188,6 +195,7 @@ export function shapeOf(p: VtdProperties): VtdShape {
   // QI, PT, IRO=0xf; MHMV comes with interrupt remapping.
   const ecapLo =
     0x0000_0f40 |
+    (p.pageWalkCoherency ? 0x1 : 0) |
     (p.queuedInvalidation ? 0x2 : 0) |
     (p.deviceIotlb ? 0x4 : 0) |
     (p.intremap ? 0x00f0_0008 : 0) |
@@ -200,6 +208,7 @@ export function shapeOf(p: VtdProperties): VtdShape {
     (prs ? 0x402 : 0) |
     (p.pasidBits > 0 ? ((p.pasidBits - 1) << 3) | 0x100 : 0) |
     (p.scalableMode ? 0x800 | (p.fsts ? 0x8000 : 0) | (secondStage ? 0x4000 : 0) : 0) |
+    (p.scalableMode && p.pageWalkCoherency ? 0x1_0000 : 0) |
     (virtualCommands ? 0x1000 : 0) |
     (abortMode ? 0x10_0000 : 0);
   return {

@@ -3,7 +3,8 @@
 #   tools/live-v86/build.sh [6.1|7.2|7.2-unpatched|guest ...] (default: all)    output: .cache/live-v86 (VIOMMU_LIVE_V86)
 # `guest` builds the guest's own programs only; they come with 7.2 as well.
 # Needs a Debian machine; missing build tools are installed when run as root. About 5 minutes per kernel on two cores; a
-# kernel that is there already is not built again. Nothing of it is ever committed: the kernel is GPL-2.0.
+# kernel that is there already, of the same kernel.config, is not built again. Nothing of it is ever committed: the kernel is
+# GPL-2.0.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${VIOMMU_LIVE_V86:-$here/../../.cache/live-v86}
@@ -66,7 +67,7 @@ PY
 
 build() {
   local name=$1 version=${1%-unpatched} suite=bookworm
-  [ -e "$out/bzImage-$name" ] && { say "bzImage-$name is there"; return; }
+  [ -e "$out/bzImage-$name" ] && cmp -s "$here/kernel.config" "$out/kernel-$name.config" && { say "bzImage-$name is there"; return; }
   [ "$version" = 6.1 ] || suite=${DEBIAN_SUITE:-sid}
   fetch "$suite" amd64 "linux-source-$version"
   local tree=$out/src-$name
@@ -96,6 +97,7 @@ build() {
     make ARCH=i386 -j"$(nproc)" bzImage
   ) >"$out/build-$name.log" 2>&1 || { tail -5 "$out/build-$name.log" >&2; exit 1; }
   cp "$tree/arch/x86/boot/bzImage" "$out/bzImage-$name"
+  cp "$here/kernel.config" "$out/kernel-$name.config"
 }
 
 # The guest's own programs: no libc, the headers come with the kernel's source.

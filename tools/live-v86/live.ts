@@ -34,6 +34,14 @@ const MODES: readonly Mode[] = [
     descriptor: 'p-iotlb',
   },
   {
+    title: 'walks that snoop, first stage',
+    file: 'vtd-v86-coherent',
+    unit: 'device-iotlb=on,scalable-mode=on,fsts=on,x-page-walk-coherency=on',
+    boot: { append: 'intel_iommu=sm_on' },
+    ats: true,
+    descriptor: 'p-iotlb',
+  },
+  {
     title: 'behind a root port',
     file: 'vtd-v86-root-port',
     unit: 'device-iotlb=on',

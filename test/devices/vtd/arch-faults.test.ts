@@ -84,6 +84,13 @@ describe('arch: scalable mode has reason codes of its own (§7.1.3)', () => {
     expect(reason(guest('scalable-mode=on', 2n, change), access as number)).toBe(want);
   });
 
+  test.each([
+    [FIRST, 0x5a],
+    [`${FIRST},x-page-walk-coherency=on`, 0],
+  ])('PWSNP is a reserved bit unless walks are coherent: %s', (options, want) => {
+    expect(reason(guest(options, 1n, (g) => g.store(PE + 8, 0x80_0005n)))).toBe(want);
+  });
+
   test('input beyond the width: 0x80 in the first stage, 0x84 in the second', () => {
     expect(
       reason(

@@ -46,6 +46,14 @@ test.each([
   expect(() => caps(text)).toThrow(message);
 });
 
+test.each([
+  ['', '0xf00f4b'],
+  [',scalable-mode=on', '0x1480080f00f4b'],
+  [',scalable-mode=on,fsts=on', '0x1880000f00f4b'],
+])('x-page-walk-coherency=on%s adds C, and SMPWCS in scalable mode', (more, ecap) => {
+  expect(caps(`x-page-walk-coherency=on${more}`)[1]).toBe(ecap);
+});
+
 test('x-profile chooses the profile in the same words as everything else', () => {
   const props = vtdFromArgs(parseQemuArgs('qemu -device intel-iommu,scalable-mode=on,fsts=on,x-profile=arch'));
   expect([props?.profile, shapeOf(props!).nested]).toEqual(['arch', true]);
