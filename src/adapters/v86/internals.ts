@@ -43,9 +43,15 @@ export interface V86Cpu extends V86MemoryMap {
   wasm_memory: { buffer: ArrayBufferLike };
   mem8: { byteOffset: number };
   memory_size: ArrayLike<number>;
+  /** Word 0: not 0 while the CPU is halted. */
+  in_hlt: ArrayLike<number>;
+  /** Word 0: EFLAGS. */
+  flags: ArrayLike<number>;
   option_roms: { name: string; data: Uint8Array }[];
   write_blob(bytes: Uint8Array, address: number): void;
   handle_irqs(): void;
+  /** Called at every turn of the CPU, halted or not. @param now milliseconds. @returns when to be called again. */
+  run_hardware_timers(acpi: boolean, now: number): number;
   device_raise_irq(line: number): void;
   device_lower_irq(line: number): void;
   get_apic_addr(): number;
@@ -62,6 +68,7 @@ export interface V86Emulator {
 const FUNCTIONS = [
   'write_blob',
   'handle_irqs',
+  'run_hardware_timers',
   'device_raise_irq',
   'device_lower_irq',
   'get_apic_addr',
@@ -96,7 +103,9 @@ export function v86Cpu(emulator: unknown, version: string): V86Cpu {
   if (!Array.isArray(cpu.io?.ports)) missing.push('cpu.io.ports');
   if (!Array.isArray(cpu.option_roms)) missing.push('cpu.option_roms');
   // v86 wraps its views in proxies.
-  if (typeof cpu.memory_size?.[0] !== 'number') missing.push('cpu.memory_size');
+  for (const view of ['memory_size', 'in_hlt', 'flags'] as const) {
+    if (typeof cpu[view]?.[0] !== 'number') missing.push(`cpu.${view}`);
+  }
   if (cpu.wasm_memory?.buffer === undefined) missing.push('cpu.wasm_memory');
   if (missing.length > 0) {
     throw new ViommuError('E_VERSION', 'caller', `this v86 lacks ${missing.join(', ')}; ${remedy}`);

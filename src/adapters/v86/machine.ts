@@ -134,6 +134,11 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
     report,
   );
   const interrupts = new V86Interrupts(cpu, defer);
+  const timers = cpu.run_hardware_timers.bind(cpu);
+  cpu.run_hardware_timers = (acpi, now) => {
+    interrupts.unstick(now);
+    return timers(acpi, now);
+  };
   let flushes = -1;
   const silenceClflush = () => {
     if (flushes < 0) flushes = neutraliseClflush(cpu);

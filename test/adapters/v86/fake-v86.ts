@@ -22,6 +22,8 @@ export class FakeV86 implements V86Cpu {
   readonly option_roms: { name: string; data: Uint8Array }[] = [];
   readonly memory_size: [number];
   readonly mem8 = { byteOffset: RAM };
+  readonly in_hlt = new Uint8Array(1);
+  readonly flags = new Int32Array(1);
   wasm_memory: { buffer: ArrayBuffer };
   /** Pages whose compiled code was thrown away. */
   readonly flushed: number[] = [];
@@ -82,6 +84,9 @@ export class FakeV86 implements V86Cpu {
   }
   handle_irqs(): void {
     this.#told('handle_irqs');
+  }
+  run_hardware_timers(_acpi: boolean, now: number): number {
+    return now + 1;
   }
   device_raise_irq(line: number): void {
     this.#told(`raise ${line}`);

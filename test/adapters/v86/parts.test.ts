@@ -5,7 +5,7 @@ import { V86_VERSION, v86Cpu } from '../../../src/adapters/v86/internals.ts';
 import { V86Mmio } from '../../../src/adapters/v86/mmio.ts';
 import { V86Ram } from '../../../src/adapters/v86/ram.ts';
 import type { MmioDevice } from '../../../src/ports/mmio.ts';
-import { FakeV86, settled } from './fake-v86.ts';
+import { FakeV86, plugged, settled } from './fake-v86.ts';
 
 describe('the version', () => {
   test('exactly the one the adapter is made for is taken, with or without build data', () => {
@@ -23,6 +23,7 @@ describe('the version', () => {
   const parts = [
     'write_blob',
     'handle_irqs',
+    'run_hardware_timers',
     'device_raise_irq',
     'device_lower_irq',
     'get_apic_addr',
@@ -30,6 +31,8 @@ describe('the version', () => {
     'io',
     'option_roms',
     'memory_size',
+    'in_hlt',
+    'flags',
     'wasm_memory',
     'memory_map_read8',
     'memory_map_write32',
@@ -246,6 +249,54 @@ describe('interrupts', () => {
     expect(cpu.raised).toEqual([]);
     await settled();
     expect(cpu.raised).toEqual(['raise 11', 'lower 11']);
+  });
+});
+
+describe('an interrupt v86 took and lost', () => {
+  const IRQ_WORK = 1 << (0xf6 & 31);
+  const TIMER = 1 << (0xec & 31);
+
+  /** A CPU that halts with interrupts on, vector F6 in service and EC asked for. */
+  function stuck() {
+    const { cpu } = plugged();
+    cpu.in_hlt[0] = 1;
+    cpu.flags[0] = 0x202;
+    cpu.lapic[24 + 7] = IRQ_WORK;
+    cpu.lapic[16 + 7] = TIMER;
+    const turn = async (now: number) => {
+      expect(cpu.run_hardware_timers(true, now)).toBe(now + 1);
+      await settled();
+      return [cpu.lapic[24 + 7], cpu.lapic[16 + 7], cpu.raised.splice(0).join()];
+    };
+    return { cpu, turn, before: [IRQ_WORK, TIMER, ''], after: [0, IRQ_WORK | TIMER, 'handle_irqs'] };
+  }
+
+  test('is asked for again once the CPU has halted below it for 20 ms', async () => {
+    const { turn, before, after } = stuck();
+    expect(await turn(1000)).toEqual(before);
+    expect(await turn(1019)).toEqual(before);
+    expect(await turn(1020)).toEqual(after);
+    expect(await turn(1100)).toEqual([0, IRQ_WORK | TIMER, '']);
+  });
+
+  test.each<readonly [string, (cpu: FakeV86) => void]>([
+    ['runs', (cpu) => (cpu.in_hlt[0] = 0)],
+    ['takes no interrupts', (cpu) => (cpu.flags[0] = 2)],
+    ['has nothing in service', (cpu) => (cpu.lapic[24 + 7] = 0)],
+    ['has nothing asked for', (cpu) => (cpu.lapic[16 + 7] = 0)],
+    ['is about to take a higher one', (cpu) => (cpu.lapic[16 + 7] = 1 << (0xf8 & 31))],
+  ])('but not while the CPU %s, and the 20 ms begin anew', async (_what, change) => {
+    const { cpu, turn, before, after } = stuck();
+    expect(await turn(1000)).toEqual(before);
+    const kept = [cpu.in_hlt[0]!, cpu.flags[0]!, cpu.lapic[24 + 7]!, cpu.lapic[16 + 7]!] as const;
+    change(cpu);
+    const changed = [cpu.lapic[24 + 7], cpu.lapic[16 + 7], ''];
+    expect(await turn(1030)).toEqual(changed);
+    [cpu.in_hlt[0], cpu.flags[0]] = [kept[0], kept[1]];
+    [cpu.lapic[24 + 7], cpu.lapic[16 + 7]] = [kept[2], kept[3]];
+    expect(await turn(1040)).toEqual(before);
+    expect(await turn(1059)).toEqual(before);
+    expect(await turn(1060)).toEqual(after);
   });
 });
 
