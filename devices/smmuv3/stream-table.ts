@@ -1,6 +1,6 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { checkSte } from '../../src/lib/check/ste.ts';
-import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
+import { fetchWords, NOWHERE } from '../../src/lib/memory/fetch-words.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { EVENT } from '../../src/spec/smmuv3/events.ts';
 import { CR0, PAGE0, STRTAB_FMT } from '../../src/spec/smmuv3/registers.ts';
@@ -8,9 +8,6 @@ import { l1StdL2Ptr, l1StdSpan, STE_BYTES, STE_WORDS } from '../../src/spec/smmu
 import { SIDSIZE } from './identity.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
-
-/** An address no machine has memory at. */
-const NOWHERE = 0xf_fff0_0000_0000;
 
 /** STE word 1: S1ContextPtr[51:32], and what QEMU takes for more of it. */
 const CONTEXT_HIGH = 0xff_ffff;

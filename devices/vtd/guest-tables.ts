@@ -1,15 +1,16 @@
-import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
+import { fetchWords, NOWHERE } from '../../src/lib/memory/fetch-words.ts';
 import type { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { FAULT } from '../../src/spec/vtd/faults.ts';
 import {
   aboveWidth,
-  awLevels,
   CONTEXT_BYTES,
   context,
   PASID_BYTES,
   PASID_DIR_BYTES,
+  PGSNP,
   PGTT,
+  PWSNP,
   pasidDir,
   pasidEntry,
   ROOT_BYTES,
@@ -32,9 +33,6 @@ export interface TableReader {
   allowsPasid(c: VtdContext, pasid: number): boolean;
   pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean;
 }
-
-/** An address no machine has memory at. */
-const NOWHERE = 0xf_fff0_0000_0000;
 
 /** QEMU keeps the bits of a pointer above 52: it leads nowhere. @param hi its high word. @param pointer its low 52 bits. */
 function reachable(hi: number, pointer: number): number {
@@ -62,18 +60,24 @@ export class QemuTables implements TableReader {
   readonly #shape: VtdShape;
   readonly #high: number;
   readonly #e = new Int32Array(16);
+  /** Bits of a PASID entry that are not defined for this unit; those of qword 2 are where there is a first stage. */
+  readonly #entryReserved = Int32Array.from(TABLE_RESERVED.PASID);
 
   constructor(memory: Memory, shape: VtdShape) {
     this.#memory = memory;
     this.#shape = shape;
     this.#high = aboveWidth(shape.haw);
+    const reserved = this.#entryReserved;
+    if (shape.props.pageWalkCoherency) reserved[2]! &= ~PWSNP;
+    if (shape.props.snoopControl) reserved[2]! &= ~PGSNP;
+    if (shape.firstStage) reserved[4] = reserved[5] = 0;
   }
 
   #load(at: number, words: number): boolean {
     return fetchWords(this.#memory, at, this.#e, words);
   }
 
-  #reserved(mask: readonly number[], words: number): boolean {
+  #reserved(mask: ArrayLike<number>, words: number): boolean {
     let bad = this.#e[1]! & this.#high;
     for (let i = 0; i < words; i++) bad |= this.#e[i]! & mask[i]!;
     return bad !== 0;
@@ -118,18 +122,7 @@ export class QemuTables implements TableReader {
     if (!this.#walks(aw) || tt === TT.RESERVED || (tt === TT.ALL && !this.#shape.props.deviceIotlb)) {
       return this.#fail(FAULT.CONTEXT_INVALID);
     }
-    into.scalable = into.paside = into.pre = into.ridPriv = false;
-    into.fpd = this.fpd;
-    into.dte = tt === TT.ALL;
-    into.directory = into.pasids = into.ridPasid = 0;
-    const r = into.legacy;
-    r.scalable = false;
-    r.pgtt = tt === TT.PASS_THROUGH ? PGTT.PASS_THROUGH : PGTT.SECOND;
-    r.secondRoot = context.ssptptr(w0, e[1]!);
-    r.secondLevels = awLevels(aw);
-    r.did = context.did(e[2]!);
-    r.fpd = this.fpd;
-    r.pasid = 0;
+    into.takeLegacy(e, this.fpd);
     return true;
   }
 
@@ -146,15 +139,7 @@ export class QemuTables implements TableReader {
       if (this.#shape.quirks.fpdNeedsValid) this.fpd = false;
       return this.#fail(FAULT.CONTEXT_RESERVED, true);
     }
-    into.scalable = true;
-    into.fpd = this.fpd;
-    into.dte = smContext.dte(w0);
-    into.paside = smContext.paside(w0);
-    into.pre = smContext.pre(w0);
-    into.directory = smContext.pasiddirptr(w0, e[1]!);
-    into.pasids = 2 ** (smContext.pdts(w0) + 13);
-    into.ridPasid = 0;
-    into.ridPriv = false;
+    into.takeScalable(e, this.fpd);
     return true;
   }
 
@@ -191,7 +176,8 @@ export class QemuTables implements TableReader {
     const typed = this.#typed(pasidEntry.pgtt(w0), pasidEntry.aw(w0), pasidEntry.fspm(w4));
     if (quirks.typeBeforePresent && !typed) return this.#fail(FAULT.PASID_INVALID);
     if (!pasidEntry.p(w0)) return this.#fail(FAULT.PASID_P);
-    if (!quirks.pasidReservedUnchecked && this.#reservedEntry()) return this.#fail(FAULT.PASID_RESERVED);
+    if (!quirks.pasidReservedUnchecked && this.#reserved(this.#entryReserved, 16))
+      return this.#fail(FAULT.PASID_RESERVED);
     if (!typed) return this.#fail(FAULT.PASID_INVALID);
     into.scalable = !quirks.legacyCodes;
     into.pgtt = pasidEntry.pgtt(w0);
@@ -209,17 +195,6 @@ export class QemuTables implements TableReader {
     into.fpd = fpd;
     into.pasid = pasid;
     return true;
-  }
-
-  /** Reserved bits of a PASID entry; those of qword 2 are defined where there is a first stage. */
-  #reservedEntry(): boolean {
-    const e = this.#e;
-    let bad = e[1]! & this.#high;
-    for (let i = 0; i < 16; i++) {
-      if (this.#shape.firstStage && (i === 4 || i === 5)) continue;
-      bad |= e[i]! & TABLE_RESERVED.PASID[i]!;
-    }
-    return bad !== 0;
   }
 
   #typed(pgtt: number, aw: number, fspm: number): boolean {

@@ -1,5 +1,8 @@
 import type { Memory } from '../../ports/memory.ts';
 
+/** An address no machine has memory at. */
+export const NOWHERE = 0xf_fff0_0000_0000;
+
 /**
  * Copies a structure of a guest's or the host's tables; 64-bit words are single-copy atomic. Allocates nothing.
  * @param at bytes, a multiple of 8. @param count 32-bit words, even. @returns false: external abort.

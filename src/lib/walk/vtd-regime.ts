@@ -1,4 +1,4 @@
-import { PGTT } from '../../spec/vtd/tables.ts';
+import { awLevels, context, PGTT, smContext, TT } from '../../spec/vtd/tables.ts';
 
 /**
  * What one (requester, PASID) translates with: a legacy context entry or a PASID entry, decoded once. Plain mutable fields,
@@ -52,4 +52,35 @@ export class VtdContext {
   ridPriv = false;
   /** Legacy: what to translate with. */
   readonly legacy: VtdRegime = new VtdRegime();
+
+  /** Becomes a valid legacy entry. @param e its words. */
+  takeLegacy(e: ArrayLike<number>, fpd: boolean): void {
+    const tt = context.tt(e[0]!);
+    this.scalable = this.paside = this.pre = this.ridPriv = false;
+    this.fpd = fpd;
+    this.dte = tt === TT.ALL;
+    this.directory = this.pasids = this.ridPasid = 0;
+    const r = this.legacy;
+    r.scalable = false;
+    r.pgtt = tt === TT.PASS_THROUGH ? PGTT.PASS_THROUGH : PGTT.SECOND;
+    r.secondRoot = context.ssptptr(e[0]!, e[1]!);
+    r.secondLevels = awLevels(context.aw(e[2]!));
+    r.did = context.did(e[2]!);
+    r.fpd = fpd;
+    r.pasid = 0;
+  }
+
+  /** Becomes a valid scalable-mode entry; RID_PASID and RID_PRIV stay 0. @param e its words. */
+  takeScalable(e: ArrayLike<number>, fpd: boolean): void {
+    const w0 = e[0]!;
+    this.scalable = true;
+    this.fpd = fpd;
+    this.dte = smContext.dte(w0);
+    this.paside = smContext.paside(w0);
+    this.pre = smContext.pre(w0);
+    this.directory = smContext.pasiddirptr(w0, e[1]!);
+    this.pasids = 2 ** (smContext.pdts(w0) + 13);
+    this.ridPasid = 0;
+    this.ridPriv = false;
+  }
 }

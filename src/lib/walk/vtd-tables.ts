@@ -7,7 +7,9 @@ import {
   context,
   PASID_BYTES,
   PASID_DIR_BYTES,
+  PGSNP,
   PGTT,
+  PWSNP,
   pasidDir,
   pasidEntry,
   ROOT_BYTES,
@@ -54,8 +56,8 @@ export class VtdTables {
     this.#smContextReserved = sm;
     const pe = Int32Array.from(TABLE_RESERVED.PASID);
     if (unit.secondAccessDirty) free(pe, 0, 0x200);
-    if (unit.pageWalkCoherency) free(pe, 2, 0x80_0000);
-    if (unit.snoopControl) free(pe, 2, 0x100_0000);
+    if (unit.pageWalkCoherency) free(pe, 2, PWSNP);
+    if (unit.snoopControl) free(pe, 2, PGSNP);
     pe[1] = pe[1]! | this.#high;
     if (unit.firstStage) {
       free(pe, 4, 0xffff_f00c | (unit.supervisor ? 0x11 : 0) | (unit.extendedAccessed ? 0x80 : 0));
@@ -107,22 +109,7 @@ export class VtdTables {
     const typed =
       tt === TT.UNTRANSLATED || (tt === TT.ALL && unit.deviceTlb) || (tt === TT.PASS_THROUGH && unit.passThrough);
     if (!typed || !unit.walks(aw)) return this.#fail(FAULT.CONTEXT_INVALID);
-    into.scalable = false;
-    into.fpd = this.fpd;
-    into.dte = tt === TT.ALL;
-    into.paside = false;
-    into.pre = false;
-    into.directory = 0;
-    into.pasids = 0;
-    into.ridPasid = 0;
-    into.ridPriv = false;
-    const r = into.legacy;
-    r.scalable = false;
-    r.pgtt = tt === TT.PASS_THROUGH ? PGTT.PASS_THROUGH : PGTT.SECOND;
-    r.secondRoot = context.ssptptr(w0, e[1]!);
-    r.secondLevels = awLevels(aw);
-    r.did = context.did(e[2]!);
-    r.fpd = this.fpd;
+    into.takeLegacy(e, this.fpd);
     return true;
   }
 
@@ -144,13 +131,7 @@ export class VtdTables {
     const pasids = 2 ** (smContext.pdts(w0) + 13);
     const ridPasid = this.#unit.ridPasid ? smContext.ridPasid(e[2]!) : 0;
     if ((smContext.pre(w0) && !smContext.dte(w0)) || ridPasid >= pasids) return this.#fail(FAULT.SM_CONTEXT_INVALID);
-    into.scalable = true;
-    into.fpd = this.fpd;
-    into.dte = smContext.dte(w0);
-    into.paside = smContext.paside(w0);
-    into.pre = smContext.pre(w0);
-    into.directory = smContext.pasiddirptr(w0, e[1]!);
-    into.pasids = pasids;
+    into.takeScalable(e, this.fpd);
     into.ridPasid = ridPasid;
     into.ridPriv = smContext.ridPriv(e[2]!);
     return true;

@@ -59,6 +59,10 @@ export const pasidDir = {
 /** PASID granular translation type. */
 export const PGTT = { FIRST: 1, SECOND: 2, NESTED: 3, PASS_THROUGH: 4 } as const;
 
+/** PASID table entry, word 2: walks snoop; every access snoops. Reserved without ECAP.SMPWCS and ECAP.SC. */
+export const PWSNP = 0x80_0000;
+export const PGSNP = 0x100_0000;
+
 /** PASID table entry; the index is PASID[5:0]. `w0`, `w1`: qword 0; `w2`: qword 1; `w4`, `w5`: qword 2. */
 export const pasidEntry = {
   p: (w0: number): boolean => (w0 & 1) !== 0,
@@ -70,8 +74,7 @@ export const pasidEntry = {
   ssade: (w0: number): boolean => (w0 & 0x200) !== 0,
   ssptptr: pointer,
   did: (w2: number): number => w2 & 0xffff,
-  pwsnp: (w2: number): boolean => (w2 & 0x80_0000) !== 0,
-  pgsnp: (w2: number): boolean => (w2 & 0x100_0000) !== 0,
+  pgsnp: (w2: number): boolean => (w2 & PGSNP) !== 0,
   sre: (w4: number): boolean => (w4 & 1) !== 0,
   ere: (w4: number): boolean => (w4 & 2) !== 0,
   /** First-stage paging mode: 0 four levels, 1 five levels. */

@@ -1,26 +1,43 @@
 import { expect, test } from 'vitest';
 import { type Deviation, QEMU_11_1 } from '../../../devices/vtd/deviations.ts';
 import { QemuTables } from '../../../devices/vtd/guest-tables.ts';
-import { defaultProperties, shapeOf } from '../../../devices/vtd/properties.ts';
+import { defaultProperties, shapeOf, type VtdProperties } from '../../../devices/vtd/properties.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { VtdContext, VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 
 /** Reason and FPD of a lookup under QEMU's table with one switch turned off. */
-function look(off: Deviation | null, dir: number, q0: number, q3 = 0, context = 1): [number, boolean] {
+function look(
+  off: Deviation | null,
+  dir: number,
+  q0: number,
+  q3 = 0,
+  context = 1,
+  q1 = 0,
+  unit: Partial<VtdProperties> = {},
+): [number, boolean] {
   const memory = new AddressSpace();
   memory.addRam(0, 0x1_0000, ramBacking(0x1_0000));
   memory.store64(0x1000, 0x2001, 0);
   memory.store64(0x2200, 0x3000 | context, 0);
   memory.store64(0x3000, 0x4000 | dir, 0);
   memory.store64(0x4000, q0, 0);
+  memory.store64(0x4008, q1, 0);
   memory.store64(0x4018, q3, 0);
-  const shape = shapeOf({ ...defaultProperties(), scalableMode: true, fsts: true });
+  const shape = shapeOf({ ...defaultProperties(), scalableMode: true, fsts: true, ...unit });
   const quirks = off === null ? QEMU_11_1 : { ...QEMU_11_1, [off]: false };
   const t = new QemuTables(memory, { ...shape, quirks });
   const c = new VtdContext();
   if (t.context(0x1000, true, 0x10, c) && t.pasid(c, 0, new VtdRegime())) return [0, false];
   return [t.reason, t.fpd];
 }
+
+test('PWSNP and PGSNP are no reserved bits of a unit that has them', () => {
+  const reserved = (unit: Partial<VtdProperties>, q1: number): boolean =>
+    look('pasidReservedUnchecked', 1, 0x49, 0, 1, q1, unit)[0] === 0x5a;
+  expect([reserved({}, 0x80_0000), reserved({ pageWalkCoherency: true }, 0x80_0000)]).toEqual([true, false]);
+  expect([reserved({}, 0x100_0000), reserved({ snoopControl: true }, 0x100_0000)]).toEqual([true, false]);
+  expect(reserved({ pageWalkCoherency: true }, 0x100_0000)).toBe(true);
+});
 
 test('each switch of the table readers acts alone', () => {
   expect([look(null, 1, 0), look('typeBeforePresent', 1, 0)]).toEqual([

@@ -1,13 +1,11 @@
 import { hiWord, loWord } from '../../../core/bits.ts';
-import { PGTT } from '../../../spec/vtd/tables.ts';
+import { PGSNP, PGTT, PWSNP } from '../../../spec/vtd/tables.ts';
 
 /** 32-bit words of a PASID entry. */
 export const ENTRY_WORDS = 16;
 
 const P = 1;
 const SSADE = 0x200;
-const PWSNP = 0x80_0000;
-const PGSNP = 0x100_0000;
 const SRE = 0x1;
 const FSPM_5 = 0x4;
 const WPE = 0x10;
