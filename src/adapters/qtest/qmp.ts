@@ -10,7 +10,14 @@ const MACHINES = [
   { name: 'q35', 'cpu-max': 255, alias: 'q35' },
 ];
 
-const TYPES = ['iommu-testdev', 'arm-smmuv3', 'intel-iommu', 'pcie-root-port', 'pxb-pcie'];
+/** Device types with what they descend from, nearest first; `device` and `object` end every line. */
+const LINES = [
+  ['iommu-testdev', 'pci-device'],
+  ['arm-smmuv3', 'arm-smmu', 'sys-bus-device'],
+  ['intel-iommu', 'x86-iommu', 'dynamic-sysbus-device', 'sys-bus-device'],
+  ['pcie-root-port', 'pcie-root-port-base', 'pcie-slot', 'pcie-port', 'base-pci-bridge', 'pci-device'],
+  ['pxb-pcie', 'pxb', 'pci-device'],
+].map((line) => [...line, 'device', 'object']);
 
 const COMMANDS = [
   'qmp_capabilities',
@@ -26,10 +33,10 @@ const COMMANDS = [
 
 const VERSION = { qemu: { micro: 3, minor: 1, major: 11 }, package: '' };
 
-/** Command → arguments it may have. */
-const ARGUMENTS: Readonly<Record<string, readonly string[]>> = {
-  qmp_capabilities: ['enable'],
-  'qom-list-types': ['implements', 'abstract'],
+/** Command → type of each argument it may have, in the order QEMU looks at them. */
+const ARGUMENTS: Readonly<Record<string, Readonly<Record<string, 'array' | 'string' | 'boolean'>>>> = {
+  qmp_capabilities: { enable: 'array' },
+  'qom-list-types': { implements: 'string', abstract: 'boolean' },
 };
 
 type Json = Record<string, unknown>;
@@ -85,7 +92,9 @@ export class QmpSession {
   #command(request: unknown): { readonly name: string; readonly args: Json; readonly oob: boolean } | Refusal {
     if (!isObject(request)) return new Refusal('QMP input must be a JSON object');
     let key = '';
-    for (const [member, value] of Object.entries(request)) {
+    // Of the two, QEMU meets exec-oob first.
+    const members = Object.entries(request).sort(([a], [b]) => Number(b === 'exec-oob') - Number(a === 'exec-oob'));
+    for (const [member, value] of members) {
       if (member === 'execute' || (member === 'exec-oob' && this.#oob)) {
         if (typeof value !== 'string') return new Refusal(`QMP input member '${member}' must be a string`);
         if (key !== '') return new Refusal(`QMP input member '${member}' clashes with '${key}'`);
@@ -107,14 +116,11 @@ export class QmpSession {
     }
     if (!COMMANDS.includes(name)) return new Refusal(`The command ${name} has not been found`, 'CommandNotFound');
     if (oob) return new Refusal(`The command ${name} does not support OOB`);
-    if (this.#negotiated && name === 'qmp_capabilities') {
-      return new Refusal('Capabilities negotiation is already complete, command ignored', 'CommandNotFound');
-    }
-    const unknown = Object.keys(args).find((a) => !ARGUMENTS[name]?.includes(a));
-    if (unknown !== undefined) return new Refusal(`Parameter '${unknown}' is unexpected`);
+    const wrong = wrongArgument(name, args);
+    if (wrong !== null) return wrong;
     switch (name) {
       case 'qmp_capabilities':
-        return this.#negotiate(args.enable ?? []);
+        return this.#negotiate(args);
       case 'query-version':
         return VERSION;
       case 'query-commands':
@@ -124,7 +130,9 @@ export class QmpSession {
       case 'query-status':
         return { running: true, status: 'running' };
       case 'qom-list-types':
-        return TYPES.map((name) => ({ name, parent: 'device' }));
+        return LINES.filter((line) => args.implements === undefined || line.includes(args.implements as string)).map(
+          ([name, parent]) => ({ name, parent }),
+        );
       case 'system_reset':
         this.#target.reset();
         events.push(event('RESET', { guest: false, reason: 'host-qmp-system-reset' }));
@@ -137,19 +145,33 @@ export class QmpSession {
     }
   }
 
-  #negotiate(enable: unknown): unknown {
-    if (!Array.isArray(enable)) return new Refusal("Invalid parameter type for 'enable', expected: array");
-    for (const [i, capability] of enable.entries()) {
-      if (typeof capability !== 'string') {
-        return new Refusal(`Invalid parameter type for 'enable[${i}]', expected: string`);
-      }
-      // The name in QEMU's message is null there too.
-      if (capability !== 'oob') return new Refusal(`Parameter 'null' does not accept value '${capability}'`);
+  #negotiate(args: Json): unknown {
+    if (this.#negotiated) {
+      return new Refusal('Capabilities negotiation is already complete, command ignored', 'CommandNotFound');
     }
     this.#negotiated = true;
-    this.#oob = enable.length > 0;
+    this.#oob = ((args.enable ?? []) as readonly unknown[]).length > 0;
     return {};
   }
+}
+
+/** The first argument QEMU stumbles over: those it knows in its order, then those it does not. */
+function wrongArgument(command: string, args: Json): Refusal | null {
+  const known = ARGUMENTS[command] ?? {};
+  for (const [name, type] of Object.entries(known)) {
+    const value = args[name];
+    if (value === undefined) continue;
+    const is = Array.isArray(value) ? 'array' : typeof value;
+    if (is !== type) return new Refusal(`Invalid parameter type for '${name}', expected: ${type}`);
+    for (const [i, element] of (type === 'array' ? (value as unknown[]) : []).entries()) {
+      if (typeof element !== 'string')
+        return new Refusal(`Invalid parameter type for '${name}[${i}]', expected: string`);
+      // The only list is of capabilities, and the name in QEMU's message is null there too.
+      if (element !== 'oob') return new Refusal(`Parameter 'null' does not accept value '${element}'`);
+    }
+  }
+  const unknown = Object.keys(args).find((name) => !Object.hasOwn(known, name));
+  return unknown === undefined ? null : new Refusal(`Parameter '${unknown}' is unexpected`);
 }
 
 function refused(why: Refusal, id: object): string {

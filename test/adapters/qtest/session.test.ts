@@ -141,6 +141,9 @@ describe('QMP', () => {
   const CAPABILITIES = '{"execute":"qmp_capabilities"}';
   const WITH_OOB = '{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}';
   const NEGOTIATE = "Expecting capabilities negotiation with 'qmp_capabilities'";
+  const CLASH = "QMP input member 'execute' clashes with 'exec-oob'";
+  const enabling = (what: string) => `{"execute":"qmp_capabilities","arguments":{"enable":${what}}}`;
+  const types = (what: string) => `{"execute":"qom-list-types","arguments":{${what}}}`;
   // Answers of QEMU 11.1.3.
   test.each<readonly [before: readonly string[], request: string, kind: string, desc: string]>([
     [[], '{"execute":"query-version"}', 'CommandNotFound', NEGOTIATE],
@@ -177,6 +180,21 @@ describe('QMP', () => {
       "Parameter 'null' does not accept value 'bogus'",
     ],
     [[CAPABILITIES], CAPABILITIES, 'CommandNotFound', 'Capabilities negotiation is already complete, command ignored'],
+    [[CAPABILITIES], enabling('["oob"],"x":1'), 'GenericError', "Parameter 'x' is unexpected"],
+    [[CAPABILITIES], enabling('1'), 'GenericError', "Invalid parameter type for 'enable', expected: array"],
+    [[], enabling('null'), 'GenericError', "Invalid parameter type for 'enable', expected: array"],
+    [[], enabling('["bogus"],"x":1'), 'GenericError', "Parameter 'null' does not accept value 'bogus'"],
+    [
+      [CAPABILITIES],
+      types('"implements":1'),
+      'GenericError',
+      "Invalid parameter type for 'implements', expected: string",
+    ],
+    [[CAPABILITIES], types('"abstract":1'), 'GenericError', "Invalid parameter type for 'abstract', expected: boolean"],
+    [[CAPABILITIES], types('"abstract":true,"z":1'), 'GenericError', "Parameter 'z' is unexpected"],
+    [[WITH_OOB], '{"execute":"query-name","exec-oob":"a"}', 'GenericError', CLASH],
+    [[WITH_OOB], '{"exec-oob":"a","execute":"query-name"}', 'GenericError', CLASH],
+    [[WITH_OOB], '{"execute":"a","exec-oob":1}', 'GenericError', "QMP input member 'exec-oob' must be a string"],
     [[CAPABILITIES], '{}', 'GenericError', "QMP input lacks member 'execute'"],
     [[CAPABILITIES], '{"execute":"frob"}', 'CommandNotFound', 'The command frob has not been found'],
     [[CAPABILITIES], '{"execute":"query-name","arguments":{"x":1}}', 'GenericError', "Parameter 'x' is unexpected"],
@@ -188,6 +206,24 @@ describe('QMP', () => {
     expect(qmp.execute(request).map((l) => JSON.parse(l))).toEqual([{ error: { class: kind, desc } }]);
     const withId = JSON.stringify({ ...JSON.parse(request), id: { a: [1] } });
     if (request.startsWith('{')) expect(JSON.parse(qmp.execute(withId)[0]!).id).toEqual({ a: [1] });
+  });
+
+  test.each([
+    ['', ['iommu-testdev', 'arm-smmuv3', 'intel-iommu', 'pcie-root-port', 'pxb-pcie']],
+    [
+      '"implements":"device","abstract":false',
+      ['iommu-testdev', 'arm-smmuv3', 'intel-iommu', 'pcie-root-port', 'pxb-pcie'],
+    ],
+    ['"implements":"pci-device"', ['iommu-testdev', 'pcie-root-port', 'pxb-pcie']],
+    ['"implements":"x86-iommu"', ['intel-iommu']],
+    ['"implements":"iommu-testdev"', ['iommu-testdev']],
+    ['"implements":"nosuch"', []],
+  ])('the device types with %s', (what, names) => {
+    const qmp = new QmpSession({ reset: () => {}, quit: () => {} });
+    qmp.execute(CAPABILITIES);
+    const { return: found } = JSON.parse(qmp.execute(types(what))[0]!);
+    expect(found.map((t: { name: string }) => t.name)).toEqual(names);
+    if (names.includes('iommu-testdev')) expect(found[0]).toEqual({ name: 'iommu-testdev', parent: 'pci-device' });
   });
 
   test('a new client negotiates anew', () => {
