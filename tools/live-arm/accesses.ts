@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
 import type { PhysicalMap } from '../../src/machine/physical-map.ts';
-import { packageFolder } from '../replay/fixtures.ts';
+import { packageFolder } from '../package-folder.ts';
 
 /** r, w: device read and write; l, s: load and store in memory shared with the devices. */
 export type AccessKind = 'r' | 'w' | 'l' | 's';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { packageFolder } from '../replay/fixtures.ts';
+import { packageFolder } from '../package-folder.ts';
 
 /** A bare-metal guest of guest-fixtures/aarch64. */
 export interface GuestImage {

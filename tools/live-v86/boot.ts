@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { V86_VERSION } from '../../src/adapters/v86/internals.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { initramfs } from '../live/initramfs.ts';
+import { packageFolder } from '../package-folder.ts';
 import { functionName, startV86, type V86Files, type V86Run, type V86StartOptions } from './start.ts';
 
 export type Kernel = '6.1' | '7.2' | '7.2-unpatched';
@@ -40,14 +41,33 @@ export function built(name: string, how: string): Uint8Array {
   return readFileSync(path);
 }
 
+/**
+ * A guest kernel, as the build left it.
+ * @throws ViommuError `E_MISSING` when it is not there, or was built from another configuration than the checkout's.
+ */
+export function builtKernel(kernel: Kernel): Uint8Array {
+  const how = ` -- ${kernel}`;
+  const image = built(`bzImage-${kernel}`, how);
+  const from = join(liveFolder(), `kernel-${kernel}.config`);
+  const config = join(packageFolder(), 'tools/live-v86/kernel.config');
+  if (!existsSync(from) || !readFileSync(from).equals(readFileSync(config))) {
+    const path = join(liveFolder(), `bzImage-${kernel}`);
+    throw new ViommuError(
+      'E_MISSING',
+      'caller',
+      `${path} is not of this checkout's kernel.config; run: npm run live:build${how}`,
+    );
+  }
+  return image;
+}
+
 /** The guest's first file system. */
 export function initrdOf(o: Pick<V86BootOptions, 'behindRootPort' | 'extra'>): Uint8Array {
   return initramfs({
     files: join(liveFolder(), 'pkg/busybox-static'),
     modules: [],
     extra: {
-      // The build has the program in dist/tools/live-v86; the guest's script stays a source.
-      init: readFileSync(new URL('../../../tools/live/guest/init', import.meta.url)),
+      init: readFileSync(join(packageFolder(), 'tools/live/guest/init')),
       bdf: Buffer.from(`${functionName(o.behindRootPort)}\n`),
       ...o.extra,
     },
@@ -66,7 +86,7 @@ export async function bootV86(o: V86BootOptions): Promise<V86Run> {
       wasm: join(dir, 'build/v86.wasm'),
       bios: built('seabios.bin', ''),
       vgaBios: built('vgabios.bin', ''),
-      bzImage: built(`bzImage-${kernel}`, ` -- ${kernel}`),
+      bzImage: builtKernel(kernel),
       initrd: initrdOf(o),
     },
     o,

@@ -72,32 +72,39 @@ build() {
   fetch "$suite" amd64 "linux-source-$version"
   local tree=$out/src-$name
   if [ ! -e "$tree/Makefile" ]; then
-    local twin=$out/src-7.2
+    local new=$tree.new twin=$out/src-7.2
     [ "$name" != 7.2 ] || twin=$out/src-7.2-unpatched
+    rm -rf "$new" "$tree"
     if [ "$version" = 7.2 ] && [ -e "$twin/vmlinux" ]; then
       # The two differ in one file: the other's objects are good.
       say "copying the tree of the other 7.2"
-      cp -a "$twin" "$tree"
+      cp -a "$twin" "$new"
       tar -xJOf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz --wildcards '*/drivers/iommu/intel/prq.c' \
-        >"$tree/drivers/iommu/intel/prq.c"
+        >"$new/drivers/iommu/intel/prq.c"
     else
       say "unpacking linux-source-$version"
-      mkdir -p "$tree"
-      tar -xJf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz -C "$tree" --strip-components=1
+      mkdir -p "$new"
+      tar -xJf "$out/pkg/linux-source-$version"/usr/src/linux-source-*.tar.xz -C "$new" --strip-components=1
     fi
-    [ "$name" != 7.2 ] || canonical_fix "$tree"
+    [ "$name" != 7.2 ] || canonical_fix "$new"
+    # Only a whole tree gets the name that is looked for.
+    mv "$new" "$tree"
   fi
   say "building bzImage-$name (log: $out/build-$name.log)"
+  cp "$here/kernel.config" "$tree/viommu.config"
   (
     cd "$tree"
     export KCONFIG_CONFIG=.config KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=viommu KBUILD_BUILD_HOST=viommu
     make ARCH=i386 tinyconfig
-    scripts/kconfig/merge_config.sh -m .config "$here/kernel.config"
+    scripts/kconfig/merge_config.sh -m .config viommu.config
     make ARCH=i386 olddefconfig
     make ARCH=i386 -j"$(nproc)" bzImage
   ) >"$out/build-$name.log" 2>&1 || { tail -5 "$out/build-$name.log" >&2; exit 1; }
+  local absent
+  absent=$(grep '=y$' "$tree/viommu.config" | grep -vxFf "$tree/.config" | tr '\n' ' ') || true
+  [ -z "$absent" ] || say "options Linux $version does not have: $absent"
   cp "$tree/arch/x86/boot/bzImage" "$out/bzImage-$name"
-  cp "$here/kernel.config" "$out/kernel-$name.config"
+  cp "$tree/viommu.config" "$out/kernel-$name.config"
 }
 
 # The guest's own programs: no libc, the headers come with the kernel's source.

@@ -158,7 +158,9 @@ export async function startV86(files: V86Files, o: V86StartOptions): Promise<V86
     outside: (action) => plugged.outside(action),
     async finished() {
       await console.expect(/^@@ off/);
-      return `${plugged.clflush()} CLFLUSH replaced, ${emulator.get_instruction_counter() >>> 0} instructions`;
+      const lost = plugged.lostInterrupts();
+      const again = lost === 0 ? '' : `${lost} lost interrupts asked for again, `;
+      return `${plugged.clflush()} CLFLUSH replaced, ${again}${emulator.get_instruction_counter() >>> 0} instructions`;
     },
     close: async () => {
       console.end('closed');

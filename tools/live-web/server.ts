@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
-import { dirname, extname, join, normalize } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { extname, join, normalize } from 'node:path';
 import { ViommuError } from '../../src/core/errors.ts';
-import { built, initrdOf, v86Package } from '../live-v86/boot.ts';
+import { built, builtKernel, initrdOf, v86Package } from '../live-v86/boot.ts';
+import { packageFolder } from '../package-folder.ts';
 
 const TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
@@ -17,21 +17,14 @@ const TYPES: Readonly<Record<string, string>> = {
 const POLICY =
   "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src blob:; style-src 'self'; img-src 'self' data:";
 
-/** The checkout this file is in, built or not. */
-const ROOT = (() => {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
-})();
-
 /** What an address of the page stands for. Null: nothing. */
 function contents(path: string): { readonly type: string; readonly bytes: Uint8Array } | null {
   const file = (name: string) =>
     existsSync(name) ? { type: TYPES[extname(name)] ?? 'application/octet-stream', bytes: readFileSync(name) } : null;
   const raw = (bytes: Uint8Array) => ({ type: 'application/octet-stream', bytes });
-  if (path === '/') return file(join(ROOT, 'tools/live-web/page/index.html'));
-  if (path === '/page/style.css') return file(join(ROOT, 'tools/live-web/page/style.css'));
-  if (path.startsWith('/dist/') && path.endsWith('.js')) return file(join(ROOT, path));
+  if (path === '/') return file(join(packageFolder(), 'tools/live-web/page/index.html'));
+  if (path === '/page/style.css') return file(join(packageFolder(), 'tools/live-web/page/style.css'));
+  if (path.startsWith('/dist/') && path.endsWith('.js')) return file(join(packageFolder(), path));
   if (path === '/v86/version') return raw(Buffer.from(v86Package().version));
   if (path === '/v86/libv86.mjs' || path === '/v86/v86.wasm')
     return file(join(v86Package().dir, 'build', path.slice(5)));
@@ -40,7 +33,7 @@ function contents(path: string): { readonly type: string; readonly bytes: Uint8A
     case '/guest/vgabios.bin':
       return raw(built(path.slice(7), ''));
     case '/guest/bzImage':
-      return raw(built('bzImage-6.1', ''));
+      return raw(builtKernel('6.1'));
     case '/guest/initrd':
       return raw(initrdOf({}));
     default:

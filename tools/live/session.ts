@@ -6,6 +6,7 @@ import { NvmeFunction } from '../../devices/endpoints/nvme/function.ts';
 import { LiveMachine, type LiveOptions } from '../../src/adapters/qemu/live-machine.ts';
 import type { PluggedMachine } from '../../src/machine/emulator.ts';
 import type { IommuUnit } from '../../src/machine/unit.ts';
+import { packageFolder } from '../package-folder.ts';
 import type { Guest } from './console.ts';
 import type { LiveFiles } from './environment.ts';
 import { QemuGuest } from './guest.ts';
@@ -46,8 +47,7 @@ export async function startSession(o: SessionOptions): Promise<LiveRun> {
   const at = (name: string) => join(dir, name);
   writeFileSync(at('ram'), '');
   truncateSync(at('ram'), RAM_BYTES);
-  // The build has the program in dist/tools/live; the guest's script stays a source.
-  const init = readFileSync(new URL('../../../tools/live/guest/init', import.meta.url));
+  const init = readFileSync(join(packageFolder(), 'tools/live/guest/init'));
   const modules = ['nvme', 'vfio-pci', 'vfio_iommu_type1'];
   const initrd = initramfs({ files: o.files.files, modules, extra: { init, bdf: Buffer.from(`${o.bdf}\n`) } });
   writeFileSync(at('initrd'), initrd);

@@ -7,7 +7,7 @@ import { gzipSync } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
 import { GUESTS, type GuestImage, imagePath } from '../live-arm/guests.ts';
 import { machineOf, SHARED } from '../live-arm/machine.ts';
-import { packageFolder } from '../replay/fixtures.ts';
+import { packageFolder } from '../package-folder.ts';
 import { Conversion } from './convert.ts';
 
 const SMMU = { base: 0x0905_0000, size: 0x2_0000 };

@@ -6,8 +6,11 @@ const IOAPIC = { WORDS: 52, IRR: 50, LINES: 51 } as const;
 
 const EFLAGS_IF = 0x200;
 
-/** A CPU that may take interrupts halts for this long, in milliseconds, below one in service: nobody serves that one. */
-const LOST_AFTER = 20;
+/**
+ * A CPU that may take interrupts is this long below one in service, milliseconds: nobody serves that one. A halted CPU
+ * serves nobody, a running one may be in a handler that lets others in.
+ */
+const LOST_AFTER = { HALTED: 1, RUNNING: 50 } as const;
 
 /** The highest vector of eight words of bits; −1: none. */
 function highest(apic: Uint32Array, at: number): number {
@@ -26,12 +29,27 @@ export class V86Interrupts {
   readonly #cpu: V86Cpu;
   readonly #defer: (action: () => void) => void;
   #pending = false;
-  /** Since when an interrupt in service has kept others from a halted CPU, milliseconds; −1: it does not. */
-  #blocked = -1;
+  #view: Uint32Array;
+  /** The vector that may be lost, −1: none, and since when, milliseconds. */
+  #suspect = -1;
+  #since = 0;
+  /** Interrupts asked for again so far. */
+  lost = 0;
 
   constructor(cpu: V86Cpu, defer: (action: () => void) => void) {
     this.#cpu = cpu;
     this.#defer = defer;
+    this.#view = this.#mapped();
+  }
+
+  #mapped(): Uint32Array {
+    return new Uint32Array(this.#cpu.wasm_memory.buffer, this.#cpu.get_apic_addr(), LAPIC.WORDS);
+  }
+
+  /** The local APIC's structure. It moves when the WASM memory grows. */
+  #lapic(): Uint32Array {
+    if (this.#view.buffer !== this.#cpu.wasm_memory.buffer) this.#view = this.#mapped();
+    return this.#view;
   }
 
   /**
@@ -59,35 +77,34 @@ export class V86Interrupts {
     });
   }
 
-  #lapic(): Uint32Array {
-    return new Uint32Array(this.#cpu.wasm_memory.buffer, this.#cpu.get_apic_addr(), LAPIC.WORDS);
-  }
-
   /**
    * Asks again for an interrupt v86 lost. 0.5.462 takes interrupts in the middle of a store to the local APIC; compiled code
    * then goes on with its own registers, and the interrupt stays in service though no handler ever ran. Linux meets that
-   * when it sends itself irq_work with interrupts on. Call it at every turn of the CPU. @param now milliseconds.
+   * when it sends itself irq_work with interrupts on; it never goes on with interrupts on below one in service. Call it at
+   * every turn of the CPU.
+   * @param now milliseconds. @returns after how many milliseconds it wants to be called at the latest.
    */
-  unstick(now: number): void {
-    const cpu = this.#cpu;
-    if (cpu.in_hlt[0] === 0 || (cpu.flags[0]! & EFLAGS_IF) === 0) {
-      this.#blocked = -1;
-      return;
-    }
+  unstick(now: number): number {
     const apic = this.#lapic();
     const served = highest(apic, LAPIC.ISR);
-    const asked = highest(apic, LAPIC.IRR);
-    if (served < 0 || asked < 0 || asked > served) {
-      this.#blocked = -1;
-    } else if (this.#blocked < 0) {
-      this.#blocked = now;
-    } else if (now - this.#blocked >= LOST_AFTER) {
-      this.#blocked = -1;
-      const [word, bit] = [served >>> 5, 1 << (served & 31)];
-      apic[LAPIC.ISR + word]! &= ~bit;
-      apic[LAPIC.IRR + word]! |= bit;
-      this.#wake();
+    // v86's views are proxies: nearly every turn ends with the first look.
+    if (served < 0 || (this.#cpu.flags[0]! & EFLAGS_IF) === 0 || highest(apic, LAPIC.IRR) > served) {
+      this.#suspect = -1;
+      return Number.POSITIVE_INFINITY;
     }
+    if (served !== this.#suspect) {
+      this.#suspect = served;
+      this.#since = now;
+    }
+    const left = this.#since + (this.#cpu.in_hlt[0] === 0 ? LOST_AFTER.RUNNING : LOST_AFTER.HALTED) - now;
+    if (left > 0) return left;
+    this.#suspect = -1;
+    this.lost++;
+    const [word, bit] = [served >>> 5, 1 << (served & 31)];
+    apic[LAPIC.ISR + word]! &= ~bit;
+    apic[LAPIC.IRR + word]! |= bit;
+    this.#wake();
+    return Number.POSITIVE_INFINITY;
   }
 
   /** A level-triggered line (global interrupt number below 16). It drops at once, or the guest's handler storms. */

@@ -50,7 +50,7 @@ export interface V86Cpu extends V86MemoryMap {
   option_roms: { name: string; data: Uint8Array }[];
   write_blob(bytes: Uint8Array, address: number): void;
   handle_irqs(): void;
-  /** Called at every turn of the CPU, halted or not. @param now milliseconds. @returns when to be called again. */
+  /** Called at every turn of the CPU, halted or not. @param now milliseconds. @returns in how many to be called again. */
   run_hardware_timers(acpi: boolean, now: number): number;
   device_raise_irq(line: number): void;
   device_lower_irq(line: number): void;

@@ -56,6 +56,8 @@ export interface V86Machine {
   readonly pci: V86PciBridge;
   /** CLFLUSH instructions replaced in the guest kernel so far. */
   readonly clflush: () => number;
+  /** Interrupts that v86 lost and was asked for again so far. */
+  readonly lostInterrupts: () => number;
   /** Runs DMA (or anything else) that no access of the guest caused. Call it between the emulator's turns only. */
   outside<T>(action: () => T): T;
   /** After `restore_state`: our half of the same moment's state. */
@@ -136,8 +138,13 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
   const interrupts = new V86Interrupts(cpu, defer);
   const timers = cpu.run_hardware_timers.bind(cpu);
   cpu.run_hardware_timers = (acpi, now) => {
-    interrupts.unstick(now);
-    return timers(acpi, now);
+    const next = timers(acpi, now);
+    try {
+      return Math.min(next, interrupts.unstick(now));
+    } catch (e) {
+      report(e);
+      return next;
+    }
   };
   let flushes = -1;
   const silenceClflush = () => {
@@ -185,6 +192,7 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
     cpu,
     pci,
     clflush: () => Math.max(0, flushes),
+    lostInterrupts: () => interrupts.lost,
     outside(action) {
       ram.check();
       try {

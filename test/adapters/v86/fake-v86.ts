@@ -85,8 +85,9 @@ export class FakeV86 implements V86Cpu {
   handle_irqs(): void {
     this.#told('handle_irqs');
   }
-  run_hardware_timers(_acpi: boolean, now: number): number {
-    return now + 1;
+  /** Nothing of its own to do for 100 ms. */
+  run_hardware_timers(_acpi: boolean, _now: number): number {
+    return 100;
   }
   device_raise_irq(line: number): void {
     this.#told(`raise ${line}`);

@@ -253,50 +253,95 @@ describe('interrupts', () => {
 });
 
 describe('an interrupt v86 took and lost', () => {
-  const IRQ_WORK = 1 << (0xf6 & 31);
-  const TIMER = 1 << (0xec & 31);
+  const [IRR, ISR] = [16, 24];
 
-  /** A CPU that halts with interrupts on, vector F6 in service and EC asked for. */
-  function stuck() {
-    const { cpu } = plugged();
-    cpu.in_hlt[0] = 1;
-    cpu.flags[0] = 0x202;
-    cpu.lapic[24 + 7] = IRQ_WORK;
-    cpu.lapic[16 + 7] = TIMER;
-    const turn = async (now: number) => {
-      expect(cpu.run_hardware_timers(true, now)).toBe(now + 1);
-      await settled();
-      return [cpu.lapic[24 + 7], cpu.lapic[16 + 7], cpu.raised.splice(0).join()];
+  /** A CPU with interrupts on below `served`. */
+  function stuck(served: readonly number[], asked: readonly number[]) {
+    const { cpu, errors, v86 } = plugged();
+    const set = (at: number, vectors: readonly number[]) => {
+      cpu.lapic.fill(0, at, at + 8);
+      for (const v of vectors) cpu.lapic[at + (v >>> 5)]! |= 1 << (v & 31);
     };
-    return { cpu, turn, before: [IRQ_WORK, TIMER, ''], after: [0, IRQ_WORK | TIMER, 'handle_irqs'] };
+    const get = (at: number) => {
+      const vectors: number[] = [];
+      for (let v = 0; v < 256; v++) if ((cpu.lapic[at + (v >>> 5)]! >>> (v & 31)) & 1) vectors.push(v);
+      return vectors;
+    };
+    cpu.flags[0] = 0x202;
+    set(ISR, served);
+    set(IRR, asked);
+    /** One turn: when it wants the next one, and what is in service, asked for, and said to the CPU after it. */
+    const turn = async (now: number) => {
+      const next = cpu.run_hardware_timers(true, now);
+      await settled();
+      return [next, get(ISR), get(IRR), cpu.raised.splice(0).join()];
+    };
+    return { cpu, errors, v86, set, turn };
   }
 
-  test('is asked for again once the CPU has halted below it for 20 ms', async () => {
-    const { turn, before, after } = stuck();
-    expect(await turn(1000)).toEqual(before);
-    expect(await turn(1019)).toEqual(before);
-    expect(await turn(1020)).toEqual(after);
-    expect(await turn(1100)).toEqual([0, IRQ_WORK | TIMER, '']);
+  test.each<readonly [string, number[], number[], number[], number[]]>([
+    ['with a lower one asked for', [0xf6], [0xec], [], [0xec, 0xf6]],
+    ['with the same asked for', [0xf6], [0xf6], [], [0xf6]],
+    ['with none asked for', [0x31], [], [], [0x31]],
+    ['above another in service', [0x31, 0xf6], [0x20], [0x31], [0x20, 0xf6]],
+  ])('is asked for again after 50 ms, %s', async (_what, served, asked, servedAfter, askedAfter) => {
+    const { v86, turn } = stuck(served, asked);
+    expect(await turn(1000)).toEqual([50, served, asked, '']);
+    expect(await turn(1049)).toEqual([1, served, asked, '']);
+    expect(v86.lostInterrupts()).toBe(0);
+    expect(await turn(1050)).toEqual([100, servedAfter, askedAfter, 'handle_irqs']);
+    expect(v86.lostInterrupts()).toBe(1);
   });
 
-  test.each<readonly [string, (cpu: FakeV86) => void]>([
-    ['runs', (cpu) => (cpu.in_hlt[0] = 0)],
-    ['takes no interrupts', (cpu) => (cpu.flags[0] = 2)],
-    ['has nothing in service', (cpu) => (cpu.lapic[24 + 7] = 0)],
-    ['has nothing asked for', (cpu) => (cpu.lapic[16 + 7] = 0)],
-    ['is about to take a higher one', (cpu) => (cpu.lapic[16 + 7] = 1 << (0xf8 & 31))],
-  ])('but not while the CPU %s, and the 20 ms begin anew', async (_what, change) => {
-    const { cpu, turn, before, after } = stuck();
-    expect(await turn(1000)).toEqual(before);
-    const kept = [cpu.in_hlt[0]!, cpu.flags[0]!, cpu.lapic[24 + 7]!, cpu.lapic[16 + 7]!] as const;
-    change(cpu);
-    const changed = [cpu.lapic[24 + 7], cpu.lapic[16 + 7], ''];
-    expect(await turn(1030)).toEqual(changed);
-    [cpu.in_hlt[0], cpu.flags[0]] = [kept[0], kept[1]];
-    [cpu.lapic[24 + 7], cpu.lapic[16 + 7]] = [kept[2], kept[3]];
-    expect(await turn(1040)).toEqual(before);
-    expect(await turn(1059)).toEqual(before);
-    expect(await turn(1060)).toEqual(after);
+  test('a halted CPU does not wait for long', async () => {
+    const { cpu, turn } = stuck([0xf6], [0xec]);
+    cpu.in_hlt[0] = 1;
+    expect(await turn(1000)).toEqual([1, [0xf6], [0xec], '']);
+    expect(await turn(1001)).toEqual([100, [], [0xec, 0xf6], 'handle_irqs']);
+  });
+
+  test.each<readonly [string, (s: ReturnType<typeof stuck>) => void]>([
+    ['takes no interrupts', (s) => (s.cpu.flags[0] = 2)],
+    ['has nothing in service', (s) => s.set(ISR, [])],
+    ['is about to take a higher one', (s) => s.set(IRR, [0xf8])],
+  ])('but not while the CPU %s, and the 50 ms begin anew', async (_what, change) => {
+    const s = stuck([0xf6], [0xec]);
+    await s.turn(1000);
+    change(s);
+    expect((await s.turn(1060))[0]).toBe(100);
+    s.cpu.flags[0] = 0x202;
+    s.set(ISR, [0xf6]);
+    s.set(IRR, [0xec]);
+    expect((await s.turn(1070))[0]).toBe(50);
+    expect((await s.turn(1119))[0]).toBe(1);
+    expect(s.v86.lostInterrupts()).toBe(0);
+    await s.turn(1120);
+    expect(s.v86.lostInterrupts()).toBe(1);
+  });
+
+  test('and not when another has come into service meanwhile', async () => {
+    const s = stuck([0x31], []);
+    await s.turn(1000);
+    s.set(ISR, [0x41]);
+    expect(await s.turn(1050)).toEqual([50, [0x41], [], '']);
+  });
+
+  test('the structure is looked for anew when the memory has grown', async () => {
+    const s = stuck([0x31], []);
+    await s.turn(1000);
+    s.cpu.grow();
+    expect(await s.turn(1050)).toEqual([100, [], [0x31], 'handle_irqs']);
+  });
+
+  test('a defect in it is reported and leaves the timers running', async () => {
+    const { cpu, errors } = stuck([0x31], []);
+    Object.defineProperty(cpu, 'flags', {
+      get() {
+        throw new Error('broken');
+      },
+    });
+    expect(cpu.run_hardware_timers(true, 1)).toBe(100);
+    expect(errors.map((e) => (e as Error).message)).toEqual(['broken']);
   });
 });
 

@@ -1,5 +1,8 @@
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { serve } from '../../../tools/live-web/server.ts';
 
@@ -41,7 +44,24 @@ test('a guest that was not built is named with the command that builds it', asyn
   process.env.VIOMMU_LIVE_V86 = '/nowhere';
   const answer = await fetch(`${at}/guest/bzImage`);
   expect(answer.status).toBe(500);
-  expect(await answer.text()).toBe('/nowhere/bzImage-6.1 is missing; run: npm run live:build');
+  expect(await answer.text()).toBe('/nowhere/bzImage-6.1 is missing; run: npm run live:build -- 6.1');
+});
+
+test('a guest that was built of another configuration is not taken', async () => {
+  const built = mkdtempSync(join(tmpdir(), 'viommu-'));
+  process.env.VIOMMU_LIVE_V86 = built;
+  writeFileSync(join(built, 'bzImage-6.1'), 'kernel');
+  const get = async () => {
+    const answer = await fetch(`${at}/guest/bzImage`);
+    return [answer.status, await answer.text()];
+  };
+  const refusal = `${built}/bzImage-6.1 is not of this checkout's kernel.config; run: npm run live:build -- 6.1`;
+  expect(await get()).toEqual([500, refusal]);
+  writeFileSync(join(built, 'kernel-6.1.config'), 'CONFIG_SLOB=y');
+  expect(await get()).toEqual([500, refusal]);
+  copyFileSync('tools/live-v86/kernel.config', join(built, 'kernel-6.1.config'));
+  expect(await get()).toEqual([200, 'kernel']);
+  rmSync(built, { recursive: true });
 });
 
 test('a port that is in use is said to be, with the way out', async () => {
