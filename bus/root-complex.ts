@@ -56,7 +56,8 @@ export interface RootComplexState {
   readonly lines: readonly number[];
 }
 
-function pathOf(slot: Slot): number[] {
+/** Where a function is plugged in, independent of bus numbers a guest may have changed. */
+export function pathOf(slot: Slot): number[] {
   const above = slot.bus.parent;
   return [...(above === null ? [slot.bus.root.number] : pathOf(above)), slot.devfn];
 }
@@ -268,8 +269,9 @@ export class RootComplex {
    */
   load(state: RootComplexState): void {
     for (const [i, n] of state.lines.entries()) this.#lines[i] = n;
+    const slots = new Map([...this.slots()].map((s) => [pathOf(s).join(), s]));
     for (const saved of state.functions) {
-      const slot = [...this.slots()].find((s) => pathOf(s).join() === saved.path.join());
+      const slot = slots.get(saved.path.join());
       if (slot === undefined) {
         throw new ViommuError('ENOENT', 'caller', 'no function at a saved place', { path: saved.path.join('/') });
       }

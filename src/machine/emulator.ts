@@ -14,7 +14,7 @@ import { EXT } from '../spec/pcie/capabilities.ts';
 import type { TraceRecorder } from '../trace/recorder.ts';
 import { atsControl } from './function-follower.ts';
 import { InterruptQueue, type InterruptSink } from './interrupt-queue.ts';
-import { loadFunctions, type MachineState, type Saved, saveFunctions, saverOf } from './snapshot.ts';
+import { loadFunctions, type MachineState, saveFunctions } from './snapshot.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
@@ -58,11 +58,6 @@ export interface MachinePlan {
 /** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or −1. */
 export type MakeUnit = (vm: Vm, irq: InterruptPort, tell: Tell | null) => IommuUnit;
 
-export interface FunctionOptions extends PlugOptions {
-  /** What saves and loads the function as a whole, when that is more than the function object itself (an NVMe controller). */
-  readonly state?: Saved;
-}
-
 /** Timers that may run until nothing is in flight any more. */
 const SETTLE = 1_000_000;
 
@@ -84,7 +79,6 @@ export class PluggedMachine {
   readonly interrupts: InterruptQueue;
   readonly #report: (error: unknown) => void;
   readonly #plugged = new Map<Slot, Plugged>();
-  readonly #savers = new Map<PciFunction, Saved>();
   readonly #doorbell: number;
   #generation = -1;
 
@@ -179,14 +173,9 @@ export class PluggedMachine {
    * Plugs a function into a bus (default: the root bus), also while the guest runs.
    * @returns unplugs it. @throws ViommuError `EBUSY` the slot is taken.
    */
-  plug(fn: PciFunction, devfn: number, bus: PciBus = this.root.bus, options: FunctionOptions = {}): () => void {
-    const { state, ...plug } = options;
-    if (state !== undefined) this.#savers.set(fn, state);
-    const slot = this.complex.plug(bus, devfn, fn, plug);
-    return () => {
-      this.complex.unplug(slot);
-      this.#savers.delete(fn);
-    };
+  plug(fn: PciFunction, devfn: number, bus: PciBus = this.root.bus, options: PlugOptions = {}): () => void {
+    const slot = this.complex.plug(bus, devfn, fn, options);
+    return () => this.complex.unplug(slot);
   }
 
   #attach(slot: Slot): void {
@@ -232,7 +221,7 @@ export class PluggedMachine {
     if (!this.vm.clock.settle(SETTLE))
       throw new ViommuError('EBUSY', 'caller', 'requests in flight do not come to rest');
     this.interrupts.flush();
-    return { unit: this.unit.save(), functions: saveFunctions(this.complex, this.#saver) };
+    return { unit: this.unit.save(), functions: saveFunctions(this.complex) };
   }
 
   /**
@@ -241,7 +230,7 @@ export class PluggedMachine {
    * @throws ViommuError `EINVAL` when other functions are plugged in; nothing is changed then.
    */
   load(state: MachineState): void {
-    const functions = loadFunctions(this.complex, this.#saver, state.functions);
+    const functions = loadFunctions(this.complex, state.functions);
     this.reset();
     this.vm.clock.settle(SETTLE);
     this.interrupts.flush();
@@ -249,8 +238,6 @@ export class PluggedMachine {
     this.follow();
     this.unit.load(state.unit);
   }
-
-  readonly #saver = (slot: Slot): Saved | null => saverOf(slot, this.#savers.get(slot.fn));
 
   /** Machine reset: functions first, so that nothing is in flight when the IOMMU resets. */
   reset(): void {

@@ -1,10 +1,10 @@
-export { type Emulator, type FunctionOptions, type MachinePlan, type MakeUnit, PluggedMachine } from './emulator.ts';
+export { type Emulator, type MachinePlan, type MakeUnit, PluggedMachine } from './emulator.ts';
 export type { InterruptSink } from './interrupt-queue.ts';
 export { type MachineEvents, MachineObserver } from './observer.ts';
 export { createQemuMachine, QemuMachine } from './qemu-machine.ts';
 export { makeReplayMachine } from './replay.ts';
 export { Smmuv3Unit, type Smmuv3UnitConfig, type UnitFunction } from './smmuv3-unit.ts';
-export type { MachineState, Saved } from './snapshot.ts';
+export type { MachineState } from './snapshot.ts';
 export type { IommuUnit } from './unit.ts';
 export { Vm, type VmOptions, type VmRam } from './vm.ts';
 export { VmMemory } from './vm-memory.ts';

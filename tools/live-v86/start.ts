@@ -121,8 +121,8 @@ export async function startV86(files: V86Files, o: V86StartOptions): Promise<V86
   if (o.behindRootPort) {
     machine.plug(new Bridge({ kind: 'root' }), V86_LAYOUT.ROOT_PORT);
     const port = machine.complex.byRid(V86_LAYOUT.ROOT_PORT)!;
-    machine.plug(nvme.fn, 0, port.behind!, { state: nvme });
-  } else machine.plug(nvme.fn, V86_LAYOUT.ENDPOINT, machine.root.bus, { state: nvme });
+    machine.plug(nvme.fn, 0, port.behind!);
+  } else machine.plug(nvme.fn, V86_LAYOUT.ENDPOINT);
   plugged.pci.claimBars();
   const console = new Console();
   let text = '';

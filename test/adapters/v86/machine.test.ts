@@ -13,7 +13,7 @@ const [ROOT, CONTEXT, TABLE, DATA] = [0x10_0000, 0x10_1000, 0x10_2000, 0x18_0000
 function withDisk(options: Parameters<typeof plugged>[0] = {}) {
   const rig = plugged(options);
   const nvme = new NvmeFunction({ disk: new RamDisk(1 << 20), integrated: true });
-  rig.machine.plug(nvme.fn, ENDPOINT, rig.machine.root.bus, { state: nvme });
+  rig.machine.plug(nvme.fn, ENDPOINT);
   const dma = (iova: number, value: number) => {
     const link = rig.machine.complex.link(rig.machine.complex.byRid(ENDPOINT)!)!;
     const four = new Uint8Array(Int32Array.of(value).buffer);

@@ -21,7 +21,7 @@ function made(split = false) {
   const toy = new ToyEmulator(split);
   const machine = plugIntoToy(toy);
   const nvme = new NvmeFunction({ disk: new RamDisk(1 << 20), integrated: true });
-  machine.plug(nvme.fn, DEVFN, machine.root.bus, { state: nvme });
+  machine.plug(nvme.fn, DEVFN);
   return { toy, machine, nvme };
 }
 
