@@ -1,7 +1,4 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { vtdFromArgs } from '../../devices/vtd/properties.ts';
-import { ViommuError } from '../../src/core/errors.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { ACCESS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
@@ -10,9 +7,10 @@ import type { Checks } from '../live/checks.ts';
 import { ask } from '../live/console.ts';
 import { recorderFor, saveRecording } from '../live/recording.ts';
 import type { Watch } from './beside.ts';
-import { bootV86, type Kernel, liveFolder } from './boot.ts';
+import { bootV86, built, type Kernel } from './boot.ts';
 import { Journal } from './journal.ts';
 import { machineWith, recordingOf } from './recorded.ts';
+import { off, verify } from './scenarios.ts';
 import type { V86Run } from './start.ts';
 
 /** A unit that nests, with page requests: what a guest needs to be a hypervisor's user space. */
@@ -24,15 +22,6 @@ const PAGE = 4096;
 const NEST_PARENT = 1;
 const DATA_VTD_S1 = 1;
 
-/** The guest's own program, made by the build. @throws ViommuError `E_MISSING`. */
-function program(): Uint8Array {
-  try {
-    return readFileSync(join(liveFolder(), 'nest'));
-  } catch {
-    throw new ViommuError('E_MISSING', 'caller', `${liveFolder()}/nest is missing; run: npm run live:build -- guest`);
-  }
-}
-
 function boot(kernel: Kernel, journal: Journal, watch: Watch, record: TraceRecorder | null = null): Promise<V86Run> {
   return bootV86({
     record,
@@ -40,7 +29,7 @@ function boot(kernel: Kernel, journal: Journal, watch: Watch, record: TraceRecor
     props: vtdFromArgs(parseQemuArgs(NESTING))!,
     append: 'intel_iommu=on,sm_on iommufd.allow_unsafe_interrupts=1',
     tell: watch.tell(journal.tell),
-    extra: { nest: program() },
+    extra: { nest: built('nest', ' -- guest') },
   });
 }
 
@@ -68,8 +57,7 @@ async function pageRequest(run: V86Run, iova: number, access: number): Promise<n
 async function upAndTaken(c: Checks, run: V86Run): Promise<boolean> {
   const up = await run.guest.console.expect(/^@@ up/, 300_000);
   c.check('the driver probed the IOMMU and the disk came up in a DMA domain', /up DMA/.test(up), up);
-  const verify = await ask(run.guest, 'verify 4k 4096', /^@@ verify/, 120_000);
-  c.check('data written and read in blocks of 4k is the same', verify.endsWith('ok'), verify);
+  await verify(c, run, '4k', 4096);
   const vfio = await ask(run.guest, 'vfio', /^@@ vfio driver/, 60_000);
   c.check('vfio-pci takes the function', vfio.endsWith('vfio-pci'), vfio);
   run.guest.send('run nest');
@@ -109,12 +97,9 @@ export async function nested(c: Checks, watch: Watch): Promise<void> {
     c.check('closing the program empties the ATC', memory.atc.used === 0, memory.atc.used);
     const back = await ask(run.guest, 'unvfio', /^@@ unvfio/, 60_000);
     c.check('the function goes back to its driver', back.endsWith('ok'), back);
-    const verify = await ask(run.guest, 'verify 64k 65536', /^@@ verify/, 120_000);
-    c.check('and the disk works', verify.endsWith('ok'), verify);
-    run.guest.send('off');
-    const did = await run.finished();
-    c.check('no handler failed', run.errors.length === 0, run.errors.map(String).join('; '));
-    process.stdout.write(`    ${did}; ${journal.counter.summary()}\n`);
+    const works = await ask(run.guest, 'verify 64k 65536', /^@@ verify/, 120_000);
+    c.check('and the disk works', works.endsWith('ok'), works);
+    await off(c, run, journal);
   } finally {
     await run.close();
   }

@@ -16,7 +16,7 @@ function unit(cmdline: string): VtdProperties {
   return vtdFromArgs(parseQemuArgs(cmdline))!;
 }
 
-async function verify(c: Checks, run: V86Run, bs: string, bytes: number, where = ''): Promise<void> {
+export async function verify(c: Checks, run: V86Run, bs: string, bytes: number, where = ''): Promise<void> {
   const answer = await ask(run.guest, `verify ${bs} ${bytes}`, /^@@ verify/, 120_000);
   c.check(`data written and read in blocks of ${bs} is the same${where}`, answer.endsWith('ok'), answer);
 }
@@ -43,7 +43,7 @@ async function rebind(c: Checks, run: V86Run, journal: Journal): Promise<void> {
   await verify(c, run, '4k', 4096, ' after that');
 }
 
-async function off(c: Checks, run: V86Run, journal: Journal): Promise<void> {
+export async function off(c: Checks, run: V86Run, journal: Journal): Promise<void> {
   run.guest.send('off');
   const did = await run.finished();
   c.check('no handler failed', run.errors.length === 0, run.errors.map(String).join('; '));

@@ -1,9 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { defaultProperties, type VtdProperties } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { ask } from '../live/console.ts';
-import { bootV86, type Kernel, liveFolder } from './boot.ts';
+import { bootV86, built, type Kernel } from './boot.ts';
 import type { V86Run } from './start.ts';
 
 /** Interleaved runs of each kind; the median counts. */
@@ -94,12 +92,7 @@ async function boots(): Promise<number> {
  * @throws ViommuError `EIO` when the program fails, or the function went round its ATC.
  */
 async function reads(kernel: Kernel): Promise<number> {
-  let program: Uint8Array;
-  try {
-    program = readFileSync(join(liveFolder(), 'reads'));
-  } catch {
-    throw new ViommuError('E_MISSING', 'caller', `${liveFolder()}/reads is missing; run: npm run live:build -- guest`);
-  }
+  const program = built('reads', ' -- guest');
   const run = await bootV86({ kernel, props: PROPS, append: APPEND, tell: null, extra: { reads: program } });
   const costs: Record<'identity' | 'DMA-FQ' | 'DMA', Cost[]> = { identity: [], 'DMA-FQ': [], DMA: [] };
   try {

@@ -17,14 +17,16 @@ const TYPES: Readonly<Record<string, string>> = {
 const POLICY =
   "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src blob:; style-src 'self'; img-src 'self' data:";
 
+const ROOT = packageFolder();
+
 /** What an address of the page stands for. Null: nothing. */
 function contents(path: string): { readonly type: string; readonly bytes: Uint8Array } | null {
   const file = (name: string) =>
     existsSync(name) ? { type: TYPES[extname(name)] ?? 'application/octet-stream', bytes: readFileSync(name) } : null;
   const raw = (bytes: Uint8Array) => ({ type: 'application/octet-stream', bytes });
-  if (path === '/') return file(join(packageFolder(), 'tools/live-web/page/index.html'));
-  if (path === '/page/style.css') return file(join(packageFolder(), 'tools/live-web/page/style.css'));
-  if (path.startsWith('/dist/') && path.endsWith('.js')) return file(join(packageFolder(), path));
+  if (path === '/') return file(join(ROOT, 'tools/live-web/page/index.html'));
+  if (path === '/page/style.css') return file(join(ROOT, 'tools/live-web/page/style.css'));
+  if (path.startsWith('/dist/') && path.endsWith('.js')) return file(join(ROOT, path));
   if (path === '/v86/version') return raw(Buffer.from(v86Package().version));
   if (path === '/v86/libv86.mjs' || path === '/v86/v86.wasm')
     return file(join(v86Package().dir, 'build', path.slice(5)));
