@@ -3,6 +3,7 @@ import type { DriverData, DriverViommu, NestedDomain, PagingDomain, ViommuServic
 import { Smmuv3Driver, type Smmuv3DriverOptions } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { SmmuIdentity } from '../../../src/host/drivers/smmuv3/features.ts';
 import { ExtraHub } from '../../../src/host/extra/extra-hub.ts';
+import type { IommufdFile } from '../../../src/host/iommufd.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
@@ -208,6 +209,20 @@ export function vste(w0: bigint, w1: bigint, type: number = HWPT_DATA.ARM_SMMUV3
       copyOut: () => true,
     },
   };
+}
+
+/** HWPT_ALLOC without a fault queue. @returns the id, or −errno. */
+export function allocHwpt(
+  fd: IommufdFile,
+  devId: number,
+  flags: number,
+  ptId: number,
+  data: DriverData | null,
+): number {
+  const dataType = data?.type ?? HWPT_DATA.NONE;
+  const c = { flags, devId, ptId, outHwptId: 0, reserved: 0, dataType, data: data?.user ?? null, faultId: 0 };
+  const r = fd.hwptAlloc(c);
+  return r === 0 ? c.outHwptId : r;
 }
 
 export { KernelDevice };

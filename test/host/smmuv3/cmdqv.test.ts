@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { DriverData } from '../../../src/host/driver.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { IommufdFile } from '../../../src/host/iommufd.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
@@ -12,7 +13,7 @@ import type { EventFd, UserData, UserMemory } from '../../../src/ports/iommufd.t
 import type { MemoryWindow } from '../../../src/ports/memory.ts';
 import { HWPT_FLAG, VIOMMU_TYPE } from '../../../src/spec/iommufd/uapi.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
-import { FakeHw, IDENTITY, vste } from './bench.ts';
+import { allocHwpt, FakeHw, IDENTITY, vste } from './bench.ts';
 
 const ENOENT = -2;
 const EIO = -5;
@@ -77,20 +78,7 @@ function vmm() {
   fd.ioasAlloc(ioas);
   const ioasId = ioas.outIoasId;
   fd.ioasMap({ flags: 7, ioasId, reserved: 0, userVa: BigInt(IOVA), length: BigInt(RAM), iova: BigInt(IOVA) });
-  const hwpt = (flags: number, ptId: number, v: ReturnType<typeof vste> | null) => {
-    const c = {
-      flags,
-      devId: vfio.devId,
-      ptId,
-      outHwptId: 0,
-      reserved: 0,
-      dataType: v?.type ?? 0,
-      data: v?.user ?? null,
-      faultId: 0,
-    };
-    const r = fd.hwptAlloc(c);
-    return r === 0 ? c.outHwptId : r;
-  };
+  const hwpt = (flags: number, ptId: number, v: DriverData | null) => allocHwpt(fd, vfio.devId, flags, ptId, v);
   const parent = hwpt(HWPT_FLAG.NEST_PARENT, ioasId, null);
   const viommuOf = (d: UserData | null, type: number = VIOMMU_TYPE.TEGRA241_CMDQV) => {
     const c = { flags: 0, type, devId: vfio.devId, hwptId: parent, outViommuId: 0, data: d };

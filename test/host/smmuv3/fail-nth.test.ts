@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { DriverData } from '../../../src/host/driver.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { PageAllocator } from '../../../src/host/drivers/smmuv3/io-pgtable.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
@@ -7,7 +8,7 @@ import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import type { UserMemory } from '../../../src/ports/iommufd.ts';
 import { HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
-import { FakeHw, identity, vste } from './bench.ts';
+import { allocHwpt, FakeHw, identity, vste } from './bench.ts';
 
 const ENOMEM = -12;
 
@@ -57,20 +58,7 @@ function scenario(kernel: HostKernel, driver: Smmuv3Driver): number {
   const ioas = { flags: 0, outIoasId: 0 };
   fd.ioasAlloc(ioas);
   const { devId } = vfio;
-  const hwpt = (flags: number, ptId: number, data: ReturnType<typeof vste> | null) => {
-    const c = {
-      flags,
-      devId,
-      ptId,
-      outHwptId: 0,
-      reserved: 0,
-      dataType: data?.type ?? 0,
-      data: data?.user ?? null,
-      faultId: 0,
-    };
-    const r = fd.hwptAlloc(c);
-    return r === 0 ? c.outHwptId : r;
-  };
+  const hwpt = (flags: number, ptId: number, data: DriverData | null) => allocHwpt(fd, devId, flags, ptId, data);
   const map = (iova: bigint, length: bigint) =>
     fd.ioasMap({ flags: 7, ioasId: ioas.outIoasId, reserved: 0, userVa: iova, length, iova });
   let failed = 0;

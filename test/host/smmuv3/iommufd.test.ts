@@ -1,11 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import type { KernelDevice } from '../../../src/host/device.ts';
+import type { DriverData } from '../../../src/host/driver.ts';
 import type { IommufdFile } from '../../../src/host/iommufd.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import type { EventFd, UserMemory } from '../../../src/ports/iommufd.ts';
-import { HWPT_DATA, HWPT_FLAG, IOAS_MAP_FLAG, VIOMMU_TYPE } from '../../../src/spec/iommufd/uapi.ts';
+import { HWPT_FLAG, IOAS_MAP_FLAG, VIOMMU_TYPE } from '../../../src/spec/iommufd/uapi.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
-import { type BenchOptions, bench, vste } from './bench.ts';
+import { allocHwpt, type BenchOptions, bench, vste } from './bench.ts';
 
 const ENOENT = -2;
 const EIO = -5;
@@ -46,12 +47,8 @@ function vmm(options: BenchOptions = { extra: false }) {
     return c.outIoasId;
   };
   const ioas = newIoas();
-  const hwpt = (flags: number, ptId: number, data: ReturnType<typeof vste> | null = null, devId = vfio.devId) => {
-    const dataType = data === null ? HWPT_DATA.NONE : data.type;
-    const c = { flags, devId, ptId, outHwptId: 0, reserved: 0, dataType, data: data?.user ?? null, faultId: 0 };
-    const r = fd.hwptAlloc(c);
-    return r === 0 ? c.outHwptId : r;
-  };
+  const hwpt = (flags: number, ptId: number, data: DriverData | null = null, devId = vfio.devId) =>
+    allocHwpt(fd, devId, flags, ptId, data);
   const parent = hwpt(HWPT_FLAG.NEST_PARENT, ioas);
   const viommuOn = (hwptId: number, type: number = VIOMMU_TYPE.ARM_SMMUV3) => {
     const c = { flags: 0, type, devId: vfio.devId, hwptId, outViommuId: 0, data: null };
