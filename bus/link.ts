@@ -239,10 +239,9 @@ export class Link implements Upstream {
 
   message(lo: number, hi: number, data: number): number {
     const outcome = this.#message(lo, hi, data);
-    const stream = this.#stream();
     this.#complex.onMessage?.({
       kind: 'interrupt message',
-      stream,
+      stream: this.#stream(),
       pasid: NO_PASID,
       address: toBigint(lo, hi),
       data,

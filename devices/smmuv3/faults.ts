@@ -76,6 +76,8 @@ export class Faults {
   merge = false;
   /** Address of the CD or level-1 CD descriptor last fetched: what the guest calls it, and where it lies. */
   #cdAt = 0;
+  /** The walker's fault is that of a TTB translated with its CD. */
+  #early = false;
 
   constructor(memory: Memory, regs: Registers, table: StreamTable, features: Smmuv3Features, deviations: Deviations) {
     this.#memory = memory;
@@ -243,16 +245,17 @@ export class Faults {
     return 0;
   }
 
-  /** The walker's fault is that of a TTB translated with its CD. */
-  #early = false;
+  /** The half of the address space an access is in: bit 55 of its address. */
+  #half(raw: Int32Array) {
+    return (raw[5]! & (1 << 23)) !== 0 ? this.#s1.half1 : this.#s1.half0;
+  }
 
   /** Whether the walker's fault is that of a start table: QEMU meets it while it decodes the CD. */
   #atDecode(raw: Int32Array): boolean {
     const w = this.#walker;
     if (this.#early) return true;
-    const upper = (raw[5]! & (1 << 23)) !== 0;
-    const half = upper ? this.#s1.half1 : this.#s1.half0;
-    const ttb = upper ? cdTtb1(this.#cd, 0) : cdTtb0(this.#cd, 0);
+    const half = this.#half(raw);
+    const ttb = half === this.#s1.half1 ? cdTtb1(this.#cd, 0) : cdTtb0(this.#cd, 0);
     const at = w.ipa;
     return at >= ttb && at < ttb + 2 ** half.granule;
   }
@@ -278,10 +281,8 @@ export class Faults {
     const recorded = inner ? cdR(this.#cd, 0) : steS2R(s.ste, 0);
     if (code !== EVENT.F_WALK_EABT && recorded === 0) return false;
     if (this.#d.qemuRecordFields) {
-      const { half0, half1 } = this.#s1;
-      const outBits = ((raw[5]! & (1 << 23)) !== 0 ? half1 : half0).outBits;
       // Under stage 2 a table beyond stage 1's output size is told apart after all.
-      const beyond = inner && code === EVENT.F_TRANSLATION && w.ipa >= 2 ** outBits;
+      const beyond = inner && code === EVENT.F_TRANSLATION && w.ipa >= 2 ** this.#half(raw).outBits;
       return this.#qemuStage2(s, sid, raw, beyond ? EVENT.F_ADDR_SIZE : code);
     }
     const bits = EV3.S2 | (w.cls << EV3_CLASS_SHIFT) | (w.cls === CLASS.TT && w.tableRead ? EV3.TTRNW : 0);
@@ -303,8 +304,7 @@ export class Faults {
       at -= at % 4096;
     } else if (w.cls === CLASS.TT && steS1Enabled(s.ste, 0)) {
       const start = this.#atDecode(raw);
-      const half = (raw[5]! & (1 << 23)) !== 0 ? this.#s1.half1 : this.#s1.half0;
-      at -= at % (this.#early ? 4096 : 2 ** half.granule);
+      at -= at % (this.#early ? 4096 : 2 ** this.#half(raw).granule);
       if (start) transaction = EV3.RNW;
       else bits &= ~EV3.S2;
     }

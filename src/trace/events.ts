@@ -42,7 +42,6 @@ export interface PageEvent {
   readonly data: Uint8Array | null;
 }
 
-/** One DMA access that was translated. */
 /** A function asked for a page; what the IOMMU made of it follows as `dst` and `irq`. */
 export interface PageRequestEvent {
   readonly t: 'prq';
@@ -56,6 +55,7 @@ export interface PageRequestEvent {
   readonly last: boolean;
 }
 
+/** One DMA access that was translated. */
 export interface XlatEvent {
   readonly t: 'xlat';
   readonly i: number;

@@ -58,16 +58,19 @@ export class V86Mmio {
     // What had the block before (v86's own ROMs) keeps what nobody claims of it.
     const cpu = this.#cpu;
     const i = block >>> BLOCK_SHIFT;
-    const before = [cpu.memory_map_read8[i], cpu.memory_map_read32[i]] as const;
-    const beforeWrite = [cpu.memory_map_write8[i], cpu.memory_map_write32[i]] as const;
     const read = (size: number, old: ((a: number) => number) | undefined) => (address: number) =>
       this.#read(address >>> 0, size, old);
     const write =
       (size: number, old: ((a: number, v: number) => void) | undefined) => (address: number, value: number) =>
         this.#write(address >>> 0, size, value, old);
-    const r8 = read(1, before[0]);
-    const r32 = read(4, before[1]);
-    cpu.io.mmap_register(block, BLOCK, r8, write(1, beforeWrite[0]), r32, write(4, beforeWrite[1]));
+    cpu.io.mmap_register(
+      block,
+      BLOCK,
+      read(1, cpu.memory_map_read8[i]),
+      write(1, cpu.memory_map_write8[i]),
+      read(4, cpu.memory_map_read32[i]),
+      write(4, cpu.memory_map_write32[i]),
+    );
   }
 
   #find(address: number): Claim | null {
