@@ -33,7 +33,7 @@ export class Link implements Upstream {
    * each. Real requests end at their first abort.
    */
   insist = false;
-  /** A requester id the function pretends to have (host numbering); −1: its own. Source validation stops it. */
+  /** A requester id the function pretends to have (host numbering); -1: its own. Source validation stops it. */
   forged = -1;
   /** Requests leave although COMMAND.MASTER is off (QEMU's iommu-testdev). */
   ignoreMaster = false;

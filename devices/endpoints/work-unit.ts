@@ -21,9 +21,9 @@ export interface UnitState {
   readonly work: Descriptor;
   readonly at: number;
   readonly asks: number;
-  /** Token of a stalled access, −1: none. */
+  /** Token of a stalled access, -1: none. */
   readonly stall: number;
-  /** Page request group it waits for, −1: none. */
+  /** Page request group it waits for, -1: none. */
   readonly group: number;
 }
 

@@ -19,7 +19,7 @@ export class Batch {
   #viommu = 0;
   /** CMDQ_CONS of the command the host refused, after `flush` or `add` returned false. */
   refusedAt = 0;
-  /** What the host said: −errno. */
+  /** What the host said: -errno. */
   errno = 0;
 
   constructor(host: HostCalls, trustCount: boolean) {

@@ -1,6 +1,6 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import type { ExtraHandlers, HostExtra } from '../../src/ports/host-extra.ts';
+import type { HostUpcalls, UpcallHandlers } from '../../src/ports/upcalls.ts';
 import {
   cmdIpa,
   cmdNum,
@@ -45,8 +45,8 @@ export interface CommandDeps {
   readonly stalls: Stalls;
   readonly features: Smmuv3Features;
   readonly deviations: Deviations;
-  readonly extra: HostExtra | null;
-  readonly handlers: ExtraHandlers;
+  readonly upcalls: HostUpcalls | null;
+  readonly handlers: UpcallHandlers;
 }
 
 /** What each guest command means for the host. One small function per command; none allocates unless a stream changes. */
@@ -224,7 +224,7 @@ export class Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
     const code = PRG_BY_RESP[((w2 >>> 12) & 3) as 0 | 1 | 2] ?? PRG.FAILURE;
-    this.#c.extra?.respond(s.vfio.devId, pasid, w2 & 0x1ff, code, false);
+    this.#c.upcalls?.respond(s.vfio.devId, pasid, w2 & 0x1ff, code, false);
     return DONE;
   }
 
@@ -248,7 +248,7 @@ export class Commands implements CommandSink {
   #sync(w0: number, w1: number, w2: number, w3: number): number {
     const c = this.#c;
     if (!this.#before()) return REFUSED;
-    if (c.extra !== null && c.extra.outstanding(c.handlers) > 0) return WAIT;
+    if (c.upcalls !== null && c.upcalls.outstanding(c.handlers) > 0) return WAIT;
     if (this.timedOut) {
       this.timedOut = false;
       return CERROR.ATC_INV_SYNC;

@@ -1,9 +1,9 @@
 import type { Clock } from '../../src/ports/clock.ts';
-import type { HostExtra } from '../../src/ports/host-extra.ts';
 import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
+import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import type { Deviations } from './profile.ts';
 import type { Smmuv3Properties } from './properties.ts';
 
@@ -24,18 +24,18 @@ export interface Smmuv3Deps {
   /** IOAS in which the machine has all guest RAM (and the doorbell page) mapped. */
   readonly ioasId: number;
   /** What Linux does not offer; null is the switch `linux-only`. */
-  readonly extra: HostExtra | null;
+  readonly upcalls: HostUpcalls | null;
   readonly irq: InterruptPort;
   readonly clock: Clock;
   readonly tell: Tell | null;
   /**
-   * The VMM's virtual address of a guest-physical one that DMA may reach (RAM, and the doorbell page), or −1n. Shadows
+   * The VMM's virtual address of a guest-physical one that DMA may reach (RAM, and the doorbell page), or -1n. Shadows
    * map these.
    */
   userVa(gpa: number): bigint;
-  /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is −1n. */
+  /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is -1n. */
   userRoom(gpa: number): number;
-  /** Undoes the host's stage 2 for fetch addresses in hardware records; −1: not this guest's memory. */
+  /** Undoes the host's stage 2 for fetch addresses in hardware records; -1: not this guest's memory. */
   gpaOf?(hpa: number): number;
   /**
    * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued

@@ -1,7 +1,7 @@
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
-import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
+import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { EVENT_WORDS, evSsid, evSsv, evStag, evStall } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GBPA, GERROR, PAGE0, PAGE1, WINDOW_BYTES } from '../../src/spec/smmuv3/registers.ts';
 import { Batch } from './batch.ts';
@@ -44,7 +44,7 @@ export class Smmuv3 implements MmioDevice {
   readonly #pri: PageRequests;
   readonly #stalls: Stalls;
   readonly #batch: Batch;
-  readonly #handlers: ExtraHandlers;
+  readonly #handlers: UpcallHandlers;
 
   constructor(deps: Smmuv3Deps) {
     this.#deps = deps;
@@ -63,8 +63,8 @@ export class Smmuv3 implements MmioDevice {
     this.#domains = new Domains(deps, host, features, d);
     this.#streams = new Streams(deps, host, this.#domains, this.#table, regs, features, id, d);
     this.#faults = new Faults(deps.memory, regs, this.#table, features, d);
-    this.#pri = new PageRequests(regs, deps.memory, signals, deps.extra);
-    this.#stalls = new Stalls(deps.extra);
+    this.#pri = new PageRequests(regs, deps.memory, signals, deps.upcalls);
+    this.#stalls = new Stalls(deps.upcalls);
     this.#handlers = this.#listen();
     this.#batch = new Batch(host, deps.trustPartialCount === true);
     this.#commands = new Commands({
@@ -76,17 +76,17 @@ export class Smmuv3 implements MmioDevice {
       stalls: this.#stalls,
       features,
       deviations: d,
-      extra: deps.extra,
+      upcalls: deps.upcalls,
       handlers: this.#handlers,
     });
     this.#queue = new CommandQueue(regs, deps.memory, signals, d, this.#commands, deps.tell, this.name);
-    if (deps.extra === null) {
+    if (deps.upcalls === null) {
       this.#domains.onViommu = (domain) => this.#listenVirtual(domain.viommuId > 0 ? [domain] : []);
     }
   }
 
   /** What the host tells this device beyond Linux. */
-  #listen(): ExtraHandlers {
+  #listen(): UpcallHandlers {
     const record = new Int32Array(EVENT_WORDS);
     return {
       onStreamMiss: (devId, stream) => this.#streams.firstUse(devId, stream),
@@ -118,7 +118,7 @@ export class Smmuv3 implements MmioDevice {
 
   /** linux-only: events come through the kernel's queue, one per vIOMMU, once the guest has its own. */
   #listenVirtual(domains = this.#domains.all): void {
-    if (this.#deps.extra !== null || !this.#regs.enabled(CR0.EVENTQEN)) return;
+    if (this.#deps.upcalls !== null || !this.#regs.enabled(CR0.EVENTQEN)) return;
     const depth = 2 ** Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, 12);
     for (const domain of domains) {
       if (domain.viommuId === 0 || domain.eventFd !== null) continue;

@@ -48,7 +48,7 @@ const BYPASS = [1 | (4 << 1), 0, 0, 0] as const;
 /** What tells one guest stage 2 from another, in STE words 5 to 7: T0SZ, SL0, TG, PS, AFFD, PTW, HD, HA and S2TTB. */
 const S2_KEY_MASKS = [0x01e7_c0ff, ~0xf, 0xf_ffff] as const;
 
-/** The stage 2s of one vSMMU and what stands on them, by guest VMID. Creation returns −errno instead of an object. */
+/** The stage 2s of one vSMMU and what stands on them, by guest VMID. Creation returns -errno instead of an object. */
 export class Domains {
   readonly #deps: Smmuv3Deps;
   readonly #host: HostCalls;
@@ -101,10 +101,10 @@ export class Domains {
     return this.#add(domain);
   }
 
-  /** The shadow of the stage 2 that an STE of the guest describes. Needs host-extra: without it −EOPNOTSUPP. */
+  /** The shadow of the stage 2 that an STE of the guest describes. Needs upcalls: without it -EOPNOTSUPP. */
   shadowed(devId: number, vmid: number, ste: Int32Array): Domain | number {
-    const extra = this.#deps.extra;
-    if (extra === null) return -E.OPNOTSUPP;
+    const upcalls = this.#deps.upcalls;
+    if (upcalls === null) return -E.OPNOTSUPP;
     const key = S2_KEY_MASKS.map((mask, i) => ste[5 + i]! & mask).join(':');
     const known = this.#byVmid.get(vmid)?.find((d) => d.key === key);
     if (known !== undefined) return known;
@@ -115,12 +115,12 @@ export class Domains {
       this.#host.destroy(ioas);
       return hwpt;
     }
-    extra.shadow(hwpt, true);
+    upcalls.shadow(hwpt, true);
     const shadow = new Shadow(ioas, ste, this.#features, this.#d, this.#host, this.#deps);
     return this.#add(new Domain(vmid, key, hwpt, shadow));
   }
 
-  /** The vIOMMU of a domain, made on first use. @returns its id or −errno. */
+  /** The vIOMMU of a domain, made on first use. @returns its id or -errno. */
   viommu(devId: number, domain: Domain): number {
     if (domain.viommuId > 0) return domain.viommuId;
     const id = this.#host.viommu(devId, domain.hwptId);
@@ -130,7 +130,7 @@ export class Domains {
     return id;
   }
 
-  /** The HWPT of a domain's vIOMMU in which all DMA is refused without a record. @returns its id or −errno. */
+  /** The HWPT of a domain's vIOMMU in which all DMA is refused without a record. @returns its id or -errno. */
   abort(devId: number, domain: Domain): number {
     if (domain.abortId > 0) return domain.abortId;
     const id = this.#fixed(devId, domain, ABORT);
@@ -138,7 +138,7 @@ export class Domains {
     return id;
   }
 
-  /** The one that lets DMA through to guest-physical addresses. @returns its id or −errno. */
+  /** The one that lets DMA through to guest-physical addresses. @returns its id or -errno. */
   bypass(devId: number, domain: Domain): number {
     if (domain.bypassId > 0) return domain.bypassId;
     const id = this.#fixed(devId, domain, BYPASS);
@@ -183,7 +183,7 @@ export class Domains {
     for (const id of [domain.veventqId, domain.bypassId, domain.abortId, domain.viommuId]) {
       if (id > 0) this.#host.destroy(id);
     }
-    if (domain.shadow !== null) this.#deps.extra?.shadow(domain.hwptId, false);
+    if (domain.shadow !== null) this.#deps.upcalls?.shadow(domain.hwptId, false);
     this.#host.destroy(domain.hwptId);
     if (domain.shadow !== null) this.#host.destroy(domain.shadow.ioasId);
     this.#all = this.#all.filter((d) => d !== domain);

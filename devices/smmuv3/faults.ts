@@ -205,7 +205,7 @@ export class Faults {
   }
 
   /**
-   * Fetches and judges the CD of a transaction into `#cd`. `#cdAt` −1: stage 1 is bypassed.
+   * Fetches and judges the CD of a transaction into `#cd`. `#cdAt` -1: stage 1 is bypassed.
    * @returns 0, F_CD_FETCH, C_BAD_CD, or the stage-2 fault the walker holds.
    */
   #fetchCd(ste: Int32Array, ssid: number, s2: ReturnType<typeof stage2Regime> | null): number {

@@ -45,7 +45,7 @@ class Bytes implements UserData {
 }
 
 /**
- * The host verbs a vSMMUv3 uses, each with what never varies filled in. Results are an object id (> 0) or 0, else −errno.
+ * The host verbs a vSMMUv3 uses, each with what never varies filled in. Results are an object id (> 0) or 0, else -errno.
  */
 export class HostCalls {
   readonly #fd: Iommufd;
@@ -58,7 +58,7 @@ export class HostCalls {
     return vfio.devId > 0 ? 0 : vfio.bind(this.#fd);
   }
 
-  /** GET_HW_INFO of the SMMU a device is behind. @returns IDR0 to IDR5, or −errno. */
+  /** GET_HW_INFO of the SMMU a device is behind. @returns IDR0 to IDR5, or -errno. */
   identity(devId: number): Uint32Array | number {
     const data = new Bytes(new Int32Array(HW_INFO_WORDS));
     const c = {
@@ -120,7 +120,7 @@ export class HostCalls {
     return r < 0 ? r : c.outVdeviceId;
   }
 
-  /** @returns the queue with its file, or −errno. */
+  /** @returns the queue with its file, or -errno. */
   veventq(viommuId: number, depth: number): { id: number; fd: EventFd } | number {
     const c = {
       flags: 0,
@@ -150,7 +150,7 @@ export class HostCalls {
     return this.#fd.ioasUnmap({ ioasId, iova: 0n, length: 0xffff_ffff_ffff_ffffn });
   }
 
-  /** @returns 0 or −errno; `invalidated` is the kernel's count. */
+  /** @returns 0 or -errno; `invalidated` is the kernel's count. */
   invalidate(viommuId: number, words: Int32Array, start: number, count: number): number {
     const type = INVALIDATE_DATA.VIOMMU_ARM_SMMUV3;
     return this.#fd.invalidate(viommuId, type, words, start, COMMAND_BYTES, count);

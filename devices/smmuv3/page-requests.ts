@@ -1,7 +1,7 @@
 import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import type { HostExtra } from '../../src/ports/host-extra.ts';
 import type { Memory } from '../../src/ports/memory.ts';
+import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { PRI_BYTES, PRI1 } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
@@ -10,7 +10,7 @@ import type { Signals } from './signals.ts';
 import type { Stream } from './stream.ts';
 
 const OVERFLOW = 1 << 31;
-/** PRG response codes as `HostExtra.respond` takes them. */
+/** PRG response codes as `HostUpcalls.respond` takes them. */
 export const PRG = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
 /** CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.6). */
 export const PRG_BY_RESP = [PRG.FAILURE, PRG.INVALID, PRG.SUCCESS] as const;
@@ -20,13 +20,13 @@ export class PageRequests {
   readonly #regs: Registers;
   readonly #memory: Memory;
   readonly #signals: Signals;
-  readonly #extra: HostExtra | null;
+  readonly #upcalls: HostUpcalls | null;
 
-  constructor(regs: Registers, memory: Memory, signals: Signals, extra: HostExtra | null) {
+  constructor(regs: Registers, memory: Memory, signals: Signals, upcalls: HostUpcalls | null) {
     this.#regs = regs;
     this.#memory = memory;
     this.#signals = signals;
-    this.#extra = extra;
+    this.#upcalls = upcalls;
   }
 
   /** A request message arrived. @param raw 4 words as the hardware wrote them; the guest's StreamID replaces the physical. */
@@ -69,7 +69,7 @@ export class PageRequests {
   /** An automatic answer. Whether its PASID reaches the function is the hardware's affair (IDR3.PPS, STE.PPAR). */
   #answer(s: Stream, raw: Int32Array, code: number): void {
     const pasid = (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
-    this.#extra?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false);
+    this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false);
   }
 }
 

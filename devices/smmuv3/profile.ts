@@ -46,7 +46,7 @@ export const DEVIATIONS = {
   qemuAccess:              { qemu: true,  arch: false },
   /** C_BAD_STREAMID is recorded whatever CR2.RECINVSID says (§6.3.12). */
   badStreamAlwaysRecorded: { qemu: true,  arch: false },
-  /** A level-1 span N covers 2^N entries and beyond it is C_BAD_STE; else 2^(N−1) and C_BAD_STREAMID (§5.1). */
+  /** A level-1 span N covers 2^N entries and beyond it is C_BAD_STE; else 2^(N-1) and C_BAD_STREAMID (§5.1). */
   wideSpan:                { qemu: true,  arch: false },
   /** S1CDMax≠0 is C_BAD_STE although SSIDSIZE is 0; else it is ignored then (§5.2). */
   cdMaxWithoutSsid:        { qemu: true,  arch: false },

@@ -106,7 +106,7 @@ export class Registers {
     return (this.get(PAGE0.IRQ_CTRL.at) & bit) !== 0;
   }
 
-  /** The offset within the page of an access that reaches registers, or −1 (then it reads 0 and writes nothing). */
+  /** The offset within the page of an access that reaches registers, or -1 (then it reads 0 and writes nothing). */
   decode(offset: number, size: number, write: boolean): number {
     const at = offset & (PAGE1_BASE - 1);
     const page = offset >= PAGE1_BASE ? 2 : 1;

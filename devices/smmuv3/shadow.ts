@@ -186,7 +186,7 @@ export class Shadow {
     return a === undefined || ipa < a.ipa || ipa >= a.ipa + a.bytes ? 0 : Math.log2(a.leafEnd - a.leaf);
   }
 
-  /** Takes away every leaf that has an address in [from, to), bytes. @returns 0 or the first −errno. */
+  /** Takes away every leaf that has an address in [from, to), bytes. @returns 0 or the first -errno. */
   drop(from: number, to: number): number {
     const first = this.#from(from);
     let end = first;

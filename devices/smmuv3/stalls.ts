@@ -1,4 +1,4 @@
-import type { HostExtra } from '../../src/ports/host-extra.ts';
+import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { PRG } from './page-requests.ts';
 import type { Stream } from './stream.ts';
 
@@ -10,11 +10,11 @@ interface Stalled {
 
 /** Transactions the hardware holds until the guest decides (IHI 0070 §3.12.2): by device and STAG. */
 export class Stalls {
-  readonly #extra: HostExtra | null;
+  readonly #upcalls: HostUpcalls | null;
   #list: Stalled[] = [];
 
-  constructor(extra: HostExtra | null) {
-    this.#extra = extra;
+  constructor(upcalls: HostUpcalls | null) {
+    this.#upcalls = upcalls;
   }
 
   get size(): number {
@@ -44,6 +44,6 @@ export class Stalls {
 
   #end(at: number, code: number): void {
     const [x] = this.#list.splice(at, 1);
-    this.#extra?.respond(x!.devId, x!.pasid, x!.stag, code, true);
+    this.#upcalls?.respond(x!.devId, x!.pasid, x!.stag, code, true);
   }
 }

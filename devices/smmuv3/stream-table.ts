@@ -52,7 +52,7 @@ export class StreamTable {
     this.#stickySplit = -1;
   }
 
-  /** −1: a linear table; else SPLIT. */
+  /** -1: a linear table; else SPLIT. */
   #split(cfg: number): number {
     if (this.#d.stickyTwoLevel) return this.#stickySplit;
     if (((cfg >>> 16) & 3) !== STRTAB_FMT.TWO_LEVEL) return -1;

@@ -1,6 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
-import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
+import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E, errnoName } from '../../src/spec/iommufd/errno.ts';
 import { CR0, GBPA, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import {
@@ -76,7 +76,7 @@ export class Streams {
    * @throws ViommuError `EINVAL` no StreamID; `EBUSY` one is taken; `EIO` the host refuses the device; `EOPNOTSUPP` its SMMU
    *   lacks something the guest is shown.
    */
-  add(device: AttachedDevice, handlers: ExtraHandlers): Stream {
+  add(device: AttachedDevice, handlers: UpcallHandlers): Stream {
     if (device.sids.length === 0) throw new ViommuError('EINVAL', 'caller', 'a device needs a StreamID');
     const taken = device.sids.find((sid) => this.#bySid.has(sid));
     if (taken !== undefined) throw new ViommuError('EBUSY', 'caller', 'StreamID is taken', { sid: taken });
@@ -92,7 +92,7 @@ export class Streams {
     this.#list.push(s);
     for (const sid of s.sids) this.#bySid.set(sid, s);
     this.#byDev.set(devId, s);
-    if (this.#deps.extra !== null) s.unserve = this.#deps.extra.serve([devId], handlers);
+    if (this.#deps.upcalls !== null) s.unserve = this.#deps.upcalls.serve([devId], handlers);
     if (!this.#enabled()) {
       const r = this.#policy(s);
       if (r < 0) {
@@ -162,7 +162,7 @@ export class Streams {
     this.#settle(s, 'unset', null, null);
   }
 
-  /** Attaches `hwptId` (or passes its −errno on) and then lets go of what was there. */
+  /** Attaches `hwptId` (or passes its -errno on) and then lets go of what was there. */
   #attach(s: Stream, hwptId: number, state: StreamState, context: Context | null, domain: Domain | null): number {
     if (hwptId < 0) return hwptId;
     const r = s.vfio.ptId === hwptId && s.state !== 'unset' ? 0 : this.#host.attach(s.vfio, hwptId);
@@ -190,7 +190,7 @@ export class Streams {
     }
   }
 
-  /** CFGI_STE. @returns 0 or −errno of the host; an unknown StreamID is nothing. */
+  /** CFGI_STE. @returns 0 or -errno of the host; an unknown StreamID is nothing. */
   invalidate(sid: number): number {
     const s = this.#bySid.get(sid);
     this.unchanged = false;
@@ -215,7 +215,7 @@ export class Streams {
   /**
    * Reads the guest's entry and puts the host into its state. A bad entry leaves the stream unset: each use is reported and
    * looked at again.
-   * @returns 0 or −errno.
+   * @returns 0 or -errno.
    */
   configure(s: Stream, sid: number): number {
     this.unchanged = false;
@@ -313,8 +313,8 @@ export class Streams {
     s.vdeviceId = id;
     s.vdeviceIn = domain;
     domain.users++;
-    if (s.sids.length === 1 || this.#deps.extra === null) return 0;
-    return this.#deps.extra.mapStreams(id, s.sids);
+    if (s.sids.length === 1 || this.#deps.upcalls === null) return 0;
+    return this.#deps.upcalls.mapStreams(id, s.sids);
   }
 
   #dropVdevice(s: Stream): void {

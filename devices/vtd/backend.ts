@@ -12,13 +12,13 @@ export interface Backend {
   invalidatePasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): void;
   invalidatePasidCache(g: number, did: number, pasid: number): void;
   /**
-   * Device TLB of a source id. `pasid` −1: without. Address words as in the descriptor, S put at bit 11 of `lo` as on
+   * Device TLB of a source id. `pasid` -1: without. Address words as in the descriptor, S put at bit 11 of `lo` as on
    * the bus.
    */
   invalidateDeviceTlb(sid: number, pasid: number, lo: number, hi: number, global: boolean): void;
   /** VCMD freed a PASID: whatever still hangs on it goes, and is drained. */
   pasidFreed(pasid: number): void;
-  /** Answer to a page request group; `pasid` −1: without. */
+  /** Answer to a page request group; `pasid` -1: without. */
   respond(sid: number, pasid: number, group: number, code: number): void;
   /** Device-TLB completions still missing. */
   outstanding(): number;

@@ -134,7 +134,7 @@ export class Domains {
     const key = this.#shadowKey(r, nest);
     const known = this.shadows.get(key);
     if (known !== undefined) return known;
-    const { iommufd, extra } = this.#host;
+    const { iommufd, upcalls } = this.#host;
     const ioas = { flags: 0, outIoasId: 0 };
     if (iommufd.ioasAlloc(ioas) !== 0) return null;
     // Dirty tracking is asked for because it makes the host choose the second-stage format.
@@ -145,11 +145,11 @@ export class Domains {
       iommufd.destroy(ioas.outIoasId);
       return null;
     }
-    extra?.shadow(hwptId, true);
+    upcalls?.shadow(hwptId, true);
     const table = { did: r.did, root: r.secondRoot, levels: r.secondLevels };
     const shadow = new Shadow(this.#host, this.#walk, this.#source, { ioasId: ioas.outIoasId, hwptId, key }, table);
     this.shadows.set(key, shadow);
-    if (this.#shape.props.cachingMode || extra === null) shadow.fillAll();
+    if (this.#shape.props.cachingMode || upcalls === null) shadow.fillAll();
     return shadow;
   }
 
@@ -168,7 +168,7 @@ export class Domains {
 
   #drop(s: Shadow): void {
     this.shadows.delete(s.key);
-    this.#host.extra?.shadow(s.hwptId, false);
+    this.#host.upcalls?.shadow(s.hwptId, false);
     this.#host.iommufd.destroy(s.hwptId);
     this.#host.iommufd.destroy(s.ioasId);
   }

@@ -9,7 +9,7 @@ import type { TableReader } from './guest-tables.ts';
  * yields an address for DMA.
  */
 export class GuestLookup {
-  /** The guest's domain id; −1: no table took part. */
+  /** The guest's domain id; -1: no table took part. */
   did = -1;
   /** log2 bytes of the guest's leaf; 0: no table took part. */
   shift = 0;

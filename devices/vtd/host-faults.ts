@@ -21,7 +21,7 @@ export interface HostFault {
 }
 
 /**
- * The page requests of a host without host-extra: iommufd's fault queue, read when it becomes readable and answered by
+ * The page requests of a host without upcalls: iommufd's fault queue, read when it becomes readable and answered by
  * cookie. One per unit, shared by its nested HWPTs.
  */
 export class HostFaults {

@@ -1,11 +1,11 @@
-import type { HostExtra } from '../../src/ports/host-extra.ts';
 import type { Iommufd, UserData, VfioDevice } from '../../src/ports/iommufd.ts';
+import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 
 /** What a vVT-d has of the host: the VMM's side of the picture. */
 export interface VtdHost {
   readonly iommufd: Iommufd;
   /** Null: linux-only. */
-  readonly extra: HostExtra | null;
+  readonly upcalls: HostUpcalls | null;
   /** The IOAS that maps guest RAM at its guest-physical addresses. */
   readonly ioasId: number;
   /** The VMM's virtual address of guest RAM at `gpa`; negative when no RAM is there. */

@@ -33,7 +33,7 @@ export class InterruptRemapper implements InterruptRemapPort {
   outData = 0;
   /** 32-bit destination of the last remapped interrupt: `outAddress` carries what a 64-bit MSI address can. */
   outDestination = 0;
-  /** Index and entry (4 words) of the last remapped interrupt; index −1 when it passed unchanged. */
+  /** Index and entry (4 words) of the last remapped interrupt; index -1 when it passed unchanged. */
   outIndex = -1;
   readonly outEntry = new Int32Array(4);
   tell: Tell | null = null;

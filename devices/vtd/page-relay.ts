@@ -9,7 +9,7 @@ import type { StreamIndex } from './stream-index.ts';
 import type { Stream } from './streams.ts';
 
 /**
- * Page requests on their way to the guest's queue and answers on their way back: through host-extra as the hardware wrote
+ * Page requests on their way to the guest's queue and answers on their way back: through upcalls as the hardware wrote
  * them, without it through iommufd's fault queue.
  */
 export class PageRelay {
@@ -26,7 +26,7 @@ export class PageRelay {
     this.#host = host;
     this.#streams = streams;
     this.#judge = judge;
-    const open = host.extra === null && unit.shape.prs;
+    const open = host.upcalls === null && unit.shape.prs;
     this.#faults = open ? HostFaults.open(host.iommufd, (f) => this.#hostFault(f)) : null;
   }
 
@@ -37,12 +37,12 @@ export class PageRelay {
 
   /** A page request as the hardware wrote it (8 words). @returns whether the guest's queue is responsible for it. */
   request(devId: number, stream: number, record: Int32Array): boolean {
-    const { extra } = this.#host;
+    const { upcalls } = this.#host;
     const w1 = record[1]!;
     const w2 = record[2]!;
     const host = pageRequest.pp(record[0]!) ? pageRequest.pasid(w1) : NO_PASID;
     const s = this.#streams.find(devId, host);
-    if (s === undefined || !this.#unit.shape.prs || extra === null) return false;
+    if (s === undefined || !this.#unit.shape.prs || upcalls === null) return false;
     const pasid = this.#streams.pasid;
     const access =
       (pageRequest.read(w2) ? ACCESS.READ : 0) |
@@ -52,7 +52,7 @@ export class PageRelay {
     const group = pageRequest.group(w2);
     const last = pageRequest.last(w2);
     const answer = this.#queue(s, s.ridOf(stream), pasid, w2 & ~0xfff, record[3]!, access, group, last);
-    if (answer >= 0) extra.respond(devId, host, group, answer, false);
+    if (answer >= 0) upcalls.respond(devId, host, group, answer, false);
     else if (answer === QUEUED && host !== pasid) this.#asked.set(`${s.rid} ${pasid} ${group}`, host);
     return true;
   }
@@ -103,6 +103,6 @@ export class PageRelay {
     }
     const host = asked ?? s.mode.toHost(pasid)[0];
     if (host === undefined) return;
-    this.#host.extra?.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+    this.#host.upcalls?.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
   }
 }

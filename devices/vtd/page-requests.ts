@@ -39,7 +39,7 @@ export class PageRequestQueue {
 
   /**
    * Queues one request.
-   * @param access ACCESS bits. @param pasid −1: none.
+   * @param access ACCESS bits. @param pasid -1: none.
    * @returns QUEUED; DROPPED (nothing more happens); or a response code the device must answer the group with.
    */
   push(sid: number, pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): number {

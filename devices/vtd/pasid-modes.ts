@@ -37,7 +37,7 @@ interface Twin {
  * translates), a dedicated queue the local value, so both entries exist. Twins are never part of saved state.
  */
 export class GlobalPasids {
-  /** Told of every pairing that comes (`global` ≥ 0) and goes (−1). */
+  /** Told of every pairing that comes (`global` ≥ 0) and goes (-1). */
   onChange: ((local: number, global: number) => void) | null = null;
   readonly #space: PasidSpace;
   readonly #drain: PasidDrain;
@@ -55,7 +55,7 @@ export class GlobalPasids {
     this.min = space.min;
   }
 
-  /** The twin of a local PASID that is set up, else −1: what the CPU's PASID translation holds. */
+  /** The twin of a local PASID that is set up, else -1: what the CPU's PASID translation holds. */
   twin(local: number): number {
     return this.#twins.get(local)?.global ?? -1;
   }
@@ -64,7 +64,7 @@ export class GlobalPasids {
     return this.#locals.get(global) ?? UNKNOWN;
   }
 
-  /** @returns the twin, allocated with its first user; −1 when the pool is empty or `local` is not a local one. */
+  /** @returns the twin, allocated with its first user; -1 when the pool is empty or `local` is not a local one. */
   acquire(local: number): number {
     const known = this.#twins.get(local);
     if (known !== undefined) {

@@ -2,10 +2,10 @@ import { ViommuError } from '../../src/core/errors.ts';
 import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import type { ExtraHandlers } from '../../src/ports/host-extra.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { GetHwInfo } from '../../src/ports/iommufd.ts';
 import type { Memory } from '../../src/ports/memory.ts';
+import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { frcd } from '../../src/spec/vtd/faults.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, IOTLB_G, PASID_CACHE_G, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
@@ -38,14 +38,14 @@ export interface TranslationParts {
 
 /**
  * Guest → host (and faults back): what the guest's invalidations and switches mean in iommufd's verbs. Streams are
- * configured on first use; under caching mode, or without host-extra, when the guest says that something is new.
+ * configured on first use; under caching mode, or without upcalls, when the guest says that something is new.
  */
 export class Translation implements Backend {
   readonly #p: TranslationParts;
   readonly #streams = new StreamIndex();
   readonly #relay: PageRelay;
   readonly #undo = new Map<number, () => void>();
-  readonly #handlers: ExtraHandlers;
+  readonly #handlers: UpcallHandlers;
   /** No one asks on first use, or the guest promises to tell: configure when told. */
   readonly #eager: boolean;
   readonly #caching: boolean;
@@ -54,7 +54,7 @@ export class Translation implements Backend {
   constructor(parts: TranslationParts) {
     this.#p = parts;
     this.#caching = parts.unit.shape.props.cachingMode;
-    this.#eager = this.#caching || parts.host.extra === null;
+    this.#eager = this.#caching || parts.host.upcalls === null;
     this.#relay = new PageRelay(parts.unit, parts.host, this.#streams, parts.judge);
     this.#handlers = {
       onStreamMiss: (devId, _stream, pasid) => this.#streamMiss(devId, pasid),
@@ -82,8 +82,8 @@ export class Translation implements Backend {
     const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(devId), this.#mode(f), this.#relay.faultId);
     const first = this.#streams.ofDevice(devId).length === 0;
     this.#streams.add(s);
-    const { extra } = this.#p.host;
-    if (extra !== null && first) this.#undo.set(devId, extra.serve([devId], this.#handlers));
+    const { upcalls } = this.#p.host;
+    if (upcalls !== null && first) this.#undo.set(devId, upcalls.serve([devId], this.#handlers));
     this.#place(s);
     return () => this.#remove(s);
   }
@@ -182,7 +182,7 @@ export class Translation implements Backend {
     }
   }
 
-  /** Looks again at every attached slot of the domain and PASID (−1: any). */
+  /** Looks again at every attached slot of the domain and PASID (-1: any). */
   #refresh(s: Stream, did: number, index: number): void {
     for (const slot of [...s.slots.list]) {
       if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
@@ -213,7 +213,7 @@ export class Translation implements Backend {
     if (r !== null && (did < 0 || r.did === did)) configurator.configure(s, index);
   }
 
-  /** Attaches the RID and every present PASID of the domain (−1: any). */
+  /** Attaches the RID and every present PASID of the domain (-1: any). */
   #capture(s: Stream, did: number): void {
     const { configurator } = this.#p;
     const r = configurator.lookup(s.rid, NO_PASID);
@@ -294,7 +294,7 @@ export class Translation implements Backend {
     if (s === undefined) return;
     const hosts = s.mode.toHost(pasid);
     for (let i = 0; i < hosts.length; i++) {
-      this.#p.host.extra?.invalidateDeviceTlb?.(s.vfio.devId, hosts[i]!, lo, hi, global);
+      this.#p.host.upcalls?.invalidateDeviceTlb?.(s.vfio.devId, hosts[i]!, lo, hi, global);
     }
   }
 
@@ -313,7 +313,7 @@ export class Translation implements Backend {
   }
 
   outstanding(): number {
-    return this.#p.host.extra?.outstanding(this.#handlers) ?? 0;
+    return this.#p.host.upcalls?.outstanding(this.#handlers) ?? 0;
   }
 
   /** Guest memory is about to go (hot-unplug). */

@@ -4,7 +4,7 @@ import { PAGE, VCMD, VCRSP } from '../../src/spec/vtd/registers.ts';
 
 /**
  * The virtual command interface (VT-d §11.4.16): a guest allocates and frees PASIDs, with or without an address space
- * behind them. Values run from 1 to 2^bits − 1; 0 is reserved. Commands complete at once, so IP is never seen set.
+ * behind them. Values run from 1 to 2^bits - 1; 0 is reserved. Commands complete at once, so IP is never seen set.
  */
 export class VirtualCommands {
   readonly #regs: RegisterFile;
@@ -56,7 +56,7 @@ export class VirtualCommands {
     this.#regs.set(PAGE.VCRSP.at + 4, pasid >>> 16);
   }
 
-  /** @returns the lowest free PASID, −1 when none is left. */
+  /** @returns the lowest free PASID, -1 when none is left. */
   allocate(): number {
     for (let p = this.#hint; p < this.#limit; p++) {
       if (this.#taken(p)) continue;

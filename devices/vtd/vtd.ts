@@ -5,12 +5,12 @@ import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdTables } from '../../src/lib/walk/vtd-tables.ts';
 import { VtdUnit } from '../../src/lib/walk/vtd-unit.ts';
 import type { InterruptRemapPort } from '../../src/ports/dma.ts';
-import type { HostExtra } from '../../src/ports/host-extra.ts';
 import type { Iommufd } from '../../src/ports/iommufd.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { Tell } from '../../src/ports/tell.ts';
+import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { type Backend, NO_BACKEND } from './backend.ts';
 import { RegisterUnit, type UnitState } from './device.ts';
 import { Domains } from './domains.ts';
@@ -37,7 +37,7 @@ export interface VtdDeps {
   /** The VMM's /dev/iommu; null: a unit without devices behind it (registers and interrupt remapping only). */
   readonly iommufd: Iommufd | null;
   /** Null: linux-only. */
-  readonly extra: HostExtra | null;
+  readonly upcalls: HostUpcalls | null;
   /** IOAS of guest RAM, mapped at its guest-physical addresses. */
   readonly ioasId: number;
   /** The VMM's virtual address of guest RAM; negative when none is there. */
@@ -145,7 +145,7 @@ export class Vtd {
 function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
   return {
     iommufd,
-    extra: deps.extra,
+    upcalls: deps.upcalls,
     ioasId: deps.ioasId,
     mapLimit: deps.fillMaps ?? FILL_MAPS,
     userVa: (gpa) => deps.userVa(gpa),

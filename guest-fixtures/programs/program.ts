@@ -4,7 +4,7 @@ import type { MmioDevice } from '../../src/ports/mmio.ts';
 /** A page request as the guest's driver finds it in its queue. */
 export interface GuestPageRequest {
   readonly sid: number;
-  /** −1: none. */
+  /** -1: none. */
   readonly pasid: number;
   readonly address: number;
   readonly group: number;
@@ -17,7 +17,7 @@ export interface GuestPageRequest {
  * driver, and knows nothing of what is behind them.
  */
 export interface GuestProgram {
-  /** Gives a function (requester id as the guest sees it) its address spaces; ATS on. −1: requests without PASID. */
+  /** Gives a function (requester id as the guest sees it) its address spaces; ATS on. -1: requests without PASID. */
   function(sid: number, pasids: readonly number[]): void;
   /** Gives a function the address spaces of another one. */
   share(sid: number, like: number): void;

@@ -29,7 +29,7 @@ export class AccessObject implements IoasAccess {
     return this.#ioas;
   }
 
-  /** Moves to another IOAS, or away (null). @returns 0 or −EADDRINUSE an area there is not page aligned. */
+  /** Moves to another IOAS, or away (null). @returns 0 or -EADDRINUSE an area there is not page aligned. */
   change(ioas: Ioas | null): number {
     const old = this.#ioas;
     if (old === ioas) return 0;
@@ -47,7 +47,7 @@ export class AccessObject implements IoasAccess {
     return 0;
   }
 
-  /** @returns 0 or −errno (see `pinPages`); −ENOENT also without an IOAS. */
+  /** @returns 0 or -errno (see `pinPages`); -ENOENT also without an IOAS. */
   pin(iova: bigint, length: bigint, write: boolean, out: number[]): number {
     if (this.#ioas === null) return length === 0n ? -E.INVAL : -E.NOENT;
     return pinPages(this.#ioas, iova, length, write, this.release === null, out);
@@ -57,7 +57,7 @@ export class AccessObject implements IoasAccess {
     if (this.#ioas !== null) unpinPages(this.#ioas, iova, length, this.release === null);
   }
 
-  /** Copies to or from the memory behind IOVAs. @returns 0 or −errno (see `copyIova`). */
+  /** Copies to or from the memory behind IOVAs. @returns 0 or -errno (see `copyIova`). */
   copy(iova: bigint, data: Uint8Array, write: boolean): number {
     if (data.length === 0) return -E.INVAL;
     if (this.#ioas === null) return -E.NOENT;

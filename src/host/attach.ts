@@ -29,7 +29,7 @@ export class IommufdGroup {
   readonly group: IommuGroup;
   readonly attachments = new Map<number, Attachment>();
   devices = 0;
-  /** Base of the software MSI window; −1n: none known. */
+  /** Base of the software MSI window; -1n: none known. */
   swMsi = -1n;
 
   constructor(group: IommuGroup) {
@@ -113,7 +113,7 @@ export class Device {
   }
 }
 
-/** `iommufd_device_bind`. @returns the device (published), or −errno. */
+/** `iommufd_device_bind`. @returns the device (published), or -errno. */
 export function bindDevice(context: Context, dev: KernelDevice): Device | number {
   if (!dev.cacheCoherent) return -E.INVAL;
   if (!dev.grouped) return -E.NODEV;
@@ -141,12 +141,12 @@ export function unbindDevice(device: Device): void {
   device.context.objects.remove(device);
 }
 
-/** What attach and replace do with a HWPT: 0 or −errno. */
+/** What attach and replace do with a HWPT: 0 or -errno. */
 type Change = (device: Device, pasid: number, hwpt: Hwpt) => number;
 
 /**
  * `iommufd_device_attach`. @param pasid 0: the RID. @param ptId an IOAS or a HWPT.
- * @returns 0 (then `Context.changedTo` is the HWPT's id) or −errno.
+ * @returns 0 (then `Context.changedTo` is the HWPT's id) or -errno.
  */
 export function attachDevice(device: Device, pasid: number, ptId: number): number {
   const r = change(device, pasid, ptId, attachHwpt);

@@ -2,8 +2,8 @@ import type { UserData } from '../ports/iommufd.ts';
 
 /**
  * The port between the emulated kernel's generic half and its IOMMU drivers: what `iommu_ops`, `iommu_domain_ops`,
- * `iommu_dirty_ops` and `iommufd_viommu_ops` are in Linux. Every `number` result is 0 or −errno unless it says otherwise;
- * `Result<T>` is the object or −errno. The core has already done its own checks (ids, flags common to all drivers, PASID
+ * `iommu_dirty_ops` and `iommufd_viommu_ops` are in Linux. Every `number` result is 0 or -errno unless it says otherwise;
+ * `Result<T>` is the object or -errno. The core has already done its own checks (ids, flags common to all drivers, PASID
  * compatibility, references) when it calls. A driver never throws for what a user or guest can cause.
  */
 export type Result<T> = T | number;
@@ -44,7 +44,7 @@ export interface IommuDriver {
 
   /**
    * `domain_alloc_paging_flags`. @param flags HWPT_FLAG bits (FAULT_ID_VALID removed). @param data null: none given.
-   * @returns −EOPNOTSUPP for flags, data or combinations the hardware cannot do.
+   * @returns -EOPNOTSUPP for flags, data or combinations the hardware cannot do.
    */
   allocPaging(dev: HostDevice, flags: number, data: DriverData | null): Result<PagingDomain>;
   /**
@@ -132,7 +132,7 @@ export interface Domain {
   /**
    * `attach_dev` / `set_dev_pasid`: the (device, PASID) moves from `old` to this domain.
    * @param pasid NO_PASID: the RID. @param old what is there now; for a PASID null when nothing is.
-   * @returns 0 or −errno, and then `old` is still in force.
+   * @returns 0 or -errno, and then `old` is still in force.
    */
   attach(dev: HostDevice, pasid: number, old: Domain | null): number;
   /** Nobody uses it any more. */
@@ -155,7 +155,7 @@ export interface PagingDomain extends Domain {
   /**
    * Maps [iova, iova + bytes) to [hpa, …), all multiples of `pageBytes`; the range is free. Called with runs as long as the
    * memory is contiguous; the driver picks block sizes.
-   * @param prot MAP_PROT bits. @returns 0, −ENOMEM, −EINVAL (e.g. read-only on a VT-d nest parent). On error the range is
+   * @param prot MAP_PROT bits. @returns 0, -ENOMEM, -EINVAL (e.g. read-only on a VT-d nest parent). On error the range is
    *   as it was.
    */
   map(iova: bigint, hpa: number, bytes: number, prot: number): number;
@@ -164,7 +164,7 @@ export interface PagingDomain extends Domain {
    * @returns bytes unmapped.
    */
   unmap(iova: bigint, bytes: bigint): bigint;
-  /** Host-physical address of the byte, or −1. */
+  /** Host-physical address of the byte, or -1. */
   iovaToPhys(iova: bigint): number;
   /** null: no dirty tracking on this domain (EOPNOTSUPP). */
   readonly dirty: DirtyOps | null;
@@ -213,10 +213,10 @@ export interface Invalidation {
 export interface ViommuServices {
   /** The device behind a vDEVICE of this vIOMMU. Allocates nothing. @param virtId below 2^53. */
   findDevice(virtId: number): HostDevice | null;
-  /** virt_id of the device's vDEVICE in this vIOMMU; −1n: it has none here. */
+  /** virt_id of the device's vDEVICE in this vIOMMU; -1n: it has none here. */
   virtIdOf(dev: HostDevice): bigint;
   /**
-   * Offers an event to the vEVENTQ of `type`. @returns 0 (also when it was lost), −EOPNOTSUPP: no such queue.
+   * Offers an event to the vEVENTQ of `type`. @returns 0 (also when it was lost), -EOPNOTSUPP: no such queue.
    */
   reportEvent(type: number, data: Uint8Array): number;
   /** Offers `bytes` (whole pages) of kernel memory at `hpa` for mmap of the fd. @returns the offset to tell the user. */
@@ -241,7 +241,7 @@ export interface HwQueueOps {
   supported(type: number): boolean;
   /**
    * @param hpa host-physical base of the (pinned, contiguous) queue; `iova` its address in the nest parent.
-   * @returns a handle, or −errno (index too big EINVAL, in use EEXIST, previous one missing EIO, …). The core makes queue
+   * @returns a handle, or -errno (index too big EINVAL, in use EEXIST, previous one missing EIO, …). The core makes queue
    *   n+1 hold queue n.
    */
   init(type: number, index: number, iova: bigint, hpa: number, length: bigint): Result<DriverHwQueue>;

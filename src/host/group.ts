@@ -43,7 +43,7 @@ export class IommuGroup {
     this.#behind.delete(dev);
   }
 
-  /** The device is attached to what its group has already. @returns 0 or −errno. */
+  /** The device is attached to what its group has already. @returns 0 or -errno. */
   catchUp(dev: KernelDevice): number {
     if (!this.#behind.has(dev)) return 0;
     const r = this.domain.attach(dev, NO_PASID, this.#blocked);
@@ -55,7 +55,7 @@ export class IommuGroup {
     return this.#behind.has(dev) ? this.#blocked : old;
   }
 
-  /** `iommu_device_claim_dma_owner`. @returns 0, −EPERM claimed by another context, −EBUSY in kernel use. */
+  /** `iommu_device_claim_dma_owner`. @returns 0, -EPERM claimed by another context, -EBUSY in kernel use. */
   claim(owner: object): number {
     if (this.ownerCount > 0) {
       if (this.owner !== owner) return -E.PERM;

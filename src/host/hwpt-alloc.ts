@@ -12,7 +12,7 @@ const NESTED_FLAGS = HWPT_FLAG.FAULT_ID_VALID | HWPT_FLAG.PASID;
 
 /**
  * A HWPT over an IOAS, its id reserved but not published.
- * @param join brings it into the IOAS (and attaches, for an automatic one). @returns the HWPT or −errno; nothing is left then.
+ * @param join brings it into the IOAS (and attaches, for an automatic one). @returns the HWPT or -errno; nothing is left then.
  */
 export function allocPagingHwpt(
   context: Context,

@@ -29,7 +29,7 @@ export class PagingHwpt {
     ioas.users++;
   }
 
-  /** The domain takes over the mappings of the IOAS. @returns 0 or −errno (see `Ioas.addDomain`). */
+  /** The domain takes over the mappings of the IOAS. @returns 0 or -errno (see `Ioas.addDomain`). */
   join(): number {
     const r = this.ioas.addDomain(this.domain);
     if (r !== 0) return r;

@@ -19,7 +19,7 @@ function shown(data: Port.UserData | null): { readonly data?: bigint } {
 
 /**
  * One open /dev/iommu. Every verb takes an optional last argument that copies the answer to the caller's memory; when it
- * says false the verb takes back what it made and answers −EFAULT.
+ * says false the verb takes back what it made and answers -EFAULT.
  */
 export class IommufdFile implements Port.Iommufd {
   readonly context: Context;

@@ -38,7 +38,7 @@ export class MmapTable {
 
   /**
    * mmap of the fd. On 0 the owner cannot be destroyed until `unmap`, and `mapped` is where the region lies (host-physical).
-   * @returns −EINVAL no whole pages or not MAP_SHARED; −EPERM executable; −ENXIO nothing is offered there in that length.
+   * @returns -EINVAL no whole pages or not MAP_SHARED; -EPERM executable; -ENXIO nothing is offered there in that length.
    */
   map(offset: bigint, bytes: number, shared: boolean, prot: number): number {
     if (bytes === 0 || bytes % PAGE !== 0 || !shared) return -E.INVAL;

@@ -25,7 +25,7 @@ export class VeventQueue {
   readonly fd: EventFd;
   readonly #events: Vevent[] = [];
   #head = 0;
-  /** Sequence number of the LOST header at the tail; −1: there is none. */
+  /** Sequence number of the LOST header at the tail; -1: there is none. */
   #lost = -1;
   #sequence = 0;
 

@@ -30,7 +30,7 @@ export class VfioFile implements VfioDevice {
     return this.#device;
   }
 
-  /** @returns 0; −EINVAL bound already, or its DMA is not coherent; −ENODEV no group; −EBADFD not an iommufd; −EPERM, −EBUSY (see `bindDevice`). */
+  /** @returns 0; -EINVAL bound already, or its DMA is not coherent; -ENODEV no group; -EBADFD not an iommufd; -EPERM, -EBUSY (see `bindDevice`). */
   bind(iommufd: Iommufd): number {
     if (this.#device !== null) return -E.INVAL;
     if (!(iommufd instanceof IommufdFile)) return -E.BADFD;

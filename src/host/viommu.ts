@@ -61,7 +61,7 @@ export class Viommu implements ViommuServices {
     return this.#mmaps.offer(this, hpa, bytes);
   }
 
-  /** Takes a virt_id; it finds nothing until `setVdevice`. @returns −EEXIST taken. */
+  /** Takes a virt_id; it finds nothing until `setVdevice`. @returns -EEXIST taken. */
   reserveVdevice(virtId: bigint): number {
     if (this.#vdevices.has(key(virtId))) return -E.EXIST;
     this.#vdevices.set(key(virtId), null);

@@ -55,14 +55,14 @@ export interface MachinePlan {
   readonly recordReads?: boolean;
 }
 
-/** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or −1. */
+/** Makes the IOMMU of a machine on its VM. `doorbellPage` is the host-physical page behind the guest's doorbell, or -1. */
 export type MakeUnit = (vm: Vm, irq: InterruptPort, tell: Tell | null) => IommuUnit;
 
 /** Timers that may run until nothing is in flight any more. */
 const SETTLE = 1_000_000;
 
 interface Plugged {
-  /** As the guest names it; −1: not yet. */
+  /** As the guest names it; -1: not yet. */
   readonly rid: number;
   readonly detach: () => void;
 }

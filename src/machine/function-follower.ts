@@ -11,7 +11,7 @@ import { FixedFunction } from './fixed-function.ts';
 import type { IommuUnit } from './unit.ts';
 
 interface Followed {
-  /** As the guest names it; −1: it has no name now. */
+  /** As the guest names it; -1: it has no name now. */
   readonly rid: number;
   readonly detach: () => void;
   readonly users: Set<Slot>;
@@ -39,7 +39,7 @@ export class FunctionFollower {
   readonly #doorbell: number;
   readonly #streams = new Map<number, Followed>();
 
-  /** @param doorbell host-physical page behind the guest's doorbell, or −1 (x86). */
+  /** @param doorbell host-physical page behind the guest's doorbell, or -1 (x86). */
   constructor(complex: RootComplex, root: Root, unit: IommuUnit, doorbell: number) {
     this.#root = root;
     this.#unit = unit;
@@ -113,7 +113,7 @@ export function atsControl(slot: Slot): DeviceControl {
   };
 }
 
-/** The requester id the guest sees; −1 behind a bridge that has no bus number. */
+/** The requester id the guest sees; -1 behind a bridge that has no bus number. */
 function nameOf(slot: Slot): number {
   for (let bus = slot.bus; bus.parent !== null; bus = bus.parent.bus) if (bus.number === 0) return -1;
   return slot.aliasRid;

@@ -29,7 +29,7 @@ export class InterruptQueue {
     this.#defer = defer;
   }
 
-  /** The port of one device. @param lines the emulator's number of each of its lines; −1 or absent: not wired. */
+  /** The port of one device. @param lines the emulator's number of each of its lines; -1 or absent: not wired. */
   port(lines: readonly number[]): InterruptPort {
     const wired = (line: number) => lines[line] ?? -1;
     return {

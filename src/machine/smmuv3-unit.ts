@@ -32,7 +32,7 @@ export interface Smmuv3UnitConfig {
   readonly ignoreInvalidations?: boolean;
   /** Linux's partial count in batches, and a device model that believes it. */
   readonly batchQuirk?: boolean;
-  /** No host-extra: what the guest then loses, Linux does not offer. */
+  /** No upcalls: what the guest then loses, Linux does not offer. */
   readonly linuxOnly?: boolean;
   /** Guest-physical page of the MSI doorbell: where the host puts its software MSI window. */
   readonly doorbell: number;
@@ -102,7 +102,7 @@ export class Smmuv3Unit implements IommuUnit {
       hw,
       memory: vm.hostMemory,
       identity: { idr: [idr0, id.idr1, 0, idr3, 0, id.idr5], iidr: 0, aidr: id.aidr },
-      hooks: config.linuxOnly === true ? null : vm.hub,
+      upcalls: config.linuxOnly === true ? null : vm.hub,
       partialCount: config.batchQuirk === true ? 'linux-as-is' : 'uapi-ideal',
       swMsi: { start: doorbellPage(properties.msiGpa, config.doorbell), bytes: PAGE },
       canStall: (dev) => config.canStall?.(dev.name) ?? false,
@@ -124,7 +124,7 @@ export class Smmuv3Unit implements IommuUnit {
       memory: vm.memory.guest,
       iommufd: vm.iommufd,
       ioasId: vm.ioasId,
-      extra: config.linuxOnly === true ? null : vm.extra,
+      upcalls: config.linuxOnly === true ? null : vm.upcalls,
       irq: config.irq,
       clock: vm.clock,
       tell: config.tell ?? null,

@@ -45,7 +45,7 @@ export class VmMemory implements UserMemory {
 
   /**
    * Gives a device window a host-physical place, so that DMA can reach it: a doorbell page, a peer's BAR.
-   * @param gpa where the guest sees it, or −1 when only the host knows it.
+   * @param gpa where the guest sees it, or -1 when only the host knows it.
    * @param user the VMM has the window mapped as well (a device's BAR region), so that IOAS_MAP can name it.
    * @returns the host-physical address of the window.
    */
@@ -72,7 +72,7 @@ export class VmMemory implements UserMemory {
       .sort((a, b) => a.gpa - b.gpa);
   }
 
-  /** The VMM's virtual address of what DMA may reach at `gpa` (RAM, a placed window), or −1n when nothing is there. */
+  /** The VMM's virtual address of what DMA may reach at `gpa` (RAM, a placed window), or -1n when nothing is there. */
   userVa(gpa: number): bigint {
     return this.#at(gpa) === null ? -1n : USER_BASE + BigInt(gpa);
   }
@@ -83,7 +83,7 @@ export class VmMemory implements UserMemory {
     return p === null ? 0 : p.gpa + p.bytes - gpa;
   }
 
-  /** Undoes the host's stage 2: the guest-physical address of a host-physical one, or −1. */
+  /** Undoes the host's stage 2: the guest-physical address of a host-physical one, or -1. */
   gpaOf(hpa: number): number {
     for (const p of this.#placed) if (hpa >= p.hpa && hpa < p.hpa + p.bytes) return p.gpa + (hpa - p.hpa);
     return -1;

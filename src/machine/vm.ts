@@ -1,13 +1,13 @@
 import { ViommuError } from '../core/errors.ts';
-import { ContextExtra, objectsOf } from '../host/extra/context-extra.ts';
-import { ExtraHub } from '../host/extra/extra-hub.ts';
 import { HostKernel } from '../host/kernel.ts';
+import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
+import { UpcallHub } from '../host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../lib/memory/host-memory.ts';
-import type { HostExtra } from '../ports/host-extra.ts';
 import type { Iommufd } from '../ports/iommufd.ts';
 import type { Backing, MemoryWindow } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
+import type { HostUpcalls } from '../ports/upcalls.ts';
 import { VmMemory } from './vm-memory.ts';
 
 export interface VmRam {
@@ -42,8 +42,8 @@ export class Vm {
   readonly memory: VmMemory;
   readonly iommufd: Iommufd;
   /** Which device model serves which device, beyond Linux: one per kernel. */
-  readonly hub: ExtraHub;
-  readonly extra: HostExtra;
+  readonly hub: UpcallHub;
+  readonly upcalls: HostUpcalls;
   readonly ioasId: number;
   /** Who holds guest memory elsewhere (shadows of guest tables) lets go of it here before it is unplugged. */
   readonly memoryLeaves = new Set<(gpa: number, bytes: number) => void>();
@@ -55,11 +55,11 @@ export class Vm {
     this.hostMemory = beside?.hostMemory ?? new HostMemory(options.hostPages);
     this.kernel =
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
-    this.hub = beside?.hub ?? new ExtraHub();
+    this.hub = beside?.hub ?? new UpcallHub();
     this.memory = new VmMemory(this.hostMemory);
     const iommufd = this.kernel.openIommufd(this.memory);
     this.iommufd = iommufd;
-    this.extra = new ContextExtra(this.hub, objectsOf(iommufd.context));
+    this.upcalls = new ContextUpcalls(this.hub, objectsOf(iommufd.context));
     const ioas = { flags: 0, outIoasId: 0 };
     this.#must('IOAS_ALLOC', this.iommufd.ioasAlloc(ioas));
     this.ioasId = ioas.outIoasId;

@@ -25,7 +25,7 @@ export interface VtdUnitConfig {
   readonly caches?: { readonly iotlb?: number; readonly contexts?: number; readonly pasids?: number };
   /** Debugging: the physical unit swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
-  /** No host-extra. */
+  /** No upcalls. */
   readonly linuxOnly?: boolean;
   /** RMRRs: memory that stays mapped one to one for a device. */
   readonly reserved?: (name: string) => readonly ReservedRegion[];
@@ -78,7 +78,7 @@ export class VtdMachineUnit implements IommuUnit {
       name: `${config.name}.kernel`,
       hw: config.wrapHw?.(this.hardware) ?? this.hardware,
       memory: vm.hostMemory,
-      hooks: config.linuxOnly === true ? null : vm.hub,
+      upcalls: config.linuxOnly === true ? null : vm.hub,
       // A guest that is itself a hypervisor maps read-only pages; the modelled unit does not have the erratum.
       errata: config.linuxOnly === true,
       ...(reserved === undefined ? {} : { reserved: (dev) => reserved(dev.name) }),
@@ -90,7 +90,7 @@ export class VtdMachineUnit implements IommuUnit {
       memory: vm.memory.guest,
       irq: config.irq,
       iommufd: vm.iommufd,
-      extra: config.linuxOnly === true ? null : vm.extra,
+      upcalls: config.linuxOnly === true ? null : vm.upcalls,
       ioasId: vm.ioasId,
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),

@@ -94,9 +94,9 @@ export interface VirtualQueueInterface {
   /** The registers a guest maps: 64 KiB, 128 bytes a queue. */
   readonly window: MemoryWindow;
   readonly bytes: number;
-  /** Guest stream `vsid` is stream `sid`; −1: the slot names nothing. */
+  /** Guest stream `vsid` is stream `sid`; -1: the slot names nothing. */
   setStream(slot: number, vsid: number, sid: number): void;
-  /** The queue's memory: host-physical base and log2 of its entries; −1: none, and the queue stops. */
+  /** The queue's memory: host-physical base and log2 of its entries; -1: none, and the queue stops. */
   setQueue(index: number, base: number, log2: number): void;
   close(): void;
 }

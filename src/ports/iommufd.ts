@@ -1,6 +1,6 @@
 /**
  * Device → host: Linux's iommufd verbs (include/uapi/linux/iommufd.h, 7.2) with its order of checks and its errno. A verb
- * takes the ioctl's structure (fields renamed to camelCase, u64 as bigint, `out…` fields written) and returns 0 or −errno.
+ * takes the ioctl's structure (fields renamed to camelCase, u64 as bigint, `out…` fields written) and returns 0 or -errno.
  * Pointers to driver data are `UserData`; in process they are plain bytes, over the socket they are the client's memory.
  */
 export interface UserData {
@@ -181,7 +181,7 @@ export interface HwQueueAlloc {
   length: bigint;
 }
 
-/** A fault queue's or vEVENTQ's file. Counts and results as read(2) and write(2): bytes, or −errno. */
+/** A fault queue's or vEVENTQ's file. Counts and results as read(2) and write(2): bytes, or -errno. */
 export interface EventFd {
   read(into: Uint8Array): number;
   write(from: Uint8Array): number;
@@ -233,7 +233,7 @@ export interface Iommufd {
   close(): void;
 }
 
-/** A VFIO device file (cdev), with the verbs a VMM needs. All return 0 or −errno. */
+/** A VFIO device file (cdev), with the verbs a VMM needs. All return 0 or -errno. */
 export interface VfioDevice {
   /** VFIO_DEVICE_BIND_IOMMUFD. On 0 `devId` is the iommufd device id. */
   bind(iommufd: Iommufd): number;

@@ -33,7 +33,7 @@ export interface MemoryWindow {
 export interface Memory {
   /**
    * Grows whenever what `locate` found may no longer be true (RAM added, taken away, moved). Who sees the same number may
-   * go on using it. Absent or −1: nothing may be kept from one request to the next.
+   * go on using it. Absent or -1: nothing may be kept from one request to the next.
    */
   readonly changes?: number;
   /** Valid after `locate` returned true, until the next call of any method. */

@@ -33,7 +33,7 @@ export interface PciFunction {
 export interface PciWindow {
   readonly bytes: number;
   readonly io: boolean;
-  /** Where it is decoded now (bytes); −1: nowhere. */
+  /** Where it is decoded now (bytes); -1: nowhere. */
   address(): number;
 }
 
@@ -46,7 +46,7 @@ export interface Upstream {
   readonly rid: number;
   /**
    * A memory read of `count` bytes into `into` from `start` on. Split at page boundaries; stops at the first failure.
-   * @param pasid NO_PASID or 0 … 2^20−1. @param access ACCESS bits: READ, with EXEC and PRIV as the PASID prefix has them.
+   * @param pasid NO_PASID or 0 … 2^20-1. @param access ACCESS bits: READ, with EXEC and PRIV as the PASID prefix has them.
    * @param at AT value. @returns a DMA value.
    */
   read(

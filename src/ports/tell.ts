@@ -25,7 +25,7 @@ export type Said =
       readonly words: readonly number[];
       readonly error: number;
     }
-  /** A host operation (an ioctl or VFIO verb) with its inputs in short and its result (0 or −errno). */
+  /** A host operation (an ioctl or VFIO verb) with its inputs in short and its result (0 or -errno). */
   | {
       readonly what: 'host';
       readonly verb: string;

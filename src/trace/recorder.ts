@@ -142,7 +142,7 @@ export class TraceRecorder {
 
   /**
    * DMA on its way through the IOMMU.
-   * @param guestRid what the guest calls a hardware requester id. @param gpaOf undoes the host's stage 2; −1: not the guest's.
+   * @param guestRid what the guest calls a hardware requester id. @param gpaOf undoes the host's stage 2; -1: not the guest's.
    */
   translate(inner: TranslatePort, guestRid: (rid: number) => number, gpaOf: (hpa: number) => number): TranslatePort {
     const recorder = this;

@@ -168,7 +168,7 @@ describe('requests upstream', () => {
     h.iommu.map(slot.stream, NO_PASID, 0x6000, 0x10_8000);
     expect(link.write(NO_PASID, 0x5ffe, 0, 2, AT.UNTRANSLATED, bytes, 0, 4)).toBe(DMA.OK);
     expect([...h.bytes(0x10_0ffe, 2), ...h.bytes(0x10_8000, 2)]).toEqual([1, 2, 3, 4]);
-    // Addresses are 64 bits: the page behind 4 GiB − 1.
+    // Addresses are 64 bits: the page behind 4 GiB - 1.
     h.iommu.map(slot.stream, NO_PASID, 0xffff_f000, 0x10_0000);
     h.iommu.map(slot.stream, NO_PASID, 0x1_0000_0000, 0x10_8000);
     expect(link.write(NO_PASID, 0xffff_fffe | 0, 0, 2, AT.UNTRANSLATED, bytes, 0, 4)).toBe(DMA.OK);

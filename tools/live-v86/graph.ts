@@ -8,7 +8,7 @@ export interface HwptNode {
   readonly nested: boolean;
 }
 
-/** A function, and what each of its address spaces (−1: requests without PASID) is attached to. */
+/** A function, and what each of its address spaces (-1: requests without PASID) is attached to. */
 export interface DeviceNode {
   readonly id: number;
   readonly name: string;

@@ -45,7 +45,7 @@ function write(run: V86Run, iova: number, text: string): number {
   return run.outside(() => run.nvme.fn.memory.write(NO_PASID, iova | 0, 0, from, 0, from.length));
 }
 
-/** Asks for a page. @returns the response code, −1 when the function may not ask, −2 when nobody answered in time. */
+/** Asks for a page. @returns the response code, -1 when the function may not ask, -2 when nobody answered in time. */
 async function pageRequest(run: V86Run, iova: number, access: number): Promise<number> {
   let code = -2;
   const asked = run.outside(() => run.nvme.fn.memory.pageRequest(NO_PASID, iova | 0, 0, access, (c) => (code = c)));

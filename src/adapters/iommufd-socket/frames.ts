@@ -30,7 +30,7 @@ export const FRAME = {
   COPY_OUT: 12,
   /** Server: {u32 token} → the client dials, says HELLO(token), and replies with the new descriptor. */
   NEWFD: 13,
-  /** Server: {u32 descriptor} → REPLY 0 with {u32 token} of that main connection, −EBADF or −EBADFD. */
+  /** Server: {u32 descriptor} → REPLY 0 with {u32 token} of that main connection, -EBADF or -EBADFD. */
   WHICH: 14,
 } as const;
 

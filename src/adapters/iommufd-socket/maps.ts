@@ -92,7 +92,7 @@ export class Maps {
     return true;
   }
 
-  /** Where the process maps a byte of something shared; −1n: nowhere. */
+  /** Where the process maps a byte of something shared; -1n: nowhere. */
   addressOf(file: string, offset: bigint): bigint {
     for (let i = 0; i < this.#lines.length; i++) {
       const v = this.#vma(i);

@@ -88,7 +88,7 @@ export class QemuEmulator implements Emulator {
 
   /**
    * Writes one page of a window's values into guest RAM, where they differ from what is there.
-   * @param stored offset of a store that has just changed the page itself, or −1: those bytes are written in any case.
+   * @param stored offset of a store that has just changed the page itself, or -1: those bytes are written in any case.
    */
   show(base: number, page: number, stored = -1, size = 0): void {
     const c = this.#claims.find((x) => x.base === base);

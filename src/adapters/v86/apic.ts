@@ -12,7 +12,7 @@ const EFLAGS_IF = 0x200;
  */
 const LOST_AFTER = { HALTED: 1, RUNNING: 50 } as const;
 
-/** The highest vector of eight words of bits; −1: none. */
+/** The highest vector of eight words of bits; -1: none. */
 function highest(apic: Uint32Array, at: number): number {
   for (let word = 7; word >= 0; word--) {
     const bits = apic[at + word]!;
@@ -30,7 +30,7 @@ export class V86Interrupts {
   readonly #defer: (action: () => void) => void;
   #pending = false;
   #view: Uint32Array;
-  /** The vector that may be lost, −1: none, and since when, milliseconds. */
+  /** The vector that may be lost, -1: none, and since when, milliseconds. */
   #suspect = -1;
   #since = 0;
   /** Interrupts asked for again so far. */

@@ -23,7 +23,7 @@ export const V86_LAYOUT = {
   BUSES: 16,
   MSI: 0xfee0_0000,
   MSI_BYTES: 0x10_0000,
-  /** Global interrupt by line (device + pin − 1) mod 4. */
+  /** Global interrupt by line (device + pin - 1) mod 4. */
   INTX: [11, 10, 10, 11],
   /** Free slots among v86's own functions: an integrated endpoint's, a root port's. */
   ENDPOINT: 0x10 << 3,

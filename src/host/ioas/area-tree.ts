@@ -63,7 +63,7 @@ export class Area {
   }
 }
 
-/** −1, 0, 1: how (page, off) lies to the other. */
+/** -1, 0, 1: how (page, off) lies to the other. */
 function order(aPage: number, aOff: number, bPage: number, bOff: number): number {
   return aPage - bPage || aOff - bOff;
 }

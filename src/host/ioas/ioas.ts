@@ -63,14 +63,14 @@ export class Ioas {
     return this.#reserved.holes(0n, IOVA_LAST);
   }
 
-  /** Replaces the allow-list. @param list sorted and disjoint. @returns −EADDRINUSE: one of them is reserved. */
+  /** Replaces the allow-list. @param list sorted and disjoint. @returns -EADDRINUSE: one of them is reserved. */
   allow(list: Range[]): number {
     for (const r of list) if (this.#reserved.intersects(r.start, r.last)) return -E.ADDRINUSE;
     this.#allowed = list;
     return 0;
   }
 
-  /** Reserves a region for `owner`. @returns −EADDRINUSE mapped or on the allow-list. */
+  /** Reserves a region for `owner`. @returns -EADDRINUSE mapped or on the allow-list. */
   reserve(start: bigint, last: bigint, owner: object): number {
     if (this.#areas.first(start, last) !== null) return -E.ADDRINUSE;
     if (this.#allowed.some((r) => r.start <= last && start <= r.last)) return -E.ADDRINUSE;
@@ -84,7 +84,7 @@ export class Ioas {
 
   /**
    * Maps the slices one behind the other. @param fixed null: choose an IOVA.
-   * @returns 0 (then `mappedAt` is where) or −errno.
+   * @returns 0 (then `mappedAt` is where) or -errno.
    */
   map(slices: readonly Slice[], length: bigint, fixed: bigint | null, prot: number): number {
     if (length === 0n || length % BigInt(this.#alignment) !== 0n) return -E.INVAL;
@@ -144,7 +144,7 @@ export class Ioas {
     if (align > HUGE_PAGE) align = HUGE_PAGE;
     if (align < BigInt(this.#alignment)) return -E.INVAL;
     const offset = address % 4096n;
-    // The first address of [start, last] that serves; −1n when none does.
+    // The first address of [start, last] that serves; -1n when none does.
     const place = (start: bigint, last: bigint): bigint => {
       const at = ((start + align - 1n) & -align) | offset;
       return at >= last || at > IOVA_LAST || last - at < length - 1n ? -1n : at;
@@ -172,8 +172,8 @@ export class Ioas {
   }
 
   /**
-   * Removes the areas inside [start, last]. @returns 0 or −errno; `unmapped` counts the bytes in both cases.
-   * @param mustExist −ENOENT when nothing was there.
+   * Removes the areas inside [start, last]. @returns 0 or -errno; `unmapped` counts the bytes in both cases.
+   * @param mustExist -ENOENT when nothing was there.
    */
   unmap(start: bigint, last: bigint): number {
     this.unmapped = 0n;
@@ -220,7 +220,7 @@ export class Ioas {
     return out;
   }
 
-  /** A domain joins. @returns −EINVAL its pages are too large, −EADDRINUSE something lies outside it, −EFAULT, −ENOMEM. */
+  /** A domain joins. @returns -EINVAL its pages are too large, -EADDRINUSE something lies outside it, -EFAULT, -ENOMEM. */
   addDomain(domain: PagingDomain): number {
     const alignment = Math.max(domain.pageBytes, this.#alignment);
     if (alignment > PAGE) return -E.INVAL;
@@ -289,7 +289,7 @@ export class Ioas {
     this.#recalculate();
   }
 
-  /** HUGE_PAGES=0. @returns −EINVAL domains hold mappings, −EADDRINUSE an area is not page aligned. */
+  /** HUGE_PAGES=0. @returns -EINVAL domains hold mappings, -EADDRINUSE an area is not page aligned. */
   disableLargePages(): number {
     if (!this.#largePages) return 0;
     if (this.#domains.length > 0 && this.#areas.size > 0) return -E.INVAL;

@@ -67,7 +67,7 @@ export class Pages {
 
   /**
    * Pins pages [first, last].
-   * @returns 0; −EFAULT process memory that is not there or not writable; −EINVAL beyond the end of a file; −ENOMEM too much
+   * @returns 0; -EFAULT process memory that is not there or not writable; -EINVAL beyond the end of a file; -ENOMEM too much
    *   is pinned. Nothing is pinned then.
    */
   pin(first: number, last: number): number {

@@ -33,8 +33,8 @@ function permitted(area: Area, write: boolean): boolean {
  * Pins the pages under [iova, iova + length) for an access.
  * @param lock a hardware queue: the areas cannot be unmapped meanwhile.
  * @param out host-physical addresses of the pages, in order.
- * @returns 0; −EINVAL, −EOVERFLOW range; −ENOENT not mapped; −EPERM not permitted; −EINVAL not page aligned or a dma-buf;
- *   −EFAULT the memory is gone. Nothing is pinned on error.
+ * @returns 0; -EINVAL, -EOVERFLOW range; -ENOENT not mapped; -EPERM not permitted; -EINVAL not page aligned or a dma-buf;
+ *   -EFAULT the memory is gone. Nothing is pinned on error.
  */
 export function pinPages(
   ioas: Ioas,
@@ -104,7 +104,7 @@ export function unpinPages(ioas: Ioas, iova: bigint, length: bigint, lock: boole
 
 /**
  * Copies between `data` and the memory under [iova, iova + data.length).
- * @returns 0; −EINVAL, −EOVERFLOW range; −ENOENT not mapped; −EPERM; −EINVAL a dma-buf; −EFAULT. Earlier bytes are done.
+ * @returns 0; -EINVAL, -EOVERFLOW range; -ENOENT not mapped; -EPERM; -EINVAL a dma-buf; -EFAULT. Earlier bytes are done.
  */
 export function copyIova(ioas: Ioas, iova: bigint, data: Uint8Array, write: boolean, memory: PhysicalBytes): number {
   if (data.length === 0) return -E.INVAL;

@@ -2,7 +2,7 @@ import type { PageFile, UserData, UserMemory } from '../../ports/iommufd.ts';
 
 /** A file an ioctl hands to the caller: event queues, and the mock's accesses and dma-bufs. */
 export interface KernelFile {
-  /** read(2) and write(2): bytes or −errno. Absent: EINVAL. */
+  /** read(2) and write(2): bytes or -errno. Absent: EINVAL. */
   read?(into: Uint8Array): number;
   write?(from: Uint8Array): number;
   /** Bit 0 POLLIN, bit 2 POLLOUT. */
@@ -23,7 +23,7 @@ export interface Caller {
   write(address: bigint, from: Uint8Array): boolean;
   /** Its address space, where IOAS_MAP's addresses point. */
   readonly memory: CountedMemory;
-  /** Installs a file. @returns the descriptor, or −errno. */
+  /** Installs a file. @returns the descriptor, or -errno. */
   install(file: KernelFile): number;
   /** The file behind a descriptor that `install` made. */
   installed(fd: number): KernelFile | null;

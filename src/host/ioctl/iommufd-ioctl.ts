@@ -143,7 +143,7 @@ export interface TestIoctl {
 /**
  * ioctl(2) on an open /dev/iommu: finds the command, checks sizes as the kernel does (shorter structures are zero-extended,
  * longer ones must end in zeroes) and runs it.
- * @returns ≥ 0 or −errno.
+ * @returns ≥ 0 or -errno.
  */
 export function iommufdIoctl(
   file: IommufdFile,

@@ -22,7 +22,7 @@ const INFO_MINIMUM = 16;
 const INFO_BYTES = VFIO_TYPE1_INFO.bytes;
 const CAP_HEADER = VFIO_CAP_HEADER.bytes;
 
-/** The commands of a VFIO container, answered by an iommufd on its compatibility IOAS. @returns ≥ 0 or −errno. */
+/** The commands of a VFIO container, answered by an iommufd on its compatibility IOAS. @returns ≥ 0 or -errno. */
 export function containerIoctl(context: Context, request: number, arg: bigint, caller: Caller): number {
   switch (request) {
     case VFIO.GET_API_VERSION:

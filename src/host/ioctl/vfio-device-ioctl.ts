@@ -19,10 +19,10 @@ import { type Caller, userData } from './caller.ts';
 const PCI_REGIONS = 9;
 const PCI_IRQS = 5;
 
-/** Finds the iommufd behind a descriptor of the caller: the file, or −EBADF (not open), −EBADFD (something else). */
+/** Finds the iommufd behind a descriptor of the caller: the file, or -EBADF (not open), -EBADFD (something else). */
 export type FindIommufd = (fd: number) => IommufdFile | number;
 
-/** ioctl(2) on a VFIO device cdev. Before it is bound only BIND is understood. @returns ≥ 0 or −errno. */
+/** ioctl(2) on a VFIO device cdev. Before it is bound only BIND is understood. @returns ≥ 0 or -errno. */
 export function vfioDeviceIoctl(
   file: VfioFile,
   request: number,

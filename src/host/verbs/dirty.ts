@@ -13,7 +13,7 @@ export class DirtyBitmap implements DirtySink {
   /** The kernel shifts by the lowest set bit of the page size, also when that is no power of two. */
   readonly #shift: bigint;
   readonly #bits = new Uint8Array(CHUNK);
-  /** Index of the chunk in `#bits`; −1: none. */
+  /** Index of the chunk in `#bits`; -1: none. */
   #chunk = -1;
   #low = CHUNK;
   #high = -1;

@@ -122,7 +122,7 @@ export class Invalidator {
 }
 
 /**
- * Looks for a byte that is not zero. @returns 0 all zero (or nothing to look at); −E2BIG one was found; −EFAULT the memory
+ * Looks for a byte that is not zero. @returns 0 all zero (or nothing to look at); -E2BIG one was found; -EFAULT the memory
  * ended before one was found.
  */
 export function checkZero(data: UserData, offset: number, bytes: number): number {

@@ -2,7 +2,7 @@
 export interface ConfigSlot {
   keyA: number;
   keyB: number;
-  /** Generation it was kept in; −1: not kept. */
+  /** Generation it was kept in; -1: not kept. */
   generation: number;
 }
 

@@ -275,7 +275,7 @@ export class Iotlb {
     if (context.tag !== 0) this.#tags.renew(context);
   }
 
-  /** @param own also the context with id −1. */
+  /** @param own also the context with id -1. */
   invalidateDomain(domain: number, own: boolean): void {
     const d = this.#tags.domain(domain);
     if (d === null) return;

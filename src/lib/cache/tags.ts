@@ -4,7 +4,7 @@
  */
 export interface Context {
   readonly domain: number;
-  /** −1: the domain's own (stage 2, second stage). */
+  /** -1: the domain's own (stage 2, second stage). */
   readonly id: number;
   /** 1..65535; 0: this object is dead, ask for the context again. */
   tag: number;

@@ -48,7 +48,7 @@ export class TlbTable {
     return (((mixed ^ (mixed >>> 15)) + (pageLow >>> 2)) & this.#setMask) * (WAYS * WORDS);
   }
 
-  /** @returns word index of the entry with this key, or −1. `key1` carries tag, class and the high page bits. */
+  /** @returns word index of the entry with this key, or -1. `key1` carries tag, class and the high page bits. */
   find(key1: number, pageLow: number): number {
     const t = this.words;
     const i = this.#set(key1, pageLow);

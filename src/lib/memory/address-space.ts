@@ -58,7 +58,7 @@ export function ramBacking(bytes: number): Backing {
  * and for the host's side alike. Loads and stores allocate nothing.
  */
 export class AddressSpace implements Memory {
-  /** −1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
+  /** -1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
   changes = 0;
   words = NONE.words;
   index = 0;

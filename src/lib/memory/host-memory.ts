@@ -37,7 +37,7 @@ export class HostMemory {
 
   /**
    * Takes `count` contiguous zeroed pages, aligned to their own size when `count` is a power of two.
-   * @returns the host-physical address, or −1 when memory is out (ENOMEM is the caller's word).
+   * @returns the host-physical address, or -1 when memory is out (ENOMEM is the caller's word).
    */
   allocate(count = 1): number {
     if (this.#used + count > this.#limit) return -1;

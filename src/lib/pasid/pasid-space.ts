@@ -17,7 +17,7 @@ interface Entry {
 }
 
 /**
- * The PASIDs of one host, from `min` to `max` − 1, shared by everybody who opened a handle. A PASID exists without any
+ * The PASIDs of one host, from `min` to `max` - 1, shared by everybody who opened a handle. A PASID exists without any
  * address space behind it. One that was given back is not handed out again before every user said it is done and the
  * drain has finished. 0 is reserved.
  */
@@ -46,7 +46,7 @@ export class PasidSpace {
     return this.#entries.size;
   }
 
-  /** @returns the lowest free PASID behind the last one given out, or −1. */
+  /** @returns the lowest free PASID behind the last one given out, or -1. */
   take(owner: PasidHandle, data: unknown): number {
     const n = this.max - this.min;
     for (let i = 0; i < n; i++) {
@@ -121,7 +121,7 @@ export class PasidHandle {
     this.#space = space;
   }
 
-  /** @param data private, found again by `space.dataOf`. @returns −1 when none is free. */
+  /** @param data private, found again by `space.dataOf`. @returns -1 when none is free. */
   allocate(data: unknown = undefined): number {
     const pasid = this.#space.take(this, data);
     if (pasid >= 0) this.#mine.add(pasid);

@@ -39,7 +39,7 @@ export class Bars {
     }
   }
 
-  /** Address BAR number `i` of `specs` decodes now; −1: it does not (disabled, unset, or at the top from sizing). */
+  /** Address BAR number `i` of `specs` decodes now; -1: it does not (disabled, unset, or at the top from sizing). */
   address(i: number): number {
     if (this.#seen !== this.#config.writes) this.#update();
     return this.#addresses[i]!;
@@ -55,7 +55,7 @@ export class Bars {
     }
   }
 
-  /** What software wrote, whether decoding is on or not; −1 when that is no usable place. */
+  /** What software wrote, whether decoding is on or not; -1 when that is no usable place. */
   programmed(i: number): number {
     const s = this.specs[i]!;
     const at = this.#first + 4 * s.index;

@@ -51,7 +51,7 @@ export class Sriov<F> {
     });
   }
 
-  /** Where virtual function `index` decodes its BAR `i`: −1 while VF Memory Space Enable is off. */
+  /** Where virtual function `index` decodes its BAR `i`: -1 while VF Memory Space Enable is off. */
   address(index: number, i: number): number {
     if ((this.#config.get(this.#at + SRIOV_CAP.CONTROL, 2) & SRIOV_CAP.MSE) === 0) return -1;
     const base = this.#bars.programmed(i);

@@ -17,5 +17,5 @@ export const ringFull = (prod: number, cons: number, log2: number) => ((prod ^ c
 /** The index one entry further, wrap flag included; higher bits are dropped. */
 export const ringNext = (index: number, log2: number) => (index + 1) & ringMask(log2);
 
-/** Entries from `cons` to `prod`, 0..2^log2; more means software broke the rules (then at most 2^(log2+1) − 1). */
+/** Entries from `cons` to `prod`, 0..2^log2; more means software broke the rules (then at most 2^(log2+1) - 1). */
 export const ringUsed = (prod: number, cons: number, log2: number) => (prod - cons) & ringMask(log2);

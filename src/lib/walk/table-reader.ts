@@ -10,7 +10,7 @@ export class TableReader {
   readonly #window = new Int32Array(2);
   /** Storage the index of the last `at` refers to. */
   words: Int32Array = this.#window;
-  /** The piece, as far as it lies in one 4 GiB block: [lo, lo + bytes) in block `hi`; −1: none. */
+  /** The piece, as far as it lies in one 4 GiB block: [lo, lo + bytes) in block `hi`; -1: none. */
   #hi = -1;
   #lo = 0;
   #bytes = 0;
@@ -30,7 +30,7 @@ export class TableReader {
     this.#hi = -1;
   }
 
-  /** @param lo,hi an 8-byte aligned address. @returns index of its low word in `words`, or −1: external abort. */
+  /** @param lo,hi an 8-byte aligned address. @returns index of its low word in `words`, or -1: external abort. */
   at(lo: number, hi: number): number {
     const within = (lo - this.#lo) >>> 0;
     if (hi === this.#hi && within < this.#bytes) return this.#first + (within >>> 2);

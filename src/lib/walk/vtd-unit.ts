@@ -12,7 +12,7 @@ export class VtdUnit {
   readonly sagaw: number;
   /** Input address width of the second stage, bits. */
   readonly mgaw: number;
-  /** Domain ids: 0 to this − 1. */
+  /** Domain ids: 0 to this - 1. */
   readonly domains: number;
   readonly cachingMode: boolean;
   readonly psi: boolean;

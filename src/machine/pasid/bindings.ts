@@ -1,7 +1,7 @@
 import type { PasidHandle } from '../../lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../ports/dma.ts';
-import type { HostExtra } from '../../ports/host-extra.ts';
 import type { GetHwInfo, Iommufd, VfioDevice } from '../../ports/iommufd.ts';
+import type { HostUpcalls } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { HW_INFO } from '../../spec/iommufd/uapi.ts';
 import type { PasidLayer } from './pasid-layer.ts';
@@ -45,7 +45,7 @@ interface Binding {
  */
 export class PasidBindings {
   readonly #iommufd: Iommufd;
-  readonly #extra: HostExtra | null;
+  readonly #upcalls: HostUpcalls | null;
   readonly #layer: PasidLayer;
   readonly #handle: PasidHandle;
   readonly #bindings = new Map<string, Binding>();
@@ -54,9 +54,9 @@ export class PasidBindings {
   readonly #freed = new Set<number>();
   readonly #reserved = new Set<number>();
 
-  constructor(iommufd: Iommufd, extra: HostExtra | null, layer: PasidLayer) {
+  constructor(iommufd: Iommufd, upcalls: HostUpcalls | null, layer: PasidLayer) {
     this.#iommufd = iommufd;
-    this.#extra = extra;
+    this.#upcalls = upcalls;
     this.#layer = layer;
     this.#handle = layer.space.open();
   }
@@ -80,7 +80,7 @@ export class PasidBindings {
     return { several: bits > 0, bits, management, first: bits === 0 ? 0 : 1, end };
   }
 
-  /** A PASID of the host's pool, with no address space behind it. @returns −ENOSPC: none is free. */
+  /** A PASID of the host's pool, with no address space behind it. @returns -ENOSPC: none is free. */
   reserve(data: unknown = undefined): number {
     const pasid = this.#handle.allocate(data);
     if (pasid < 0) return -E.NOSPC;
@@ -90,7 +90,7 @@ export class PasidBindings {
 
   /**
    * Attaches an address space to (device, PASID), or replaces the one that is there.
-   * @returns 0; −EPERM: a PASID of the host's pool that is somebody else's; or what the attach answered.
+   * @returns 0; -EPERM: a PASID of the host's pool that is somebody else's; or what the attach answered.
    */
   bind(routing: Routing, hwptId: number, data: unknown = undefined): number {
     const { vfio, pasid } = routing;
@@ -126,11 +126,11 @@ export class PasidBindings {
     vfio.detach(pasid);
     if (pasid === NO_PASID) return true;
     const { devId } = vfio;
-    this.#extra?.quiet?.(devId, pasid, true);
+    this.#upcalls?.quiet?.(devId, pasid, true);
     this.#leaving.set(pasid, (this.#leaving.get(pasid) ?? 0) + 1);
     this.#layer.drain(pasid, () => {
       // A new binding has made the entry anew.
-      if (!this.#bindings.has(key(routing))) this.#extra?.quiet?.(devId, pasid, false);
+      if (!this.#bindings.has(key(routing))) this.#upcalls?.quiet?.(devId, pasid, false);
       this.#left(pasid);
     });
     return true;
@@ -145,7 +145,7 @@ export class PasidBindings {
 
   /**
    * Gives a reserved PASID back, with every binding of it. It is not reused before all of them are drained.
-   * @returns −EINVAL: not one of ours.
+   * @returns -EINVAL: not one of ours.
    */
   free(pasid: number): number {
     if (!this.#reserved.delete(pasid)) return -E.INVAL;

@@ -20,13 +20,13 @@ export interface EnqueueTarget {
 export class CpuPasidTable {
   readonly #host = new Map<number, number>();
 
-  /** @param global −1: the local PASID stands for nothing any more. */
+  /** @param global -1: the local PASID stands for nothing any more. */
   set(local: number, global: number): void {
     if (global < 0) this.#host.delete(local);
     else this.#host.set(local, global);
   }
 
-  /** The host PASID behind a guest's, or −1. */
+  /** The host PASID behind a guest's, or -1. */
   translate(local: number): number {
     return this.#host.get(local) ?? -1;
   }

@@ -43,7 +43,7 @@ export class AtcInvalidations {
   readonly #events: HwEvents;
   readonly #timeout: number;
   readonly #depth: number;
-  /** By ITag: requester id, or −1 when the ITag is free. */
+  /** By ITag: requester id, or -1 when the ITag is free. */
   readonly #rid = new Float64Array(ITAGS).fill(-1);
   readonly #token = new Float64Array(ITAGS);
   readonly #received = new Int32Array(ITAGS);

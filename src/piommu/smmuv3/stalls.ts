@@ -4,7 +4,7 @@ import { EV2_STALL } from '../../spec/smmuv3/events.ts';
 interface Stall {
   readonly rid: number;
   readonly token: number;
-  /** −1: waits for a STAG, its event is not yet recorded. */
+  /** -1: waits for a STAG, its event is not yet recorded. */
   stag: number;
   readonly record: Int32Array;
 }

@@ -40,7 +40,7 @@ export interface StreamSlot extends ConfigSlot {
   /** 0 also when the SMMU has no substreams. */
   s1CdMax: number;
   s1Dss: number;
-  /** CD of transactions without SubstreamID; −1: they have none. */
+  /** CD of transactions without SubstreamID; -1: they have none. */
   plainSsid: number;
   /** Whether SubstreamID 0 may be named (not when S1DSS gives CD 0 to those without). */
   zeroSsid: boolean;
@@ -52,7 +52,7 @@ export interface StreamSlot extends ConfigSlot {
   s2Record: boolean;
   s2Stall: boolean;
   readonly regime2: Stage2Regime;
-  /** (VMID, −1): what stage 2 translates. */
+  /** (VMID, -1): what stage 2 translates. */
   context2: Context | null;
   /** Cached CDs of this stream carry this number; a new one forgets them all. */
   stamp: number;

@@ -133,7 +133,7 @@ export class Structures {
 
   /**
    * The configuration of one transaction (IHI 0070 §3.3, §7.3.22 for the order of faults).
-   * @param ssid SubstreamID, or −1.
+   * @param ssid SubstreamID, or -1.
    * @returns 0, or the event code. A stage-2 fault of the CD fetch is described by the walker's fields.
    */
   find(sid: number, ssid: number): number {

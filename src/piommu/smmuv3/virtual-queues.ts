@@ -207,7 +207,7 @@ class Interface implements VirtualQueueInterface {
     return true;
   }
 
-  /** Word 1 with the real VMID or stream; −1: not a command a guest may give here. */
+  /** Word 1 with the real VMID or stream; -1: not a command a guest may give here. */
   #convert(w0: number, w1: number): number {
     switch (w0 & 0xff) {
       case OP.TLBI_NH_ASID:

@@ -6,7 +6,7 @@ export const UNTAGGED: Context = { domain: 0, id: 0, tag: 0, sizes: 0, walks: 0,
 
 /** A cached context entry; the cache knows whether it is good. */
 export class ContextSlot {
-  /** −1: empty. */
+  /** -1: empty. */
   rid = -1;
   generation = 0;
   readonly context = new VtdContext();
@@ -14,14 +14,14 @@ export class ContextSlot {
 
 /** A cached PASID entry (or what a legacy context entry translates with), and where its translations are cached. */
 export class RegimeSlot {
-  /** −1: empty. */
+  /** -1: empty. */
   rid = -1;
   generation = 0;
   /** As requested: NO_PASID for requests without one. */
   requested = -1;
   /** The context cache was like this when the slot was last checked against it. */
   stamp = -1;
-  /** The directory the entry came from; −1 in legacy mode. */
+  /** The directory the entry came from; -1 in legacy mode. */
   directory = -1;
   readonly regime = new VtdRegime();
   /** Requests without PASID are privileged (RID_PRIV). */

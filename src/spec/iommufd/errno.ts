@@ -33,7 +33,7 @@ const NAMES = new Map<number, string>(
   Object.entries(E).map(([name, number]) => [number, name === 'TOOBIG' ? 'E2BIG' : `E${name}`]),
 );
 
-/** `EINVAL` for −22; 'ok' for 0 and counts. */
+/** `EINVAL` for -22; 'ok' for 0 and counts. */
 export function errnoName(result: number): string {
   return result >= 0 ? 'ok' : (NAMES.get(-result) ?? `errno ${-result}`);
 }

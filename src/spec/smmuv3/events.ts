@@ -42,7 +42,7 @@ export const evClass = (e: Words, at = 0) => field(e[at + 3]!, EV3_CLASS_SHIFT, 
 
 /**
  * Writes a record.
- * @param ssid SubstreamID, or −1: no SSV.
+ * @param ssid SubstreamID, or -1: no SSV.
  * @param w3 EV3 bits and CLASS << EV3_CLASS_SHIFT.
  */
 export function encodeEvent(

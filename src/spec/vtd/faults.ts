@@ -68,7 +68,7 @@ export const frcd = {
   addressType: (w3: number): number => (w3 >>> 28) & 3,
   reason: (w3: number): number => w3 & 0xff,
   sid: (w2: number): number => w2 & 0xffff,
-  /** PASID of the request, −1 without one. */
+  /** PASID of the request, -1 without one. */
   pasid: (w2: number, w3: number): number => (w2 < 0 ? (w3 >>> 8) & 0xf_ffff : -1),
   isExec: (w2: number): boolean => (w2 & 0x4000_0000) !== 0,
   isPriv: (w2: number): boolean => (w2 & 0x2000_0000) !== 0,

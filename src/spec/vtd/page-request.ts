@@ -22,7 +22,7 @@ export const pageRequest = {
 
 export const PAGE_REQUEST_TYPE = 1;
 
-/** Word 0: type, PP, SID. `pasid` −1: none. */
+/** Word 0: type, PP, SID. `pasid` -1: none. */
 export function pageRequestWord0(sid: number, pasid: number): number {
   return PAGE_REQUEST_TYPE | (pasid < 0 ? 0 : 0x100) | ((sid & 0xffff) << 16);
 }

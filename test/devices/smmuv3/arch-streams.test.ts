@@ -169,7 +169,7 @@ describe('two-level stream tables', () => {
     return configured ? 'configured' : Number(g.event(0)[0]! & 0xffn);
   }
 
-  test('a span of N has 2^(N−1) entries, beyond is C_BAD_STREAMID; QEMU takes 2^N, beyond is C_BAD_STE', () => {
+  test('a span of N has 2^(N-1) entries, beyond is C_BAD_STREAMID; QEMU takes 2^N, beyond is C_BAD_STE', () => {
     for (let span = 0; span < 32; span++) {
       const arch = span >= 5 && span <= 7 ? 'configured' : 2;
       const qemu = span >= 4 && span <= 7 ? 'configured' : span === 0 || span > 7 ? 2 : 4;

@@ -1,5 +1,5 @@
-import type { ExtraHandlers, HostExtra } from '../../../src/ports/host-extra.ts';
 import type { Iommufd, VfioDevice } from '../../../src/ports/iommufd.ts';
+import type { HostUpcalls, UpcallHandlers } from '../../../src/ports/upcalls.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 
 /** Kernel sub-batches: this many commands are converted before they are issued. */
@@ -20,7 +20,7 @@ export class FakeHost {
   readonly maps = new Map<number, { iova: number; length: number; va: bigint; flags: number }[]>();
   readonly failing = new Map<string, number>();
   refuse: (words: Int32Array, at: number) => boolean = () => false;
-  readonly handlers = new Map<number, ExtraHandlers>();
+  readonly handlers = new Map<number, UpcallHandlers>();
   outstanding = 0;
   /** IDR0 to IDR5 of its SMMU: everything a guest can be shown. */
   idr = [0xccd349b, 0x2739d10, 0, 0x1414, 0, 0x75];
@@ -190,7 +190,7 @@ export class FakeHost {
     } as { -readonly [K in keyof VfioDevice]: VfioDevice[K] };
   }
 
-  readonly extra: HostExtra = {
+  readonly upcalls: HostUpcalls = {
     serve: (ids, handlers) => {
       for (const id of ids) this.handlers.set(id, handlers);
       return () => {

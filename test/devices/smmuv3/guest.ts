@@ -145,7 +145,7 @@ export class Guest {
       memory: this.memory,
       iommufd: this.host.fd,
       ioasId: this.host.ioas(),
-      extra: o.linuxOnly === true ? null : this.host.extra,
+      upcalls: o.linuxOnly === true ? null : this.host.upcalls,
       irq: {
         pulse: (line) => this.interrupts.push(['evtq', 'priq', 'cmd_sync', 'gerror'][line]!),
         level: () => {},

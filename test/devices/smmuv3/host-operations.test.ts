@@ -58,7 +58,7 @@ describe('what is attached when', () => {
     expect([g.smmu.streams[0]!.state, g.host.attachedTo(dev)]).toEqual(['unset', 0]);
   });
 
-  test('without host-extra a stream that was never named by CFGI stays blocked', () => {
+  test('without upcalls a stream that was never named by CFGI stays blocked', () => {
     const g = new Guest({ linuxOnly: true });
     const dev = g.plug(8);
     g.ste(8, ...s1());

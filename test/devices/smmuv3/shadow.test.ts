@@ -112,7 +112,7 @@ describe('a stage 2 of the guest is shadowed on demand', () => {
     expect(g.host.kinds.size).toBe(before + 3);
   });
 
-  test('without host-extra the guest cannot own a stage 2: the entry is refused', () => {
+  test('without upcalls the guest cannot own a stage 2: the entry is refused', () => {
     const g = new Guest({ linuxOnly: true });
     g.plug(8);
     g.ste(8, ...STE);

@@ -33,7 +33,7 @@ function guest(options: string, pgtt: bigint, change: (g: Guest) => void, rtaddr
   return g;
 }
 
-/** Reason recorded for one access; 0: translated; −1: refused without a record. */
+/** Reason recorded for one access; 0: translated; -1: refused without a record. */
 function reason(g: Guest, access: number = WRITE, pasid = -1, iova = 0x5000): number {
   const out = g.host.dma(RID, pasid, iova, access);
   if (out >= 0) return 0;

@@ -397,7 +397,7 @@ describe('a guest that is a hypervisor (arch): its second stage is a shadow pare
   });
 });
 
-describe('without host-extra (linux-only)', () => {
+describe('without upcalls (linux-only)', () => {
   test('the guest’s invalidations configure the host as QEMU’s do, and faults stay in the host', () => {
     const g = new Guest('scalable-mode=on,fsts=on,pasid-bits=8', 'qemu-11.1', true);
     withDevices(g, RID);

@@ -8,8 +8,8 @@ import { parseOption } from '../../../src/lib/qemu-args/qemu-args.ts';
 import { VtdWalker } from '../../../src/lib/walk/vtd.ts';
 import { VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
-import type { ExtraHandlers, HostExtra } from '../../../src/ports/host-extra.ts';
 import type { EventFd, Iommufd, VfioDevice } from '../../../src/ports/iommufd.ts';
+import type { HostUpcalls, UpcallHandlers } from '../../../src/ports/upcalls.ts';
 import { frcdWord2, frcdWord3 } from '../../../src/spec/vtd/faults.ts';
 import { PGTT } from '../../../src/spec/vtd/tables.ts';
 import { GuestDriver } from './guest-driver.ts';
@@ -62,8 +62,8 @@ export class FakeHost {
   readonly responses: string[] = [];
   readonly deviceTlb: string[] = [];
   readonly iommufd: Iommufd;
-  readonly extra: HostExtra;
-  handlers: ExtraHandlers | null = null;
+  readonly upcalls: HostUpcalls;
+  handlers: UpcallHandlers | null = null;
   pending = 0;
   /** Functions have PRI. */
   pri = true;
@@ -80,7 +80,7 @@ export class FakeHost {
     this.ramBytes = ramBytes;
     this.memory.addRam(0, ramBytes, ramBacking(ramBytes));
     this.iommufd = this.#verbs();
-    this.extra = {
+    this.upcalls = {
       serve: (_ids, h) => {
         this.handlers = h;
         return () => {};
@@ -272,7 +272,7 @@ export class FakeHost {
     return this.log.splice(0);
   }
 
-  /** One DMA access as the hardware does it, without any cache. @returns the guest-physical address, or −1: refused. */
+  /** One DMA access as the hardware does it, without any cache. @returns the guest-physical address, or -1: refused. */
   dma(rid: number, pasid: number, iova: number, access: number): number {
     const devId = [...this.#rids].find(([, r]) => r === rid)![0];
     for (let round = 0; round < 8; round++) {
@@ -427,7 +427,7 @@ export class Guest {
         message: (address, data) => host.messages.push({ address, data }) > 0,
       },
       iommufd: host.iommufd,
-      extra: linuxOnly ? null : host.extra,
+      upcalls: linuxOnly ? null : host.upcalls,
       ioasId: host.ramIoas,
       fillMaps: 1000,
       ...(pasids === undefined ? {} : { pasids }),

@@ -120,7 +120,7 @@ test('without svm the page-request registers are not there and requests are left
   expect([g.r64(PQA), g.r32(PRS), ask(g, 1)]).toEqual([0n, 0, false]);
 });
 
-describe('without host-extra page requests come through iommufd’s fault queue', () => {
+describe('without upcalls page requests come through iommufd’s fault queue', () => {
   function linuxOnly(pri: boolean): Guest {
     const g = new Guest(OPTIONS, 'arch', true);
     g.host.pri = pri;

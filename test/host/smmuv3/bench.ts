@@ -2,9 +2,9 @@ import { type DeviceDescription, KernelDevice } from '../../../src/host/device.t
 import type { DriverData, DriverViommu, NestedDomain, PagingDomain, ViommuServices } from '../../../src/host/driver.ts';
 import { Smmuv3Driver, type Smmuv3DriverOptions } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { SmmuIdentity } from '../../../src/host/drivers/smmuv3/features.ts';
-import { ExtraHub } from '../../../src/host/extra/extra-hub.ts';
 import type { IommufdFile } from '../../../src/host/iommufd.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
+import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
@@ -90,7 +90,7 @@ export function identity(...changes: readonly (readonly [number, number, number]
 }
 
 export interface BenchOptions extends Partial<Smmuv3DriverOptions> {
-  readonly extra?: boolean;
+  readonly withUpcalls?: boolean;
   readonly pages?: number;
 }
 
@@ -99,13 +99,13 @@ export function bench(options: BenchOptions = {}) {
   const memory = new HostMemory(options.pages);
   const hw = new FakeHw(memory);
   const kernel = new HostKernel({ memory, clock: new VirtualClock() });
-  const hub = new ExtraHub();
+  const hub = new UpcallHub();
   const driver = new Smmuv3Driver({
     name: 'smmuv3.0',
     hw,
     memory,
     identity: IDENTITY,
-    hooks: options.extra === false ? null : hub,
+    upcalls: options.withUpcalls === false ? null : hub,
     ...options,
   });
   kernel.addIommu(driver);
@@ -211,7 +211,7 @@ export function vste(w0: bigint, w1: bigint, type: number = HWPT_DATA.ARM_SMMUV3
   };
 }
 
-/** HWPT_ALLOC without a fault queue. @returns the id, or −errno. */
+/** HWPT_ALLOC without a fault queue. @returns the id, or -errno. */
 export function allocHwpt(
   fd: IommufdFile,
   devId: number,

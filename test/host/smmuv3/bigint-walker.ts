@@ -16,7 +16,7 @@ function load(memory: Memory, address: bigint): bigint {
 
 /**
  * Walks 4 KiB-granule VMSAv8-64 tables with bigints only.
- * @param inputBits 64 − T0SZ. @param startLevel level of the table(s) at `root`.
+ * @param inputBits 64 - T0SZ. @param startLevel level of the table(s) at `root`.
  */
 export function walk(
   memory: Memory,

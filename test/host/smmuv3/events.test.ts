@@ -6,7 +6,7 @@ import { bench, identity, ok } from './bench.ts';
 const SID = 8;
 const VSID = 0x1234;
 
-function stand(options: Parameters<typeof bench>[0] = { extra: false }) {
+function stand(options: Parameters<typeof bench>[0] = { withUpcalls: false }) {
   const b = bench(options);
   const dev = b.device('nic', [SID]);
   const vsmmu = b.viommu(dev, b.parent(dev), new Map([[VSID, dev]]));
@@ -92,7 +92,7 @@ describe('a stalled transaction', () => {
   const STALLING = identity([0, 3 << 24, 0]);
 
   test('without a fault handler is aborted at once', () => {
-    const { attach, driver, hw } = stand({ extra: false, identity: STALLING });
+    const { attach, driver, hw } = stand({ withUpcalls: false, identity: STALLING });
     attach(0xbn);
     hw.take();
     driver.events.fault(record(0x10, { stall: true, stag: 0x55 }));
@@ -101,14 +101,14 @@ describe('a stalled transaction', () => {
   });
 
   test('of a type nobody can repair is aborted too', () => {
-    const { attach, driver, hw } = stand({ extra: false, identity: STALLING });
+    const { attach, driver, hw } = stand({ withUpcalls: false, identity: STALLING });
     attach(0xbn);
     hw.take();
     driver.events.fault(record(0x0b, { stall: true, stag: 1 }));
     expect(hw.ops()).toBe('RESUME |');
   });
 
-  test('waits for a listener of host-extra, who retries, terminates or aborts it once', () => {
+  test('waits for a listener of upcalls, who retries, terminates or aborts it once', () => {
     const { attach, driver, hw, hub, dev } = stand({ identity: STALLING });
     const seen: number[] = [];
     hub.listen([dev], { onFault: (_d, _s, r) => seen.push(r[2]! & 0xffff) });
@@ -161,7 +161,7 @@ describe('a page request', () => {
     expect(hw.ops()).toBe('PRI_RESP |');
   });
 
-  test('that a listener of host-extra takes is answered by it, with its code', () => {
+  test('that a listener of upcalls takes is answered by it, with its code', () => {
     const { driver, hw, hub, dev } = stand({});
     hub.listen([dev], { onPageRequest: () => true });
     hw.take();

@@ -31,7 +31,7 @@ const MEMORY: UserMemory = {
 };
 
 /** A VMM: one device behind an SMMUv3, driven by the verbs alone. */
-function vmm(options: BenchOptions = { extra: false }) {
+function vmm(options: BenchOptions = { withUpcalls: false }) {
   const b = bench(options);
   const fd: IommufdFile = b.kernel.openIommufd(MEMORY);
   const plug = (name: string, stream: number) => {
@@ -195,7 +195,7 @@ describe('doorbells', () => {
   const WINDOW = 0x0809_0000;
 
   test('are mapped into the nest parent at attach, at the page the machine named', () => {
-    const v = vmm({ extra: false, swMsi: { start: WINDOW, bytes: 0x1000 } });
+    const v = vmm({ withUpcalls: false, swMsi: { start: WINDOW, bytes: 0x1000 } });
     expect(v.attach(v.nested(0x9n))).toBe(0);
     expect(v.domainOf(v.parent).iovaToPhys(BigInt(WINDOW + 0x40))).toBe(DOORBELL + 0x40);
   });
@@ -207,10 +207,10 @@ describe('doorbells', () => {
   });
 
   test('reserve their window: what is mapped there keeps the device out, and nothing is mapped there later', () => {
-    const v = vmm({ extra: false, swMsi: { start: WINDOW, bytes: 0x1000 } });
+    const v = vmm({ withUpcalls: false, swMsi: { start: WINDOW, bytes: 0x1000 } });
     expect(v.map(WINDOW, 0x1000)).toBe(0);
     expect(v.attach(v.parent)).toBe(EADDRINUSE);
-    const w = vmm({ extra: false, swMsi: { start: WINDOW, bytes: 0x1000 } });
+    const w = vmm({ withUpcalls: false, swMsi: { start: WINDOW, bytes: 0x1000 } });
     w.attach(w.parent);
     expect(w.map(WINDOW, 0x1000)).toBe(EINVAL);
     expect(w.map(WINDOW + 0x1000, 0x1000)).toBe(0);
@@ -255,7 +255,7 @@ test('GET_HW_INFO tells about ATS in its inverted bit, and about PASIDs', () => 
 
 test('a stalled guest access is answered through the fault queue: retry for SUCCESS, abort for INVALID', () => {
   const idr = [0x0c44_141b, 0x0273_0010, 0, 0x1414, 0, 0x74] as const;
-  const v = vmm({ extra: false, identity: { idr, iidr: 0, aidr: 1 }, canStall: () => true });
+  const v = vmm({ withUpcalls: false, identity: { idr, iidr: 0, aidr: 1 }, canStall: () => true });
   const q = { flags: 0, outFaultId: 0, outFd: null as EventFd | null };
   expect(v.fd.faultQueueAlloc(q)).toBe(0);
   v.vdevice();

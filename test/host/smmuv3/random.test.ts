@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import { ExtraHub } from '../../../src/host/extra/extra-hub.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
+import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { HwRelay } from '../../../src/machine/hw-relay.ts';
@@ -39,7 +39,7 @@ function host(pages: number, linux: boolean) {
     memory,
     identity: id,
     maxVmids: 3,
-    hooks: linux ? null : new ExtraHub(),
+    upcalls: linux ? null : new UpcallHub(),
     partialCount: linux ? 'linux-as-is' : 'uapi-ideal',
   });
   kernel.addIommu(driver);

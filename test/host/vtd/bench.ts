@@ -1,8 +1,8 @@
 import type { DeviceDescription, KernelDevice } from '../../../src/host/device.ts';
 import type { Domain, NestedDomain, PagingDomain } from '../../../src/host/driver.ts';
 import { VtdDriver, type VtdDriverOptions } from '../../../src/host/drivers/vtd/driver.ts';
-import { ExtraHub } from '../../../src/host/extra/extra-hub.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
+import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
@@ -58,7 +58,7 @@ class Functions implements EndpointPort {
 export interface BenchOptions {
   readonly hardware?: Partial<VtdHardwareOptions>;
   readonly driver?: Partial<VtdDriverOptions>;
-  readonly extra?: boolean;
+  readonly upcalls?: boolean;
   readonly pages?: number;
 }
 
@@ -70,7 +70,7 @@ export class Bench {
   readonly memory: HostMemory;
   readonly clock = new VirtualClock();
   readonly functions = new Functions();
-  readonly hub = new ExtraHub();
+  readonly hub = new UpcallHub();
   readonly hw: VtdHardware;
   readonly driver: VtdDriver;
   readonly kernel: HostKernel;
@@ -91,7 +91,7 @@ export class Bench {
       name: 'vtd.0',
       hw: this.hw,
       memory: this.memory,
-      hooks: options.extra === false ? null : this.hub,
+      upcalls: options.upcalls === false ? null : this.hub,
       ...options.driver,
     });
     this.kernel.addIommu(this.driver);

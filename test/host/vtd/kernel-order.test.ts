@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import type { Invalidation, NestedDomain } from '../../../src/host/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
-import type { ExtraHandlers } from '../../../src/ports/host-extra.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
+import type { UpcallHandlers } from '../../../src/ports/upcalls.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
 import { CAP_ALL, ECAP_ALL } from '../../piommu/vtd/rig.ts';
@@ -160,12 +160,12 @@ describe('invalidation of a nested domain', () => {
   });
 });
 
-describe('host-extra', () => {
-  function served(extra = true) {
-    const b = new Bench({ extra });
+describe('upcalls', () => {
+  function served(upcalls = true) {
+    const b = new Bench({ upcalls });
     const dev = b.device('nic', [0x10]);
     const heard: unknown[][] = [];
-    const handlers: ExtraHandlers = {
+    const handlers: UpcallHandlers = {
       onStreamMiss: (_, stream, pasid) => heard.push(['miss', stream, pasid]) < 0,
       onFault: (_, stream, record) => heard.push(['fault', stream, record[3]! & 0xff]),
       onStageTwoMiss: (_d, _s, pasid, ipa, access) => heard.push(['second', pasid, ipa, access]) < 0,
@@ -278,7 +278,7 @@ describe('page requests', () => {
     expect(b.functions.responses.length).toBe(4);
   });
 
-  test('without a handler they are answered invalid; a listener of host-extra may take them instead', () => {
+  test('without a handler they are answered invalid; a listener of upcalls may take them instead', () => {
     const { b, dev } = paging(false);
     request(b, 5, 1, 3, true);
     expect(b.functions.responses).toEqual([[0x10, 5, 3, 1]]);

@@ -106,7 +106,7 @@ export class Intel {
     return root;
   }
 
-  /** A PASID entry for address space `n` (domain 5), and the invalidation that shows it. −1: not present. */
+  /** A PASID entry for address space `n` (domain 5), and the invalidation that shows it. -1: not present. */
   setPasid(pasid: number, n: number): void {
     const root = n < 0 ? 0n : BigInt(this.space(n));
     this.store(TABLE + 64 * pasid, n < 0 ? 0n : 0x49n, n < 0 ? 0n : 5n + BigInt(n), root, 0n, 0n, 0n, 0n, 0n);
@@ -145,7 +145,7 @@ export class Intel {
     return new Card(fn, accelerator, wire, leave);
   }
 
-  /** One access of a function. @returns the guest-physical address, or −1. */
+  /** One access of a function. @returns the guest-physical address, or -1. */
   dma(rid: number, pasid: number, iova: number): number {
     const hw = this.unit.hardware;
     const r = hw.translate(hostRid(rid), pasid, iova, 0, ACCESS.WRITE, AT.UNTRANSLATED);

@@ -18,11 +18,11 @@ const EPERM = -1;
 /** A program with a device of its own on the VT-d host: no vIOMMU, address spaces made with the uAPI alone. */
 function program(o: ConstructorParameters<typeof Intel>[0] = {}) {
   const g = new Intel(o);
-  const { iommufd, extra, kernel } = g.vm;
+  const { iommufd, upcalls, kernel } = g.vm;
   const device = kernel.addDevice({ name: 'own', streams: [hostRid(0x99)], iommu: g.unit.driver, pasidBits: 20 });
   const vfio = kernel.openVfio(device);
   vfio.bind(iommufd);
-  const bindings = new PasidBindings(iommufd, extra, g.layer);
+  const bindings = new PasidBindings(iommufd, upcalls, g.layer);
   /** An address space in which IOVA 0x5000 and the page behind it are guest-physical `gpa` on. @returns HWPT and IOAS. */
   const addressSpace = (gpa: number) => {
     const ioas = { flags: 0, outIoasId: 0 };
@@ -100,7 +100,7 @@ test('O11 a program learns whether a device has several address spaces, how wide
 
   const arm = new Rig({ properties: { profile: 'arch', ssidsize: 8 } });
   const fn = arm.plug(8, 0, { pasidBits: 16 });
-  const armBindings = new PasidBindings(arm.vm.iommufd, arm.vm.extra, g.layer);
+  const armBindings = new PasidBindings(arm.vm.iommufd, arm.vm.upcalls, g.layer);
   expect(armBindings.info(fn.vfio, false)).toEqual({
     several: true,
     bits: 16,
@@ -149,7 +149,7 @@ test('O18 a PASID of the pool is its owner’s alone', () => {
   const { g, vfio, bindings, addressSpace } = program();
   const pasid = bindings.reserve();
   const { hwptId } = addressSpace(0x80_0000);
-  const stranger = new PasidBindings(g.vm.iommufd, g.vm.extra, g.layer);
+  const stranger = new PasidBindings(g.vm.iommufd, g.vm.upcalls, g.layer);
   expect(stranger.bind({ vfio, pasid }, hwptId)).toBe(EPERM);
   expect(stranger.free(pasid)).toBe(EINVAL);
   expect(bindings.bind({ vfio, pasid }, hwptId)).toBe(0);
@@ -339,7 +339,7 @@ describe('O22 when its handle closes', () => {
 
   test('nothing of anybody else goes with it', () => {
     const { g, vfio, bindings, addressSpace, at } = program();
-    const other = new PasidBindings(g.vm.iommufd, g.vm.extra, g.layer);
+    const other = new PasidBindings(g.vm.iommufd, g.vm.upcalls, g.layer);
     const { hwptId } = addressSpace(0x80_0000);
     const [mine, theirs] = [bindings.reserve(), other.reserve()];
     bindings.bind(at(mine), hwptId);
@@ -371,12 +371,12 @@ describe('O22 when its handle closes', () => {
 test('a PASID that is attached cannot be silenced, and one the guest owns the table of neither', () => {
   const { g, vfio, bindings, addressSpace, at } = program();
   bindings.bind(at(5), addressSpace(0x80_0000).hwptId);
-  const { extra } = g.vm;
-  expect(extra.quiet!(vfio.devId, 5, true)).toBe(-16);
-  expect(extra.quiet!(vfio.devId, 2 ** 20, true)).toBe(EINVAL);
-  expect(extra.quiet!(999, 6, true)).toBe(-2);
-  expect(extra.quiet!(vfio.devId, 6, true)).toBe(0);
+  const { upcalls } = g.vm;
+  expect(upcalls.quiet!(vfio.devId, 5, true)).toBe(-16);
+  expect(upcalls.quiet!(vfio.devId, 2 ** 20, true)).toBe(EINVAL);
+  expect(upcalls.quiet!(999, 6, true)).toBe(-2);
+  expect(upcalls.quiet!(vfio.devId, 6, true)).toBe(0);
   const arm = new Rig();
-  expect(arm.vm.extra.quiet!(arm.plug(8).vfio.devId, 6, true)).toBe(-95);
+  expect(arm.vm.upcalls.quiet!(arm.plug(8).vfio.devId, 6, true)).toBe(-95);
   expect(g.unit.hardware.translate(hostRid(0x99), 5, 0x5000, 0, ACCESS.READ, AT.UNTRANSLATED)).toBe(DMA.OK);
 });

@@ -164,7 +164,7 @@ describe('a guest that nests its own stage 1 in its own stage 2', () => {
   });
 });
 
-describe('linux-only: what the guest loses without host-extra', () => {
+describe('linux-only: what the guest loses without upcalls', () => {
   test('its own stage 2', () => {
     const rig = new Rig({ linuxOnly: true });
     const { g } = rig;

@@ -87,7 +87,7 @@ test('O3 a device with three StreamIDs translates from each, and one invalidatio
   for (const sid of [8, 9, 10]) expect(rig.dma(sid, 0x5000), `stream ${sid}`).toBe(PAGE + 0x1000);
 });
 
-test('O3 without host-extra a device with several StreamIDs is refused, as Linux 7.2 refuses it', () => {
+test('O3 without upcalls a device with several StreamIDs is refused, as Linux 7.2 refuses it', () => {
   const { g } = translating({ linuxOnly: true }, [8, 9]);
   expect(g.run(cfgiSte(8), sync)).toBe(0x0100_0000);
 });

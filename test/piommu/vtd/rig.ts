@@ -149,7 +149,7 @@ export class Rig {
     return at;
   }
 
-  /** @returns the output address; or minus the fault reason; −1000 when no new record was made. */
+  /** @returns the output address; or minus the fault reason; -1000 when no new record was made. */
   dma(iova: bigint, access = 1, rid = 0x10, pasid: number = NO_PASID, at: number = AT.UNTRANSLATED): number {
     const before = this.heard.faults.length;
     const r = this.hw.translate(rid, pasid, ...words(iova), access, at);

@@ -42,7 +42,7 @@ export class MockDriver implements IommuDriver {
 
   probe(): void {}
 
-  /** Describes a new mock device for HostKernel.addDevice. @param flags MOCK_DEVICE_FLAG bits. @returns −EINVAL: unknown flag. */
+  /** Describes a new mock device for HostKernel.addDevice. @param flags MOCK_DEVICE_FLAG bits. @returns -EINVAL: unknown flag. */
   describe(flags: number): DeviceDescription | number {
     if ((flags & ~(MOCK_DEVICE_FLAG.NO_DIRTY | MOCK_DEVICE_FLAG.PASID)) !== 0) return -E.INVAL;
     this.#nextFlags = flags;

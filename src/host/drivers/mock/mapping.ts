@@ -59,7 +59,7 @@ export class MockMapping {
     if (chunk.length > CHUNK) this.#chunks.splice(c + 1, 0, chunk.splice(CHUNK / 2));
   }
 
-  /** Index of the last chunk that begins at or below `iova`; −1: none does. */
+  /** Index of the last chunk that begins at or below `iova`; -1: none does. */
   #chunkOf(iova: number): number {
     let lo = 0;
     let hi = this.#chunks.length;
@@ -102,7 +102,7 @@ export class MockMapping {
     return bytes;
   }
 
-  /** Host-physical address, or −1. */
+  /** Host-physical address, or -1. */
   translate(iova: number): number {
     const r = this.#find(iova);
     return r === null ? -1 : r.hpa + (iova - r.iova);

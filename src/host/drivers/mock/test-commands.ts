@@ -162,7 +162,7 @@ export class MockCommands {
     return this.#driver.state(device.dev).cache[index] === value ? 0 : -E.INVAL;
   }
 
-  /** The mock domain behind a paging HWPT; −ENOENT, −EINVAL. */
+  /** The mock domain behind a paging HWPT; -ENOENT, -EINVAL. */
   pagingDomain(hwptId: number): MockPaging | number {
     const hwpt = this.#context.objects.get(hwptId, 'hwpt_paging');
     if (hwpt === null) return -E.NOENT;

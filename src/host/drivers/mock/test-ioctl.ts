@@ -276,7 +276,7 @@ function accessOf(c: Command, caller: Caller): AccessFile | null {
   return file instanceof AccessFile ? file : null;
 }
 
-/** Host-physical address of the page under an address, or −EFAULT. */
+/** Host-physical address of the page under an address, or -EFAULT. */
 function pageAt(caller: Caller, va: bigint): number {
   const { memory } = caller;
   if (!memory.pin(va & -PAGE, PAGE, false)) return -E.FAULT;

@@ -20,7 +20,7 @@ const LOOPBACK_BYTES = 24;
 const LOOPBACK_FIRST = 8;
 const PAGES = 2;
 
-/** Reads the nested HWPT's blob {iotlb, pagetable_type}. @returns the first word in `out[0]`, or −errno. */
+/** Reads the nested HWPT's blob {iotlb, pagetable_type}. @returns the first word in `out[0]`, or -errno. */
 export function readHwptData(data: DriverData, out: Uint32Array): number {
   if (data.type !== MOCK.HWPT_DATA) return -E.OPNOTSUPP;
   return copyDriverData(data, MOCK.HWPT_DATA, 4, new Uint8Array(out.buffer, out.byteOffset, 8));
@@ -53,7 +53,7 @@ export class MockViommu implements DriverViommu {
     this.hwQueues = new MockHwQueues(parent);
   }
 
-  /** Loops `in_data` back and offers two pages whose first word it is. @returns 0 or −errno. */
+  /** Loops `in_data` back and offers two pages whose first word it is. @returns 0 or -errno. */
   loopBack(data: DriverData): number {
     const blob = new Uint8Array(LOOPBACK_BYTES);
     const r = copyDriverData(data, MOCK.VIOMMU, LOOPBACK_FIRST, blob);

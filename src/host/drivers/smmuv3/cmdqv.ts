@@ -41,7 +41,7 @@ export class Cmdqv implements HwQueueOps {
 
   /**
    * @param cmdqs IDR1.CMDQS.
-   * @returns −EINVAL, −EFAULT the driver data; −ENOSPC no interface is free.
+   * @returns -EINVAL, -EFAULT the driver data; -ENOSPC no interface is free.
    */
   static create(
     o: CmdqvOptions,
@@ -72,7 +72,7 @@ export class Cmdqv implements HwQueueOps {
     return new Cmdqv(hw, o.port, place, cmdqs);
   }
 
-  /** @returns −EINVAL: the name is wider than a StreamID; −ENOSPC: no slot is free. */
+  /** @returns -EINVAL: the name is wider than a StreamID; -ENOSPC: no slot is free. */
   name(dev: HostDevice, virtId: bigint): number {
     if (virtId > 0xffff_ffffn) return -E.INVAL;
     const slot = this.#slots.indexOf(null);

@@ -53,16 +53,16 @@ export class CommandQueue {
     this.words[at + 3] = w3;
   }
 
-  /** The kernel's own batch. Refused commands are skipped. @returns 0 or −ETIMEDOUT. */
+  /** The kernel's own batch. Refused commands are skipped. @returns 0 or -ETIMEDOUT. */
   sync(): number {
     return this.count === 0 ? 0 : this.flush(true, false);
   }
 
   /**
    * Submits the batch and a sync, and empties it.
-   * @param skipRefused go on behind a refused command, as the kernel does; else −EIO and `failedAt`.
+   * @param skipRefused go on behind a refused command, as the kernel does; else -EIO and `failedAt`.
    * @param guest the commands are a guest's: what becomes of its ATS invalidations is its business.
-   * @returns 0, −EIO or −ETIMEDOUT.
+   * @returns 0, -EIO or -ETIMEDOUT.
    */
   flush(skipRefused: boolean, guest: boolean): number {
     const batch = this.words;
@@ -126,7 +126,7 @@ export class CommandQueue {
     this.add(OP.CFGI_CD | (ssid << 12), sid, 1, 0);
   }
 
-  /** @param ssid SubstreamID, or −1. Everything the function holds under it. */
+  /** @param ssid SubstreamID, or -1. Everything the function holds under it. */
   atcInvAll(sid: number, ssid: number): void {
     this.add(OP.ATC_INV | substream(ssid), sid, ATC_SIZE_ALL, 0);
   }

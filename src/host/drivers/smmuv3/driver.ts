@@ -16,7 +16,7 @@ import type {
   Result,
   ViommuServices,
 } from '../../driver.ts';
-import type { DriverHooks, ExtraDriver } from '../../extra/hooks.ts';
+import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import { CommandQueue } from './command-queue.ts';
 import { Faults } from './faults.ts';
@@ -40,8 +40,8 @@ export interface Smmuv3DriverOptions {
   readonly memory: PageAllocator;
   /** The physical SMMU's identity registers. */
   readonly identity: SmmuIdentity;
-  /** Way to host-extra; null or absent: `linux-only`. */
-  readonly hooks?: DriverHooks | null;
+  /** Way to upcalls; null or absent: `linux-only`. */
+  readonly upcalls?: DriverUpcalls | null;
   /** Default 'uapi-ideal'. */
   readonly partialCount?: PartialCount;
   /** Window for MSI doorbell pages. Default: Linux's, 0x08000000 + 1 MiB. */
@@ -59,7 +59,7 @@ export interface Smmuv3DriverOptions {
 const PAGING_FLAGS = HWPT_FLAG.NEST_PARENT | HWPT_FLAG.DIRTY_TRACKING | HWPT_FLAG.PASID;
 
 /** The kernel's driver of one physical SMMUv3: Linux's rules and errno, over real tables and a real command queue. */
-export class Smmuv3Driver implements IommuDriver, ExtraDriver {
+export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   readonly name: string;
   readonly iommu: IommuDriver = this;
   readonly driver = 'smmuv3';
@@ -73,7 +73,7 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
   readonly maintenance: Maintenance;
   readonly partialCount: PartialCount;
   readonly #options: Smmuv3DriverOptions;
-  readonly #hooks: DriverHooks | null;
+  readonly #upcalls: DriverUpcalls | null;
   readonly #vmids: IdPool;
   readonly #asids: IdPool;
   /** Outstanding submissions with a guest's own ATS invalidations: only their errors are the guest's. */
@@ -85,7 +85,7 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
   constructor(options: Smmuv3DriverOptions) {
     this.#options = options;
     this.name = options.name;
-    this.#hooks = options.hooks ?? null;
+    this.#upcalls = options.upcalls ?? null;
     this.features = featuresOf(options.identity);
     this.enforcesCoherency = options.canWriteBackSnoop ?? true;
     this.partialCount = options.partialCount ?? 'uapi-ideal';
@@ -93,10 +93,10 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     this.#asids = new IdPool(this.features.asidBits);
     this.queue = new CommandQueue(options.hw, {
       pending: (sid, token, guest) => {
-        if (guest && this.#hooks !== null) this.#guestTokens.add(token);
-        this.#each(sid, (dev, hooks) => hooks.pending(dev, this, token));
+        if (guest && this.#upcalls !== null) this.#guestTokens.add(token);
+        this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token));
       },
-      atcTimeout: (sid) => this.#each(sid, (dev, hooks) => hooks.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
+      atcTimeout: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
     });
     this.maintenance = new Maintenance(this.queue, this.features);
     this.blocked = {
@@ -112,9 +112,9 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     };
   }
 
-  #each(sid: number, tell: (dev: HostDevice, hooks: DriverHooks) => void): void {
+  #each(sid: number, tell: (dev: HostDevice, upcalls: DriverUpcalls) => void): void {
     const dev = this.#deviceOf(sid);
-    if (dev !== null && this.#hooks !== null) tell(dev, this.#hooks);
+    if (dev !== null && this.#upcalls !== null) tell(dev, this.#upcalls);
   }
 
   #deviceOf(sid: number): HostDevice | null {
@@ -134,15 +134,15 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     const table = StreamTable.create(hw, memory, features);
     if (table === null) throw new ViommuError('ENOMEM', 'host', `no room for the stream table of ${this.name}`);
     const { queue } = this;
-    const hooks = this.#hooks;
-    const deps = { kernel, hw, memory, features, queue, table, hooks, canStall: canStall ?? (() => false) };
+    const upcalls = this.#upcalls;
+    const deps = { kernel, hw, memory, features, queue, table, upcalls, canStall: canStall ?? (() => false) };
     const streams = new Streams(deps);
     this.#probed = { kernel, streams, table };
     const deviceOf = (sid: number) => kernel.deviceByStream(this, sid);
-    this.#faults = new Faults({ kernel, hooks, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
+    this.#faults = new Faults({ kernel, upcalls, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
     const queues = this.#options.cmdqv?.port ?? null;
-    this.#events = new SmmuEvents(this, kernel, hooks, this.#faults, this.#guestTokens, queues);
-    hooks?.register(this);
+    this.#events = new SmmuEvents(this, kernel, upcalls, this.#faults, this.#guestTokens, queues);
+    upcalls?.register(this);
   }
 
   /** What the hardware raises; valid after `probe`. */
@@ -192,7 +192,7 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     return [{ start: BigInt(start), last: BigInt(start + bytes - 1), kind: 'sw-msi' }];
   }
 
-  /** @returns −EOPNOTSUPP flags or data; −ENOMEM no table; −ENOSPC no VMID; −EBUSY no ASID. */
+  /** @returns -EOPNOTSUPP flags or data; -ENOMEM no table; -ENOSPC no VMID; -EBUSY no ASID. */
   allocPaging(_dev: HostDevice, flags: number, data: DriverData | null): Result<PagingDomain> {
     const { features } = this;
     if ((flags & ~PAGING_FLAGS) !== 0 || data !== null) return -E.OPNOTSUPP;
@@ -249,9 +249,9 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     return this.enforcesCoherency || this.features.forcedWriteBack;
   }
 
-  /** Host-extra names the streams of devices that have several. */
+  /** The upcalls port names the streams of devices that have several. */
   get manyStreams(): boolean {
-    return this.#hooks !== null;
+    return this.#upcalls !== null;
   }
 
   viommuInit(
@@ -282,7 +282,7 @@ export class Smmuv3Driver implements IommuDriver, ExtraDriver {
     if (this.features.pri && dev.pri) dev.control?.setPri(on);
   }
 
-  /** @returns −EINVAL: the vDEVICE is not of this driver; −EEXIST: a name is taken. */
+  /** @returns -EINVAL: the vDEVICE is not of this driver; -EEXIST: a name is taken. */
   mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number {
     return viommu instanceof SmmuViommu ? viommu.nameStreams(dev, vsids) : -E.INVAL;
   }

@@ -3,7 +3,7 @@ import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
 import { OP, PRI_RESP, RESUME_AB, RESUME_AC, SSV } from '../../../spec/smmuv3/commands.ts';
 import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType, PRI1 } from '../../../spec/smmuv3/events.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../driver.ts';
-import type { DriverHooks } from '../../extra/hooks.ts';
+import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { CommandQueue } from './command-queue.ts';
 import type { Master } from './master.ts';
 
@@ -19,12 +19,12 @@ const FORWARDED: ReadonlySet<number> = new Set([
   EVENT.F_PERMISSION,
 ]);
 
-/** Codes of HostExtra.respond. */
+/** Codes of HostUpcalls.respond. */
 const ANSWER = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
 
 export interface FaultsOwner {
   readonly kernel: KernelServices;
-  readonly hooks: DriverHooks | null;
+  readonly upcalls: DriverUpcalls | null;
   readonly queue: CommandQueue;
   deviceOf(sid: number): HostDevice | null;
   masterOf(dev: HostDevice): Master | null;
@@ -50,7 +50,7 @@ export class Faults {
   }
 
   #unrecoverable(dev: HostDevice, stream: number, record: Int32Array): void {
-    this.#owner.hooks?.fault(dev, stream, record);
+    this.#owner.upcalls?.fault(dev, stream, record);
     const latched = this.#owner.masterOf(dev)?.latched ?? null;
     if (latched === null || evS2(record) || !FORWARDED.has(evType(record))) return;
     const vsid = latched.vsids[stream]!;
@@ -61,10 +61,10 @@ export class Faults {
   #stalled(dev: HostDevice, stream: number, record: Int32Array): void {
     const pasid = evSsv(record) ? evSsid(record) : NO_PASID;
     const stag = evStag(record);
-    const { kernel, hooks } = this.#owner;
+    const { kernel, upcalls } = this.#owner;
     const domain = kernel.attached(dev, pasid) ?? kernel.attached(dev, NO_PASID);
     this.#waiting.set(keyOf(dev, true, pasid, stag), dev.streams[stream]!);
-    const taken = hooks?.fault(dev, stream, record) ?? false;
+    const taken = upcalls?.fault(dev, stream, record) ?? false;
     if (taken && domain?.iopf !== true) return;
     const type = evType(record);
     // Only translation-related faults can be repaired; any other is aborted.
@@ -79,11 +79,11 @@ export class Faults {
     const pasid = (flags & PRI1.SSV) !== 0 ? flags & 0xf_ffff : NO_PASID;
     const dev = this.#owner.deviceOf(sid);
     const last = (flags & PRI1.LAST) !== 0;
-    if (dev !== null && this.#owner.hooks !== null) {
+    if (dev !== null && this.#owner.upcalls !== null) {
       const key = keyOf(dev, false, pasid, group);
       const waited = this.#waiting.has(key);
       this.#waiting.set(key, sid);
-      if (this.#owner.hooks.pageRequest(dev, dev.streams.indexOf(sid), record)) return;
+      if (this.#owner.upcalls.pageRequest(dev, dev.streams.indexOf(sid), record)) return;
       if (!waited) this.#waiting.delete(key);
     }
     // A stop marker is never answered (PCIe PRI).

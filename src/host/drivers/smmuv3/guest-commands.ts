@@ -7,7 +7,7 @@ import { BATCH, type CommandQueue } from './command-queue.ts';
 /**
  * What `done` means when a batch fails.
  * 'linux-as-is': the kernel's count, which names commands as done that were converted and never issued.
- * 'uapi-ideal': what precedes the failing command is issued first, and a command the hardware refuses is −EIO at its index.
+ * 'uapi-ideal': what precedes the failing command is issued first, and a command the hardware refuses is -EIO at its index.
  */
 export type PartialCount = 'linux-as-is' | 'uapi-ideal';
 
@@ -16,7 +16,7 @@ const NO_ROOM = 1;
 
 /** How guest StreamIDs become physical ones. */
 export interface StreamNames {
-  /** Physical StreamID of a guest stream that has a name of its own (`mapStreams`), or −1. */
+  /** Physical StreamID of a guest stream that has a name of its own (`mapStreams`), or -1. */
   alias(vsid: number): number;
   /** The device whose vDEVICE has this virt_id. */
   device(vsid: number): HostDevice | null;
@@ -38,7 +38,7 @@ export class GuestCommands implements Invalidation {
   readonly #exact: boolean;
   /** Which guest entry each command of the batch came from. */
   readonly #entryOf = new Int32Array(BATCH);
-  /** Why the last `#fill` stopped early: 0 or −errno. */
+  /** Why the last `#fill` stopped early: 0 or -errno. */
   #bad = 0;
 
   constructor(queue: CommandQueue, vmid: number, names: StreamNames, count: PartialCount) {
@@ -129,7 +129,7 @@ export class GuestCommands implements Invalidation {
     return r;
   }
 
-  /** Adds a command that names a stream. @returns 0, −EIO, or NO_ROOM: the batch must go out first. */
+  /** Adds a command that names a stream. @returns 0, -EIO, or NO_ROOM: the batch must go out first. */
   #named(words: Int32Array, at: number, entry: number): number {
     switch (words[at]! & 0xff) {
       case OP.ATC_INV:

@@ -1,16 +1,16 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type VirtualQueuePort } from '../../../ports/hw.ts';
 import type { HostDevice, IommuDriver, KernelServices, PagingDomain } from '../../driver.ts';
-import type { DriverHooks } from '../../extra/hooks.ts';
+import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { Faults } from './faults.ts';
 import { SmmuNestedDomain } from './nested-domain.ts';
 import { SmmuPagingDomain } from './paging-domain.ts';
 
-/** The driver's interrupt handlers: what the SMMU says, to the kernel's paths and to host-extra's listeners. */
+/** The driver's interrupt handlers: what the SMMU says, to the kernel's paths and to the listeners of upcalls. */
 export class SmmuEvents implements HwEvents {
   readonly #driver: IommuDriver;
   readonly #kernel: KernelServices;
-  readonly #hooks: DriverHooks | null;
+  readonly #upcalls: DriverUpcalls | null;
   readonly #faults: Faults;
   readonly #guestTokens: Set<number>;
   readonly #queues: VirtualQueuePort | null;
@@ -18,14 +18,14 @@ export class SmmuEvents implements HwEvents {
   constructor(
     driver: IommuDriver,
     kernel: KernelServices,
-    hooks: DriverHooks | null,
+    upcalls: DriverUpcalls | null,
     faults: Faults,
     guestTokens: Set<number>,
     queues: VirtualQueuePort | null,
   ) {
     this.#driver = driver;
     this.#kernel = kernel;
-    this.#hooks = hooks;
+    this.#upcalls = upcalls;
     this.#faults = faults;
     this.#guestTokens = guestTokens;
     this.#queues = queues;
@@ -36,17 +36,17 @@ export class SmmuEvents implements HwEvents {
   }
 
   streamMiss(rid: number, pasid: number): boolean {
-    if (this.#hooks === null) return false;
+    if (this.#upcalls === null) return false;
     const dev = this.#deviceOf(rid);
-    return dev === null ? false : this.#hooks.streamMiss(dev, dev.streams.indexOf(rid), pasid);
+    return dev === null ? false : this.#upcalls.streamMiss(dev, dev.streams.indexOf(rid), pasid);
   }
 
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
-    if (this.#hooks === null) return false;
+    if (this.#upcalls === null) return false;
     const dev = this.#deviceOf(rid);
     const domain = dev === null ? null : this.#stageTwoOf(dev);
     if (dev === null || domain === null) return false;
-    return this.#hooks.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+    return this.#upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
   }
 
   #stageTwoOf(dev: HostDevice): PagingDomain | null {
@@ -64,12 +64,12 @@ export class SmmuEvents implements HwEvents {
   }
 
   completed(token: number, error: number, rid: number): void {
-    if (this.#queues?.completed(token, error) === true || this.#hooks === null) return;
+    if (this.#queues?.completed(token, error) === true || this.#upcalls === null) return;
     const guest = this.#guestTokens.delete(token);
     if (guest && error !== HW_ERROR.NONE) {
       const dev = this.#deviceOf(rid);
-      if (dev !== null) this.#hooks.invalidateError(dev, error);
+      if (dev !== null) this.#upcalls.invalidateError(dev, error);
     }
-    this.#hooks.completed(this.#driver, token);
+    this.#upcalls.completed(this.#driver, token);
   }
 }

@@ -11,7 +11,7 @@ export class IdPool {
     this.#taken = new Int32Array(2 ** bits / 32);
   }
 
-  /** @returns −1: none left. */
+  /** @returns -1: none left. */
   take(): number {
     for (let id = this.#from; id <= this.#last; id++) {
       const w = this.#taken[id >>> 5]!;

@@ -6,7 +6,7 @@ import { type IoPgtableConfig, leafAttributes, leafAttributesHigh } from './leaf
 /** What the kernel's page allocator offers: zeroed 4 KiB pages in host-physical memory. */
 export interface PageAllocator {
   readonly space: Memory;
-  /** `count` contiguous pages, aligned to their size. @returns host-physical address, or −1. */
+  /** `count` contiguous pages, aligned to their size. @returns host-physical address, or -1. */
   allocate(count?: number): number;
   free(hpa: number, count?: number): void;
 }
@@ -129,7 +129,7 @@ export class IoPgtable {
     return false;
   }
 
-  /** Host-physical address of the entry for `iova` at `level`, tables made on the way. @returns −1: memory out or a block there. */
+  /** Host-physical address of the entry for `iova` at `level`, tables made on the way. @returns -1: memory out or a block there. */
   #makeEntry(iova: number, level: number): number {
     const space = this.#memory.space;
     let entry = this.#rootEntry(iova);
@@ -228,7 +228,7 @@ export class IoPgtable {
     return size;
   }
 
-  /** Replaces a block by a table of the next level that says the same. @returns the table, or −1. */
+  /** Replaces a block by a table of the next level that says the same. @returns the table, or -1. */
   #split(entry: number, level: number, lo: number, hi: number): number {
     const table = this.#memory.allocate();
     if (table < 0) return -1;
@@ -255,7 +255,7 @@ export class IoPgtable {
     this.#retired.push(table);
   }
 
-  /** Host-physical address behind `iova` (bytes), or −1. Permissions do not matter. */
+  /** Host-physical address behind `iova` (bytes), or -1. Permissions do not matter. */
   iovaToPhys(iova: number): number {
     if (iova >= 2 ** this.config.ias) return -1;
     const entry = this.#leafEntry(iova);
@@ -267,7 +267,7 @@ export class IoPgtable {
 
   #leafShift = GRANULE;
 
-  /** Address of the leaf entry for `iova`, its size in `#leafShift`; −1 when nothing is mapped (then the hole's size). */
+  /** Address of the leaf entry for `iova`, its size in `#leafShift`; -1 when nothing is mapped (then the hole's size). */
   #leafEntry(iova: number): number {
     const space = this.#memory.space;
     let entry = this.#rootEntry(iova);

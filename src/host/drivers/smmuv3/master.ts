@@ -8,7 +8,7 @@ import type { SteDevice } from './ste.ts';
 export interface LatchedStreams {
   /** Offers an event record, its StreamID already the guest's, to the vIOMMU's queue. */
   report(record: Int32Array, vsid: number): void;
-  /** Guest StreamID of stream i of the device; −1: it has none. */
+  /** Guest StreamID of stream i of the device; -1: it has none. */
   readonly vsids: readonly number[];
 }
 

@@ -3,7 +3,7 @@ import type { HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG, S1DSS, STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import type { Domain, HostDevice, KernelServices } from '../../driver.ts';
-import type { DriverHooks } from '../../extra/hooks.ts';
+import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import { Attacher, type Invalidated } from './attachment.ts';
 import { stageOneCd } from './cd.ts';
 import { KernelCdTable } from './cd-table.ts';
@@ -24,7 +24,7 @@ export interface StreamsDeps {
   readonly features: SmmuFeatures;
   readonly queue: CommandQueue;
   readonly table: StreamTable;
-  readonly hooks: DriverHooks | null;
+  readonly upcalls: DriverUpcalls | null;
   readonly canStall: (dev: HostDevice) => boolean;
 }
 
@@ -43,7 +43,7 @@ export class Streams {
     return this.#masters.get(dev.index) ?? null;
   }
 
-  /** @returns −ERANGE a StreamID beyond the SMMU's; −ENOMEM. */
+  /** @returns -ERANGE a StreamID beyond the SMMU's; -ENOMEM. */
   add(dev: HostDevice): number {
     const { table, features, canStall } = this.#deps;
     for (const sid of dev.streams) if (!table.inRange(sid)) return -E.RANGE;
@@ -66,7 +66,7 @@ export class Streams {
     this.#masters.delete(dev.index);
   }
 
-  /** A listener of host-extra came or went: a stream without a domain asks it, or is refused silently. */
+  /** A listener of upcalls came or went: a stream without a domain asks it, or is refused silently. */
   served(dev: HostDevice): void {
     const master = this.masterOf(dev);
     if (master?.blocked === true && !master.pasidsInUse) this.#block(master, null);
@@ -125,11 +125,11 @@ export class Streams {
   }
 
   #block(master: Master, old: Domain | null): void {
-    const { hooks } = this.#deps;
+    const { upcalls } = this.#deps;
     const { cds, pasidsInUse } = master;
     this.#move(master, old, null, pasidsInUse, null, (ste, ats) => {
       if (pasidsInUse && cds !== null) cdTableSte(ste, master, cds, ats, S1DSS.TERMINATE);
-      else if (hooks?.serves(master.dev) === true) invalidSte(ste);
+      else if (upcalls?.serves(master.dev) === true) invalidSte(ste);
       else abortSte(ste);
     });
     this.#clearCd(master, 0);

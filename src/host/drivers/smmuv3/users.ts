@@ -26,7 +26,7 @@ export class Users {
   }
 }
 
-/** PASIDs have 20 bits; NO_PASID is −1. */
+/** PASIDs have 20 bits; NO_PASID is -1. */
 function key({ master, ssid }: User): number {
   return master.dev.index * 2 ** 21 + ssid + 1;
 }

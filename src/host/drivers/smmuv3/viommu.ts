@@ -27,7 +27,7 @@ export interface ViommuOwner {
   readonly iommu: IommuDriver;
   readonly queue: CommandQueue;
   readonly partialCount: PartialCount;
-  /** Devices with several streams may have a vDEVICE: host-extra is there to name the streams. */
+  /** Devices with several streams may have a vDEVICE: upcalls is there to name the streams. */
   readonly manyStreams: boolean;
   attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number;
 }
@@ -105,7 +105,7 @@ export class SmmuViommu implements DriverViommu, StreamNames {
     this.#named.delete(dev);
   }
 
-  /** @returns −EEXIST: a guest stream already belongs to another device. */
+  /** @returns -EEXIST: a guest stream already belongs to another device. */
   nameStreams(dev: HostDevice, vsids: readonly number[]): number {
     for (const vsid of vsids) {
       const other = this.#services.findDevice(vsid);

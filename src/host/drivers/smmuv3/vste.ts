@@ -18,7 +18,7 @@ export interface Vste {
 
 /**
  * Judges a vSTE. Values inside the allowed fields are not looked at: the hardware reports them.
- * @returns −EIO for a bit outside them, a Config that is not abort, bypass or stage 1, or an EATS above 1.
+ * @returns -EIO for a bit outside them, a Config that is not abort, bypass or stage 1, or an EATS above 1.
  */
 export function acceptVste(bytes: Uint8Array): Vste | number {
   const words = [0, 0, 0, 0];

@@ -44,7 +44,7 @@ export class Attacher {
 
   /**
    * A RID is blocked first and checked then, as the kernel does: a refused attach leaves it blocked.
-   * @param supported what only attach looks at: 0 or −errno.
+   * @param supported what only attach looks at: 0 or -errno.
    */
   attachNested(domain: Attachable, dev: HostDevice, pasid: number, old: Domain | null, supported: number): number {
     const master = this.#masterOf(dev);
@@ -113,7 +113,7 @@ export class Attacher {
 
   /**
    * A PASID without a domain: its entry is not present, and FPD says whether faults of it are recorded.
-   * @returns 0; −EINVAL no such PASID; −EBUSY something is attached; −ENOMEM.
+   * @returns 0; -EINVAL no such PASID; -EBUSY something is attached; -ENOMEM.
    */
   quiet(dev: HostDevice, pasid: number, on: boolean): number {
     const master = this.#masterOf(dev);

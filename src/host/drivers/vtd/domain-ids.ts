@@ -11,7 +11,7 @@ export class DomainIds {
     this.#limit = limit;
   }
 
-  /** @returns −1: none left. */
+  /** @returns -1: none left. */
   take(): number {
     let id = this.#lowest;
     while (this.#taken.has(id)) id++;

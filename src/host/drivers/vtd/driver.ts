@@ -20,7 +20,7 @@ import type {
   Result,
 } from '../../driver.ts';
 import { copyDriverData } from '../../driver-data.ts';
-import type { DriverHooks, ExtraDriver } from '../../extra/hooks.ts';
+import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { Attacher } from './attacher.ts';
 import { PasidTable, RootTable } from './device-tables.ts';
 import { DomainIds } from './domain-ids.ts';
@@ -40,8 +40,8 @@ export interface VtdDriverOptions {
   readonly memory: PageAllocator;
   /** Host address width, bits (48). */
   readonly haw?: number;
-  /** Way to host-extra; null or absent: `linux-only`. */
-  readonly hooks?: DriverHooks | null;
+  /** Way to upcalls; null or absent: `linux-only`. */
+  readonly upcalls?: DriverUpcalls | null;
   /** Nest parents refuse read-only mappings, as Linux does for every unit (errata 772415). Default true. */
   readonly errata?: boolean;
   /** RMRRs by device: memory that stays mapped one to one. */
@@ -64,7 +64,7 @@ interface Probed {
 }
 
 /** The kernel's driver of one physical VT-d unit in scalable mode: Linux's rules and errno over real tables. */
-export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
+export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
   readonly name: string;
   readonly driver = 'vtd';
   readonly iommu: IommuDriver = this;
@@ -77,7 +77,7 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
   readonly attacher: Attacher;
   readonly allocNested: NonNullable<IommuDriver['allocNested']>;
   readonly #options: VtdDriverOptions;
-  readonly #hooks: DriverHooks | null;
+  readonly #upcalls: DriverUpcalls | null;
   readonly #cap: bigint;
   readonly #ecap: bigint;
   readonly #ids: DomainIds;
@@ -87,15 +87,15 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
   constructor(options: VtdDriverOptions) {
     this.#options = options;
     this.name = options.name;
-    this.#hooks = options.hooks ?? null;
+    this.#upcalls = options.upcalls ?? null;
     this.#cap = options.hw.readRegister(PAGE.CAP.at);
     this.#ecap = options.hw.readRegister(PAGE.ECAP.at);
     this.unit = new VtdUnit(this.#cap, this.#ecap, options.haw ?? 48);
     this.enforcesCoherency = this.unit.snoopControl;
     this.#ids = new DomainIds(this.unit.domains);
     this.queue = new InvalidationQueue(options.hw, {
-      pending: (sid, token) => this.#each(sid, (dev, hooks) => hooks.pending(dev, this, token)),
-      timedOut: (sid) => this.#each(sid, (dev, hooks) => hooks.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
+      pending: (sid, token) => this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token)),
+      timedOut: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
     });
     const masterOf = (dev: HostDevice): Master | null => this.#masters.get(dev.index) ?? null;
     this.attacher = new Attacher(this.unit, this.queue, masterOf, ({ dev }, pasid) =>
@@ -116,9 +116,9 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     };
   }
 
-  #each(sid: number, tell: (dev: HostDevice, hooks: DriverHooks) => void): void {
+  #each(sid: number, tell: (dev: HostDevice, upcalls: DriverUpcalls) => void): void {
     const dev = this.#state.kernel.deviceByStream(this, sid);
-    if (dev !== null && this.#hooks !== null) tell(dev, this.#hooks);
+    if (dev !== null && this.#upcalls !== null) tell(dev, this.#upcalls);
   }
 
   get #state(): Probed {
@@ -139,8 +139,8 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     const root = RootTable.create(hw, memory);
     if (root === null) throw new ViommuError('ENOMEM', 'host', `no room for the root table of ${this.name}`);
     const deviceOf = (rid: number) => kernel.deviceByStream(this, rid);
-    const requests = new PageRequests(kernel, this.#hooks, this.queue, deviceOf);
-    const events = new VtdEvents(this, kernel, this.#hooks, requests, deviceOf);
+    const requests = new PageRequests(kernel, this.#upcalls, this.queue, deviceOf);
+    const events = new VtdEvents(this, kernel, this.#upcalls, requests, deviceOf);
     this.#probed = { kernel, root, requests, events };
     hw.writeRegister(PAGE.RTADDR.at, BigInt(root.base) | (BigInt(TTM.SCALABLE) << 10n));
     hw.writeRegister(PAGE.GCMD.at, BigInt(GCMD.SRTP));
@@ -148,7 +148,7 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     this.queue.iotlbGlobal();
     this.queue.flush();
     hw.writeRegister(PAGE.GCMD.at, BigInt(GCMD.TE >>> 0));
-    this.#hooks?.register(this);
+    this.#upcalls?.register(this);
   }
 
   /** What the hardware raises; valid after `probe`. */
@@ -156,7 +156,7 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     return this.#state.events;
   }
 
-  /** @returns −ENOMEM: no room for its tables. */
+  /** @returns -ENOMEM: no room for its tables. */
   addDevice(dev: HostDevice): number {
     const { unit } = this;
     const { hw, memory } = this.#options;
@@ -226,7 +226,7 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     return [...(this.#options.reserved?.(dev) ?? []), msi];
   }
 
-  /** First-stage format where it can be, else second-stage. @returns −EOPNOTSUPP flags or data; −ENOMEM no table. */
+  /** First-stage format where it can be, else second-stage. @returns -EOPNOTSUPP flags or data; -ENOMEM no table. */
   allocPaging(dev: HostDevice, flags: number, data: DriverData | null): Result<PagingDomain> {
     const { unit } = this;
     if (data !== null) return -E.OPNOTSUPP;
@@ -303,7 +303,7 @@ export class VtdDriver implements IommuDriver, ExtraDriver, DomainOwner {
     return !stall && this.#state.requests.respondTaken(dev, pasid, group, code) ? 0 : -E.INVAL;
   }
 
-  /** A guest's own device-TLB invalidation. @returns 0, or −EOPNOTSUPP: the function has no ATS. */
+  /** A guest's own device-TLB invalidation. @returns 0, or -EOPNOTSUPP: the function has no ATS. */
   invalidateDeviceTlb(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number {
     const master = this.#masters.get(dev.index);
     if (master === undefined || !master.ats) return -E.OPNOTSUPP;

@@ -1,7 +1,7 @@
 import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
 import { frcd } from '../../../spec/vtd/faults.ts';
 import type { HostDevice, KernelServices, PagingDomain } from '../../driver.ts';
-import type { DriverHooks } from '../../extra/hooks.ts';
+import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import { VtdNestedDomain } from './nested-domain.ts';
 import type { PageRequests } from './page-requests.ts';
 import { VtdPagingDomain } from './paging-domain.ts';
@@ -9,42 +9,42 @@ import { VtdPagingDomain } from './paging-domain.ts';
 /** Fault records the kernel's log keeps. */
 const LOG = 256;
 
-/** The driver's interrupt handlers: what the unit says, to the kernel's paths and to host-extra's listeners. */
+/** The driver's interrupt handlers: what the unit says, to the kernel's paths and to the listeners of upcalls. */
 export class VtdEvents implements HwEvents {
   /** Unrecoverable faults end in the host's log and nowhere else, as far as Linux goes. Newest last. */
   readonly log: Int32Array[] = [];
   readonly #driver: object;
   readonly #kernel: KernelServices;
-  readonly #hooks: DriverHooks | null;
+  readonly #upcalls: DriverUpcalls | null;
   readonly #requests: PageRequests;
   readonly #deviceOf: (rid: number) => HostDevice | null;
 
   constructor(
     driver: object,
     kernel: KernelServices,
-    hooks: DriverHooks | null,
+    upcalls: DriverUpcalls | null,
     requests: PageRequests,
     deviceOf: (rid: number) => HostDevice | null,
   ) {
     this.#driver = driver;
     this.#kernel = kernel;
-    this.#hooks = hooks;
+    this.#upcalls = upcalls;
     this.#requests = requests;
     this.#deviceOf = deviceOf;
   }
 
   streamMiss(rid: number, pasid: number): boolean {
-    if (this.#hooks === null) return false;
+    if (this.#upcalls === null) return false;
     const dev = this.#deviceOf(rid);
-    return dev === null ? false : this.#hooks.streamMiss(dev, dev.streams.indexOf(rid), pasid);
+    return dev === null ? false : this.#upcalls.streamMiss(dev, dev.streams.indexOf(rid), pasid);
   }
 
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
-    if (this.#hooks === null) return false;
+    if (this.#upcalls === null) return false;
     const dev = this.#deviceOf(rid);
     const domain = dev === null ? null : this.#secondStageOf(dev, pasid);
     if (dev === null || domain === null) return false;
-    return this.#hooks.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+    return this.#upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
   }
 
   #secondStageOf(dev: HostDevice, pasid: number): PagingDomain | null {
@@ -58,7 +58,7 @@ export class VtdEvents implements HwEvents {
     if (this.log.length > LOG) this.log.shift();
     const rid = frcd.sid(record[2]!);
     const dev = this.#deviceOf(rid);
-    if (dev !== null) this.#hooks?.fault(dev, dev.streams.indexOf(rid), record);
+    if (dev !== null) this.#upcalls?.fault(dev, dev.streams.indexOf(rid), record);
   }
 
   pageRequest(record: Int32Array): void {
@@ -66,11 +66,11 @@ export class VtdEvents implements HwEvents {
   }
 
   completed(token: number, error: number, rid: number): void {
-    if (this.#hooks === null) return;
+    if (this.#upcalls === null) return;
     if (error !== HW_ERROR.NONE) {
       const dev = this.#deviceOf(rid);
-      if (dev !== null) this.#hooks.invalidateError(dev, error);
+      if (dev !== null) this.#upcalls.invalidateError(dev, error);
     }
-    this.#hooks.completed(this.#driver, token);
+    this.#upcalls.completed(this.#driver, token);
   }
 }

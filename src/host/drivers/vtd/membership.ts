@@ -14,7 +14,7 @@ export interface Attachable extends Domain {
 /** The (device, PASID)s below one domain, and the domain id they share while there are any. */
 export class Membership {
   readonly users: User[] = [];
-  /** −1: nobody is below. */
+  /** -1: nobody is below. */
   did = -1;
   readonly #ids: DomainIds;
 
@@ -22,7 +22,7 @@ export class Membership {
     this.#ids = ids;
   }
 
-  /** @returns 0 or −ENOSPC: no domain id left. */
+  /** @returns 0 or -ENOSPC: no domain id left. */
   join(master: Master, pasid: number): number {
     if (this.did < 0) this.did = this.#ids.take();
     if (this.did < 0) return -E.NOSPC;

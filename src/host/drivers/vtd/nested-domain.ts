@@ -56,7 +56,7 @@ export class VtdNestedDomain implements NestedDomain, Attachable {
     };
   }
 
-  /** What only attach looks at. @returns 0 or −EINVAL. */
+  /** What only attach looks at. @returns 0 or -EINVAL. */
   #supported(): number {
     const { unit } = this.#owner;
     const { flags, addrWidth } = this.data;

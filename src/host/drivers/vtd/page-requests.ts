@@ -2,26 +2,26 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
 import { pageRequest, RESPONSE } from '../../../spec/vtd/page-request.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../driver.ts';
-import type { DriverHooks } from '../../extra/hooks.ts';
+import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { InvalidationQueue } from './queue.ts';
 
 /** The kernel's page-request handler of one unit, and the answers that go back. */
 export class PageRequests {
   readonly #kernel: KernelServices;
-  readonly #hooks: DriverHooks | null;
+  readonly #upcalls: DriverUpcalls | null;
   readonly #queue: InvalidationQueue;
   readonly #deviceOf: (rid: number) => HostDevice | null;
-  /** Groups a listener of host-extra has to answer: device/pasid/group → requester. */
+  /** Groups a listener of upcalls has to answer: device/pasid/group → requester. */
   readonly #taken = new Map<string, number>();
 
   constructor(
     kernel: KernelServices,
-    hooks: DriverHooks | null,
+    upcalls: DriverUpcalls | null,
     queue: InvalidationQueue,
     deviceOf: (rid: number) => HostDevice | null,
   ) {
     this.#kernel = kernel;
-    this.#hooks = hooks;
+    this.#upcalls = upcalls;
     this.#queue = queue;
     this.#deviceOf = deviceOf;
   }
@@ -62,12 +62,12 @@ export class PageRequests {
 
   /** A domain with a fault queue is asked by the kernel; anything else a listener may take. */
   #listens(dev: HostDevice, rid: number, pasid: number, group: number, record: Int32Array): boolean {
-    if (this.#hooks === null || this.#kernel.attached(dev, pasid)?.iopf === true) return false;
+    if (this.#upcalls === null || this.#kernel.attached(dev, pasid)?.iopf === true) return false;
     // The answer may come from inside the call.
     const key = keyOf(dev, pasid, group);
     const waited = this.#taken.has(key);
     this.#taken.set(key, rid);
-    if (this.#hooks.pageRequest(dev, dev.streams.indexOf(rid), record)) return true;
+    if (this.#upcalls.pageRequest(dev, dev.streams.indexOf(rid), record)) return true;
     if (!waited) this.#taken.delete(key);
     return false;
   }

@@ -5,7 +5,7 @@ import { FS, SS } from '../../../spec/vtd/paging.ts';
 /** What the kernel's page allocator offers: zeroed 4 KiB pages in host-physical memory. */
 export interface PageAllocator {
   readonly space: Memory;
-  /** `count` contiguous pages, aligned to their size. @returns host-physical address, or −1. */
+  /** `count` contiguous pages, aligned to their size. @returns host-physical address, or -1. */
   allocate(count?: number): number;
   free(hpa: number, count?: number): void;
 }
@@ -105,7 +105,7 @@ export class VtdPageTable {
     return 1;
   }
 
-  /** The table of `level` that holds page `pfn`; missing ones are made. @returns −1: out of memory. */
+  /** The table of `level` that holds page `pfn`; missing ones are made. @returns -1: out of memory. */
   #descend(pfn: number, level: number): number {
     let table = this.root;
     for (let l = this.config.levels; l > level; l--) {
@@ -125,7 +125,7 @@ export class VtdPageTable {
     return table;
   }
 
-  /** The leaf entry of page `pfn`, or −1; `#path` holds the tables above, `leafLevel` says which level decided. */
+  /** The leaf entry of page `pfn`, or -1; `#path` holds the tables above, `leafLevel` says which level decided. */
   #leaf(pfn: number): number {
     let table = this.root;
     for (let level = this.config.levels; ; level--) {
@@ -187,7 +187,7 @@ export class VtdPageTable {
     this.#retired.length = 0;
   }
 
-  /** @param iova bytes. @returns host-physical address of the byte, or −1. */
+  /** @param iova bytes. @returns host-physical address of the byte, or -1. */
   lookup(iova: bigint): number {
     const entry = this.#leaf(Number(iova >> 12n));
     if (entry < 0) return -1;

@@ -152,7 +152,7 @@ export class InvalidationQueue {
   }
 }
 
-/** Function a device-TLB descriptor goes to; −1: another type. */
+/** Function a device-TLB descriptor goes to; -1: another type. */
 function sidOf(words: Int32Array, at: number): number {
   const type = invType(words[at]!);
   if (type === INV.DEVICE_TLB) return inv.sid(words[at + 1]!);

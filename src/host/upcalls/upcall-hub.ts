@@ -1,33 +1,33 @@
-import type { ExtraHandlers } from '../../ports/host-extra.ts';
+import type { UpcallHandlers } from '../../ports/upcalls.ts';
 import type { HostDevice, PagingDomain } from '../driver.ts';
-import type { DriverHooks, ExtraDriver } from './hooks.ts';
+import type { DriverUpcalls, UpcallDriver } from './driver-upcalls.ts';
 
 interface Outstanding {
   readonly driver: object;
   readonly token: number;
-  readonly listeners: Set<ExtraHandlers>;
+  readonly listeners: Set<UpcallHandlers>;
 }
 
 /**
  * One per kernel: who listens for which device, which stage 2s are shadows, and which invalidations are still on their way.
- * Drivers see it as `DriverHooks`; device models reach it through `ContextExtra`.
+ * Drivers see it as `DriverUpcalls`; device models reach it through `ContextUpcalls`.
  */
-export class ExtraHub implements DriverHooks {
-  readonly #listeners = new Map<HostDevice, ExtraHandlers>();
-  readonly #drivers = new Map<object, ExtraDriver>();
+export class UpcallHub implements DriverUpcalls {
+  readonly #listeners = new Map<HostDevice, UpcallHandlers>();
+  readonly #drivers = new Map<object, UpcallDriver>();
   readonly #shadows = new WeakSet<PagingDomain>();
   readonly #outstanding: Outstanding[] = [];
 
-  register(driver: ExtraDriver): void {
+  register(driver: UpcallDriver): void {
     this.#drivers.set(driver.iommu, driver);
   }
 
-  driverOf(dev: HostDevice): ExtraDriver | null {
+  driverOf(dev: HostDevice): UpcallDriver | null {
     return this.#drivers.get(dev.iommu) ?? null;
   }
 
   /** The last listener of a device counts. @returns takes it back. */
-  listen(devs: readonly HostDevice[], handlers: ExtraHandlers): () => void {
+  listen(devs: readonly HostDevice[], handlers: UpcallHandlers): () => void {
     for (const dev of devs) {
       this.#listeners.set(dev, handlers);
       this.driverOf(dev)?.served(dev, true);
@@ -99,7 +99,7 @@ export class ExtraHub implements DriverHooks {
     for (const handlers of done!.listeners) if (this.outstanding(handlers) === 0) handlers.onDrained?.();
   }
 
-  outstanding(handlers: ExtraHandlers): number {
+  outstanding(handlers: UpcallHandlers): number {
     let n = 0;
     for (const o of this.#outstanding) if (o.listeners.has(handlers)) n++;
     return n;

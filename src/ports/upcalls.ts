@@ -3,42 +3,42 @@
  * host goes through `ports/iommufd`. The machine's switch `linux-only` leaves this port away; a test per entry shows what
  * the guest then loses.
  */
-export interface HostExtra {
+export interface HostUpcalls {
   /** The device model of one vIOMMU instance registers for the streams of `devId`s it serves. @returns takes it back. */
-  serve(devIds: readonly number[], handlers: ExtraHandlers): () => void;
+  serve(devIds: readonly number[], handlers: UpcallHandlers): () => void;
   /**
    * Invalidation completions outstanding for work a device of this listener asked for. 0 with zero latency. While it is
    * not 0, a guest's CMD_SYNC/WAIT must not complete (Linux blocks in the ioctl instead; a model cannot).
    */
-  outstanding(handlers: ExtraHandlers): number;
+  outstanding(handlers: UpcallHandlers): number;
   /**
    * Devices with several StreamIDs (Linux 7.2: EOPNOTSUPP at VDEVICE_ALLOC): `vsids[i]` is what the guest calls
    * stream i of the device. The vDEVICE keeps vsids[0].
-   * @returns 0 or −errno.
+   * @returns 0 or -errno.
    */
   mapStreams(vdeviceId: number, vsids: readonly number[]): number;
   /** Which host-physical stage 2 misses of this HWPT come back as `onStageTwoMiss` (a shadow filled on demand). */
   shadow(hwptId: number, on: boolean): number;
   /**
    * Answers a page request or a stall that arrived through `onPageRequest`/`onFault`.
-   * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @returns 0 or −errno (unknown group: EINVAL).
+   * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @returns 0 or -errno (unknown group: EINVAL).
    */
   respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number;
   /**
    * A PASID that is attached to nothing stays silent (on) while what is still on its way drains: its entry is not present
    * and has fault reporting off. Linux does that only for exiting processes. The next attach ends it.
-   * @returns 0; −EOPNOTSUPP: the guest owns the PASID table; −EBUSY: something is attached; −EINVAL: no such PASID; −ENOMEM.
+   * @returns 0; -EOPNOTSUPP: the guest owns the PASID table; -EBUSY: something is attached; -EINVAL: no such PASID; -ENOMEM.
    */
   quiet?(devId: number, pasid: number, on: boolean): number;
   /**
    * A guest's own device-TLB invalidation (VT-d: Linux has no verb for it and invalidates by itself with every nested
    * invalidation and unmap). Encoding as on the bus: S at bit 11 of `lo`. `pasid` NO_PASID: without.
-   * @returns 0 or −errno; completions count in `outstanding`.
+   * @returns 0 or -errno; completions count in `outstanding`.
    */
   invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
-export interface ExtraHandlers {
+export interface UpcallHandlers {
   /** First use of a stream without configuration. @returns true: configured now, look again. */
   onStreamMiss?(devId: number, stream: number, pasid: number): boolean;
   /**

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import type { KernelDevice } from '../../../src/host/device.ts';
-import { ContextExtra, objectsOf } from '../../../src/host/extra/context-extra.ts';
 import type { IommufdFile } from '../../../src/host/iommufd.ts';
+import { ContextUpcalls, objectsOf } from '../../../src/host/upcalls/context-upcalls.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
-import type { ExtraHandlers } from '../../../src/ports/host-extra.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
+import type { UpcallHandlers } from '../../../src/ports/upcalls.ts';
 import { HWPT_DATA, HWPT_FLAG, VIOMMU_TYPE } from '../../../src/spec/iommufd/uapi.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
 import { EV3, encodeEvent, PRI1 } from '../../../src/spec/smmuv3/events.ts';
@@ -18,7 +18,7 @@ const VSID = 0x88;
 
 /** A guest's device behind a vSMMU, everything made through the iommufd verbs. `linux`: the switch `linux-only`. */
 function stand(linux: boolean, streams: readonly number[] = [8]) {
-  const b = bench({ extra: !linux });
+  const b = bench({ withUpcalls: !linux });
   const dev = b.device('nic', streams, { pri: true });
   const fd: IommufdFile = b.kernel.openIommufd({ pin: () => false, hpa: 0, run: 0 });
   const vfio = b.kernel.openVfio(dev);
@@ -47,7 +47,7 @@ function stand(linux: boolean, streams: readonly number[] = [8]) {
     const c = { viommuId: viommu, devId: vfio.devId, outVdeviceId: 0, virtId };
     return { r: fd.vdeviceAlloc(c), id: c.outVdeviceId };
   };
-  const extra = linux ? null : new ContextExtra(b.hub, objectsOf(fd.context));
+  const upcalls = linux ? null : new ContextUpcalls(b.hub, objectsOf(fd.context));
   return {
     ...b,
     dev: dev as KernelDevice,
@@ -56,7 +56,7 @@ function stand(linux: boolean, streams: readonly number[] = [8]) {
     parent,
     viommu,
     vdevice,
-    extra,
+    upcalls,
     nested: (w0: bigint, w1 = 0n) => hwpt(0, viommu, vste(w0, w1)),
     attach: (id: number) => vfio.attach(id, NO_PASID),
     invalidate: (...words: readonly number[][]) =>
@@ -75,7 +75,7 @@ describe('first use of a stream (onStreamMiss)', () => {
     const s = stand(false, [8, 9]);
     const asked: number[][] = [];
     const domain = s.nested(0x9n);
-    s.extra!.serve([s.vfio.devId], {
+    s.upcalls!.serve([s.vfio.devId], {
       onStreamMiss(devId, stream, pasid) {
         asked.push([devId, stream, pasid]);
         return s.attach(domain) === 0;
@@ -96,7 +96,7 @@ describe('first use of a stream (onStreamMiss)', () => {
   test('of a device nobody serves, or that does not exist, is not answered', () => {
     const s = stand(false);
     expect(s.driver.events.streamMiss(8, NO_PASID)).toBe(false);
-    s.extra!.serve([s.vfio.devId, 999], { onStreamMiss: () => expect.unreachable() })();
+    s.upcalls!.serve([s.vfio.devId, 999], { onStreamMiss: () => expect.unreachable() })();
     expect(s.driver.events.streamMiss(8, NO_PASID)).toBe(false);
     expect(s.driver.events.streamMiss(0x777, NO_PASID)).toBe(false);
   });
@@ -108,7 +108,7 @@ describe('stage-2 misses of a shadow (shadow, onStageTwoMiss)', () => {
   test('come for a HWPT declared so, and for no other', () => {
     const s = stand(false);
     const seen: number[][] = [];
-    s.extra!.serve([s.vfio.devId], {
+    s.upcalls!.serve([s.vfio.devId], {
       onStageTwoMiss(...args) {
         seen.push(args);
         return true;
@@ -116,17 +116,17 @@ describe('stage-2 misses of a shadow (shadow, onStageTwoMiss)', () => {
     });
     s.attach(s.parent);
     expect(missed(s)).toBe(false);
-    expect(s.extra!.shadow(s.parent, true)).toBe(0);
+    expect(s.upcalls!.shadow(s.parent, true)).toBe(0);
     expect(missed(s)).toBe(true);
     expect(seen).toEqual([[s.vfio.devId, 0, 5, 0x1234_5000, 2, 0x1000, 0x2]]);
-    expect(s.extra!.shadow(s.parent, false)).toBe(0);
+    expect(s.upcalls!.shadow(s.parent, false)).toBe(0);
     expect(missed(s)).toBe(false);
   });
 
   test('come through a nested domain from its parent', () => {
     const s = stand(false);
-    s.extra!.serve([s.vfio.devId], { onStageTwoMiss: () => true });
-    s.extra!.shadow(s.parent, true);
+    s.upcalls!.serve([s.vfio.devId], { onStageTwoMiss: () => true });
+    s.upcalls!.shadow(s.parent, true);
     s.vdevice();
     s.attach(s.nested(0xbn));
     expect(missed(s)).toBe(true);
@@ -134,7 +134,7 @@ describe('stage-2 misses of a shadow (shadow, onStageTwoMiss)', () => {
 
   test('need a paging HWPT', () => {
     const s = stand(false);
-    for (const id of [0, 999, s.vfio.devId, s.viommu, s.nested(0x9n)]) expect(s.extra!.shadow(id, true)).toBe(ENOENT);
+    for (const id of [0, 999, s.vfio.devId, s.viommu, s.nested(0x9n)]) expect(s.upcalls!.shadow(id, true)).toBe(ENOENT);
   });
 
   test('linux-only: they are faults', () => {
@@ -150,7 +150,7 @@ describe('faults Linux keeps to itself (onFault)', () => {
   test('arrive as the hardware wrote them, S2 and fetch errors included', () => {
     const s = stand(false);
     const seen: Int32Array[] = [];
-    s.extra!.serve([s.vfio.devId], { onFault: (devId, stream, r) => seen.push(Int32Array.of(devId, stream, ...r)) });
+    s.upcalls!.serve([s.vfio.devId], { onFault: (devId, stream, r) => seen.push(Int32Array.of(devId, stream, ...r)) });
     s.vdevice();
     s.attach(s.nested(0xbn));
     const records = [...SILENT.map((t) => fault(t, 8)), fault(0x10, 8, EV3.S2), fault(0x13, 8)];
@@ -183,7 +183,7 @@ describe('devices with several streams (mapStreams)', () => {
     const s = stand(false, STREAMS);
     const v = s.vdevice();
     expect(v.r).toBe(0);
-    expect(s.extra!.mapStreams(v.id, VSIDS)).toBe(0);
+    expect(s.upcalls!.mapStreams(v.id, VSIDS)).toBe(0);
     s.attach(s.nested(0xbn));
     for (const sid of STREAMS) expect(s.ste(sid)[0]! & 0xf).toBe(0xf);
     s.hw.take();
@@ -234,7 +234,7 @@ describe('devices with several streams (mapStreams)', () => {
     const s = stand(false, STREAMS);
     const q = { flags: 0, viommuId: s.viommu, type: 1, depth: 16, reserved: 0, outVeventqId: 0, outFd: null as never };
     s.fd.veventqAlloc(q);
-    s.extra!.mapStreams(s.vdevice().id, VSIDS);
+    s.upcalls!.mapStreams(s.vdevice().id, VSIDS);
     s.attach(s.nested(0xbn));
     for (const sid of STREAMS) s.driver.events.fault(fault(0x10, sid));
     const bytes = new Uint8Array(120);
@@ -251,9 +251,9 @@ describe('devices with several streams (mapStreams)', () => {
     vfio.bind(s.fd);
     const c = { viommuId: s.viommu, devId: vfio.devId, outVdeviceId: 0, virtId: 0x99n };
     expect(s.fd.vdeviceAlloc(c)).toBe(0);
-    expect(s.extra!.mapStreams(c.outVdeviceId, [0x99, 0x9a])).toBe(0);
-    const map = (...vsids: number[]) => s.extra!.mapStreams(v.id, vsids);
-    expect(s.extra!.mapStreams(v.id + 100, VSIDS)).toBe(ENOENT);
+    expect(s.upcalls!.mapStreams(c.outVdeviceId, [0x99, 0x9a])).toBe(0);
+    const map = (...vsids: number[]) => s.upcalls!.mapStreams(v.id, vsids);
+    expect(s.upcalls!.mapStreams(v.id + 100, VSIDS)).toBe(ENOENT);
     expect(map(VSID, 0x90)).toBe(EINVAL);
     expect(map(0x90, VSID, 0x91)).toBe(EINVAL);
     expect(map(VSID, 0x90, 0x90)).toBe(EEXIST);
@@ -266,7 +266,7 @@ describe('devices with several streams (mapStreams)', () => {
   test('are forgotten with the vDEVICE', () => {
     const s = stand(false, STREAMS);
     const v = s.vdevice();
-    s.extra!.mapStreams(v.id, VSIDS);
+    s.upcalls!.mapStreams(v.id, VSIDS);
     expect(s.fd.destroy(v.id)).toBe(0);
     expect(s.invalidate([OP.ATC_INV, 0x90, 52, 0])).toBe(-5);
   });
@@ -283,14 +283,14 @@ describe('page requests and stalls (onPageRequest, respond)', () => {
 
   test('are answered by the listener', () => {
     const s = stand(false);
-    s.extra!.serve([s.vfio.devId], { onPageRequest: () => true });
+    s.upcalls!.serve([s.vfio.devId], { onPageRequest: () => true });
     s.hw.take();
     s.driver.events.pageRequest(request);
     expect(s.hw.take()).toEqual([]);
-    expect(s.extra!.respond(s.vfio.devId, 3, 7, 0, false)).toBe(0);
+    expect(s.upcalls!.respond(s.vfio.devId, 3, 7, 0, false)).toBe(0);
     expect(s.hw.take()[0]).toMatchObject({ command: { op: 'PRI_RESP', resp: 2 } });
-    expect(s.extra!.respond(s.vfio.devId, 3, 7, 0, false)).toBe(EINVAL);
-    expect(s.extra!.respond(999, 3, 7, 0, false)).toBe(ENOENT);
+    expect(s.upcalls!.respond(s.vfio.devId, 3, 7, 0, false)).toBe(EINVAL);
+    expect(s.upcalls!.respond(999, 3, 7, 0, false)).toBe(ENOENT);
   });
 
   test('linux-only: Linux denies them all', () => {
@@ -305,11 +305,11 @@ describe('invalidations that are not finished when the call returns (outstanding
   function served(linux: boolean) {
     const s = stand(linux);
     const heard: string[] = [];
-    const handlers: ExtraHandlers = {
+    const handlers: UpcallHandlers = {
       onInvalidateError: (_d, error) => heard.push(`error ${error}`),
       onDrained: () => heard.push('drained'),
     };
-    s.extra?.serve([s.vfio.devId], handlers);
+    s.upcalls?.serve([s.vfio.devId], handlers);
     s.vdevice();
     s.attach(s.nested(0xbn, 1n << 28n));
     return { ...s, heard, handlers };
@@ -321,12 +321,12 @@ describe('invalidations that are not finished when the call returns (outstanding
     expect(s.invalidate([OP.ATC_INV, VSID, 52, 0])).toBe(0);
     s.hw.token = 42;
     expect(s.invalidate([OP.ATC_INV, VSID, 52, 0])).toBe(0);
-    expect(s.extra!.outstanding(s.handlers)).toBe(2);
+    expect(s.upcalls!.outstanding(s.handlers)).toBe(2);
     s.driver.events.completed(41, HW_ERROR.NONE, 8);
     expect(s.heard).toEqual([]);
     s.driver.events.completed(42, HW_ERROR.ATC_TIMEOUT, 8);
     expect(s.heard).toEqual([`error ${HW_ERROR.ATC_TIMEOUT}`, 'drained']);
-    expect(s.extra!.outstanding(s.handlers)).toBe(0);
+    expect(s.upcalls!.outstanding(s.handlers)).toBe(0);
     s.driver.events.completed(42, HW_ERROR.NONE, 8);
     expect(s.heard).toHaveLength(2);
   });
@@ -335,7 +335,7 @@ describe('invalidations that are not finished when the call returns (outstanding
     const s = served(false);
     s.hw.token = 43;
     s.attach(s.nested(0x4bn, 1n << 28n));
-    expect(s.extra!.outstanding(s.handlers)).toBe(1);
+    expect(s.upcalls!.outstanding(s.handlers)).toBe(1);
     s.driver.events.completed(43, HW_ERROR.ATC_TIMEOUT, 8);
     expect(s.heard).toEqual(['drained']);
   });

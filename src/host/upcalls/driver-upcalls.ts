@@ -4,9 +4,9 @@ import type { DriverViommu, HostDevice, PagingDomain } from '../driver.ts';
  * What an IOMMU driver tells and asks beyond Linux: its way to the device models that `serve` its devices. A driver gets it at
  * construction; null is the machine's `linux-only` switch, and then the driver does what Linux does and nothing else.
  */
-export interface DriverHooks {
+export interface DriverUpcalls {
   /** A driver that can do more than its Linux original names itself once. */
-  register(driver: ExtraDriver): void;
+  register(driver: UpcallDriver): void;
   /** Whether a device model listens for this device. */
   serves(dev: HostDevice): boolean;
   /** @param stream index into `dev.streams`. @returns true: something was attached, look again. */
@@ -34,24 +34,24 @@ export interface DriverHooks {
   completed(driver: object, token: number): void;
 }
 
-/** What host-extra asks of a driver. */
-export interface ExtraDriver {
+/** What upcalls asks of a driver. */
+export interface UpcallDriver {
   /** The driver's `IommuDriver` identity, as in `HostDevice.iommu`. */
   readonly iommu: object;
   /** A listener came or went: a detached stream of a served device is left invalid, so that the hardware asks. */
   served(dev: HostDevice, on: boolean): void;
-  /** See HostExtra.mapStreams. The vDEVICE exists with virt_id `vsids[0]`. */
+  /** See HostUpcalls.mapStreams. The vDEVICE exists with virt_id `vsids[0]`. */
   mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number;
-  /** See HostExtra.respond. */
+  /** See HostUpcalls.respond. */
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number;
-  /** See HostExtra.quiet. Without: the driver has no PASID table. */
+  /** See HostUpcalls.quiet. Without: the driver has no PASID table. */
   quiet?(dev: HostDevice, pasid: number, on: boolean): number;
-  /** See HostExtra.invalidateDeviceTlb. Absent: the driver has no such invalidation. */
+  /** See HostUpcalls.invalidateDeviceTlb. Absent: the driver has no such invalidation. */
   invalidateDeviceTlb?(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
-/** The iommufd context's objects by id, as host-extra needs them. */
-export interface ExtraObjects {
+/** The iommufd context's objects by id, as upcalls needs them. */
+export interface UpcallObjects {
   device(devId: number): HostDevice | null;
   paging(hwptId: number): PagingDomain | null;
   vdevice(id: number): { readonly dev: HostDevice; readonly viommu: DriverViommu; readonly virtId: bigint } | null;

@@ -1,12 +1,12 @@
-import type { ExtraHandlers, HostExtra } from '../../ports/host-extra.ts';
+import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { Context } from '../context.ts';
 import type { HostDevice } from '../driver.ts';
-import type { ExtraHub } from './extra-hub.ts';
-import type { ExtraObjects } from './hooks.ts';
+import type { UpcallObjects } from './driver-upcalls.ts';
+import type { UpcallHub } from './upcall-hub.ts';
 
 /** The objects of an open iommufd by id. */
-export function objectsOf({ objects }: Context): ExtraObjects {
+export function objectsOf({ objects }: Context): UpcallObjects {
   return {
     device: (id) => objects.get(id, 'device')?.dev ?? null,
     paging: (id) => objects.get(id, 'hwpt_paging')?.domain ?? null,
@@ -17,27 +17,27 @@ export function objectsOf({ objects }: Context): ExtraObjects {
   };
 }
 
-/** The `host-extra` port of one open iommufd: ids are those of its objects. */
-export class ContextExtra implements HostExtra {
-  readonly #hub: ExtraHub;
-  readonly #objects: ExtraObjects;
+/** The `upcalls` port of one open iommufd: ids are those of its objects. */
+export class ContextUpcalls implements HostUpcalls {
+  readonly #hub: UpcallHub;
+  readonly #objects: UpcallObjects;
 
-  constructor(hub: ExtraHub, objects: ExtraObjects) {
+  constructor(hub: UpcallHub, objects: UpcallObjects) {
     this.#hub = hub;
     this.#objects = objects;
   }
 
   /** Unknown ids are left out: a device that is not bound has no streams to serve. */
-  serve(devIds: readonly number[], handlers: ExtraHandlers): () => void {
+  serve(devIds: readonly number[], handlers: UpcallHandlers): () => void {
     const devs = devIds.map((id) => this.#objects.device(id)).filter((d): d is HostDevice => d !== null);
     return this.#hub.listen(devs, handlers);
   }
 
-  outstanding(handlers: ExtraHandlers): number {
+  outstanding(handlers: UpcallHandlers): number {
     return this.#hub.outstanding(handlers);
   }
 
-  /** @returns −ENOENT no such vDEVICE; −EINVAL `vsids` does not fit the device; −EEXIST a vSID is taken; −EOPNOTSUPP. */
+  /** @returns -ENOENT no such vDEVICE; -EINVAL `vsids` does not fit the device; -EEXIST a vSID is taken; -EOPNOTSUPP. */
   mapStreams(vdeviceId: number, vsids: readonly number[]): number {
     const v = this.#objects.vdevice(vdeviceId);
     if (v === null) return -E.NOENT;
@@ -46,7 +46,7 @@ export class ContextExtra implements HostExtra {
     return this.#hub.driverOf(v.dev)?.mapStreams(v.viommu, v.dev, vsids) ?? -E.OPNOTSUPP;
   }
 
-  /** @returns −ENOENT: no paging HWPT has this id. */
+  /** @returns -ENOENT: no paging HWPT has this id. */
   shadow(hwptId: number, on: boolean): number {
     const domain = this.#objects.paging(hwptId);
     if (domain === null) return -E.NOENT;
