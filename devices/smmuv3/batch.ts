@@ -1,5 +1,5 @@
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { COMMAND_WORDS } from '../../src/spec/smmuv3/commands.ts';
-import type { HostCalls } from './host.ts';
 
 /** Commands collected before the host is called at the latest. */
 const BATCH_MAX = 256;
@@ -10,7 +10,7 @@ const BATCH_MAX = 256;
  * before the guest is told where the queue stopped. `trustCount` leaves that out, to show what gets lost.
  */
 export class Batch {
-  readonly #host: HostCalls;
+  readonly #host: HostVerbs;
   readonly #trustCount: boolean;
   readonly #words = new Int32Array(BATCH_MAX * COMMAND_WORDS);
   /** CMDQ_CONS of each command. */
@@ -22,7 +22,7 @@ export class Batch {
   /** What the host said: -errno. */
   errno = 0;
 
-  constructor(host: HostCalls, trustCount: boolean) {
+  constructor(host: HostVerbs, trustCount: boolean) {
     this.#host = host;
     this.#trustCount = trustCount;
   }
@@ -50,13 +50,13 @@ export class Batch {
     const count = this.#count;
     if (count === 0) return true;
     this.#count = 0;
-    const r = this.#host.invalidate(this.#viommu, this.#words, 0, count);
+    const r = this.#host.invalidateSmmuv3(this.#viommu, this.#words, 0, count);
     if (r === 0) return true;
     this.errno = r;
     let at = this.#host.invalidated;
     // ENOMEM leaves the count at its input; whatever is not a valid index means that nothing is known to be done.
     if (!(at >= 0 && at < count)) at = 0;
-    while (!this.#trustCount && at > 0 && this.#host.invalidate(this.#viommu, this.#words, 0, at) !== 0) {
+    while (!this.#trustCount && at > 0 && this.#host.invalidateSmmuv3(this.#viommu, this.#words, 0, at) !== 0) {
       const again = this.#host.invalidated;
       at = again >= 0 && again < at ? again : 0;
     }

@@ -184,8 +184,10 @@ export class Commands implements CommandSink {
     const domains = this.#c.domains.of(vmid);
     if (domains === undefined) return DONE;
     if (!this.#before()) return REFUSED;
-    for (let i = 0; i < domains.length; i++) domains[i]!.shadow?.dropAll();
-    return this.#each(domains, cons, OP.TLBI_NH_ALL, vmid, 0, 0);
+    let failed = false;
+    for (let i = 0; i < domains.length; i++) if ((domains[i]!.shadow?.dropAll() ?? 0) < 0) failed = true;
+    const r = this.#each(domains, cons, OP.TLBI_NH_ALL, vmid, 0, 0);
+    return failed ? CERROR.ILL : r;
   }
 
   /** Stage 2 only matters where the guest owns one. */
@@ -210,12 +212,13 @@ export class Commands implements CommandSink {
   #nsnh(cons: number): number {
     if (!this.#before()) return REFUSED;
     const { all } = this.#c.domains;
+    let failed = false;
     for (let i = 0; i < all.length; i++) {
-      all[i]!.shadow?.dropAll();
+      if ((all[i]!.shadow?.dropAll() ?? 0) < 0) failed = true;
       const id = all[i]!.viommuId;
       if (id > 0 && !this.#c.batch.add(id, cons, OP.TLBI_NSNH_ALL, 0, 0, 0)) return REFUSED;
     }
-    return DONE;
+    return failed ? CERROR.ILL : DONE;
   }
 
   #priResp(w0: number, w1: number, w2: number): number {

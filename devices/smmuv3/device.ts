@@ -1,4 +1,6 @@
+import { ViommuError } from '../../src/core/errors.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
@@ -11,7 +13,6 @@ import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
 import { Domains } from './domains.ts';
 import { EventQueue } from './event-queue.ts';
 import { Faults } from './faults.ts';
-import { HostCalls } from './host.ts';
 import { identityOf } from './identity.ts';
 import { PageRequests } from './page-requests.ts';
 import { type Deviations, deviationsOf } from './profile.ts';
@@ -32,6 +33,7 @@ export class Smmuv3 implements MmioDevice {
   readonly bytes = WINDOW_BYTES;
   readonly deviations: Deviations;
   readonly #deps: Smmuv3Deps;
+  readonly #host: HostVerbs;
   readonly #regs: Registers;
   readonly #signals: Signals;
   readonly #events: EventQueue;
@@ -53,7 +55,8 @@ export class Smmuv3 implements MmioDevice {
     this.deviations = d;
     const id = identityOf(deps.properties, d);
     const features = smmuv3Features(id.idr0, id.idr1, id.idr3, id.idr5);
-    const host = new HostCalls(deps.iommufd);
+    const host = new HostVerbs(deps.iommufd);
+    this.#host = host;
     const regs = new Registers(id, d);
     const signals = new Signals(regs, deps.irq, deps.tell, this.name);
     this.#regs = regs;
@@ -122,7 +125,7 @@ export class Smmuv3 implements MmioDevice {
     const depth = 2 ** Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, 12);
     for (const domain of domains) {
       if (domain.viommuId === 0 || domain.eventFd !== null) continue;
-      listenForEvents(new HostCalls(this.#deps.iommufd), domain, depth, (e) => this.#events.record(e, false));
+      listenForEvents(this.#host, domain, depth, (e) => this.#events.record(e, false));
     }
   }
 
@@ -149,9 +152,15 @@ export class Smmuv3 implements MmioDevice {
     return (s?.context?.domain ?? s?.domain)?.shadow?.leafShift(ipa) ?? 0;
   }
 
-  /** Guest memory is about to go (hot-unplug): nothing of it may stay in what the host repeats of the guest's stage 2s. */
+  /**
+   * Guest memory is about to go (hot-unplug): nothing of it may stay in what the host repeats of the guest's stage 2s.
+   * @throws ViommuError `EIO` the host refuses to take a piece of it away.
+   */
   forget(gpa: number, bytes: number): void {
-    for (const domain of this.#domains.all) domain.shadow?.forget(gpa, bytes);
+    for (const domain of this.#domains.all) {
+      const r = domain.shadow?.forget(gpa, bytes) ?? 0;
+      if (r < 0) throw new ViommuError('EIO', 'host', 'guest memory stays mapped for a device', { gpa, result: r });
+    }
   }
 
   /** The streams with their states, for people and tests. */

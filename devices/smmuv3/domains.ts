@@ -1,8 +1,9 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import type { EventFd } from '../../src/ports/iommufd.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
+import { HWPT_FLAG } from '../../src/spec/iommufd/uapi.ts';
 import type { Smmuv3Deps } from './deps.ts';
-import type { HostCalls } from './host.ts';
 import type { Deviations } from './profile.ts';
 import { Shadow } from './shadow.ts';
 
@@ -51,7 +52,7 @@ const S2_KEY_MASKS = [0x01e7_c0ff, ~0xf, 0xf_ffff] as const;
 /** The stage 2s of one vSMMU and what stands on them, by guest VMID. Creation returns -errno instead of an object. */
 export class Domains {
   readonly #deps: Smmuv3Deps;
-  readonly #host: HostCalls;
+  readonly #host: HostVerbs;
   readonly #features: Smmuv3Features;
   readonly #d: Deviations;
   readonly #byVmid = new Map<number, Domain[]>();
@@ -61,7 +62,7 @@ export class Domains {
   /** Called for each new vIOMMU (linux-only: it gets an event queue). */
   onViommu: ((domain: Domain) => void) | null = null;
 
-  constructor(deps: Smmuv3Deps, host: HostCalls, features: Smmuv3Features, deviations: Deviations) {
+  constructor(deps: Smmuv3Deps, host: HostVerbs, features: Smmuv3Features, deviations: Deviations) {
     this.#d = deviations;
     this.#deps = deps;
     this.#host = host;
@@ -90,12 +91,12 @@ export class Domains {
   ram(devId: number, vmid: number): Domain | number {
     const known = this.#byVmid.get(vmid)?.find((d) => d.shadow === null);
     if (known !== undefined) return known;
-    const hwpt = this.#host.nestParent(devId, this.#deps.ioasId);
+    const hwpt = this.#host.pagingHwpt(devId, this.#deps.ioasId, HWPT_FLAG.NEST_PARENT);
     if (hwpt < 0) return hwpt;
     const domain = new Domain(vmid, '', hwpt, null);
     const viommu = this.viommu(devId, domain);
     if (viommu < 0) {
-      this.#host.destroy(hwpt);
+      this.#host.release(hwpt);
       return viommu;
     }
     return this.#add(domain);
@@ -108,11 +109,11 @@ export class Domains {
     const key = S2_KEY_MASKS.map((mask, i) => ste[5 + i]! & mask).join(':');
     const known = this.#byVmid.get(vmid)?.find((d) => d.key === key);
     if (known !== undefined) return known;
-    const ioas = this.#host.ioas();
+    const ioas = this.#host.ioasAlloc();
     if (ioas < 0) return ioas;
-    const hwpt = this.#host.nestParent(devId, ioas);
+    const hwpt = this.#host.pagingHwpt(devId, ioas, HWPT_FLAG.NEST_PARENT);
     if (hwpt < 0) {
-      this.#host.destroy(ioas);
+      this.#host.release(ioas);
       return hwpt;
     }
     upcalls.shadow(hwpt, true);
@@ -123,7 +124,7 @@ export class Domains {
   /** The vIOMMU of a domain, made on first use. @returns its id or -errno. */
   viommu(devId: number, domain: Domain): number {
     if (domain.viommuId > 0) return domain.viommuId;
-    const id = this.#host.viommu(devId, domain.hwptId);
+    const id = this.#host.smmuv3Viommu(devId, domain.hwptId);
     if (id < 0) return id;
     domain.viommuId = id;
     this.onViommu?.(domain);
@@ -148,7 +149,7 @@ export class Domains {
 
   #fixed(devId: number, domain: Domain, vste: readonly number[]): number {
     const viommu = this.viommu(devId, domain);
-    return viommu < 0 ? viommu : this.#host.nested(devId, viommu, vste);
+    return viommu < 0 ? viommu : this.#host.nestedSmmuv3(devId, viommu, vste);
   }
 
   /** The context with this identity, found or made; the caller becomes a user with `Context.users++`. */
@@ -156,7 +157,7 @@ export class Domains {
     for (const c of domain.contexts) if (c.vste.every((w, i) => w === vste[i])) return c;
     const viommu = this.viommu(devId, domain);
     if (viommu < 0) return viommu;
-    const hwptId = this.#host.nested(devId, viommu, vste);
+    const hwptId = this.#host.nestedSmmuv3(devId, viommu, vste);
     if (hwptId < 0) return hwptId;
     const context: Context = { hwptId, domain, vste: [vste[0]!, vste[1]!, vste[2]!, vste[3]!], users: 0 };
     domain.contexts.push(context);
@@ -169,7 +170,7 @@ export class Domains {
     const list = context.domain.contexts;
     const at = list.indexOf(context);
     if (at >= 0) list.splice(at, 1);
-    this.#host.destroy(context.hwptId);
+    this.#host.release(context.hwptId);
   }
 
   /** Frees a domain nobody uses, leaf first. `home` stays until `close`. */
@@ -181,11 +182,11 @@ export class Domains {
   #free(domain: Domain): void {
     domain.eventFd?.close();
     for (const id of [domain.veventqId, domain.bypassId, domain.abortId, domain.viommuId]) {
-      if (id > 0) this.#host.destroy(id);
+      if (id > 0) this.#host.release(id);
     }
     if (domain.shadow !== null) this.#deps.upcalls?.shadow(domain.hwptId, false);
-    this.#host.destroy(domain.hwptId);
-    if (domain.shadow !== null) this.#host.destroy(domain.shadow.ioasId);
+    this.#host.release(domain.hwptId);
+    if (domain.shadow !== null) this.#host.release(domain.shadow.ioasId);
     this.#all = this.#all.filter((d) => d !== domain);
     const list = this.#byVmid.get(domain.vmid)!.filter((d) => d !== domain);
     if (list.length > 0) this.#byVmid.set(domain.vmid, list);

@@ -1,4 +1,5 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { HostVerbs, Outcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
 import {
   PERM_READ,
@@ -12,7 +13,6 @@ import { ACCESS } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Deps } from './deps.ts';
-import type { HostCalls } from './host.ts';
 import type { Deviations } from './profile.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
@@ -49,7 +49,7 @@ export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Fe
 export class Shadow {
   readonly ioasId: number;
   readonly regime = stage2Regime();
-  readonly #host: HostCalls;
+  readonly #host: HostVerbs;
   readonly #deps: Smmuv3Deps;
   readonly #walker: VmsaWalker;
   /** Ascending by `leaf`; different leaves do not overlap. */
@@ -61,7 +61,7 @@ export class Shadow {
     ste: Int32Array,
     features: Smmuv3Features,
     deviations: Deviations,
-    host: HostCalls,
+    host: HostVerbs,
     deps: Smmuv3Deps,
   ) {
     this.ioasId = ioasId;
@@ -139,7 +139,7 @@ export class Shadow {
     const room = this.#deps.userRoom(first);
     const bytes = Math.min(leaf + size - start, room - (room % PAGE));
     if (bytes <= ipa - start) return false;
-    this.#makeRoom(leaf, leaf + size, start, start + bytes);
+    if (this.#makeRoom(leaf, leaf + size, start, start + bytes) < 0) return false;
     const keep = (from: number, count: number): number => {
       const gpaFrom = first + (from - start);
       const va0 = this.#deps.userVa(gpaFrom);
@@ -168,16 +168,18 @@ export class Shadow {
    * Before [from, to) of the leaf [leaf, leafEnd) is mapped: what is there already is out of date, because the guest has
    * replaced it or allows more than before. Other pieces of the same leaf stay.
    */
-  #makeRoom(leaf: number, leafEnd: number, from: number, to: number): void {
+  #makeRoom(leaf: number, leafEnd: number, from: number, to: number): Outcome {
     for (let i = this.#from(leaf); i < this.#areas.length && this.#areas[i]!.leaf < leafEnd; ) {
       const a = this.#areas[i]!;
       if (a.leaf === leaf && a.leafEnd === leafEnd && (a.ipa >= to || a.ipa + a.bytes <= from)) {
         i++;
         continue;
       }
-      this.#host.unmap(this.ioasId, a.ipa, a.bytes);
+      const r = this.#host.unmap(this.ioasId, a.ipa, a.bytes);
+      if (r < 0) return r;
       this.#areas.splice(i, 1);
     }
+    return 0;
   }
 
   /** log2 bytes of the guest's leaf that what is mapped at `ipa` comes from; 0: nothing is mapped there. */
@@ -186,33 +188,45 @@ export class Shadow {
     return a === undefined || ipa < a.ipa || ipa >= a.ipa + a.bytes ? 0 : Math.log2(a.leafEnd - a.leaf);
   }
 
-  /** Takes away every leaf that has an address in [from, to), bytes. @returns 0 or the first -errno. */
-  drop(from: number, to: number): number {
+  /**
+   * Takes away every leaf that has an address in [from, to), bytes. What the host refuses to take away stays known, so that
+   * the next invalidation tries it again.
+   * @returns 0 or the first -errno.
+   */
+  drop(from: number, to: number): Outcome {
     const first = this.#from(from);
     let end = first;
+    let kept = first;
     let result = 0;
-    while (end < this.#areas.length && this.#areas[end]!.leaf < to) {
-      const a = this.#areas[end++]!;
+    for (; end < this.#areas.length && this.#areas[end]!.leaf < to; end++) {
+      const a = this.#areas[end]!;
       const r = this.#host.unmap(this.ioasId, a.ipa, a.bytes);
-      if (r < 0 && result === 0) result = r;
+      if (r >= 0) continue;
+      result ||= r;
+      this.#areas[kept++] = a;
     }
-    if (end > first) this.#areas.splice(first, end - first);
+    if (end > kept) this.#areas.splice(kept, end - kept);
     return result;
   }
 
-  /** Takes away what lies on guest-physical memory that goes. */
-  forget(gpa: number, bytes: number): void {
+  /** Takes away what lies on guest-physical memory that goes. @returns 0 or the first -errno. */
+  forget(gpa: number, bytes: number): Outcome {
+    let result = 0;
     for (let i = this.#areas.length - 1; i >= 0; i--) {
       const a = this.#areas[i]!;
       if (a.gpa >= gpa + bytes || a.gpa + a.bytes <= gpa) continue;
-      this.#host.unmap(this.ioasId, a.ipa, a.bytes);
-      this.#areas.splice(i, 1);
+      const r = this.#host.unmap(this.ioasId, a.ipa, a.bytes);
+      if (r < 0) result ||= r;
+      else this.#areas.splice(i, 1);
     }
+    return result;
   }
 
-  dropAll(): number {
+  /** Takes everything away. @returns 0 or -errno. */
+  dropAll(): Outcome {
     if (this.#areas.length === 0) return 0;
-    this.#areas = [];
-    return this.#host.unmapAll(this.ioasId);
+    const r = this.#host.unmapAll(this.ioasId);
+    if (r >= 0) this.#areas = [];
+    return r;
   }
 }

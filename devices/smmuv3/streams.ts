@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { HostVerbs, Outcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E, errnoName } from '../../src/spec/iommufd/errno.ts';
 import { CR0, GBPA, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
@@ -14,7 +15,6 @@ import {
 } from '../../src/spec/smmuv3/ste.ts';
 import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
 import type { Context, Domain, Domains } from './domains.ts';
-import type { HostCalls } from './host.ts';
 import { missingOnHost } from './host-features.ts';
 import type { Identity } from './identity.ts';
 import type { Deviations } from './profile.ts';
@@ -25,7 +25,7 @@ import type { StreamTable } from './stream-table.ts';
 /** Streams of the guest and their way to the host: what is attached when, vDEVICEs, moves between vIOMMUs. */
 export class Streams {
   readonly #deps: Smmuv3Deps;
-  readonly #host: HostCalls;
+  readonly #host: HostVerbs;
   readonly #domains: Domains;
   readonly #table: StreamTable;
   readonly #regs: Registers;
@@ -41,7 +41,7 @@ export class Streams {
 
   constructor(
     deps: Smmuv3Deps,
-    host: HostCalls,
+    host: HostVerbs,
     domains: Domains,
     table: StreamTable,
     regs: Registers,
@@ -105,7 +105,7 @@ export class Streams {
 
   /** The hardware must be able to do what the guest is shown, before the guest can rely on it. */
   #compare(devId: number): void {
-    const idr = this.#host.identity(devId);
+    const idr = this.#host.smmuv3Info(devId);
     if (typeof idr === 'number') {
       this.#must(idr, 'GET_HW_INFO');
       return;
@@ -121,18 +121,22 @@ export class Streams {
     if (result < 0) throw new ViommuError('EIO', 'host', `${what} refused: ${errnoName(result)}`, { result });
   }
 
-  /** Takes a device out; with the last one every host object of this vSMMU goes. */
+  /**
+   * Takes a device out; with the last one every host object of this vSMMU goes.
+   * @throws ViommuError `EIO` the host refuses to detach the device.
+   */
   remove(s: Stream): void {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     this.#list.splice(at, 1);
-    this.#host.detach(s.vfio);
+    const detached = this.#host.detach(s.vfio);
     this.#settle(s, 'unset', null, null);
     this.#dropVdevice(s);
     s.unserve();
     for (const sid of s.sids) this.#bySid.delete(sid);
     this.#byDev.delete(s.vfio.devId);
     if (this.#list.length === 0) this.#domains.close();
+    this.#must(detached, 'detach');
   }
 
   #enabled(): boolean {
@@ -156,10 +160,16 @@ export class Streams {
     for (const s of this.#list) this.#unset(s);
   }
 
-  #unset(s: Stream): void {
-    if (s.state === 'unset') return;
-    this.#host.detach(s.vfio);
+  #unset(s: Stream): Outcome {
+    if (s.state === 'unset') return 0;
+    const r = this.#host.detach(s.vfio);
+    if (r < 0) {
+      // What was attached must not go on translating: the stream aborts until its next configuration.
+      const aborted = this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
+      return aborted < 0 ? aborted : r;
+    }
     this.#settle(s, 'unset', null, null);
+    return 0;
   }
 
   /** Attaches `hwptId` (or passes its -errno on) and then lets go of what was there. */
@@ -220,8 +230,8 @@ export class Streams {
   configure(s: Stream, sid: number): number {
     this.unchanged = false;
     if (this.#table.lookup(sid) !== 0) {
-      this.#unset(s);
-      return this.#d.badSteIsIll && this.#deps.properties.accel ? -E.IO : 0;
+      const r = this.#unset(s);
+      return this.#d.badSteIsIll && this.#deps.properties.accel ? -E.IO : r;
     }
     return this.#apply(s, sid);
   }
@@ -319,7 +329,7 @@ export class Streams {
 
   #dropVdevice(s: Stream): void {
     const domain = s.vdeviceIn;
-    if (s.vdeviceId > 0) this.#host.destroy(s.vdeviceId);
+    if (s.vdeviceId > 0) this.#host.release(s.vdeviceId);
     s.vdeviceId = 0;
     s.vdeviceIn = null;
     if (domain === null) return;
@@ -350,7 +360,7 @@ export class Streams {
         this.#must(this.#policy(s), 'attach');
         continue;
       }
-      this.#unset(s);
+      this.#must(this.#unset(s), 'detach');
       if (saved.state === 'unset' || saved.state === 'policy') continue;
       this.#table.ste.set(saved.ste);
       this.#must(this.#apply(s, saved.sid), 'configuration');

@@ -1,6 +1,6 @@
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { EVENT_BYTES, EVENT_WORDS } from '../../src/spec/smmuv3/events.ts';
 import type { Domain } from './domains.ts';
-import type { HostCalls } from './host.ts';
 
 /** struct iommufd_vevent_header: flags, sequence. */
 const HEADER_BYTES = 8;
@@ -12,12 +12,12 @@ const READS_MAX = 1 << 16;
  * header alone tells of lost ones, which the guest cannot be told about.
  */
 export function listenForEvents(
-  host: HostCalls,
+  host: HostVerbs,
   domain: Domain,
   depth: number,
   record: (event: Int32Array) => void,
 ): number {
-  const made = host.veventq(domain.viommuId, depth);
+  const made = host.smmuv3EventQueue(domain.viommuId, depth);
   if (typeof made === 'number') return made;
   const bytes = new Uint8Array(HEADER_BYTES + EVENT_BYTES);
   const view = new DataView(bytes.buffer);
