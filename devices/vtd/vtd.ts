@@ -1,9 +1,9 @@
 import { toBigint } from '../../src/core/bits.ts';
+import { VtdUnit } from '../../src/lib/check/vtd-features.ts';
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdTables } from '../../src/lib/walk/vtd-tables.ts';
-import { VtdUnit } from '../../src/lib/walk/vtd-unit.ts';
 import type { InterruptRemapPort } from '../../src/ports/dma.ts';
 import type { Iommufd } from '../../src/ports/iommufd.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';

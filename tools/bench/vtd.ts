@@ -1,7 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
-import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/capabilities.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../src/piommu/vtd/hardware.ts';
+import { VtdHardware, type VtdHardwareOptions } from '../../src/piommu/vtd/device.ts';
+import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/options.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { INV } from '../../src/spec/vtd/invalidation.ts';
 import { PAGE, TTM } from '../../src/spec/vtd/registers.ts';

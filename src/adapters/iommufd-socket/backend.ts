@@ -10,8 +10,8 @@ import { HostKernel } from '../../host/kernel.ts';
 import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
 import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';
-import { PhysicalSmmuv3 } from '../../piommu/smmuv3/physical-smmuv3.ts';
-import { VtdHardware } from '../../piommu/vtd/hardware.ts';
+import { PhysicalSmmuv3 } from '../../piommu/smmuv3/device.ts';
+import { VtdHardware } from '../../piommu/vtd/device.ts';
 import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
 import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 

@@ -19,9 +19,9 @@ import {
   TABLE_RESERVED,
   TT,
 } from '../../spec/vtd/tables.ts';
+import type { VtdUnit } from '../check/vtd-features.ts';
 import { fetchWords } from '../memory/fetch-words.ts';
 import type { VtdContext, VtdRegime } from './vtd-regime.ts';
-import type { VtdUnit } from './vtd-unit.ts';
 
 /**
  * Finds and judges root, context, PASID directory and PASID entries (VT-d §3.4, §9.1 to §9.6). Within an entry: P first,

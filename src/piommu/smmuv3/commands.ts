@@ -21,10 +21,10 @@ import {
   SSV,
   syncCs,
 } from '../../spec/smmuv3/commands.ts';
-import type { AtcInvalidations } from './atc-invalidations.ts';
+import type { AtcInvalidations } from './device-tlb.ts';
 import type { PageRequests } from './page-requests.ts';
 import type { Stalls } from './stalls.ts';
-import type { Structures } from './structures.ts';
+import type { Structures } from './tables.ts';
 
 /** Global bit of ATC_INV. */
 const ATC_GLOBAL = 1 << 9;

@@ -4,8 +4,8 @@ import { FAULT } from '../../spec/vtd/faults.ts';
 import { pageRequestWord0, pageRequestWord1, pageRequestWord2, RESPONSE } from '../../spec/vtd/page-request.ts';
 import { TTM } from '../../spec/vtd/registers.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
-import type { RegimeSlot } from './config.ts';
-import type { VtdInvalidation } from './invalidation.ts';
+import type { VtdInvalidation } from './commands.ts';
+import type { RegimeSlot } from './tables.ts';
 import type { VtdTranslation } from './translation.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;

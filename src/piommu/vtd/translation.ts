@@ -1,9 +1,9 @@
 import { TWO32 } from '../../core/bits.ts';
 import { Iotlb } from '../../lib/cache/iotlb.ts';
+import { VtdUnit } from '../../lib/check/vtd-features.ts';
 import { inInterruptWindow, VtdWalker } from '../../lib/walk/vtd.ts';
 import type { VtdContext, VtdRegime } from '../../lib/walk/vtd-regime.ts';
 import { VtdTables } from '../../lib/walk/vtd-tables.ts';
-import { VtdUnit } from '../../lib/walk/vtd-unit.ts';
 import { ACCESS, AT, DMA, NO_PASID, type TranslatePort } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
 import type { Memory } from '../../ports/memory.ts';
@@ -11,7 +11,7 @@ import type { Tell } from '../../ports/tell.ts';
 import { FAULT, frcdWord2, frcdWord3, isQualified } from '../../spec/vtd/faults.ts';
 import { TTM } from '../../spec/vtd/registers.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
-import { ContextCache, PasidCache, type RegimeSlot, UNTAGGED } from './config.ts';
+import { ContextCache, PasidCache, type RegimeSlot, UNTAGGED } from './tables.ts';
 import { ContextWalks } from './walk-cache.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { PartialCount } from '../../../src/host/drivers/smmuv3/guest-commands.ts';
+import type { PartialCount } from '../../../src/host/drivers/smmuv3/commands.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
 import { bench, type Seen } from './bench.ts';

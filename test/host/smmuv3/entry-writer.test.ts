@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { CD_RULES, stageOneCd } from '../../../src/host/drivers/smmuv3/cd.ts';
-import { ENTRY_HALVES, type EntryRules, EntryWriter } from '../../../src/host/drivers/smmuv3/entry-writer.ts';
 import {
   abortSte,
   bypassSte,
@@ -10,7 +9,8 @@ import {
   STE_RULES,
   type SteDevice,
   stageTwoSte,
-} from '../../../src/host/drivers/smmuv3/ste.ts';
+} from '../../../src/host/drivers/smmuv3/entries.ts';
+import { ENTRY_HALVES, type EntryRules, EntryWriter } from '../../../src/host/drivers/smmuv3/entry-writer.ts';
 import { CONFIG, S1DSS } from '../../../src/spec/smmuv3/ste.ts';
 
 /** The device of the kernel's own unit tests: stalls and type overrides exist. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { DriverData } from '../../../src/host/driver.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import type { PageAllocator } from '../../../src/host/drivers/smmuv3/io-pgtable.ts';
+import type { PageAllocator } from '../../../src/host/drivers/smmuv3/page-table.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';

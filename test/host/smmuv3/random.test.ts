@@ -6,7 +6,7 @@ import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { HwRelay } from '../../../src/machine/hw-relay.ts';
-import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/physical-smmuv3.ts';
+import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/device.ts';
 import { ACCESS, AT, NO_PASID } from '../../../src/ports/dma.ts';
 import type { UserMemory } from '../../../src/ports/iommufd.ts';
 import { identity, vste } from './bench.ts';

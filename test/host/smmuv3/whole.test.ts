@@ -6,7 +6,7 @@ import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
-import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/physical-smmuv3.ts';
+import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/device.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwEvents } from '../../../src/ports/hw.ts';
 import { HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';

@@ -6,7 +6,7 @@ import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/hardware.ts';
+import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/device.ts';
 import { AT, DMA, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import type { UserData } from '../../../src/ports/iommufd.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';

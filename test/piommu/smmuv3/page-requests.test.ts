@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/physical-smmuv3.ts';
+import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/device.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
 import { FULL_IDRS, QEMU_IDRS, Rig, words } from './rig.ts';
 

@@ -1,7 +1,7 @@
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
+import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/device.ts';
 import type { PhysicalSmmuv3Options } from '../../../src/piommu/smmuv3/options.ts';
-import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/physical-smmuv3.ts';
 import { ACCESS, AT, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwEvents } from '../../../src/ports/hw.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { VtdHardware } from '../../../src/piommu/vtd/hardware.ts';
+import { VtdHardware } from '../../../src/piommu/vtd/device.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { CAP_ALL, ECAP_ALL, INVALIDATE as I, Rig } from './rig.ts';

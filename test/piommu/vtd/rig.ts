@@ -1,5 +1,5 @@
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/hardware.ts';
+import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/device.ts';
 import { AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwEvents } from '../../../src/ports/hw.ts';
 import { frcd } from '../../../src/spec/vtd/faults.ts';

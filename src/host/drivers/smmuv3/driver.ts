@@ -17,20 +17,20 @@ import type {
   ViommuServices,
 } from '../../driver.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
+import { IdPool } from '../ids.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
-import { CommandQueue } from './command-queue.ts';
+import type { PartialCount } from './commands.ts';
 import { Faults } from './faults.ts';
 import { featuresOf, type SmmuFeatures, type SmmuIdentity, STAGE1_IAS } from './features.ts';
-import type { PartialCount } from './guest-commands.ts';
-import { SmmuEvents } from './hw-events.ts';
-import { IdPool } from './id-pool.ts';
-import { IoPgtable, type PageAllocator } from './io-pgtable.ts';
+import { SmmuEvents } from './interrupts.ts';
 import { Maintenance } from './maintenance.ts';
 import type { LatchedStreams } from './master.ts';
 import type { SmmuNestedDomain } from './nested-domain.ts';
+import { IoPgtable, type PageAllocator } from './page-table.ts';
 import { SmmuPagingDomain, type Stage } from './paging-domain.ts';
-import { StreamTable } from './stream-table.ts';
+import { CommandQueue } from './queue.ts';
 import { Streams } from './streams.ts';
+import { StreamTable } from './tables.ts';
 import { SmmuViommu } from './viommu.ts';
 
 export interface Smmuv3DriverOptions {

@@ -4,8 +4,8 @@ import { OP, PRI_RESP, RESUME_AB, RESUME_AC, SSV } from '../../../spec/smmuv3/co
 import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType, PRI1 } from '../../../spec/smmuv3/events.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
-import type { CommandQueue } from './command-queue.ts';
 import type { Master } from './master.ts';
+import type { CommandQueue } from './queue.ts';
 
 /** Types the kernel hands to a guest; everything else stays in its log. */
 const FORWARDED: ReadonlySet<number> = new Set([

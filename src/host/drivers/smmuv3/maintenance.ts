@@ -1,7 +1,7 @@
 import { OP } from '../../../spec/smmuv3/commands.ts';
-import type { User } from './attachment.ts';
-import type { CommandQueue } from './command-queue.ts';
+import type { User } from './attach.ts';
 import type { SmmuFeatures } from './features.ts';
+import type { CommandQueue } from './queue.ts';
 
 const PAGE_SHIFT = 12;
 /** Without range commands, more pages than this are invalidated by context. */

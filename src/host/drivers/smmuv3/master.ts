@@ -1,8 +1,8 @@
 import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import type { HostDevice } from '../../driver.ts';
-import type { KernelCdTable } from './cd-table.ts';
+import type { SteDevice } from './entries.ts';
 import type { SmmuFeatures } from './features.ts';
-import type { SteDevice } from './ste.ts';
+import type { KernelCdTable } from './pasid-table.ts';
 
 /** Which guest stream a physical one stands for, as it was when the nested domain was attached. */
 export interface LatchedStreams {

@@ -2,9 +2,9 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG } from '../../../spec/smmuv3/ste.ts';
 import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../driver.ts';
+import type { Vste } from './nested-data.ts';
 import type { SmmuPagingDomain } from './paging-domain.ts';
 import type { SmmuViommu } from './viommu.ts';
-import type { Vste } from './vste.ts';
 
 /** A guest's stream configuration over its vIOMMU's stage 2. Both never change. */
 export class SmmuNestedDomain implements NestedDomain {

@@ -1,12 +1,12 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import type { DirtyOps, Domain, HostDevice, IommuDriver, PagingDomain } from '../../driver.ts';
-import type { Invalidated, User } from './attachment.ts';
+import type { Invalidated, User } from './attach.ts';
 import type { StageOne } from './cd.ts';
-import type { IoPgtable } from './io-pgtable.ts';
+import type { StageTwo } from './entries.ts';
 import { PROT } from './leaf.ts';
 import type { Extent, Maintenance } from './maintenance.ts';
-import type { StageTwo } from './ste.ts';
+import type { IoPgtable } from './page-table.ts';
 import { Users } from './users.ts';
 
 /** What a paging domain asks of its driver. */

@@ -4,18 +4,18 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG, S1DSS, STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import type { Domain, HostDevice, KernelServices } from '../../driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
-import { Attacher, type Invalidated } from './attachment.ts';
+import { Attacher, type Invalidated } from './attach.ts';
 import { stageOneCd } from './cd.ts';
-import { KernelCdTable } from './cd-table.ts';
-import type { CommandQueue } from './command-queue.ts';
+import { abortSte, cdTableSte, invalidSte, nestedSte, stageTwoSte } from './entries.ts';
 import { ENTRY_HALVES } from './entry-writer.ts';
 import type { SmmuFeatures } from './features.ts';
-import type { PageAllocator } from './io-pgtable.ts';
 import { type LatchedStreams, Master } from './master.ts';
 import { SmmuNestedDomain } from './nested-domain.ts';
+import type { PageAllocator } from './page-table.ts';
 import { SmmuPagingDomain } from './paging-domain.ts';
-import { abortSte, cdTableSte, invalidSte, nestedSte, stageTwoSte } from './ste.ts';
-import type { StreamTable } from './stream-table.ts';
+import { KernelCdTable } from './pasid-table.ts';
+import type { CommandQueue } from './queue.ts';
+import type { StreamTable } from './tables.ts';
 
 export interface StreamsDeps {
   readonly kernel: KernelServices;

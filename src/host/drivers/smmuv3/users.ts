@@ -1,4 +1,4 @@
-import type { User } from './attachment.ts';
+import type { User } from './attach.ts';
 
 /** The (device, PASID)s below a domain. While a re-attach is under way one may be in it twice. */
 export class Users {

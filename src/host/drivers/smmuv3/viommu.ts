@@ -15,12 +15,12 @@ import type {
 } from '../../driver.ts';
 import { copyDriverData } from '../../driver-data.ts';
 import type { Cmdqv } from './cmdqv.ts';
-import type { CommandQueue } from './command-queue.ts';
-import { GuestCommands, type PartialCount, type StreamNames } from './guest-commands.ts';
+import { GuestCommands, type PartialCount, type StreamNames } from './commands.ts';
 import type { LatchedStreams } from './master.ts';
+import { acceptVste, VSTE_BYTES } from './nested-data.ts';
 import { SmmuNestedDomain } from './nested-domain.ts';
 import type { SmmuPagingDomain } from './paging-domain.ts';
-import { acceptVste, VSTE_BYTES } from './vste.ts';
+import type { CommandQueue } from './queue.ts';
 
 /** What a vIOMMU asks of its driver. */
 export interface ViommuOwner {

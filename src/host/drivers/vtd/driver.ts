@@ -1,5 +1,5 @@
 import { ViommuError } from '../../../core/errors.ts';
-import { VtdUnit } from '../../../lib/walk/vtd-unit.ts';
+import { VtdUnit } from '../../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwPort, type HwRegisters } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
@@ -21,17 +21,17 @@ import type {
 } from '../../driver.ts';
 import { copyDriverData } from '../../driver-data.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
-import { Attacher } from './attacher.ts';
-import { PasidTable, RootTable } from './device-tables.ts';
-import { DomainIds } from './domain-ids.ts';
-import { VtdEvents } from './hw-events.ts';
+import { Attacher } from './attach.ts';
+import { DomainIds } from './ids.ts';
+import { VtdEvents } from './interrupts.ts';
 import { Master, RID_PASID } from './master.ts';
-import { Membership } from './membership.ts';
 import { VtdNestedDomain } from './nested-domain.ts';
 import { PageRequests } from './page-requests.ts';
 import { type PageAllocator, VtdPageTable } from './page-table.ts';
 import { type DomainOwner, VtdPagingDomain } from './paging-domain.ts';
 import { InvalidationQueue } from './queue.ts';
+import { PasidTable, RootTable } from './tables.ts';
+import { Membership } from './users.ts';
 
 export interface VtdDriverOptions {
   readonly name: string;

@@ -1,6 +1,6 @@
 import type { HostDevice } from '../../driver.ts';
-import type { PasidTable } from './device-tables.ts';
-import type { EntryContent } from './pasid-entry.ts';
+import type { EntryContent } from './entries.ts';
+import type { PasidTable } from './tables.ts';
 
 /** PASID entry of requests without PASID: the context entry's RID_PASID. */
 export const RID_PASID = 0;

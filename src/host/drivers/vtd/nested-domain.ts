@@ -3,11 +3,11 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { INVALIDATE_DATA, VTD_INV_FLAG, VTD_S1_FLAG } from '../../../spec/iommufd/uapi.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
 import type { Domain, HostDevice, Invalidation, IommuDriver, NestedDomain } from '../../driver.ts';
-import { flushDevices } from './device-flush.ts';
-import type { Attachable, Membership } from './membership.ts';
+import type { EntryContent } from './entries.ts';
+import { flushDevices } from './maintenance.ts';
 import type { DomainOwner, VtdPagingDomain } from './paging-domain.ts';
-import type { EntryContent } from './pasid-entry.ts';
 import { spanOf } from './queue.ts';
+import type { Attachable, Membership } from './users.ts';
 
 /** struct iommu_hwpt_vtd_s1. */
 export interface FirstStageData {

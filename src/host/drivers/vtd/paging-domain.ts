@@ -1,4 +1,4 @@
-import type { VtdUnit } from '../../../lib/walk/vtd-unit.ts';
+import type { VtdUnit } from '../../../lib/check/vtd-features.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { FS, SS } from '../../../spec/vtd/paging.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
@@ -10,12 +10,12 @@ import {
   MAP_PROT,
   type PagingDomain,
 } from '../../driver.ts';
-import type { Attacher } from './attacher.ts';
-import { flushDevices } from './device-flush.ts';
-import type { Attachable, Membership } from './membership.ts';
+import type { Attacher } from './attach.ts';
+import type { EntryContent } from './entries.ts';
+import { flushDevices } from './maintenance.ts';
 import type { VtdPageTable } from './page-table.ts';
-import type { EntryContent } from './pasid-entry.ts';
 import { type InvalidationQueue, spanOf } from './queue.ts';
+import type { Attachable, Membership } from './users.ts';
 
 /** What a domain asks of its driver. */
 export interface DomainOwner {

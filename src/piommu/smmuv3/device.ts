@@ -10,15 +10,15 @@ import type { Tell } from '../../ports/tell.ts';
 import { COMMAND_WORDS } from '../../spec/smmuv3/commands.ts';
 import { EVENT } from '../../spec/smmuv3/events.ts';
 import { CONFIG, EATS } from '../../spec/smmuv3/ste.ts';
-import { type AtcData, AtcInvalidations } from './atc-invalidations.ts';
-import { AtsRequests } from './ats-requests.ts';
+import { AtsRequests } from './ats.ts';
 import { CommandRunner } from './commands.ts';
+import { type AtcData, AtcInvalidations } from './device-tlb.ts';
+import { Recorder } from './faults.ts';
 import type { PhysicalSmmuv3Options, StreamTableLocation } from './options.ts';
 import { PageRequests, type PageRequestsData } from './page-requests.ts';
-import { Recorder } from './recorder.ts';
-import { RESOLVED, Resolver, STAGES } from './resolver.ts';
 import { Stalls, type StallsData } from './stalls.ts';
-import { Structures, type StructuresData } from './structures.ts';
+import { Structures, type StructuresData } from './tables.ts';
+import { RESOLVED, Resolver, STAGES } from './translation.ts';
 
 /** What the host programs in CR0 and CR2 of the physical SMMU. */
 export interface Smmuv3Controls {

@@ -1,11 +1,11 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
-import type { CommandQueue } from './command-queue.ts';
+import { STE_RULES } from './entries.ts';
 import { EntryWriter } from './entry-writer.ts';
 import type { LatchedStreams, Master } from './master.ts';
-import { STE_RULES } from './ste.ts';
-import type { StreamTable } from './stream-table.ts';
+import type { CommandQueue } from './queue.ts';
+import type { StreamTable } from './tables.ts';
 
 /** A stage that invalidates: it knows every device it is attached to, so that its changes reach their ATCs. */
 export interface Invalidated {

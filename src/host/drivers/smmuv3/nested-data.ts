@@ -1,6 +1,6 @@
 import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG, EATS } from '../../../spec/smmuv3/ste.ts';
-import { VSTE_ALLOWED } from './ste.ts';
+import { VSTE_ALLOWED } from './entries.ts';
 
 /** Bytes of `struct iommu_hwpt_arm_smmuv3`. */
 export const VSTE_BYTES = 16;

@@ -1,7 +1,7 @@
 import { hiWord, loWord } from '../../../core/bits.ts';
 import { CONFIG, EATS, S1DSS, STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import type { EntryRules } from './entry-writer.ts';
-import { startTable } from './io-pgtable.ts';
+import { startTable } from './page-table.ts';
 
 /** Fields as masks over the 32-bit words of an entry (IHI 0070 §5.2); Wn is word n: bits [63:32] of word 1 are W3. */
 const V = 1;

@@ -7,8 +7,8 @@ import type { Memory } from '../../ports/memory.ts';
 import type { Tell } from '../../ports/tell.ts';
 import { GCMD, PAGE, TTM } from '../../spec/vtd/registers.ts';
 import { VtdAts } from './ats.ts';
+import { VtdInvalidation } from './commands.ts';
 import { DeviceTlb, type DeviceTlbData } from './device-tlb.ts';
-import { VtdInvalidation } from './invalidation.ts';
 import { VtdTranslation } from './translation.ts';
 
 export interface VtdHardwareOptions {

@@ -1,13 +1,13 @@
-import type { VtdUnit } from '../../../lib/walk/vtd-unit.ts';
+import type { VtdUnit } from '../../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
 import type { Domain, HostDevice } from '../../driver.ts';
-import { flushDevice } from './device-flush.ts';
+import { buildEntry, ENTRY_WORDS } from './entries.ts';
+import { flushDevice } from './maintenance.ts';
 import { type Installed, type Master, RID_PASID } from './master.ts';
-import type { Attachable, Membership } from './membership.ts';
-import { buildEntry, ENTRY_WORDS } from './pasid-entry.ts';
 import { ALL_PAGES, type InvalidationQueue } from './queue.ts';
+import type { Attachable, Membership } from './users.ts';
 
 /** Fault processing disable, bit 1 of a PASID entry (VT-d §9.6). */
 const FPD = 2;

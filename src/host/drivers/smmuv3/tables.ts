@@ -2,7 +2,7 @@ import { hiWord, loWord } from '../../../core/bits.ts';
 import type { HwPort } from '../../../ports/hw.ts';
 import { CONFIG, STE_BYTES } from '../../../spec/smmuv3/ste.ts';
 import type { SmmuFeatures } from './features.ts';
-import type { PageAllocator } from './io-pgtable.ts';
+import type { PageAllocator } from './page-table.ts';
 
 const PAGE = 4096;
 const L1_BYTES = 8;

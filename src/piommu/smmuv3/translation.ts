@@ -8,7 +8,7 @@ import type { HwEvents } from '../../ports/hw.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import { CONFIG } from '../../spec/smmuv3/ste.ts';
 import type { ContextSlot, StreamSlot } from './stream.ts';
-import type { Structures } from './structures.ts';
+import type { Structures } from './tables.ts';
 
 /** Outcomes of `resolve` besides event codes (> 0). */
 export const RESOLVED = { OK: 0, ABORT: -1, BYPASS: -2 } as const;

@@ -1,8 +1,8 @@
 import { hiWord, loWord } from '../../../core/bits.ts';
 import type { HwPort } from '../../../ports/hw.ts';
 import { PASID_BYTES, PASID_DIR_BYTES, ROOT_BYTES, SM_CONTEXT_BYTES } from '../../../spec/vtd/tables.ts';
+import { ENTRY_WORDS } from './entries.ts';
 import type { PageAllocator } from './page-table.ts';
-import { ENTRY_WORDS } from './pasid-entry.ts';
 
 const PAGE = 4096;
 const ENTRIES_PER_TABLE = 64;

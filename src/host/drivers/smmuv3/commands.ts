@@ -2,7 +2,7 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { INVALIDATE_DATA } from '../../../spec/iommufd/uapi.ts';
 import { COMMAND_BYTES, COMMAND_WORDS, OP } from '../../../spec/smmuv3/commands.ts';
 import type { HostDevice, Invalidation } from '../../driver.ts';
-import { BATCH, type CommandQueue } from './command-queue.ts';
+import { BATCH, type CommandQueue } from './queue.ts';
 
 /**
  * What `done` means when a batch fails.

@@ -4,9 +4,9 @@ import { PERM_ALL, permGranted, permNeeded } from '../../lib/walk/vmsa-regime.ts
 import { ACCESS, ATS, NO_PASID } from '../../ports/dma.ts';
 import { EVENT } from '../../spec/smmuv3/events.ts';
 import { CONFIG, EATS } from '../../spec/smmuv3/ste.ts';
-import type { Recorder } from './recorder.ts';
-import { RESOLVED, type Resolver, STAGES } from './resolver.ts';
-import type { Structures } from './structures.ts';
+import type { Recorder } from './faults.ts';
+import type { Structures } from './tables.ts';
+import { RESOLVED, type Resolver, STAGES } from './translation.ts';
 
 /** PCIe ATS translation requests (IHI 0070 §3.9.1): which faults are UR, CA, or a success that maps nothing. */
 export class AtsRequests {

@@ -1,8 +1,8 @@
 import { E } from '../../../spec/iommufd/errno.ts';
 import type { Domain } from '../../driver.ts';
-import type { DomainIds } from './domain-ids.ts';
+import type { EntryContent } from './entries.ts';
+import type { DomainIds } from './ids.ts';
 import type { Master, User } from './master.ts';
-import type { EntryContent } from './pasid-entry.ts';
 
 /** A domain as attaching sees it. */
 export interface Attachable extends Domain {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { IoPgtable, startTable } from '../../../src/host/drivers/smmuv3/io-pgtable.ts';
 import { type IoPgtableConfig, PROT } from '../../../src/host/drivers/smmuv3/leaf.ts';
+import { IoPgtable, startTable } from '../../../src/host/drivers/smmuv3/page-table.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { walk } from './bigint-walker.ts';
 

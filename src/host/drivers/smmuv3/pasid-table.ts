@@ -3,9 +3,9 @@ import type { HwPort } from '../../../ports/hw.ts';
 import { CD_BYTES, CD_SPLIT_64K } from '../../../spec/smmuv3/cd.ts';
 import { S1FMT } from '../../../spec/smmuv3/ste.ts';
 import { CD_RULES } from './cd.ts';
+import type { CdTable } from './entries.ts';
 import { ENTRY_HALVES, type EntrySink, EntryWriter } from './entry-writer.ts';
-import type { PageAllocator } from './io-pgtable.ts';
-import type { CdTable } from './ste.ts';
+import type { PageAllocator } from './page-table.ts';
 
 const PAGE = 4096;
 const L2_ENTRIES = 2 ** CD_SPLIT_64K;
