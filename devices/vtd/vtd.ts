@@ -1,5 +1,5 @@
 import { toBigint } from '../../src/core/bits.ts';
-import { VtdUnit } from '../../src/lib/check/vtd-features.ts';
+import { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
@@ -159,7 +159,7 @@ function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
 function walkOf(shape: VtdShape, memory: Memory) {
   const { props, quirks } = shape;
   const transient = props.staleTm && props.deviceIotlb;
-  const features = new VtdUnit(
+  const features = new VtdFeatures(
     toBigint(shape.capLo, shape.capHi),
     toBigint(shape.ecapLo, shape.ecapHi),
     shape.haw,

@@ -4,7 +4,7 @@ import { Vtd } from '../../devices/vtd/vtd.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import type { ReservedRegion } from '../host/driver.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
-import { VtdHardware } from '../piommu/vtd/device.ts';
+import { PhysicalVtd } from '../piommu/vtd/device.ts';
 import { FULL_CAP, FULL_ECAP } from '../piommu/vtd/options.ts';
 import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
 import type { HwPort, HwRegisters } from '../ports/hw.ts';
@@ -48,7 +48,7 @@ export class VtdMachineUnit implements IommuUnit {
   readonly name: string;
   readonly device: Vtd;
   readonly driver: VtdDriver;
-  readonly hardware: VtdHardware;
+  readonly hardware: PhysicalVtd;
   readonly endpoints = new EndpointRelay();
   readonly #vm: Vm;
   readonly #functions = new Map<number, VtdUnitFunction>();
@@ -58,7 +58,7 @@ export class VtdMachineUnit implements IommuUnit {
     this.name = config.name;
     const events = new HwRelay();
     const caches = config.caches ?? {};
-    this.hardware = new VtdHardware({
+    this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
       memory: vm.hostMemory.space,
       // A host with nesting has everything, whatever its guest is shown.

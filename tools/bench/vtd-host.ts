@@ -4,7 +4,7 @@ import { HostKernel } from '../../src/host/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../src/lib/memory/host-memory.ts';
-import { VtdHardware } from '../../src/piommu/vtd/device.ts';
+import { PhysicalVtd } from '../../src/piommu/vtd/device.ts';
 import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/options.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../src/spec/iommufd/uapi.ts';
@@ -25,7 +25,7 @@ function invalidations(ats: boolean): Prepared {
   const memory = new HostMemory();
   const hpa = memory.place(0, RAM, ramBacking(RAM));
   const clock = new VirtualClock();
-  const hw = new VtdHardware({ memory: memory.space, cap: FULL_CAP, ecap: FULL_ECAP, clock });
+  const hw = new PhysicalVtd({ memory: memory.space, cap: FULL_CAP, ecap: FULL_ECAP, clock });
   const kernel = new HostKernel({ memory, clock });
   const driver = new VtdDriver({ name: 'vtd', hw, memory });
   kernel.addIommu(driver);

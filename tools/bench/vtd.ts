@@ -1,6 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../src/piommu/vtd/device.ts';
+import { PhysicalVtd, type PhysicalVtdOptions } from '../../src/piommu/vtd/device.ts';
 import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/options.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { INV } from '../../src/spec/vtd/invalidation.ts';
@@ -26,14 +26,14 @@ type Mode = 'legacy' | 'second' | 'first' | 'nested';
 
 class Bench {
   readonly memory = new AddressSpace();
-  readonly hw: VtdHardware;
+  readonly hw: PhysicalVtd;
   readonly order = shuffled(PAGES);
   readonly wide: boolean;
   #next = TABLES;
 
-  constructor(mode: Mode, options: Partial<VtdHardwareOptions>) {
+  constructor(mode: Mode, options: Partial<PhysicalVtdOptions>) {
     this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
-    this.hw = new VtdHardware({ memory: this.memory, cap: FULL_CAP, ecap: FULL_ECAP, ...options });
+    this.hw = new PhysicalVtd({ memory: this.memory, cap: FULL_CAP, ecap: FULL_ECAP, ...options });
     this.wide = mode !== 'legacy';
     this.#store(ROOT, CONTEXTS | 1);
     const table = this.#page();
@@ -132,7 +132,7 @@ function warm(b: Bench): void {
   }
 }
 
-function hits(mode: Mode, options: Partial<VtdHardwareOptions> = {}): Prepared {
+function hits(mode: Mode, options: Partial<PhysicalVtdOptions> = {}): Prepared {
   const b = new Bench(mode, options);
   return {
     ops: PAGES,
@@ -143,7 +143,7 @@ function hits(mode: Mode, options: Partial<VtdHardwareOptions> = {}): Prepared {
 }
 
 /** Random order over all pages. */
-function misses(mode: Mode, options: Partial<VtdHardwareOptions>): Prepared {
+function misses(mode: Mode, options: Partial<PhysicalVtdOptions>): Prepared {
   const b = new Bench(mode, options);
   return {
     ops: PAGES,

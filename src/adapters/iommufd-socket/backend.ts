@@ -11,7 +11,7 @@ import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
 import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';
 import { PhysicalSmmuv3 } from '../../piommu/smmuv3/device.ts';
-import { VtdHardware } from '../../piommu/vtd/device.ts';
+import { PhysicalVtd } from '../../piommu/vtd/device.ts';
 import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
 import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 
@@ -116,7 +116,7 @@ function vtd(kernel: HostKernel): Backend {
   const { memory, clock } = kernel;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
-  const hw = new VtdHardware({ memory: memory.space, cap: VTD_CAP, ecap: VTD_ECAP, clock, events, endpoints });
+  const hw = new PhysicalVtd({ memory: memory.space, cap: VTD_CAP, ecap: VTD_ECAP, clock, events, endpoints });
   endpoints.to = emptyCaches(() => hw);
   const driver = new VtdDriver({ name: 'vtd.0', hw, memory });
   kernel.addIommu(driver);

@@ -5,7 +5,7 @@ const CAP = PAGE.CAP.fields;
 const ECAP = PAGE.ECAP.fields;
 
 /** What the capability registers of one unit say, decoded once for the checks that depend on it. */
-export class VtdUnit {
+export class VtdFeatures {
   readonly limits: PagingLimits;
   readonly haw: number;
   /** Bit i: a second stage with i + 2 levels exists (1: 39 bits, 2: 48, 3: 57), CAP.SAGAW. */

@@ -19,7 +19,7 @@ import {
   TABLE_RESERVED,
   TT,
 } from '../../spec/vtd/tables.ts';
-import type { VtdUnit } from '../check/vtd-features.ts';
+import type { VtdFeatures } from '../check/vtd-features.ts';
 import { fetchWords } from '../memory/fetch-words.ts';
 import type { VtdContext, VtdRegime } from './vtd-regime.ts';
 
@@ -33,14 +33,14 @@ export class VtdTables {
   /** FPD of an entry read on the way was set; it suppresses qualified reasons only. */
   fpd = false;
   readonly #memory: Memory;
-  readonly #unit: VtdUnit;
+  readonly #unit: VtdFeatures;
   readonly #high: number;
   /** The entry being judged. */
   readonly #e = new Int32Array(16);
   readonly #smContextReserved: Int32Array;
   readonly #pasidReserved: Int32Array;
 
-  constructor(memory: Memory, unit: VtdUnit) {
+  constructor(memory: Memory, unit: VtdFeatures) {
     this.#memory = memory;
     this.#unit = unit;
     this.#high = aboveWidth(unit.haw);

@@ -11,7 +11,7 @@ import { VtdInvalidation } from './commands.ts';
 import { DeviceTlb, type DeviceTlbData } from './device-tlb.ts';
 import { VtdTranslation } from './translation.ts';
 
-export interface VtdHardwareOptions {
+export interface PhysicalVtdOptions {
   /** Host-physical memory: tables, queues, what DMA reaches. */
   readonly memory: Memory;
   /** CAP and ECAP; they decide what is reserved and what exists. */
@@ -39,7 +39,7 @@ export interface VtdHardwareOptions {
   readonly tell?: Tell | null;
 }
 
-export interface VtdHardwareData {
+export interface PhysicalVtdData {
   readonly root: number;
   readonly ttm: number;
   readonly enabled: boolean;
@@ -55,7 +55,7 @@ export interface VtdHardwareData {
  * A physical VT-d unit: translates what the bus brings by tables in host memory, caches what it read, executes
  * invalidation descriptors, speaks ATS and PRI. The host owns tables and registers; it gets faults and page requests.
  */
-export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters {
+export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters {
   done = 0;
   error: number = HW_ERROR.NONE;
   pending = 0;
@@ -71,7 +71,7 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
   #nextToken = 1;
   #tell: Tell | null;
 
-  constructor(o: VtdHardwareOptions) {
+  constructor(o: PhysicalVtdOptions) {
     this.name = o.name ?? 'vtd';
     this.#memory = o.memory;
     this.#cap = o.cap;
@@ -254,7 +254,7 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
     return cachedTranslations(this.#t.iotlb.save()).map((c) => ({ ...c, id: c.id >> 1 }));
   }
 
-  save(): VtdHardwareData {
+  save(): PhysicalVtdData {
     const t = this.#t;
     return {
       root: t.root,
@@ -269,7 +269,7 @@ export class VtdHardware implements TranslatePort, AtsPort, HwPort, HwRegisters 
     };
   }
 
-  load(data: VtdHardwareData): void {
+  load(data: PhysicalVtdData): void {
     const t = this.#t;
     t.root = data.root;
     t.ttm = data.ttm;

@@ -1,6 +1,6 @@
 import { TWO32 } from '../../core/bits.ts';
 import { Iotlb } from '../../lib/cache/iotlb.ts';
-import { VtdUnit } from '../../lib/check/vtd-features.ts';
+import { VtdFeatures } from '../../lib/check/vtd-features.ts';
 import { inInterruptWindow, VtdWalker } from '../../lib/walk/vtd.ts';
 import type { VtdContext, VtdRegime } from '../../lib/walk/vtd-regime.ts';
 import { VtdTables } from '../../lib/walk/vtd-tables.ts';
@@ -50,7 +50,7 @@ export class VtdTranslation implements TranslatePort {
   reason = 0;
   fpd = false;
 
-  readonly unit: VtdUnit;
+  readonly unit: VtdFeatures;
   readonly name: string;
   events: HwEvents | null = null;
   tell: Tell | null = null;
@@ -68,7 +68,7 @@ export class VtdTranslation implements TranslatePort {
 
   constructor(o: TranslationOptions) {
     this.name = o.name;
-    this.unit = new VtdUnit(o.cap, o.ecap, o.haw, o.transient);
+    this.unit = new VtdFeatures(o.cap, o.ecap, o.haw, o.transient);
     this.#tables = new VtdTables(o.memory, this.unit);
     this.#walker = new VtdWalker(o.memory, this.unit.limits);
     this.contexts = new ContextCache(o.contextEntries);

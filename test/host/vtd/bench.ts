@@ -6,7 +6,7 @@ import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/device.ts';
+import { PhysicalVtd, type PhysicalVtdOptions } from '../../../src/piommu/vtd/device.ts';
 import { AT, DMA, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import type { UserData } from '../../../src/ports/iommufd.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
@@ -43,7 +43,7 @@ class Functions implements EndpointPort {
   readonly invalidations: { rid: number; pasid: number; address: bigint }[] = [];
   readonly responses: [rid: number, pasid: number, group: number, code: number][] = [];
   answers: 'now' | 'later' | 'never' = 'now';
-  hw: VtdHardware | null = null;
+  hw: PhysicalVtd | null = null;
   invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number): boolean {
     this.invalidations.push({ rid, pasid, address: (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0) });
     if (this.answers === 'now') this.hw?.invalidateCompletion(rid, 1 << itag, 1);
@@ -56,7 +56,7 @@ class Functions implements EndpointPort {
 }
 
 export interface BenchOptions {
-  readonly hardware?: Partial<VtdHardwareOptions>;
+  readonly hardware?: Partial<PhysicalVtdOptions>;
   readonly driver?: Partial<VtdDriverOptions>;
   readonly upcalls?: boolean;
   readonly pages?: number;
@@ -71,7 +71,7 @@ export class Bench {
   readonly clock = new VirtualClock();
   readonly functions = new Functions();
   readonly hub = new UpcallHub();
-  readonly hw: VtdHardware;
+  readonly hw: PhysicalVtd;
   readonly driver: VtdDriver;
   readonly kernel: HostKernel;
   /** Descriptors that reached the unit. */
@@ -84,7 +84,7 @@ export class Bench {
     this.memory = new HostMemory(options.pages);
     this.hpa = this.memory.place(0, RAM, ramBacking(RAM));
     const base = { memory: this.memory.space, cap: CAP_ALL, ecap: ECAP_ALL, clock: this.clock };
-    this.hw = new VtdHardware({ ...base, ...options.hardware, endpoints: this.functions });
+    this.hw = new PhysicalVtd({ ...base, ...options.hardware, endpoints: this.functions });
     this.functions.hw = this.hw;
     this.kernel = new HostKernel({ memory: this.memory, clock: this.clock });
     this.driver = new VtdDriver({

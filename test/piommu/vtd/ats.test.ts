@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/device.ts';
+import { PhysicalVtd, type PhysicalVtdOptions } from '../../../src/piommu/vtd/device.ts';
 import { ACCESS, AT, ATS, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { CAP_ALL, ECAP_ALL, INVALIDATE as I, Rig, words } from './rig.ts';
@@ -11,7 +11,7 @@ class Functions implements EndpointPort {
   readonly responses: [rid: number, pasid: number, group: number, code: number][] = [];
   /** 'now', 'later' (the test answers) or 'absent'. */
   answer: 'now' | 'later' | 'absent' = 'now';
-  hw: VtdHardware | null = null;
+  hw: PhysicalVtd | null = null;
   invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
     const address = (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
     this.invalidations.push({ rid, pasid, itag, address, global });
@@ -24,7 +24,7 @@ class Functions implements EndpointPort {
   resumed(): void {}
 }
 
-function make(options: Partial<VtdHardwareOptions> = {}) {
+function make(options: Partial<PhysicalVtdOptions> = {}) {
   const functions = new Functions();
   const clock = new VirtualClock();
   const rig = new Rig({ endpoints: functions, clock, invalidateTimeout: 1000, ...options });
@@ -227,7 +227,7 @@ describe('device-TLB invalidations', () => {
     const { pending } = rig.inv(I.device(0x10, 0n), I.device(0x18, 0n));
     clock.advance(400);
     const data = JSON.parse(JSON.stringify(rig.hw.save()));
-    const second = new VtdHardware({
+    const second = new PhysicalVtd({
       memory: rig.memory,
       cap: CAP_ALL,
       ecap: ECAP_ALL,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { VtdHardware } from '../../../src/piommu/vtd/device.ts';
+import { PhysicalVtd } from '../../../src/piommu/vtd/device.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { CAP_ALL, ECAP_ALL, INVALIDATE as I, Rig } from './rig.ts';
@@ -395,7 +395,7 @@ test('a saved unit goes on with the same stale entries', () => {
   const rig = staleRig();
   const data = JSON.parse(JSON.stringify(rig.hw.save()));
   const sizes = { iotlbEntries: 1024, walkEntries: 64 };
-  const other = new VtdHardware({ memory: rig.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: rig.heard, ...sizes });
+  const other = new PhysicalVtd({ memory: rig.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: rig.heard, ...sizes });
   other.load(data);
   for (const page of PAGES) {
     expect(other.translate(0x10, 1, Number(page), 0, 1, 0)).toBe(0);

@@ -1,5 +1,5 @@
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
-import { VtdHardware, type VtdHardwareOptions } from '../../../src/piommu/vtd/device.ts';
+import { PhysicalVtd, type PhysicalVtdOptions } from '../../../src/piommu/vtd/device.ts';
 import { AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwEvents } from '../../../src/ports/hw.ts';
 import { frcd } from '../../../src/spec/vtd/faults.ts';
@@ -53,14 +53,14 @@ export class Heard implements HwEvents {
 export class Rig {
   readonly memory = new AddressSpace();
   readonly heard = new Heard();
-  readonly hw: VtdHardware;
+  readonly hw: PhysicalVtd;
   #next = FREE;
 
-  constructor(options: Partial<VtdHardwareOptions> = {}) {
+  constructor(options: Partial<PhysicalVtdOptions> = {}) {
     this.memory.addRam(ROOT, TOP - ROOT, ramBacking(TOP - ROOT));
     const sizes = { iotlbEntries: 1024, walkEntries: 64, contextEntries: 64, pasidEntries: 64 };
     const base = { memory: this.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: this.heard, ...sizes };
-    this.hw = new VtdHardware({ ...base, ...options });
+    this.hw = new PhysicalVtd({ ...base, ...options });
   }
 
   /** A zeroed page. */

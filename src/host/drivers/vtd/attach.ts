@@ -1,4 +1,4 @@
-import type { VtdUnit } from '../../../lib/check/vtd-features.ts';
+import type { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
@@ -17,14 +17,14 @@ const FPD = 2;
  * and forgotten by every cache before the next entry appears.
  */
 export class Attacher {
-  readonly #unit: VtdUnit;
+  readonly #unit: VtdFeatures;
   readonly #queue: InvalidationQueue;
   readonly #masterOf: (dev: HostDevice) => Master | null;
   /** Page requests of the (device, PASID) that are still held are answered. */
   readonly #answer: (master: Master, pasid: number) => void;
 
   constructor(
-    unit: VtdUnit,
+    unit: VtdFeatures,
     queue: InvalidationQueue,
     masterOf: (dev: HostDevice) => Master | null,
     answer: (master: Master, pasid: number) => void,

@@ -1,5 +1,5 @@
 import { ViommuError } from '../../../core/errors.ts';
-import { VtdUnit } from '../../../lib/check/vtd-features.ts';
+import { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwPort, type HwRegisters } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
@@ -72,7 +72,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
   /** The host owns the PASID table. */
   readonly userPasidTable = false;
   readonly blocked: Domain;
-  readonly unit: VtdUnit;
+  readonly unit: VtdFeatures;
   readonly queue: InvalidationQueue;
   readonly attacher: Attacher;
   readonly allocNested: NonNullable<IommuDriver['allocNested']>;
@@ -90,7 +90,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
     this.#upcalls = options.upcalls ?? null;
     this.#cap = options.hw.readRegister(PAGE.CAP.at);
     this.#ecap = options.hw.readRegister(PAGE.ECAP.at);
-    this.unit = new VtdUnit(this.#cap, this.#ecap, options.haw ?? 48);
+    this.unit = new VtdFeatures(this.#cap, this.#ecap, options.haw ?? 48);
     this.enforcesCoherency = this.unit.snoopControl;
     this.#ids = new DomainIds(this.unit.domains);
     this.queue = new InvalidationQueue(options.hw, {

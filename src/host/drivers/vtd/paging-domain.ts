@@ -1,4 +1,4 @@
-import type { VtdUnit } from '../../../lib/check/vtd-features.ts';
+import type { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { FS, SS } from '../../../spec/vtd/paging.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
@@ -20,7 +20,7 @@ import type { Attachable, Membership } from './users.ts';
 /** What a domain asks of its driver. */
 export interface DomainOwner {
   readonly iommu: IommuDriver;
-  readonly unit: VtdUnit;
+  readonly unit: VtdFeatures;
   readonly queue: InvalidationQueue;
   readonly attacher: Attacher;
 }
