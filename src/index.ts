@@ -2,6 +2,7 @@ export { type Blame, type Code, type Facts, ViommuError } from './core/errors.ts
 export { VirtualClock } from './lib/clock/virtual-clock.ts';
 export { AddressSpace, ramBacking } from './lib/memory/address-space.ts';
 export { HostMemory } from './lib/memory/host-memory.ts';
+export { PROFILES, type ProfileName } from './lib/profile/profile.ts';
 export { parseQemuArgs, type QemuArgs, type QemuOption } from './lib/qemu-args/qemu-args.ts';
 export type { Clock } from './ports/clock.ts';
 export { ACCESS, AT, type AtsPort, DMA, type EndpointPort, NO_PASID, type TranslatePort } from './ports/dma.ts';

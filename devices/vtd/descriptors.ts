@@ -21,12 +21,12 @@ import type { VtdShape } from './properties.ts';
  */
 export function judge(w: Int32Array, wide: boolean, ttm: number, shape: VtdShape): number {
   const type = invType(w[0]!);
-  const { quirks, props } = shape;
+  const { deviations, props } = shape;
   if (type < INV.CONTEXT || type > INV.PAGE_GROUP_RESPONSE) return IQEI.TYPE;
-  const narrow = type === INV.PAGE_GROUP_RESPONSE && quirks.responseInNarrowQueue;
+  const narrow = type === INV.PAGE_GROUP_RESPONSE && deviations.responseInNarrowQueue;
   if (type >= INV.PASID_IOTLB && !wide && !narrow) return IQEI.TYPE;
-  if (!quirks.queueWidthUnchecked && type >= INV.PASID_IOTLB && ttm === TTM.LEGACY) return IQEI.TYPE;
-  if (!quirks.deviceTlbWithoutDt) {
+  if (!deviations.queueWidthUnchecked && type >= INV.PASID_IOTLB && ttm === TTM.LEGACY) return IQEI.TYPE;
+  if (!deviations.deviceTlbWithoutDt) {
     if ((type === INV.DEVICE_TLB || type === INV.PASID_DEVICE_TLB) && !props.deviceIotlb) return IQEI.TYPE;
     if (type === INV.PAGE_GROUP_RESPONSE && !shape.prs) return IQEI.TYPE;
   }
@@ -42,7 +42,7 @@ export function judge(w: Int32Array, wide: boolean, ttm: number, shape: VtdShape
 /** Granularity and address mask. */
 function parameters(type: number, w: Int32Array, shape: VtdShape): boolean {
   const g = inv.granularity(w[0]!);
-  const { quirks, mamv } = shape;
+  const { deviations, mamv } = shape;
   switch (type) {
     case INV.CONTEXT:
       return g !== 0;
@@ -50,11 +50,11 @@ function parameters(type: number, w: Int32Array, shape: VtdShape): boolean {
       return g !== 0 && !(g === IOTLB_G.PAGE && inv.am(w[2]!) > mamv);
     case INV.PASID_IOTLB:
       if (g !== PASID_IOTLB_G.PASID && g !== PASID_IOTLB_G.PAGE) return false;
-      return !(g === PASID_IOTLB_G.PAGE && quirks.pasidIotlbLimited && inv.am(w[2]!) > mamv);
+      return !(g === PASID_IOTLB_G.PAGE && deviations.pasidIotlbLimited && inv.am(w[2]!) > mamv);
     case INV.PASID_CACHE:
       return g === PASID_CACHE_G.DOMAIN || g === PASID_CACHE_G.PASID || g === PASID_CACHE_G.GLOBAL;
     case INV.PAGE_GROUP_RESPONSE:
-      return inv.responsePP(w[0]!) || !quirks.responseNeedsPasid;
+      return inv.responsePP(w[0]!) || !deviations.responseNeedsPasid;
     default:
       return true;
   }

@@ -141,7 +141,7 @@ export class RegisterUnit implements MmioDevice {
   }
 
   #read32(offset: number): number {
-    if (this.shape.quirks.queueBaseLatched && (offset & ~4) === PAGE.IQA.at) {
+    if (this.shape.deviations.queueBaseLatched && (offset & ~4) === PAGE.IQA.at) {
       const base = this.#queue.base;
       if (offset !== PAGE.IQA.at) return Math.floor(base / 0x1_0000_0000);
       return ((base | (this.#regs.get(offset) & 0x807)) >>> 0) % 0x1_0000_0000;
@@ -157,7 +157,7 @@ export class RegisterUnit implements MmioDevice {
     // A wait descriptor can aim its status write at this very window; QEMU's re-entrancy guard drops that too.
     if (this.#busy || size < 4 || offset % 4 !== 0 || offset + size > this.bytes) return;
     this.#busy = true;
-    const { controlLowOnly, effectOfFirst } = this.shape.quirks;
+    const { controlLowOnly, effectOfFirst } = this.shape.deviations;
     const control = offset === PAGE.FECTL.at || offset === PAGE.IECTL.at || offset === PAGE.PECTL.at;
     const both = size === 8 && !(control && controlLowOnly);
     this.#regs.write32(offset, lo | 0);
@@ -222,7 +222,7 @@ export class RegisterUnit implements MmioDevice {
 
   /** GCMD (§11.4.4): TE, QIE, IRE and CFI are levels, the rest one-shots. */
   #command(value: number): void {
-    const { props, quirks } = this.shape;
+    const { props, deviations } = this.shape;
     const status = this.#regs.get(PAGE.GSTS.at);
     const changed = (status ^ value) & LEVELS;
     if ((changed & GCMD.TE) !== 0 && props.dmaTranslation) {
@@ -244,7 +244,7 @@ export class RegisterUnit implements MmioDevice {
       this.#status(GCMD.SIRTP, true);
     }
     if ((changed & GCMD.IRE) !== 0 && props.intremap) this.#status(GCMD.IRE, (value & GCMD.IRE) !== 0);
-    if ((changed & GCMD.CFI) !== 0 && !quirks.cfiIgnored && props.intremap) {
+    if ((changed & GCMD.CFI) !== 0 && !deviations.cfiIgnored && props.intremap) {
       this.#status(GCMD.CFI, (value & GCMD.CFI) !== 0);
     }
     const now = this.#regs.get(PAGE.GSTS.at);
@@ -264,7 +264,7 @@ export class RegisterUnit implements MmioDevice {
     this.root.base = pointer(lo, hi);
     this.root.high = hi & ~0xf_ffff;
     const ttm = (lo >>> 10) & 3;
-    const { tableModeBitOnly } = this.shape.quirks;
+    const { tableModeBitOnly } = this.shape.deviations;
     this.root.mode = !tableModeBitOnly ? ttm : this.shape.props.scalableMode ? ttm & 1 : TTM.LEGACY;
     this.#status(GCMD.SRTP, true);
     this.#backend.translationChanged();
@@ -276,12 +276,12 @@ export class RegisterUnit implements MmioDevice {
     const hi = this.#regs.get(PAGE.CCMD.at + 4);
     if ((hi & ICC) === 0) return;
     const refused = this.#registersRefused();
-    if (refused && this.shape.quirks.refusedRequestHangs) return;
+    if (refused && this.shape.deviations.refusedRequestHangs) return;
     const g = (hi >>> 29) & 3;
     let done = 0;
     if (!refused && g !== 0) {
       this.#backend.invalidateContext(g, lo & 0xffff, lo >>> 16, g === CONTEXT_G.DEVICE ? hi & 3 : 0);
-      done = g === CONTEXT_G.DOMAIN && this.shape.quirks.contextDomainIsGlobal ? CONTEXT_G.GLOBAL : g;
+      done = g === CONTEXT_G.DOMAIN && this.shape.deviations.contextDomainIsGlobal ? CONTEXT_G.GLOBAL : g;
     }
     this.#regs.set(PAGE.CCMD.at + 4, (hi & ~ICC & ~(3 << 27)) | (done << 27));
   }
@@ -291,7 +291,7 @@ export class RegisterUnit implements MmioDevice {
     const hi = this.#regs.get(PAGE.IOTLB.at + 4);
     if ((hi & ICC) === 0) return;
     const refused = this.#registersRefused();
-    if (refused && this.shape.quirks.refusedRequestHangs) return;
+    if (refused && this.shape.deviations.refusedRequestHangs) return;
     const g = (hi >>> 28) & 3;
     const iva = this.#regs.get(PAGE.IVA.at);
     const am = inv.am(iva);
@@ -305,13 +305,13 @@ export class RegisterUnit implements MmioDevice {
 
   /** Register-based invalidation belongs to legacy mode with the queue off (§6.5.1). */
   #registersRefused(): boolean {
-    const { tableModeBitOnly } = this.shape.quirks;
+    const { tableModeBitOnly } = this.shape.deviations;
     return this.#queue.enabled || (!tableModeBitOnly && this.root.mode !== TTM.LEGACY);
   }
 
   /** A device-TLB invalidation of `sid` timed out: ITE, and waits in flight are aborted. */
   deviceTlbTimeout(sid: number): void {
-    if (this.shape.quirks.noQueueErrorRecord) {
+    if (this.shape.deviations.noQueueErrorRecord) {
       this.deviceTlbDone();
       return;
     }

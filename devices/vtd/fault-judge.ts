@@ -57,7 +57,7 @@ export class FaultJudge {
 
   /** A request without PASID to 0xFEEx_xxxx that is no interrupt message (§3.15). QEMU answers it without a record. */
   #interruptRange(rid: number, read: boolean): void {
-    if (this.#unit.shape.quirks.interruptRangeSilent) return;
+    if (this.#unit.shape.deviations.interruptRangeSilent) return;
     this.#unit.faults.record(0, 0, frcdWord2(rid, -1, false, false), frcdWord3(read, 0, -1, FAULT.IR_REQUEST_TYPE));
   }
 
@@ -76,13 +76,13 @@ export class FaultJudge {
       return this.#tables.reason;
     }
     this.#fpd = r.fpd;
-    const legacyCodes = unit.shape.quirks.legacyCodes;
+    const legacyCodes = unit.shape.deviations.legacyCodes;
     if (at !== AT.UNTRANSLATED && !this.#context.dte) {
       return this.#context.scalable && !legacyCodes ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
     }
     if ((access & ACCESS.PRIV) !== 0 && this.#context.scalable && !r.sre) return FAULT.PASID_SRE;
-    if (r.pgtt === PGTT.PASS_THROUGH && unit.shape.quirks.passThroughUnchecked) return NOTHING;
-    const byAw = unit.shape.quirks.canonicalByAw && r.pgtt === PGTT.FIRST;
+    if (r.pgtt === PGTT.PASS_THROUGH && unit.shape.deviations.passThroughUnchecked) return NOTHING;
+    const byAw = unit.shape.deviations.canonicalByAw && r.pgtt === PGTT.FIRST;
     if (byAw && !canonicalInAw(r.secondLevels, lo, hi)) return FAULT.NON_CANONICAL;
     if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
     const reason = this.#qemu?.reason(r, lo, hi, access) || this.#walker.reason;

@@ -39,7 +39,7 @@ export class FaultLog {
   #record(w0: number, w1: number, w2: number, w3: number): boolean {
     const before = this.#regs.get(PAGE.FSTS.at);
     if ((before & FSTS.PFO) !== 0) return false;
-    if (this.#shape.quirks.mergeSameSource && this.#pendingFrom(w2 & 0xffff)) return false;
+    if (this.#shape.deviations.mergeSameSource && this.#pendingFrom(w2 & 0xffff)) return false;
     const at = FRO + 16 * this.#next;
     if ((this.#regs.get(at + 12) & F) !== 0) {
       this.#regs.set(PAGE.FSTS.at, before | FSTS.PFO);
@@ -72,7 +72,7 @@ export class FaultLog {
   queueError(info: number): void {
     const before = this.#regs.get(PAGE.FSTS.at);
     this.#regs.set(PAGE.FSTS.at, before | FSTS.IQE);
-    if (!this.#shape.quirks.noQueueErrorRecord) {
+    if (!this.#shape.deviations.noQueueErrorRecord) {
       this.#regs.set(PAGE.IQERCD.at, (this.#regs.get(PAGE.IQERCD.at) & ~0xf) | info);
     }
     this.#signal(before);
@@ -108,7 +108,7 @@ export class FaultLog {
     if (pending) return;
     const now = this.#regs.get(PAGE.FSTS.at) & ~FSTS.PPF;
     this.#regs.set(PAGE.FSTS.at, now);
-    if (!this.#shape.quirks.pendingOutlivesFault && (now & CONDITIONS) === 0) this.#event.serviced();
+    if (!this.#shape.deviations.pendingOutlivesFault && (now & CONDITIONS) === 0) this.#event.serviced();
   }
 
   /** Translation and interrupt remapping are both off: logging starts over at record 0 (§7.2.1). */

@@ -85,7 +85,7 @@ export class QemuTables implements TableReader {
 
   /** @param reason a legacy code; the scalable one of the same place replaces it unless the profile has legacy codes only. */
   #fail(reason: number, scalable = false): boolean {
-    this.reason = scalable && !this.#shape.quirks.legacyCodes ? (SCALABLE.get(reason) ?? reason) : reason;
+    this.reason = scalable && !this.#shape.deviations.legacyCodes ? (SCALABLE.get(reason) ?? reason) : reason;
     return false;
   }
 
@@ -114,7 +114,7 @@ export class QemuTables implements TableReader {
     this.fpd = context.fpd(w0);
     if (!context.p(w0)) return this.#fail(FAULT.CONTEXT_P);
     if (this.#reserved(TABLE_RESERVED.CONTEXT, 4)) {
-      if (this.#shape.quirks.fpdNeedsValid) this.fpd = false;
+      if (this.#shape.deviations.fpdNeedsValid) this.fpd = false;
       return this.#fail(FAULT.CONTEXT_RESERVED);
     }
     const tt = context.tt(w0);
@@ -136,7 +136,7 @@ export class QemuTables implements TableReader {
     const known = (props.deviceIotlb ? 0x4 : 0) | (props.pasidBits > 0 ? 0x8 : 0) | (prs ? 0x10 : 0);
     // QEMU's mask leaves DTE, PASIDE and PRE alone whatever the capabilities; EPTR and HPTE stay reserved.
     if (this.#reservedContext(known | 0x1c)) {
-      if (this.#shape.quirks.fpdNeedsValid) this.fpd = false;
+      if (this.#shape.deviations.fpdNeedsValid) this.fpd = false;
       return this.#fail(FAULT.CONTEXT_RESERVED, true);
     }
     into.takeScalable(e, this.fpd);
@@ -158,13 +158,13 @@ export class QemuTables implements TableReader {
 
   pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean {
     const e = this.#e;
-    const { quirks } = this.#shape;
+    const { deviations } = this.#shape;
     this.fpd = c.fpd;
     if (!this.#load(c.directory + (pasid >>> 6) * PASID_DIR_BYTES, 2)) return this.#fail(FAULT.DIR_UNREADABLE);
     let fpd = c.fpd || pasidDir.fpd(e[0]!);
-    if (!quirks.fpdNeedsValid) this.fpd = fpd;
+    if (!deviations.fpdNeedsValid) this.fpd = fpd;
     if (!pasidDir.p(e[0]!)) return this.#fail(FAULT.DIR_P);
-    if (!quirks.pasidReservedUnchecked && this.#reserved(TABLE_RESERVED.PASID_DIR, 2)) {
+    if (!deviations.pasidReservedUnchecked && this.#reserved(TABLE_RESERVED.PASID_DIR, 2)) {
       return this.#fail(FAULT.DIR_RESERVED);
     }
     const at = reachable(e[1]!, pasidDir.smptblptr(e[0]!, e[1]!)) + (pasid & 0x3f) * PASID_BYTES;
@@ -172,14 +172,14 @@ export class QemuTables implements TableReader {
     const w0 = e[0]!;
     const w4 = e[4]!;
     fpd ||= pasidEntry.fpd(w0);
-    if (!quirks.fpdNeedsValid) this.fpd = fpd;
+    if (!deviations.fpdNeedsValid) this.fpd = fpd;
     const typed = this.#typed(pasidEntry.pgtt(w0), pasidEntry.aw(w0), pasidEntry.fspm(w4));
-    if (quirks.typeBeforePresent && !typed) return this.#fail(FAULT.PASID_INVALID);
+    if (deviations.typeBeforePresent && !typed) return this.#fail(FAULT.PASID_INVALID);
     if (!pasidEntry.p(w0)) return this.#fail(FAULT.PASID_P);
-    if (!quirks.pasidReservedUnchecked && this.#reserved(this.#entryReserved, 16))
+    if (!deviations.pasidReservedUnchecked && this.#reserved(this.#entryReserved, 16))
       return this.#fail(FAULT.PASID_RESERVED);
     if (!typed) return this.#fail(FAULT.PASID_INVALID);
-    into.scalable = !quirks.legacyCodes;
+    into.scalable = !deviations.legacyCodes;
     into.pgtt = pasidEntry.pgtt(w0);
     into.firstRoot = reachable(e[5]!, pasidEntry.fsptptr(w4, e[5]!));
     into.firstLevels = 4;

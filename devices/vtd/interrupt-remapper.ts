@@ -67,7 +67,7 @@ export class InterruptRemapper implements InterruptRemapPort {
   setTable(lo: number, hi: number): void {
     this.#base = pointer(lo, hi);
     this.#size = 2 ** ((lo & 0xf) + 1);
-    this.#extended = (lo & 0x800) !== 0 && (this.#shape.props.eim || this.#shape.quirks.destinationUnchecked);
+    this.#extended = (lo & 0x800) !== 0 && (this.#shape.props.eim || this.#shape.deviations.destinationUnchecked);
     this.invalidateAll();
   }
 
@@ -93,13 +93,13 @@ export class InterruptRemapper implements InterruptRemapPort {
     this.outData = data;
     if (!this.#on) return true;
     if (!message.remappable(address)) {
-      if (this.#shape.quirks.compatibilityPasses || (this.#compatibility && !this.#extended)) return true;
+      if (this.#shape.deviations.compatibilityPasses || (this.#compatibility && !this.#extended)) return true;
       return this.#block(FAULT.IR_COMPATIBILITY, rid, 0, false);
     }
     const shv = message.shv(address);
     let index = message.handle(address);
     if (shv) {
-      if (!this.#shape.quirks.shvDataUnchecked && data >>> 16 !== 0) {
+      if (!this.#shape.deviations.shvDataUnchecked && data >>> 16 !== 0) {
         return this.#block(FAULT.IR_REQUEST_RESERVED, rid, index, false);
       }
       index += data & 0xffff;
@@ -115,7 +115,7 @@ export class InterruptRemapper implements InterruptRemapPort {
   #entry(index: number, rid: number): number {
     const e = this.outEntry;
     const slot = index & (CACHED - 1);
-    const cached = !this.#shape.quirks.entriesUncached && this.#tags[slot] === index + 1;
+    const cached = !this.#shape.deviations.entriesUncached && this.#tags[slot] === index + 1;
     if (cached) {
       for (let i = 0; i < 4; i++) e[i] = this.#lines[slot * 4 + i]!;
     } else {
@@ -139,7 +139,7 @@ export class InterruptRemapper implements InterruptRemapPort {
   }
 
   #reserved(e: Int32Array): boolean {
-    const { postedAsRemapped, destinationUnchecked } = this.#shape.quirks;
+    const { postedAsRemapped, destinationUnchecked } = this.#shape.deviations;
     const masks = this.#extended || destinationUnchecked ? IRTE_RESERVED.REMAPPED : IRTE_RESERVED.XAPIC;
     if (!postedAsRemapped && irte.posted(e[0]!)) return true;
     const bad = (e[0]! & masks[0]) | (e[1]! & masks[1]) | (e[2]! & masks[2]) | (e[3]! & masks[3]);
@@ -159,7 +159,7 @@ export class InterruptRemapper implements InterruptRemapPort {
         const bus = (rid >>> 8) & 0xff;
         const high = irte.sid(w2) >>> 8;
         const low = irte.sid(w2) & 0xff;
-        return this.#shape.quirks.busRangeReversed ? bus <= high && bus >= low : bus >= high && bus <= low;
+        return this.#shape.deviations.busRangeReversed ? bus <= high && bus >= low : bus >= high && bus <= low;
       }
       default:
         return false;

@@ -73,7 +73,7 @@ export class PageRequestQueue {
 
   /** Overflow: the last request of a group is answered Success, others vanish (§7.4.1). QEMU gives no answer. */
   #refused(last: boolean): number {
-    if (this.#shape.quirks.overflowUnanswered) return last ? RESPONSE.FAILURE : DROPPED;
+    if (this.#shape.deviations.overflowUnanswered) return last ? RESPONSE.FAILURE : DROPPED;
     return last ? RESPONSE.SUCCESS : DROPPED;
   }
 

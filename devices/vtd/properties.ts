@@ -1,6 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import type { ProfileName } from '../../src/lib/profile/profile.ts';
 import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
-import { type ProfileName, QUIRKS, type Quirks } from './deviations.ts';
+import { type VtdDeviations, vtdDeviations } from './profile.ts';
 
 /** A vVT-d as its owner ordered it, in QEMU's words (`-device intel-iommu,…`). */
 export interface VtdProperties {
@@ -149,7 +150,7 @@ export function vtdFromArgs(args: QemuArgs, profile: ProfileName = 'qemu-11.1'):
 /** What the rest of the device asks of a profile, precomputed. */
 export interface VtdShape {
   readonly props: VtdProperties;
-  readonly quirks: Quirks;
+  readonly deviations: VtdDeviations;
   readonly capLo: number;
   readonly capHi: number;
   readonly ecapLo: number;
@@ -169,12 +170,16 @@ export interface VtdShape {
 
 const MAMV = 18;
 
-/** CAP and ECAP of a set of properties (facts of QEMU 11.1.3; `arch` adds what QEMU leaves out). */
-export function shapeOf(p: VtdProperties): VtdShape {
+/**
+ * CAP and ECAP of a set of properties (facts of QEMU 11.1.3; `arch` adds what QEMU leaves out).
+ * @param override single rows of the deviation table, away from the profile's.
+ * @throws ViommuError `E_PROFILE` for a combination QEMU refuses, `EINVAL` for a row that is not there.
+ */
+export function shapeOf(p: VtdProperties, override?: Partial<VtdDeviations>): VtdShape {
   checkProperties(p);
-  const quirks = QUIRKS[p.profile];
-  const more = !quirks.noExtensions;
-  const records = quirks.oneFaultRecord ? 1 : 8;
+  const deviations = vtdDeviations(p.profile, override);
+  const more = !deviations.noExtensions;
+  const records = deviations.oneFaultRecord ? 1 : 8;
   const sagaw = !p.dmaTranslation ? 0 : p.awBits === 39 ? 0x2 : p.awBits === 48 ? 0x6 : 0xe;
   // ND=6, FRO=0x22; SSLPS 2M and 1G, PSI, DWD, DRD, ESRTPS.
   const capLo = 6 | (p.cachingMode ? 0x80 : 0) | (sagaw << 8) | ((p.awBits - 1) << 16) | (0x22 << 24);
@@ -213,7 +218,7 @@ export function shapeOf(p: VtdProperties): VtdShape {
     (abortMode ? 0x10_0000 : 0);
   return {
     props: p,
-    quirks,
+    deviations,
     capLo,
     capHi,
     ecapLo,

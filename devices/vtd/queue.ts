@@ -92,8 +92,8 @@ export class InvalidationQueue {
     const lo = this.#d.regs.get(PAGE.IQA.at);
     const hi = this.#d.regs.get(PAGE.IQA.at + 4);
     this.#wide = this.#width();
-    const { props, quirks } = this.#d.shape;
-    this.#base = quirks.queueBaseLatched ? pointer(lo, hi) % 2 ** props.awBits : pointer(lo, hi);
+    const { props, deviations } = this.#d.shape;
+    this.#base = deviations.queueBaseLatched ? pointer(lo, hi) % 2 ** props.awBits : pointer(lo, hi);
     this.#size = 1 << ((lo & 7) + (this.#wide ? 7 : 8));
     this.#enabled = true;
     if (this.#takeTail() && this.#tail !== 0) this.run();
@@ -103,12 +103,12 @@ export class InvalidationQueue {
   /** Whether descriptors are 256 bits wide: IQA.DW, with scalable mode. Without it QEMU ignores the bit. */
   #width(): boolean {
     const { shape, regs } = this.#d;
-    return (shape.props.scalableMode || !shape.quirks.queueWidthUnchecked) && (regs.get(PAGE.IQA.at) & 0x800) !== 0;
+    return (shape.props.scalableMode || !shape.deviations.queueWidthUnchecked) && (regs.get(PAGE.IQA.at) & 0x800) !== 0;
   }
 
   /** QIE 1→0. @returns whether the queue is off now. */
   disable(): boolean {
-    if (this.#d.shape.quirks.queueOffNeedsWait && (this.#head !== this.#tail || this.#lastType !== INV.WAIT)) {
+    if (this.#d.shape.deviations.queueOffNeedsWait && (this.#head !== this.#tail || this.#lastType !== INV.WAIT)) {
       return false;
     }
     this.#enabled = this.#fenced = false;
@@ -119,7 +119,7 @@ export class InvalidationQueue {
 
   /** IQA was written while the queue is on: QEMU follows DW at once. */
   baseWritten(): void {
-    if (this.#d.shape.quirks.queueWidthUnchecked) this.#wide = this.#width();
+    if (this.#d.shape.deviations.queueWidthUnchecked) this.#wide = this.#width();
   }
 
   #takeTail(): boolean {
@@ -139,7 +139,7 @@ export class InvalidationQueue {
 
   /** IQE or ITE was cleared by the guest: the fetch goes on where it stopped (§6.5.2). */
   resume(): void {
-    if (this.#d.shape.quirks.resumeNeedsTail || !this.#enabled || this.#d.faults.queueHalted) return;
+    if (this.#d.shape.deviations.resumeNeedsTail || !this.#enabled || this.#d.faults.queueHalted) return;
     if (this.#takeTail() && this.#head !== this.#tail) this.run();
   }
 
@@ -180,7 +180,7 @@ export class InvalidationQueue {
       faults.queueError(IQEI.TAIL_BEYOND);
       return false;
     }
-    if (shape.quirks.queueWidthUnchecked) return true;
+    if (shape.deviations.queueWidthUnchecked) return true;
     const scalable = ttm === TTM.SCALABLE || ttm === TTM.ABORT;
     if (this.#wide ? !shape.props.scalableMode : scalable) {
       faults.queueError(IQEI.WIDTH);
@@ -236,7 +236,7 @@ export class InvalidationQueue {
   }
 
   #wait(w0: number, w1: number, w2: number, w3: number): boolean {
-    if (!inv.waitIF(w0) && !inv.waitSW(w0) && !inv.waitFN(w0)) return !this.#d.shape.quirks.emptyWaitIsError;
+    if (!inv.waitIF(w0) && !inv.waitSW(w0) && !inv.waitFN(w0)) return !this.#d.shape.deviations.emptyWaitIsError;
     if (this.#waiting === 0 && this.#d.backend.outstanding() === 0) return this.#complete(w0, w1, w2, w3);
     const at = this.#waiting++ * WAIT_WORDS;
     this.#waits[at] = w0;
@@ -265,7 +265,7 @@ export class InvalidationQueue {
     if (inv.waitSW(w0)) {
       const address = fromWords(w2 & ~3, w3);
       written = w3 >>> 20 === 0 && this.#d.memory.store32(address, w1);
-      if (!written && !this.#d.shape.quirks.failedWaitSignals) return false;
+      if (!written && !this.#d.shape.deviations.failedWaitSignals) return false;
       if (written && this.tell !== null) {
         this.tell({ what: 'record', device: this.#d.device, address, words: [w1 >>> 0] });
       }

@@ -4,7 +4,7 @@ import type { VtdShape } from './properties.ts';
 
 /** Bytes of the window: QEMU's ends behind its one fault record. */
 export function windowBytes(shape: VtdShape): number {
-  return shape.quirks.noExtensions ? FRO + 16 : 0x1000;
+  return shape.deviations.noExtensions ? FRO + 16 : 0x1000;
 }
 
 const READ_ONLY: RegisterSpec = { at: 0, size: 8 };
@@ -15,17 +15,17 @@ function hide(table: Record<string, RegisterSpec>, names: readonly string[]): vo
 
 /** The page's table with what this unit lacks made read-only zero. */
 function tableOf(shape: VtdShape): RegisterTable {
-  const { quirks, props } = shape;
+  const { deviations, props } = shape;
   const t: Record<string, RegisterSpec> = { ...PAGE };
   const qw = (lo: number, hi: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
   t.CAP = { ...PAGE.CAP, reset: qw(shape.capLo, shape.capHi) };
   t.ECAP = { ...PAGE.ECAP, reset: qw(shape.ecapLo, shape.ecapHi) };
-  const queueErrors = quirks.noQueueErrorRecord || !props.deviceIotlb ? 0n : 0x60n;
+  const queueErrors = deviations.noQueueErrorRecord || !props.deviceIotlb ? 0n : 0x60n;
   t.FSTS = { ...PAGE.FSTS, w1c: 0x11n | queueErrors };
-  if (quirks.upperAddressesFixed || !props.eim) hide(t, ['FEUADDR', 'IEUADDR']);
-  if (!quirks.upperAddressesFixed && !props.eim) hide(t, ['PEUADDR']);
-  if (!quirks.wideInvalidationData) t.IEDATA = { ...PAGE.IEDATA, rw: 0xffffn };
-  if (quirks.pageEventsUnmasked) t.PECTL = { ...PAGE.PECTL, reset: 0n };
+  if (deviations.upperAddressesFixed || !props.eim) hide(t, ['FEUADDR', 'IEUADDR']);
+  if (!deviations.upperAddressesFixed && !props.eim) hide(t, ['PEUADDR']);
+  if (!deviations.wideInvalidationData) t.IEDATA = { ...PAGE.IEDATA, rw: 0xffffn };
+  if (deviations.pageEventsUnmasked) t.PECTL = { ...PAGE.PECTL, reset: 0n };
   if (!shape.prs) hide(t, ['PQH', 'PQT', 'PQA', 'PRS', 'PECTL', 'PEDATA', 'PEADDR', 'PEUADDR']);
   delete t.FRCD_LO;
   delete t.FRCD_HI;

@@ -20,6 +20,7 @@ import { QemuTables, type TableReader } from './guest-tables.ts';
 import type { VtdFunction, VtdHost } from './host.ts';
 import { LeafWalk } from './leaf-walk.ts';
 import { GlobalPasids } from './pasid-modes.ts';
+import type { VtdDeviations } from './profile.ts';
 import { shapeOf, type VtdProperties, type VtdShape } from './properties.ts';
 import { QemuWalk } from './qemu-walk.ts';
 import { Configurator } from './streams.ts';
@@ -31,6 +32,8 @@ const FILL_MAPS = 65535;
 
 export interface VtdDeps {
   readonly props: VtdProperties;
+  /** Single rows of the deviation table, away from the profile's. */
+  readonly deviations?: Partial<VtdDeviations>;
   /** Guest-physical memory, windows included. */
   readonly memory: Memory;
   readonly irq: InterruptPort;
@@ -66,7 +69,7 @@ export class Vtd {
   readonly lookup: GuestLookup;
 
   constructor(deps: VtdDeps) {
-    const shape = shapeOf(deps.props);
+    const shape = shapeOf(deps.props, deps.deviations);
     this.shape = shape;
     const made: { translation: Translation | null } = { translation: null };
     this.unit = new RegisterUnit({
@@ -155,9 +158,9 @@ function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
   };
 }
 
-/** The guest's tables as the unit's capabilities and the profile's quirks read them. */
+/** The guest's tables as the unit's capabilities and the profile's deviations read them. */
 function walkOf(shape: VtdShape, memory: Memory) {
-  const { props, quirks } = shape;
+  const { props, deviations } = shape;
   const transient = props.staleTm && props.deviceIotlb;
   const features = new VtdFeatures(
     toBigint(shape.capLo, shape.capHi),
@@ -165,10 +168,13 @@ function walkOf(shape: VtdShape, memory: Memory) {
     shape.haw,
     transient,
   );
-  const snp = features.limits.snp || (quirks.snoopInScalable && props.scalableMode);
+  const snp = features.limits.snp || (deviations.snoopInScalable && props.scalableMode);
   const limits = { ...features.limits, snp };
   const likeQemu =
-    quirks.legacyCodes || quirks.typeBeforePresent || quirks.fpdNeedsValid || quirks.pasidReservedUnchecked;
+    deviations.legacyCodes ||
+    deviations.typeBeforePresent ||
+    deviations.fpdNeedsValid ||
+    deviations.pasidReservedUnchecked;
   const reader = (): TableReader => (likeQemu ? new QemuTables(memory, shape) : new VtdTables(memory, features));
   return { limits, reader, walker: new VtdWalker(memory, limits) };
 }
@@ -188,7 +194,7 @@ function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Transl
     unit,
     reader(),
     walker,
-    shape.quirks.permissionFirst ? new QemuWalk(memory, limits) : null,
+    shape.deviations.permissionFirst ? new QemuWalk(memory, limits) : null,
   );
   const pasids = deps.pasids ?? null;
   const drain = deps.drain ?? DRAINED;

@@ -1,7 +1,7 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/root.ts';
-import type { ProfileName } from '../../devices/vtd/deviations.ts';
 import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import type { ProfileName } from '../lib/profile/profile.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';

@@ -1,7 +1,7 @@
 import type { Root } from '../../bus/root.ts';
 import type { PciBus } from '../../bus/topology.ts';
-import { PROFILES } from '../../devices/smmuv3/profile.ts';
 import { ViommuError } from '../core/errors.ts';
+import { profileNamed } from '../lib/profile/profile.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -154,7 +154,7 @@ const IOMMUS = new Set(['arm-smmuv3', 'intel-iommu']);
 
 /**
  * Stands up the machine.
- * @throws ViommuError `E_PROFILE` for a machine type, device or property that is not known.
+ * @throws ViommuError `E_PROFILE` for a machine type, device or property that is not known; `EINVAL` for a profile.
  */
 export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuMachine {
   const irq = new InterruptTap();
@@ -163,8 +163,7 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   if (type !== 'virt' && type !== 'q35') {
     throw new ViommuError('E_PROFILE', 'caller', `unsupported machine type '${type}': virt, q35 or none`);
   }
-  const profile = PROFILES.find((p) => p === (defaults.profile ?? 'qemu-11.1'));
-  if (profile === undefined) throw new ViommuError('E_PROFILE', 'caller', `unknown profile '${defaults.profile}'`);
+  const profile = profileNamed(defaults.profile ?? 'qemu-11.1');
   const vm = new Vm({ ram: (type === 'virt' ? virtRam : q35Ram)(args.memory), tell: defaults.tell ?? null });
   const { vga, nic } = defaults;
   const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock: vm.clock, vga, nic };

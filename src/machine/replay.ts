@@ -1,7 +1,7 @@
-import { PROFILES, type ProfileName } from '../../devices/smmuv3/profile.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { vtdFromArgs } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../core/errors.ts';
+import { profileNamed } from '../lib/profile/profile.ts';
 import { parseQemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { MakeReplayTarget } from '../trace/index.ts';
 import { Smmuv3ReplayMachine } from './replay-smmuv3.ts';
@@ -10,21 +10,16 @@ import { VIRT } from './virt.ts';
 
 const SMMU_BYTES = 0x2_0000;
 
-function profileOf(name: string | undefined): ProfileName {
-  const profile = PROFILES.find((p) => p === (name ?? 'qemu-11.1'));
-  if (profile === undefined) {
-    throw new ViommuError('E_PROFILE', 'caller', `unknown profile '${name}': ${PROFILES.join(' or ')}`);
-  }
-  return profile;
-}
-
 /** Machine types that can have the IOMMU (versioned names included). */
 const MACHINES = { smmuv3: /^virt(-\d.*)?$/, vtd: /^(q35|pc|pc-q35-.*|pc-i440fx-.*)$/ } as const;
 
-/** Stands up the machine of a recording. @throws ViommuError `E_PROFILE` what its command line asks for is not known. */
+/**
+ * Stands up the machine of a recording.
+ * @throws ViommuError `E_PROFILE` what its command line asks for is not known; `EINVAL` no such profile.
+ */
 export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
   const args = parseQemuArgs(header.cmdline);
-  const profile = profileOf(options.profile);
+  const profile = profileNamed(options.profile ?? 'qemu-11.1');
   const { kind } = args.machine;
   if (!MACHINES[header.iommu].test(kind)) {
     throw new ViommuError('E_PROFILE', 'trace', `the command line's machine type '${kind}' has no ${header.iommu}`);

@@ -1,8 +1,8 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/root.ts';
-import type { ProfileName } from '../../devices/smmuv3/profile.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
+import type { ProfileName } from '../lib/profile/profile.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';

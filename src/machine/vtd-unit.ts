@@ -1,4 +1,5 @@
 import type { UnitState } from '../../devices/vtd/device.ts';
+import type { VtdDeviations } from '../../devices/vtd/profile.ts';
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
 import { Vtd } from '../../devices/vtd/vtd.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
@@ -20,6 +21,8 @@ import type { Vm } from './vm.ts';
 export interface VtdUnitConfig {
   readonly name: string;
   readonly props: VtdProperties;
+  /** Single rows of the deviation table, away from the profile's. */
+  readonly deviations?: Partial<VtdDeviations>;
   readonly irq: InterruptPort;
   readonly tell?: Tell | null;
   readonly caches?: { readonly iotlb?: number; readonly contexts?: number; readonly pasids?: number };
@@ -87,6 +90,7 @@ export class VtdMachineUnit implements IommuUnit {
     events.to = this.driver.events;
     this.device = new Vtd({
       props: config.props,
+      ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
       memory: vm.memory.guest,
       irq: config.irq,
       iommufd: vm.iommufd,

@@ -1,9 +1,9 @@
-import type { ProfileName } from '../../../devices/vtd/deviations.ts';
 import { propertiesFromOption } from '../../../devices/vtd/properties.ts';
 import { Vtd } from '../../../devices/vtd/vtd.ts';
 import { hiWord, loWord } from '../../../src/core/bits.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import type { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
+import type { ProfileName } from '../../../src/lib/profile/profile.ts';
 import { parseOption } from '../../../src/lib/qemu-args/qemu-args.ts';
 import { VtdWalker } from '../../../src/lib/walk/vtd.ts';
 import { VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';

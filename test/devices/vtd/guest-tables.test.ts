@@ -1,13 +1,13 @@
 import { expect, test } from 'vitest';
-import { type Deviation, QEMU_11_1 } from '../../../devices/vtd/deviations.ts';
 import { QemuTables } from '../../../devices/vtd/guest-tables.ts';
+import type { VtdDeviationName } from '../../../devices/vtd/profile.ts';
 import { defaultProperties, shapeOf, type VtdProperties } from '../../../devices/vtd/properties.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { VtdContext, VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 
 /** Reason and FPD of a lookup under QEMU's table with one switch turned off. */
 function look(
-  off: Deviation | null,
+  off: VtdDeviationName | null,
   dir: number,
   q0: number,
   q3 = 0,
@@ -23,9 +23,11 @@ function look(
   memory.store64(0x4000, q0, 0);
   memory.store64(0x4008, q1, 0);
   memory.store64(0x4018, q3, 0);
-  const shape = shapeOf({ ...defaultProperties(), scalableMode: true, fsts: true, ...unit });
-  const quirks = off === null ? QEMU_11_1 : { ...QEMU_11_1, [off]: false };
-  const t = new QemuTables(memory, { ...shape, quirks });
+  const shape = shapeOf(
+    { ...defaultProperties(), scalableMode: true, fsts: true, ...unit },
+    off === null ? {} : { [off]: false },
+  );
+  const t = new QemuTables(memory, shape);
   const c = new VtdContext();
   if (t.context(0x1000, true, 0x10, c) && t.pasid(c, 0, new VtdRegime())) return [0, false];
   return [t.reason, t.fpd];

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { QEMU_11_1, QUIRKS } from '../../../devices/vtd/deviations.ts';
+import { VTD_DEVIATIONS, type VtdDeviationName, vtdDeviations } from '../../../devices/vtd/profile.ts';
 import { defaultProperties, shapeOf, vtdFromArgs } from '../../../devices/vtd/properties.ts';
 import { toBigint } from '../../../src/core/bits.ts';
 import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
@@ -76,7 +76,14 @@ test('the arch profile offers what QEMU leaves out: nesting, VCMD, abort mode, 5
 });
 
 test('the two profiles differ in named switches only: every one on in qemu-11.1, off in arch', () => {
-  for (const k of Object.keys(QEMU_11_1) as (keyof typeof QEMU_11_1)[]) {
-    expect([k, QUIRKS['qemu-11.1'][k], QUIRKS.arch[k]]).toEqual([k, true, false]);
+  for (const k of Object.keys(VTD_DEVIATIONS) as VtdDeviationName[]) {
+    expect([k, vtdDeviations('qemu-11.1')[k], vtdDeviations('arch')[k]]).toEqual([k, true, false]);
   }
+});
+
+test('every named switch says the rule with its section, then QEMU’s way; single ones can be changed', () => {
+  for (const [name, text] of Object.entries(VTD_DEVIATIONS)) expect(text, name).toMatch(/^.*§\d.*\. QEMU\b.+\.$/);
+  const p = defaultProperties();
+  expect(shapeOf(p, { cfiIgnored: false }).deviations).toEqual({ ...vtdDeviations('qemu-11.1'), cfiIgnored: false });
+  expect(() => shapeOf(p, { cfi: true } as object)).toThrow("no deviation 'cfi': cfiIgnored, ");
 });
