@@ -22,13 +22,13 @@ import {
 } from '../../src/spec/smmuv3/commands.ts';
 import { CERROR, CR0 } from '../../src/spec/smmuv3/registers.ts';
 import type { Batch } from './batch.ts';
-import { type CommandSink, DONE, REFUSED, WAIT } from './command-queue.ts';
 import type { Domain, Domains } from './domains.ts';
+import type { Signals } from './interrupts.ts';
 import { illegal } from './legality.ts';
 import { PRG, PRG_BY_RESP } from './page-requests.ts';
 import type { Deviations } from './profile.ts';
+import { type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
 import type { Registers } from './registers.ts';
-import type { Signals } from './signals.ts';
 import type { Stalls } from './stalls.ts';
 import type { Streams } from './streams.ts';
 

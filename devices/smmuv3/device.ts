@@ -7,21 +7,21 @@ import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { EVENT_WORDS, evSsid, evSsv, evStag, evStall } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GBPA, GERROR, PAGE0, PAGE1, WINDOW_BYTES } from '../../src/spec/smmuv3/registers.ts';
 import { Batch } from './batch.ts';
-import { CommandQueue } from './command-queue.ts';
 import { Commands } from './commands.ts';
 import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
 import { Domains } from './domains.ts';
-import { EventQueue } from './event-queue.ts';
 import { Faults } from './faults.ts';
 import { identityOf } from './identity.ts';
+import { Signals } from './interrupts.ts';
 import { PageRequests } from './page-requests.ts';
 import { type Deviations, deviationsOf } from './profile.ts';
+import { CommandQueue } from './queue.ts';
+import { EventQueue } from './records.ts';
 import { Registers } from './registers.ts';
-import { Signals } from './signals.ts';
-import { type DeviceState, loadDevice, saveDevice } from './snapshot.ts';
 import { Stalls } from './stalls.ts';
-import { StreamTable } from './stream-table.ts';
+import { type DeviceState, loadDevice, saveDevice } from './state.ts';
 import { Streams } from './streams.ts';
+import { StreamTable } from './tables.ts';
 import { listenForEvents } from './virtual-events.ts';
 
 /**

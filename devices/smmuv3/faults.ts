@@ -50,7 +50,7 @@ import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
 import { readGuestStage2 } from './shadow.ts';
 import type { Stream } from './stream.ts';
-import type { StreamTable } from './stream-table.ts';
+import type { StreamTable } from './tables.ts';
 
 /** Bits of record word 3 that describe the incoming transaction. */
 const TRANSACTION = EV3.PNU | EV3.IND | EV3.RNW;

@@ -5,8 +5,8 @@ import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { PRI_BYTES, PRI1 } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
+import type { Signals } from './interrupts.ts';
 import type { Registers } from './registers.ts';
-import type { Signals } from './signals.ts';
 import type { Stream } from './stream.ts';
 
 const OVERFLOW = 1 << 31;

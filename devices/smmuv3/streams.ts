@@ -20,7 +20,7 @@ import type { Identity } from './identity.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
 import { Stream, type StreamSaved, type StreamState } from './stream.ts';
-import type { StreamTable } from './stream-table.ts';
+import type { StreamTable } from './tables.ts';
 
 /** Streams of the guest and their way to the host: what is attached when, vDEVICEs, moves between vIOMMUs. */
 export class Streams {

@@ -2,7 +2,7 @@ import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { identityOf } from '../../devices/smmuv3/identity.ts';
 import { type Deviations, deviationsOf } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
-import type { DeviceState } from '../../devices/smmuv3/snapshot.ts';
+import type { DeviceState } from '../../devices/smmuv3/state.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';

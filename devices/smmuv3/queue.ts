@@ -4,9 +4,9 @@ import type { Tell } from '../../src/ports/tell.ts';
 import { COMMAND_BYTES, COMMAND_NAMES, cmdOp } from '../../src/spec/smmuv3/commands.ts';
 import { CERROR, CR0, GERROR, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
+import type { Signals } from './interrupts.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
-import type { Signals } from './signals.ts';
 
 /** What a command did to the queue: gone on, not yet complete, or a CERROR (> 0) at it. */
 export const DONE = 0;

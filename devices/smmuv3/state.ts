@@ -1,10 +1,10 @@
-import type { CommandQueue } from './command-queue.ts';
 import type { Commands } from './commands.ts';
-import type { EventQueue } from './event-queue.ts';
+import type { CommandQueue } from './queue.ts';
+import type { EventQueue } from './records.ts';
 import type { Registers } from './registers.ts';
 import type { StreamSaved } from './stream.ts';
-import type { StreamTable } from './stream-table.ts';
 import type { Streams } from './streams.ts';
+import type { StreamTable } from './tables.ts';
 
 export interface SnapshotParts {
   readonly regs: Registers;

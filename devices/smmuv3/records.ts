@@ -4,9 +4,9 @@ import type { Tell } from '../../src/ports/tell.ts';
 import { EVENT_BYTES, EVENT_WORDS, evStall } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
+import type { Signals } from './interrupts.ts';
 import type { Deviations } from './profile.ts';
 import type { Registers } from './registers.ts';
-import type { Signals } from './signals.ts';
 
 const OVERFLOW = 1 << 31;
 /** Stalled transactions whose record waits for room; the hardware cannot have more outstanding (IDR5.STALL_MAX). */
