@@ -2,12 +2,15 @@ import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { HostUpcalls, UpcallHandlers } from '../../src/ports/upcalls.ts';
 import {
+  cmdGroup,
   cmdIpa,
   cmdNum,
   cmdOp,
   cmdRange,
+  cmdResp,
   cmdScale,
   cmdSsid,
+  cmdStag,
   cmdTg,
   cmdTtl,
   cmdVmid,
@@ -24,7 +27,7 @@ import { CERROR, CR0 } from '../../src/spec/smmuv3/registers.ts';
 import type { Batch } from './batch.ts';
 import type { Domain, Domains } from './domains.ts';
 import type { Signals } from './interrupts.ts';
-import { illegal } from './legality.ts';
+import { Legality } from './legality.ts';
 import { PRG, PRG_BY_RESP } from './page-requests.ts';
 import type { Deviations } from './profile.ts';
 import { type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
@@ -52,11 +55,13 @@ export interface CommandDeps {
 /** What each guest command means for the host. One small function per command; none allocates unless a stream changes. */
 export class Commands implements CommandSink {
   readonly #c: CommandDeps;
+  readonly #legality: Legality;
   /** A device did not answer an ATS invalidation: the next CMD_SYNC reports it (IHI 0070 §3.9.1.4). */
   timedOut = false;
 
   constructor(deps: CommandDeps) {
     this.#c = deps;
+    this.#legality = new Legality(deps.features, deps.deviations);
   }
 
   get refusedAt(): number {
@@ -74,8 +79,10 @@ export class Commands implements CommandSink {
   }
 
   execute(cons: number, w0: number, w1: number, w2: number, w3: number): number {
-    if (illegal(w0, w2, this.#c.features, this.#c.deviations)) return CERROR.ILL;
-    switch (cmdOp(w0)) {
+    const op = cmdOp(w0);
+    if (!this.#legality.legal(op, w0, w2)) return CERROR.ILL;
+    // No default: the compiler asks for every command of the table.
+    switch (op) {
       case OP.CFGI_STE:
         return this.#cfgiSte(cons, w1 >>> 0);
       case OP.CFGI_STE_RANGE:
@@ -105,8 +112,18 @@ export class Commands implements CommandSink {
         return this.#stallTerm(w1);
       case OP.SYNC:
         return this.#sync(w0, w1, w2, w3);
-      default:
-        return DONE; // PREFETCH, EL2 and EL3 invalidations: nothing of that kind is held
+      case OP.PREFETCH_CONFIG:
+      case OP.PREFETCH_ADDR:
+        return DONE; // a hint: configuration and translations are fetched on first use
+      case OP.TLBI_EL2_ALL:
+      case OP.TLBI_EL2_ASID:
+      case OP.TLBI_EL2_VA:
+      case OP.TLBI_EL2_VAA:
+      case OP.TLBI_EL3_ALL:
+      case OP.TLBI_EL3_VA:
+        return DONE; // no stream translates for EL2 or EL3, so nothing of theirs is cached
+      case OP.CFGI_VMS_PIDM:
+        return DONE; // no MPAM: never legal
     }
   }
 
@@ -226,8 +243,8 @@ export class Commands implements CommandSink {
     if (s === undefined || !this.#c.features.pri || !this.#c.regs.enabled(CR0.SMMUEN)) return DONE;
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
-    const code = PRG_BY_RESP[((w2 >>> 12) & 3) as 0 | 1 | 2] ?? PRG.FAILURE;
-    this.#c.upcalls?.respond(s.vfio.devId, pasid, w2 & 0x1ff, code, false);
+    const code = PRG_BY_RESP[cmdResp(w2) as 0 | 1 | 2] ?? PRG.FAILURE;
+    this.#c.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false);
     return DONE;
   }
 
@@ -237,7 +254,7 @@ export class Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     // Abort and terminate are the same where TERM_MODEL=1; retry looks at the tables again.
     const code = (w0 & RESUME_AC) !== 0 ? PRG.SUCCESS : (w0 & RESUME_AB) !== 0 ? PRG.FAILURE : PRG.INVALID;
-    this.#c.stalls.answer(s, w2 & 0xffff, code);
+    this.#c.stalls.answer(s, cmdStag(w2), code);
     return DONE;
   }
 

@@ -1,70 +1,100 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import {
+  ATC_SIZE_ALL,
+  COMMANDS,
+  type CommandNeeds,
   cmdAtcSize,
   cmdNum,
-  cmdOp,
+  cmdResp,
   cmdScale,
   cmdTg,
   cmdTtl,
-  OP,
+  commandName,
+  type Opcode,
+  type OpName,
+  RESERVED_FIELD,
   SSEC,
   syncCs,
 } from '../../src/spec/smmuv3/commands.ts';
 import type { Deviations } from './profile.ts';
 
-/**
- * Whether a command is CERROR_ILL by its own words: what the identity registers do not show, Secure streams, reserved
- * encodings (IHI 0070 §4.1–§4.7).
- */
-export function illegal(w0: number, w2: number, f: Smmuv3Features, d: Deviations): boolean {
-  const secure = (w0 & SSEC) !== 0;
-  const absent = !d.absentCommandsConsumed;
-  switch (cmdOp(w0)) {
-    case OP.PREFETCH_CONFIG:
-    case OP.PREFETCH_ADDR:
-      return secure && !d.ssecInCfgiOnly;
-    case OP.CFGI_STE:
-    case OP.CFGI_STE_RANGE:
-      return secure;
-    case OP.CFGI_CD:
-    case OP.CFGI_CD_ALL:
-      return secure || (absent && !f.s1p);
-    case OP.TLBI_NH_ALL:
-    case OP.TLBI_NH_ASID:
-      return !f.s1p;
-    case OP.TLBI_NH_VA:
-    case OP.TLBI_NH_VAA:
-      return !f.s1p || emptyRange(w0, w2, f, d);
-    case OP.TLBI_S12_VMALL:
-      return !f.s2p;
-    case OP.TLBI_S2_IPA:
-      return !f.s2p || emptyRange(w0, w2, f, d);
-    case OP.TLBI_NSNH_ALL:
-      return false;
-    case OP.TLBI_EL2_ALL:
-    case OP.TLBI_EL2_ASID:
-    case OP.TLBI_EL2_VA:
-    case OP.TLBI_EL2_VAA:
-      return absent && !f.hyp;
-    case OP.TLBI_EL3_ALL:
-    case OP.TLBI_EL3_VA:
-      return absent;
-    case OP.ATC_INV:
-      return absent && (!f.ats || cmdAtcSize(w2) > 52);
-    case OP.PRI_RESP:
-      return absent && (!f.pri || ((w2 >>> 12) & 3) === 3);
-    case OP.RESUME:
-    case OP.STALL_TERM:
-      return absent && (f.stallModel === 1 || secure);
-    case OP.SYNC:
-      return absent && syncCs(w0) === 3;
-    default:
-      return true;
+/** Beside RESERVED_FIELD bits: the opcode alone makes the command illegal. */
+const ILLEGAL = 0x80;
+
+/** Whether commands are CERROR_ILL by their own words, judged for one identity and profile (IHI 0070 §4.1 to §4.7). */
+export class Legality {
+  /** By opcode: ILLEGAL, or the RESERVED_FIELD bits whose fields are looked at. */
+  readonly #look = new Uint8Array(256).fill(ILLEGAL);
+
+  constructor(f: Smmuv3Features, d: Deviations) {
+    for (let op = 0; op < 256; op++) {
+      const name = commandName(op);
+      if (name !== undefined)
+        this.#look[op] = available(COMMANDS[name].needs, name, f, d) ? looked(name, f, d) : ILLEGAL;
+    }
+  }
+
+  /** Whether the command may be executed. @param op its opcode, of which this also proves that it is none of the reserved. */
+  legal(op: number, w0: number, w2: number): op is Opcode {
+    const look = this.#look[op]!;
+    if (look === 0) return true;
+    if ((look & ILLEGAL) !== 0) return false;
+    if ((look & RESERVED_FIELD.SSEC) !== 0 && (w0 & SSEC) !== 0) return false;
+    if ((look & RESERVED_FIELD.RANGE) !== 0 && emptyRange(w0, w2)) return false;
+    if ((look & RESERVED_FIELD.ATC_SIZE) !== 0 && cmdAtcSize(w2) > ATC_SIZE_ALL) return false;
+    if ((look & RESERVED_FIELD.RESP) !== 0 && cmdResp(w2) === 3) return false;
+    return (look & RESERVED_FIELD.CS) === 0 || syncCs(w0) !== 3;
   }
 }
 
+/** Whether the identity registers show what a command needs. QEMU looks at it for TLB invalidations only. */
+function available(needs: CommandNeeds, name: OpName, f: Smmuv3Features, d: Deviations): boolean {
+  const consumed = d.absentCommandsConsumed && !QEMU_CHECKS.has(name);
+  switch (needs) {
+    case 'nothing':
+      return true;
+    case 'S1P':
+      return f.s1p || consumed;
+    case 'S2P':
+      return f.s2p || consumed;
+    case 'HYP':
+      return f.hyp || consumed;
+    case 'EL3':
+      return consumed;
+    case 'MPAM':
+      return false;
+    case 'ATS':
+      return f.ats || consumed;
+    case 'PRI':
+      return f.pri || consumed;
+    case 'STALL_MODEL':
+      return f.stallModel !== 1 || consumed;
+  }
+}
+
+/** Commands for which QEMU looks whether the stage they name is there. */
+const QEMU_CHECKS: ReadonlySet<OpName> = new Set([
+  'TLBI_NH_ALL',
+  'TLBI_NH_ASID',
+  'TLBI_NH_VA',
+  'TLBI_NH_VAA',
+  'TLBI_S12_VMALL',
+  'TLBI_S2_IPA',
+]);
+/** Commands in which QEMU looks at SSec. */
+const QEMU_CHECKS_SSEC: ReadonlySet<OpName> = new Set(['CFGI_STE', 'CFGI_STE_RANGE', 'CFGI_CD', 'CFGI_CD_ALL']);
+
+/** The reserved encodings that count for a command. */
+function looked(name: OpName, f: Smmuv3Features, d: Deviations): number {
+  let { reserved } = COMMANDS[name];
+  if (d.ssecInCfgiOnly && !QEMU_CHECKS_SSEC.has(name)) reserved &= ~RESERVED_FIELD.SSEC;
+  // Without range invalidation TG, NUM, SCALE and TTL are not fields.
+  if (d.emptyRangeAccepted || !f.ril) reserved &= ~RESERVED_FIELD.RANGE;
+  if (d.absentCommandsConsumed) reserved &= RESERVED_FIELD.SSEC | RESERVED_FIELD.RANGE;
+  return reserved;
+}
+
 /** A range form that names no range: TG≠0 with NUM=SCALE=TTL=0 (§4.4.1). */
-function emptyRange(w0: number, w2: number, f: Smmuv3Features, d: Deviations): boolean {
-  if (d.emptyRangeAccepted || !f.ril || cmdTg(w2) === 0) return false;
-  return cmdNum(w0) === 0 && cmdScale(w0) === 0 && cmdTtl(w2) === 0;
+function emptyRange(w0: number, w2: number): boolean {
+  return cmdTg(w2) !== 0 && cmdNum(w0) === 0 && cmdScale(w0) === 0 && cmdTtl(w2) === 0;
 }

@@ -16,11 +16,76 @@ export const OP = {
   ATC_INV: 0x40, PRI_RESP: 0x41, RESUME: 0x44, STALL_TERM: 0x45, SYNC: 0x46,
 } as const;
 export type OpName = keyof typeof OP;
+/** An opcode that is not reserved. */
+export type Opcode = (typeof OP)[OpName];
+
+/** Whether a command's own words can make it illegal, beside its opcode: which of its fields have reserved encodings. */
+export const RESERVED_FIELD = {
+  /** Bit 10 names a Secure stream, which the Non-secure queue may not (IHI 0070 §4.1.5). */
+  SSEC: 1,
+  /** A range form (TG≠0) with NUM=SCALE=TTL=0 names no range (§4.4.1). */
+  RANGE: 2,
+  /** Size above 52 (§4.5.1). */
+  ATC_SIZE: 4,
+  /** Resp 3 (§4.6). */
+  RESP: 8,
+  /** CS 3 (§4.7.3). */
+  CS: 16,
+} as const;
+
+/** Which feature of the SMMU makes a command legal, by the name of its field in IDR0 (§4.1.2). EL3 and MPAM are not modelled. */
+export type CommandNeeds = 'nothing' | 'S1P' | 'S2P' | 'HYP' | 'EL3' | 'MPAM' | 'ATS' | 'PRI' | 'STALL_MODEL';
+
+export interface CommandRow {
+  readonly needs: CommandNeeds;
+  /** RESERVED_FIELD bits. */
+  readonly reserved: number;
+}
+
+const { SSEC: SECURE, RANGE, ATC_SIZE, RESP, CS } = RESERVED_FIELD;
+
+/**
+ * Every command once. Names, legality and, through the exhaustive switches over `Opcode`, whoever executes or shows
+ * commands follow from it: a command added to OP does not compile until it has a row here and a case there.
+ */
+// biome-ignore format: table
+export const COMMANDS: Readonly<Record<OpName, CommandRow>> = {
+  PREFETCH_CONFIG: { needs: 'nothing',     reserved: SECURE },
+  PREFETCH_ADDR:   { needs: 'nothing',     reserved: SECURE },
+  CFGI_STE:        { needs: 'nothing',     reserved: SECURE },
+  CFGI_STE_RANGE:  { needs: 'nothing',     reserved: SECURE },
+  CFGI_CD:         { needs: 'S1P',         reserved: SECURE },
+  CFGI_CD_ALL:     { needs: 'S1P',         reserved: SECURE },
+  CFGI_VMS_PIDM:   { needs: 'MPAM',        reserved: 0 },
+  TLBI_NH_ALL:     { needs: 'S1P',         reserved: 0 },
+  TLBI_NH_ASID:    { needs: 'S1P',         reserved: 0 },
+  TLBI_NH_VA:      { needs: 'S1P',         reserved: RANGE },
+  TLBI_NH_VAA:     { needs: 'S1P',         reserved: RANGE },
+  TLBI_EL3_ALL:    { needs: 'EL3',         reserved: 0 },
+  TLBI_EL3_VA:     { needs: 'EL3',         reserved: 0 },
+  TLBI_EL2_ALL:    { needs: 'HYP',         reserved: 0 },
+  TLBI_EL2_ASID:   { needs: 'HYP',         reserved: 0 },
+  TLBI_EL2_VA:     { needs: 'HYP',         reserved: RANGE },
+  TLBI_EL2_VAA:    { needs: 'HYP',         reserved: RANGE },
+  TLBI_S12_VMALL:  { needs: 'S2P',         reserved: 0 },
+  TLBI_S2_IPA:     { needs: 'S2P',         reserved: RANGE },
+  TLBI_NSNH_ALL:   { needs: 'nothing',     reserved: 0 },
+  ATC_INV:         { needs: 'ATS',         reserved: ATC_SIZE },
+  PRI_RESP:        { needs: 'PRI',         reserved: RESP },
+  RESUME:          { needs: 'STALL_MODEL', reserved: SECURE },
+  STALL_TERM:      { needs: 'STALL_MODEL', reserved: SECURE },
+  SYNC:            { needs: 'nothing',     reserved: CS },
+};
+
+const NAME_BY_OP = new Map<number, OpName>(Object.entries(OP).map(([name, op]) => [op, name as OpName]));
+
+/** The command with this opcode; undefined: reserved. */
+export const commandName = (op: number): OpName | undefined => NAME_BY_OP.get(op);
 
 /** SMMU_CMD_… as QEMU's trace prints it, by opcode; INVALID for reserved ones. CFGI_ALL is SMMU_CMD_CFGI_STE_RANGE. */
 export const COMMAND_NAMES: readonly string[] = Array.from({ length: 256 }, (_, op) => {
-  const hit = Object.entries(OP).find(([, v]) => v === op);
-  return hit === undefined ? 'INVALID' : `SMMU_CMD_${hit[0]}`;
+  const name = commandName(op);
+  return name === undefined ? 'INVALID' : `SMMU_CMD_${name}`;
 });
 
 /** CMD_SYNC.CS: how the completion is signalled (IHI 0070 §4.7.3). */
@@ -51,6 +116,11 @@ export const cmdScale = (w0: number) => field(w0, 20, 5);
 export const cmdTtl = (w2: number) => field(w2, 8, 2);
 export const cmdTg = (w2: number) => field(w2, 10, 2);
 export const cmdAtcSize = (w2: number) => w2 & 63;
+/** PRI_RESP: the page request group and what is answered. */
+export const cmdGroup = (w2: number) => w2 & 0x1ff;
+export const cmdResp = (w2: number) => field(w2, 12, 2);
+/** The stalled transaction of RESUME. */
+export const cmdStag = (w2: number) => w2 & 0xffff;
 export const syncCs = (w0: number) => field(w0, 12, 2);
 /** MSIAddress[51:2] in bytes. */
 export const syncMsiAddress = (w2: number, w3: number) => fromWords(w2 & ~3, w3 & 0xf_ffff);
@@ -100,12 +170,10 @@ export type Command =
   | { readonly op: 'SYNC'; readonly cs: number; readonly msiAddress: number; readonly msiData: number }
   | { readonly op: 'reserved'; readonly opcode: number };
 
-const NAME_BY_OP = new Map<number, OpName>(Object.entries(OP).map(([k, v]) => [v, k as OpName]));
-
 /** The entry at word index `at` of `q`, for human eyes. */
 export function decodeCommand(q: Int32Array, at = 0): Command {
   const [w0, w1, w2, w3] = [q[at]!, q[at + 1]!, q[at + 2]!, q[at + 3]!];
-  const op = NAME_BY_OP.get(cmdOp(w0));
+  const op = commandName(cmdOp(w0));
   const sid = w1 >>> 0;
   const leaf = (w2 & 1) !== 0;
   const ssid = (w0 & SSV) !== 0 ? cmdSsid(w0) : null;
@@ -162,9 +230,9 @@ export function decodeCommand(q: Int32Array, at = 0): Command {
         size: cmdAtcSize(w2),
       };
     case 'PRI_RESP':
-      return { op, sid, ssid, group: w2 & 0x1ff, resp: field(w2, 12, 2) };
+      return { op, sid, ssid, group: cmdGroup(w2), resp: cmdResp(w2) };
     case 'RESUME':
-      return { op, sid, stag: w2 & 0xffff, resp: field(w0, 12, 2) };
+      return { op, sid, stag: cmdStag(w2), resp: field(w0, 12, 2) };
     case 'SYNC':
       return { op, cs: syncCs(w0), msiAddress: syncMsiAddress(w2, w3), msiData: w1 >>> 0 };
   }
