@@ -9,7 +9,7 @@ const BATCH_MAX = 256;
  * converted and never issued, so the commands before the refused one are handed over once more (they are idempotent)
  * before the guest is told where the queue stopped. `trustCount` leaves that out, to show what gets lost.
  */
-export class Batch {
+export class CommandBatch {
   readonly #host: HostVerbs;
   readonly #trustCount: boolean;
   readonly #words = new Int32Array(BATCH_MAX * COMMAND_WORDS);

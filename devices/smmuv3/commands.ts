@@ -1,6 +1,6 @@
-import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import type { HostUpcalls, UpcallHandlers } from '../../src/ports/upcalls.ts';
+import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
+import { PRG } from '../../src/spec/pcie/messages.ts';
 import {
   cmdGroup,
   cmdIpa,
@@ -24,44 +24,42 @@ import {
   syncMsiAddress,
 } from '../../src/spec/smmuv3/commands.ts';
 import { CERROR, CR0 } from '../../src/spec/smmuv3/registers.ts';
-import type { Batch } from './batch.ts';
-import type { Domain, Domains } from './domains.ts';
-import type { Signals } from './interrupts.ts';
-import { Legality } from './legality.ts';
-import { PRG, PRG_BY_RESP } from './page-requests.ts';
-import type { Deviations } from './profile.ts';
+import type { CommandBatch } from './batch.ts';
+import type { Smmuv3Core } from './core.ts';
+import type { Smmuv3Domain, Smmuv3Domains } from './domains.ts';
+import { Smmuv3Legality } from './legality.ts';
+import { PRG_BY_RESP } from './page-requests.ts';
 import { type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
-import type { Registers } from './registers.ts';
-import type { Stalls } from './stalls.ts';
-import type { Streams } from './streams.ts';
+import type { Smmuv3Stalls } from './stalls.ts';
+import type { Smmuv3Streams } from './streams.ts';
 
 /** log2 of the page a range invalidation counts in, by TG. */
 const RANGE_GRANULE = [12, 12, 14, 16] as const;
 const TTL_SHIFT = 8;
 
-export interface CommandDeps {
-  readonly regs: Registers;
-  readonly signals: Signals;
-  readonly streams: Streams;
-  readonly domains: Domains;
-  readonly batch: Batch;
-  readonly stalls: Stalls;
-  readonly features: Smmuv3Features;
-  readonly deviations: Deviations;
-  readonly upcalls: HostUpcalls | null;
+/** What commands act on. */
+export interface CommandTargets {
+  readonly core: Smmuv3Core;
+  readonly streams: Smmuv3Streams;
+  readonly domains: Smmuv3Domains;
+  readonly batch: CommandBatch;
+  readonly stalls: Smmuv3Stalls;
+  /** Whose outstanding invalidations a CMD_SYNC waits for. */
   readonly handlers: UpcallHandlers;
 }
 
 /** What each guest command means for the host. One small function per command; none allocates unless a stream changes. */
-export class Commands implements CommandSink {
-  readonly #c: CommandDeps;
-  readonly #legality: Legality;
+export class Smmuv3Commands implements CommandSink {
+  readonly #c: CommandTargets;
+  readonly #core: Smmuv3Core;
+  readonly #legality: Smmuv3Legality;
   /** A device did not answer an ATS invalidation: the next CMD_SYNC reports it (IHI 0070 §3.9.1.4). */
   timedOut = false;
 
-  constructor(deps: CommandDeps) {
-    this.#c = deps;
-    this.#legality = new Legality(deps.features, deps.deviations);
+  constructor(targets: CommandTargets) {
+    this.#c = targets;
+    this.#core = targets.core;
+    this.#legality = new Smmuv3Legality(targets.core.features, targets.core.deviations);
   }
 
   get refusedAt(): number {
@@ -166,7 +164,7 @@ export class Commands implements CommandSink {
   /** Without stage 1, QEMU refuses it for functions that are there; its host bridge, StreamID 0, counts as one. */
   #cfgiCd(cons: number, w0: number, w1: number, w2: number, w3: number): number {
     const there = w1 === 0 || this.#c.streams.bySid(w1 >>> 0) !== undefined;
-    if (!this.#c.features.s1p && there) return CERROR.ILL;
+    if (!this.#core.features.s1p && there) return CERROR.ILL;
     return this.#stream(cons, w0, w1, w2, w3);
   }
 
@@ -178,17 +176,17 @@ export class Commands implements CommandSink {
   }
 
   #atc(cons: number, w0: number, w1: number, w2: number, w3: number): number {
-    if (!this.#c.features.ats || !this.#c.regs.enabled(CR0.SMMUEN)) return DONE;
+    if (!this.#core.features.ats || !this.#core.registers.enabled(CR0.SMMUEN)) return DONE;
     return this.#stream(cons, w0, w1, w2, w3);
   }
 
   /** Stage-1 invalidations go to every vIOMMU of their VMID. */
   #tlbi(cons: number, w0: number, w1: number, w2: number, w3: number): number {
-    const domains = this.#c.domains.of(this.#c.features.s2p ? cmdVmid(w1) : 0);
+    const domains = this.#c.domains.of(this.#core.features.s2p ? cmdVmid(w1) : 0);
     return domains === undefined ? DONE : this.#each(domains, cons, w0, w1, w2, w3);
   }
 
-  #each(domains: readonly Domain[], cons: number, w0: number, w1: number, w2: number, w3: number): number {
+  #each(domains: readonly Smmuv3Domain[], cons: number, w0: number, w1: number, w2: number, w3: number): number {
     for (let i = 0; i < domains.length; i++) {
       const id = domains[i]!.viommuId;
       if (id > 0 && !this.#c.batch.add(id, cons, w0, w1, w2, w3)) return REFUSED;
@@ -213,7 +211,7 @@ export class Commands implements CommandSink {
     if (domains === undefined) return DONE;
     const from = cmdIpa(w2, w3);
     let bytes = 4096;
-    if (this.#c.features.ril && cmdTg(w2) !== 0) {
+    if (this.#core.features.ril && cmdTg(w2) !== 0) {
       bytes = (cmdNum(w0) + 1) * 2 ** (cmdScale(w0) + RANGE_GRANULE[cmdTg(w2) as 0 | 1 | 2 | 3]);
     }
     let failed = false;
@@ -240,17 +238,17 @@ export class Commands implements CommandSink {
 
   #priResp(w0: number, w1: number, w2: number): number {
     const s = this.#c.streams.bySid(w1 >>> 0);
-    if (s === undefined || !this.#c.features.pri || !this.#c.regs.enabled(CR0.SMMUEN)) return DONE;
+    if (s === undefined || !this.#core.features.pri || !this.#core.registers.enabled(CR0.SMMUEN)) return DONE;
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
     const code = PRG_BY_RESP[cmdResp(w2) as 0 | 1 | 2] ?? PRG.FAILURE;
-    this.#c.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false);
+    this.#core.deps.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false);
     return DONE;
   }
 
   #resume(w0: number, w1: number, w2: number): number {
     const s = this.#c.streams.bySid(w1 >>> 0);
-    if (s === undefined || this.#c.features.stallModel === 1) return DONE;
+    if (s === undefined || this.#core.features.stallModel === 1) return DONE;
     if (!this.#before()) return REFUSED;
     // Abort and terminate are the same where TERM_MODEL=1; retry looks at the tables again.
     const code = (w0 & RESUME_AC) !== 0 ? PRG.SUCCESS : (w0 & RESUME_AB) !== 0 ? PRG.FAILURE : PRG.INVALID;
@@ -266,15 +264,15 @@ export class Commands implements CommandSink {
 
   /** Completes once everything before it has, completions from endpoints included. */
   #sync(w0: number, w1: number, w2: number, w3: number): number {
-    const c = this.#c;
+    const { upcalls } = this.#core.deps;
     if (!this.#before()) return REFUSED;
-    if (c.upcalls !== null && c.upcalls.outstanding(c.handlers) > 0) return WAIT;
+    if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
     if (this.timedOut) {
       this.timedOut = false;
       return CERROR.ATC_INV_SYNC;
     }
     const cs = syncCs(w0);
-    if (cs === SYNC_CS.IRQ || cs === 3) c.signals.sync(syncMsiAddress(w2, w3), w1);
+    if (cs === SYNC_CS.IRQ || cs === 3) this.#core.interrupts.sync(syncMsiAddress(w2, w3), w1);
     return DONE;
   }
 }

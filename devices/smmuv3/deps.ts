@@ -1,10 +1,9 @@
-import type { Clock } from '../../src/ports/clock.ts';
 import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
-import type { Deviations } from './profile.ts';
+import type { Smmuv3Deviations } from './profile.ts';
 import type { Smmuv3Properties } from './properties.ts';
 
 /** Wired interrupt lines of the device, in QEMU's order; all are edges. */
@@ -17,7 +16,7 @@ export interface Smmuv3Deps {
   readonly name?: string;
   readonly properties: Smmuv3Properties;
   /** Single rows of the deviation table, away from the profile's column. */
-  readonly deviations?: Partial<Deviations>;
+  readonly deviations?: Partial<Smmuv3Deviations>;
   /** Guest-physical space with its windows. */
   readonly memory: Memory;
   readonly iommufd: Iommufd;
@@ -26,7 +25,6 @@ export interface Smmuv3Deps {
   /** What Linux does not offer; null is the switch `linux-only`. */
   readonly upcalls: HostUpcalls | null;
   readonly irq: InterruptPort;
-  readonly clock: Clock;
   readonly tell: Tell | null;
   /**
    * The VMM's virtual address of a guest-physical one that DMA may reach (RAM, and the doorbell page), or -1n. Shadows
@@ -35,8 +33,6 @@ export interface Smmuv3Deps {
   userVa(gpa: number): bigint;
   /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is -1n. */
   userRoom(gpa: number): number;
-  /** Undoes the host's stage 2 for fetch addresses in hardware records; -1: not this guest's memory. */
-  gpaOf?(hpa: number): number;
   /**
    * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued
    * (facts of the uAPI), so invalidations are lost: only for showing that.

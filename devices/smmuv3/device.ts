@@ -1,27 +1,27 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
-import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
-import { EVENT_WORDS, evSsid, evSsv, evStag, evStall } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GBPA, GERROR, PAGE0, PAGE1, WINDOW_BYTES } from '../../src/spec/smmuv3/registers.ts';
-import { Batch } from './batch.ts';
-import { Commands } from './commands.ts';
+import { CommandBatch } from './batch.ts';
+import { Smmuv3Commands } from './commands.ts';
+import type { Smmuv3Core } from './core.ts';
 import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
-import { Domains } from './domains.ts';
-import { Faults } from './faults.ts';
-import { identityOf } from './identity.ts';
-import { Signals } from './interrupts.ts';
-import { PageRequests } from './page-requests.ts';
-import { type Deviations, deviationsOf } from './profile.ts';
-import { CommandQueue } from './queue.ts';
-import { EventQueue } from './records.ts';
-import { Registers } from './registers.ts';
-import { Stalls } from './stalls.ts';
-import { type DeviceState, loadDevice, saveDevice } from './state.ts';
-import { Streams } from './streams.ts';
-import { StreamTable } from './tables.ts';
+import { Smmuv3Domains } from './domains.ts';
+import { Smmuv3Faults } from './faults.ts';
+import { smmuv3Identity } from './identity.ts';
+import { Smmuv3Interrupts } from './interrupts.ts';
+import { Smmuv3PageRequests } from './page-requests.ts';
+import { deviationsOf, type Smmuv3Deviations } from './profile.ts';
+import { Smmuv3Queue } from './queue.ts';
+import { Smmuv3Records } from './records.ts';
+import { Smmuv3Registers } from './registers.ts';
+import { Smmuv3Stalls } from './stalls.ts';
+import { loadDevice, type Smmuv3State, saveDevice } from './state.ts';
+import { Smmuv3Streams } from './streams.ts';
+import { Smmuv3Tables } from './tables.ts';
+import { smmuv3Upcalls } from './upcalls.ts';
 import { listenForEvents } from './virtual-events.ts';
 
 /**
@@ -31,92 +31,60 @@ import { listenForEvents } from './virtual-events.ts';
 export class Smmuv3 implements MmioDevice {
   readonly name: string;
   readonly bytes = WINDOW_BYTES;
-  readonly deviations: Deviations;
+  /** The rows of the profile's table, single ones changed as the owner asked. */
+  readonly deviations: Smmuv3Deviations;
+  readonly #core: Smmuv3Core;
   readonly #deps: Smmuv3Deps;
-  readonly #host: HostVerbs;
-  readonly #regs: Registers;
-  readonly #signals: Signals;
-  readonly #events: EventQueue;
-  readonly #queue: CommandQueue;
-  readonly #commands: Commands;
-  readonly #table: StreamTable;
-  readonly #streams: Streams;
-  readonly #domains: Domains;
-  readonly #faults: Faults;
-  readonly #pri: PageRequests;
-  readonly #stalls: Stalls;
-  readonly #batch: Batch;
+  readonly #regs: Smmuv3Registers;
+  readonly #interrupts: Smmuv3Interrupts;
+  readonly #records: Smmuv3Records;
+  readonly #queue: Smmuv3Queue;
+  readonly #commands: Smmuv3Commands;
+  readonly #tables: Smmuv3Tables;
+  readonly #streams: Smmuv3Streams;
+  readonly #domains: Smmuv3Domains;
+  readonly #stalls: Smmuv3Stalls;
+  readonly #batch: CommandBatch;
   readonly #handlers: UpcallHandlers;
 
   constructor(deps: Smmuv3Deps) {
-    this.#deps = deps;
     this.name = deps.name ?? 'smmuv3';
-    const d = deviationsOf(deps.properties.profile, deps.deviations);
-    this.deviations = d;
-    const id = identityOf(deps.properties, d);
-    const features = smmuv3Features(id.idr0, id.idr1, id.idr3, id.idr5);
-    const host = new HostVerbs(deps.iommufd);
-    this.#host = host;
-    const regs = new Registers(id, d);
-    const signals = new Signals(regs, deps.irq, deps.tell, this.name);
-    this.#regs = regs;
-    this.#signals = signals;
-    this.#events = new EventQueue(regs, deps.memory, signals, d, deps.tell, this.name);
-    this.#table = new StreamTable(regs, deps.memory, features, d);
-    this.#domains = new Domains(deps, host, features, d);
-    this.#streams = new Streams(deps, host, this.#domains, this.#table, regs, features, id, d);
-    this.#faults = new Faults(deps.memory, regs, this.#table, features, d);
-    this.#pri = new PageRequests(regs, deps.memory, signals, deps.upcalls);
-    this.#stalls = new Stalls(deps.upcalls);
-    this.#handlers = this.#listen();
-    this.#batch = new Batch(host, deps.trustPartialCount === true);
-    this.#commands = new Commands({
-      regs,
-      signals,
+    const core = coreOf(deps, this.name);
+    this.#core = core;
+    this.#deps = deps;
+    this.deviations = core.deviations;
+    this.#regs = core.registers;
+    this.#interrupts = core.interrupts;
+    this.#records = new Smmuv3Records(core);
+    this.#tables = new Smmuv3Tables(core);
+    this.#domains = new Smmuv3Domains(core);
+    this.#streams = new Smmuv3Streams(core, this.#domains, this.#tables);
+    this.#stalls = new Smmuv3Stalls(deps.upcalls);
+    this.#handlers = smmuv3Upcalls({
+      core,
+      streams: this.#streams,
+      faults: new Smmuv3Faults(core, this.#tables),
+      records: this.#records,
+      pageRequests: new Smmuv3PageRequests(core),
+      stalls: this.#stalls,
+      timedOut: () => {
+        this.#commands.timedOut = true;
+      },
+      drained: () => this.#queue.run(),
+    });
+    this.#batch = new CommandBatch(core.host, deps.trustPartialCount === true);
+    this.#commands = new Smmuv3Commands({
+      core,
       streams: this.#streams,
       domains: this.#domains,
       batch: this.#batch,
       stalls: this.#stalls,
-      features,
-      deviations: d,
-      upcalls: deps.upcalls,
       handlers: this.#handlers,
     });
-    this.#queue = new CommandQueue(regs, deps.memory, signals, d, this.#commands, deps.tell, this.name);
+    this.#queue = new Smmuv3Queue(core, this.#commands);
     if (deps.upcalls === null) {
       this.#domains.onViommu = (domain) => this.#listenVirtual(domain.viommuId > 0 ? [domain] : []);
     }
-  }
-
-  /** What the host tells this device beyond Linux. */
-  #listen(): UpcallHandlers {
-    const record = new Int32Array(EVENT_WORDS);
-    return {
-      onStreamMiss: (devId, stream) => this.#streams.firstUse(devId, stream),
-      onStageTwoMiss: (devId, _stream, _pasid, ipa, access) => {
-        const s = this.#streams.byDev(devId);
-        const shadow = (s?.context?.domain ?? s?.domain)?.shadow;
-        return shadow?.fill(ipa, access) ?? false;
-      },
-      onFault: (devId, stream, raw) => {
-        const s = this.#streams.byDev(devId);
-        if (s === undefined) return;
-        record.set(raw.subarray(0, EVENT_WORDS));
-        if (evStall(record)) this.#stalls.add(s, evStag(record), evSsv(record) ? evSsid(record) : -1);
-        const sid = s.sids[stream] ?? s.sids[0]!;
-        if (this.#faults.attribute(s, sid, record)) this.#events.record(this.#faults.record, this.#faults.merge);
-      },
-      onPageRequest: (devId, stream, raw) => {
-        const s = this.#streams.byDev(devId);
-        if (s === undefined || !this.#deps.properties.pri) return false;
-        this.#pri.receive(s, s.sids[stream] ?? s.sids[0]!, raw);
-        return true;
-      },
-      onInvalidateError: (_devId, error) => {
-        if (error === HW_ERROR.ATC_TIMEOUT) this.#commands.timedOut = true;
-      },
-      onDrained: () => this.#queue.run(),
-    };
   }
 
   /** linux-only: events come through the kernel's queue, one per vIOMMU, once the guest has its own. */
@@ -125,7 +93,7 @@ export class Smmuv3 implements MmioDevice {
     const depth = 2 ** Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, 12);
     for (const domain of domains) {
       if (domain.viommuId === 0 || domain.eventFd !== null) continue;
-      listenForEvents(this.#host, domain, depth, (e) => this.#events.record(e, false));
+      listenForEvents(this.#core.host, domain, depth, (e) => this.#records.record(e, false));
     }
   }
 
@@ -148,8 +116,7 @@ export class Smmuv3 implements MmioDevice {
    * nothing there. For people and for replay.
    */
   shadowLeaf(sid: number, ipa: number): number {
-    const s = this.#streams.bySid(sid);
-    return (s?.context?.domain ?? s?.domain)?.shadow?.leafShift(ipa) ?? 0;
+    return this.#streams.bySid(sid)?.shadow?.leafShift(ipa) ?? 0;
   }
 
   /**
@@ -164,12 +131,12 @@ export class Smmuv3 implements MmioDevice {
   }
 
   /** The streams with their states, for people and tests. */
-  get streams(): Streams['list'] {
+  get streams(): Smmuv3Streams['list'] {
     return this.#streams.list;
   }
 
   /** Stage 2s and what stands on them, for people and tests. */
-  get domains(): Domains['all'] {
+  get domains(): Smmuv3Domains['all'] {
     return this.#domains.all;
   }
 
@@ -220,12 +187,12 @@ export class Smmuv3 implements MmioDevice {
       case PAGE0.GERRORN.at:
         regs.write(at, value);
         this.#queue.acknowledged();
-        if (!this.#signals.active(GERROR.EVENTQ_ABT_ERR)) this.#events.roomMade();
+        if (!this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) this.#records.roomMade();
         this.#queue.run();
         return;
       case PAGE0.STRTAB_BASE_CFG.at:
         regs.write(at, value);
-        this.#table.configured();
+        this.#tables.configured();
         return;
       case PAGE0.CMDQ_PROD.at:
         regs.write(at, value);
@@ -233,7 +200,7 @@ export class Smmuv3 implements MmioDevice {
         return;
       case PAGE1.EVENTQ_CONS.at:
         regs.write(at, value);
-        this.#events.roomMade();
+        this.#records.roomMade();
         return;
       default:
         regs.write(at, value);
@@ -256,7 +223,7 @@ export class Smmuv3 implements MmioDevice {
     }
     if ((~before & now & CR0.EVENTQEN) !== 0) {
       this.#listenVirtual();
-      this.#events.roomMade();
+      this.#records.roomMade();
     }
     this.#queue.run();
   }
@@ -275,14 +242,14 @@ export class Smmuv3 implements MmioDevice {
     this.#batch.drop();
     this.#commands.timedOut = false;
     this.#queue.reset();
-    this.#events.reset();
-    this.#table.reset();
+    this.#records.reset();
+    this.#tables.reset();
     this.#regs.reset();
     if (this.#streams.list.length > 0) this.#streams.applyPolicy();
   }
 
   /** Plain data, also in the middle of a command queue. */
-  save(): DeviceState {
+  save(): Smmuv3State {
     return saveDevice(this.#parts());
   }
 
@@ -291,7 +258,7 @@ export class Smmuv3 implements MmioDevice {
    * anew, nothing that was cached before counts, and transactions that were stalled elsewhere are gone.
    * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
    */
-  load(state: DeviceState): void {
+  load(state: Smmuv3State): void {
     this.#stalls.terminateAll();
     this.#batch.drop();
     loadDevice(this.#parts(), state);
@@ -301,11 +268,28 @@ export class Smmuv3 implements MmioDevice {
   #parts() {
     return {
       regs: this.#regs,
-      events: this.#events,
+      records: this.#records,
       queue: this.#queue,
       commands: this.#commands,
-      table: this.#table,
+      tables: this.#tables,
       streams: this.#streams,
     };
   }
+}
+
+/** What the properties and the profile make of a vSMMUv3, before it has any state. */
+function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
+  const deviations = deviationsOf(deps.properties.profile, deps.deviations);
+  const identity = smmuv3Identity(deps.properties, deviations);
+  const registers = new Smmuv3Registers(identity, deviations);
+  return {
+    name,
+    deps,
+    deviations,
+    identity,
+    features: smmuv3Features(identity.idr0, identity.idr1, identity.idr3, identity.idr5),
+    registers,
+    interrupts: new Smmuv3Interrupts(registers, deps.irq, deps.tell, name),
+    host: new HostVerbs(deps.iommufd),
+  };
 }

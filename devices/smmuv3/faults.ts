@@ -46,11 +46,12 @@ import {
   steS2Enabled,
   steS2R,
 } from '../../src/spec/smmuv3/ste.ts';
-import type { Deviations } from './profile.ts';
-import type { Registers } from './registers.ts';
+import type { Smmuv3Core } from './core.ts';
+import type { Smmuv3Deviations } from './profile.ts';
+import type { Smmuv3Registers } from './registers.ts';
 import { readGuestStage2 } from './shadow.ts';
-import type { Stream } from './stream.ts';
-import type { StreamTable } from './tables.ts';
+import type { Smmuv3Stream } from './stream.ts';
+import type { Smmuv3Tables } from './tables.ts';
 
 /** Bits of record word 3 that describe the incoming transaction. */
 const TRANSACTION = EV3.PNU | EV3.IND | EV3.RNW;
@@ -60,12 +61,12 @@ const TRANSACTION = EV3.PNU | EV3.IND | EV3.RNW;
  * does not own, or at host-physical addresses, is found again by repeating the guest's own fetches in its own memory, where
  * register windows answer as on the machine (that yields records, never an address for DMA).
  */
-export class Faults {
+export class Smmuv3Faults {
   readonly #memory: Memory;
-  readonly #regs: Registers;
-  readonly #table: StreamTable;
+  readonly #regs: Smmuv3Registers;
+  readonly #table: Smmuv3Tables;
   readonly #features: Smmuv3Features;
-  readonly #d: Deviations;
+  readonly #d: Smmuv3Deviations;
   readonly #walker: VmsaWalker;
   readonly #s1 = stage1Regime();
   readonly #s2 = stage2Regime();
@@ -79,21 +80,21 @@ export class Faults {
   /** The walker's fault is that of a TTB translated with its CD. */
   #early = false;
 
-  constructor(memory: Memory, regs: Registers, table: StreamTable, features: Smmuv3Features, deviations: Deviations) {
-    this.#memory = memory;
-    this.#regs = regs;
+  constructor(core: Smmuv3Core, table: Smmuv3Tables) {
+    this.#memory = core.deps.memory;
+    this.#regs = core.registers;
     this.#table = table;
-    this.#features = features;
-    this.#d = deviations;
-    this.#walker = new VmsaWalker(memory);
-    this.#walker.setQuirks(deviations);
+    this.#features = core.features;
+    this.#d = core.deviations;
+    this.#walker = new VmsaWalker(core.deps.memory);
+    this.#walker.setQuirks(core.deviations);
   }
 
   /**
    * @param sid the stream as the guest calls it. @param raw the hardware's record, 8 words.
    * @returns whether the guest gets `record`.
    */
-  attribute(s: Stream, sid: number, raw: Int32Array): boolean {
+  attribute(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
     this.merge = false;
     if (s.state === 'unset') return this.#unconfigured(sid, raw);
     // A stream whose entry is a policy of this device has no configuration of the guest's to report on.
@@ -111,7 +112,7 @@ export class Faults {
   }
 
   /** QEMU: a stage-2 fault of a TTB comes before every stage-1 fault of the access. @returns 0: none. */
-  #beforeAccess(s: Stream, raw: Int32Array): number {
+  #beforeAccess(s: Smmuv3Stream, raw: Int32Array): number {
     this.#early = false;
     const ste = s.ste;
     if (!this.#d.qemuRecordFields || evType(raw) < EVENT.F_TRANSLATION || evStall(raw)) return 0;
@@ -138,7 +139,7 @@ export class Faults {
   }
 
   /** A fault of the guest's own structures, seen where the guest has them. */
-  #pass(s: Stream, sid: number, raw: Int32Array): boolean {
+  #pass(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
     const config = steConfig(s.ste, 0);
     if (this.#d.silentInputSize && (config === CONFIG.S2 || config === CONFIG.BYPASS)) return false;
     const e = this.record;
@@ -149,7 +150,7 @@ export class Faults {
   }
 
   /** Repeats the transaction on the guest's structures. */
-  #again(s: Stream, sid: number, raw: Int32Array): boolean {
+  #again(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
     this.#early = false;
     const ste = s.ste;
     const s2 = steS2Enabled(ste, 0) ? this.#s2 : null;
@@ -190,7 +191,7 @@ export class Faults {
    * The guest's memory shows no fault: either the output is no memory (that transaction just fails), or the hardware lost a
    * fetch that is fine by itself.
    */
-  #unexplained(s: Stream, sid: number, raw: Int32Array): boolean {
+  #unexplained(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
     if (evS2(raw)) return false;
     if (evType(raw) === EVENT.C_BAD_STE) return this.#pass(s, sid, raw);
     if (evType(raw) === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
@@ -269,7 +270,7 @@ export class Faults {
   }
 
   /** A fault of the guest's own stage 2: the walker holds class and addresses. */
-  #stage2(s: Stream, sid: number, raw: Int32Array, code: number): boolean {
+  #stage2(s: Smmuv3Stream, sid: number, raw: Int32Array, code: number): boolean {
     const w = this.#walker;
     if (this.#d.silentInputSize && w.ipa >= 2 ** this.#features.oas) {
       // QEMU: an address size fault that CD.R hides, and there is no CD yet while it is being fetched.
@@ -294,7 +295,7 @@ export class Faults {
    * QEMU translates TTBx when it decodes the CD (as a read, of the table's address) and tables below it on the way (losing
    * S2); it reports the address of a table, not of a descriptor, but all bits of an output address.
    */
-  #qemuStage2(s: Stream, sid: number, raw: Int32Array, code: number): boolean {
+  #qemuStage2(s: Smmuv3Stream, sid: number, raw: Int32Array, code: number): boolean {
     const w = this.#walker;
     let bits: number = EV3.S2 | (w.cls << EV3_CLASS_SHIFT);
     let at = code === EVENT.F_WALK_EABT ? w.fetch : w.ipa;

@@ -1,7 +1,7 @@
 import { field } from '../../src/core/bits.ts';
 import { type Smmuv3Features, smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { PAGE0 } from '../../src/spec/smmuv3/registers.ts';
-import type { Identity } from './identity.ts';
+import type { Smmuv3Identity } from './identity.ts';
 
 /** IDR0.TTF and TTENDIAN codes that do what the guest is shown: AArch64 tables, little-endian. */
 const AARCH64 = [2, 3];
@@ -13,7 +13,7 @@ const LITTLE = [0, 2];
  * @param idr IDR0 to IDR5 of the physical SMMU, from GET_HW_INFO.
  * @returns what is missing, in the registers' words, or null.
  */
-export function missingOnHost(guest: Identity, idr: ArrayLike<number>): string | null {
+export function missingOnHost(guest: Smmuv3Identity, idr: ArrayLike<number>): string | null {
   const g = smmuv3Features(guest.idr0, guest.idr1, guest.idr3, guest.idr5);
   const h = smmuv3Features(idr[0]!, idr[1]!, idr[3]!, idr[5]!);
   const { TTF, TTENDIAN } = PAGE0.IDR0.fields;

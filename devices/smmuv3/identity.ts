@@ -1,8 +1,8 @@
-import type { Deviations } from './profile.ts';
+import type { Smmuv3Deviations } from './profile.ts';
 import type { Smmuv3Properties } from './properties.ts';
 
 /** What the identity registers say (IHI 0070 §6.3.1–§6.3.8). The machine gives the physical SMMU the same values. */
-export interface Identity {
+export interface Smmuv3Identity {
   readonly idr0: number;
   readonly idr1: number;
   readonly idr3: number;
@@ -16,7 +16,7 @@ export const SIDSIZE = 16;
 /** log2 of the largest queue. */
 export const QUEUE_LOG2_MAX = 19;
 
-export function identityOf(p: Smmuv3Properties, d: Deviations): Identity {
+export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3Identity {
   const s1 = p.stage !== '2';
   const s2 = p.stage !== '1';
   const bit = (on: boolean, at: number) => (on ? 1 << at : 0);

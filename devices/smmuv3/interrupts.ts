@@ -3,7 +3,7 @@ import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { GERROR, IRQ_CTRL, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { LINE, LINE_NAMES } from './deps.ts';
-import type { Registers } from './registers.ts';
+import type { Smmuv3Registers } from './registers.ts';
 
 /** GERROR bit that tells of an MSI which could not be written, by line. */
 const ABORTED_MSI = [
@@ -16,15 +16,15 @@ const ABORTED_MSI = [
 const IRQ_CFG0 = [PAGE0.EVENTQ_IRQ_CFG0.at, PAGE0.PRIQ_IRQ_CFG0.at, 0, PAGE0.GERROR_IRQ_CFG0.at] as const;
 
 /** Global errors and the device's interrupts, wired or as messages (IHI 0070 §3.18, §7.5). */
-export class Signals {
-  readonly #regs: Registers;
+export class Smmuv3Interrupts {
+  readonly #regs: Smmuv3Registers;
   readonly #irq: InterruptPort;
   readonly #tell: Tell | null;
   readonly #name: string;
   /** IDR0.MSI. */
   readonly #msi: boolean;
 
-  constructor(regs: Registers, irq: InterruptPort, tell: Tell | null, name: string) {
+  constructor(regs: Smmuv3Registers, irq: InterruptPort, tell: Tell | null, name: string) {
     this.#regs = regs;
     this.#irq = irq;
     this.#tell = tell;

@@ -16,17 +16,17 @@ import {
   SSEC,
   syncCs,
 } from '../../src/spec/smmuv3/commands.ts';
-import type { Deviations } from './profile.ts';
+import type { Smmuv3Deviations } from './profile.ts';
 
 /** Beside RESERVED_FIELD bits: the opcode alone makes the command illegal. */
 const ILLEGAL = 0x80;
 
 /** Whether commands are CERROR_ILL by their own words, judged for one identity and profile (IHI 0070 §4.1 to §4.7). */
-export class Legality {
+export class Smmuv3Legality {
   /** By opcode: ILLEGAL, or the RESERVED_FIELD bits whose fields are looked at. */
   readonly #look = new Uint8Array(256).fill(ILLEGAL);
 
-  constructor(f: Smmuv3Features, d: Deviations) {
+  constructor(f: Smmuv3Features, d: Smmuv3Deviations) {
     for (let op = 0; op < 256; op++) {
       const name = commandName(op);
       if (name !== undefined)
@@ -48,7 +48,7 @@ export class Legality {
 }
 
 /** Whether the identity registers show what a command needs. QEMU looks at it for TLB invalidations only. */
-function available(needs: CommandNeeds, name: OpName, f: Smmuv3Features, d: Deviations): boolean {
+function available(needs: CommandNeeds, name: OpName, f: Smmuv3Features, d: Smmuv3Deviations): boolean {
   const consumed = d.absentCommandsConsumed && !QEMU_CHECKS.has(name);
   switch (needs) {
     case 'nothing':
@@ -85,7 +85,7 @@ const QEMU_CHECKS: ReadonlySet<OpName> = new Set([
 const QEMU_CHECKS_SSEC: ReadonlySet<OpName> = new Set(['CFGI_STE', 'CFGI_STE_RANGE', 'CFGI_CD', 'CFGI_CD_ALL']);
 
 /** The reserved encodings that count for a command. */
-function looked(name: OpName, f: Smmuv3Features, d: Deviations): number {
+function looked(name: OpName, f: Smmuv3Features, d: Smmuv3Deviations): number {
   let { reserved } = COMMANDS[name];
   if (d.ssecInCfgiOnly && !QEMU_CHECKS_SSEC.has(name)) reserved &= ~RESERVED_FIELD.SSEC;
   // Without range invalidation TG, NUM, SCALE and TTL are not fields.

@@ -2,39 +2,39 @@ import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
+import { PRG } from '../../src/spec/pcie/messages.ts';
 import { PRI_BYTES, PRI1 } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
+import type { Smmuv3Core } from './core.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
-import type { Signals } from './interrupts.ts';
-import type { Registers } from './registers.ts';
-import type { Stream } from './stream.ts';
+import type { Smmuv3Interrupts } from './interrupts.ts';
+import type { Smmuv3Registers } from './registers.ts';
+import type { Smmuv3Stream } from './stream.ts';
 
 const OVERFLOW = 1 << 31;
-/** PRG response codes as `HostUpcalls.respond` takes them. */
-export const PRG = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
-/** CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.6). */
+/** What CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.6) answers the function. */
 export const PRG_BY_RESP = [PRG.FAILURE, PRG.INVALID, PRG.SUCCESS] as const;
 
 /** The page request queue's producer side (IHI 0070 §8). */
-export class PageRequests {
-  readonly #regs: Registers;
+export class Smmuv3PageRequests {
+  readonly #regs: Smmuv3Registers;
   readonly #memory: Memory;
-  readonly #signals: Signals;
+  readonly #interrupts: Smmuv3Interrupts;
   readonly #upcalls: HostUpcalls | null;
 
-  constructor(regs: Registers, memory: Memory, signals: Signals, upcalls: HostUpcalls | null) {
-    this.#regs = regs;
-    this.#memory = memory;
-    this.#signals = signals;
-    this.#upcalls = upcalls;
+  constructor(core: Smmuv3Core) {
+    this.#regs = core.registers;
+    this.#memory = core.deps.memory;
+    this.#interrupts = core.interrupts;
+    this.#upcalls = core.deps.upcalls;
   }
 
   /** A request message arrived. @param raw 4 words as the hardware wrote them; the guest's StreamID replaces the physical. */
-  receive(s: Stream, sid: number, raw: Int32Array): void {
+  receive(s: Smmuv3Stream, sid: number, raw: Int32Array): void {
     const flags = raw[1]!;
     const last = (flags & PRI1.LAST) !== 0;
     const on = CR0.SMMUEN | CR0.PRIQEN;
-    const ready = (this.#regs.get(PAGE0.CR0.at) & on) === on && !this.#signals.active(GERROR.PRIQ_ABT_ERR);
+    const ready = (this.#regs.get(PAGE0.CR0.at) & on) === on && !this.#interrupts.active(GERROR.PRIQ_ABT_ERR);
     if (!ready) {
       // A stop marker is never answered; a request that nobody can take is refused.
       if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
@@ -47,18 +47,18 @@ export class PageRequests {
     if (overflowing || ringFull(prod, cons, log2)) {
       if (!overflowing) this.#regs.set(PAGE1.PRIQ_PROD.at, prod ^ OVERFLOW);
       if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.SUCCESS);
-      if (last && this.#interruptPerLast()) this.#signals.pageRequestQueue();
+      if (last && this.#interruptPerLast()) this.#interrupts.pageRequestQueue();
       return;
     }
     const base = this.#regs.address(PAGE0.PRIQ_BASE.at, 5);
     const at = base - (base % (PRI_BYTES * 2 ** log2)) + ringSlot(prod, log2) * PRI_BYTES;
     if (!this.#memory.store64(at, sid, flags) || !this.#memory.store64(at + 8, raw[2]!, raw[3]!)) {
-      this.#signals.raise(GERROR.PRIQ_ABT_ERR);
+      this.#interrupts.raise(GERROR.PRIQ_ABT_ERR);
       if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
       return;
     }
     this.#regs.set(PAGE1.PRIQ_PROD.at, (prod & ~ringMask(log2)) | ringNext(prod, log2));
-    if (this.#interruptPerLast() ? last : ringEmpty(prod, cons, log2)) this.#signals.pageRequestQueue();
+    if (this.#interruptPerLast() ? last : ringEmpty(prod, cons, log2)) this.#interrupts.pageRequestQueue();
   }
 
   /** PRIQ_IRQ_CFG2.LO. */
@@ -67,7 +67,7 @@ export class PageRequests {
   }
 
   /** An automatic answer. Whether its PASID reaches the function is the hardware's affair (IDR3.PPS, STE.PPAR). */
-  #answer(s: Stream, raw: Int32Array, code: number): void {
+  #answer(s: Smmuv3Stream, raw: Int32Array, code: number): void {
     const pasid = (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
     this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false);
   }

@@ -89,13 +89,13 @@ export const DEVIATIONS = {
 } as const;
 
 export type DeviationName = keyof typeof DEVIATIONS;
-export type Deviations = Readonly<Record<DeviationName, boolean>>;
+export type Smmuv3Deviations = Readonly<Record<DeviationName, boolean>>;
 export type ProfileName = 'qemu-11.1' | 'arch';
 export const PROFILES: readonly ProfileName[] = ['qemu-11.1', 'arch'];
 
 /** The switches of a profile, with single rows changed by `override` (for tests and experiments). */
-export function deviationsOf(profile: ProfileName, override: Partial<Deviations> = {}): Deviations {
+export function deviationsOf(profile: ProfileName, override: Partial<Smmuv3Deviations> = {}): Smmuv3Deviations {
   const column = profile === 'arch' ? 'arch' : 'qemu';
   const rows = Object.entries(DEVIATIONS).map(([name, row]) => [name, row[column]]);
-  return { ...(Object.fromEntries(rows) as Deviations), ...override };
+  return { ...(Object.fromEntries(rows) as Smmuv3Deviations), ...override };
 }

@@ -28,7 +28,7 @@ export interface Smmuv3Properties {
 }
 
 /** QEMU's defaults of `-device arm-smmuv3`. */
-export function defaultProperties(profile: ProfileName = 'qemu-11.1'): Smmuv3Properties {
+export function smmuv3Defaults(profile: ProfileName = 'qemu-11.1'): Smmuv3Properties {
   return {
     profile,
     id: '',
@@ -53,7 +53,7 @@ const OAS = [32, 36, 40, 42, 44, 48] as const;
 const IGNORED = new Set(['bus', 'addr', 'bus_num', 'identifier', 'smmu_per_bus', 'memory', 'secure-memory', 'cmdqv']);
 
 function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties {
-  const p: { -readonly [K in keyof Smmuv3Properties]: Smmuv3Properties[K] } = defaultProperties(profile);
+  const p: { -readonly [K in keyof Smmuv3Properties]: Smmuv3Properties[K] } = smmuv3Defaults(profile);
   for (const [name, value] of option.props) {
     const auto = value === 'auto';
     switch (name) {
@@ -111,7 +111,7 @@ export function smmuv3Properties(args: QemuArgs, profile: ProfileName = 'qemu-11
   const found: Smmuv3Properties[] = [];
   const iommu = args.machine.props.get('iommu') ?? 'none';
   if (iommu !== 'smmuv3' && iommu !== 'none') refuse('iommu', iommu, 'smmuv3 or none');
-  if (iommu === 'smmuv3') found.push({ ...defaultProperties(profile), stage: 'nested' });
+  if (iommu === 'smmuv3') found.push({ ...smmuv3Defaults(profile), stage: 'nested' });
   for (const device of args.devices) if (device.kind === 'arm-smmuv3') found.push(fromOption(device, profile));
   return found;
 }

@@ -3,10 +3,11 @@ import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { COMMAND_BYTES, COMMAND_NAMES, cmdOp } from '../../src/spec/smmuv3/commands.ts';
 import { CERROR, CR0, GERROR, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
+import type { Smmuv3Core } from './core.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
-import type { Signals } from './interrupts.ts';
-import type { Deviations } from './profile.ts';
-import type { Registers } from './registers.ts';
+import type { Smmuv3Interrupts } from './interrupts.ts';
+import type { Smmuv3Deviations } from './profile.ts';
+import type { Smmuv3Registers } from './registers.ts';
 
 /** What a command did to the queue: gone on, not yet complete, or a CERROR (> 0) at it. */
 export const DONE = 0;
@@ -24,34 +25,26 @@ export interface CommandSink {
 }
 
 /** The command queue's consumer side: fetch, execute, and only then CONS + 1; errors stop it (IHI 0070 §7.1). */
-export class CommandQueue {
-  readonly #regs: Registers;
+export class Smmuv3Queue {
+  readonly #regs: Smmuv3Registers;
   readonly #memory: Memory;
-  readonly #signals: Signals;
-  readonly #d: Deviations;
-  readonly #sink: CommandSink;
+  readonly #interrupts: Smmuv3Interrupts;
+  readonly #d: Smmuv3Deviations;
   readonly #tell: Tell | null;
   readonly #name: string;
+  readonly #sink: CommandSink;
   #running = false;
   /** A CMD_SYNC was fetched and waits for completions; it is not announced twice. */
   #waiting = false;
 
-  constructor(
-    regs: Registers,
-    memory: Memory,
-    signals: Signals,
-    deviations: Deviations,
-    sink: CommandSink,
-    tell: Tell | null,
-    name: string,
-  ) {
-    this.#regs = regs;
-    this.#memory = memory;
-    this.#signals = signals;
-    this.#d = deviations;
+  constructor(core: Smmuv3Core, sink: CommandSink) {
+    this.#regs = core.registers;
+    this.#memory = core.deps.memory;
+    this.#interrupts = core.interrupts;
+    this.#d = core.deviations;
+    this.#tell = core.deps.tell;
+    this.#name = core.name;
     this.#sink = sink;
-    this.#tell = tell;
-    this.#name = name;
   }
 
   /** Runs until the queue is empty, stops at an error, or waits. Does nothing inside itself. */
@@ -65,7 +58,7 @@ export class CommandQueue {
   #loop(): void {
     const regs = this.#regs;
     for (;;) {
-      if (!regs.enabled(CR0.CMDQEN) || this.#signals.active(GERROR.CMDQ_ERR)) break;
+      if (!regs.enabled(CR0.CMDQEN) || this.#interrupts.active(GERROR.CMDQ_ERR)) break;
       const baseLo = regs.get(PAGE0.CMDQ_BASE.at);
       const log2 = Math.min(baseLo & 31, QUEUE_LOG2_MAX);
       const cons = regs.get(PAGE0.CMDQ_CONS.at);
@@ -125,12 +118,12 @@ export class CommandQueue {
     const log2 = Math.min(this.#regs.get(PAGE0.CMDQ_BASE.at) & 31, QUEUE_LOG2_MAX);
     const upper = this.#d.staleConsError ? this.#regs.get(PAGE0.CMDQ_CONS.at) & ~ringMask(log2) & ~(0x7f << 24) : 0;
     this.#regs.set(PAGE0.CMDQ_CONS.at, upper | (error << 24) | (at & ringMask(log2)));
-    this.#signals.raise(GERROR.CMDQ_ERR);
+    this.#interrupts.raise(GERROR.CMDQ_ERR);
   }
 
   /** GERRORN was written: the error field has no meaning any more once the error is acknowledged. */
   acknowledged(): void {
-    if (this.#d.staleConsError || this.#signals.active(GERROR.CMDQ_ERR)) return;
+    if (this.#d.staleConsError || this.#interrupts.active(GERROR.CMDQ_ERR)) return;
     this.#regs.set(PAGE0.CMDQ_CONS.at, this.#regs.get(PAGE0.CMDQ_CONS.at) & ~(0x7f << 24));
   }
 

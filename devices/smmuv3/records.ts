@@ -3,21 +3,22 @@ import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { EVENT_BYTES, EVENT_WORDS, evStall } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
+import type { Smmuv3Core } from './core.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
-import type { Signals } from './interrupts.ts';
-import type { Deviations } from './profile.ts';
-import type { Registers } from './registers.ts';
+import type { Smmuv3Interrupts } from './interrupts.ts';
+import type { Smmuv3Deviations } from './profile.ts';
+import type { Smmuv3Registers } from './registers.ts';
 
 const OVERFLOW = 1 << 31;
 /** Stalled transactions whose record waits for room; the hardware cannot have more outstanding (IDR5.STALL_MAX). */
 const STALLS_WAITING_MAX = 4096;
 
 /** The event queue's producer side (IHI 0070 §7.2–§7.4). */
-export class EventQueue {
-  readonly #regs: Registers;
+export class Smmuv3Records {
+  readonly #regs: Smmuv3Registers;
   readonly #memory: Memory;
-  readonly #signals: Signals;
-  readonly #d: Deviations;
+  readonly #interrupts: Smmuv3Interrupts;
+  readonly #d: Smmuv3Deviations;
   readonly #tell: Tell | null;
   readonly #name: string;
   /** Stall records are never lost: they wait for room. */
@@ -26,20 +27,13 @@ export class EventQueue {
   readonly #last = new Int32Array(EVENT_WORDS);
   #lastProd = -1;
 
-  constructor(
-    regs: Registers,
-    memory: Memory,
-    signals: Signals,
-    deviations: Deviations,
-    tell: Tell | null,
-    name: string,
-  ) {
-    this.#regs = regs;
-    this.#memory = memory;
-    this.#signals = signals;
-    this.#d = deviations;
-    this.#tell = tell;
-    this.#name = name;
+  constructor(core: Smmuv3Core) {
+    this.#regs = core.registers;
+    this.#memory = core.deps.memory;
+    this.#interrupts = core.interrupts;
+    this.#d = core.deviations;
+    this.#tell = core.deps.tell;
+    this.#name = core.name;
   }
 
   #log2(): number {
@@ -52,7 +46,7 @@ export class EventQueue {
    */
   record(e: Int32Array, merge: boolean): void {
     if (!this.#regs.enabled(CR0.EVENTQEN)) return;
-    if (!this.#d.abortDoesNotStop && this.#signals.active(GERROR.EVENTQ_ABT_ERR)) return;
+    if (!this.#d.abortDoesNotStop && this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) return;
     const log2 = this.#log2();
     const prod = this.#regs.get(PAGE1.EVENTQ_PROD.at);
     const cons = this.#regs.get(PAGE1.EVENTQ_CONS.at);
@@ -62,7 +56,7 @@ export class EventQueue {
       return;
     }
     if (!this.#store(e, log2, prod)) {
-      this.#signals.raise(GERROR.EVENTQ_ABT_ERR);
+      this.#interrupts.raise(GERROR.EVENTQ_ABT_ERR);
       return;
     }
     // What a guest wrote above the index and OVFLG goes with the next record under QEMU.
@@ -70,12 +64,12 @@ export class EventQueue {
     this.#regs.set(PAGE1.EVENTQ_PROD.at, next);
     this.#last.set(e);
     this.#lastProd = next;
-    if (this.#d.interruptPerRecord || ringEmpty(prod, cons, log2)) this.#signals.eventQueue();
+    if (this.#d.interruptPerRecord || ringEmpty(prod, cons, log2)) this.#interrupts.eventQueue();
   }
 
   #overflow(e: Int32Array, prod: number, cons: number): void {
     if (this.#d.fullQueueIsAbort) {
-      this.#signals.raise(GERROR.EVENTQ_ABT_ERR);
+      this.#interrupts.raise(GERROR.EVENTQ_ABT_ERR);
     } else if (evStall(e)) {
       if (this.#waiting.length < STALLS_WAITING_MAX) this.#waiting.push(Array.from(e));
     } else if (((prod ^ cons) & OVERFLOW) === 0) {

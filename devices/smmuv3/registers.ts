@@ -10,8 +10,8 @@ import {
   PAGE1,
   PAGE1_BASE,
 } from '../../src/spec/smmuv3/registers.ts';
-import { type Identity, QUEUE_LOG2_MAX } from './identity.ts';
-import type { Deviations } from './profile.ts';
+import { QUEUE_LOG2_MAX, type Smmuv3Identity } from './identity.ts';
+import type { Smmuv3Deviations } from './profile.ts';
 
 const PAGE_BYTES = 0x1000;
 const ALL = 0xffff_ffff_ffff_ffffn;
@@ -45,15 +45,15 @@ const NONE = -1;
  * The register words with the masks, widths, aliases and gates of the profile. Offsets handed out are those within a page;
  * the two pages share no offset.
  */
-export class Registers {
+export class Smmuv3Registers {
   readonly #file: RegisterFile;
-  readonly #d: Deviations;
+  readonly #d: Smmuv3Deviations;
   /** Which page (bit 0: page 0, bit 1: page 1) shows the word. */
   readonly #pages = new Uint8Array(PAGE_BYTES / 4);
   /** CR0 bits that are implemented. */
   readonly #cr0: number;
 
-  constructor(id: Identity, d: Deviations) {
+  constructor(id: Smmuv3Identity, d: Smmuv3Deviations) {
     this.#d = d;
     const pri = (id.idr0 & (1 << 16)) !== 0;
     const ats = (id.idr0 & (1 << 10)) !== 0;
@@ -202,7 +202,7 @@ function qemuTable(table: RegisterTable): RegisterTable {
 }
 
 /** Bits of features the identity does not show are RES0. */
-function archTable(table: RegisterTable, id: Identity, cr0: number): RegisterTable {
+function archTable(table: RegisterTable, id: Smmuv3Identity, cr0: number): RegisterTable {
   const has = (bit: number) => (id.idr0 & (1 << bit)) !== 0;
   const pri = has(16);
   const msi = has(13);

@@ -1,5 +1,5 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
-import type { HostVerbs, Outcome } from '../../src/lib/uapi/host-verbs.ts';
+import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
 import {
   PERM_READ,
@@ -12,8 +12,9 @@ import {
 import { ACCESS } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
+import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Deps } from './deps.ts';
-import type { Deviations } from './profile.ts';
+import type { Smmuv3Deviations } from './profile.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
 interface Area {
@@ -31,7 +32,7 @@ const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
 
 /** What an STE says to a walk of the guest's own stage 2, as the profile walks it. */
-export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Features, d: Deviations): void {
+export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Features, d: Smmuv3Deviations): void {
   readStage2(into, ste, 0, f.oas, f.xnx);
   into.firstTableOnly = d.firstTableOnly;
   if (d.shallowStart && into.inBits < (into.granule - 3) * (4 - into.startLevel)) {
@@ -46,7 +47,7 @@ export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Fe
  * TLB, and forgets what the guest invalidates. An invalidation drops whole guest leaves, as the architecture lets it drop
  * the whole TLB entry (IHI 0070 §4.4.1); what was dropped too much comes back with the next miss.
  */
-export class Shadow {
+export class Smmuv3Shadow {
   readonly ioasId: number;
   readonly regime = stage2Regime();
   readonly #host: HostVerbs;
@@ -56,20 +57,13 @@ export class Shadow {
   #areas: Area[] = [];
 
   /** @param ste the STE whose stage-2 fields are shadowed. */
-  constructor(
-    ioasId: number,
-    ste: Int32Array,
-    features: Smmuv3Features,
-    deviations: Deviations,
-    host: HostVerbs,
-    deps: Smmuv3Deps,
-  ) {
+  constructor(core: Smmuv3Core, ioasId: number, ste: Int32Array) {
     this.ioasId = ioasId;
-    this.#host = host;
-    this.#deps = deps;
-    this.#walker = new VmsaWalker(deps.memory);
-    this.#walker.setQuirks(deviations);
-    readGuestStage2(this.regime, ste, features, deviations);
+    this.#host = core.host;
+    this.#deps = core.deps;
+    this.#walker = new VmsaWalker(core.deps.memory);
+    this.#walker.setQuirks(core.deviations);
+    readGuestStage2(this.regime, ste, core.features, core.deviations);
   }
 
   /** Pieces now mapped. */
@@ -168,7 +162,7 @@ export class Shadow {
    * Before [from, to) of the leaf [leaf, leafEnd) is mapped: what is there already is out of date, because the guest has
    * replaced it or allows more than before. Other pieces of the same leaf stay.
    */
-  #makeRoom(leaf: number, leafEnd: number, from: number, to: number): Outcome {
+  #makeRoom(leaf: number, leafEnd: number, from: number, to: number): VerbOutcome {
     for (let i = this.#from(leaf); i < this.#areas.length && this.#areas[i]!.leaf < leafEnd; ) {
       const a = this.#areas[i]!;
       if (a.leaf === leaf && a.leafEnd === leafEnd && (a.ipa >= to || a.ipa + a.bytes <= from)) {
@@ -193,7 +187,7 @@ export class Shadow {
    * the next invalidation tries it again.
    * @returns 0 or the first -errno.
    */
-  drop(from: number, to: number): Outcome {
+  drop(from: number, to: number): VerbOutcome {
     const first = this.#from(from);
     let end = first;
     let kept = first;
@@ -210,7 +204,7 @@ export class Shadow {
   }
 
   /** Takes away what lies on guest-physical memory that goes. @returns 0 or the first -errno. */
-  forget(gpa: number, bytes: number): Outcome {
+  forget(gpa: number, bytes: number): VerbOutcome {
     let result = 0;
     for (let i = this.#areas.length - 1; i >= 0; i--) {
       const a = this.#areas[i]!;
@@ -223,7 +217,7 @@ export class Shadow {
   }
 
   /** Takes everything away. @returns 0 or -errno. */
-  dropAll(): Outcome {
+  dropAll(): VerbOutcome {
     if (this.#areas.length === 0) return 0;
     const r = this.#host.unmapAll(this.ioasId);
     if (r >= 0) this.#areas = [];

@@ -1,6 +1,6 @@
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
-import { PRG } from './page-requests.ts';
-import type { Stream } from './stream.ts';
+import { PRG } from '../../src/spec/pcie/messages.ts';
+import type { Smmuv3Stream } from './stream.ts';
 
 interface Stalled {
   readonly devId: number;
@@ -9,7 +9,7 @@ interface Stalled {
 }
 
 /** Transactions the hardware holds until the guest decides (IHI 0070 §3.12.2): by device and STAG. */
-export class Stalls {
+export class Smmuv3Stalls {
   readonly #upcalls: HostUpcalls | null;
   #list: Stalled[] = [];
 
@@ -21,18 +21,18 @@ export class Stalls {
     return this.#list.length;
   }
 
-  add(s: Stream, stag: number, pasid: number): void {
+  add(s: Smmuv3Stream, stag: number, pasid: number): void {
     this.#list.push({ devId: s.vfio.devId, stag, pasid });
   }
 
   /** CMD_RESUME; an unknown STAG is nothing. @param code PRG code. */
-  answer(s: Stream, stag: number, code: number): void {
+  answer(s: Smmuv3Stream, stag: number, code: number): void {
     const at = this.#list.findIndex((x) => x.devId === s.vfio.devId && x.stag === stag);
     if (at >= 0) this.#end(at, code);
   }
 
   /** CMD_STALL_TERM, or the device leaves. */
-  terminate(s: Stream): void {
+  terminate(s: Smmuv3Stream): void {
     for (let i = this.#list.length - 1; i >= 0; i--)
       if (this.#list[i]!.devId === s.vfio.devId) this.#end(i, PRG.FAILURE);
   }

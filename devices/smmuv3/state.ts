@@ -1,48 +1,48 @@
-import type { Commands } from './commands.ts';
-import type { CommandQueue } from './queue.ts';
-import type { EventQueue } from './records.ts';
-import type { Registers } from './registers.ts';
+import type { Smmuv3Commands } from './commands.ts';
+import type { Smmuv3Queue } from './queue.ts';
+import type { Smmuv3Records } from './records.ts';
+import type { Smmuv3Registers } from './registers.ts';
 import type { StreamSaved } from './stream.ts';
-import type { Streams } from './streams.ts';
-import type { StreamTable } from './tables.ts';
+import type { Smmuv3Streams } from './streams.ts';
+import type { Smmuv3Tables } from './tables.ts';
 
-export interface SnapshotParts {
-  readonly regs: Registers;
-  readonly events: EventQueue;
-  readonly queue: CommandQueue;
-  readonly commands: Commands;
-  readonly table: StreamTable;
-  readonly streams: Streams;
+export interface StateParts {
+  readonly regs: Smmuv3Registers;
+  readonly records: Smmuv3Records;
+  readonly queue: Smmuv3Queue;
+  readonly commands: Smmuv3Commands;
+  readonly tables: Smmuv3Tables;
+  readonly streams: Smmuv3Streams;
 }
 
 /** A vSMMUv3 as plain data: what the guest made of it. The host objects behind it are not part of it. */
-export interface DeviceState {
+export interface Smmuv3State {
   readonly version: 1;
   readonly registers: number[];
-  readonly events: ReturnType<EventQueue['save']>;
+  readonly events: ReturnType<Smmuv3Records['save']>;
   readonly waiting: boolean;
   readonly timedOut: boolean;
   readonly split: number;
   readonly streams: StreamSaved[];
 }
 
-export function saveDevice(p: SnapshotParts): DeviceState {
+export function saveDevice(p: StateParts): Smmuv3State {
   return {
     version: 1,
     registers: p.regs.save(),
-    events: p.events.save(),
+    events: p.records.save(),
     waiting: p.queue.save(),
     timedOut: p.commands.timedOut,
-    split: p.table.save(),
+    split: p.tables.save(),
     streams: p.streams.save(),
   };
 }
 
-export function loadDevice(p: SnapshotParts, s: DeviceState): void {
+export function loadDevice(p: StateParts, s: Smmuv3State): void {
   p.regs.load(s.registers);
-  p.events.load(s.events);
+  p.records.load(s.events);
   p.queue.load(s.waiting);
   p.commands.timedOut = s.timedOut;
-  p.table.load(s.split);
+  p.tables.load(s.split);
   p.streams.load(s.streams);
 }

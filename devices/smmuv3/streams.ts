@@ -1,6 +1,5 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
-import type { HostVerbs, Outcome } from '../../src/lib/uapi/host-verbs.ts';
+import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E, errnoName } from '../../src/spec/iommufd/errno.ts';
 import { CR0, GBPA, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
@@ -13,61 +12,42 @@ import {
   steS1Enabled,
   steS2Vmid,
 } from '../../src/spec/smmuv3/ste.ts';
-import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
-import type { Context, Domain, Domains } from './domains.ts';
+import type { Smmuv3Core } from './core.ts';
+import type { AttachedDevice } from './deps.ts';
+import type { NestedContext, Smmuv3Domain, Smmuv3Domains } from './domains.ts';
 import { missingOnHost } from './host-features.ts';
-import type { Identity } from './identity.ts';
-import type { Deviations } from './profile.ts';
-import type { Registers } from './registers.ts';
-import { Stream, type StreamSaved, type StreamState } from './stream.ts';
-import type { StreamTable } from './tables.ts';
+import { Smmuv3Stream, type StreamSaved, type StreamState } from './stream.ts';
+import type { Smmuv3Tables } from './tables.ts';
 
 /** Streams of the guest and their way to the host: what is attached when, vDEVICEs, moves between vIOMMUs. */
-export class Streams {
-  readonly #deps: Smmuv3Deps;
+export class Smmuv3Streams {
+  readonly #core: Smmuv3Core;
   readonly #host: HostVerbs;
-  readonly #domains: Domains;
-  readonly #table: StreamTable;
-  readonly #regs: Registers;
-  readonly #features: Smmuv3Features;
-  readonly #identityShown: Identity;
-  readonly #d: Deviations;
-  readonly #list: Stream[] = [];
-  readonly #bySid = new Map<number, Stream>();
-  readonly #byDev = new Map<number, Stream>();
+  readonly #domains: Smmuv3Domains;
+  readonly #table: Smmuv3Tables;
+  readonly #list: Smmuv3Stream[] = [];
+  readonly #bySid = new Map<number, Smmuv3Stream>();
+  readonly #byDev = new Map<number, Smmuv3Stream>();
   readonly #vste = new Int32Array(4);
   /** The last `configure` found the context in force: the hardware must look at its memory again. */
   unchanged = false;
 
-  constructor(
-    deps: Smmuv3Deps,
-    host: HostVerbs,
-    domains: Domains,
-    table: StreamTable,
-    regs: Registers,
-    features: Smmuv3Features,
-    identity: Identity,
-    deviations: Deviations,
-  ) {
-    this.#identityShown = identity;
-    this.#deps = deps;
-    this.#host = host;
+  constructor(core: Smmuv3Core, domains: Smmuv3Domains, table: Smmuv3Tables) {
+    this.#core = core;
+    this.#host = core.host;
     this.#domains = domains;
     this.#table = table;
-    this.#regs = regs;
-    this.#features = features;
-    this.#d = deviations;
   }
 
-  get list(): readonly Stream[] {
+  get list(): readonly Smmuv3Stream[] {
     return this.#list;
   }
 
-  bySid(sid: number): Stream | undefined {
+  bySid(sid: number): Smmuv3Stream | undefined {
     return this.#bySid.get(sid);
   }
 
-  byDev(devId: number): Stream | undefined {
+  byDev(devId: number): Smmuv3Stream | undefined {
     return this.#byDev.get(devId);
   }
 
@@ -76,7 +56,7 @@ export class Streams {
    * @throws ViommuError `EINVAL` no StreamID; `EBUSY` one is taken; `EIO` the host refuses the device; `EOPNOTSUPP` its SMMU
    *   lacks something the guest is shown.
    */
-  add(device: AttachedDevice, handlers: UpcallHandlers): Stream {
+  add(device: AttachedDevice, handlers: UpcallHandlers): Smmuv3Stream {
     if (device.sids.length === 0) throw new ViommuError('EINVAL', 'caller', 'a device needs a StreamID');
     const taken = device.sids.find((sid) => this.#bySid.has(sid));
     if (taken !== undefined) throw new ViommuError('EBUSY', 'caller', 'StreamID is taken', { sid: taken });
@@ -88,11 +68,11 @@ export class Streams {
       if (typeof home === 'number') this.#must(home, 'nest parent');
       else this.#domains.home = home;
     }
-    const s = new Stream(device);
+    const s = new Smmuv3Stream(device);
     this.#list.push(s);
     for (const sid of s.sids) this.#bySid.set(sid, s);
     this.#byDev.set(devId, s);
-    if (this.#deps.upcalls !== null) s.unserve = this.#deps.upcalls.serve([devId], handlers);
+    if (this.#core.deps.upcalls !== null) s.unserve = this.#core.deps.upcalls.serve([devId], handlers);
     if (!this.#enabled()) {
       const r = this.#policy(s);
       if (r < 0) {
@@ -110,7 +90,7 @@ export class Streams {
       this.#must(idr, 'GET_HW_INFO');
       return;
     }
-    const missing = missingOnHost(this.#identityShown, idr);
+    const missing = missingOnHost(this.#core.identity, idr);
     if (missing === null) return;
     throw new ViommuError('EOPNOTSUPP', 'host', 'the physical SMMU does not match what the guest is shown', {
       field: missing,
@@ -125,7 +105,7 @@ export class Streams {
    * Takes a device out; with the last one every host object of this vSMMU goes.
    * @throws ViommuError `EIO` the host refuses to detach the device.
    */
-  remove(s: Stream): void {
+  remove(s: Smmuv3Stream): void {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     this.#list.splice(at, 1);
@@ -140,7 +120,7 @@ export class Streams {
   }
 
   #enabled(): boolean {
-    return this.#regs.enabled(CR0.SMMUEN);
+    return this.#core.registers.enabled(CR0.SMMUEN);
   }
 
   /** SMMUEN=0: every stream bypasses or aborts as GBPA says (IHI 0070 §6.3.14). */
@@ -148,9 +128,9 @@ export class Streams {
     for (const s of this.#list) this.#policy(s);
   }
 
-  #policy(s: Stream): number {
+  #policy(s: Smmuv3Stream): number {
     const home = this.#domains.home!;
-    const abort = (this.#regs.get(PAGE0.GBPA.at) & GBPA.ABORT) !== 0;
+    const abort = (this.#core.registers.get(PAGE0.GBPA.at) & GBPA.ABORT) !== 0;
     const id = abort ? this.#domains.abort(s.vfio.devId, home) : this.#domains.bypass(s.vfio.devId, home);
     return this.#attach(s, id, 'policy', null, null);
   }
@@ -160,7 +140,7 @@ export class Streams {
     for (const s of this.#list) this.#unset(s);
   }
 
-  #unset(s: Stream): Outcome {
+  #unset(s: Smmuv3Stream): VerbOutcome {
     if (s.state === 'unset') return 0;
     const r = this.#host.detach(s.vfio);
     if (r < 0) {
@@ -173,7 +153,13 @@ export class Streams {
   }
 
   /** Attaches `hwptId` (or passes its -errno on) and then lets go of what was there. */
-  #attach(s: Stream, hwptId: number, state: StreamState, context: Context | null, domain: Domain | null): number {
+  #attach(
+    s: Smmuv3Stream,
+    hwptId: number,
+    state: StreamState,
+    context: NestedContext | null,
+    domain: Smmuv3Domain | null,
+  ): number {
     if (hwptId < 0) return hwptId;
     const r = s.vfio.ptId === hwptId && s.state !== 'unset' ? 0 : this.#host.attach(s.vfio, hwptId);
     if (r < 0) return r;
@@ -181,7 +167,7 @@ export class Streams {
     return 0;
   }
 
-  #settle(s: Stream, state: StreamState, context: Context | null, domain: Domain | null): void {
+  #settle(s: Smmuv3Stream, state: StreamState, context: NestedContext | null, domain: Smmuv3Domain | null): void {
     const oldContext = s.context;
     const oldDomain = s.domain;
     s.state = state;
@@ -208,7 +194,7 @@ export class Streams {
   }
 
   /** The stream gets its vDEVICE, whatever its STE says, and what the STE says now. */
-  #refresh(s: Stream, sid: number): number {
+  #refresh(s: Smmuv3Stream, sid: number): number {
     const r = this.#enabled() ? this.configure(s, sid) : 0;
     const tied = s.vdeviceId === 0 ? this.#tie(s, this.#domains.home!) : 0;
     return r < 0 ? r : tied;
@@ -219,7 +205,7 @@ export class Streams {
     const s = this.#byDev.get(devId);
     if (s === undefined || s.state !== 'unset') return false;
     if (!this.#enabled()) return this.#policy(s) === 0;
-    return this.configure(s, s.sids[index] ?? s.sids[0]!) === 0 && (s.state as StreamState) !== 'unset';
+    return this.configure(s, s.sidOf(index)) === 0 && (s.state as StreamState) !== 'unset';
   }
 
   /**
@@ -227,17 +213,17 @@ export class Streams {
    * looked at again.
    * @returns 0 or -errno.
    */
-  configure(s: Stream, sid: number): number {
+  configure(s: Smmuv3Stream, sid: number): number {
     this.unchanged = false;
     if (this.#table.lookup(sid) !== 0) {
       const r = this.#unset(s);
-      return this.#d.badSteIsIll && this.#deps.properties.accel ? -E.IO : r;
+      return this.#core.deviations.badSteIsIll && this.#core.deps.properties.accel ? -E.IO : r;
     }
     return this.#apply(s, sid);
   }
 
   /** Puts the host into the state that the (valid) entry in the table's `ste` asks for. */
-  #apply(s: Stream, sid: number): number {
+  #apply(s: Smmuv3Stream, sid: number): number {
     const devId = s.vfio.devId;
     const ste = this.#table.ste;
     s.ste.set(ste);
@@ -247,7 +233,7 @@ export class Streams {
       case CONFIG.BYPASS:
         return this.#attach(s, this.#domains.bypass(devId, home), 'bypass', null, null);
       case CONFIG.S1:
-        return this.#stage1(s, 's1', this.#domains.ram(devId, this.#features.s2p ? steS2Vmid(ste, 0) : 0));
+        return this.#stage1(s, 's1', this.#domains.ram(devId, this.#core.features.s2p ? steS2Vmid(ste, 0) : 0));
       case CONFIG.S2: {
         const shadow = this.#domains.shadowed(devId, steS2Vmid(ste, 0), ste);
         if (typeof shadow === 'number') return shadow;
@@ -263,7 +249,7 @@ export class Streams {
     }
   }
 
-  #stage1(s: Stream, state: StreamState, domain: Domain | number): number {
+  #stage1(s: Smmuv3Stream, state: StreamState, domain: Smmuv3Domain | number): number {
     if (typeof domain === 'number') return domain;
     this.#identity(s.ste);
     const c = s.context;
@@ -283,7 +269,7 @@ export class Streams {
     return r;
   }
 
-  #attachContext(s: Stream, state: StreamState, domain: Domain): number {
+  #attachContext(s: Smmuv3Stream, state: StreamState, domain: Smmuv3Domain): number {
     const tied = this.#tie(s, domain);
     if (tied < 0) return tied;
     const context = this.#domains.context(s.vfio.devId, domain, this.#vste);
@@ -298,16 +284,16 @@ export class Streams {
     const v = this.#vste;
     for (let i = 0; i < 4; i++) v[i] = ste[i]! & S1_IDENTITY_MASK[i as 0 | 1 | 2 | 3];
     if (steS1Enabled(ste, 0)) v[0] = (v[0]! & ~0xe) | (CONFIG.S1 << 1);
-    if (this.#features.ssidSize === 0) {
+    if (this.#core.features.ssidSize === 0) {
       v[0] = v[0]! & ~0x30;
       v[1] = v[1]! & 0xf_ffff;
       v[2] = v[2]! & ~3;
     }
-    if (!this.#features.ats || steEats(ste, 0) !== EATS.FULL) v[2] = v[2]! & ~(3 << 28);
+    if (!this.#core.features.ats || steEats(ste, 0) !== EATS.FULL) v[2] = v[2]! & ~(3 << 28);
   }
 
   /** Ties the guest's StreamID to the device in the domain's vIOMMU, moving it there if it is tied elsewhere. */
-  #tie(s: Stream, domain: Domain): number {
+  #tie(s: Smmuv3Stream, domain: Smmuv3Domain): number {
     if (s.vdeviceId > 0 && s.vdeviceIn === domain) return 0;
     const devId = s.vfio.devId;
     const viommu = this.#domains.viommu(devId, domain);
@@ -323,11 +309,11 @@ export class Streams {
     s.vdeviceId = id;
     s.vdeviceIn = domain;
     domain.users++;
-    if (s.sids.length === 1 || this.#deps.upcalls === null) return 0;
-    return this.#deps.upcalls.mapStreams(id, s.sids);
+    if (s.sids.length === 1 || this.#core.deps.upcalls === null) return 0;
+    return this.#core.deps.upcalls.mapStreams(id, s.sids);
   }
 
-  #dropVdevice(s: Stream): void {
+  #dropVdevice(s: Smmuv3Stream): void {
     const domain = s.vdeviceIn;
     if (s.vdeviceId > 0) this.#host.release(s.vdeviceId);
     s.vdeviceId = 0;

@@ -5,9 +5,10 @@ import type { Memory } from '../../src/ports/memory.ts';
 import { EVENT } from '../../src/spec/smmuv3/events.ts';
 import { CR0, PAGE0, STRTAB_FMT } from '../../src/spec/smmuv3/registers.ts';
 import { l1StdL2Ptr, l1StdSpan, STE_BYTES, STE_WORDS } from '../../src/spec/smmuv3/ste.ts';
+import type { Smmuv3Core } from './core.ts';
 import { SIDSIZE } from './identity.ts';
-import type { Deviations } from './profile.ts';
-import type { Registers } from './registers.ts';
+import type { Smmuv3Deviations } from './profile.ts';
+import type { Smmuv3Registers } from './registers.ts';
 
 /** STE word 1: S1ContextPtr[51:32], and what QEMU takes for more of it. */
 const CONTEXT_HIGH = 0xff_ffff;
@@ -23,10 +24,10 @@ function splitOf(cfg: number): number {
 }
 
 /** The guest's stream table as its registers describe it now (IHI 0070 §3.3, §5.1). */
-export class StreamTable {
-  readonly #regs: Registers;
+export class Smmuv3Tables {
+  readonly #regs: Smmuv3Registers;
   readonly #memory: Memory;
-  readonly #d: Deviations;
+  readonly #d: Smmuv3Deviations;
   readonly #features: Smmuv3Features;
   /** QEMU: once two-level, always two-level, with the last SPLIT that came with FMT=1. */
   #stickySplit = -1;
@@ -35,11 +36,11 @@ export class StreamTable {
   /** Guest-physical address of the structure that could not be fetched (F_STE_FETCH), bytes. */
   fetch = 0;
 
-  constructor(regs: Registers, memory: Memory, features: Smmuv3Features, deviations: Deviations) {
-    this.#regs = regs;
-    this.#memory = memory;
-    this.#features = features;
-    this.#d = deviations;
+  constructor(core: Smmuv3Core) {
+    this.#regs = core.registers;
+    this.#memory = core.deps.memory;
+    this.#features = core.features;
+    this.#d = core.deviations;
   }
 
   /** STRTAB_BASE_CFG was written. */

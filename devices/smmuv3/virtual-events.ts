@@ -1,6 +1,6 @@
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { EVENT_BYTES, EVENT_WORDS } from '../../src/spec/smmuv3/events.ts';
-import type { Domain } from './domains.ts';
+import type { Smmuv3Domain } from './domains.ts';
 
 /** struct iommufd_vevent_header: flags, sequence. */
 const HEADER_BYTES = 8;
@@ -13,7 +13,7 @@ const READS_MAX = 1 << 16;
  */
 export function listenForEvents(
   host: HostVerbs,
-  domain: Domain,
+  domain: Smmuv3Domain,
   depth: number,
   record: (event: Int32Array) => void,
 ): number {

@@ -1,8 +1,8 @@
 import { Smmuv3 } from '../../devices/smmuv3/device.ts';
-import { identityOf } from '../../devices/smmuv3/identity.ts';
-import { type Deviations, deviationsOf } from '../../devices/smmuv3/profile.ts';
+import { smmuv3Identity } from '../../devices/smmuv3/identity.ts';
+import { deviationsOf, type Smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
-import type { DeviceState } from '../../devices/smmuv3/state.ts';
+import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
@@ -24,7 +24,7 @@ export interface Smmuv3UnitConfig {
   readonly name: string;
   readonly properties: Smmuv3Properties;
   /** Single rows of the deviation table, away from the profile's column. */
-  readonly deviations?: Partial<Deviations>;
+  readonly deviations?: Partial<Smmuv3Deviations>;
   readonly irq: InterruptPort;
   readonly tell?: Tell | null;
   readonly caches?: CacheSizes;
@@ -76,7 +76,7 @@ export class Smmuv3Unit implements IommuUnit {
     this.#vm = vm;
     this.name = name;
     const deviations = deviationsOf(properties.profile, config.deviations);
-    const id = identityOf(properties, deviations);
+    const id = smmuv3Identity(properties, deviations);
     const idr0 = id.idr0 | NESTING;
     const idr3 = id.idr3 | XNX;
     const events = new HwRelay();
@@ -126,11 +126,9 @@ export class Smmuv3Unit implements IommuUnit {
       ioasId: vm.ioasId,
       upcalls: config.linuxOnly === true ? null : vm.upcalls,
       irq: config.irq,
-      clock: vm.clock,
       tell: config.tell ?? null,
       userVa: (gpa) => vm.memory.userVa(gpa),
       userRoom: (gpa) => vm.memory.roomAt(gpa),
-      gpaOf: (hpa) => vm.memory.gpaOf(hpa),
       trustPartialCount: config.batchQuirk ?? false,
     });
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
@@ -196,7 +194,7 @@ export class Smmuv3Unit implements IommuUnit {
 
   /** The host behind a loaded machine is a new one: its objects are made anew. */
   load(state: unknown): void {
-    this.device.load(state as DeviceState);
+    this.device.load(state as Smmuv3State);
   }
 
   /** The function the guest knows by this StreamID. */

@@ -1,4 +1,4 @@
-import { defaultProperties } from '../../devices/smmuv3/properties.ts';
+import { smmuv3Defaults } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { hostRid } from '../../src/lib/pci/rids.ts';
 import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
@@ -26,7 +26,7 @@ function guest(command: (page: number) => readonly [number, number, number, numb
   const vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }] });
   const unit = new Smmuv3Unit(vm, {
     name: 'smmuv3',
-    properties: { ...defaultProperties('arch'), ats: true },
+    properties: { ...smmuv3Defaults('arch'), ats: true },
     irq: { pulse: () => {}, level: () => {}, message: () => true },
     doorbell: 0x0809_0000,
   });

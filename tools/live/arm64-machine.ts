@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { defaultProperties } from '../../devices/smmuv3/properties.ts';
+import { smmuv3Defaults } from '../../devices/smmuv3/properties.ts';
 import { type DtNode, dtb, pcieNode, smmuv3Node } from '../../src/machine/firmware/devicetree.ts';
 import { readDtb } from '../../src/machine/firmware/fdt-reader.ts';
 import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
@@ -111,7 +111,7 @@ export function bootArm(options: ArmOptions): Promise<LiveRun> {
       make: (vm, irq, tell) =>
         new Smmuv3Unit(vm, {
           name: 'smmuv3',
-          properties: { ...defaultProperties('qemu-11.1'), stage: 'nested', ats: options.ats },
+          properties: { ...smmuv3Defaults('qemu-11.1'), stage: 'nested', ats: options.ats },
           // QEMU has no ATS and consumes CMD_ATC_INV silently; here it is executed.
           deviations: { absentCommandsConsumed: false },
           irq,

@@ -16,7 +16,7 @@ import { VerbData } from './verb-data.ts';
  * What a host verb answers: the id of a new object (> 0) or 0, and a refusal as -errno (< 0). No outcome may be dropped
  * (a test looks for that): a device tells its guest or its caller, and what it only gives back goes through `release`.
  */
-export type Outcome = number;
+export type VerbOutcome = number;
 
 /** A queue of the host with its file, when one could be made. */
 export interface HostQueue {
@@ -49,33 +49,33 @@ export class HostVerbs {
   }
 
   /** Binds a device file that nobody has bound yet. */
-  bind(vfio: VfioDevice): Outcome {
+  bind(vfio: VfioDevice): VerbOutcome {
     return vfio.devId > 0 ? 0 : vfio.bind(this.#iommufd);
   }
 
   /** Attaches a device, or one PASID of it, to a HWPT; what was attached there before is replaced. */
-  attach(vfio: VfioDevice, hwptId: number, pasid: number = NO_PASID): Outcome {
+  attach(vfio: VfioDevice, hwptId: number, pasid: number = NO_PASID): VerbOutcome {
     return vfio.attach(hwptId, pasid);
   }
 
-  detach(vfio: VfioDevice, pasid: number = NO_PASID): Outcome {
+  detach(vfio: VfioDevice, pasid: number = NO_PASID): VerbOutcome {
     return vfio.detach(pasid);
   }
 
   /** IDR0 to IDR5 of the SMMU a device is behind, or -errno. */
-  smmuv3Info(devId: number): Uint32Array | Outcome {
+  smmuv3Info(devId: number): Uint32Array | VerbOutcome {
     const words = new Uint32Array(SMMUV3_INFO_WORDS);
     const r = this.#hwInfo(devId, HW_INFO.ARM_SMMUV3, words).outcome;
     return r < 0 ? r : words.subarray(2, 8);
   }
 
   /** log2 of the PASIDs a device can use on its host (0: none), or -errno. */
-  pasidBits(devId: number): Outcome {
+  pasidBits(devId: number): VerbOutcome {
     const { outcome, pasidBits } = this.#hwInfo(devId, HW_INFO.NONE, null);
     return outcome < 0 ? outcome : pasidBits;
   }
 
-  #hwInfo(devId: number, type: number, words: Uint32Array | null): { outcome: Outcome; pasidBits: number } {
+  #hwInfo(devId: number, type: number, words: Uint32Array | null): { outcome: VerbOutcome; pasidBits: number } {
     const data = words === null ? null : new VerbData(new Uint8Array(words.buffer));
     const c = {
       flags: type === HW_INFO.NONE ? 0 : HW_INFO_FLAG.INPUT_TYPE,
@@ -90,7 +90,7 @@ export class HostVerbs {
     return { outcome, pasidBits: c.outMaxPasidLog2 };
   }
 
-  destroy(id: number): Outcome {
+  destroy(id: number): VerbOutcome {
     return this.#iommufd.destroy(id);
   }
 
@@ -108,19 +108,19 @@ export class HostVerbs {
     return this.#kept;
   }
 
-  ioasAlloc(): Outcome {
+  ioasAlloc(): VerbOutcome {
     const c = { flags: 0, outIoasId: 0 };
     const r = this.#iommufd.ioasAlloc(c);
     return r < 0 ? r : c.outIoasId;
   }
 
   /** A HWPT that translates with what is mapped in an IOAS. @param flags HWPT_FLAG. */
-  pagingHwpt(devId: number, ioasId: number, flags: number): Outcome {
+  pagingHwpt(devId: number, ioasId: number, flags: number): VerbOutcome {
     return this.#hwptAlloc(devId, ioasId, flags, HWPT_DATA.NONE, null, 0);
   }
 
   /** A stage-1 context of a guest. @param vste the first two 64-bit words of its STE, as four words. */
-  nestedSmmuv3(devId: number, viommuId: number, vste: ArrayLike<number>): Outcome {
+  nestedSmmuv3(devId: number, viommuId: number, vste: ArrayLike<number>): VerbOutcome {
     const bytes = new Uint8Array(Int32Array.from(vste).buffer);
     return this.#hwptAlloc(devId, viommuId, 0, HWPT_DATA.ARM_SMMUV3, bytes, 0);
   }
@@ -136,7 +136,7 @@ export class HostVerbs {
     flags: number,
     s1: { readonly flags: number; readonly root: number; readonly width: number },
     faultId: number,
-  ): Outcome {
+  ): VerbOutcome {
     const data = new DataView(new ArrayBuffer(VTD_S1_BYTES));
     data.setUint32(0, s1.flags, true);
     data.setBigUint64(8, BigInt(s1.root), true);
@@ -151,7 +151,7 @@ export class HostVerbs {
     dataType: number,
     bytes: Uint8Array | null,
     faultId: number,
-  ): Outcome {
+  ): VerbOutcome {
     const c = {
       flags: flags | (faultId > 0 ? HWPT_FLAG.FAULT_ID_VALID : 0),
       devId,
@@ -167,21 +167,21 @@ export class HostVerbs {
   }
 
   /** A virtual SMMUv3 on a nest parent. */
-  smmuv3Viommu(devId: number, hwptId: number): Outcome {
+  smmuv3Viommu(devId: number, hwptId: number): VerbOutcome {
     const c = { flags: 0, type: VIOMMU_TYPE.ARM_SMMUV3, devId, hwptId, outViommuId: 0, data: null };
     const r = this.#iommufd.viommuAlloc(c);
     return r < 0 ? r : c.outViommuId;
   }
 
   /** @param virtId the guest's name of the device: its StreamID. */
-  vdevice(viommuId: number, devId: number, virtId: number): Outcome {
+  vdevice(viommuId: number, devId: number, virtId: number): VerbOutcome {
     const c = { viommuId, devId, outVdeviceId: 0, virtId: BigInt(virtId) };
     const r = this.#iommufd.vdeviceAlloc(c);
     return r < 0 ? r : c.outVdeviceId;
   }
 
   /** The queue of a virtual SMMUv3's events, or -errno. @param depth records. */
-  smmuv3EventQueue(viommuId: number, depth: number): HostQueue | Outcome {
+  smmuv3EventQueue(viommuId: number, depth: number): HostQueue | VerbOutcome {
     const c = {
       flags: 0,
       viommuId,
@@ -196,14 +196,14 @@ export class HostVerbs {
   }
 
   /** A queue for the page requests of nested HWPTs, or -errno. */
-  faultQueue(): HostQueue | Outcome {
+  faultQueue(): HostQueue | VerbOutcome {
     const c = { flags: 0, outFaultId: 0, outFd: null as EventFd | null };
     const r = this.#iommufd.faultQueueAlloc(c);
     return r < 0 || c.outFd === null ? r : { id: c.outFaultId, fd: c.outFd };
   }
 
   /** @param userVa where the memory is in this process. @param iova,length bytes. */
-  map(ioasId: number, userVa: bigint, iova: number, length: number, read: boolean, write: boolean): Outcome {
+  map(ioasId: number, userVa: bigint, iova: number, length: number, read: boolean, write: boolean): VerbOutcome {
     const c = this.#map;
     c.flags = IOAS_MAP_FLAG.FIXED_IOVA | (read ? IOAS_MAP_FLAG.READABLE : 0) | (write ? IOAS_MAP_FLAG.WRITEABLE : 0);
     c.ioasId = ioasId;
@@ -214,7 +214,7 @@ export class HostVerbs {
   }
 
   /** Takes mappings away that lie in [iova, iova + length), bytes; it may not cut one. */
-  unmap(ioasId: number, iova: number, length: number): Outcome {
+  unmap(ioasId: number, iova: number, length: number): VerbOutcome {
     const c = this.#unmap;
     c.ioasId = ioasId;
     c.iova = BigInt(iova);
@@ -223,7 +223,7 @@ export class HostVerbs {
   }
 
   /** Empties an IOAS. */
-  unmapAll(ioasId: number): Outcome {
+  unmapAll(ioasId: number): VerbOutcome {
     const c = this.#unmap;
     c.ioasId = ioasId;
     c.iova = 0n;
@@ -236,13 +236,13 @@ export class HostVerbs {
    * @param words 16-byte commands. @param start index of the first word. @param count commands.
    * @returns 0 or -errno; `invalidated` is the kernel's count then.
    */
-  invalidateSmmuv3(viommuId: number, words: Int32Array, start: number, count: number): Outcome {
+  invalidateSmmuv3(viommuId: number, words: Int32Array, start: number, count: number): VerbOutcome {
     const type = INVALIDATE_DATA.VIOMMU_ARM_SMMUV3;
     return this.#iommufd.invalidate(viommuId, type, words, start, SMMUV3_COMMAND_BYTES, count);
   }
 
   /** Invalidates in the caches of a guest's first-stage table. @param words one struct iommu_hwpt_vtd_s1_invalidate. */
-  invalidateVtd(hwptId: number, words: Int32Array): Outcome {
+  invalidateVtd(hwptId: number, words: Int32Array): VerbOutcome {
     return this.#iommufd.invalidate(hwptId, INVALIDATE_DATA.VTD_S1, words, 0, VTD_S1_INVALIDATE_BYTES, 1);
   }
 

@@ -1,8 +1,7 @@
 import type { Smmuv3Deps } from '../../../devices/smmuv3/deps.ts';
 import { Smmuv3 } from '../../../devices/smmuv3/device.ts';
-import type { Deviations, ProfileName } from '../../../devices/smmuv3/profile.ts';
-import { defaultProperties, type Smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
-import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
+import type { ProfileName, Smmuv3Deviations } from '../../../devices/smmuv3/profile.ts';
+import { type Smmuv3Properties, smmuv3Defaults } from '../../../devices/smmuv3/properties.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import type { Said } from '../../../src/ports/tell.ts';
 import { PAGE0, PAGE1, PAGE1_BASE } from '../../../src/spec/smmuv3/registers.ts';
@@ -28,7 +27,7 @@ export const R = {
 export interface GuestOptions {
   readonly profile?: ProfileName;
   readonly properties?: Partial<Smmuv3Properties>;
-  readonly deviations?: Partial<Deviations>;
+  readonly deviations?: Partial<Smmuv3Deviations>;
   readonly linuxOnly?: boolean;
   readonly trustPartialCount?: boolean;
 }
@@ -140,7 +139,7 @@ export class Guest {
     const profile = o.profile ?? 'qemu-11.1';
     this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
     this.deps = {
-      properties: { ...defaultProperties(profile), stage: 'nested', ...o.properties },
+      properties: { ...smmuv3Defaults(profile), stage: 'nested', ...o.properties },
       ...(o.deviations === undefined ? {} : { deviations: o.deviations }),
       memory: this.memory,
       iommufd: this.host.fd,
@@ -154,7 +153,6 @@ export class Guest {
           return this.doorbell;
         },
       },
-      clock: new VirtualClock(),
       tell: (s) => this.said.push(s),
       userVa: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? VA + BigInt(gpa) : -1n),
       userRoom: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? RAM + RAM_BYTES - gpa : 0),

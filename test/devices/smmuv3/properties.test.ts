@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { identityOf } from '../../../devices/smmuv3/identity.ts';
+import { smmuv3Identity } from '../../../devices/smmuv3/identity.ts';
 import { deviationsOf } from '../../../devices/smmuv3/profile.ts';
-import { defaultProperties, smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
+import { smmuv3Defaults, smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
 import { smmuv3Features } from '../../../src/lib/check/smmuv3-features.ts';
 import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
 
@@ -9,7 +9,7 @@ const of = (line: string, profile: 'arch' | 'qemu-11.1' = 'qemu-11.1') =>
   smmuv3Properties(parseQemuArgs(line), profile);
 const features = (line: string, profile: 'arch' | 'qemu-11.1' = 'qemu-11.1') => {
   const [p] = of(line, profile);
-  const id = identityOf(p!, deviationsOf(profile));
+  const id = smmuv3Identity(p!, deviationsOf(profile));
   return smmuv3Features(id.idr0, id.idr1, id.idr3, id.idr5);
 };
 
@@ -39,7 +39,7 @@ describe('a QEMU command line orders SMMUs in QEMU’s words', () => {
 
   test('auto leaves the default, and the default is QEMU’s', () => {
     const auto = of('-device arm-smmuv3,ril=auto,ats=auto,oas=auto,ssidsize=auto')[0]!;
-    expect(auto).toEqual(defaultProperties());
+    expect(auto).toEqual(smmuv3Defaults());
     expect(features('-device arm-smmuv3')).toMatchObject({ ril: true, ats: false, oas: 44, ssidSize: 0, msi: false });
   });
 

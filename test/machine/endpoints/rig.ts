@@ -2,7 +2,7 @@ import { type Latency, RootComplex } from '../../../bus/root-complex.ts';
 import type { PciBus, Slot } from '../../../bus/topology.ts';
 import { encodeDescriptor, OP, STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DmaEngine, ENGINE, type EngineOptions } from '../../../devices/endpoints/dma-engine.ts';
-import { defaultProperties as smmuDefaults } from '../../../devices/smmuv3/properties.ts';
+import { smmuv3Defaults as smmuDefaults } from '../../../devices/smmuv3/properties.ts';
 import { defaultProperties as vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs/program.ts';
 import { Smmuv3Program, type Smmuv3ProgramOptions } from '../../../guest-fixtures/programs/smmuv3.ts';

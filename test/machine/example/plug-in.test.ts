@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { IommuTestdev, RESULT, TESTDEV } from '../../../devices/endpoints/iommu-testdev.ts';
-import { defaultProperties } from '../../../devices/smmuv3/index.ts';
+import { smmuv3Defaults } from '../../../devices/smmuv3/index.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { type Emulator, PluggedMachine } from '../../../src/machine/emulator.ts';
 import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
@@ -76,7 +76,7 @@ function plugIn(): { emulator: TinyEmulator; machine: PluggedMachine; said: Said
       tell: (what) => said.push(what),
     },
     (vm, irq, tell) =>
-      new Smmuv3Unit(vm, { name: 'smmuv3', properties: defaultProperties(), irq, tell, doorbell: DOORBELL }),
+      new Smmuv3Unit(vm, { name: 'smmuv3', properties: smmuv3Defaults(), irq, tell, doorbell: DOORBELL }),
   );
   machine.plug(new IommuTestdev(machine.vm.memory.guest), 1 << 3);
   return { emulator, machine, said };

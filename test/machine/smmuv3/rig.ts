@@ -1,4 +1,4 @@
-import { defaultProperties, type Smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
+import { type Smmuv3Properties, smmuv3Defaults } from '../../../devices/smmuv3/properties.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { Smmuv3Unit, type Smmuv3UnitConfig, type UnitFunction } from '../../../src/machine/smmuv3-unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
@@ -47,7 +47,7 @@ export class Rig {
       const unit = new Smmuv3Unit(this.vm, {
         ...o,
         name: `smmuv3.${i}`,
-        properties: { ...defaultProperties(profile), stage: 'nested', ...o.properties },
+        properties: { ...smmuv3Defaults(profile), stage: 'nested', ...o.properties },
         doorbell: o.doorbell ?? page,
         irq: {
           pulse: (line) => this.interrupts.push(['evtq', 'priq', 'cmd_sync', 'gerror'][line]!),

@@ -1,0 +1,20 @@
+import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import type { Smmuv3Deps } from './deps.ts';
+import type { Smmuv3Identity } from './identity.ts';
+import type { Smmuv3Interrupts } from './interrupts.ts';
+import type { Smmuv3Deviations } from './profile.ts';
+import type { Smmuv3Registers } from './registers.ts';
+
+/** What every part of a vSMMUv3 works with; the device makes it once. */
+export interface Smmuv3Core {
+  readonly name: string;
+  readonly deps: Smmuv3Deps;
+  readonly deviations: Smmuv3Deviations;
+  /** What the guest is shown, as register words and as fields. */
+  readonly identity: Smmuv3Identity;
+  readonly features: Smmuv3Features;
+  readonly registers: Smmuv3Registers;
+  readonly interrupts: Smmuv3Interrupts;
+  readonly host: HostVerbs;
+}
