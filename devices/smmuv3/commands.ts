@@ -24,6 +24,7 @@ import {
   syncMsiAddress,
 } from '../../src/spec/smmuv3/commands.ts';
 import { CERROR, CR0 } from '../../src/spec/smmuv3/registers.ts';
+import { UNCHANGED } from './attachments.ts';
 import type { CommandBatch } from './batch.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Domain, Smmuv3Domains } from './domains.ts';
@@ -139,7 +140,7 @@ export class Smmuv3Commands implements CommandSink {
   #refresh(cons: number, sid: number): number {
     const { streams } = this.#c;
     const r = streams.invalidate(sid);
-    if (r < 0 || !streams.unchanged) return r;
+    if (r !== UNCHANGED) return r;
     const s = streams.bySid(sid)!;
     return this.#c.batch.add(s.vdeviceIn!.viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0) && this.#c.batch.flush() ? 0 : -1;
   }

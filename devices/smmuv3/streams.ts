@@ -3,40 +3,31 @@ import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E, errnoName } from '../../src/spec/iommufd/errno.ts';
 import { CR0, GBPA, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
-import {
-  CONFIG,
-  EATS,
-  S1_IDENTITY_MASK,
-  steConfig,
-  steEats,
-  steS1Enabled,
-  steS2Vmid,
-} from '../../src/spec/smmuv3/ste.ts';
+import { Smmuv3Attachments } from './attachments.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { AttachedDevice } from './deps.ts';
-import type { NestedContext, Smmuv3Domain, Smmuv3Domains } from './domains.ts';
+import type { Smmuv3Domains } from './domains.ts';
 import { missingOnHost } from './host-features.ts';
 import { Smmuv3Stream, type StreamSaved, type StreamState } from './stream.ts';
 import type { Smmuv3Tables } from './tables.ts';
 
-/** Streams of the guest and their way to the host: what is attached when, vDEVICEs, moves between vIOMMUs. */
+/** The guest's streams: which devices are plugged in, and when a stream's entry is looked at. */
 export class Smmuv3Streams {
   readonly #core: Smmuv3Core;
   readonly #host: HostVerbs;
   readonly #domains: Smmuv3Domains;
-  readonly #table: Smmuv3Tables;
+  readonly #tables: Smmuv3Tables;
+  readonly #attachments: Smmuv3Attachments;
   readonly #list: Smmuv3Stream[] = [];
   readonly #bySid = new Map<number, Smmuv3Stream>();
   readonly #byDev = new Map<number, Smmuv3Stream>();
-  readonly #vste = new Int32Array(4);
-  /** The last `configure` found the context in force: the hardware must look at its memory again. */
-  unchanged = false;
 
-  constructor(core: Smmuv3Core, domains: Smmuv3Domains, table: Smmuv3Tables) {
+  constructor(core: Smmuv3Core, domains: Smmuv3Domains, tables: Smmuv3Tables) {
     this.#core = core;
     this.#host = core.host;
     this.#domains = domains;
-    this.#table = table;
+    this.#tables = tables;
+    this.#attachments = new Smmuv3Attachments(core, domains);
   }
 
   get list(): readonly Smmuv3Stream[] {
@@ -97,7 +88,7 @@ export class Smmuv3Streams {
     });
   }
 
-  #must(result: number, what: string): void {
+  #must(result: VerbOutcome, what: string): void {
     if (result < 0) throw new ViommuError('EIO', 'host', `${what} refused: ${errnoName(result)}`, { result });
   }
 
@@ -109,9 +100,7 @@ export class Smmuv3Streams {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     this.#list.splice(at, 1);
-    const detached = this.#host.detach(s.vfio);
-    this.#settle(s, 'unset', null, null);
-    this.#dropVdevice(s);
+    const detached = this.#attachments.remove(s);
     s.unserve();
     for (const sid of s.sids) this.#bySid.delete(sid);
     this.#byDev.delete(s.vfio.devId);
@@ -128,76 +117,25 @@ export class Smmuv3Streams {
     for (const s of this.#list) this.#policy(s);
   }
 
-  #policy(s: Smmuv3Stream): number {
-    const home = this.#domains.home!;
-    const abort = (this.#core.registers.get(PAGE0.GBPA.at) & GBPA.ABORT) !== 0;
-    const id = abort ? this.#domains.abort(s.vfio.devId, home) : this.#domains.bypass(s.vfio.devId, home);
-    return this.#attach(s, id, 'policy', null, null);
+  #policy(s: Smmuv3Stream): VerbOutcome {
+    return this.#attachments.policy(s, (this.#core.registers.get(PAGE0.GBPA.at) & GBPA.ABORT) !== 0);
   }
 
   /** Every stream is to be configured on its next use. */
   unsetAll(): void {
-    for (const s of this.#list) this.#unset(s);
+    for (const s of this.#list) this.#attachments.unset(s);
   }
 
-  #unset(s: Smmuv3Stream): VerbOutcome {
-    if (s.state === 'unset') return 0;
-    const r = this.#host.detach(s.vfio);
-    if (r < 0) {
-      // What was attached must not go on translating: the stream aborts until its next configuration.
-      const aborted = this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
-      return aborted < 0 ? aborted : r;
-    }
-    this.#settle(s, 'unset', null, null);
-    return 0;
-  }
-
-  /** Attaches `hwptId` (or passes its -errno on) and then lets go of what was there. */
-  #attach(
-    s: Smmuv3Stream,
-    hwptId: number,
-    state: StreamState,
-    context: NestedContext | null,
-    domain: Smmuv3Domain | null,
-  ): number {
-    if (hwptId < 0) return hwptId;
-    const r = s.vfio.ptId === hwptId && s.state !== 'unset' ? 0 : this.#host.attach(s.vfio, hwptId);
-    if (r < 0) return r;
-    this.#settle(s, state, context, domain);
-    return 0;
-  }
-
-  #settle(s: Smmuv3Stream, state: StreamState, context: NestedContext | null, domain: Smmuv3Domain | null): void {
-    const oldContext = s.context;
-    const oldDomain = s.domain;
-    s.state = state;
-    s.context = context;
-    s.domain = domain;
-    if (context !== null) context.users++;
-    if (domain !== null) domain.users++;
-    if (oldContext !== null) {
-      oldContext.users--;
-      this.#domains.releaseContext(oldContext);
-      this.#domains.release(oldContext.domain);
-    }
-    if (oldDomain !== null) {
-      oldDomain.users--;
-      this.#domains.release(oldDomain);
-    }
-  }
-
-  /** CFGI_STE. @returns 0 or -errno of the host; an unknown StreamID is nothing. */
-  invalidate(sid: number): number {
+  /**
+   * CFGI_STE: the stream gets its vDEVICE, whatever its STE says, and what the STE says now. An unknown StreamID is nothing.
+   * @returns 0, UNCHANGED, or -errno.
+   */
+  invalidate(sid: number): VerbOutcome {
     const s = this.#bySid.get(sid);
-    this.unchanged = false;
-    return s === undefined ? 0 : this.#refresh(s, sid);
-  }
-
-  /** The stream gets its vDEVICE, whatever its STE says, and what the STE says now. */
-  #refresh(s: Smmuv3Stream, sid: number): number {
-    const r = this.#enabled() ? this.configure(s, sid) : 0;
-    const tied = s.vdeviceId === 0 ? this.#tie(s, this.#domains.home!) : 0;
-    return r < 0 ? r : tied;
+    if (s === undefined) return 0;
+    const r = this.#enabled() ? this.#configure(s, sid) : 0;
+    const tied = s.vdeviceId === 0 ? this.#attachments.tie(s) : 0;
+    return r < 0 || tied >= 0 ? r : tied;
   }
 
   /** First use of a stream without configuration. @returns whether it has one now. */
@@ -205,122 +143,20 @@ export class Smmuv3Streams {
     const s = this.#byDev.get(devId);
     if (s === undefined || s.state !== 'unset') return false;
     if (!this.#enabled()) return this.#policy(s) === 0;
-    return this.configure(s, s.sidOf(index)) === 0 && (s.state as StreamState) !== 'unset';
+    return this.#configure(s, s.sidOf(index)) >= 0 && (s.state as StreamState) !== 'unset';
   }
 
   /**
    * Reads the guest's entry and puts the host into its state. A bad entry leaves the stream unset: each use is reported and
    * looked at again.
-   * @returns 0 or -errno.
+   * @returns 0, UNCHANGED, or -errno.
    */
-  configure(s: Smmuv3Stream, sid: number): number {
-    this.unchanged = false;
-    if (this.#table.lookup(sid) !== 0) {
-      const r = this.#unset(s);
+  #configure(s: Smmuv3Stream, sid: number): VerbOutcome {
+    if (this.#tables.lookup(sid) !== 0) {
+      const r = this.#attachments.unset(s);
       return this.#core.deviations.badSteIsIll && this.#core.deps.properties.accel ? -E.IO : r;
     }
-    return this.#apply(s, sid);
-  }
-
-  /** Puts the host into the state that the (valid) entry in the table's `ste` asks for. */
-  #apply(s: Smmuv3Stream, sid: number): number {
-    const devId = s.vfio.devId;
-    const ste = this.#table.ste;
-    s.ste.set(ste);
-    s.sid = sid;
-    const home = this.#domains.home!;
-    switch (steConfig(ste, 0)) {
-      case CONFIG.BYPASS:
-        return this.#attach(s, this.#domains.bypass(devId, home), 'bypass', null, null);
-      case CONFIG.S1:
-        return this.#stage1(s, 's1', this.#domains.ram(devId, this.#core.features.s2p ? steS2Vmid(ste, 0) : 0));
-      case CONFIG.S2: {
-        const shadow = this.#domains.shadowed(devId, steS2Vmid(ste, 0), ste);
-        if (typeof shadow === 'number') return shadow;
-        if (s.domain === shadow) return 0;
-        const r = this.#attach(s, shadow.hwptId, 's2', null, shadow);
-        if (r < 0) this.#domains.release(shadow);
-        return r;
-      }
-      case CONFIG.NESTED:
-        return this.#stage1(s, 'nested', this.#domains.shadowed(devId, steS2Vmid(ste, 0), ste));
-      default:
-        return this.#attach(s, this.#domains.abort(devId, home), 'abort', null, null);
-    }
-  }
-
-  #stage1(s: Smmuv3Stream, state: StreamState, domain: Smmuv3Domain | number): number {
-    if (typeof domain === 'number') return domain;
-    this.#identity(s.ste);
-    const c = s.context;
-    if (c !== null && s.state === state && c.domain === domain && c.vste.every((w, i) => w === this.#vste[i])) {
-      this.unchanged = true;
-      return 0;
-    }
-    domain.users++;
-    const before = s.state;
-    const r = this.#attachContext(s, state, domain);
-    if (r < 0 && s.state === 'abort' && before !== 'abort') {
-      // The move failed half-way: the stream must not stay on an HWPT of a domain that may go.
-      this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
-    }
-    domain.users--;
-    this.#domains.release(domain);
-    return r;
-  }
-
-  #attachContext(s: Smmuv3Stream, state: StreamState, domain: Smmuv3Domain): number {
-    const tied = this.#tie(s, domain);
-    if (tied < 0) return tied;
-    const context = this.#domains.context(s.vfio.devId, domain, this.#vste);
-    if (typeof context === 'number') return context;
-    const r = this.#attach(s, context.hwptId, state, context, null);
-    if (r < 0) this.#domains.releaseContext(context);
-    return r;
-  }
-
-  /** What the host takes of an STE, without what this SMMU ignores (fields of absent features; EATS other than full). */
-  #identity(ste: Int32Array): void {
-    const v = this.#vste;
-    for (let i = 0; i < 4; i++) v[i] = ste[i]! & S1_IDENTITY_MASK[i as 0 | 1 | 2 | 3];
-    if (steS1Enabled(ste, 0)) v[0] = (v[0]! & ~0xe) | (CONFIG.S1 << 1);
-    if (this.#core.features.ssidSize === 0) {
-      v[0] = v[0]! & ~0x30;
-      v[1] = v[1]! & 0xf_ffff;
-      v[2] = v[2]! & ~3;
-    }
-    if (!this.#core.features.ats || steEats(ste, 0) !== EATS.FULL) v[2] = v[2]! & ~(3 << 28);
-  }
-
-  /** Ties the guest's StreamID to the device in the domain's vIOMMU, moving it there if it is tied elsewhere. */
-  #tie(s: Smmuv3Stream, domain: Smmuv3Domain): number {
-    if (s.vdeviceId > 0 && s.vdeviceIn === domain) return 0;
-    const devId = s.vfio.devId;
-    const viommu = this.#domains.viommu(devId, domain);
-    if (viommu < 0) return viommu;
-    if (s.vdeviceId > 0) {
-      // Nothing may translate while the name changes hands: the new vIOMMU's abort HWPT bridges the move.
-      const r = this.#attach(s, this.#domains.abort(devId, domain), 'abort', null, null);
-      if (r < 0) return r;
-      this.#dropVdevice(s);
-    }
-    const id = this.#host.vdevice(viommu, devId, s.sids[0]!);
-    if (id < 0) return id;
-    s.vdeviceId = id;
-    s.vdeviceIn = domain;
-    domain.users++;
-    if (s.sids.length === 1 || this.#core.deps.upcalls === null) return 0;
-    return this.#core.deps.upcalls.mapStreams(id, s.sids);
-  }
-
-  #dropVdevice(s: Smmuv3Stream): void {
-    const domain = s.vdeviceIn;
-    if (s.vdeviceId > 0) this.#host.release(s.vdeviceId);
-    s.vdeviceId = 0;
-    s.vdeviceIn = null;
-    if (domain === null) return;
-    domain.users--;
-    this.#domains.release(domain);
+    return this.#attachments.apply(s, sid, this.#tables.ste);
   }
 
   save(): StreamSaved[] {
@@ -341,15 +177,14 @@ export class Smmuv3Streams {
     for (const saved of list) {
       const s = this.#bySid.get(saved.sids[0]!);
       if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sids[0]! });
-      if (saved.tied && s.vdeviceId === 0) this.#must(this.#tie(s, this.#domains.home!), 'vDEVICE');
+      if (saved.tied && s.vdeviceId === 0) this.#must(this.#attachments.tie(s), 'vDEVICE');
       if (!this.#enabled()) {
         this.#must(this.#policy(s), 'attach');
         continue;
       }
-      this.#must(this.#unset(s), 'detach');
+      this.#must(this.#attachments.unset(s), 'detach');
       if (saved.state === 'unset' || saved.state === 'policy') continue;
-      this.#table.ste.set(saved.ste);
-      this.#must(this.#apply(s, saved.sid), 'configuration');
+      this.#must(this.#attachments.apply(s, saved.sid, Int32Array.from(saved.ste)), 'configuration');
     }
   }
 }
