@@ -3,6 +3,7 @@ import { checkCd } from '../../src/lib/check/cd.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
+import type { VmsaChoices } from '../../src/lib/walk/vmsa-choices.ts';
 import { permNeeded, readStage1, stage1Regime, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import type { Memory } from '../../src/ports/memory.ts';
@@ -48,6 +49,7 @@ import {
 } from '../../src/spec/smmuv3/ste.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Deviations } from './profile.ts';
+import { vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
 import type { Smmuv3Registers } from './registers.ts';
 import { readGuestStage2 } from './shadow.ts';
 import type { Smmuv3Stream } from './stream.ts';
@@ -67,6 +69,7 @@ export class Smmuv3Faults {
   readonly #table: Smmuv3Tables;
   readonly #features: Smmuv3Features;
   readonly #d: Smmuv3Deviations;
+  readonly #choices: VmsaChoices;
   readonly #walker: VmsaWalker;
   readonly #s1 = stage1Regime();
   readonly #s2 = stage2Regime();
@@ -86,8 +89,9 @@ export class Smmuv3Faults {
     this.#table = table;
     this.#features = core.features;
     this.#d = core.deviations;
+    this.#choices = vmsaChoicesOf(core.deviations);
     this.#walker = new VmsaWalker(core.deps.memory);
-    this.#walker.setQuirks(core.deviations);
+    this.#walker.choose(this.#choices, vmsaCheckOrderOf(core.deviations));
   }
 
   /**
@@ -119,7 +123,7 @@ export class Smmuv3Faults {
     if (!steS1Enabled(ste, 0) || !steS2Enabled(ste, 0)) return 0;
     readGuestStage2(this.#s2, ste, this.#features, this.#d);
     if (this.#fetchCd(ste, -1, this.#s2) !== 0) return 0;
-    readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#d);
+    readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#choices);
     return this.#ttbs(this.#s2);
   }
 
@@ -146,7 +150,28 @@ export class Smmuv3Faults {
     e.set(raw);
     e[1] = sid;
     if (this.#d.qemuRecordFields && evType(raw) !== EVENT.C_BAD_SUBSTREAMID) e[0] = evType(raw);
+    const first = this.#firstFault(s, raw);
+    if (first !== 0) e[0] = (e[0]! & ~0xff) | first;
     return true;
+  }
+
+  /**
+   * When a stage-1 access has several faults, the hardware names the architecture's first. A profile with another order
+   * finds its own first one by walking the guest's tables again. @returns 0: the hardware's it is.
+   */
+  #firstFault(s: Smmuv3Stream, raw: Int32Array): number {
+    const type = evType(raw);
+    const reorders = this.#d.tablePermission || this.#d.sizeLast;
+    if (!reorders || type < EVENT.F_TRANSLATION || type > EVENT.F_PERMISSION || evStall(raw)) return 0;
+    const ste = s.ste;
+    if (!steS1Enabled(ste, 0)) return 0;
+    const s2 = steS2Enabled(ste, 0) ? this.#s2 : null;
+    if (s2 !== null) readGuestStage2(s2, ste, this.#features, this.#d);
+    if (this.#fetchCd(ste, evSsv(raw) ? evSsid(raw) : -1, s2) !== 0 || this.#cdAt < 0) return 0;
+    readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#choices);
+    const w = this.#walker;
+    const code = w.stage1(this.#s1, s2, raw[4]!, raw[5]!, permNeeded(accessOf(raw[3]!)));
+    return w.stage === 1 && code >= EVENT.F_TRANSLATION ? code : 0;
   }
 
   /** Repeats the transaction on the guest's structures. */
@@ -170,7 +195,7 @@ export class Smmuv3Faults {
       if (s2 === null) return false;
       code = w.stage2(s2, fromWords(raw[4]!, raw[5]!), permNeeded(access), CLASS.IN);
     } else {
-      readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#d);
+      readStage1(this.#s1, this.#cd, 0, this.#features.oas, this.#choices);
       if (s2 !== null && this.#d.qemuRecordFields) {
         const early = this.#ttbs(s2);
         if (early !== 0) return this.#stage2(s, sid, raw, early);

@@ -15,6 +15,7 @@ import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { Smmuv3Deviations } from './profile.ts';
+import { vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
 interface Area {
@@ -62,7 +63,7 @@ export class Smmuv3Shadow {
     this.#host = core.host;
     this.#deps = core.deps;
     this.#walker = new VmsaWalker(core.deps.memory);
-    this.#walker.setQuirks(core.deviations);
+    this.#walker.choose(vmsaChoicesOf(core.deviations), vmsaCheckOrderOf(core.deviations));
     readGuestStage2(this.regime, ste, core.features, core.deviations);
   }
 

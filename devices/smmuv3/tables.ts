@@ -1,5 +1,5 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
-import { checkSte } from '../../src/lib/check/ste.ts';
+import { checkSte, type SteRules } from '../../src/lib/check/ste.ts';
 import { fetchWords, NOWHERE } from '../../src/lib/memory/fetch-words.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { EVENT } from '../../src/spec/smmuv3/events.ts';
@@ -8,6 +8,7 @@ import { l1StdL2Ptr, l1StdSpan, STE_BYTES, STE_WORDS } from '../../src/spec/smmu
 import type { Smmuv3Core } from './core.ts';
 import { SIDSIZE } from './identity.ts';
 import type { Smmuv3Deviations } from './profile.ts';
+import { steRulesOf } from './qemu/choices.ts';
 import type { Smmuv3Registers } from './registers.ts';
 
 /** STE word 1: S1ContextPtr[51:32], and what QEMU takes for more of it. */
@@ -28,6 +29,7 @@ export class Smmuv3Tables {
   readonly #regs: Smmuv3Registers;
   readonly #memory: Memory;
   readonly #d: Smmuv3Deviations;
+  readonly #rules: SteRules;
   readonly #features: Smmuv3Features;
   /** QEMU: once two-level, always two-level, with the last SPLIT that came with FMT=1. */
   #stickySplit = -1;
@@ -37,6 +39,7 @@ export class Smmuv3Tables {
   fetch = 0;
 
   constructor(core: Smmuv3Core) {
+    this.#rules = steRulesOf(core.deviations);
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
     this.#features = core.features;
@@ -83,8 +86,7 @@ export class Smmuv3Tables {
       this.ste[1] = (this.ste[1]! & ~CONTEXT_HIGH) | (NOWHERE / 2 ** 32);
     }
     if (this.#d.stage2BitsIgnored) this.ste[5]! &= ~S2_IGNORED;
-    // The rows about entries have the names of the rule set's own switches.
-    return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), this.#d);
+    return checkSte(this.ste, 0, this.#features, this.#regs.enabled(CR0.ATSCHK), this.#rules);
   }
 
   /** Address of the STE through a level-1 descriptor, or minus an event code. */

@@ -2,6 +2,7 @@ import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { smmuv3Identity } from '../../devices/smmuv3/identity.ts';
 import { deviationsOf, type Smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
 import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
 import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
@@ -90,8 +91,7 @@ export class Smmuv3Unit implements IommuUnit {
       events,
       clock: vm.clock,
       endpoints: this.endpoints,
-      // The deviation table has a row of the same name for each of the walk's ways.
-      quirks: deviations,
+      walk: vmsaChoicesOf(deviations),
       ...(config.caches === undefined ? {} : { caches: config.caches }),
       ...(config.atcTimeout === undefined ? {} : { atcTimeout: config.atcTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,

@@ -23,6 +23,7 @@ import {
 import { levelShift } from '../../spec/smmuv3/descriptors.ts';
 import { ADDRESS_BITS } from '../../spec/smmuv3/registers.ts';
 import { steS2Affd, steS2Ha, steS2Hd, steS2Ps, steS2Ptw, steS2Sl0, steS2T0sz, steS2Tg } from '../../spec/smmuv3/ste.ts';
+import { VMSA_ARCHITECTURE } from './vmsa-choices.ts';
 
 /**
  * Permissions of a mapping for both privileges at once: R, W, X for unprivileged accesses in bits 2:0 and the same for
@@ -100,37 +101,9 @@ export interface Stage2Regime {
   hd: boolean;
   /** IDR3.XNX: XN has two bits. */
   xnx: boolean;
-  /** QEMU: of concatenated start tables only the first is ever looked at. */
+  /** Of concatenated start tables only the first is looked at. Never so by the architecture. */
   firstTableOnly: boolean;
 }
-
-/** Where a walk departs from the architecture: QEMU's ways, each by itself. */
-export interface WalkQuirks {
-  /** A table whose APTable forbids the access faults there, whatever it points to. */
-  readonly tablePermission: boolean;
-  /** Privileged and unprivileged, data and instructions are not told apart at stage 1: AP[2] alone decides. */
-  readonly anyPrivilege: boolean;
-  /** Only leaves are held against the output size; a table beyond it is fetched (and usually aborts). */
-  readonly anyTableAddress: boolean;
-  /** Blocks are taken at every level above the last. */
-  readonly anyBlock: boolean;
-  /** TBI0 counts for both halves. */
-  readonly tbi0ForBoth: boolean;
-  /** A leaf's access flag and permissions are judged before its output size. */
-  readonly sizeLast: boolean;
-  /** The contiguous hint is not looked at. */
-  readonly noContiguous: boolean;
-}
-
-export const NO_QUIRKS: WalkQuirks = {
-  tablePermission: false,
-  anyPrivilege: false,
-  anyTableAddress: false,
-  anyBlock: false,
-  tbi0ForBoth: false,
-  sizeLast: false,
-  noContiguous: false,
-};
 
 function half(): HalfRegime {
   return {
@@ -225,8 +198,14 @@ function setHalf(
  * Fills `into` from the CD at word index `at`, which `checkCd` has found valid.
  * @param oas output address size of the SMMU in bits.
  */
-export function readStage1(into: Stage1Regime, w: Int32Array, at: number, oas: number, quirks = NO_QUIRKS): void {
-  const tbi = quirks.tbi0ForBoth ? (cdTbi(w, at) & 1) * 3 : cdTbi(w, at);
+export function readStage1(
+  into: Stage1Regime,
+  w: Int32Array,
+  at: number,
+  oas: number,
+  choices = VMSA_ARCHITECTURE,
+): void {
+  const tbi = choices.topByteByHalf ? cdTbi(w, at) : (cdTbi(w, at) & 1) * 3;
   const ips = cdIps(w, at);
   setHalf(into.half0, w[at + 2]!, w[at + 3]!, GRANULE0[cdTg0(w, at) as 0 | 1 | 2 | 3], cdT0sz(w, at), ips, oas);
   setHalf(into.half1, w[at + 4]!, w[at + 5]!, GRANULE1[cdTg1(w, at) as 0 | 1 | 2 | 3], cdT1sz(w, at), ips, oas);

@@ -11,15 +11,8 @@ import {
 } from '../../spec/smmuv3/descriptors.ts';
 import { EVENT } from '../../spec/smmuv3/events.ts';
 import { TableReader } from './table-reader.ts';
-import {
-  NO_QUIRKS,
-  PERM_ALL,
-  PERM_EXEC,
-  PERM_READ,
-  PERM_WRITE,
-  type Stage2Regime,
-  type WalkQuirks,
-} from './vmsa-regime.ts';
+import { VMSA_ARCHITECTURE, VMSA_ORDER, type VmsaCheckOrder, type VmsaChoices } from './vmsa-choices.ts';
+import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage2Regime } from './vmsa-regime.ts';
 
 /** XN[1:0] to executability by privilege: 0 both, 1 unprivileged only, 2 none, 3 privileged only (IHI 0070 §3.13). */
 const EXEC_BY_XN = [PERM_EXEC, 0x04, 0, 0x20] as const;
@@ -31,7 +24,8 @@ const EXEC_BY_XN = [PERM_EXEC, 0x04, 0, 0x20] as const;
 export class Stage2Walker {
   readonly #memory: Memory;
   readonly #reader: TableReader;
-  #quirks = NO_QUIRKS;
+  #choices = VMSA_ARCHITECTURE;
+  #order = VMSA_ORDER;
   /** Output address of the byte asked for. */
   outLo = 0;
   outHi = 0;
@@ -51,8 +45,10 @@ export class Stage2Walker {
     this.#reader = new TableReader(memory);
   }
 
-  setQuirks(quirks: WalkQuirks): void {
-    this.#quirks = quirks;
+  /** See `VmsaChoices` and `VmsaCheckOrder`. */
+  choose(choices: VmsaChoices, order: VmsaCheckOrder): void {
+    this.#choices = choices;
+    this.#order = order;
   }
 
   /** Memory may have changed since the last walk: to be called before the first walk of a request. */
@@ -71,7 +67,7 @@ export class Stage2Walker {
     const stride = granule - 3;
     const inBits = s2.inBits;
     const outBits = s2.outBits;
-    const quirks = this.#quirks;
+    const choices = this.#choices;
     let level = s2.startLevel;
     if (inBits >= 32 ? hi >>> (inBits - 32) !== 0 : hi !== 0 || lo >>> inBits !== 0) {
       return this.#fault(EVENT.F_TRANSLATION, level);
@@ -93,7 +89,7 @@ export class Stage2Walker {
       const oaLo = dlo & -(1 << granule);
       const oaHi = outputHi(dlo, dhi, granule, outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
-        if (oaHi >>> (outBits - 32) !== 0 && !quirks.anyTableAddress) return this.#fault(EVENT.F_ADDR_SIZE, level);
+        if (oaHi >>> (outBits - 32) !== 0 && choices.tableAddressSize) return this.#fault(EVENT.F_ADDR_SIZE, level);
         tableLo = oaLo;
         tableHi = oaHi;
         mask = (1 << stride) - 1;
@@ -101,18 +97,18 @@ export class Stage2Walker {
         level++;
         continue;
       }
-      if (level === 3 ? type !== DESC_TYPE.TABLE : !(quirks.anyBlock || blockAllowed(granule, level, outBits))) {
+      if (level === 3 ? type !== DESC_TYPE.TABLE : !(!choices.blockLevels || blockAllowed(granule, level, outBits))) {
         return this.#fault(EVENT.F_TRANSLATION, level);
       }
       this.level = level;
       const outside = oaHi >>> (outBits - 32) !== 0;
-      if (outside && !quirks.sizeLast) return EVENT.F_ADDR_SIZE;
+      if (outside && !this.#order.leafSizeLast) return EVENT.F_ADDR_SIZE;
       this.outLo = leafLo(oaLo, lo, shift);
       this.outHi = leafHi(oaHi, hi, shift);
       this.shift = shift;
       const fault = this.#leaf(s2, need, dlo, dhi, atLo | 0, tableHi);
       if (fault === 0 && outside) return EVENT.F_ADDR_SIZE;
-      if (fault === 0 && (dhi & S2_HI.CONT) !== 0 && !quirks.noContiguous) {
+      if (fault === 0 && (dhi & S2_HI.CONT) !== 0 && choices.contiguousHint) {
         this.shift = joined(granule, level, shift, this.outLo ^ lo, this.outHi ^ hi, inBits);
       }
       return fault;

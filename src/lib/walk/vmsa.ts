@@ -5,16 +5,8 @@ import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import type { Iotlb } from '../cache/iotlb.ts';
 import type { Context } from '../cache/tags.ts';
 import { TableReader } from './table-reader.ts';
-import {
-  NO_QUIRKS,
-  PERM_ALL,
-  PERM_EXEC,
-  PERM_READ,
-  PERM_WRITE,
-  type Stage1Regime,
-  type Stage2Regime,
-  type WalkQuirks,
-} from './vmsa-regime.ts';
+import { VMSA_ARCHITECTURE, VMSA_ORDER, type VmsaCheckOrder, type VmsaChoices } from './vmsa-choices.ts';
+import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage1Regime, type Stage2Regime } from './vmsa-regime.ts';
 import { index, joined, leafHi, leafLo, outputHi, Stage2Walker } from './vmsa-stage2.ts';
 
 /** Hierarchical attribute bits of table descriptors, as the walker collects them (word hi, bits 30:27). */
@@ -66,7 +58,8 @@ export class VmsaWalker {
   device = false;
   /** Leave out stage 2 of the result: `out` is the intermediate address (split-stage ATS). */
   split = false;
-  #quirks = NO_QUIRKS;
+  #choices = VMSA_ARCHITECTURE;
+  #order = VMSA_ORDER;
   /** Where walks look up and keep last-level tables and stage-2 translations of tables; null: nowhere. */
   tlb: Iotlb | null = null;
   /** Contexts for `tlb`, of stage 1 and of stage 2; the caller sets them before each walk. */
@@ -79,10 +72,11 @@ export class VmsaWalker {
     this.#s2 = new Stage2Walker(memory);
   }
 
-  /** Departs from the architecture in these ways (see WalkQuirks). */
-  setQuirks(quirks: WalkQuirks): void {
-    this.#quirks = quirks;
-    this.#s2.setQuirks(quirks);
+  /** Walks as an implementation with these choices does, instead of as the architecture says. */
+  choose(choices: VmsaChoices, order: VmsaCheckOrder = VMSA_ORDER): void {
+    this.#choices = choices;
+    this.#order = order;
+    this.#s2.choose(choices, order);
   }
 
   /** Output address of the byte asked for. */
@@ -148,7 +142,8 @@ export class VmsaWalker {
     let inherited = 0;
     let shift = granule + stride * (3 - level);
     let mask = (1 << (inBits - shift)) - 1;
-    const quirks = this.#quirks;
+    const choices = this.#choices;
+    const order = this.#order;
     const walks = level < 3 && !(s1.ha && s2 !== null) ? this.tlb : null;
     let cached = false;
     if (walks?.lookupWalk(this.context1!, lo, top, granule + stride)) {
@@ -183,9 +178,9 @@ export class VmsaWalker {
       const oaLo = dlo & -(1 << granule);
       const oaHi = outputHi(dlo, dhi, granule, outBits);
       if (level < 3 && type === DESC_TYPE.TABLE) {
-        if (quirks.tablePermission && !half.had && tableForbids(dhi, need, quirks.anyPrivilege))
+        if (order.permissionAtTable && !half.had && tableForbids(dhi, need, choices.privileges))
           return this.#fault1(EVENT.F_PERMISSION, level);
-        if (oaHi >>> (outBits - 32) !== 0 && !quirks.anyTableAddress) return this.#fault1(EVENT.F_ADDR_SIZE, level);
+        if (oaHi >>> (outBits - 32) !== 0 && choices.tableAddressSize) return this.#fault1(EVENT.F_ADDR_SIZE, level);
         if (!half.had) inherited |= dhi & HIERARCHY;
         tableLo = oaLo;
         tableHi = oaHi;
@@ -194,17 +189,17 @@ export class VmsaWalker {
         level++;
         continue;
       }
-      if (level === 3 ? type !== DESC_TYPE.TABLE : !(quirks.anyBlock || blockAllowed(granule, level, outBits))) {
+      if (level === 3 ? type !== DESC_TYPE.TABLE : !(!choices.blockLevels || blockAllowed(granule, level, outBits))) {
         return this.#fault1(EVENT.F_TRANSLATION, level);
       }
       const outside = oaHi >>> (outBits - 32) !== 0;
-      if (outside && !quirks.sizeLast) return this.#fault1(EVENT.F_ADDR_SIZE, level);
+      if (outside && !order.leafSizeLast) return this.#fault1(EVENT.F_ADDR_SIZE, level);
       const fault = this.#leaf(s1, s2, need, level, dlo, dhi, inherited, atLo, atHi);
       if (fault !== 0) return fault;
       if (outside) return this.#fault1(EVENT.F_ADDR_SIZE, level);
       const outLo = leafLo(oaLo, lo, shift);
       const outHi = leafHi(oaHi, hi, shift);
-      const contiguous = (dhi & S1_HI.CONT) !== 0 && !quirks.noContiguous;
+      const contiguous = (dhi & S1_HI.CONT) !== 0 && choices.contiguousHint;
       const wider = contiguous ? joined(granule, level, shift, outLo ^ lo, outHi ^ hi, inBits) : shift;
       this.guestShift = wider;
       this.outShift = wider;
@@ -229,7 +224,7 @@ export class VmsaWalker {
   ): number {
     const young = (dlo & S1_LO.AF) !== 0;
     if (!young && !s1.ha && !s1.affd) return this.#fault1(EVENT.F_ACCESS, level);
-    let perm = this.#quirks.anyPrivilege ? plainPerm(dlo, inherited) : stage1Perm(s1, dlo, dhi, inherited);
+    let perm = this.#choices.privileges ? stage1Perm(s1, dlo, dhi, inherited) : plainPerm(dlo, inherited);
     const dirtiable = s1.hd && (dhi & S1_HI.DBM) !== 0 && (dlo & S1_LO.AP2_READ_ONLY) !== 0;
     const clean = dlo & ~S1_LO.AP2_READ_ONLY;
     if ((need & ~(dirtiable ? stage1Perm(s1, clean, dhi, inherited) : perm)) !== 0) {
@@ -372,7 +367,7 @@ export function stage1Perm(s1: Stage1Regime, dlo: number, dhi: number, inherited
 }
 
 /** Whether APTable of one table descriptor alone takes away what the access needs. */
-function tableForbids(dhi: number, need: number, anyPrivilege: boolean): boolean {
+function tableForbids(dhi: number, need: number, privileges: boolean): boolean {
   if ((dhi & TABLE_HI.AP1_READ_ONLY) !== 0 && (need & PERM_WRITE) !== 0) return true;
-  return !anyPrivilege && (dhi & TABLE_HI.AP0_NO_UNPRIV) !== 0 && (need & 7) !== 0;
+  return privileges && (dhi & TABLE_HI.AP0_NO_UNPRIV) !== 0 && (need & 7) !== 0;
 }

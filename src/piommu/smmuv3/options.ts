@@ -1,4 +1,4 @@
-import type { WalkQuirks } from '../../lib/walk/vmsa-regime.ts';
+import type { VmsaChoices } from '../../lib/walk/vmsa-choices.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { EndpointPort } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
@@ -50,8 +50,8 @@ export interface PhysicalSmmuv3Options {
   readonly priLatency?: number;
   /** Stalled transactions at once (IDR5.STALL_MAX, or 64 when that is 0). */
   readonly stalls?: number;
-  /** Where walks depart from the architecture. Default: nowhere. */
-  readonly quirks?: WalkQuirks;
+  /** How this implementation walks where implementations differ. Default: as the architecture says. */
+  readonly walk?: VmsaChoices;
   /**
    * Stands for a device permission table (IHI 0070 §3.24): whether a translated request of `rid` may reach the
    * host-physical byte. Absent: such requests are believed, as by hardware without one.

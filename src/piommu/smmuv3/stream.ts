@@ -1,6 +1,7 @@
 import type { ConfigSlot } from '../../lib/cache/config-cache.ts';
 import type { Context } from '../../lib/cache/tags.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
+import type { VmsaChoices } from '../../lib/walk/vmsa-choices.ts';
 import {
   readStage1,
   readStage2,
@@ -8,7 +9,6 @@ import {
   type Stage2Regime,
   stage1Regime,
   stage2Regime,
-  type WalkQuirks,
 } from '../../lib/walk/vmsa-regime.ts';
 import { CD_WORDS, cdA, cdR, cdS } from '../../spec/smmuv3/cd.ts';
 import {
@@ -134,9 +134,9 @@ export function decodeStream(s: StreamSlot, f: Smmuv3Features): void {
 }
 
 /** Decodes the slot's words, which `checkCd` has found valid. */
-export function decodeContext(c: ContextSlot, f: Smmuv3Features, vmid: number, quirks: WalkQuirks): void {
+export function decodeContext(c: ContextSlot, f: Smmuv3Features, vmid: number, choices: VmsaChoices): void {
   const w = c.words;
-  readStage1(c.regime, w, 0, f.oas, quirks);
+  readStage1(c.regime, w, 0, f.oas, choices);
   if (!f.asid16) c.regime.asid &= 0xff;
   c.record = cdR(w, 0) !== 0;
   c.abort = cdA(w, 0) !== 0;

@@ -6,7 +6,7 @@ import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
 import { checkSte } from '../../lib/check/ste.ts';
 import { fetchWords } from '../../lib/memory/fetch-words.ts';
 import type { VmsaWalker } from '../../lib/walk/vmsa.ts';
-import type { WalkQuirks } from '../../lib/walk/vmsa-regime.ts';
+import type { VmsaChoices } from '../../lib/walk/vmsa-choices.ts';
 import type { Memory } from '../../ports/memory.ts';
 import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, l1CdL2Ptr, l1CdValid } from '../../spec/smmuv3/cd.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
@@ -50,7 +50,7 @@ export class Structures {
   readonly #memory: Memory;
   readonly #features: Smmuv3Features;
   readonly #walker: VmsaWalker;
-  readonly #quirks: WalkQuirks;
+  readonly #choices: VmsaChoices;
   readonly #tlb: Iotlb;
   readonly #streams: ConfigCache<StreamSlot>;
   readonly #contexts: ConfigCache<ContextSlot>;
@@ -78,10 +78,10 @@ export class Structures {
     walker: VmsaWalker,
     tlb: Iotlb,
     caches: CacheSizes,
-    quirks: WalkQuirks,
+    choices: VmsaChoices,
   ) {
     this.#memory = memory;
-    this.#quirks = quirks;
+    this.#choices = choices;
     this.#features = features;
     this.#walker = walker;
     this.#tlb = tlb;
@@ -234,7 +234,7 @@ export class Structures {
     if (fault !== 0) return fault;
     if (!fetchWords(this.#memory, this.fetch, c.words, CD_WORDS)) return EVENT.F_CD_FETCH;
     const bad = checkCd(c.words, 0, f, s.stalld);
-    if (bad === 0) decodeContext(c, f, s.vmid, this.#quirks);
+    if (bad === 0) decodeContext(c, f, s.vmid, this.#choices);
     return bad;
   }
 
@@ -299,7 +299,7 @@ export class Structures {
       const c = this.#contexts.claim(sid, ssid);
       c.words.set(words);
       c.stamp = stamp;
-      decodeContext(c, this.#features, vmid, this.#quirks);
+      decodeContext(c, this.#features, vmid, this.#choices);
       this.#contexts.keep(c);
     }
   }
