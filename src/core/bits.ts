@@ -26,7 +26,7 @@ export function alignDown(value: number, size: number): number {
   return value - (value % size);
 }
 
-/** Words as a bigint, for the public edge and for people. */
+/** Words as a bigint, for the public interface and for listings. */
 export function toBigint(lo: number, hi: number): bigint {
   return (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
 }

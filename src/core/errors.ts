@@ -21,14 +21,14 @@ export type Code =
 export type Fact = number | bigint | string | boolean;
 export type Facts = Readonly<Record<string, Fact>>;
 
-/** Numbers as people of this field read them: hexadecimal, with the prefix. */
+/** Numbers as this field writes them: hexadecimal, with the prefix. */
 export function hex(value: Fact): string {
   if (typeof value === 'bigint') return `0x${value.toString(16)}`;
   if (typeof value !== 'number') return String(value);
   return Number.isInteger(value) && value >= 0 ? `0x${value.toString(16)}` : String(value);
 }
 
-/** The one error class of the package. `code` is for programs, `message` for people, `at` for both. */
+/** The one error class of the package. `code` is for programs, `message` for readers, `at` for both. */
 export class ViommuError extends Error {
   override readonly name = 'ViommuError';
   readonly code: Code;

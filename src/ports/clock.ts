@@ -1,4 +1,4 @@
-/** Virtual time. Nothing in the house looks at the wall clock, so every run repeats exactly. */
+/** Virtual time. Nothing in this package looks at the wall clock, so every run repeats exactly. */
 export interface Clock {
   /** Nanoseconds since the machine was made. */
   now(): number;

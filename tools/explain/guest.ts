@@ -10,7 +10,7 @@ export function hex(v: number | bigint): string {
   return `0x${v.toString(16)}`;
 }
 
-/** Guest memory for people: 64-bit words, null where there is no RAM. */
+/** Guest memory for listings: 64-bit words, null where there is no RAM. */
 export class Guest {
   readonly #target: ReplayTarget;
   readonly #word = new Uint8Array(8);

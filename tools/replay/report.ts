@@ -50,7 +50,7 @@ export function summary(all: readonly Replayed[]): string[] {
   return table([head, ...rows]);
 }
 
-/** What differed, for people. */
+/** What differed, as lines of a report. */
 export function differences(r: Replayed): string[] {
   if (r.ok) return [];
   const lines = [`${r.file}: ${r.differing} differences; the first:`];

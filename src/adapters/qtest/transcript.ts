@@ -81,7 +81,7 @@ export function runTranscript(transcript: Transcript, execute: (request: string)
   return { exchanges: transcript.exchanges.length, differences, tolerated };
 }
 
-/** One line for people. */
+/** One line of a report. */
 export function tellDifference(d: Difference): string {
   return `${d.file}:${d.line}: ${d.request}: expected ${d.expected}, got ${d.got}`;
 }

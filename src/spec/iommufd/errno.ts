@@ -1,3 +1,5 @@
+/** Linux 7.2, include/uapi/asm-generic/errno-base.h and errno.h: error numbers. */
+
 /** Linux errno numbers (asm-generic) as the verbs return them negated: `return -E.INVAL`. */
 export const E = {
   PERM: 1,

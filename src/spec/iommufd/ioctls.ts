@@ -1,3 +1,5 @@
+/** Linux 7.2, include/uapi/linux/iommufd.h: structures of the commands. */
+
 import { type Members, type Struct, struct } from './structs.ts';
 
 /** `_IO(';', nr)`: no size in the number. */

@@ -1,4 +1,4 @@
-/** What the kernel's iommufd test interface agrees on (drivers/iommu/iommufd/iommufd_test.h, Linux 7.2): numbers only. */
+/** Linux 7.2, drivers/iommu/iommufd/iommufd_test.h: the kernel's test interface, numbers only. */
 
 export const MOCK = {
   PAGE: 2048,

@@ -1,3 +1,5 @@
+/** Linux 7.2, include/uapi: how structures of the user interface are laid out. */
+
 import { Parser } from 'binary-parser';
 
 /** How a member is stored: little-endian, naturally aligned. `u8x3` is three reserved bytes, or-ed when decoded. */

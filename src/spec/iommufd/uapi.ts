@@ -1,4 +1,4 @@
-/** Constants of include/uapi/linux/iommufd.h (Linux 7.2). */
+/** Linux 7.2, include/uapi/linux/iommufd.h: constants. */
 
 export const IOAS_MAP_FLAG = { FIXED_IOVA: 1, WRITEABLE: 2, READABLE: 4 } as const;
 

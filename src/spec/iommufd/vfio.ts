@@ -1,3 +1,5 @@
+/** Linux 7.2, include/uapi/linux/vfio.h: numbers and structures. */
+
 import { struct } from './structs.ts';
 
 /** VFIO's commands are `_IO(';', 100 + n)` (include/uapi/linux/vfio.h). */

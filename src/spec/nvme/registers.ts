@@ -1,3 +1,5 @@
+/** NVM Express Base Specification revision 1.4: controller registers and commands. */
+
 import type { RegisterTable } from '../../core/registers.ts';
 
 /** Controller registers (NVM Express Base 1.4 §3.1). */

@@ -1,3 +1,5 @@
+/** PCI Express Base Specification revision 6.0: capabilities of the configuration space, chapter 7. */
+
 /** Ids of conventional capabilities (configuration offsets below 0x100). */
 export const CAP = { PM: 0x01, MSI: 0x05, SSVID: 0x0d, PCIE: 0x10, MSIX: 0x11 } as const;
 

@@ -1,3 +1,5 @@
+/** PCI Express Base Specification revision 6.0: configuration space header, §7.5.1. */
+
 /** Configuration header, offsets in bytes (PCIe Base Specification, "Configuration Space Registers"). */
 // biome-ignore format: table
 export const HEADER = {
@@ -31,7 +33,7 @@ export function ridOf(bus: number, devfn: number): number {
   return (bus << 8) | devfn;
 }
 
-/** A requester id as people write it: bus:device.function. */
+/** A requester id in its usual notation, bus:device.function. */
 export function bdf(rid: number): string {
   const two = (n: number) => n.toString(16).padStart(2, '0');
   return `${two(rid >>> 8)}:${two((rid >>> 3) & 31)}.${rid & 7}`;

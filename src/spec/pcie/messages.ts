@@ -1,4 +1,7 @@
-/** ATS message encodings (PCIe ATS): addresses as hi/lo words, sizes by the S bit. Nothing here allocates. */
+/**
+ * PCI Express Base Specification revision 6.0: messages of the address translation services, chapter 10. Addresses are
+ * hi/lo words, sizes are told by the S bit; nothing here allocates.
+ */
 
 /** S bit: the range is larger than 4 KiB and its size is in the address. */
 export const S_BIT = 0x800;

@@ -1,3 +1,5 @@
+/** Arm IHI 0070 issue G.b (System Memory Management Unit architecture, version 3): context descriptors, §5.4. */
+
 import { field, fromWords } from '../../core/bits.ts';
 
 /** Context descriptors as words (IHI 0070 §5.4): 64 bytes, 16 words. Accessors as in ste.ts. */

@@ -1,3 +1,8 @@
+/**
+ * Arm IHI 0070 issue G.b (System Memory Management Unit architecture, version 3): commands and the command queue,
+ * chapter 4.
+ */
+
 import { field, fromWords, toBigint } from '../../core/bits.ts';
 
 /** Bytes and words of a command-queue entry (IHI 0070 §4.1). */
@@ -138,7 +143,7 @@ interface Tlbi {
   readonly scale: number;
 }
 
-/** A command for people: explain, trace, tests. The device never builds one. */
+/** A command as an object, for listings, traces and tests. The device never builds one. */
 export type Command =
   | { readonly op: 'PREFETCH_CONFIG' | 'PREFETCH_ADDR'; readonly sid: number; readonly ssid: number }
   | { readonly op: 'CFGI_STE'; readonly sid: number; readonly leaf: boolean }

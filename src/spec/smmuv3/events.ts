@@ -1,3 +1,8 @@
+/**
+ * Arm IHI 0070 issue G.b (System Memory Management Unit architecture, version 3): event records, §7.3, and page
+ * requests, chapter 8.
+ */
+
 import { field, toBigint } from '../../core/bits.ts';
 
 /** Bytes and words of an event record (IHI 0070 §7.3). */
@@ -67,7 +72,7 @@ export function encodeEvent(
   into[at + 7] = addressHi;
 }
 
-/** A record for people. */
+/** A record as an object, for listings, traces and tests. */
 export interface EventRecord {
   readonly type: EventName | 'reserved';
   readonly code: number;

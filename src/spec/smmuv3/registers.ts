@@ -1,3 +1,5 @@
+/** Arm IHI 0070 issue G.b (System Memory Management Unit architecture, version 3): memory map and registers, chapter 6. */
+
 import type { RegisterTable } from '../../core/registers.ts';
 
 /** Page 1 begins here in the window; the queue indices the guest polls most live in it (IHI 0070 §6.1). */

@@ -1,3 +1,5 @@
+/** Arm IHI 0070 issue G.b (System Memory Management Unit architecture, version 3): stream table entries, §5.1 and §5.2. */
+
 import { field, fromWords } from '../../core/bits.ts';
 
 /**

@@ -1,3 +1,8 @@
+/**
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): fault reasons
+ * and records, §7.1 and §11.4.7.
+ */
+
 /** Fault reasons, FRCD.FR (VT-d §7.1.3). */
 // biome-ignore format: table
 export const FAULT = {

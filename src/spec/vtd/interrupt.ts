@@ -1,4 +1,7 @@
-/** Interrupt remapping: message formats and table entries (VT-d §5.1, §9.9, §9.10). */
+/**
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): interrupt
+ * remapping, message formats and table entries, §5.1, §9.9 and §9.10.
+ */
 
 /** The interrupt address range, 1 MiB at 0xFEE0_0000. */
 export const INTERRUPT_BASE = 0xfee0_0000;

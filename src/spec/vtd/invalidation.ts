@@ -1,3 +1,8 @@
+/**
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): invalidation
+ * descriptors, §6.5.
+ */
+
 /** Invalidation descriptor types: bits {11:9, 3:0} (VT-d §6.5.2). */
 export const INV = {
   CONTEXT: 1,
@@ -93,7 +98,7 @@ export const INV_NAME: readonly string[] = [
   'page-response',
 ];
 
-/** A descriptor for human eyes. Pages are page numbers, addresses bigint. */
+/** A descriptor as an object, for listings, traces and tests. Pages are page numbers, addresses bigint. */
 export type Invalidation =
   | {
       readonly op: 'context-cache';
@@ -151,7 +156,7 @@ const IOTLB_WORDS = ['reserved', 'global', 'domain', 'page'] as const;
 const PASID_IOTLB_WORDS = ['reserved', 'reserved', 'pasid', 'page'] as const;
 const PASID_CACHE_WORDS = ['domain', 'pasid', 'reserved', 'global'] as const;
 
-/** Decodes for people (allocates; reserved bits are not judged). `words`: 4 or 8 of a descriptor from `start`. */
+/** Decodes for listings, traces and tests (allocates; reserved bits are not judged). `words`: 4 or 8 of a descriptor from `start`. */
 export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalidation {
   const w0 = words[start] ?? 0;
   const w1 = words[start + 1] ?? 0;

@@ -1,3 +1,8 @@
+/**
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): page requests
+ * and their responses, §7.4.
+ */
+
 /** Page request descriptor, 32 bytes (VT-d §7.4.1.1); words w0 to w3 matter, the rest is zero or private. */
 export const PAGE_REQUEST_BYTES = 32;
 

@@ -1,9 +1,10 @@
-import { aboveWidth } from './tables.ts';
-
 /**
- * Paging entries of both stages (VT-d §9.7, §9.8), as words: `lo` bits 31:0, `hi` bits 63:32. Levels are counted from the
- * leaf table: 1 = PTE, 2 = PDE, 3 = PDPE, 4 = PML4E, 5 = PML5E. Nothing here has state.
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): paging entries
+ * of both stages, §9.7 and §9.8. Entries are words: `lo` bits 31:0, `hi` bits 63:32. Levels are counted from the leaf table:
+ * 1 = PTE, 2 = PDE, 3 = PDPE, 4 = PML4E, 5 = PML5E. Nothing here has state.
  */
+
+import { aboveWidth } from './tables.ts';
 
 /** Second-stage entry, low word. An entry with neither R nor W is not present. */
 export const SS = {

@@ -1,3 +1,8 @@
+/**
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): registers,
+ * chapter 11.
+ */
+
 import type { RegisterTable } from '../../core/registers.ts';
 
 /** First fault recording register and the place of IVA/IOTLB, as CAP.FRO and ECAP.IRO of every unit here have them. */

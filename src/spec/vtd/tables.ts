@@ -1,6 +1,7 @@
 /**
- * Root, context, PASID directory and PASID table entries (VT-d §9.1 to §9.6), read field by field from 32-bit words
- * (word 2i is the low half of qword i). Nothing here allocates; nothing here judges.
+ * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): root, context
+ * and PASID tables, §9.1 to §9.6. Entries are read field by field from 32-bit words (word 2i is the low half of qword i).
+ * Nothing here allocates; nothing here judges.
  */
 
 /** Bits [51:12] of a qword as a physical address (bytes). Bits above 51 are for the reserved-bit check. */
