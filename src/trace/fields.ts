@@ -1,5 +1,6 @@
 import { fromWords } from '../core/bits.ts';
 import { ViommuError } from '../core/errors.ts';
+import { fromBase64 } from '../lib/base64.ts';
 
 /** Where a message about a recording points: the file, and the line or event it is about. */
 export class Place {
@@ -115,7 +116,7 @@ export class Fields {
   base64(key: string, length: number): Uint8Array {
     const value = this.#raw[key];
     if (typeof value !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(value)) throw this.wrong(key, 'base64');
-    const bytes = Buffer.from(value, 'base64');
+    const bytes = fromBase64(value);
     if (bytes.length !== length && length > 0) throw this.wrong(key, `base64 of ${length} bytes (not ${bytes.length})`);
     return bytes;
   }

@@ -7,9 +7,9 @@ export {
   type TraceEvent,
   type XlatEvent,
 } from './events.ts';
-export { loadTrace, type OpenTrace, openTrace } from './file.ts';
 export type { IommuKind, TraceDevice, TraceHeader } from './header.ts';
 export { Heard, type HeardIrq, type HeardRecord } from './heard.ts';
+export { type OpenTrace, readTrace } from './read.ts';
 export { type RecordingOf, TraceRecorder } from './recorder.ts';
 export { Replay } from './replay.ts';
 export { COLUMNS, type Column, type ColumnName, type Difference, type ReplayResult } from './result.ts';

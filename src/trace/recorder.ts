@@ -1,4 +1,5 @@
 import { toBigint } from '../core/bits.ts';
+import { toBase64 } from '../lib/base64.ts';
 import { ACCESS, AT, ATS, type AtsPort, DMA, NO_PASID, type TranslatePort } from '../ports/dma.ts';
 import type { Backing } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
@@ -325,5 +326,5 @@ function differing(a: Int32Array, b: Int32Array): number[] {
 }
 
 function base64(words: Int32Array): string {
-  return Buffer.from(words.buffer, words.byteOffset, words.byteLength).toString('base64');
+  return toBase64(new Uint8Array(words.buffer, words.byteOffset, words.byteLength));
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { openTrace } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 
 const FOLDER = 'guest-fixtures/recordings';
 const MANIFEST = JSON.parse(readFileSync('guest-fixtures/manifest.json', 'utf8')) as {

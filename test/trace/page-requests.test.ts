@@ -1,6 +1,7 @@
 import { afterAll, expect, test } from 'vitest';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
-import { Heard, openTrace, Replay, type TraceEvent } from '../../src/trace/index.ts';
+import { Heard, Replay, type TraceEvent } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 import { numbered, SMMU_HEADER, TraceFolder } from './files.ts';
 
 const folder = new TraceFolder();

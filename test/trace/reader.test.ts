@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, expect, test } from 'vitest';
 import { ViommuError } from '../../src/core/errors.ts';
-import { NOT_SAID, openTrace, type TraceEvent } from '../../src/trace/index.ts';
+import { NOT_SAID, type TraceEvent } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 import { type Line, numbered, SMMU_HEADER, TraceFolder } from './files.ts';
 
 const folder = new TraceFolder();

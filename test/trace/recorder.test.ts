@@ -9,7 +9,8 @@ import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
 import { Vm } from '../../src/machine/vm.ts';
 import { AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { Said } from '../../src/ports/tell.ts';
-import { Heard, openTrace, Replay, type ReplayTarget, type TraceHeader, TraceRecorder } from '../../src/trace/index.ts';
+import { Heard, Replay, type ReplayTarget, type TraceHeader, TraceRecorder } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 import { replayFile } from '../../tools/replay/run.ts';
 import { TraceFolder } from './files.ts';
 

@@ -1,5 +1,6 @@
 import { afterAll, expect, test } from 'vitest';
-import { Heard, openTrace, Replay, type ReplayResult } from '../../src/trace/index.ts';
+import { Heard, Replay, type ReplayResult } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 import { FakeTarget } from './fake-target.ts';
 import { type Line, numbered, SMMU_HEADER, TraceFolder } from './files.ts';
 

@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import { Heard, loadTrace, type MakeReplayTarget, Replay } from '../../src/trace/index.ts';
+import { Heard, type MakeReplayTarget, Replay } from '../../src/trace/index.ts';
+import { loadTrace } from '../../src/trace/node.ts';
 import { fixtures } from '../replay/fixtures.ts';
 import type { BenchCase } from './case.ts';
 

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
-import { Heard, type MakeReplayTarget, openTrace, Replay } from '../../src/trace/index.ts';
+import { Heard, type MakeReplayTarget, Replay } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 import { type Command, EXIT, usageError } from '../cli/command.ts';
 import { Guest } from '../explain/guest.ts';
 import { HostObjects } from '../explain/objects.ts';

@@ -5,13 +5,13 @@ import {
   Heard,
   type MakeReplayTarget,
   type OpenTrace,
-  openTrace,
   Replay,
   type ReplayOptions,
   type ReplayResult,
   type ReplayTarget,
   type TraceEvent,
 } from '../../src/trace/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
 
 /** A replayed recording, with its file name and the wall-clock time of all of it (reading included). */
 export interface Replayed extends ReplayResult {

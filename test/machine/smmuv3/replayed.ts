@@ -1,5 +1,6 @@
 import { makeReplayMachine } from '../../../src/machine/replay.ts';
-import { Heard, loadTrace, Replay, type ReplayOptions, type ReplayResult } from '../../../src/trace/index.ts';
+import { Heard, Replay, type ReplayOptions, type ReplayResult } from '../../../src/trace/index.ts';
+import { loadTrace } from '../../../src/trace/node.ts';
 
 export const RECORDINGS = [
   'smmuv3-boot',

@@ -1,7 +1,8 @@
 import { makeReplayMachine } from '../../../src/machine/replay.ts';
 import { VtdReplayMachine } from '../../../src/machine/replay-vtd.ts';
 import type { Said } from '../../../src/ports/tell.ts';
-import { Heard, loadTrace, Replay, type ReplayOptions, type ReplayResult } from '../../../src/trace/index.ts';
+import { Heard, Replay, type ReplayOptions, type ReplayResult } from '../../../src/trace/index.ts';
+import { loadTrace } from '../../../src/trace/node.ts';
 
 export const RECORDINGS = [
   'vtd-boot',

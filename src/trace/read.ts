@@ -1,8 +1,3 @@
-import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { basename } from 'node:path';
-import { createGunzip } from 'node:zlib';
-import { ViommuError } from '../core/errors.ts';
 import { EventParser, type TraceEvent } from './events.ts';
 import { Place, type Raw } from './fields.ts';
 import { parseHeader, type TraceHeader } from './header.ts';
@@ -16,22 +11,6 @@ export interface OpenTrace {
   readonly header: TraceHeader;
   /** Can be iterated once. @throws ViommuError `E_TRACE_FORMAT` where the recording stops being one. */
   readonly batches: AsyncIterable<readonly TraceEvent[]>;
-}
-
-async function* inflate(path: string, place: Place): AsyncGenerator<string> {
-  const gunzip = createGunzip();
-  const file = createReadStream(path);
-  file.on('error', (e) => gunzip.destroy(e));
-  const text = file.pipe(gunzip);
-  text.setEncoding('utf8');
-  try {
-    for await (const chunk of text) yield chunk as string;
-  } catch (e) {
-    const why = e instanceof Error ? e.message : String(e);
-    throw place.error(`expected more compressed data, found a damaged or truncated gzip file (${why})`, e);
-  } finally {
-    file.destroy();
-  }
 }
 
 async function* lines(chunks: AsyncIterable<string>, place: Place): AsyncGenerator<string[]> {
@@ -81,45 +60,24 @@ async function* parse(
   if (place.event === 0) throw place.error('expected events, found the end of the recording');
 }
 
-async function checkFile(path: string): Promise<void> {
-  let magic = Buffer.alloc(2);
-  try {
-    const file = await open(path, 'r');
-    try {
-      const { bytesRead } = await file.read(magic, 0, 2, 0);
-      magic = magic.subarray(0, bytesRead);
-    } finally {
-      await file.close();
-    }
-  } catch (e) {
-    const code = e instanceof Error && 'code' in e ? String(e.code) : 'error';
-    const why = code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'it is a folder' : code;
-    throw new ViommuError('E_MISSING', 'caller', `${path}: cannot be read: ${why}`, {}, e);
-  }
-  if (magic.length < 2 || magic[0] !== 0x1f || magic[1] !== 0x8b)
-    throw new ViommuError('E_TRACE_FORMAT', 'trace', `${basename(path)}: expected a gzip file, found something else`);
+/**
+ * Reads a `viommu-trace` version 1 recording: lines of JSON. Nothing of it is kept in memory but the lines at hand.
+ * @param name what errors call the recording. @param text its text in order, in pieces of any size. Recordings are kept
+ *   gzip'ed: in a browser `DecompressionStream('gzip')` and `TextDecoderStream` make the pieces of a fetched one; for files
+ *   `openTrace` of `viommu/trace/node` does both.
+ * @throws ViommuError `E_TRACE_FORMAT` when its header is not one.
+ */
+export function readTrace(name: string, text: AsyncIterable<string>): Promise<OpenTrace> {
+  return readText(new Place(name), text);
 }
 
-/**
- * Opens a `viommu-trace` version 1 file (gzip'ed lines of JSON). Nothing of it is kept in memory but the lines at hand.
- * @throws ViommuError `E_MISSING` when there is no such file, `E_TRACE_FORMAT` when its header is not one.
- */
-export async function openTrace(path: string): Promise<OpenTrace> {
-  await checkFile(path);
-  const place = new Place(basename(path));
-  const groups = lines(inflate(path, place), place);
+/** The same for a reader of its own, whose errors point into the recording too. */
+export async function readText(place: Place, text: AsyncIterable<string>): Promise<OpenTrace> {
+  const groups = lines(text, place);
   const head = await groups.next();
   const [line, ...first] = head.done === true ? [] : head.value;
   if (line === undefined) throw place.error('expected a header line, found an empty file');
   place.line = 1;
   const header = parseHeader(decode(line, place), place);
   return { file: place.file, header, batches: parse(groups, first, header, place) };
-}
-
-/** A whole recording in memory (benchmarks, tests). */
-export async function loadTrace(path: string): Promise<{ header: TraceHeader; events: TraceEvent[] }> {
-  const trace = await openTrace(path);
-  const events: TraceEvent[] = [];
-  for await (const batch of trace.batches) for (const e of batch) events.push(e);
-  return { header: trace.header, events };
 }
