@@ -7,7 +7,7 @@ export const LAYERS: readonly (readonly string[])[] = [
   ['src/spec'],
   ['src/ports'],
   ['src/lib'],
-  ['devices/smmuv3', 'devices/vtd', 'devices/endpoints', 'bus', 'src/host', 'src/piommu', 'src/trace'],
+  ['devices/smmuv3', 'devices/vtd', 'devices/endpoints', 'bus', 'src/host', 'src/piommu', 'src/trace', 'src/sanitize'],
   ['src/machine'],
   ['src/adapters/iommufd-socket', 'src/adapters/qemu', 'src/adapters/qtest', 'src/adapters/v86', 'src/index.ts'],
   ['guest-fixtures'],
