@@ -1,7 +1,7 @@
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor } from './descriptor.ts';
 import { Shell, type ShellOptions, type ShellState } from './shell.ts';
-import { type UnitState, type UnitTiming, WorkUnit } from './work-unit.ts';
+import { type UnitTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
 
 /** BAR0 of the accelerator; queue n at QUEUE + n * QUEUE_BYTES. */
 // biome-ignore format: table
@@ -29,7 +29,7 @@ export interface AcceleratorOptions
 interface AcceleratorState {
   readonly regs: readonly number[];
   readonly queues: readonly (readonly Descriptor[])[];
-  readonly unit: UnitState | null;
+  readonly unit: WorkUnitState | null;
   /** Queue of the descriptor in work. */
   readonly owner: number;
 }

@@ -15,11 +15,11 @@ import { NO_PASID } from '../../src/ports/dma.ts';
 export const DESCRIPTOR_WORDS = 16;
 export const MOST_BYTES = 1 << 20;
 
-export const OP = { NOP: 0, COPY: 1, FILL: 2, COMPARE: 3 } as const;
-export const FLAG = { INTERRUPT: 0x100, ASK: 0x200, NAMES_PASID: 0x8000_0000 } as const;
+export const WORK_OP = { NOP: 0, COPY: 1, FILL: 2, COMPARE: 3 } as const;
+export const WORK_FLAG = { INTERRUPT: 0x100, ASK: 0x200, NAMES_PASID: 0x8000_0000 } as const;
 
 /** Completion record: status, bytes done, address of the fault (low, high). */
-export const STATUS = { NONE: 0, SUCCESS: 1, FAULT: 2, BAD: 3, DIFFERENT: 4, GIVEN_UP: 5 } as const;
+export const WORK_STATUS = { NONE: 0, SUCCESS: 1, FAULT: 2, BAD: 3, DIFFERENT: 4, GIVEN_UP: 5 } as const;
 
 export interface Descriptor {
   readonly op: number;
@@ -38,11 +38,11 @@ export interface Descriptor {
 
 /** @param pasid what the queue sends; the descriptor's own counts only when `own` says so. */
 export function decodeDescriptor(words: Int32Array, pasid: number, own: boolean): Descriptor {
-  const named = own && (words[1]! & FLAG.NAMES_PASID) !== 0;
+  const named = own && (words[1]! & WORK_FLAG.NAMES_PASID) !== 0;
   return {
     op: words[0]! & 0xff,
-    interrupt: (words[0]! & FLAG.INTERRUPT) !== 0,
-    ask: (words[0]! & FLAG.ASK) !== 0,
+    interrupt: (words[0]! & WORK_FLAG.INTERRUPT) !== 0,
+    ask: (words[0]! & WORK_FLAG.ASK) !== 0,
     pasid: named ? words[1]! & 0xf_ffff : pasid,
     doneLo: words[2]!,
     doneHi: words[3]!,
@@ -58,8 +58,8 @@ export function decodeDescriptor(words: Int32Array, pasid: number, own: boolean)
 /** What a driver writes: the words of a descriptor. */
 export function encodeDescriptor(d: Partial<Descriptor> & { readonly op: number }): Int32Array {
   const w = new Int32Array(DESCRIPTOR_WORDS);
-  w[0] = d.op | (d.interrupt === true ? FLAG.INTERRUPT : 0) | (d.ask === true ? FLAG.ASK : 0);
-  if (d.pasid !== undefined && d.pasid !== NO_PASID) w[1] = d.pasid | FLAG.NAMES_PASID;
+  w[0] = d.op | (d.interrupt === true ? WORK_FLAG.INTERRUPT : 0) | (d.ask === true ? WORK_FLAG.ASK : 0);
+  if (d.pasid !== undefined && d.pasid !== NO_PASID) w[1] = d.pasid | WORK_FLAG.NAMES_PASID;
   w[2] = d.doneLo ?? 0;
   w[3] = d.doneHi ?? 0;
   w[4] = d.srcLo ?? 0;

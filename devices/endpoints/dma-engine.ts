@@ -1,8 +1,8 @@
 import { Sriov } from '../../src/lib/pci/sriov.ts';
 import { DMA, NO_PASID } from '../../src/ports/dma.ts';
-import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor, STATUS } from './descriptor.ts';
+import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor, WORK_STATUS } from './descriptor.ts';
 import { Shell, type ShellOptions, type ShellState } from './shell.ts';
-import { type UnitState, type UnitTiming, WorkUnit } from './work-unit.ts';
+import { type UnitTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
 
 /** BAR0 of the DMA engine. */
 // biome-ignore format: table
@@ -25,7 +25,7 @@ export interface EngineOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' 
 
 interface EngineState {
   readonly regs: readonly number[];
-  readonly unit: UnitState | null;
+  readonly unit: WorkUnitState | null;
 }
 
 /**
@@ -168,7 +168,7 @@ export class DmaEngine {
     const r = this.#regs;
     return (status) => {
       r[6] = (r[6]! + 1) & (2 ** r[4]! - 1);
-      if (status !== STATUS.SUCCESS) r[8]!++;
+      if (status !== WORK_STATUS.SUCCESS) r[8]!++;
       if (d.interrupt) this.fn.interrupts.raise(0);
       this.#next();
     };

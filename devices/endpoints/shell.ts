@@ -1,6 +1,6 @@
 import { type BarSpec, Bars } from '../../src/lib/pci/bars.ts';
 import { ConfigSpace } from '../../src/lib/pci/config-space.ts';
-import { endpointHeader, type Identity } from '../../src/lib/pci/header.ts';
+import { endpointHeader, type PciIdentity } from '../../src/lib/pci/header.ts';
 import { type InterruptState, Interrupts } from '../../src/lib/pci/interrupts.ts';
 import { addAcs, addAer, addPcie } from '../../src/lib/pci/standard.ts';
 import type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
@@ -22,7 +22,7 @@ export interface Behaviour {
 
 export interface ShellOptions extends RequesterOptions {
   readonly name: string;
-  readonly identity: Identity;
+  readonly identity: PciIdentity;
   readonly bars: readonly BarSpec[];
   readonly msi?: number;
   readonly msix?: { readonly vectors: number; readonly bar: number; readonly table: number; readonly pending: number };

@@ -1,7 +1,7 @@
 import type { Clock } from '../../src/ports/clock.ts';
 import { ACCESS, DMA } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
-import { type Descriptor, MOST_BYTES, OP, STATUS } from './descriptor.ts';
+import { type Descriptor, MOST_BYTES, WORK_OP, WORK_STATUS } from './descriptor.ts';
 import { PAGE_FAULT, type Requester } from './requester.ts';
 
 const PAGE = 4096;
@@ -17,7 +17,7 @@ export interface UnitTiming {
 }
 
 /** A descriptor in work: how far it is, and what it waits for. */
-export interface UnitState {
+export interface WorkUnitState {
   readonly work: Descriptor;
   readonly at: number;
   readonly asks: number;
@@ -70,13 +70,13 @@ export class WorkUnit {
   }
 
   /** null: idle. */
-  save(): UnitState | null {
+  save(): WorkUnitState | null {
     const work = this.#work;
     return work === null ? null : { work, at: this.#at, asks: this.#asks, stall: this.#stall, group: this.#group };
   }
 
   /** Goes on with saved work: where it waited it waits again, else the page in hand is done once more. */
-  load(state: UnitState | null, finished: (status: number) => void): void {
+  load(state: WorkUnitState | null, finished: (status: number) => void): void {
     this.reset();
     if (state === null) return;
     this.#work = state.work;
@@ -95,7 +95,7 @@ export class WorkUnit {
     return (code) => {
       if (epoch !== this.#epoch || this.#work !== w) return;
       this.#group = -1;
-      this.#resume(w, code === PRG.SUCCESS || this.#finish(STATUS.FAULT));
+      this.#resume(w, code === PRG.SUCCESS || this.#finish(WORK_STATUS.FAULT));
     };
   }
 
@@ -146,31 +146,31 @@ export class WorkUnit {
   #pieceBytes(): number {
     const w = this.#work!;
     let n = Math.min(w.bytes - this.#at, PAGE - ((w.dstLo + this.#at) & (PAGE - 1)));
-    if (w.op !== OP.FILL) n = Math.min(n, PAGE - ((w.srcLo + this.#at) & (PAGE - 1)));
+    if (w.op !== WORK_OP.FILL) n = Math.min(n, PAGE - ((w.srcLo + this.#at) & (PAGE - 1)));
     return n;
   }
 
   /** One page's worth. @returns whether there is more to do right now; false: an answer is awaited. */
   #piecework(): boolean {
     const w = this.#work!;
-    if (w.op === OP.NOP) return this.#finish(STATUS.SUCCESS);
-    if (w.op > OP.COMPARE || w.bytes === 0 || w.bytes > MOST_BYTES) return this.#finish(STATUS.BAD);
+    if (w.op === WORK_OP.NOP) return this.#finish(WORK_STATUS.SUCCESS);
+    if (w.op > WORK_OP.COMPARE || w.bytes === 0 || w.bytes > MOST_BYTES) return this.#finish(WORK_STATUS.BAD);
     const m = this.#memory;
     const n = this.#pieceBytes();
-    if (w.op === OP.FILL) for (let i = 0; i < n; i++) this.#piece[i] = w.pattern >>> (8 * ((this.#at + i) & 3));
+    if (w.op === WORK_OP.FILL) for (let i = 0; i < n; i++) this.#piece[i] = w.pattern >>> (8 * ((this.#at + i) & 3));
     else {
       const from = this.#step(w.srcLo, w.srcHi);
       const read = m.read(w.pasid, from.lo, from.hi, this.#piece, 0, n);
       if (read !== DMA.OK) return this.#onward(read, n, ACCESS.READ);
     }
     const to = this.#step(w.dstLo, w.dstHi);
-    if (w.op === OP.COMPARE) {
+    if (w.op === WORK_OP.COMPARE) {
       const read = m.read(w.pasid, to.lo, to.hi, this.#other, 0, n);
       if (read !== DMA.OK) return this.#onward(read, n, ACCESS.READ);
       for (let i = 0; i < n; i++) {
         if (this.#piece[i] === this.#other[i]) continue;
         this.#at += i;
-        return this.#finish(STATUS.DIFFERENT);
+        return this.#finish(WORK_STATUS.DIFFERENT);
       }
       return this.#onward(DMA.OK, n, ACCESS.READ);
     }
@@ -200,13 +200,13 @@ export class WorkUnit {
     if (outcome === DMA.OK) {
       this.#at += n;
       this.#asks = 0;
-      return this.#at < w.bytes ? true : this.#finish(STATUS.SUCCESS);
+      return this.#at < w.bytes ? true : this.#finish(WORK_STATUS.SUCCESS);
     }
     if (outcome === DMA.STALLED) {
       this.#stall = m.upstream?.stallToken ?? 0;
       return false;
     }
-    if (outcome !== PAGE_FAULT || !w.ask || this.#asks++ >= MOST_ASKS) return this.#finish(STATUS.FAULT);
+    if (outcome !== PAGE_FAULT || !w.ask || this.#asks++ >= MOST_ASKS) return this.#finish(WORK_STATUS.FAULT);
     let inside = true;
     let answer = -1;
     const later = this.#answered(w);
@@ -219,7 +219,7 @@ export class WorkUnit {
       this.#group = m.group;
       return false;
     }
-    return answer === PRG.SUCCESS ? true : this.#finish(STATUS.FAULT);
+    return answer === PRG.SUCCESS ? true : this.#finish(WORK_STATUS.FAULT);
   }
 
   /** Writes the completion record and reports. @returns true: the next descriptor may have been started meanwhile. */
@@ -230,7 +230,7 @@ export class WorkUnit {
     this.#finished = null;
     if (w.doneLo !== 0 || w.doneHi !== 0) {
       const m = this.#memory;
-      const failed = status === STATUS.FAULT;
+      const failed = status === WORK_STATUS.FAULT;
       const record = Int32Array.of(status, this.#at, failed ? m.faultLo : 0, failed ? m.faultHi : 0);
       m.write(w.pasid, w.doneLo, w.doneHi, new Uint8Array(record.buffer), 0, 16);
     }

@@ -1,6 +1,6 @@
 import { type BarSpec, Bars } from '../lib/pci/bars.ts';
 import { ConfigSpace } from '../lib/pci/config-space.ts';
-import { endpointHeader, type Identity } from '../lib/pci/header.ts';
+import { endpointHeader, type PciIdentity } from '../lib/pci/header.ts';
 import type { PciFunction, PciWindow } from '../ports/pci.ts';
 
 /** A function of the board that is there to be found (host bridge, VGA, LPC …): identity and BARs, nothing behind them. */
@@ -9,7 +9,7 @@ export class FixedFunction implements PciFunction {
   readonly config: ConfigSpace;
   readonly windows: readonly PciWindow[];
 
-  constructor(name: string, identity: Identity, bars: readonly BarSpec[] = [], size: 256 | 4096 = 256) {
+  constructor(name: string, identity: PciIdentity, bars: readonly BarSpec[] = [], size: 256 | 4096 = 256) {
     this.name = name;
     this.config = new ConfigSpace(size);
     endpointHeader(this.config, identity);

@@ -1,4 +1,4 @@
-import { ADMIN, FEATURE, MAX_QUEUE_ENTRIES, STATUS } from '../../../src/spec/nvme/registers.ts';
+import { ADMIN, FEATURE, MAX_QUEUE_ENTRIES, NVME_STATUS } from '../../../src/spec/nvme/registers.ts';
 import type { Disk } from './disk.ts';
 import { identifyController, identifyDescriptors, identifyNamespace, type NvmeIdentity } from './identify.ts';
 import { type CompletionQueue, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
@@ -38,7 +38,7 @@ export class AdminCommands {
     this.#events = [];
   }
 
-  /** @returns a STATUS value, or PENDING. */
+  /** @returns a NVME_STATUS value, or PENDING. */
   run(sqe: Int32Array): number {
     this.result = 0;
     const dw10 = sqe[10]!;
@@ -61,15 +61,15 @@ export class AdminCommands {
       case ADMIN.ABORT:
         // Commands are done when the doorbell returns: there is never one to abort.
         this.result = 1;
-        return STATUS.SUCCESS;
+        return NVME_STATUS.SUCCESS;
       case ADMIN.ASYNC_EVENT:
-        if (this.#events.length >= EVENT_LIMIT) return STATUS.ASYNC_LIMIT;
+        if (this.#events.length >= EVENT_LIMIT) return NVME_STATUS.ASYNC_LIMIT;
         this.#events.push(sqe[0]! >>> 16);
         return PENDING;
       case ADMIN.KEEP_ALIVE:
-        return STATUS.SUCCESS;
+        return NVME_STATUS.SUCCESS;
       default:
-        return STATUS.INVALID_OPCODE;
+        return NVME_STATUS.INVALID_OPCODE;
     }
   }
 
@@ -77,38 +77,38 @@ export class AdminCommands {
     const id = dw10 & 0xffff;
     const entries = (dw10 >>> 16) + 1;
     const vector = dw11 >>> 16;
-    if (id === 0 || id >= QUEUE_LIMIT || this.#host.completions[id] != null) return STATUS.INVALID_QUEUE_ID;
-    if (entries < 2 || entries > MAX_QUEUE_ENTRIES) return STATUS.INVALID_QUEUE_SIZE;
-    if (vector >= this.#host.vectors) return STATUS.INVALID_VECTOR;
-    if ((dw11 & 1) === 0 || (sqe[6]! & 0xfff) !== 0) return STATUS.INVALID_FIELD;
+    if (id === 0 || id >= QUEUE_LIMIT || this.#host.completions[id] != null) return NVME_STATUS.INVALID_QUEUE_ID;
+    if (entries < 2 || entries > MAX_QUEUE_ENTRIES) return NVME_STATUS.INVALID_QUEUE_SIZE;
+    if (vector >= this.#host.vectors) return NVME_STATUS.INVALID_VECTOR;
+    if ((dw11 & 1) === 0 || (sqe[6]! & 0xfff) !== 0) return NVME_STATUS.INVALID_FIELD;
     const at = { id, entries, lo: sqe[6]!, hi: sqe[7]! };
     this.#host.createCompletion({ ...at, vector, interrupts: (dw11 & 2) !== 0, head: 0, tail: 0, phase: 1 });
-    return STATUS.SUCCESS;
+    return NVME_STATUS.SUCCESS;
   }
 
   #createSq(sqe: Int32Array, dw10: number, dw11: number): number {
     const id = dw10 & 0xffff;
     const entries = (dw10 >>> 16) + 1;
     const cq = dw11 >>> 16;
-    if (id === 0 || id >= QUEUE_LIMIT || this.#host.submissions[id] != null) return STATUS.INVALID_QUEUE_ID;
-    if (cq === 0 || cq >= QUEUE_LIMIT || this.#host.completions[cq] == null) return STATUS.CQ_INVALID;
-    if (entries < 2 || entries > MAX_QUEUE_ENTRIES) return STATUS.INVALID_QUEUE_SIZE;
-    if ((dw11 & 1) === 0 || (sqe[6]! & 0xfff) !== 0) return STATUS.INVALID_FIELD;
+    if (id === 0 || id >= QUEUE_LIMIT || this.#host.submissions[id] != null) return NVME_STATUS.INVALID_QUEUE_ID;
+    if (cq === 0 || cq >= QUEUE_LIMIT || this.#host.completions[cq] == null) return NVME_STATUS.CQ_INVALID;
+    if (entries < 2 || entries > MAX_QUEUE_ENTRIES) return NVME_STATUS.INVALID_QUEUE_SIZE;
+    if ((dw11 & 1) === 0 || (sqe[6]! & 0xfff) !== 0) return NVME_STATUS.INVALID_FIELD;
     this.#host.createSubmission({ id, entries, lo: sqe[6]!, hi: sqe[7]!, cq, head: 0, tail: 0 });
-    return STATUS.SUCCESS;
+    return NVME_STATUS.SUCCESS;
   }
 
   #deleteCq(id: number): number {
-    if (id === 0 || id >= QUEUE_LIMIT || this.#host.completions[id] == null) return STATUS.INVALID_QUEUE_ID;
-    if (this.#host.submissions.some((q) => q !== null && q.cq === id)) return STATUS.QUEUE_DELETION;
+    if (id === 0 || id >= QUEUE_LIMIT || this.#host.completions[id] == null) return NVME_STATUS.INVALID_QUEUE_ID;
+    if (this.#host.submissions.some((q) => q !== null && q.cq === id)) return NVME_STATUS.QUEUE_DELETION;
     this.#host.deleteCompletion(id);
-    return STATUS.SUCCESS;
+    return NVME_STATUS.SUCCESS;
   }
 
   #deleteSq(id: number): number {
-    if (id === 0 || id >= QUEUE_LIMIT || this.#host.submissions[id] == null) return STATUS.INVALID_QUEUE_ID;
+    if (id === 0 || id >= QUEUE_LIMIT || this.#host.submissions[id] == null) return NVME_STATUS.INVALID_QUEUE_ID;
     this.#host.deleteSubmission(id);
-    return STATUS.SUCCESS;
+    return NVME_STATUS.SUCCESS;
   }
 
   #identify(sqe: Int32Array, cns: number): number {
@@ -117,23 +117,23 @@ export class AdminCommands {
     const b = transfer.buffer;
     switch (cns) {
       case 0:
-        if (nsid !== 1) return STATUS.INVALID_NAMESPACE;
+        if (nsid !== 1) return NVME_STATUS.INVALID_NAMESPACE;
         identifyNamespace(b, disk.blocks);
         break;
       case 1:
         identifyController(b, identity);
         break;
       case 2:
-        if (nsid >= 0xffff_fffe) return STATUS.INVALID_NAMESPACE;
+        if (nsid >= 0xffff_fffe) return NVME_STATUS.INVALID_NAMESPACE;
         b.fill(0, 0, 4096);
         if (nsid < 1) b[0] = 1;
         break;
       case 3:
-        if (nsid !== 1) return STATUS.INVALID_NAMESPACE;
+        if (nsid !== 1) return NVME_STATUS.INVALID_NAMESPACE;
         identifyDescriptors(b, identity);
         break;
       default:
-        return STATUS.INVALID_FIELD;
+        return NVME_STATUS.INVALID_FIELD;
     }
     return transfer.run(sqe, 4096, true);
   }
@@ -141,10 +141,10 @@ export class AdminCommands {
   /** Error information, health and firmware slots: nothing to report, as many bytes as asked for. */
   #logPage(sqe: Int32Array, dw10: number, dw11: number): number {
     const page = dw10 & 0xff;
-    if (page < 1 || page > 3) return STATUS.INVALID_LOG_PAGE;
+    if (page < 1 || page > 3) return NVME_STATUS.INVALID_LOG_PAGE;
     const dwords = (dw10 >>> 16) + (dw11 & 0xffff) * 0x1_0000 + 1;
     const bytes = dwords * 4;
-    if (bytes > MAX_TRANSFER) return STATUS.INVALID_FIELD;
+    if (bytes > MAX_TRANSFER) return NVME_STATUS.INVALID_FIELD;
     const b = this.#host.transfer.buffer;
     b.fill(0, 0, bytes);
     if (page === 2 && bytes >= 6) {
@@ -160,7 +160,7 @@ export class AdminCommands {
     switch (id) {
       case FEATURE.QUEUES:
         this.result = (QUEUE_LIMIT - 2) | ((QUEUE_LIMIT - 2) << 16);
-        return STATUS.SUCCESS;
+        return NVME_STATUS.SUCCESS;
       case FEATURE.ARBITRATION:
       case FEATURE.POWER:
       case FEATURE.TEMPERATURE:
@@ -170,9 +170,9 @@ export class AdminCommands {
       case FEATURE.VECTOR:
       case FEATURE.ATOMICITY:
       case FEATURE.ASYNC_EVENT:
-        return STATUS.SUCCESS;
+        return NVME_STATUS.SUCCESS;
       default:
-        return STATUS.INVALID_FIELD;
+        return NVME_STATUS.INVALID_FIELD;
     }
   }
 

@@ -8,9 +8,9 @@ import {
   CSTS_RDY,
   DOORBELLS,
   NVME,
+  NVME_STATUS,
   SHST_COMPLETE,
   SQE_BYTES,
-  STATUS,
 } from '../../../src/spec/nvme/registers.ts';
 import { AdminCommands, type AdminHost, PENDING } from './admin.ts';
 import type { Disk } from './disk.ts';
@@ -198,7 +198,7 @@ export class NvmeController implements AdminHost {
     return this.#dma.read(at | 0, (sq.hi + carry) | 0, this.#sqeBytes, 0, SQE_BYTES);
   }
 
-  /** Posts a completion. @param status a STATUS value. */
+  /** Posts a completion. @param status a NVME_STATUS value. */
   complete(sq: SubmissionQueue, cid: number, status: number, result: number): void {
     const cq = this.completions[sq.cq];
     if (cq == null) return;
@@ -207,7 +207,7 @@ export class NvmeController implements AdminHost {
     c[1] = 0;
     c[2] = sq.head | (sq.id << 16);
     // DNR: trying a bad command again gives the same.
-    const dnr = status !== STATUS.SUCCESS && status !== STATUS.DATA_TRANSFER_ERROR ? 0x4000 : 0;
+    const dnr = status !== NVME_STATUS.SUCCESS && status !== NVME_STATUS.DATA_TRANSFER_ERROR ? 0x4000 : 0;
     c[3] = cid | (cq.phase << 16) | ((status | dnr) << 17);
     const at = (cq.lo >>> 0) + cq.tail * CQE_BYTES;
     const carry = at >= 0x1_0000_0000 ? 1 : 0;

@@ -16,7 +16,7 @@ import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
 import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 
 /** The kernel a server runs, and the devices it offers as /dev/vfio/devices/NAME. */
-export interface Backend {
+export interface ServedKernel {
   readonly kernel: HostKernel;
   readonly vfio: readonly KernelDevice[];
   /** IOMMU_TEST_CMD of an iommufd; null: this kernel has no test driver. */
@@ -65,7 +65,7 @@ function functions(kernel: HostKernel, iommu: DeviceDescription['iommu']): Kerne
   );
 }
 
-function mock(kernel: HostKernel, release: Release): Backend {
+function mock(kernel: HostKernel, release: Release): ServedKernel {
   const driver = new MockDriver(kernel.memory, release === '7.2' ? MOCK.PAGE : 4096);
   kernel.addIommu(driver);
   const vfio = Array.from({ length: VFIO_DEVICES }, (_, i) => {
@@ -76,7 +76,7 @@ function mock(kernel: HostKernel, release: Release): Backend {
   return { kernel, vfio, test: (file) => new MockTestIoctl(file, driver) };
 }
 
-function smmuv3(kernel: HostKernel): Backend {
+function smmuv3(kernel: HostKernel): ServedKernel {
   const { memory, clock } = kernel;
   const { idr0, idr1, idr3, idr5, iidr } = SMMU;
   const events = new HwRelay();
@@ -112,7 +112,7 @@ function smmuv3(kernel: HostKernel): Backend {
   return { kernel, vfio: functions(kernel, driver), test: () => null };
 }
 
-function vtd(kernel: HostKernel): Backend {
+function vtd(kernel: HostKernel): ServedKernel {
   const { memory, clock } = kernel;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
@@ -129,7 +129,7 @@ export const RELEASES = ['7.2', '7.3'] as const;
 export type Release = (typeof RELEASES)[number];
 
 /** @throws ViommuError `E_USAGE` unknown name. */
-export function makeBackend(name: string, release: Release = '7.2'): Backend {
+export function makeBackend(name: string, release: Release = '7.2'): ServedKernel {
   const kernel = new HostKernel({ memory: new HostMemory(), clock: new VirtualClock() });
   switch (name) {
     case 'mock':

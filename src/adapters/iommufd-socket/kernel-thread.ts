@@ -6,7 +6,7 @@ import type { IommufdFile } from '../../host/iommufd.ts';
 import { MAP_SHARED } from '../../host/mmap.ts';
 import type { VfioFile } from '../../host/vfio-device.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import { type Backend, makeBackend } from './backend.ts';
+import { makeBackend, type ServedKernel } from './backend.ts';
 import { ClientLink, InstalledFiles, SocketCaller } from './client.ts';
 import { FRAME, frame, MAX_PREFETCH, returned } from './frames.ts';
 import { ClientFrames, ProcessMemory } from './frames-of-memory.ts';
@@ -38,7 +38,7 @@ const VFIO_PATH = /^\/dev\/vfio\/devices\/(.+)$/;
 class KernelThread {
   readonly #link: ClientLink;
   readonly #frames: ClientFrames;
-  readonly #backend: Backend;
+  readonly #backend: ServedKernel;
   readonly #files = new InstalledFiles();
   readonly #connections = new Map<number, Connection>();
 

@@ -53,7 +53,7 @@ export function parseTranscript(file: string, text: string): Transcript {
 }
 
 /** A reply that is not the recorded one. */
-export interface Difference {
+export interface TranscriptDifference {
   readonly file: string;
   readonly line: number;
   readonly request: string;
@@ -63,15 +63,15 @@ export interface Difference {
 
 export interface Outcome {
   readonly exchanges: number;
-  readonly differences: readonly Difference[];
+  readonly differences: readonly TranscriptDifference[];
   /** Differences in cache-dependent places. */
-  readonly tolerated: readonly Difference[];
+  readonly tolerated: readonly TranscriptDifference[];
 }
 
 /** Sends every request and compares every reply as text. */
 export function runTranscript(transcript: Transcript, execute: (request: string) => string): Outcome {
-  const differences: Difference[] = [];
-  const tolerated: Difference[] = [];
+  const differences: TranscriptDifference[] = [];
+  const tolerated: TranscriptDifference[] = [];
   for (const x of transcript.exchanges) {
     const got = execute(x.request);
     if (got === x.reply) continue;
@@ -82,6 +82,6 @@ export function runTranscript(transcript: Transcript, execute: (request: string)
 }
 
 /** One line of a report. */
-export function tellDifference(d: Difference): string {
+export function tellDifference(d: TranscriptDifference): string {
   return `${d.file}:${d.line}: ${d.request}: expected ${d.expected}, got ${d.got}`;
 }

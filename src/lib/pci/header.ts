@@ -1,7 +1,7 @@
 import { COMMAND, HEADER, STATUS } from '../../spec/pcie/header.ts';
 import type { ConfigSpace } from './config-space.ts';
 
-export interface Identity {
+export interface PciIdentity {
   readonly vendor: number;
   readonly device: number;
   /** 24 bits: base class, sub-class, programming interface. */
@@ -14,7 +14,7 @@ export interface Identity {
   readonly multifunction?: boolean;
 }
 
-function common(config: ConfigSpace, id: Identity, type: number): void {
+function common(config: ConfigSpace, id: PciIdentity, type: number): void {
   config.preset(HEADER.VENDOR, 2, id.vendor);
   config.preset(HEADER.DEVICE, 2, id.device);
   config.preset(HEADER.REVISION, 4, ((id.classCode << 8) | (id.revision ?? 0)) >>> 0);
@@ -29,14 +29,14 @@ function common(config: ConfigSpace, id: Identity, type: number): void {
 }
 
 /** Fills in a type 0 header (an endpoint). */
-export function endpointHeader(config: ConfigSpace, id: Identity): void {
+export function endpointHeader(config: ConfigSpace, id: PciIdentity): void {
   common(config, id, 0);
   config.preset(HEADER.SUBSYSTEM_VENDOR, 2, id.subsystemVendor ?? 0x1af4);
   config.preset(HEADER.SUBSYSTEM, 2, id.subsystem ?? 0x1100);
 }
 
 /** Fills in a type 1 header (a bridge): bus numbers, memory, prefetchable and I/O windows are software's. */
-export function bridgeHeader(config: ConfigSpace, id: Identity): void {
+export function bridgeHeader(config: ConfigSpace, id: PciIdentity): void {
   common(config, id, 1);
   config.writable(HEADER.PRIMARY, 4, 0x00ff_ffff);
   // Bases above limits: after a reset nothing is passed on.

@@ -1,7 +1,7 @@
 import { acpiTable, type Maker, TableBytes, VIOMMU_MAKER } from './table.ts';
 
 /** One ECAM window: 1 MiB per bus from `firstBus` to `lastBus`. */
-export interface Ecam {
+export interface EcamWindow {
   readonly base: number;
   readonly segment?: number;
   readonly firstBus: number;
@@ -9,7 +9,7 @@ export interface Ecam {
 }
 
 /** The table that tells where ECAM is (PCI Firmware Specification §4.1.2). */
-export function mcfg(windows: readonly Ecam[], maker: Maker = VIOMMU_MAKER): Uint8Array {
+export function mcfg(windows: readonly EcamWindow[], maker: Maker = VIOMMU_MAKER): Uint8Array {
   const body = new TableBytes().zeros(8);
   for (const w of windows)
     body

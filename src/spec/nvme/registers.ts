@@ -50,7 +50,7 @@ export const ADMIN = {
 export const IO = { FLUSH: 0x00, WRITE: 0x01, READ: 0x02, WRITE_ZEROES: 0x08 } as const;
 
 /** Status code type << 8 | status code (§4.6.1); DNR is added by the completion. */
-export const STATUS = {
+export const NVME_STATUS = {
   SUCCESS: 0x000,
   INVALID_OPCODE: 0x001,
   INVALID_FIELD: 0x002,

@@ -6,7 +6,7 @@ import {
   DRAIN,
   QUEUE_MODE,
 } from '../../../devices/endpoints/accelerator.ts';
-import { encodeDescriptor, OP, STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { encodeDescriptor, WORK_OP, WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { config, harness } from '../../bus/harness.ts';
@@ -41,7 +41,7 @@ function machine(options: AcceleratorOptions = {}) {
     h.iommu.map(slot.stream, pasid, IOVA + TO, TO);
   };
   const work = (more: object = {}) =>
-    encodeDescriptor({ op: OP.FILL, dstLo: IOVA + TO, doneLo: IOVA + DONE, bytes: 64, pattern: 7, ...more });
+    encodeDescriptor({ op: WORK_OP.FILL, dstLo: IOVA + TO, doneLo: IOVA + DONE, bytes: 64, pattern: 7, ...more });
   const portal = (n: number, words: Int32Array) => {
     words.forEach((w, i) => {
       accel.fn.barWrite(1, n * ACCEL.PORTAL_BYTES + i * 4, 4, w >>> 0);
@@ -59,11 +59,11 @@ describe('shared work queues', () => {
     const m = machine();
     m.map(5);
     expect(m.accel.enqcmd(0, m.work({ pasid: 9 }), 5)).toBe(true);
-    expect(m.status()).toBe(STATUS.SUCCESS);
+    expect(m.status()).toBe(WORK_STATUS.SUCCESS);
     expect(m.bytes(TO, 1)[0]).toBe(7);
     m.memory.store32(DONE, 0);
     expect(m.accel.enqcmd(0, m.work({ pasid: 5 }), 6)).toBe(true);
-    expect(m.status()).toBe(STATUS.NONE);
+    expect(m.status()).toBe(WORK_STATUS.NONE);
   });
 
   test('a full, a disabled and a dedicated queue say retry', () => {
@@ -89,7 +89,7 @@ describe('dedicated work queues', () => {
     const m = machine();
     m.map(9);
     m.portal(1, m.work({ pasid: 5 }));
-    expect(m.status()).toBe(STATUS.SUCCESS);
+    expect(m.status()).toBe(WORK_STATUS.SUCCESS);
   });
 
   test('what does not fit is lost and counted, as a posted write must be', () => {
@@ -110,11 +110,11 @@ describe('faults and draining', () => {
     m.iommu.map(m.slot.stream, 5, IOVA + DONE, DONE);
     m.accel.enqcmd(0, m.work({ ask: true }), 5);
     m.portal(1, m.work());
-    expect(m.status()).toBe(STATUS.NONE);
+    expect(m.status()).toBe(WORK_STATUS.NONE);
     expect(m.iommu.asked).toHaveLength(1);
     m.map(5);
     m.root.endpoints.pageResponse(m.slot.stream, 5, m.iommu.asked[0]!.group, 0);
-    expect(m.status()).toBe(STATUS.SUCCESS);
+    expect(m.status()).toBe(WORK_STATUS.SUCCESS);
     expect(m.read(ACCEL.QUEUE + ACCEL.QUEUE_BYTES + ACCEL.USED)).toBe(0);
   });
 
@@ -144,7 +144,7 @@ describe('faults and draining', () => {
     expect(m.read(ACCEL.CONTROL)).toBe(0);
     m.map(5);
     m.root.endpoints.pageResponse(m.slot.stream, 5, m.iommu.asked[0]!.group, 0);
-    expect(m.status()).toBe(STATUS.NONE);
+    expect(m.status()).toBe(WORK_STATUS.NONE);
   });
 
   test('queued work is saved and loaded, and runs on the other side', () => {
@@ -160,7 +160,7 @@ describe('faults and draining', () => {
     n.map(9);
     n.accel.load(state);
     expect(n.bytes(TO, 1)[0]).toBe(3);
-    expect(n.status()).toBe(STATUS.SUCCESS);
+    expect(n.status()).toBe(WORK_STATUS.SUCCESS);
   });
 
   test('a descriptor that waits for a page is saved and loaded: the answer reaches it on the other side', () => {

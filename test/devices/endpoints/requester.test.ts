@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Atc } from '../../../devices/endpoints/atc.ts';
-import { encodeDescriptor, OP, STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { encodeDescriptor, WORK_OP, WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DmaEngine, ENGINE } from '../../../devices/endpoints/dma-engine.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { EXT } from '../../../src/spec/pcie/capabilities.ts';
@@ -46,7 +46,7 @@ function driver(options: ConstructorParameters<typeof DmaEngine>[0] = {}, latenc
   };
   const invalidate = (va: number, shift: number, itag = 0, pasid = NO_PASID) =>
     h.root.endpoints.invalidate(slot.stream, pasid, itag, rangeLow(va | 0, shift), rangeHigh(0, shift), false);
-  const copy = { op: OP.COPY, srcLo: 0x4000_0000 + FROM, dstLo: 0x4000_0000 + TO, bytes: 4096 } as const;
+  const copy = { op: WORK_OP.COPY, srcLo: 0x4000_0000 + FROM, dstLo: 0x4000_0000 + TO, bytes: 4096 } as const;
   return { ...h, engine, slot, c, reg, map, start, submit, status, invalidate, copy };
 }
 
@@ -55,7 +55,7 @@ describe('an endpoint with ATS', () => {
     const d = driver();
     d.start();
     d.memory.store32(FROM, 0x1234);
-    expect(d.submit(d.copy)).toBe(STATUS.SUCCESS);
+    expect(d.submit(d.copy)).toBe(WORK_STATUS.SUCCESS);
     expect([...d.bytes(TO, 2)]).toEqual([0x34, 0x12]);
     expect(d.iommu.seen.every((s) => s.startsWith('untranslated'))).toBe(true);
     expect(d.engine.fn.memory.atc.used).toBe(0);
@@ -65,8 +65,8 @@ describe('an endpoint with ATS', () => {
     const d = driver();
     d.start();
     d.c.ats(true);
-    expect(d.submit(d.copy)).toBe(STATUS.SUCCESS);
-    expect(d.submit(d.copy)).toBe(STATUS.SUCCESS);
+    expect(d.submit(d.copy)).toBe(WORK_STATUS.SUCCESS);
+    expect(d.submit(d.copy)).toBe(WORK_STATUS.SUCCESS);
     const requests = d.iommu.seen.filter((s) => s.startsWith('request'));
     expect(requests).toHaveLength(4);
     expect(d.iommu.seen.some((s) => s.startsWith('untranslated'))).toBe(false);
@@ -103,9 +103,9 @@ describe('an endpoint with ATS', () => {
     d.c.ats(true);
     d.submit(d.copy);
     d.iommu.unmap(d.slot.stream, NO_PASID, 0x4000_0000 + TO);
-    expect(d.submit(d.copy)).toBe(STATUS.SUCCESS);
+    expect(d.submit(d.copy)).toBe(WORK_STATUS.SUCCESS);
     d.invalidate(0x4000_0000 + TO, 12);
-    expect(d.submit(d.copy)).toBe(STATUS.FAULT);
+    expect(d.submit(d.copy)).toBe(WORK_STATUS.FAULT);
   });
 
   test('a write on its way with an old translation arrives before the invalidation completes', () => {
@@ -120,7 +120,7 @@ describe('an endpoint with ATS', () => {
     d.clock.advance(100);
     expect(timed.bytes(TO, 1)[0]).toBe(7);
     expect(timed.iommu.completions).toHaveLength(1);
-    expect(timed.status()).toBe(STATUS.SUCCESS);
+    expect(timed.status()).toBe(WORK_STATUS.SUCCESS);
   });
 
   test('with message latencies an invalidation is on its way, and a function that disappears never answers', () => {
@@ -145,13 +145,13 @@ describe('page requests', () => {
     d.c.ats(true);
     d.c.pri(true);
     d.iommu.unmap(d.slot.stream, NO_PASID, 0x4000_0000 + TO);
-    expect(d.submit({ ...d.copy, ask: true })).toBe(STATUS.NONE);
+    expect(d.submit({ ...d.copy, ask: true })).toBe(WORK_STATUS.NONE);
     expect(d.iommu.asked).toEqual([
       { rid: d.slot.stream, pasid: NO_PASID, page: 0x4000_0000 + TO, access: 2, group: 0 },
     ]);
     d.map(TO);
     d.root.endpoints.pageResponse(d.slot.stream, NO_PASID, 0, 0);
-    expect(d.status()).toBe(STATUS.SUCCESS);
+    expect(d.status()).toBe(WORK_STATUS.SUCCESS);
   });
 
   test('an invalid-request answer fails the descriptor; a failure stops the function asking', () => {
@@ -162,10 +162,10 @@ describe('page requests', () => {
     d.iommu.unmap(d.slot.stream, NO_PASID, 0x4000_0000 + TO);
     d.submit({ ...d.copy, ask: true });
     d.root.endpoints.pageResponse(d.slot.stream, NO_PASID, 0, 1);
-    expect(d.status()).toBe(STATUS.FAULT);
+    expect(d.status()).toBe(WORK_STATUS.FAULT);
     d.submit({ ...d.copy, ask: true });
     d.root.endpoints.pageResponse(d.slot.stream, NO_PASID, 1, 15);
-    expect(d.status()).toBe(STATUS.FAULT);
+    expect(d.status()).toBe(WORK_STATUS.FAULT);
     const at = d.c.extended(EXT.PRI);
     expect(d.c.read(at + 6, 2)).toBe(0x101);
     expect(d.c.read(at + 4, 2)).toBe(0);
@@ -187,10 +187,10 @@ describe('page requests', () => {
     d.c.pri(true);
     d.iommu.unmap(d.slot.stream, NO_PASID, 0x4000_0000 + TO);
     d.submit({ ...d.copy, ask: true });
-    for (let i = 0; i < 20 && d.status() === STATUS.NONE; i++) {
+    for (let i = 0; i < 20 && d.status() === WORK_STATUS.NONE; i++) {
       d.root.endpoints.pageResponse(d.slot.stream, NO_PASID, d.iommu.asked.at(-1)!.group, 0);
     }
-    expect(d.status()).toBe(STATUS.FAULT);
+    expect(d.status()).toBe(WORK_STATUS.FAULT);
     expect(d.iommu.asked.length).toBeLessThan(20);
   });
 });
@@ -202,15 +202,15 @@ describe('PASIDs', () => {
     d.c.ats(true);
     d.c.pasid(true);
     for (const page of [DONE, FROM, TO]) d.map(page, 3, 5);
-    expect(d.submit({ ...d.copy, pasid: 5 })).toBe(STATUS.SUCCESS);
+    expect(d.submit({ ...d.copy, pasid: 5 })).toBe(WORK_STATUS.SUCCESS);
     for (const page of [DONE, FROM, TO]) d.iommu.unmap(d.slot.stream, 5, 0x4000_0000 + page);
     d.iommu.seen.length = 0;
     d.map(DONE, 3, 6);
-    expect(d.submit({ ...d.copy, pasid: 6 })).toBe(STATUS.FAULT);
-    expect(d.submit({ ...d.copy, pasid: 5 })).toBe(STATUS.SUCCESS);
+    expect(d.submit({ ...d.copy, pasid: 6 })).toBe(WORK_STATUS.FAULT);
+    expect(d.submit({ ...d.copy, pasid: 5 })).toBe(WORK_STATUS.SUCCESS);
     d.invalidate(0, WHOLE_SPACE, 0, 5);
     d.map(DONE, 3, 5);
-    expect(d.submit({ ...d.copy, pasid: 5 })).toBe(STATUS.FAULT);
+    expect(d.submit({ ...d.copy, pasid: 5 })).toBe(WORK_STATUS.FAULT);
   });
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { DATA, EngineDriver, KINDS, rig } from './rig.ts';
 
@@ -17,10 +17,10 @@ for (const kind of KINDS) {
       const m = rig(kind, options);
       const d = new EngineDriver(m, 0x10);
       m.guest.map(0x10, -1, VA, DATA);
-      expect(d.fill(VA + 0x10)).toBe(STATUS.SUCCESS);
+      expect(d.fill(VA + 0x10)).toBe(WORK_STATUS.SUCCESS);
       expect(word(m, DATA + 0x10)).toBe(0x5a5a_5a5a);
       const { requests } = d.engine.fn.memory;
-      expect(d.fill(VA + 0x20)).toBe(STATUS.SUCCESS);
+      expect(d.fill(VA + 0x20)).toBe(WORK_STATUS.SUCCESS);
       expect(d.engine.fn.memory.requests).toBe(requests);
       expect(d.engine.fn.memory.atc.used).toBeGreaterThan(0);
       expect(m.guest.faults()).toEqual([]);
@@ -32,10 +32,10 @@ for (const kind of KINDS) {
       const d = new EngineDriver(m, 0x10, pasids);
       for (const [i, pasid] of pasids.entries()) m.guest.map(0x10, pasid, VA, DATA + i * 0x1_0000);
       for (const [i, pasid] of pasids.entries()) {
-        expect(d.fill(VA, pasid, i + 1), `pasid ${pasid}`).toBe(STATUS.SUCCESS);
+        expect(d.fill(VA, pasid, i + 1), `pasid ${pasid}`).toBe(WORK_STATUS.SUCCESS);
       }
       for (const i of pasids.keys()) expect(word(m, DATA + i * 0x1_0000)).toBe(i + 1);
-      expect(d.fill(VA)).toBe(STATUS.FAULT);
+      expect(d.fill(VA)).toBe(WORK_STATUS.FAULT);
     });
 
     test('after unmap, invalidate and sync no cache has the page: not the IOMMU, not the device', () => {
@@ -43,12 +43,12 @@ for (const kind of KINDS) {
       const d = new EngineDriver(m, 0x10, [7]);
       for (const pasid of [NO_PASID, 7]) m.guest.map(0x10, pasid, VA, DATA + (pasid + 1) * 4096);
       for (const pasid of [NO_PASID, 7]) {
-        expect(d.fill(VA, pasid)).toBe(STATUS.SUCCESS);
+        expect(d.fill(VA, pasid)).toBe(WORK_STATUS.SUCCESS);
         m.guest.unmap(0x10, pasid, VA);
-        expect(d.fill(VA, pasid), 'the device may still use what it has').toBe(STATUS.SUCCESS);
+        expect(d.fill(VA, pasid), 'the device may still use what it has').toBe(WORK_STATUS.SUCCESS);
         m.guest.invalidate(0x10, pasid, VA);
         expect(m.guest.sync()).toBe(true);
-        expect(d.fill(VA, pasid)).toBe(STATUS.FAULT);
+        expect(d.fill(VA, pasid)).toBe(WORK_STATUS.FAULT);
       }
     });
 
@@ -61,20 +61,20 @@ for (const kind of KINDS) {
       m.guest.unmap(0x10, -1, VA);
       m.guest.invalidate(0x10, -1, VA, false);
       m.guest.sync();
-      expect(d.fill(VA)).toBe(kind === 'smmuv3' ? STATUS.SUCCESS : STATUS.FAULT);
+      expect(d.fill(VA)).toBe(kind === 'smmuv3' ? WORK_STATUS.SUCCESS : WORK_STATUS.FAULT);
     });
 
     test("a page request goes to the guest's queue under its own ids; granted, the device goes on", () => {
       const m = rig(kind, options);
       const d = new EngineDriver(m, 0x10, [7]);
-      expect(d.fill(VA + 0x123_4000, 7, 9, true)).toBe(STATUS.NONE);
+      expect(d.fill(VA + 0x123_4000, 7, 9, true)).toBe(WORK_STATUS.NONE);
       const asked = m.guest.requests();
       expect(asked).toEqual([
         { sid: 0x10, pasid: 7, address: VA + 0x123_4000, group: asked[0]!.group, write: true, last: true },
       ]);
       m.guest.map(0x10, 7, VA + 0x123_4000, DATA + 0x3000);
       m.guest.respond(asked[0]!, true);
-      expect(d.status).toBe(STATUS.SUCCESS);
+      expect(d.status).toBe(WORK_STATUS.SUCCESS);
       expect(word(m, DATA + 0x3000)).toBe(9);
     });
 
@@ -83,7 +83,7 @@ for (const kind of KINDS) {
       const d = new EngineDriver(m, 0x10, [7]);
       d.fill(VA, 7, 9, true);
       m.guest.respond(m.guest.requests()[0]!, false);
-      expect(d.status).toBe(STATUS.FAULT);
+      expect(d.status).toBe(WORK_STATUS.FAULT);
     });
 
     test('O4 a device that never completes an invalidation holds the sync back, and times out as the architecture says', () => {
@@ -119,7 +119,7 @@ for (const kind of KINDS) {
       expect(m.guest.synced()).toBe(false);
       m.vm.clock.advance(1);
       expect(m.guest.synced()).toBe(true);
-      expect(d.fill(VA)).toBe(STATUS.FAULT);
+      expect(d.fill(VA)).toBe(WORK_STATUS.FAULT);
     });
   });
 }
@@ -131,7 +131,7 @@ test('whoever listens on the bus sees the life of a translation in the words of 
   m.complex.onMessage = (message) => {
     seen.push(message.pasid < 0 ? message.kind : `${message.kind} (pasid ${message.pasid})`);
   };
-  expect(d.fill(VA, 7, 1, true)).toBe(STATUS.NONE);
+  expect(d.fill(VA, 7, 1, true)).toBe(WORK_STATUS.NONE);
   m.guest.map(0x10, 7, VA, DATA);
   m.guest.respond(m.guest.requests()[0]!, true);
   m.guest.invalidate(0x10, 7, VA);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Bridge } from '../../../bus/bridge.ts';
 import { isolationGroup } from '../../../bus/topology.ts';
-import { STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DATA, EngineDriver, KINDS, type Machine, rig } from './rig.ts';
 
 const VA = 0x2000_0000;
@@ -24,15 +24,15 @@ for (const kind of KINDS) {
       const b = new EngineDriver(m, 0x18, [], PLAIN, { bus: behind!, sid: 0x100, shared: true });
       expect(a.slot.stream).toBe(b.slot.stream);
       m.guest.map(0x100, -1, VA, DATA);
-      expect([a.fill(VA), b.fill(VA)]).toEqual([STATUS.SUCCESS, STATUS.SUCCESS]);
+      expect([a.fill(VA), b.fill(VA)]).toEqual([WORK_STATUS.SUCCESS, WORK_STATUS.SUCCESS]);
       m.guest.unmap(0x100, -1, VA);
       m.guest.invalidate(0x100, -1, VA);
       m.guest.sync();
-      expect([a.fill(VA), b.fill(VA)]).toEqual([STATUS.FAULT, STATUS.FAULT]);
+      expect([a.fill(VA), b.fill(VA)]).toEqual([WORK_STATUS.FAULT, WORK_STATUS.FAULT]);
       // Pulling one leaves the other its address space.
       m.complex.unplug(a.slot);
       m.guest.map(0x100, -1, VA, DATA);
-      expect(b.fill(VA)).toBe(STATUS.SUCCESS);
+      expect(b.fill(VA)).toBe(WORK_STATUS.SUCCESS);
     });
 
     test('O10 functions below a port without ACS are one group of the host; each keeps its own requester id', () => {
@@ -43,7 +43,7 @@ for (const kind of KINDS) {
       expect(isolationGroup(a.slot)).toEqual(isolationGroup(b.slot));
       expect(a.slot.stream).not.toBe(b.slot.stream);
       m.guest.map(0x100, -1, VA, DATA);
-      expect([a.fill(VA), b.fill(VA)]).toEqual([STATUS.SUCCESS, STATUS.SUCCESS]);
+      expect([a.fill(VA), b.fill(VA)]).toEqual([WORK_STATUS.SUCCESS, WORK_STATUS.SUCCESS]);
     });
   });
 }

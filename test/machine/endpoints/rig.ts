@@ -1,6 +1,6 @@
 import { type Latency, RootComplex } from '../../../bus/root-complex.ts';
 import type { PciBus, Slot } from '../../../bus/topology.ts';
-import { encodeDescriptor, OP, STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { encodeDescriptor, WORK_OP, WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DmaEngine, ENGINE, type EngineOptions } from '../../../devices/endpoints/dma-engine.ts';
 import { smmuv3Defaults as smmuDefaults } from '../../../devices/smmuv3/properties.ts';
 import { defaultProperties as vtdDefaults } from '../../../devices/vtd/properties.ts';
@@ -180,14 +180,14 @@ export class EngineDriver {
   /** Submits one descriptor. The completion record is in the control page, under the descriptor's PASID. */
   submit(d: Partial<Parameters<typeof encodeDescriptor>[0]>): void {
     const words = encodeDescriptor({
-      op: OP.FILL,
+      op: WORK_OP.FILL,
       pattern: 0x5a5a_5a5a,
       bytes: 4,
       doneLo: this.#control + 0x800,
       ...d,
     });
     this.#m.vm.memory.guest.writeBytes(this.#page + this.#tail * 64, new Uint8Array(words.buffer));
-    this.#m.vm.memory.guest.store32(this.#page + 0x800, STATUS.NONE);
+    this.#m.vm.memory.guest.store32(this.#page + 0x800, WORK_STATUS.NONE);
     this.#tail = (this.#tail + 1) & 15;
     this.register(ENGINE.TAIL, this.#tail);
   }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { STATUS } from '../../../devices/endpoints/descriptor.ts';
+import { WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { Vm } from '../../../src/machine/vm.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import { DATA, EngineDriver, KINDS, RAM, rig } from './rig.ts';
@@ -40,9 +40,9 @@ for (const kind of KINDS) {
       m.guest.unmap(0x10, -1, VA);
       m.guest.invalidate(0x10, -1, VA);
       expect(m.guest.sync()).toBe(true);
-      expect(good.fill(VA)).toBe(STATUS.FAULT);
+      expect(good.fill(VA)).toBe(WORK_STATUS.FAULT);
       m.guest.map(0x18, -1, VA + 0x1000, DATA);
-      expect(rogue.fill(VA + 0x1000)).toBe(STATUS.SUCCESS);
+      expect(rogue.fill(VA + 0x1000)).toBe(WORK_STATUS.SUCCESS);
     });
 
     test('that answers with the wrong tag has not answered: the sync waits and then fails, and the others go on', () => {
@@ -60,7 +60,7 @@ for (const kind of KINDS) {
       expect(m.guest.synced()).toBe(false);
       if (kind === 'smmuv3') expect((register(m, 0x9c) >>> 24) & 0x7f).toBe(3);
       else expect(register(m, 0x34) & 0x40).toBe(0x40);
-      expect(good.fill(VA)).toBe(STATUS.SUCCESS);
+      expect(good.fill(VA)).toBe(WORK_STATUS.SUCCESS);
     });
 
     test('that uses a PASID it was not given is stopped and reported, with its own id', () => {
@@ -81,12 +81,12 @@ for (const kind of KINDS) {
       expect(queued.length).toBeLessThanOrEqual(512);
       for (const q of queued) m.guest.respond(q, true);
       expect(answers).toBeGreaterThan(0);
-      expect(good.fill(VA + 0x5000, NO_PASID, 1, true)).toBe(STATUS.NONE);
+      expect(good.fill(VA + 0x5000, NO_PASID, 1, true)).toBe(WORK_STATUS.NONE);
       const asked = m.guest.requests().filter((q) => q.sid === 0x10);
       expect(asked).toHaveLength(1);
       m.guest.map(0x10, -1, VA + 0x5000, DATA);
       m.guest.respond(asked[0]!, true);
-      expect(good.status).toBe(STATUS.SUCCESS);
+      expect(good.status).toBe(WORK_STATUS.SUCCESS);
     });
 
     test("that invents translated addresses reaches the machine's own memory at most", () => {
@@ -116,7 +116,7 @@ for (const kind of KINDS) {
       m.complex.unplug(rogue.slot);
       m.guest.respond(asked!, true);
       m.vm.clock.settle();
-      expect(good.fill(VA)).toBe(STATUS.SUCCESS);
+      expect(good.fill(VA)).toBe(WORK_STATUS.SUCCESS);
     });
 
     test("isolation: 500,000 random requests, translated, untranslated and forged, reach only the machine's own memory", () => {

@@ -1,5 +1,5 @@
 import { ACCEL, Accelerator, DRAIN, QUEUE_MODE } from '../../../devices/endpoints/accelerator.ts';
-import { encodeDescriptor, OP } from '../../../devices/endpoints/descriptor.ts';
+import { encodeDescriptor, WORK_OP } from '../../../devices/endpoints/descriptor.ts';
 import { defaultProperties } from '../../../devices/vtd/properties.ts';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
@@ -172,7 +172,7 @@ function busy(a: Accelerator, pasid: number): boolean {
 
 /** A descriptor that fills DATA with `pattern` and leaves its completion record at RECORD. */
 export function fill(pattern: number): Int32Array {
-  return encodeDescriptor({ op: OP.FILL, dstLo: DATA, bytes: 64, pattern, doneLo: RECORD });
+  return encodeDescriptor({ op: WORK_OP.FILL, dstLo: DATA, bytes: 64, pattern, doneLo: RECORD });
 }
 
 export class Card {
