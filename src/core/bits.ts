@@ -1,3 +1,6 @@
+/** Words of 32 bits: guest memory, queue entries, table entries. */
+export type WordArray = Int32Array | readonly number[];
+
 /** 2^32, to put two 32-bit words into one exact number. */
 export const TWO32 = 0x1_0000_0000;
 

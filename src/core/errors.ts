@@ -1,3 +1,4 @@
+/** Who can act on an error: the guest's software, the host below, the caller of this package, or the recording. */
 export type Blame = 'guest' | 'host' | 'caller' | 'trace';
 
 /** Codes of `ViommuError`. Linux errno names where the kernel has one, `E_…` for what only this package knows. */
@@ -18,7 +19,9 @@ export type Code =
   | 'E_MISSING'
   | 'E_USAGE';
 
+/** A value of an error's facts; numbers are shown in hexadecimal. */
 export type Fact = number | bigint | string | boolean;
+/** Named values an error carries. */
 export type Facts = Readonly<Record<string, Fact>>;
 
 /** Numbers as this field writes them: hexadecimal, with the prefix. */
@@ -30,12 +33,19 @@ export function hex(value: Fact): string {
 
 /** The one error class of the package. `code` is for programs, `message` for readers, `at` for both. */
 export class ViommuError extends Error {
+  /** Always `ViommuError`: for `error.name` in logs. */
   override readonly name = 'ViommuError';
+  /** What went wrong, for programs to compare. */
   readonly code: Code;
   /** Who can act on it. Guest mistakes are never thrown out of a device. */
   readonly blame: Blame;
+  /** Where it went wrong: registers, addresses, ids by name. */
   readonly at: Facts;
 
+  /**
+   * @param what one sentence without the facts. @param at facts, appended to the message. @param cause what it began
+   * with.
+   */
   constructor(code: Code, blame: Blame, what: string, at: Facts = {}, cause?: unknown) {
     const where = Object.entries(at).map(([k, v]) => `${k}=${hex(v)}`);
     super(

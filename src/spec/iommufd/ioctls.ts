@@ -7,7 +7,9 @@ export const IOMMUFD_TYPE = 0x3b;
 /** First and last iommufd command; below and above are VFIO's container commands. */
 export const IOMMUFD_CMD = { FIRST: 0x80, TEST: 0xa0 } as const;
 
+/** A command of /dev/iommu: its number and its structure. */
 export interface Ioctl<M extends Members> extends Struct<M> {
+  /** Command number; the ioctl is `_IO(IOMMUFD_TYPE, nr)`. */
   readonly nr: number;
   /** Shortest `size` the kernel takes. */
   readonly minimum: number;

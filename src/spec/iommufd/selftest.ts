@@ -21,11 +21,16 @@ export const MOCK = {
   DEVICE_CACHE: 0xbad_dad,
 } as const;
 
+/** Flags of a mock device (TEST_OP.MOCK_DOMAIN_FLAGS). */
 export const MOCK_DEVICE_FLAG = { NO_DIRTY: 1, PASID: 4 } as const;
+/** Formats of the mock driver's page table. */
 export const MOCK_PAGETABLE = { DEFAULT: 0, HUGE: 1 } as const;
+/** Flag of the mock driver's invalidation: every entry. */
 export const MOCK_INVALIDATE_ALL = 1;
+/** Flags of TEST_OP.CREATE_ACCESS, ACCESS_PAGES and ACCESS_RW. */
 export const MOCK_ACCESS_FLAG = { WRITE: 1, SLOW_PATH: 4, SYZ: 1 << 16 } as const;
 
+/** Operations of IOMMU_TEST_CMD. */
 export const TEST_OP = {
   ADD_RESERVED: 1,
   MOCK_DOMAIN: 2,

@@ -7,6 +7,7 @@ export type Width = 'u8' | 'u8x3' | 'u16' | 'u32' | 's32' | 'u64';
 
 const BYTES: Readonly<Record<Width, number>> = { u8: 1, u8x3: 3, u16: 2, u32: 4, s32: 4, u64: 8 };
 
+/** Members of a structure by name, in their order in memory. */
 export type Members = Readonly<Record<string, Width>>;
 
 /** A decoded structure: 64-bit members are bigint, all others numbers. */
@@ -14,11 +15,13 @@ export type Values<M extends Members> = { -readonly [K in keyof M]: M[K] extends
 
 /** One structure of the uAPI: its members in order, its size, a decoder and an encoder. */
 export interface Struct<M extends Members> {
+  /** Size in bytes, padding included. */
   readonly bytes: number;
   /** Byte offset of every member. */
   readonly at: Readonly<Record<keyof M, number>>;
   /** @param from at least `bytes` bytes. */
   decode(from: Uint8Array): Values<M>;
+  /** The structure as the kernel reads it: `bytes` bytes, little-endian. Reserved members are written as zero. */
   encode(values: Values<M>): Uint8Array;
 }
 

@@ -5,6 +5,7 @@ import { struct } from './structs.ts';
 /** VFIO's commands are `_IO(';', 100 + n)` (include/uapi/linux/vfio.h). */
 const vfio = (n: number) => 0x3b00 + 100 + n;
 
+/** Numbers of VFIO's commands. */
 export const VFIO = {
   GET_API_VERSION: vfio(0),
   CHECK_EXTENSION: vfio(1),
@@ -18,20 +19,30 @@ export const VFIO = {
   DEVICE_DETACH_IOMMUFD_PT: vfio(20),
 } as const;
 
+/** What VFIO_GET_API_VERSION answers. */
 export const VFIO_API_VERSION = 0;
 
 /** Extensions and IOMMU types. */
 export const VFIO_EXTENSION = { TYPE1: 1, TYPE1V2: 3, DMA_CC: 4, NOIOMMU: 8, UNMAP_ALL: 9 } as const;
 
+/** Flags of VFIO_IOMMU_MAP_DMA (READ, WRITE) and VFIO_IOMMU_UNMAP_DMA (UNMAP_ALL). */
 export const VFIO_DMA_FLAG = { READ: 1, WRITE: 2, UNMAP_ALL: 2 } as const;
+/** Flags of VFIO_IOMMU_GET_INFO: which members are filled in. */
 export const VFIO_IOMMU_INFO = { PGSIZES: 1, CAPS: 2 } as const;
+/** Ids of the capabilities behind VFIO_IOMMU_GET_INFO. */
 export const VFIO_INFO_CAP = { IOVA_RANGE: 1, DMA_AVAIL: 3 } as const;
+/** Flag of attach and detach: the PASID counts. */
 export const VFIO_PASID_FLAG = 1;
+/** Flag of VFIO_DEVICE_BIND_IOMMUFD: the token counts. */
 export const VFIO_BIND_TOKEN = 1;
+/** Flags of VFIO_DEVICE_GET_INFO. */
 export const VFIO_DEVICE_FLAG = { RESET: 1, PCI: 2 } as const;
 
+/** struct vfio_iommu_type1_dma_map. */
 export const VFIO_DMA_MAP = struct({ argsz: 'u32', flags: 'u32', vaddr: 'u64', iova: 'u64', size: 'u64' });
+/** struct vfio_iommu_type1_dma_unmap. */
 export const VFIO_DMA_UNMAP = struct({ argsz: 'u32', flags: 'u32', iova: 'u64', size: 'u64' });
+/** struct vfio_iommu_type1_info. */
 export const VFIO_TYPE1_INFO = struct({
   argsz: 'u32',
   flags: 'u32',
@@ -39,7 +50,9 @@ export const VFIO_TYPE1_INFO = struct({
   capOffset: 'u32',
   pad: 'u32',
 });
+/** struct vfio_info_cap_header. */
 export const VFIO_CAP_HEADER = struct({ id: 'u16', version: 'u16', next: 'u32' });
+/** struct vfio_device_info. */
 export const VFIO_DEVICE_INFO = struct({
   argsz: 'u32',
   flags: 'u32',
@@ -48,6 +61,9 @@ export const VFIO_DEVICE_INFO = struct({
   capOffset: 'u32',
   pad: 'u32',
 });
+/** struct vfio_device_bind_iommufd. */
 export const VFIO_BIND = struct({ argsz: 'u32', flags: 'u32', iommufd: 's32', outDevid: 'u32', token: 'u64' });
+/** struct vfio_device_attach_iommufd_pt. */
 export const VFIO_ATTACH = struct({ argsz: 'u32', flags: 'u32', ptId: 'u32', pasid: 'u32' });
+/** struct vfio_device_detach_iommufd_pt. */
 export const VFIO_DETACH = struct({ argsz: 'u32', flags: 'u32', pasid: 'u32' });

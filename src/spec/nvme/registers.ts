@@ -21,18 +21,28 @@ export const DOORBELLS = 0x1000;
 
 /** CAP: contiguous queues of up to MAX_QUEUE_ENTRIES, 5 s time-out, NVM command set. */
 export const MAX_QUEUE_ENTRIES = 1024;
+/** CAP bits 31:0: MQES, CQR, TO. */
 export const CAP_LO = (MAX_QUEUE_ENTRIES - 1) | (1 << 16) | (10 << 24);
+/** CAP bits 63:32: CSS, the NVM command set. */
 export const CAP_HI = 1 << 5;
 
+/** CC.EN. */
 export const CC_EN = 1;
+/** CSTS.RDY. */
 export const CSTS_RDY = 1;
+/** CSTS.CFS: fatal status. */
 export const CSTS_CFS = 2;
+/** CSTS.SHST: shutdown processing is complete. */
 export const SHST_COMPLETE = 2 << 2;
 
+/** Bytes of a submission queue entry. */
 export const SQE_BYTES = 64;
+/** Bytes of a completion queue entry. */
 export const CQE_BYTES = 16;
+/** log2 bytes of a logical block. */
 export const LBA_SHIFT = 9;
 
+/** Opcodes of the admin command set (§5). */
 export const ADMIN = {
   DELETE_SQ: 0x00,
   CREATE_SQ: 0x01,
@@ -47,6 +57,7 @@ export const ADMIN = {
   KEEP_ALIVE: 0x18,
 } as const;
 
+/** Opcodes of the NVM command set (§6). */
 export const IO = { FLUSH: 0x00, WRITE: 0x01, READ: 0x02, WRITE_ZEROES: 0x08 } as const;
 
 /** Status code type << 8 | status code (§4.6.1); DNR is added by the completion. */
@@ -72,6 +83,7 @@ export const NVME_STATUS = {
   QUEUE_DELETION: 0x10c,
 } as const;
 
+/** Feature identifiers (§5.21.1). */
 export const FEATURE = {
   ARBITRATION: 1,
   POWER: 2,

@@ -26,6 +26,7 @@ export const STATUS = {
   W1C: 0xf900,
 } as const;
 
+/** Bridge Control bits. */
 export const BRIDGE_CONTROL = { PARITY: 1, SERR: 2, ISA: 4, VGA: 8, BUS_RESET: 0x40 } as const;
 
 /** Requester id of bus number and devfn (device << 3 | function). */

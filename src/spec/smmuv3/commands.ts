@@ -7,6 +7,7 @@ import { field, fromWords, toBigint } from '../../core/bits.ts';
 
 /** Bytes and words of a command-queue entry (IHI 0070 §4.1). */
 export const COMMAND_BYTES = 16;
+/** 32-bit words of a command. */
 export const COMMAND_WORDS = 4;
 
 /** Opcodes of the Non-secure command queue, and the EL3 ones a guest may try (IHI 0070 §4.1.2). */
@@ -20,6 +21,7 @@ export const OP = {
   TLBI_S12_VMALL: 0x28, TLBI_S2_IPA: 0x2a, TLBI_NSNH_ALL: 0x30,
   ATC_INV: 0x40, PRI_RESP: 0x41, RESUME: 0x44, STALL_TERM: 0x45, SYNC: 0x46,
 } as const;
+/** Name of a command's opcode. */
 export type OpName = keyof typeof OP;
 /** An opcode that is not reserved. */
 export type Opcode = (typeof OP)[OpName];
@@ -99,6 +101,7 @@ export const SYNC_CS = { NONE: 0, IRQ: 1, SEV: 2 } as const;
 export const PRI_RESP = { DENY: 0, FAIL: 1, SUCCESS: 2 } as const;
 /** CMD_RESUME: bit 12 is Ac (retry), bit 13 Ab (abort) when Ac is clear (IHI 0070 §4.7.1). */
 export const RESUME_AC = 1 << 12;
+/** CMD_RESUME.Ab: the transaction aborts. */
 export const RESUME_AB = 1 << 13;
 /** Bit 10 of word 0: the command names a Secure stream. */
 export const SSEC = 1 << 10;
@@ -111,28 +114,37 @@ export const ATC_SIZE_ALL = 52;
 
 /** Field accessors: each takes the word it reads. w0 and w1 are bits [31:0] and [63:32] of the first 64-bit word. */
 export const cmdOp = (w0: number) => w0 & 0xff;
+/** SubstreamID of CFGI_CD, ATC_INV, PRI_RESP. */
 export const cmdSsid = (w0: number) => w0 >>> 12;
+/** CFGI_STE_RANGE.Range: 2^(Range+1) StreamIDs. */
 export const cmdRange = (w2: number) => w2 & 31;
+/** VMID of a TLBI. */
 export const cmdVmid = (w1: number) => w1 & 0xffff;
+/** ASID of a TLBI. */
 export const cmdAsid = (w1: number) => w1 >>> 16;
 /** Range-invalidation NUM (range is NUM + 1 units) and SCALE; TG and TTL are in word 2 (IHI 0070 §4.4.1). */
 export const cmdNum = (w0: number) => field(w0, 12, 5);
+/** SCALE of a range TLBI. */
 export const cmdScale = (w0: number) => field(w0, 20, 5);
+/** TTL of a TLBI: the level of the entries named, 0 for any. */
 export const cmdTtl = (w2: number) => field(w2, 8, 2);
+/** TG of a TLBI: the granule of a range, 0 for none. */
 export const cmdTg = (w2: number) => field(w2, 10, 2);
+/** ATC_INV.Size: 2^Size pages. */
 export const cmdAtcSize = (w2: number) => w2 & 63;
 /** PRI_RESP: the page request group and what is answered. */
 export const cmdGroup = (w2: number) => w2 & 0x1ff;
 export const cmdResp = (w2: number) => field(w2, 12, 2);
 /** The stalled transaction of RESUME. */
 export const cmdStag = (w2: number) => w2 & 0xffff;
+/** CMD_SYNC.CS: how completion is signalled. */
 export const syncCs = (w0: number) => field(w0, 12, 2);
 /** MSIAddress[51:2] in bytes. */
 export const syncMsiAddress = (w2: number, w3: number) => fromWords(w2 & ~3, w3 & 0xf_ffff);
 /** IPA[51:12] of TLBI_S2_IPA, in bytes. */
 export const cmdIpa = (w2: number, w3: number) => fromWords(w2 & ~0xfff, w3 & 0xf_ffff);
 
-interface Tlbi {
+export interface Tlbi {
   readonly vmid: number;
   readonly asid: number;
   readonly address: bigint;

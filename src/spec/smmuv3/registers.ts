@@ -75,8 +75,11 @@ export const PAGE1 = {
 
 /** CR0 and CR0ACK bits (IHI 0070 §6.3.9). */
 export const CR0 = { SMMUEN: 1 << 0, PRIQEN: 1 << 1, EVENTQEN: 1 << 2, CMDQEN: 1 << 3, ATSCHK: 1 << 4 } as const;
+/** CR2 bits. */
 export const CR2 = { E2H: 1 << 0, RECINVSID: 1 << 1, PTM: 1 << 2, REC_CFG_ATS: 1 << 3 } as const;
+/** GBPA bits. */
 export const GBPA = { ABORT: 1 << 20, UPDATE: 1 << 31 } as const;
+/** IRQ_CTRL and IRQ_CTRLACK bits. */
 export const IRQ_CTRL = { GERROR_IRQEN: 1 << 0, PRIQ_IRQEN: 1 << 1, EVENTQ_IRQEN: 1 << 2 } as const;
 /** GERROR and GERRORN bits (IHI 0070 §6.3.19). An error is active while the two registers differ in its bit. */
 export const GERROR = {
@@ -99,4 +102,5 @@ export const ADDRESS_BITS = [32, 36, 40, 42, 44, 48, 52, 52] as const;
 
 /** Peripheral and component identification bytes at 0xfd0..0xffc, one per word, as QEMU's model answers. */
 export const ID_REGISTERS_AT = 0xfd0;
+/** The bytes themselves, CIDR and PIDR in the order of their offsets. */
 export const ID_REGISTERS = [0x04, 0x00, 0x00, 0x00, 0x84, 0xb4, 0xf0, 0x10, 0x0d, 0xf0, 0x05, 0xb1] as const;

@@ -63,10 +63,12 @@ export function isQualified(reason: number): boolean {
 export function frcdWord3(read: boolean, at: number, pasid: number, reason: number): number {
   return (read ? 0x4000_0000 : 0) | ((at & 3) << 28) | ((pasid < 0 ? 0 : pasid & 0xf_ffff) << 8) | (reason & 0xff);
 }
+/** Word 2 of a fault record. @param pasid -1 without one. */
 export function frcdWord2(sid: number, pasid: number, exec: boolean, priv: boolean): number {
   return (pasid < 0 ? 0 : 0x8000_0000 | (exec ? 0x4000_0000 : 0) | (priv ? 0x2000_0000 : 0)) | (sid & 0xffff);
 }
 
+/** Fields of a fault record's words w0 to w3. */
 export const frcd = {
   isFault: (w3: number): boolean => w3 < 0,
   isRead: (w3: number): boolean => (w3 & 0x4000_0000) !== 0,

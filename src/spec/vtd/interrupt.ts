@@ -5,8 +5,10 @@
 
 /** The interrupt address range, 1 MiB at 0xFEE0_0000. */
 export const INTERRUPT_BASE = 0xfee0_0000;
+/** Last byte of the range. */
 export const INTERRUPT_LAST = 0xfeef_ffff;
 
+/** Whether an address (lo, hi words) lies in the interrupt range. */
 export function isInterruptAddress(lo: number, hi: number): boolean {
   return hi === 0 && lo >>> 20 === 0xfee;
 }
@@ -19,8 +21,12 @@ export const message = {
   shv: (address: number): boolean => (address & 8) !== 0,
 } as const;
 
+/**
+ * IRTE.SVT: how the requester is verified. NONE: not at all. SID: against SID under SQ. BUS: its bus lies between two.
+ */
 export const SVT = { NONE: 0, SID: 1, BUS: 2, RESERVED: 3 } as const;
 
+/** Bytes of an interrupt remapping table entry. */
 export const IRTE_BYTES = 16;
 
 /** Interrupt remapping table entry: words w0, w1 (low qword), w2, w3 (high qword). */

@@ -23,8 +23,11 @@ export function invType(w0: number): number {
 
 /** Granularities of the types that have them. */
 export const CONTEXT_G = { GLOBAL: 1, DOMAIN: 2, DEVICE: 3 } as const;
+/** Granularities of IOTLB. */
 export const IOTLB_G = { GLOBAL: 1, DOMAIN: 2, PAGE: 3 } as const;
+/** Granularities of PASID_IOTLB. */
 export const PASID_IOTLB_G = { PASID: 2, PAGE: 3 } as const;
+/** Granularities of PASID_CACHE. */
 export const PASID_CACHE_G = { DOMAIN: 0, PASID: 1, GLOBAL: 3 } as const;
 
 /**

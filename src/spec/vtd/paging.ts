@@ -71,6 +71,7 @@ export interface PagingLimits {
   readonly haw: number;
   /** Second-stage large pages, CAP.SSLPS. */
   readonly ss2m: boolean;
+  /** Second-stage leaves of 1 GiB. */
   readonly ss1g: boolean;
   /** First-stage 1 GiB pages, CAP.FS1GP. */
   readonly fs1g: boolean;
@@ -85,9 +86,13 @@ export interface PagingLimits {
  * leaf. A level that can hold no leaf has PS reserved in the pointer and everything in the leaf.
  */
 export class SecondStageReserved {
+  /** Reserved bits of an entry that points to a table, low word, by level. */
   readonly pointerLo = new Int32Array(6);
+  /** Reserved bits of a leaf, low word, by level. */
   readonly leafLo = new Int32Array(6);
+  /** Reserved bits of an entry that points to a table, high word. */
   readonly pointerHi: number;
+  /** Reserved bits of a leaf, high word. */
   readonly leafHi: number;
 
   constructor(l: PagingLimits) {
@@ -108,6 +113,7 @@ export class SecondStageReserved {
 export class FirstStageReserved {
   /** For an entry with PS (a leaf of level 2 or 3). */
   readonly leafLo = new Int32Array(6);
+  /** Reserved bits of an entry, high word. */
   readonly hi: number;
 
   constructor(l: PagingLimits) {

@@ -7,6 +7,7 @@ import type { RegisterTable } from '../../core/registers.ts';
 
 /** First fault recording register and the place of IVA/IOTLB, as CAP.FRO and ECAP.IRO of every unit here have them. */
 export const FRO = 0x220;
+/** Offset of the invalidation address and IOTLB registers, IVA first. */
 export const IRO = 0xf0;
 
 /** The architectural register page (VT-d §11.4). Masks are those of a unit with every feature; a profile narrows them. */
@@ -100,12 +101,15 @@ export const GCMD = {
   CFI: 0x0080_0000,
 } as const;
 
+/** FSTS bits. */
 export const FSTS = { PFO: 0x1, PPF: 0x2, IQE: 0x10, ICE: 0x20, ITE: 0x40 } as const;
 
 /** FECTL, IECTL and PECTL. */
 export const EVENT = { IM: 0x8000_0000 | 0, IP: 0x4000_0000 } as const;
 
+/** ICS.IWC: a wait descriptor with its interrupt flag completed. */
 export const ICS_IWC = 1;
+/** PRS bits. */
 export const PRS = { PPR: 1, PRO: 2 } as const;
 
 /** Translation table mode, RTADDR[11:10]. */
@@ -125,4 +129,5 @@ export const IQEI = {
 
 /** Virtual commands and the status codes of VCRSP.SC (VT-d §11.4.16). */
 export const VCMD = { NULL: 0, ALLOC_PASID: 1, FREE_PASID: 2 } as const;
+/** VCRSP.SC: how a virtual command ended. */
 export const VCRSP = { OK: 0, UNDEFINED: 1, NO_PASID: 16, INVALID_PASID: 16 } as const;

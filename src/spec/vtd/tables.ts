@@ -11,9 +11,13 @@ export function pointer(lo: number, hi: number): number {
 
 /** Bytes of an entry. */
 export const ROOT_BYTES = 16;
+/** Bytes of a legacy context entry. */
 export const CONTEXT_BYTES = 16;
+/** Bytes of a scalable-mode context entry. */
 export const SM_CONTEXT_BYTES = 32;
+/** Bytes of a PASID directory entry. */
 export const PASID_DIR_BYTES = 8;
+/** Bytes of a PASID table entry. */
 export const PASID_BYTES = 64;
 
 /** Root entry. In scalable mode qword 0 is the lower half (devfn < 0x80), qword 1 the upper. */
@@ -62,6 +66,7 @@ export const PGTT = { FIRST: 1, SECOND: 2, NESTED: 3, PASS_THROUGH: 4 } as const
 
 /** PASID table entry, word 2: walks snoop; every access snoops. Reserved without ECAP.SMPWCS and ECAP.SC. */
 export const PWSNP = 0x80_0000;
+/** PASID table entry, word 2: PGSNP. */
 export const PGSNP = 0x100_0000;
 
 /** PASID table entry; the index is PASID[5:0]. `w0`, `w1`: qword 0; `w2`: qword 1; `w4`, `w5`: qword 2. */
@@ -90,6 +95,7 @@ export const pasidEntry = {
 export function awLevels(aw: number): number {
   return aw >= 1 && aw <= 3 ? aw + 2 : 0;
 }
+/** Address width in bits of an AW or AGAW value. */
 export function awBits(aw: number): number {
   return aw >= 1 && aw <= 3 ? 30 + 9 * aw : 0;
 }
