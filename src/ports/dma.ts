@@ -61,12 +61,15 @@ export interface AtsPort {
    * @returns an ATS value; on SUCCESS the `ats*` fields hold the completion (atsPerm 0: not mapped).
    */
   translationRequest(rid: number, pasid: number, lo: number, hi: number, access: number): number;
+  /** Translated address (bytes) of the byte asked about. */
   readonly atsOut: number;
+  /** log2 bytes of the range the completion covers. */
   readonly atsShift: number;
   /** ACCESS bits granted. */
   readonly atsPerm: number;
   /** U bit: use untranslated requests only. N bit: no snoop. */
   readonly atsUntranslated: boolean;
+  /** N bit: no snoop. */
   readonly atsNoSnoop: boolean;
   /**
    * An invalidation completion from the endpoint.

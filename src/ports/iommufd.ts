@@ -19,7 +19,9 @@ export interface UserMemory {
    * @returns false: not mapped, or not writable although `write` (EFAULT). Else `hpa` and `run` are valid.
    */
   pin(va: bigint, bytes: bigint, write: boolean): boolean;
+  /** Host-physical address (bytes) of what the last `pin` found. */
   readonly hpa: number;
+  /** Bytes that lie behind `hpa` without a gap. */
   readonly run: number;
   /** Why the last `pin` failed, where that is not EFAULT: an errno (ENOMEM: too much is pinned already). */
   readonly failure?: number;
@@ -194,19 +196,31 @@ export interface EventFd {
 
 /** One open /dev/iommu. */
 export interface Iommufd {
+  /** IOMMU_DESTROY. -EBUSY: something stands on the object; -ENOENT: there is none. */
   destroy(id: number): number;
+  /** IOMMU_IOAS_ALLOC: an address space without mappings. */
   ioasAlloc(c: IoasAlloc): number;
+  /** IOMMU_IOAS_IOVA_RANGES: where mappings may go. -EMSGSIZE: more ranges than there is room for. */
   ioasIovaRanges(c: IoasIovaRanges): number;
+  /** IOMMU_IOAS_ALLOW_IOVAS: ranges that must stay usable. */
   ioasAllowIovas(c: IoasAllowIovas): number;
+  /** IOMMU_IOAS_MAP: memory of the process, pinned. */
   ioasMap(c: IoasMap): number;
+  /** IOMMU_IOAS_MAP_FILE: the same for a memfd or a dma-buf. */
   ioasMapFile(c: IoasMapFile): number;
+  /** IOMMU_IOAS_COPY: a mapping of another address space again. */
   ioasCopy(c: IoasCopy): number;
+  /** IOMMU_IOAS_UNMAP. -ENOENT: a mapping would be cut, or nothing is there. */
   ioasUnmap(c: IoasUnmap): number;
   /** IOAS_CHANGE_PROCESS: pin accounting moves to the process behind `memory` from now on. */
   ioasChangeProcess(reserved: number): number;
+  /** IOMMU_VFIO_IOAS: the address space VFIO's container commands use. */
   vfioIoas(c: VfioIoas): number;
+  /** IOMMU_OPTION. */
   option(c: Option): number;
+  /** IOMMU_HWPT_ALLOC: a page table of the host's, or (with data) one of the guest's on a parent. */
   hwptAlloc(c: HwptAlloc): number;
+  /** IOMMU_HWPT_INVALIDATE: the guest's invalidations, in order. `entryNum` comes back as the number done. */
   hwptInvalidate(c: HwptInvalidate): number;
   /**
    * HWPT_INVALIDATE without a structure, for the command path: `entryNum` entries of `entryLen` bytes begin at word
@@ -220,14 +234,23 @@ export interface Iommufd {
     entryLen: number,
     entryNum: number,
   ): number;
+  /** Entries the last `invalidate` consumed. */
   readonly invalidated: number;
+  /** IOMMU_GET_HW_INFO: what the physical IOMMU in front of a device can do. */
   getHwInfo(c: GetHwInfo): number;
+  /** IOMMU_HWPT_SET_DIRTY_TRACKING. */
   setDirtyTracking(c: SetDirtyTracking): number;
+  /** IOMMU_HWPT_GET_DIRTY_BITMAP. */
   getDirtyBitmap(c: GetDirtyBitmap): number;
+  /** IOMMU_FAULT_QUEUE_ALLOC: a file with page requests of the HWPTs that name it. */
   faultQueueAlloc(c: FaultQueueAlloc): number;
+  /** IOMMU_VIOMMU_ALLOC: what a guest's IOMMU has of the physical one, on a nesting parent. */
   viommuAlloc(c: ViommuAlloc): number;
+  /** IOMMU_VDEVICE_ALLOC: the name a guest's IOMMU has for a device. */
   vdeviceAlloc(c: VdeviceAlloc): number;
+  /** IOMMU_VEVENTQ_ALLOC: a file with hardware events of a vIOMMU's devices, in the guest's names. */
   veventqAlloc(c: VeventqAlloc): number;
+  /** IOMMU_HW_QUEUE_ALLOC: a queue in guest memory that hardware reads by itself. */
   hwQueueAlloc(c: HwQueueAlloc): number;
   /** Closes the fd: everything dies leaf-first. */
   close(): void;
@@ -237,9 +260,11 @@ export interface Iommufd {
 export interface VfioDevice {
   /** VFIO_DEVICE_BIND_IOMMUFD. On 0 `devId` is the iommufd device id. */
   bind(iommufd: Iommufd): number;
+  /** The iommufd device id; valid while bound. */
   readonly devId: number;
   /** VFIO_DEVICE_ATTACH_IOMMUFD_PT. `pasid` NO_PASID: the RID. On 0 `ptId` is what is attached (an IOAS becomes a HWPT). */
   attach(ptId: number, pasid: number): number;
+  /** Id of the HWPT the last `attach` put in place. */
   readonly ptId: number;
   /** VFIO_DEVICE_DETACH_IOMMUFD_PT. */
   detach(pasid: number): number;

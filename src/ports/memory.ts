@@ -16,9 +16,11 @@ export interface Backing {
 
 /** A register window in an address space: offsets are relative to its base. */
 export interface MemoryWindow {
+  /** For messages and listings. */
   readonly name: string;
   /** 1, 2 or 4 bytes: unsigned. */
   read(offset: number, size: number): number;
+  /** 1, 2 or 4 bytes, naturally aligned. */
   write(offset: number, size: number, value: number): void;
   /** Whether anything answers at `offset`; a window without it answers everywhere. Where nothing does, accesses abort. */
   claims?(offset: number): boolean;
@@ -44,6 +46,7 @@ export interface Memory {
   room: number;
   /** The word(s) the last successful load read, signed. */
   lo: number;
+  /** High word of the last successful 8-byte load, signed. */
   hi: number;
   /** @param addr 4-byte aligned. @returns whether RAM is there (readable; see `writable`). */
   locate(addr: number): boolean;
@@ -55,8 +58,10 @@ export interface Memory {
   load64(addr: number): boolean;
   /** @returns false: external abort (a hole, or read-only memory). */
   store32(addr: number, value: number): boolean;
+  /** An 8-byte store. @param addr 8-byte aligned. @returns false: external abort. */
   store64(addr: number, lo: number, hi: number): boolean;
   /** Any length and alignment. @returns false at the first byte that aborts (earlier bytes are done). */
   readBytes(addr: number, into: Uint8Array): boolean;
+  /** Any length and alignment. @returns false at the first byte that aborts (earlier bytes are done). */
   writeBytes(addr: number, from: Uint8Array): boolean;
 }

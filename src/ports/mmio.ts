@@ -3,6 +3,7 @@
  * access where v86 and Unicorn send two of 4, and a device gets both right. No call throws, whatever the guest does.
  */
 export interface MmioDevice {
+  /** For messages and listings. */
   readonly name: string;
   /** Bytes of the window. */
   readonly bytes: number;

@@ -3,14 +3,17 @@
  * does through this port throws.
  */
 export interface PciFunction {
+  /** For messages, listings and the host kernel's device name. */
   readonly name: string;
   /** A naturally aligned configuration read of 1, 2 or 4 bytes: unsigned. */
   configRead(offset: number, size: number): number;
+  /** A naturally aligned configuration write of 1, 2 or 4 bytes. */
   configWrite(offset: number, size: number, value: number): void;
   /** The windows the function decodes; the order is the `bar` of `barRead` and `barWrite`. */
   readonly windows: readonly PciWindow[];
   /** 1, 2 or 4 bytes, naturally aligned: unsigned. */
   barRead(bar: number, offset: number, size: number): number;
+  /** 1, 2 or 4 bytes, naturally aligned. */
   barWrite(bar: number, offset: number, size: number, value: number): void;
   /** The way upstream, when plugged in; null when unplugged (surprise removal: nothing in flight is answered any more). */
   connect(upstream: Upstream | null): void;
@@ -27,11 +30,15 @@ export interface PciFunction {
   resumed?(token: number, outcome: number): void;
   /** Everything it remembers, as plain data; `load` gets that back, also in the middle of its work. */
   save?(): unknown;
+  /** Goes back to what `save` gave. @param state of this function or of one made alike. */
   load?(state: unknown): void;
 }
 
+/** A window of addresses a function decodes. */
 export interface PciWindow {
+  /** Size in bytes, a power of two. */
   readonly bytes: number;
+  /** I/O ports; else memory. */
   readonly io: boolean;
   /** Where it is decoded now (bytes); -1: nowhere. */
   address(): number;
@@ -80,15 +87,24 @@ export interface Upstream {
   intx(pin: number, asserted: boolean): void;
   /** A translation request for one address. @returns an ATS value. */
   translationRequest(pasid: number, lo: number, hi: number, access: number): number;
+  /** Translated address of the last translation request, low word. */
   readonly atsLo: number;
+  /** Translated address, high word. */
   readonly atsHi: number;
   /** log2 bytes of the range the completion covers. */
   readonly atsShift: number;
+  /** ACCESS bits granted; 0: nothing is mapped there. */
   readonly atsPerm: number;
+  /** U bit: this range takes untranslated requests only. */
   readonly atsUntranslated: boolean;
+  /** N bit: no snoop. */
   readonly atsNoSnoop: boolean;
   /** @param itags bit i: ITag i. @param count completions to expect in all, 1 … 8. */
   invalidateCompletion(itags: number, count: number): void;
+  /**
+   * A page request message. @param lo,hi address of the page. @param access ACCESS bits wanted. @param group PRG index,
+   * 0 to 511. @param last the last request of its group.
+   */
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void;
   /**
    * Brings a virtual function to life at requester id `rid + offset` (SR-IOV).

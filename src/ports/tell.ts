@@ -65,4 +65,5 @@ export type Said =
       readonly args: Readonly<Record<string, number | bigint>>;
     };
 
+/** Hears one event; called in the middle of what happens, so it must not call back into the machine. */
 export type Tell = (said: Said) => void;

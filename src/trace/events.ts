@@ -36,31 +36,45 @@ export type TraceEvent =
 /** A 4 KiB snapshot; `data` null is a page of zeros. */
 export interface PageEvent {
   readonly t: 'page';
+  /** Number of the event. */
   readonly i: number;
+  /** Guest-physical address of the page (bytes). */
   readonly gpa: number;
+  /** Why the recorder looked at it (`FORMAT.md`, "page"). */
   readonly kind: string;
+  /** 4096 bytes; null: zeros. */
   readonly data: Uint8Array | null;
 }
 
 /** A function asked for a page; what the IOMMU made of it follows as `dst` and `irq`. */
 export interface PageRequestEvent {
   readonly t: 'prq';
+  /** Number of the event. */
   readonly i: number;
+  /** Requester id. */
   readonly sid: number;
+  /** Address of the page, low word. */
   readonly lo: number;
+  /** Address of the page, high word. */
   readonly hi: number;
+  /** ACCESS bits wanted. */
   readonly access: number;
   /** Page request group, 0 … 511. */
   readonly group: number;
+  /** The last request of its group. */
   readonly last: boolean;
 }
 
 /** One DMA access that was translated. */
 export interface XlatEvent {
   readonly t: 'xlat';
+  /** Number of the event. */
   readonly i: number;
+  /** Requester id (StreamID). */
   readonly sid: number;
+  /** Address of the request, low word. */
   readonly lo: number;
+  /** Address of the request, high word. */
   readonly hi: number;
   /** ACCESS bits to replay it with. */
   readonly access: number;
@@ -77,10 +91,15 @@ export interface XlatEvent {
 /** One DMA access that was refused. */
 export interface FaultEvent {
   readonly t: 'fault';
+  /** Number of the event. */
   readonly i: number;
+  /** Requester id (StreamID). */
   readonly sid: number;
+  /** Address of the request, low word. */
   readonly lo: number;
+  /** Address of the request, high word. */
   readonly hi: number;
+  /** ACCESS bits of the request. */
   readonly access: number;
   /** SMMUv3 event number or VT-d fault reason; NOT_SAID for a silent abort. */
   readonly reason: number;
@@ -93,7 +112,9 @@ export interface FaultEvent {
 /** VT-d: a fault recording register was filled. `hi` words without F. */
 export interface FrcdEvent {
   readonly t: 'frcd';
+  /** Number of the event. */
   readonly i: number;
+  /** Fault recording register it went to. */
   readonly index: number;
   /** Words 0 to 3 of the record. */
   readonly words: readonly [number, number, number, number];
@@ -102,10 +123,15 @@ export interface FrcdEvent {
 /** VT-d: a device's message went through the interrupt window. */
 export interface RemapEvent {
   readonly t: 'remap';
+  /** Number of the event. */
   readonly i: number;
+  /** Address of the message as the function sent it. */
   readonly address: number;
+  /** Data of the message as the function sent it. */
   readonly data: number;
+  /** Address after remapping. */
   readonly outAddress: number;
+  /** Data after remapping. */
   readonly outData: number;
   /** The entry that remapped it, or null (passed on unchanged). */
   readonly irte: { readonly index: number; readonly words: readonly [number, number, number, number] } | null;

@@ -1,15 +1,21 @@
 import { Fields, type Place, type Raw } from './fields.ts';
 
+/** Which vIOMMU a recording is of. */
 export type IommuKind = 'smmuv3' | 'vtd';
 
 /** One function of the recorded machine, as the guest's sysfs showed it before the workload began. */
 export interface TraceDevice {
+  /** The function's name in the recorder's command line. */
   readonly name: string;
   /** Requester id, bus << 8 | devfn. */
   readonly sid: number;
+  /** `domain:bus:device.function` as the guest names it. */
   readonly bdf: string;
+  /** The guest's driver; null: none was bound. */
   readonly driver: string | null;
+  /** Type of its IOMMU domain in the guest's sysfs; null when that was not read. */
   readonly domainType: string | null;
+  /** The guest had ATS enabled. */
   readonly ats: boolean;
   /** It sends page requests. */
   readonly pri?: boolean;
@@ -17,15 +23,21 @@ export interface TraceDevice {
 
 /** The first line of a recording: which machine it is of. */
 export interface TraceHeader {
+  /** Which vIOMMU. */
   readonly iommu: IommuKind;
   /** QEMU's command line: the IOMMU's properties are in its `-M` and `-device` words. */
   readonly cmdline: string;
+  /** The guest's kernel as it names itself; '' when the recording does not say. */
   readonly guestKernel: string;
+  /** What the guest did; '' when the recording does not say. */
   readonly scenario: string;
   /** How many commands of each kind QEMU says it executed; null when the recording does not say. */
   readonly commands: ReadonlyMap<string, number> | null;
+  /** The register window in guest-physical space (bytes). */
   readonly mmio: { readonly base: number; readonly size: number };
+  /** Guest RAM in guest-physical space (bytes), in pieces that do not overlap. */
   readonly ram: readonly { readonly gpa: number; readonly size: number }[];
+  /** The functions behind the vIOMMU. */
   readonly devices: readonly TraceDevice[];
 }
 

@@ -2,6 +2,7 @@ import type { Said, Tell } from '../ports/tell.ts';
 
 /** An interrupt the machine raised, as it is compared: a line's name, or an MSI's address and data. */
 export interface HeardIrq {
+  /** Name of the line, or address and data of the message (`msiName`). */
   readonly name: string;
   /** Number of the event that was being replayed. */
   readonly i: number;
@@ -9,8 +10,11 @@ export interface HeardIrq {
 
 /** Bytes the IOMMU wrote to guest memory. */
 export interface HeardRecord {
+  /** Where the guest finds it (bytes). */
   readonly gpa: number;
+  /** Its words. */
   readonly words: readonly number[];
+  /** Number of the event that was being replayed. */
   readonly i: number;
 }
 
@@ -20,10 +24,13 @@ export function msiName(address: number, data: number): string {
 
 /** Listens to a machine while a recording is replayed on it: counts, and keeps what is still to be compared. */
 export class Heard {
+  /** Commands executed so far, by name. */
   readonly commands = new Map<string, number>();
+  /** Host verbs called so far, by name. */
   readonly hostOps = new Map<string, number>();
   /** Raised and not yet matched, oldest first. */
   irqs: HeardIrq[] = [];
+  /** Written and not yet matched, oldest first. */
   records: HeardRecord[] = [];
   /** SMMUv3 event number or VT-d fault reason of the last fault; -1: none since the replay looked. */
   reason = -1;

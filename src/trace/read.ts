@@ -7,7 +7,9 @@ const LONGEST_LINE = 1 << 20;
 
 /** A recording being read: the header at once, the events as batches in order. */
 export interface OpenTrace {
+  /** Name of the recording in messages. */
   readonly file: string;
+  /** Which machine it is of. */
   readonly header: TraceHeader;
   /** Can be iterated once. @throws ViommuError `E_TRACE_FORMAT` where the recording stops being one. */
   readonly batches: AsyncIterable<readonly TraceEvent[]>;

@@ -25,10 +25,15 @@ function long(lo: number, hi: number): string {
 export interface RecordingOf {
   /** QEMU's words for the machine: the replay reads the IOMMU's properties from them. */
   readonly cmdline: string;
+  /** The guest's kernel as it names itself. */
   readonly guestKernel: string;
+  /** What the guest did. */
   readonly scenario: string;
+  /** The register window in guest-physical space (bytes). */
   readonly mmio: { readonly base: number; readonly size: number };
+  /** Guest RAM in guest-physical space (bytes). */
   readonly ram: readonly { readonly gpa: number; readonly size: number }[];
+  /** The functions behind the vIOMMU. */
   readonly devices: readonly {
     readonly name: string;
     readonly sid: number;
@@ -59,6 +64,7 @@ export class TraceRecorder {
     this.#iommu = iommu;
   }
 
+  /** Events recorded so far. */
   get events(): number {
     return this.#events.length;
   }

@@ -66,10 +66,12 @@ export class Replay {
     this.#score = new Score(keep);
   }
 
+  /** Events taken so far. */
   get events(): number {
     return this.#events;
   }
 
+  /** Differences found so far. */
   get differing(): number {
     return this.#score.differing;
   }

@@ -1,11 +1,15 @@
 import type { TraceHeader } from './header.ts';
 
+/** What a replay compares. */
 export const COLUMNS = ['reads', 'translations', 'faults', 'records', 'interrupts'] as const;
+/** A name of `COLUMNS`. */
 export type ColumnName = (typeof COLUMNS)[number];
 
 /** How many events of a kind were compared, and how many were as recorded. What the machine adds counts in `total`. */
 export interface Column {
+  /** Compared so far. */
   total: number;
+  /** Equal so far. */
   matched: number;
 }
 
@@ -13,21 +17,29 @@ export interface Column {
 export interface Difference {
   /** Number of the event. */
   readonly i: number;
+  /** What differed. */
   readonly column: ColumnName | 'commands';
   /** What the event is about. */
   readonly what: string;
+  /** What the recording has. */
   readonly expected: string;
+  /** What this machine did. */
   readonly got: string;
 }
 
 /** What became of one recording. */
 export interface ReplayResult {
+  /** Header of the recording. */
   readonly header: TraceHeader;
   /** Everything matched, and the machine did nothing that is not in the recording. */
   readonly ok: boolean;
+  /** Events taken. */
   readonly events: number;
+  /** What was compared and how much of it was equal. */
   readonly columns: Readonly<Record<ColumnName, Column>>;
+  /** Commands executed, by name. */
   readonly commands: ReadonlyMap<string, number>;
+  /** Host verbs called, by name. */
   readonly hostOps: ReadonlyMap<string, number>;
   /** The first differences, in order of their event numbers. */
   readonly differences: readonly Difference[];

@@ -23,7 +23,9 @@ export interface ReplayTarget {
 
   /** A guest's register read (1, 2, 4 or 8 bytes): the answer is in `lo` and `hi`, unsigned or signed words alike. */
   read(offset: number, size: number): void;
+  /** Low word of the last read. */
   readonly lo: number;
+  /** High word of the last read. */
   readonly hi: number;
   /** A guest's register write. */
   write(offset: number, size: number, lo: number, hi: number): void;
@@ -48,12 +50,14 @@ export interface ReplayTarget {
 
   /** VT-d: a device's message through the interrupt window. @returns true: delivered as outAddress/outData. */
   remap(sid: number, address: number, data: number): boolean;
+  /** Address of the last remapped message. */
   readonly outAddress: number;
+  /** Data of the last remapped message. */
   readonly outData: number;
   /** VT-d: the interrupt-remapping entry `index` of the latched table, 4 words. @returns false: no such entry. */
   irte(index: number, into: Int32Array): boolean;
 
-  /** What stands behind the guest's tables (host objects, cached translations), in lines for people. */
+  /** What stands behind the guest's tables (host objects, cached translations), as lines of a listing. */
   explain?(limit: number): string[];
 
   /** Machine reset: everything but guest memory is at power-on values. */

@@ -64,6 +64,7 @@ export class AddressSpace implements Memory {
   index = 0;
   room = 0;
   lo = 0;
+  /** High word of the last successful 8-byte load, signed. */
   hi = 0;
   writable = false;
   #count = 0;

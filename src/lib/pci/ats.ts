@@ -1,11 +1,15 @@
 import { ATS_CAP, EXT, PASID_CAP, PRI_CAP } from '../../spec/pcie/capabilities.ts';
 import type { ConfigSpace } from './config-space.ts';
 
+/** What an ATS capability says of its function. */
 export interface AtsOptions {
   /** Invalidate Queue Depth field: 0 means 32. */
   readonly depth?: number;
+  /** Page Aligned Request: untranslated addresses are 4 KiB aligned (default: yes). */
   readonly pageAligned?: boolean;
+  /** Global Invalidate Supported (default: no). */
   readonly globalInvalidate?: boolean;
+  /** Relaxed Ordering Supported (default: no). */
   readonly relaxedOrdering?: boolean;
 }
 
@@ -14,6 +18,7 @@ export class AtsCapability {
   readonly #config: ConfigSpace;
   readonly #at: number;
 
+  /** Adds the capability to `config`. @throws ViommuError `ENOSPC` when there is no room. */
   constructor(config: ConfigSpace, options: AtsOptions, onDisable: () => void) {
     this.#config = config;
     const at = config.addExtended(EXT.ATS, 1, ATS_CAP.BYTES);
@@ -29,6 +34,7 @@ export class AtsCapability {
     });
   }
 
+  /** Software has enabled ATS. */
   get enabled(): boolean {
     return (this.#config.get(this.#at + ATS_CAP.CONTROL, 2) & ATS_CAP.ENABLE) !== 0;
   }
@@ -38,11 +44,13 @@ export class AtsCapability {
     return 12 + (this.#config.get(this.#at + ATS_CAP.CONTROL, 2) & ATS_CAP.STU);
   }
 
+  /** Global Invalidate Supported. */
   get globalInvalidate(): boolean {
     return (this.#config.get(this.#at + ATS_CAP.CAP, 2) & ATS_CAP.GLOBAL) !== 0;
   }
 }
 
+/** What a PRI capability says of its function. */
 export interface PriOptions {
   /** Outstanding page requests the function can have. */
   readonly capacity: number;
@@ -55,6 +63,7 @@ export class PriCapability {
   readonly #config: ConfigSpace;
   readonly #at: number;
 
+  /** Adds the capability to `config`. @throws ViommuError `ENOSPC` when there is no room. */
   constructor(config: ConfigSpace, options: PriOptions, onReset: () => void) {
     this.#config = config;
     const at = config.addExtended(EXT.PRI, 1, PRI_CAP.BYTES);
@@ -76,6 +85,7 @@ export class PriCapability {
     });
   }
 
+  /** Software has enabled page requests. */
   get enabled(): boolean {
     return (this.#config.get(this.#at + PRI_CAP.CONTROL, 2) & PRI_CAP.ENABLE) !== 0;
   }
@@ -108,10 +118,13 @@ export class PriCapability {
   }
 }
 
+/** What a PASID capability says of its function. */
 export interface PasidOptions {
   /** 1 … 20 bits. */
   readonly width: number;
+  /** Requests with a PASID may ask for execute permission (default: no). */
   readonly exec?: boolean;
+  /** Requests with a PASID may be privileged (default: no). */
   readonly priv?: boolean;
 }
 
@@ -120,6 +133,7 @@ export class PasidCapability {
   readonly #config: ConfigSpace;
   readonly #at: number;
 
+  /** Adds the capability to `config`. @throws ViommuError `ENOSPC` when there is no room. */
   constructor(config: ConfigSpace, options: PasidOptions) {
     this.#config = config;
     const at = config.addExtended(EXT.PASID, 1, PASID_CAP.BYTES);
@@ -129,14 +143,17 @@ export class PasidCapability {
     config.writable(at + PASID_CAP.CONTROL, 2, PASID_CAP.ENABLE | able);
   }
 
+  /** Software has enabled PASIDs. */
   get enabled(): boolean {
     return (this.#control & PASID_CAP.ENABLE) !== 0;
   }
 
+  /** Software lets requests ask for execute permission. */
   get exec(): boolean {
     return (this.#control & PASID_CAP.EXEC) !== 0;
   }
 
+  /** Software lets requests be privileged. */
   get priv(): boolean {
     return (this.#control & PASID_CAP.PRIV) !== 0;
   }

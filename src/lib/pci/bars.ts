@@ -3,17 +3,21 @@ import { ViommuError } from '../../core/errors.ts';
 import { COMMAND, HEADER } from '../../spec/pcie/header.ts';
 import type { ConfigSpace } from './config-space.ts';
 
+/** One base address register as the function wires it. */
 export interface BarSpec {
   /** 0 … 5. A 64-bit BAR takes the next one as well. */
   readonly index: number;
   /** Power of two; ≥ 16 for memory, ≥ 4 for I/O. */
   readonly bytes: number;
+  /** Memory below 4 GiB, memory anywhere, or I/O ports. */
   readonly kind: 'mem32' | 'mem64' | 'io';
+  /** Reads have no side effects: bridges may place it in their prefetchable window (default: no). */
   readonly prefetchable?: boolean;
 }
 
 /** Base address registers: sizing by all ones, windows that move with every write, gated by COMMAND.MEM and COMMAND.IO. */
 export class Bars {
+  /** As given; their order is the `bar` of `PciFunction.barRead`. */
   readonly specs: readonly BarSpec[];
   readonly #config: ConfigSpace;
   readonly #addresses: number[];
@@ -21,6 +25,9 @@ export class Bars {
   readonly #first: number;
   #seen = -1;
 
+  /**
+   * @param first offset of BAR 0 in `config`. @throws ViommuError `EINVAL` when a size is no power of two or too small.
+   */
   constructor(config: ConfigSpace, specs: readonly BarSpec[], first: number = HEADER.BAR0) {
     this.#config = config;
     this.specs = specs;

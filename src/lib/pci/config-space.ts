@@ -13,6 +13,7 @@ interface Watch {
  * write or clear, and observers for registers with an effect. Guest writes never throw.
  */
 export class ConfigSpace {
+  /** Bytes: 256 or 4096. */
   readonly size: number;
   readonly #bytes: Uint8Array;
   readonly #reset: Uint8Array;
@@ -175,10 +176,12 @@ export class ConfigSpace {
     this.#writes++;
   }
 
+  /** The bytes as they are now. */
   save(): number[] {
     return Array.from(this.#bytes);
   }
 
+  /** Goes back to saved bytes; observers are not called. @param bytes what `save` gave. */
   load(bytes: readonly number[]): void {
     this.#bytes.set(bytes);
     this.#writes++;

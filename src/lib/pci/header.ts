@@ -1,16 +1,23 @@
 import { COMMAND, HEADER, STATUS } from '../../spec/pcie/header.ts';
 import type { ConfigSpace } from './config-space.ts';
 
+/** What the header of a function says it is. */
 export interface PciIdentity {
+  /** Vendor ID, 16 bits. */
   readonly vendor: number;
+  /** Device ID, 16 bits. */
   readonly device: number;
   /** 24 bits: base class, sub-class, programming interface. */
   readonly classCode: number;
+  /** Revision ID (default: 0). */
   readonly revision?: number;
+  /** Subsystem Vendor ID (default: QEMU's 0x1af4). */
   readonly subsystemVendor?: number;
+  /** Subsystem ID (default: QEMU's 0x1100). */
   readonly subsystem?: number;
   /** INTx pin 1 … 4, 0 for none. */
   readonly pin?: number;
+  /** Software looks for functions 1 to 7 of the device as well (default: no). */
   readonly multifunction?: boolean;
 }
 

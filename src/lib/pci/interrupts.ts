@@ -3,6 +3,7 @@ import { CAP, MSI, MSIX } from '../../spec/pcie/capabilities.ts';
 import { COMMAND, HEADER, STATUS } from '../../spec/pcie/header.ts';
 import type { ConfigSpace } from './config-space.ts';
 
+/** Which ways to interrupt a function has besides its pin. */
 export interface InterruptOptions {
   /** MSI vectors, a power of two up to 32; 0 or absent: no MSI. */
   readonly msi?: number;
@@ -10,6 +11,7 @@ export interface InterruptOptions {
   readonly msix?: { readonly vectors: number; readonly bar: number; readonly table: number; readonly pending: number };
 }
 
+/** Saved state of `Interrupts`. */
 export interface InterruptState {
   readonly table: readonly number[];
   readonly pending: readonly number[];
@@ -26,8 +28,10 @@ export class Interrupts {
   readonly #pending: Int32Array;
   /** Vectors that hold the pin up. */
   #wire = 0;
+  /** Where messages go and the pin is wired; null: nowhere, while the function is not plugged in. */
   upstream: Upstream | null = null;
 
+  /** Adds the capabilities to `config`. @throws ViommuError `ENOSPC` when there is no room. */
   constructor(config: ConfigSpace, options: InterruptOptions) {
     this.#config = config;
     this.#options = options;
@@ -60,10 +64,12 @@ export class Interrupts {
     this.reset();
   }
 
+  /** Software has enabled MSI-X. */
   get msixEnabled(): boolean {
     return this.#msix !== 0 && (this.#config.get(this.#msix + MSIX.CONTROL, 2) & MSIX.ENABLE) !== 0;
   }
 
+  /** Software has enabled MSI. */
   get msiEnabled(): boolean {
     return this.#msi !== 0 && (this.#config.get(this.#msi + MSI.CONTROL, 2) & MSI.ENABLE) !== 0;
   }
@@ -155,6 +161,7 @@ export class Interrupts {
     if ((offset & 0xc) === 0xc) this.#settle();
   }
 
+  /** Every vector masked and none pending; the pin is down. */
   reset(): void {
     this.#table.fill(0);
     for (let v = 3; v < this.#table.length; v += 4) this.#table[v] = MSIX.ENTRY_MASK;
@@ -164,10 +171,12 @@ export class Interrupts {
     if (pin !== 0) this.upstream?.intx(pin, false);
   }
 
+  /** Table, pending bits and pin. */
   save(): InterruptState {
     return { table: Array.from(this.#table), pending: Array.from(this.#pending), wire: this.#wire };
   }
 
+  /** Goes back to a saved state. Call it after the configuration space was loaded: the pin is set as that says. */
   load(state: InterruptState): void {
     this.#table.set(state.table);
     this.#pending.set(state.pending);

@@ -3,12 +3,15 @@ import { EXT, SRIOV_CAP } from '../../spec/pcie/capabilities.ts';
 import { type BarSpec, Bars } from './bars.ts';
 import type { ConfigSpace } from './config-space.ts';
 
+/** What an SR-IOV capability says, and how its virtual functions are made. */
 export interface SriovOptions<F> {
   /** Virtual functions the device has. */
   readonly total: number;
   /** Requester id of the first one, relative to the physical function; distance from one to the next. */
   readonly offset: number;
+  /** Distance of requester ids from one virtual function to the next. */
   readonly stride: number;
+  /** Device ID of the virtual functions. */
   readonly device: number;
   /** BARs of each virtual function; the registers in the capability place all of them. */
   readonly bars: readonly BarSpec[];
@@ -25,8 +28,10 @@ export class Sriov<F> {
   readonly #options: SriovOptions<F>;
   readonly #bars: Bars;
   #alive: (() => void)[] = [];
+  /** The physical function's way upstream; null while it is not plugged in. */
   upstream: Upstream | null = null;
 
+  /** Adds the capability to `config`. @throws ViommuError `ENOSPC` when there is no room. */
   constructor(config: ConfigSpace, options: SriovOptions<F>) {
     this.#config = config;
     this.#options = options;
@@ -76,6 +81,7 @@ export class Sriov<F> {
     for (const away of alive) away();
   }
 
+  /** Virtual functions alive now. */
   get count(): number {
     return this.#alive.length;
   }

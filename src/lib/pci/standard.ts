@@ -2,10 +2,13 @@ import { ACS_CAP, AER_CAP, ARI_CAP, CAP, EXT, PCIE, PORT } from '../../spec/pcie
 import { COMMAND, HEADER } from '../../spec/pcie/header.ts';
 import type { ConfigSpace } from './config-space.ts';
 
+/** What a PCI Express capability says of its function. */
 export interface PcieOptions {
   /** PORT value. */
   readonly port: number;
+  /** A port with a slot behind it (default: no). */
   readonly slot?: boolean;
+  /** Functions come and go in the slot (default: no). */
   readonly hotplug?: boolean;
   /** Function level reset: called when software asks for one. */
   readonly onFlr?: () => void;

@@ -2,7 +2,9 @@ import { ViommuError } from '../../core/errors.ts';
 
 /** One `-device`/`-M` argument: the driver or machine name, then its properties in order of appearance (last one wins). */
 export interface QemuOption {
+  /** Driver or machine name. */
   readonly kind: string;
+  /** Properties by name; an unknown one is kept too. */
   readonly props: ReadonlyMap<string, string>;
 }
 
@@ -10,11 +12,13 @@ export interface QemuOption {
 export interface QemuArgs {
   /** `-M`/`-machine`, all of them merged; kind '' when the line names no machine. */
   readonly machine: QemuOption;
+  /** Every `-device`, in order. */
   readonly devices: readonly QemuOption[];
   /** `-global driver.prop=value`. */
   readonly globals: readonly { readonly driver: string; readonly prop: string; readonly value: string }[];
   /** `-m` in bytes; QEMU's default is 128 MiB. */
   readonly memory: number;
+  /** `-cpu`; '' when the line names none. */
   readonly cpu: string;
 }
 
