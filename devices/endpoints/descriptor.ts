@@ -13,26 +13,42 @@ import { NO_PASID } from '../../src/ports/dma.ts';
  * | 9 | fill pattern |
  */
 export const DESCRIPTOR_WORDS = 16;
+/** Longest copy, fill or compare: 1 MiB. */
 export const MOST_BYTES = 1 << 20;
 
+/** Operations. COMPARE ends with DIFFERENT when the two ranges differ. */
 export const WORK_OP = { NOP: 0, COPY: 1, FILL: 2, COMPARE: 3 } as const;
+/** Bits beside the operation (word 0) and the PASID (word 1). */
 export const WORK_FLAG = { INTERRUPT: 0x100, ASK: 0x200, NAMES_PASID: 0x8000_0000 } as const;
 
 /** Completion record: status, bytes done, address of the fault (low, high). */
 export const WORK_STATUS = { NONE: 0, SUCCESS: 1, FAULT: 2, BAD: 3, DIFFERENT: 4, GIVEN_UP: 5 } as const;
 
+/** A descriptor, taken apart. */
 export interface Descriptor {
+  /** A WORK_OP value. */
   readonly op: number;
+  /** An interrupt when it is done. */
   readonly interrupt: boolean;
+  /** Missing pages are asked for (PRI) instead of ending the work. */
   readonly ask: boolean;
+  /** PASID of its requests, or NO_PASID. */
   readonly pasid: number;
+  /** Address of the completion record, low word; 0 in both words: none. */
   readonly doneLo: number;
+  /** Address of the completion record, high word. */
   readonly doneHi: number;
+  /** Source, low word. */
   readonly srcLo: number;
+  /** Source, high word. */
   readonly srcHi: number;
+  /** Destination, low word. */
   readonly dstLo: number;
+  /** Destination, high word. */
   readonly dstHi: number;
+  /** Length in bytes, 1 to MOST_BYTES. */
   readonly bytes: number;
+  /** What FILL writes, 32 bits. */
   readonly pattern: number;
 }
 

@@ -26,6 +26,7 @@ const PIECE = 4096;
 /** Pages of one trigger that may fail before the rest is given up. */
 const MOST_FAILED = 4;
 
+/** Saved state of `IommuTestdev`. */
 export interface TestdevState {
   readonly config: readonly number[];
   readonly regs: readonly number[];

@@ -11,20 +11,32 @@ import { Requester, type RequesterOptions, type RequesterState } from './request
 export interface Behaviour {
   /** 1, 2 or 4 bytes, naturally aligned: unsigned. MSI-X structures are not seen here. */
   barRead(bar: number, offset: number, size: number): number;
+  /** 1, 2 or 4 bytes, naturally aligned. */
   barWrite(bar: number, offset: number, size: number, value: number): void;
   /** Power-on state of everything behind the BARs. */
   reset(): void;
   /** A stalled access was decided. */
   resumed?(token: number, outcome: number): void;
+  /** What is behind the BARs, as plain data. */
   save?(): unknown;
+  /** Goes back to what `save` gave. The configuration space was loaded before. */
   load?(state: unknown): void;
 }
 
+/** What a PCI Express endpoint is, from the outside. */
 export interface ShellOptions extends RequesterOptions {
+  /** For messages, listings and the host kernel's device name. */
   readonly name: string;
+  /** Its header. */
   readonly identity: PciIdentity;
+  /** Its BARs; their order is the `bar` of `Behaviour.barRead`. */
   readonly bars: readonly BarSpec[];
+  /** MSI vectors, a power of two up to 32 (default: no MSI). */
   readonly msi?: number;
+  /**
+   * MSI-X: vectors, the BAR its structures are in, and their offsets there in bytes, both multiples of 8 (default: no
+   * MSI-X).
+   */
   readonly msix?: { readonly vectors: number; readonly bar: number; readonly table: number; readonly pending: number };
   /** On a root bus, without a link (default: an endpoint on a link). */
   readonly integrated?: boolean;
@@ -32,6 +44,7 @@ export interface ShellOptions extends RequesterOptions {
   readonly virtual?: { address(bar: number): number };
 }
 
+/** Saved state of `Shell`, its behaviour's included. */
 export interface ShellState {
   readonly config: readonly number[];
   readonly interrupts: InterruptState;
@@ -44,9 +57,13 @@ export interface ShellState {
 export class Shell implements PciFunction {
   readonly name: string;
   readonly windows: readonly PciWindow[];
+  /** Its configuration space, for capabilities of one's own. */
   readonly config: ConfigSpace;
+  /** Its interrupts: `raise(vector)`. */
   readonly interrupts: Interrupts;
+  /** Its memory requests. */
   readonly memory: Requester;
+  /** Where software has put its BARs. */
   readonly bars: Bars;
   #behaviour: Behaviour | null = null;
   /** Told when the function is plugged in or taken out, and when it is reset. */
@@ -83,6 +100,7 @@ export class Shell implements PciFunction {
     behaviour.reset();
   }
 
+  /** The way upstream; null while it is not plugged in. */
   get upstream(): Upstream | null {
     return this.memory.upstream;
   }

@@ -19,9 +19,13 @@ import { IoCommands } from './io.ts';
 import { type CompletionQueue, full, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
 import { type DmaPath, Transfer } from './transfer.ts';
 
+/** What a controller needs of its function. */
 export interface NvmeControllerDeps {
+  /** Its one namespace. */
   readonly disk: Disk;
+  /** What Identify Controller says. */
   readonly identity: NvmeIdentity;
+  /** Its memory requests. */
   readonly dma: DmaPath;
   /** A completion queue with interrupts has entries (true) or was emptied by the guest (false). */
   readonly interrupt: (vector: number, pending: boolean) => void;
@@ -29,6 +33,7 @@ export interface NvmeControllerDeps {
   readonly vectors: number;
 }
 
+/** Saved state of `NvmeController`; the disk's contents are not in it. */
 export interface NvmeState {
   readonly regs: readonly number[];
   readonly submissions: readonly (SubmissionQueue | null)[];
@@ -44,8 +49,11 @@ export interface NvmeState {
 export class NvmeController implements AdminHost {
   readonly submissions: (SubmissionQueue | null)[] = new Array(QUEUE_LIMIT).fill(null);
   readonly completions: (CompletionQueue | null)[] = new Array(QUEUE_LIMIT).fill(null);
+  /** Interrupt vectors of its function. */
   readonly vectors: number;
+  /** Its one namespace. */
   readonly disk: Disk;
+  /** What Identify Controller says. */
   readonly identity: NvmeIdentity;
   readonly transfer: Transfer;
   /** Commands completed, for whoever watches. */
@@ -81,6 +89,7 @@ export class NvmeController implements AdminHost {
     return offset < 0x40 ? this.#regs.read32(offset) : 0;
   }
 
+  /** A register write of 4 bytes. @param offset in BAR0, 4-aligned. */
   write(offset: number, value: number): void {
     if (offset >= DOORBELLS) {
       this.#doorbell((offset - DOORBELLS) >>> 2, value & 0xffff);
@@ -254,6 +263,7 @@ export class NvmeController implements AdminHost {
     this.submissions[id] = null;
   }
 
+  /** Registers, queues and commands under way. */
   save(): NvmeState {
     const copy = <T extends object>(q: T | null): T | null => (q === null ? null : { ...q });
     return {
@@ -265,6 +275,7 @@ export class NvmeController implements AdminHost {
     };
   }
 
+  /** Goes back to a saved state. @param s of a controller with the same disk. */
   load(s: NvmeState): void {
     this.#regs.load(s.regs);
     s.submissions.forEach((q, i) => {

@@ -3,15 +3,20 @@ import { LBA_SHIFT } from '../../../src/spec/nvme/registers.ts';
 
 /** What an NVMe namespace stores its 512-byte blocks in. Ranges are checked by the controller. */
 export interface Disk {
+  /** Size in blocks of 512 bytes. */
   readonly blocks: number;
+  /** Copies `count` bytes from byte `byte` of the disk to `into[start]` and on. The range lies on the disk. */
   read(byte: number, into: Uint8Array, start: number, count: number): void;
+  /** Copies `count` bytes from `from[start]` and on to byte `byte` of the disk. The range lies on the disk. */
   write(byte: number, from: Uint8Array, start: number, count: number): void;
+  /** Fills `count` bytes from byte `byte` on with zeros. The range lies on the disk. */
   zero(byte: number, count: number): void;
 }
 
 /** A disk in memory. */
 export class RamDisk implements Disk {
   readonly blocks: number;
+  /** The contents. */
   readonly bytes: Uint8Array;
 
   /** @param bytes a multiple of 512, or the contents. */

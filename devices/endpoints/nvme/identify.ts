@@ -3,6 +3,7 @@ import { MDTS } from './transfer.ts';
 
 /** Who the controller says it is. */
 export interface NvmeIdentity {
+  /** PCI Vendor ID. */
   readonly vendor: number;
   /** At most 20 ASCII characters. */
   readonly serial: string;

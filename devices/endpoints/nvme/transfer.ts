@@ -4,6 +4,7 @@ import { NVME_STATUS, SGL } from '../../../src/spec/nvme/registers.ts';
 export interface DmaPath {
   /** @returns false: the access was refused. */
   read(lo: number, hi: number, into: Uint8Array, start: number, count: number): boolean;
+  /** A memory write. @returns false: it failed. */
   write(lo: number, hi: number, from: Uint8Array, start: number, count: number): boolean;
 }
 

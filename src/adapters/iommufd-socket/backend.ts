@@ -23,6 +23,7 @@ export interface ServedKernel {
   test(file: IommufdFile): TestIoctl | null;
 }
 
+/** What kernels a server can run: Linux's mock driver, an SMMUv3 or a VT-d host. */
 export const BACKENDS = ['mock', 'smmuv3', 'vtd'] as const;
 
 const VFIO_DEVICES = 4;
@@ -126,6 +127,7 @@ function vtd(kernel: HostKernel): ServedKernel {
 
 /** Releases of Linux whose test driver the mock can be: 7.3 keeps dirty bits by host page, not by entry. */
 export const RELEASES = ['7.2', '7.3'] as const;
+/** A Linux release whose answers a mock kernel gives. */
 export type Release = (typeof RELEASES)[number];
 
 /** @throws ViommuError `E_USAGE` unknown name. */

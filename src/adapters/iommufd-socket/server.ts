@@ -5,9 +5,11 @@ import type { Release } from './backend.ts';
 import { FRAME, FrameReader } from './frames.ts';
 import type { KernelThreadData, ReplyMessage, ToKernel, ToSocket } from './messages.ts';
 
+/** What an iommufd server runs and where it listens. */
 export interface IommufdServerOptions {
   /** Path of the Unix socket; a stale one is replaced. */
   readonly path: string;
+  /** One of BACKENDS. */
   readonly backend: string;
   /** Whose test driver the mock is (default 7.2). */
   readonly release?: Release;
@@ -73,6 +75,7 @@ export class IommufdServer {
     });
   }
 
+  /** Stops listening and disconnects every client; resolves when the socket is gone. */
   async close(): Promise<void> {
     for (const p of this.#peers.values()) p.socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));

@@ -20,6 +20,7 @@ interface Claim {
   readonly mirrors: Map<number, Mirror>;
 }
 
+/** Where the parts of the machine sit in QEMU's guest-physical space. */
 export interface QemuLayout {
   /** Guest-physical base of the RAM file. */
   readonly ram: number;
@@ -44,6 +45,7 @@ export class QemuEmulator implements Emulator {
   /** Hears of every store that no window claims. */
   onStray: ((address: number) => void) | null = null;
 
+  /** @param file QEMU's guest RAM. @param interrupts where they are injected. */
   constructor(file: FileRam, layout: QemuLayout, interrupts: InterruptSink) {
     if (layout.window <= layout.ram || layout.window >= layout.ram + file.bytes || layout.window % PAGE !== 0) {
       throw new ViommuError('EINVAL', 'caller', 'the trapped window is a page-aligned end of the RAM file', {

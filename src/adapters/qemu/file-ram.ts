@@ -9,6 +9,7 @@ const PAGE = 4096;
  * when it stopped) a page is read once, on first look; stores go through to the file at once.
  */
 export class FileRam implements Backing {
+  /** Size of the file in bytes. */
   readonly bytes: number;
   readonly #fd: number;
   readonly #words: Int32Array;

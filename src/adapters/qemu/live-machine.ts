@@ -8,14 +8,19 @@ import { TrapServer } from './trap-server.ts';
 
 const PAGE = 4096;
 
+/** A machine of this package beside a running QEMU. */
 export interface LiveOptions {
   /** The file QEMU keeps guest RAM in (`memory-backend-file … share=on`), already as large as that RAM. */
   readonly ramFile: string;
   /** Guest-physical: RAM, and the trapped window at its end. */
   readonly layout: { readonly ram: number; readonly window: number };
+  /** Path of the socket on which QEMU's trap device connects. */
   readonly trapSocket: string;
+  /** Path of the socket on which QEMU's qtest connects. */
   readonly qtestSocket: string;
+  /** Where the machine's parts sit. */
   readonly plan: MachinePlan;
+  /** Makes its IOMMU. */
   readonly make: MakeUnit;
   /** A wired line rises: which bus write tells QEMU's interrupt controller. */
   readonly raise: (line: number) => { readonly address: number; readonly data: number };
@@ -25,8 +30,11 @@ export interface LiveOptions {
 
 /** A machine of ours under a running QEMU. Start it, then start QEMU with the trap plugin and a qtest socket. */
 export class LiveMachine {
+  /** The machine. */
   readonly machine: PluggedMachine;
+  /** QEMU as that machine's emulator. */
   readonly emulator: QemuEmulator;
+  /** The accesses QEMU traps. */
   readonly trap: TrapServer;
   /** What went wrong in handlers and interrupt delivery. */
   readonly errors: unknown[] = [];
@@ -92,6 +100,7 @@ export class LiveMachine {
     return [page];
   }
 
+  /** Writes the IOMMU's registers into the pages the guest loads from. */
   showIommu(): void {
     for (const page of this.#options.iommuPages) this.emulator.show(this.#options.plan.iommu, page);
   }
@@ -120,6 +129,7 @@ export class LiveMachine {
     return result;
   }
 
+  /** Closes both sockets and the file. */
   close(): void {
     this.trap.close();
     this.#qtest.close();

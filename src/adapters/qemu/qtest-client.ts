@@ -17,6 +17,7 @@ export class QtestClient {
     this.#server = createServer((s) => this.#accept(s));
   }
 
+  /** Listens at `path`; resolves once QEMU may be started. */
   listen(path: string): Promise<void> {
     return listenAt(this.#server, path);
   }
@@ -55,6 +56,7 @@ export class QtestClient {
     });
   }
 
+  /** Stops listening and disconnects. */
   close(): void {
     this.#socket?.destroy();
     this.#server.close();

@@ -49,6 +49,7 @@ export class TrapServer {
     socket.on('error', gone);
   }
 
+  /** Stops listening and disconnects. */
   close(): void {
     for (const s of this.#sockets) s.destroy();
     this.#server.close();

@@ -8,15 +8,23 @@ export interface Channel {
   readonly listen: boolean;
 }
 
+/** What a command line asks a qtest server for. */
 export interface ServerOptions {
+  /** Where the qtest protocol is spoken; null: not at all. */
   readonly qtest: Channel | null;
   /** Where requests and replies are logged; null: nowhere. */
   readonly log: string | null;
+  /** Where QMP is spoken; null: not at all. */
   readonly qmp: Channel | null;
+  /** The machine the command line describes. */
   readonly machine: QemuArgs;
+  /** A network card is asked for, as QEMU's default is. */
   readonly nic: boolean;
+  /** A display adapter is asked for, as QEMU's default is. */
   readonly vga: boolean;
+  /** `-help`: print the help and exit. */
   readonly help: boolean;
+  /** `-version`: print the version and exit. */
   readonly version: boolean;
 }
 

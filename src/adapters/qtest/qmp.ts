@@ -1,5 +1,8 @@
+/** What QMP commands act on. */
 export interface QmpTarget {
+  /** `system_reset`. */
   reset(): void;
+  /** `quit`. */
   quit(): void;
 }
 

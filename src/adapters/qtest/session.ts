@@ -2,8 +2,11 @@ import type { PhysicalMap } from '../../machine/physical-map.ts';
 
 /** What a qtest client drives. */
 export interface QtestTarget {
+  /** Guest-physical space; null: no machine. */
   readonly map: PhysicalMap | null;
+  /** An I/O port read of 1, 2 or 4 bytes. */
   portRead(port: number, size: number): number;
+  /** An I/O port write of 1, 2 or 4 bytes. */
   portWrite(port: number, size: number, value: number): void;
   /** Virtual nanoseconds now. */
   now(): number;

@@ -4,17 +4,23 @@ import { ViommuError } from '../../core/errors.ts';
 export interface Exchange {
   /** Line of the request, from 1. */
   readonly line: number;
+  /** What was sent. */
   readonly request: string;
+  /** What came back. */
   readonly reply: string;
   /** What was changed in memory may still be cached: another answer is just as legal. */
   readonly stale: boolean;
 }
 
+/** A recorded conversation with a qtest server. */
 export interface Transcript {
+  /** Its file's name. */
   readonly file: string;
+  /** What it shows. */
   readonly title: string;
   /** Machine and device arguments. */
   readonly args: readonly string[];
+  /** Its lines in order. */
   readonly exchanges: readonly Exchange[];
 }
 
@@ -54,15 +60,23 @@ export function parseTranscript(file: string, text: string): Transcript {
 
 /** A reply that is not the recorded one. */
 export interface TranscriptDifference {
+  /** Its file's name. */
   readonly file: string;
+  /** Line in the file, from 1. */
   readonly line: number;
+  /** What was sent. */
   readonly request: string;
+  /** What the transcript has. */
   readonly expected: string;
+  /** What came back. */
   readonly got: string;
 }
 
+/** How a transcript went. */
 export interface Outcome {
+  /** Exchanges done. */
   readonly exchanges: number;
+  /** Replies that differ. */
   readonly differences: readonly TranscriptDifference[];
   /** Differences in cache-dependent places. */
   readonly tolerated: readonly TranscriptDifference[];

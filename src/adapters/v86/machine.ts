@@ -33,26 +33,35 @@ export const V86_LAYOUT = {
 /** v86's ACPI block is hard-wired here; SeaBIOS programs it elsewhere when it gets tables through fw_cfg. */
 const PM = { HARDWIRED: 0xb000, PROGRAMMED: 0x600, PORTS: 0x40 } as const;
 
+/** The vVT-d and the functions v86's guest gets. */
 export interface V86Options {
   /** Version of the installed v86 package, checked. */
   readonly version: string;
+  /** Properties of the vVT-d. */
   readonly props: VtdProperties;
   /** The function sits behind a root port on bus 1 (default: integrated, 00:10.0). */
   readonly behindRootPort?: boolean;
   /** The guest is not told of the unit (no DMAR table): its DMA passes through. */
   readonly hidden?: boolean;
+  /** Hears everything that happens. */
   readonly tell?: Tell | null;
   /** Hears of defects in handlers. */
   readonly report?: (error: unknown) => void;
   /** Debugging: the physical unit swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
+  /** Makes a recording. */
   readonly record?: TraceRecorder | null;
 }
 
+/** The machine in v86. */
 export interface V86Machine {
+  /** The machine. */
   readonly machine: PluggedMachine;
+  /** Its vVT-d. */
   readonly unit: VtdMachineUnit;
+  /** v86's CPU. */
   readonly cpu: V86Cpu;
+  /** v86's PCI bus with our functions on it. */
   readonly pci: V86PciBridge;
   /** CLFLUSH instructions replaced in the guest kernel so far. */
   readonly clflush: () => number;
