@@ -3,10 +3,10 @@ export { QmpSession, type QmpTarget } from './qmp.ts';
 export { QtestSession, type QtestTarget } from './session.ts';
 export {
   type Exchange,
-  type Outcome,
   parseTranscript,
   runTranscript,
   type Transcript,
   type TranscriptDifference,
+  type TranscriptOutcome,
   tellDifference,
 } from './transcript.ts';

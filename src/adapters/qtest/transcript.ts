@@ -73,7 +73,7 @@ export interface TranscriptDifference {
 }
 
 /** How a transcript went. */
-export interface Outcome {
+export interface TranscriptOutcome {
   /** Exchanges done. */
   readonly exchanges: number;
   /** Replies that differ. */
@@ -83,7 +83,7 @@ export interface Outcome {
 }
 
 /** Sends every request and compares every reply as text. */
-export function runTranscript(transcript: Transcript, execute: (request: string) => string): Outcome {
+export function runTranscript(transcript: Transcript, execute: (request: string) => string): TranscriptOutcome {
   const differences: TranscriptDifference[] = [];
   const tolerated: TranscriptDifference[] = [];
   for (const x of transcript.exchanges) {
