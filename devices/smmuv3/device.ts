@@ -13,7 +13,7 @@ import { Smmuv3Faults } from './faults.ts';
 import { smmuv3Identity } from './identity.ts';
 import { Smmuv3Interrupts } from './interrupts.ts';
 import { Smmuv3PageRequests } from './page-requests.ts';
-import { deviationsOf, type Smmuv3Deviations } from './profile.ts';
+import { type Smmuv3Deviations, smmuv3Deviations } from './profile.ts';
 import { Smmuv3Queue } from './queue.ts';
 import { Smmuv3Records } from './records.ts';
 import { Smmuv3Registers } from './registers.ts';
@@ -279,7 +279,7 @@ export class Smmuv3 implements MmioDevice {
 
 /** What the properties and the profile make of a vSMMUv3, before it has any state. */
 function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
-  const deviations = deviationsOf(deps.properties.profile, deps.deviations);
+  const deviations = smmuv3Deviations(deps.properties.profile, deps.deviations);
   const identity = smmuv3Identity(deps.properties, deviations);
   const registers = new Smmuv3Registers(identity, deviations);
   return {

@@ -1,6 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import type { ProfileName } from '../../src/lib/profile/profile.ts';
 import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
-import type { ProfileName } from './profile.ts';
 
 /** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); those from `pri` on are ours. */
 export interface Smmuv3Properties {

@@ -1,6 +1,6 @@
 import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { smmuv3Identity } from '../../devices/smmuv3/identity.ts';
-import { deviationsOf, type Smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
+import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
 import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
@@ -76,7 +76,7 @@ export class Smmuv3Unit implements IommuUnit {
     const { properties, name } = config;
     this.#vm = vm;
     this.name = name;
-    const deviations = deviationsOf(properties.profile, config.deviations);
+    const deviations = smmuv3Deviations(properties.profile, config.deviations);
     const id = smmuv3Identity(properties, deviations);
     const idr0 = id.idr0 | NESTING;
     const idr3 = id.idr3 | XNX;

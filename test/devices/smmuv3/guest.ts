@@ -1,8 +1,9 @@
 import type { Smmuv3Deps } from '../../../devices/smmuv3/deps.ts';
 import { Smmuv3 } from '../../../devices/smmuv3/device.ts';
-import type { ProfileName, Smmuv3Deviations } from '../../../devices/smmuv3/profile.ts';
+import type { Smmuv3Deviations } from '../../../devices/smmuv3/profile.ts';
 import { type Smmuv3Properties, smmuv3Defaults } from '../../../devices/smmuv3/properties.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
+import type { ProfileName } from '../../../src/lib/profile/profile.ts';
 import type { Said } from '../../../src/ports/tell.ts';
 import { PAGE0, PAGE1, PAGE1_BASE } from '../../../src/spec/smmuv3/registers.ts';
 import { FakeHost } from './fake-host.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { smmuv3Identity } from '../../../devices/smmuv3/identity.ts';
-import { deviationsOf } from '../../../devices/smmuv3/profile.ts';
+import { smmuv3Deviations } from '../../../devices/smmuv3/profile.ts';
 import { smmuv3Defaults, smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
 import { smmuv3Features } from '../../../src/lib/check/smmuv3-features.ts';
 import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
@@ -9,7 +9,7 @@ const of = (line: string, profile: 'arch' | 'qemu-11.1' = 'qemu-11.1') =>
   smmuv3Properties(parseQemuArgs(line), profile);
 const features = (line: string, profile: 'arch' | 'qemu-11.1' = 'qemu-11.1') => {
   const [p] = of(line, profile);
-  const id = smmuv3Identity(p!, deviationsOf(profile));
+  const id = smmuv3Identity(p!, smmuv3Deviations(profile));
   return smmuv3Features(id.idr0, id.idr1, id.idr3, id.idr5);
 };
 
