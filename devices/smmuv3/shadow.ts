@@ -1,21 +1,12 @@
-import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
-import {
-  PERM_READ,
-  PERM_WRITE,
-  permNeeded,
-  readStage2,
-  type Stage2Regime,
-  stage2Regime,
-} from '../../src/lib/walk/vmsa-regime.ts';
+import { PERM_READ, PERM_WRITE, permNeeded, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Deps } from './deps.ts';
-import type { Smmuv3Deviations } from './profile.ts';
-import { vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
+import { readGuestStage2, vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
 
 /** A piece of the guest's stage 2 that the host's stage 2 repeats. */
 interface Area {
@@ -31,17 +22,6 @@ interface Area {
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
-
-/** What an STE says to a walk of the guest's own stage 2, as the profile walks it. */
-export function readGuestStage2(into: Stage2Regime, ste: Int32Array, f: Smmuv3Features, d: Smmuv3Deviations): void {
-  readStage2(into, ste, 0, f.oas, f.xnx);
-  into.firstTableOnly = d.firstTableOnly;
-  if (d.shallowStart && into.inBits < (into.granule - 3) * (4 - into.startLevel)) {
-    // QEMU's mask for the table's alignment then covers every bit: it reads from address 0.
-    into.ttbLo = 0;
-    into.ttbHi = 0;
-  }
-}
 
 /**
  * The host's copy of one guest-owned stage 2, filled on demand: an IOAS that holds what the hardware has asked for, like a
