@@ -7,6 +7,7 @@ export interface RegisterSpec {
   readonly at: number;
   /** Bytes: 4 or 8. */
   readonly size: 4 | 8;
+  /** Value after reset (default: 0). */
   readonly reset?: bigint;
   /** Bits a guest write replaces. */
   readonly rw?: bigint;
@@ -18,6 +19,7 @@ export interface RegisterSpec {
   readonly fields?: Readonly<Record<string, readonly [at: number, bits: number]>>;
 }
 
+/** Registers of a block by name. */
 export type RegisterTable = Readonly<Record<string, RegisterSpec>>;
 
 /**
@@ -52,6 +54,7 @@ export class RegisterFile {
     this.reset();
   }
 
+  /** Every register takes its reset value. */
   reset(): void {
     this.#words.set(this.#reset);
   }
@@ -86,10 +89,12 @@ export class RegisterFile {
     this.#words[offset >>> 2] = value;
   }
 
+  /** The stored words, write-only bits included. */
   save(): number[] {
     return Array.from(this.#words);
   }
 
+  /** Goes back to saved words. @param words of a file of the same size. */
   load(words: readonly number[]): void {
     this.#words.set(words);
   }

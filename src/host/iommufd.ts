@@ -111,7 +111,7 @@ export class IommufdFile implements Port.Iommufd {
     return ioasVerbs.vfioIoas(this.context, c, respond);
   }
 
-  option(c: Port.Option, respond: Respond = respondAlways): number {
+  option(c: Port.IommufdOption, respond: Respond = respondAlways): number {
     const r = ioasVerbs.option(this.context, c, respond);
     return this.#said('OPTION', { option: c.optionId, op: c.op, object: c.objectId, val: c.val64 }, r);
   }

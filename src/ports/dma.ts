@@ -109,6 +109,8 @@ export interface InterruptRemapPort {
    * @returns true: deliver `outAddress`/`outData`; false: blocked (and recorded as a fault if it must be).
    */
   remap(rid: number, address: number, data: number): boolean;
+  /** Address of the message to deliver. */
   readonly outAddress: number;
+  /** Data of the message to deliver. */
   readonly outData: number;
 }

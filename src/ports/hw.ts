@@ -33,9 +33,11 @@ export interface HwPort {
 export interface HwRegisters {
   /** A register of 4 or 8 bytes at its architectural offset. */
   readRegister(offset: number): bigint;
+  /** Writes a register of 4 or 8 bytes at its architectural offset. */
   writeRegister(offset: number, value: bigint): void;
 }
 
+/** How a `submit` ended. */
 export const HW_ERROR = {
   NONE: 0,
   /** The command is illegal for this hardware. */
@@ -80,6 +82,7 @@ export interface HwEvents {
 export interface VirtualQueuePort {
   /** Queues of an interface, and streams it can name: powers of two. */
   readonly queues: number;
+  /** Queues the hardware has. */
   readonly slots: number;
   /**
    * @param failed called with a bit for each queue that has an error, whenever that changes to more.
@@ -90,13 +93,16 @@ export interface VirtualQueuePort {
   completed(token: number, error: number): boolean;
 }
 
+/** The registers of one queue, as the guest maps them. */
 export interface VirtualQueueInterface {
   /** The registers a guest maps: 64 KiB, 128 bytes a queue. */
   readonly window: MemoryWindow;
+  /** Size of the register window in bytes. */
   readonly bytes: number;
   /** Guest stream `vsid` is stream `sid`; -1: the slot names nothing. */
   setStream(slot: number, vsid: number, sid: number): void;
   /** The queue's memory: host-physical base and log2 of its entries; -1: none, and the queue stops. */
   setQueue(index: number, base: number, log2: number): void;
+  /** Takes the queue away from the guest. */
   close(): void;
 }

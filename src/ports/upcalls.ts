@@ -38,6 +38,7 @@ export interface HostUpcalls {
   invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
+/** What a device model answers to its host. Every call is synchronous, in the middle of a request. */
 export interface UpcallHandlers {
   /** First use of a stream without configuration. @returns true: configured now, look again. */
   onStreamMiss?(devId: number, stream: number, pasid: number): boolean;

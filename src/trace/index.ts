@@ -3,6 +3,7 @@ export {
   type FrcdEvent,
   NOT_SAID,
   type PageEvent,
+  type PageRequestEvent,
   type RemapEvent,
   type TraceEvent,
   type XlatEvent,

@@ -3,8 +3,8 @@ import { type Api, apiOf, undocumented } from './api.ts';
 import { build, entries } from './build.ts';
 
 /** Types that public declarations name and no subpath exports yet; public members without a doc comment yet. */
-const MISSING_TODAY = 300;
-const UNDOCUMENTED_TODAY = 700;
+const MISSING_TODAY = 200;
+const UNDOCUMENTED_TODAY = 450;
 
 let folder = '';
 let remove = (): void => {};

@@ -1,4 +1,4 @@
-export { parseServerOptions, type ServerOptions } from './options.ts';
+export { type Channel, parseServerOptions, type ServerOptions } from './options.ts';
 export { QmpSession, type QmpTarget } from './qmp.ts';
 export { QtestSession, type QtestTarget } from './session.ts';
 export {

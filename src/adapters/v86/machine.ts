@@ -59,9 +59,9 @@ export interface V86Machine {
   readonly machine: PluggedMachine;
   /** Its vVT-d. */
   readonly unit: VtdMachineUnit;
-  /** v86's CPU. */
+  /** @internal v86's CPU. */
   readonly cpu: V86Cpu;
-  /** v86's PCI bus with our functions on it. */
+  /** @internal v86's PCI bus with our functions on it. */
   readonly pci: V86PciBridge;
   /** CLFLUSH instructions replaced in the guest kernel so far. */
   readonly clflush: () => number;

@@ -4,7 +4,7 @@ import type {
   IoasMap,
   IoasMapFile,
   IoasUnmap,
-  Option,
+  IommufdOption,
   VfioIoas,
 } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
@@ -169,7 +169,7 @@ export function changeProcess(context: Context, reserved: number): number {
   return 0;
 }
 
-export function option(context: Context, c: Option, respond: Respond): number {
+export function option(context: Context, c: IommufdOption, respond: Respond): number {
   if (c.reserved !== 0) return -E.OPNOTSUPP;
   const r =
     c.optionId === OPTION.RLIMIT_MODE
@@ -181,7 +181,7 @@ export function option(context: Context, c: Option, respond: Respond): number {
   return respond() ? 0 : -E.FAULT;
 }
 
-function rlimitMode(context: Context, c: Option): number {
+function rlimitMode(context: Context, c: IommufdOption): number {
   if (c.objectId !== 0) return -E.OPNOTSUPP;
   if (c.op === OPTION_OP.GET) {
     c.val64 = BigInt(context.rlimitMode);
@@ -195,7 +195,7 @@ function rlimitMode(context: Context, c: Option): number {
   return 0;
 }
 
-function hugePages(context: Context, c: Option): number {
+function hugePages(context: Context, c: IommufdOption): number {
   const ioas = context.objects.get(c.objectId, 'ioas');
   if (ioas === null) return -E.NOENT;
   if (c.op === OPTION_OP.GET) {

@@ -2,14 +2,17 @@ import { TWO32 } from '../../core/bits.ts';
 import type { IotlbData } from './iotlb.ts';
 import { SHIFT_OF_CLASS } from './tlb-table.ts';
 
-/** A cached translation, taken apart for people. */
+/** A cached translation, taken apart for listings. */
 export interface CachedTranslation {
-  /** VMID or domain id as the hardware knows it, and ASID or PASID (-1: the domain's own). */
+  /** VMID or domain id as the hardware knows it. */
   readonly domain: number;
+  /** ASID or PASID; -1: the domain's own. */
   readonly id: number;
+  /** Input address of the range (bytes). */
   readonly input: bigint;
   /** log2 bytes. */
   readonly shift: number;
+  /** Output address of the range (bytes). */
   readonly out: number;
   /** As inserted. */
   readonly perm: number;

@@ -3,35 +3,53 @@ import { ADDRESS_BITS, PAGE0 } from '../../spec/smmuv3/registers.ts';
 
 /** What an SMMU's identity registers say about structures and translation (IHI 0070 §6.3.1–§6.3.6). */
 export interface Smmuv3Features {
+  /** IDR0.S1P: stage 1. */
   readonly s1p: boolean;
+  /** IDR0.S2P: stage 2. */
   readonly s2p: boolean;
   /** 0 none, 1 access flag, 2 access flag and dirty state. */
   readonly httu: number;
+  /** IDR0.HYP: EL2 contexts. */
   readonly hyp: boolean;
+  /** IDR0.ATS. */
   readonly ats: boolean;
   /** NS1ATS: no split-stage ATS. */
   readonly ns1ats: boolean;
+  /** IDR0.PRI. */
   readonly pri: boolean;
+  /** IDR0.ATSRECERR: configuration faults of translation requests can be recorded. */
   readonly atsRecErr: boolean;
+  /** IDR0.ASID16: ASIDs of 16 bits, else 8. */
   readonly asid16: boolean;
+  /** IDR0.VMID16: VMIDs of 16 bits, else 8. */
   readonly vmid16: boolean;
+  /** IDR0.CD2L: two-level CD tables. */
   readonly cd2l: boolean;
   /** 0 stall and terminate, 1 terminate only, 2 stall only. */
   readonly stallModel: number;
   /** TERM_MODEL: A = 0 (RAZ/WI) is not available. */
   readonly abortOnly: boolean;
+  /** IDR0.ST_LEVEL: two-level stream tables. */
   readonly twoLevel: boolean;
+  /** IDR1.SIDSIZE: StreamID bits. */
   readonly sidSize: number;
+  /** IDR1.SSIDSIZE: SubstreamID bits. */
   readonly ssidSize: number;
+  /** IDR3.XNX: stage 2 tells privileged from unprivileged fetches. */
   readonly xnx: boolean;
+  /** IDR3.RIL: range invalidation. */
   readonly ril: boolean;
   /** PRI responses carry a PASID when the request did. */
   readonly pps: boolean;
   /** Output address size, bits. */
   readonly oas: number;
+  /** IDR5.GRAN4K. */
   readonly gran4k: boolean;
+  /** IDR5.GRAN16K. */
   readonly gran16k: boolean;
+  /** IDR5.GRAN64K. */
   readonly gran64k: boolean;
+  /** IDR0.MSI: interrupts as messages. */
   readonly msi: boolean;
 }
 

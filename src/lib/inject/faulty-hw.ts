@@ -24,6 +24,7 @@ interface Armed {
   skip: number;
 }
 
+/** How a `FaultyHw` reads commands and tells late errors. */
 export interface FaultyHwOptions {
   /** 32-bit words of a command: 4 (default) or 8. */
   readonly commandWords?: number;
@@ -31,6 +32,7 @@ export interface FaultyHwOptions {
   readonly functionOf?: (words: Int32Array, at: number) => number;
   /** For faults with a `delay`. */
   readonly clock?: Clock;
+  /** Where a late error is told. */
   readonly events?: HwEvents;
 }
 
@@ -51,6 +53,7 @@ export class FaultyHw implements HwPort {
   readonly #armed: Armed[] = [];
   #token = FIRST_TOKEN;
 
+  /** @param hw what the kernel's commands go to otherwise. */
   constructor(hw: HwPort, options: FaultyHwOptions = {}) {
     this.#hw = hw;
     this.#options = options;

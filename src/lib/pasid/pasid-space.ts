@@ -22,7 +22,9 @@ interface Entry {
  * drain has finished. 0 is reserved.
  */
 export class PasidSpace {
+  /** First PASID handed out. */
   readonly min: number;
+  /** One more than the last PASID handed out. */
   readonly max: number;
   readonly #entries = new Map<number, Entry>();
   #next: number;
@@ -37,6 +39,7 @@ export class PasidSpace {
     this.#next = min;
   }
 
+  /** A new user of the space. */
   open(): PasidHandle {
     return new PasidHandle(this);
   }
@@ -59,6 +62,7 @@ export class PasidSpace {
     return -1;
   }
 
+  /** Who holds an allocated PASID; null: nobody. */
   ownerOf(pasid: number): PasidHandle | null {
     const e = this.#entries.get(pasid);
     return e?.state === TAKEN ? e.owner : null;
@@ -97,6 +101,7 @@ export class PasidSpace {
     this.#settle(pasid, e);
   }
 
+  /** Nothing of a PASID that was given back is in flight any more: it may be handed out again. */
   drained(pasid: number): void {
     const e = this.#entries.get(pasid);
     if (e === undefined) return;
@@ -135,10 +140,12 @@ export class PasidHandle {
     return true;
   }
 
+  /** Whether this handle holds the PASID. */
   owns(pasid: number): boolean {
     return this.#mine.has(pasid);
   }
 
+  /** Gives everything back that is left, without waiting for drains. */
   close(): void {
     for (const pasid of [...this.#mine]) this.free(pasid);
   }

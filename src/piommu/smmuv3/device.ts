@@ -23,7 +23,9 @@ import { RESOLVED, Resolver, STAGES } from './translation.ts';
 
 /** What the host programs in CR0 and CR2 of the physical SMMU. */
 export interface Smmuv3Controls {
+  /** Translation is on (CR0.SMMUEN). */
   readonly smmuen?: boolean;
+  /** Page requests are queued (CR0.PRIQEN). */
   readonly priqen?: boolean;
   /** Translated transactions are checked against the STE. */
   readonly atschk?: boolean;
@@ -33,13 +35,19 @@ export interface Smmuv3Controls {
   readonly recCfgAts?: boolean;
 }
 
+/** Saved state of `PhysicalSmmuv3`; its caches are in it. */
 export interface PhysicalSmmuv3Data {
   readonly table: StreamTableLocation | null;
   readonly controls: Required<Smmuv3Controls>;
+  /** @internal */
   readonly iotlb: IotlbData;
+  /** @internal */
   readonly structures: StructuresData;
+  /** @internal */
   readonly atc: AtcData;
+  /** @internal */
   readonly stalls: StallsData;
+  /** @internal */
   readonly pages: PageRequestsData;
 }
 
@@ -49,6 +57,7 @@ export interface PhysicalSmmuv3Data {
  * and `AtsPort`; it tells the host through `HwEvents`.
  */
 export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
+  /** What its identification registers say. */
   readonly features: Smmuv3Features;
   readonly #memory: Memory;
   readonly #name: string;
@@ -338,6 +347,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     this.#atc.resume(outer, outerError);
   }
 
+  /** Registers, caches and what is in flight. */
   save(): PhysicalSmmuv3Data {
     return {
       table: this.#table,
@@ -350,6 +360,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     };
   }
 
+  /** Goes back to a saved state. @param data of a unit with the same options. */
   load(data: PhysicalSmmuv3Data): void {
     if (data.table !== null) this.setStreamTable(data.table);
     this.control(data.controls);

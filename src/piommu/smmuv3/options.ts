@@ -10,11 +10,13 @@ export interface StreamTableLocation {
   readonly base: number;
   /** log2 of the number of streams. */
   readonly log2size: number;
+  /** A two-level table. */
   readonly twoLevel: boolean;
   /** StreamID bits of a level-2 table: 6, 8 or 10 (anything else acts as 6). */
   readonly split?: number;
 }
 
+/** Entries of the SMMU's caches. */
 export interface CacheSizes {
   /** Translations (131072). A power of two; 0 switches a cache off. */
   readonly iotlb?: number;
@@ -26,6 +28,7 @@ export interface CacheSizes {
   readonly contexts?: number;
 }
 
+/** What a physical SMMUv3 is made of. */
 export interface PhysicalSmmuv3Options {
   /** Shown in `tell`. */
   readonly name?: string;
@@ -33,13 +36,19 @@ export interface PhysicalSmmuv3Options {
   readonly memory: Memory;
   /** Identity registers as a driver reads them. */
   readonly idr0: number;
+  /** IDR1. */
   readonly idr1: number;
+  /** IDR3. */
   readonly idr3: number;
+  /** IDR5. */
   readonly idr5: number;
+  /** The host kernel's interrupt handlers. */
   readonly events: HwEvents;
+  /** The machine's clock. */
   readonly clock: Clock;
   /** null or absent: no function answers messages. */
   readonly endpoints?: EndpointPort | null;
+  /** Sizes of its caches. */
   readonly caches?: CacheSizes;
   /** Nanoseconds an ATS invalidation may take (60 s). The architecture leaves it open. */
   readonly atcTimeout?: number;
@@ -47,6 +56,7 @@ export interface PhysicalSmmuv3Options {
   readonly atcDepth?: number;
   /** Page requests the PRI queue holds (a power of two, 512), and nanoseconds until the host has read them (0: at once). */
   readonly priEntries?: number;
+  /** Nanoseconds until the host has read the PRI queue (0: at once). */
   readonly priLatency?: number;
   /** Stalled transactions at once (IDR5.STALL_MAX, or 64 when that is 0). */
   readonly stalls?: number;

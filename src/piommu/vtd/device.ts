@@ -11,11 +11,13 @@ import { VtdInvalidation } from './commands.ts';
 import { DeviceTlb, type DeviceTlbData } from './device-tlb.ts';
 import { VtdTranslation } from './translation.ts';
 
+/** What a physical VT-d unit is made of. */
 export interface PhysicalVtdOptions {
   /** Host-physical memory: tables, queues, what DMA reaches. */
   readonly memory: Memory;
   /** CAP and ECAP; they decide what is reserved and what exists. */
   readonly cap: bigint;
+  /** Extended capability register. */
   readonly ecap: bigint;
   /** Host address width in bits (48). */
   readonly haw?: number;
@@ -23,7 +25,9 @@ export interface PhysicalVtdOptions {
   readonly transient?: boolean;
   /** Cached translations, context entries, PASID entries: powers of two (65536, 256, 1024); 0 keeps none. */
   readonly iotlbEntries?: number;
+  /** Cached context entries: a power of two (256); 0 keeps none. */
   readonly contextEntries?: number;
+  /** Cached PASID entries: a power of two (1024); 0 keeps none. */
   readonly pasidEntries?: number;
   /** Cached last-level tables of either stage: a power of two, 0 keeps none (4096, or 0 without cached translations). */
   readonly walkEntries?: number;
@@ -33,21 +37,28 @@ export interface PhysicalVtdOptions {
   readonly invalidateTimeout?: number;
   /** Broken hardware for tests: context, IOTLB, PASID-IOTLB and PASID-cache descriptors do nothing. */
   readonly ignoreInvalidations?: boolean;
+  /** Shown in `tell`. */
   readonly name?: string;
+  /** The host kernel's interrupt handlers. */
   readonly events?: HwEvents | null;
+  /** Where messages to functions go. */
   readonly endpoints?: EndpointPort | null;
+  /** Hears everything that happens. */
   readonly tell?: Tell | null;
 }
 
+/** Saved state of `PhysicalVtd`; its caches are in it. */
 export interface PhysicalVtdData {
   readonly root: number;
   readonly ttm: number;
   readonly enabled: boolean;
   readonly rtaddr: string;
   readonly nextToken: number;
+  /** @internal */
   readonly iotlb: ReturnType<VtdTranslation['iotlb']['save']>;
   readonly contexts: readonly unknown[];
   readonly pasids: readonly unknown[];
+  /** @internal */
   readonly deviceTlb: DeviceTlbData;
 }
 
@@ -59,6 +70,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters 
   done = 0;
   error: number = HW_ERROR.NONE;
   pending = 0;
+  /** Shown in `tell`. */
   readonly name: string;
   readonly #memory: Memory;
   readonly #t: VtdTranslation;
@@ -114,6 +126,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters 
     this.#ats.endpoints = endpoints;
   }
 
+  /** Hears everything that happens; null: nobody does. */
   set tell(tell: Tell | null) {
     this.#tell = tell;
     this.#t.tell = tell;
@@ -254,6 +267,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters 
     return cachedTranslations(this.#t.iotlb.save()).map((c) => ({ ...c, id: c.id >> 1 }));
   }
 
+  /** Registers, caches and what is in flight. */
   save(): PhysicalVtdData {
     const t = this.#t;
     return {
@@ -269,6 +283,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters 
     };
   }
 
+  /** Goes back to a saved state. @param data of a unit with the same options. */
   load(data: PhysicalVtdData): void {
     const t = this.#t;
     t.root = data.root;

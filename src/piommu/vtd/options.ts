@@ -30,6 +30,7 @@ export const FULL_CAP = build(PAGE.CAP.fields, {
   FS5LP: 1,
   ESRTPS: 1,
 });
+/** The extended capability register of that unit. */
 export const FULL_ECAP = build(PAGE.ECAP.fields, {
   C: 1,
   QI: 1,

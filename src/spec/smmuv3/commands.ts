@@ -43,7 +43,9 @@ export const RESERVED_FIELD = {
 /** Which feature of the SMMU makes a command legal, by the name of its field in IDR0 (§4.1.2). EL3 and MPAM are not modelled. */
 export type CommandNeeds = 'nothing' | 'S1P' | 'S2P' | 'HYP' | 'EL3' | 'MPAM' | 'ATS' | 'PRI' | 'STALL_MODEL';
 
+/** What makes a command legal or not. */
 export interface CommandRow {
+  /** Feature the command needs. */
   readonly needs: CommandNeeds;
   /** RESERVED_FIELD bits. */
   readonly reserved: number;
@@ -134,6 +136,7 @@ export const cmdTg = (w2: number) => field(w2, 10, 2);
 export const cmdAtcSize = (w2: number) => w2 & 63;
 /** PRI_RESP: the page request group and what is answered. */
 export const cmdGroup = (w2: number) => w2 & 0x1ff;
+/** PRI_RESP.Resp: what is answered. */
 export const cmdResp = (w2: number) => field(w2, 12, 2);
 /** The stalled transaction of RESUME. */
 export const cmdStag = (w2: number) => w2 & 0xffff;
@@ -144,14 +147,23 @@ export const syncMsiAddress = (w2: number, w3: number) => fromWords(w2 & ~3, w3 
 /** IPA[51:12] of TLBI_S2_IPA, in bytes. */
 export const cmdIpa = (w2: number, w3: number) => fromWords(w2 & ~0xfff, w3 & 0xf_ffff);
 
+/** Fields of a TLB invalidation by address. */
 export interface Tlbi {
+  /** VMID. */
   readonly vmid: number;
+  /** ASID. */
   readonly asid: number;
+  /** Address (bytes). */
   readonly address: bigint;
+  /** Only the last level's entries. */
   readonly leaf: boolean;
+  /** Granule of a range, 0 for none. */
   readonly tg: number;
+  /** Level of the entries, 0 for any. */
   readonly ttl: number;
+  /** NUM of a range. */
   readonly num: number;
+  /** SCALE of a range. */
   readonly scale: number;
 }
 
