@@ -12,7 +12,7 @@ export const NOT_SAID = -2;
  */
 export type TraceEvent =
   | PageEvent
-  | { readonly t: 'st'; readonly i: number; readonly gpa: number; readonly size: number; lo: number; hi: number }
+  | StoreEvent
   | { readonly t: 'drop'; readonly i: number; readonly gpa: number }
   | {
       readonly t: 'w' | 'r';
@@ -32,6 +32,18 @@ export type TraceEvent =
   | PageRequestEvent
   | { readonly t: 'note'; readonly i: number; readonly raw: string }
   | { readonly t: 'reset'; readonly i: number };
+
+/** The guest stored `size` bytes. */
+export interface StoreEvent {
+  readonly t: 'st';
+  readonly i: number;
+  readonly gpa: number;
+  readonly size: number;
+  lo: number;
+  hi: number;
+  /** Where the guest's program was, as lo/hi words, if the recording has it. */
+  readonly pc?: readonly [number, number];
+}
 
 /** A 4 KiB snapshot; `data` null is a page of zeros. */
 export interface PageEvent {
@@ -212,7 +224,10 @@ export class EventParser {
     const gpa = this.#inRam('gpa', size);
     this.#f.words('val');
     this.#fits('val', size);
-    return { t: 'st', i, gpa, size, lo: this.#f.lo, hi: this.#f.hi };
+    const { lo, hi } = this.#f;
+    if (!this.#f.has('pc')) return { t: 'st', i, gpa, size, lo, hi };
+    this.#f.words('pc');
+    return { t: 'st', i, gpa, size, lo, hi, pc: [this.#f.lo, this.#f.hi] };
   }
 
   #fits(key: string, size: number): void {

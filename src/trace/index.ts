@@ -5,6 +5,7 @@ export {
   type PageEvent,
   type PageRequestEvent,
   type RemapEvent,
+  type StoreEvent,
   type TraceEvent,
   type XlatEvent,
 } from './events.ts';

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
-import { Heard, type MakeReplayTarget, Replay } from '../../src/trace/index.ts';
+import { Heard, type MakeReplayTarget, Replay, type ReplayOptions } from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
-import { type Command, EXIT, usageError } from '../cli/command.ts';
+import { type Command, EXIT, type Io, usageError } from '../cli/command.ts';
 import { Guest } from '../explain/guest.ts';
 import { HostObjects } from '../explain/objects.ts';
 import { explainSmmuv3 } from '../explain/smmuv3.ts';
@@ -42,31 +42,42 @@ export function explainCommand(make: MakeReplayTarget): Command {
       });
       const [path] = positionals;
       if (path === undefined || positionals.length > 1) throw usageError('expected one recording');
-      const at = eventNumber(values.at);
-      const trace = await openTrace(path);
-      const heard = new Heard();
-      const objects = new HostObjects();
-      heard.also = objects.tell;
-      const target = build(trace, make, replayOptions(values), heard);
-      const replay = new Replay(trace.header, target, heard);
-      read: for await (const batch of trace.batches) {
-        for (const e of batch) {
-          if (e.i >= at) break read;
-          replay.apply(e);
-        }
-      }
-      if (at !== Number.POSITIVE_INFINITY && replay.events < at)
-        throw usageError(`--at ${at}: ${trace.file} has only ${replay.events} events`);
-
-      const limit = values.all === true ? Number.POSITIVE_INFINITY : FEW;
-      const where = replay.events === at ? `before event ${at}` : `after all ${replay.events} events`;
-      io.out(`${trace.file} (${trace.header.guestKernel}), ${where}`);
-      heard.also = null;
-      const guest = new Guest(target);
-      const lines = trace.header.iommu === 'smmuv3' ? explainSmmuv3 : explainVtd;
-      for (const line of ['', ...lines(guest, trace.header, limit), '', ...objects.lines()]) io.out(line);
-      for (const line of target.explain?.(limit) ?? []) io.out(line);
+      await explainTrace(path, make, replayOptions(values), eventNumber(values.at), values.all ?? false, io);
       return EXIT.OK;
     },
   };
+}
+
+/** Writes what there is before event `at` of a recording. @throws ViommuError `E_USAGE` when it ends before. */
+export async function explainTrace(
+  path: string,
+  make: MakeReplayTarget,
+  options: ReplayOptions,
+  at: number,
+  all: boolean,
+  io: Io,
+): Promise<void> {
+  const trace = await openTrace(path);
+  const heard = new Heard();
+  const objects = new HostObjects();
+  heard.also = objects.tell;
+  const target = build(trace, make, options, heard);
+  const replay = new Replay(trace.header, target, heard);
+  read: for await (const batch of trace.batches) {
+    for (const e of batch) {
+      if (e.i >= at) break read;
+      replay.apply(e);
+    }
+  }
+  if (at !== Number.POSITIVE_INFINITY && replay.events < at)
+    throw usageError(`--at ${at}: ${trace.file} has only ${replay.events} events`);
+
+  const limit = all ? Number.POSITIVE_INFINITY : FEW;
+  const where = replay.events === at ? `before event ${at}` : `after all ${replay.events} events`;
+  io.out(`${trace.file} (${trace.header.guestKernel}), ${where}`);
+  heard.also = null;
+  const guest = new Guest(target);
+  const lines = trace.header.iommu === 'smmuv3' ? explainSmmuv3 : explainVtd;
+  for (const line of ['', ...lines(guest, trace.header, limit), '', ...objects.lines()]) io.out(line);
+  for (const line of target.explain?.(limit) ?? []) io.out(line);
 }

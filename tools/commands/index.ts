@@ -4,11 +4,13 @@ import { demoCommand } from './demo.ts';
 import { explainCommand } from './explain.ts';
 import { iommufdCommand } from './iommufd.ts';
 import { replayCommand } from './replay.ts';
+import { sanitizeCommand } from './sanitize.ts';
 
 /** Every verb of the program, in the order `viommu help` lists them. */
 export const COMMANDS: readonly Command[] = [
   demoCommand(makeReplayMachine),
   replayCommand(makeReplayMachine),
   explainCommand(makeReplayMachine),
+  sanitizeCommand(makeReplayMachine),
   iommufdCommand,
 ];

@@ -1,0 +1,185 @@
+import { POW2 } from '../core/bits.ts';
+import type { Course } from './course.ts';
+import { type Invalidation, isWhole, type StaleEntry, StaleSet } from './stale.ts';
+
+/** How many invalidations are remembered to say which one was meant for an entry it did not reach. */
+const REMEMBERED = 512;
+
+/** Everything hardware may cache under one tag: an ASID of a VMID, a VMID, a domain id, a PASID of a domain id. */
+export class CacheTag {
+  readonly stage: number;
+  /** VMID or domain id; ASID or PASID, -1: none. */
+  readonly a: number;
+  readonly b: number;
+  readonly stale = new StaleSet();
+  /** Root tables whose entries hardware may hold although nothing leads to them any more: root page number to event. */
+  readonly left = new Map<number, LeftRoot>();
+  /** Tables in use under this tag. */
+  users = 0;
+  /** Whole invalidations issued for it so far. */
+  flushes = 0;
+  /** Invalidations by address that reached a leaf so far. */
+  ranged = 0;
+
+  constructor(stage: number, a: number, b: number) {
+    this.stage = stage;
+    this.a = a;
+    this.b = b;
+  }
+}
+
+/** A root that was taken out of use. */
+export interface LeftRoot {
+  readonly root: number;
+  readonly event: number;
+  readonly batch: number;
+  seq: number;
+  issued: number;
+}
+
+/**
+ * What any legal hardware may still hold of translations, indexed by tag and page: nothing is there but what differs
+ * from the tables, so the work of an invalidation is paid by the stores that made entries stale.
+ */
+export class Caches {
+  readonly #course: Course;
+  readonly #tags = new Map<number, CacheTag>();
+  /** Issued, not yet completed: in order. */
+  #pending: { readonly tag: CacheTag; readonly e: StaleEntry | LeftRoot; readonly seq: number }[] = [];
+  #head = 0;
+  readonly #log: Invalidation[] = [];
+  #logged = 0;
+
+  constructor(course: Course) {
+    this.#course = course;
+  }
+
+  /** @param b -1: none. */
+  tag(stage: number, a: number, b: number): CacheTag {
+    const key = (stage * 0x10_0000 + a) * 0x20_0000 + b + 1;
+    let tag = this.#tags.get(key);
+    if (tag === undefined) {
+      tag = new CacheTag(stage, a, b);
+      this.#tags.set(key, tag);
+    }
+    return tag;
+  }
+
+  *tags(): IterableIterator<CacheTag> {
+    yield* this.#tags.values();
+  }
+
+  /** An invalidation was issued. */
+  invalidate(i: Invalidation): void {
+    i.event = this.#course.event;
+    i.batch = this.#course.batch;
+    i.reached = 0;
+    if (i.a >= 0 && i.b >= 0) {
+      for (let stage = 0; stage < 8; stage++) if ((i.stages >>> stage) & 1) this.#reach(this.tag(stage, i.a, i.b), i);
+    } else {
+      for (const tag of this.#tags.values()) if (matches(i, tag)) this.#reach(tag, i);
+    }
+    this.#log[this.#logged++ % REMEMBERED] = i;
+  }
+
+  #reach(tag: CacheTag, i: Invalidation): void {
+    const whole = isWhole(i);
+    if (whole && !i.leafOnly) {
+      tag.flushes++;
+      if (!i.keepsGlobal) for (const left of tag.left.values()) this.#issue(tag, left, i);
+    }
+    let leaves = 0;
+    tag.stale.overlapping(i.from, i.to, (e) => {
+      if (e.seq >= 0 || !covers(i, e)) return;
+      if (!e.table) leaves++;
+      i.reached++;
+      if (i.reached === 1) i.firstEvent = e.event;
+      i.lastEvent = e.event;
+      this.#issue(tag, e, i);
+    });
+    if (leaves > 0 && !whole) tag.ranged++;
+  }
+
+  #issue(tag: CacheTag, e: StaleEntry | LeftRoot, i: Invalidation): void {
+    if (e.seq >= 0) return;
+    e.seq = i.seq;
+    e.issued = i.event;
+    this.#pending.push({ tag, e, seq: i.seq });
+  }
+
+  /** Everything issued up to sequence number `seq` has taken effect. */
+  complete(seq: number): void {
+    const pending = this.#pending;
+    while (this.#head < pending.length && pending[this.#head]!.seq <= seq) {
+      const { tag, e } = pending[this.#head++]!;
+      if ('root' in e) {
+        if (tag.left.get(e.root) === e) tag.left.delete(e.root);
+      } else tag.stale.delete(e);
+    }
+    if (this.#head > 1024 && this.#head * 2 > pending.length) {
+      this.#pending = pending.slice(this.#head);
+      this.#head = 0;
+    }
+  }
+
+  /** Whether an invalidation issued after event `since` covers the entry. Undecided (too long ago): yes. */
+  coveredSince(tag: CacheTag, e: StaleEntry, since: number): boolean {
+    for (let n = this.#logged - 1; n >= Math.max(0, this.#logged - REMEMBERED); n--) {
+      const i = this.#log[n % REMEMBERED]!;
+      if (i.event <= since) return false;
+      if (matches(i, tag) && covers(i, e)) return true;
+    }
+    return this.#logged > REMEMBERED;
+  }
+
+  /** The invalidations issued after event `since`, oldest first, as far as they are remembered. */
+  *since(since: number): IterableIterator<Invalidation> {
+    for (let n = Math.max(0, this.#logged - REMEMBERED); n < this.#logged; n++) {
+      const i = this.#log[n % REMEMBERED]!;
+      if (i.event > since) yield i;
+    }
+  }
+
+  /** Nothing is cached any more (reset). */
+  clear(): void {
+    for (const tag of this.#tags.values()) {
+      tag.stale.clear();
+      tag.left.clear();
+    }
+    this.#pending = [];
+    this.#head = 0;
+    this.#logged = 0;
+  }
+}
+
+export function matches(i: Invalidation, tag: CacheTag): boolean {
+  return ((i.stages >>> tag.stage) & 1) !== 0 && (i.a < 0 || i.a === tag.a) && (i.b < 0 || i.b === tag.b);
+}
+
+/** Whether the address range of an invalidation touches the entry. */
+export function touches(i: Invalidation, e: StaleEntry): boolean {
+  return e.base <= i.to && e.base + POW2[e.shift - 12]! > i.from;
+}
+
+/** Whether the entry (of a tag that matches) is gone once the invalidation is complete. Notes what it did to a table. */
+function covers(i: Invalidation, e: StaleEntry): boolean {
+  if (!touches(i, e)) return false;
+  if (i.keepsGlobal && e.global) return false;
+  if (!e.table) return i.shift === 0 || i.shift === e.shift;
+  if (!i.leafOnly) e.walked = true;
+  if (!e.below) {
+    const pages = POW2[e.shift - 12]!;
+    if (i.from <= e.base && i.to >= e.base + pages - 1) e.below = true;
+    else e.below = part(e, Math.max(0, i.from - e.base), Math.min(pages - 1, i.to - e.base), pages);
+  }
+  return e.walked && e.below;
+}
+
+/** Marks the parts wholly inside [from, to] (pages from the base). @returns whether no part is left. */
+function part(e: StaleEntry, from: number, to: number, pages: number): boolean {
+  const each = pages / 512;
+  e.parts ??= new Uint32Array(16);
+  const last = Math.floor((to + 1) / each) - 1;
+  for (let n = Math.ceil(from / each); n <= last; n++) e.parts[n >>> 5] = e.parts[n >>> 5]! | (1 << (n & 31));
+  return e.parts.every((w) => w === 0xffff_ffff);
+}

@@ -1,0 +1,209 @@
+/** Words of a 4 KiB page. */
+const PAGE_WORDS = 1024;
+const PAGE = 4096;
+/** A use of at most this many pages is noted at each of them; a larger one is looked up by its range. */
+const MOST_PAGES = 64;
+
+/** Somebody who follows what a page holds: a table, a queue. */
+export interface PageUse {
+  /** The aligned 8-byte word `at` (0 to 511) was `oldLo`, `oldHi` and is `newLo`, `newHi` now. */
+  changed(page: TrackedPage, at: number, oldLo: number, oldHi: number, newLo: number, newHi: number): void;
+}
+
+/** One 4 KiB page of guest memory as far as it was told. */
+export class TrackedPage {
+  /** Page number. */
+  readonly pfn: number;
+  /** Null while nothing but zeros was told. */
+  words: Int32Array | null = null;
+  /** The content is told, and stores to it are. */
+  known = false;
+  /** Stores are told when the IOMMU looks, not when they happen: each happened after event `since`. */
+  late = false;
+  /** Number of the event that told the content last. */
+  since = -1;
+  /** A snapshot is being told: its words did not change one by one. */
+  whole = false;
+  readonly uses: PageUse[] = [];
+
+  constructor(pfn: number) {
+    this.pfn = pfn;
+  }
+
+  lo(at: number): number {
+    return this.words === null ? 0 : this.words[2 * at]!;
+  }
+
+  hi(at: number): number {
+    return this.words === null ? 0 : this.words[2 * at + 1]!;
+  }
+}
+
+/** A use of many pages at once. */
+interface WideUse {
+  readonly first: number;
+  readonly last: number;
+  readonly use: PageUse;
+}
+
+/**
+ * Guest memory as the events tell it, page by page: the content of pages the IOMMU can reach, and who uses each for what.
+ * Every store is followed into the word it changes and no further.
+ */
+export class TrackedMemory {
+  readonly #pages = new Map<number, TrackedPage>();
+  #wide: WideUse[] = [];
+  /** Pages told late since the last other event: all of it was stored since each was seen before. */
+  #burst: TrackedPage[] = [];
+  readonly #bytes = new DataView(new ArrayBuffer(16));
+
+  /** The page, known or not. */
+  page(pfn: number): TrackedPage {
+    let page = this.#pages.get(pfn);
+    if (page === undefined) {
+      page = new TrackedPage(pfn);
+      for (const w of this.#wide) if (pfn >= w.first && pfn <= w.last) page.uses.push(w.use);
+      this.#pages.set(pfn, page);
+    }
+    return page;
+  }
+
+  /** The page if anything was told of it. */
+  seen(pfn: number): TrackedPage | undefined {
+    return this.#pages.get(pfn);
+  }
+
+  /** From now on `use` hears of changes in [first, last] (page numbers). */
+  use(first: number, last: number, use: PageUse): void {
+    if (last - first < MOST_PAGES) {
+      for (let pfn = first; pfn <= last; pfn++) {
+        const page = this.page(pfn);
+        this.begin(page);
+        page.uses.push(use);
+      }
+      return;
+    }
+    this.#wide.push({ first, last, use });
+    for (const page of this.#pages.values()) if (page.pfn >= first && page.pfn <= last) page.uses.push(use);
+  }
+
+  unuse(first: number, last: number, use: PageUse): void {
+    if (last - first < MOST_PAGES) {
+      for (let pfn = first; pfn <= last; pfn++) forget(this.#pages.get(pfn), use);
+      return;
+    }
+    this.#wide = this.#wide.filter((w) => w.use !== use || w.first !== first);
+    for (const page of this.#pages.values()) if (page.pfn >= first && page.pfn <= last) forget(page, use);
+  }
+
+  /** A snapshot (little-endian, 4096 bytes; null is zeros). @param late it holds until the IOMMU looks again. */
+  snapshot(gpa: number, bytes: Uint8Array | null, late: boolean, event: number): void {
+    const page = this.page(gpa / PAGE);
+    page.late = late || (page.since >= 0 && !page.known);
+    page.known = true;
+    const view = bytes === null ? null : new DataView(bytes.buffer, bytes.byteOffset, PAGE);
+    const before = page.words;
+    const words = view === null ? null : new Int32Array(PAGE_WORDS);
+    if (words !== null && view !== null) for (let i = 0; i < PAGE_WORDS; i++) words[i] = view.getInt32(4 * i, true);
+    page.words = words;
+    if (page.uses.length > 0 && (words !== null || before !== null)) {
+      page.whole = true;
+      for (let i = 0; i < PAGE_WORDS; i += 2) {
+        const oldLo = before === null ? 0 : before[i]!;
+        const oldHi = before === null ? 0 : before[i + 1]!;
+        const lo = words === null ? 0 : words[i]!;
+        const hi = words === null ? 0 : words[i + 1]!;
+        if (oldLo !== lo || oldHi !== hi) tell(page, i / 2, oldLo, oldHi, lo, hi);
+      }
+      page.whole = false;
+    }
+    page.late = late;
+    this.#told(page, event);
+  }
+
+  #told(page: TrackedPage, event: number): void {
+    if (page.late) this.#burst.push(page);
+    else page.since = event;
+  }
+
+  /** Stores that are told together are told: `event` is another one. */
+  settle(event: number): void {
+    if (this.#burst.length === 0) return;
+    for (const page of this.#burst) page.since = event;
+    this.#burst = [];
+  }
+
+  /** A page that somebody begins to use: what was stored there while nobody told is not known. */
+  begin(page: TrackedPage): void {
+    if (!page.known) page.words = null;
+  }
+
+  /** A store of 1 to 8 bytes anywhere. */
+  store(gpa: number, size: number, lo: number, hi: number, event: number): void {
+    const offset = gpa % 8;
+    if (offset === 0 && size === 8) {
+      this.#store(gpa, lo, hi, event);
+      return;
+    }
+    const base = gpa - offset;
+    const b = this.#bytes;
+    this.#load(base, 0);
+    this.#load(base + 8, 8);
+    for (let i = 0; i < size; i++) b.setUint8(offset + i, (i < 4 ? lo >>> (8 * i) : hi >>> (8 * i - 32)) & 0xff);
+    this.#store(base, b.getInt32(0, true), b.getInt32(4, true), event);
+    if (offset + size > 8) this.#store(base + 8, b.getInt32(8, true), b.getInt32(12, true), event);
+  }
+
+  #load(gpa: number, into: number): void {
+    const page = this.#pages.get(Math.floor(gpa / PAGE));
+    const at = (gpa % PAGE) / 8;
+    this.#bytes.setInt32(into, page === undefined ? 0 : page.lo(at), true);
+    this.#bytes.setInt32(into + 4, page === undefined ? 0 : page.hi(at), true);
+  }
+
+  #store(gpa: number, lo: number, hi: number, event: number): void {
+    const page = this.page(Math.floor(gpa / PAGE));
+    this.#put(page, (gpa % PAGE) / 8, lo, hi);
+    this.#told(page, event);
+  }
+
+  #put(page: TrackedPage, at: number, lo: number, hi: number): void {
+    const oldLo = page.lo(at);
+    const oldHi = page.hi(at);
+    if (oldLo === lo && oldHi === hi) return;
+    page.words ??= new Int32Array(PAGE_WORDS);
+    page.words[2 * at] = lo;
+    page.words[2 * at + 1] = hi;
+    tell(page, at, oldLo, oldHi, lo, hi);
+  }
+
+  /** The recording stops following the page: what is stored there from now on is not told. */
+  drop(gpa: number, event: number): void {
+    const page = this.#pages.get(gpa / PAGE);
+    if (page === undefined) return;
+    page.known = false;
+    page.since = event;
+  }
+
+  /** A word of memory; zero where nothing was told. `gpa` 4-aligned. */
+  word(gpa: number): number {
+    const page = this.#pages.get(Math.floor(gpa / PAGE));
+    return page?.words === null || page === undefined ? 0 : page.words[(gpa % PAGE) / 4]!;
+  }
+
+  /** Whether the content at `gpa` was told and is followed. */
+  knows(gpa: number): boolean {
+    return this.#pages.get(Math.floor(gpa / PAGE))?.known === true;
+  }
+}
+
+function forget(page: TrackedPage | undefined, use: PageUse): void {
+  if (page === undefined) return;
+  const at = page.uses.indexOf(use);
+  if (at >= 0) page.uses.splice(at, 1);
+}
+
+function tell(page: TrackedPage, at: number, oldLo: number, oldHi: number, lo: number, hi: number): void {
+  // A use may take itself away while it is told.
+  for (let n = page.uses.length - 1; n >= 0; n--) page.uses[n]?.changed(page, at, oldLo, oldHi, lo, hi);
+}

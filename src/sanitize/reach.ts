@@ -1,0 +1,79 @@
+import { POW2 } from '../core/bits.ts';
+import { type Caches, type CacheTag, matches, touches } from './caches.ts';
+import { type Invalidation, isWhole, type StaleEntry } from './stale.ts';
+
+/** How the parts of a tag and of an invalidation are called on one architecture, by stage kind. */
+export interface TagWords {
+  readonly a: string;
+  readonly b: string;
+}
+
+/** An invalidation that was meant for an entry and did not reach it. */
+export interface Miss {
+  readonly by: Invalidation;
+  /** What is wrong with it, a clause. */
+  readonly why: string;
+  readonly kind: string;
+}
+
+/** At most this many stale neighbours are looked at to tell one unmapped range from two. */
+const NEIGHBOURS = 512;
+
+/**
+ * The invalidation that was meant for a stale entry and did not reach it, judged by what was issued right after the tables
+ * changed: an invalidation that reached nothing else, or only the neighbours of the entry. Null: none was meant for it.
+ */
+export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
+  for (const i of caches.since(e.event)) {
+    const why = miss(i, tag, e, words);
+    if (why !== null) return why;
+  }
+  return null;
+}
+
+function miss(i: Invalidation, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
+  const near = i.batch <= e.batch + 1;
+  if (matches(i, tag)) {
+    if (touches(i, e)) {
+      if (e.table && i.leafOnly)
+        return { by: i, kind: 'leaf', why: 'it names the last level only, and a table entry above it is gone' };
+      if (e.table) return null;
+      if (i.keepsGlobal && e.global)
+        return { by: i, kind: 'global', why: `invalidation by ${words.b} does not reach global entries` };
+      if (i.shift !== 0 && i.shift !== e.shift)
+        return { by: i, kind: 'level', why: `its level hint says 2^${i.shift} bytes, the entry was of 2^${e.shift}` };
+      return null;
+    }
+    if (isWhole(i) || i.batch !== e.batch) return null;
+    if (i.reached === 0 || neighbours(i, tag, e))
+      return { by: i, kind: 'range', why: `it ends before the page: ${range(i)} only` };
+    return null;
+  }
+  // Another tag: meant for this entry only if it reached nothing of its own and came at once.
+  if (i.reached > 0 || !near || !touches(i, e)) return null;
+  const stage = ((i.stages >>> tag.stage) & 1) !== 0;
+  if (!stage) return isWhole(i) ? null : { by: i, kind: 'stage', why: 'it is for another stage of translation' };
+  if (i.a >= 0 && i.a !== tag.a)
+    return { by: i, kind: words.a, why: `it names ${words.a} ${i.a}, the entry has ${words.a} ${tag.a}` };
+  return { by: i, kind: words.b, why: `it names ${words.b} ${i.b}, the entry has ${words.b} ${tag.b}` };
+}
+
+/** Whether invalidation and entry belong to one unmapped range: nothing but stale pages of one loop lies between them. */
+function neighbours(i: Invalidation, tag: CacheTag, e: StaleEntry): boolean {
+  const pages = POW2[e.shift - 12]!;
+  const up = e.base > i.to;
+  const gap = up ? (e.base - i.to - 1) / pages : (i.from - e.base) / pages - 1;
+  if (gap > NEIGHBOURS) return false;
+  const slack = 4 * (gap + 1);
+  if (e.event < i.firstEvent - slack || e.event > i.lastEvent + slack) return false;
+  for (let n = 1; n <= gap; n++) {
+    const between = tag.stale.get(up ? e.base - n * pages : e.base + n * pages, e.shift, e.table);
+    if (between === undefined || between.batch !== e.batch) return false;
+  }
+  return true;
+}
+
+function range(i: Invalidation): string {
+  const to = (i.to + 1) * 4096 - 1;
+  return `0x${(i.from * 4096).toString(16)} to 0x${to.toString(16)}`;
+}

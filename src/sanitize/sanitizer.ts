@@ -1,0 +1,95 @@
+import { Course } from './course.ts';
+import type { SeenEvent, SeenMachine } from './events.ts';
+import { type Finding, Findings } from './findings.ts';
+import { TrackedMemory } from './memory.ts';
+import { ProgramCounters } from './program-counters.ts';
+import type { RuleId } from './rules.ts';
+import { Smmuv3Watch } from './smmuv3/watch.ts';
+import { VtdWatch } from './vtd/watch.ts';
+import type { IommuWatch } from './watch.ts';
+
+/** Rules that nothing here judges. */
+const NOBODY: readonly RuleId[] = [
+  'missing-atc-invalidation',
+  'atc-before-iotlb',
+  'torn-entry',
+  'valid-before-filled',
+  'table-not-aligned',
+  'beyond-output-size',
+  'tag-shared',
+  'tag-reused',
+  'pasid-not-drained',
+  'queue-overrun',
+  'command-overwritten',
+  'command-refused',
+  'error-not-acknowledged',
+  'overflow-not-acknowledged',
+  'record-lost',
+  'base-changed-while-enabled',
+  'handshake-not-awaited',
+  'one-bit-at-a-time',
+  'reserved-bits',
+  'interrupt-without-handler',
+  'command-without-sync',
+  'ats-order',
+  'response-missing',
+  'response-twice',
+  'response-unknown',
+  'stall-never-resumed',
+  'page-request-after-teardown',
+  'never-used',
+  'never-written',
+  'wider-than-used',
+  'dma-before-protection',
+  'identity-of-all-memory',
+];
+
+/** Follows one machine, event by event, and says what its driver did wrong. */
+export class Sanitizer {
+  readonly findings = new Findings();
+  readonly #course = new Course(this.findings);
+  readonly #memory = new TrackedMemory();
+  readonly #counters = new ProgramCounters();
+  readonly #watch: IommuWatch;
+
+  constructor(machine: SeenMachine) {
+    const names = new Map(machine.devices.map((d) => [d.sid, d.name]));
+    this.findings.device = (sid) => names.get(sid) ?? null;
+    this.findings.pc = (event) => this.#counters.get(event);
+    const Watch = machine.iommu === 'smmuv3' ? Smmuv3Watch : VtdWatch;
+    this.#watch = new Watch(this.#course, this.#memory);
+  }
+
+  event(e: SeenEvent): void {
+    const course = this.#course;
+    switch (e.t) {
+      case 'st':
+        course.beforeStore(e.gpa);
+        course.event = e.i;
+        if (e.pc !== undefined) this.#counters.add(e.i, e.pc[0], e.pc[1]);
+        this.#memory.store(e.gpa, e.size, e.lo, e.hi, e.i);
+        return;
+      case 'page':
+        course.event = e.i;
+        this.#memory.snapshot(e.gpa, e.data, e.kind === 'seen', e.i);
+        return;
+      case 'drop':
+        this.#memory.drop(e.gpa, e.i);
+        return;
+      case 'note':
+        return;
+    }
+    course.settle();
+    course.event = e.i;
+    this.#memory.settle(e.i);
+    this.#watch.event(e);
+  }
+
+  /** No more events. */
+  finish(): Finding[] {
+    this.#course.settle();
+    for (const rule of NOBODY) this.findings.cannotJudge(rule, 'not yet written');
+    this.#watch.finish();
+    return this.findings.list();
+  }
+}

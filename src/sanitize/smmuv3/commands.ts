@@ -1,0 +1,129 @@
+import { fromWords } from '../../core/bits.ts';
+import {
+  cmdAsid,
+  cmdNum,
+  cmdRange,
+  cmdScale,
+  cmdSsid,
+  cmdTg,
+  cmdTtl,
+  cmdVmid,
+  OP,
+  RANGE_ALL,
+} from '../../spec/smmuv3/commands.ts';
+import { levelShift } from '../../spec/smmuv3/descriptors.ts';
+import type { Caches } from '../caches.ts';
+import type { ConfigCaches } from '../config.ts';
+import { wholeInvalidation } from '../stale.ts';
+
+/** Kinds of stages in tags: EL1 stage 1 (VMID, ASID), stage 2 (VMID), EL2 stage 1 (0, ASID). */
+export const SMMU_STAGE = { S1: 0, S2: 1, EL2: 2 } as const;
+const S1 = 1 << SMMU_STAGE.S1;
+const S2 = 1 << SMMU_STAGE.S2;
+const EL2 = 1 << SMMU_STAGE.EL2;
+
+/** What a command invalidates, said to the caches (IHI 0070 §4.3, §4.4). */
+export class Smmuv3Invalidations {
+  readonly #caches: Caches;
+  readonly #config: ConfigCaches;
+  /** VMIDs count: stage 2 is implemented (IDR0.S2P). */
+  vmids = true;
+
+  constructor(caches: Caches, config: ConfigCaches) {
+    this.#caches = caches;
+    this.#config = config;
+  }
+
+  /** @returns whether the command is one that invalidates. */
+  run(seq: number, w0: number, w1: number, w2: number, w3: number): boolean {
+    const vmid = this.vmids ? cmdVmid(w1) : 0;
+    const asid = cmdAsid(w1);
+    const sid = w1 >>> 0;
+    switch (w0 & 0xff) {
+      case OP.CFGI_STE:
+        this.#config.invalidate(seq, (c) => c.stream === sid);
+        return true;
+      case OP.CFGI_STE_RANGE: {
+        const range = cmdRange(w2);
+        const size = 2 ** (range + 1);
+        const first = range === RANGE_ALL ? 0 : sid - (sid % size);
+        const last = range === RANGE_ALL ? Number.POSITIVE_INFINITY : first + size - 1;
+        this.#config.invalidate(seq, (c) => c.stream >= first && c.stream <= last);
+        return true;
+      }
+      case OP.CFGI_CD: {
+        const ssid = cmdSsid(w0);
+        this.#config.invalidate(
+          seq,
+          (c) => c.kind.endsWith('CD') && c.stream === sid && (c.pasid < 0 || c.pasid === ssid),
+        );
+        return true;
+      }
+      case OP.CFGI_CD_ALL:
+        this.#config.invalidate(seq, (c) => c.kind.endsWith('CD') && c.stream === sid);
+        return true;
+      case OP.TLBI_NH_ALL:
+        this.#whole(seq, S1, vmid, -1, false);
+        return true;
+      case OP.TLBI_NH_ASID:
+        this.#whole(seq, S1, vmid, asid, true);
+        return true;
+      case OP.TLBI_NH_VA:
+        this.#range(seq, S1, vmid, asid, w0, w2, w3);
+        return true;
+      case OP.TLBI_NH_VAA:
+        this.#range(seq, S1, vmid, -1, w0, w2, w3);
+        return true;
+      case OP.TLBI_EL2_ALL:
+        this.#whole(seq, EL2, -1, -1, false);
+        return true;
+      case OP.TLBI_EL2_ASID:
+        this.#whole(seq, EL2, -1, asid, true);
+        return true;
+      case OP.TLBI_EL2_VA:
+        this.#range(seq, EL2, 0, asid, w0, w2, w3);
+        return true;
+      case OP.TLBI_EL2_VAA:
+        this.#range(seq, EL2, 0, -1, w0, w2, w3);
+        return true;
+      case OP.TLBI_S12_VMALL:
+        this.#whole(seq, S1 | S2, vmid, -1, false);
+        return true;
+      case OP.TLBI_S2_IPA:
+        this.#range(seq, S2, vmid, -1, w0, w2, w3 & 0xf_ffff);
+        return true;
+      case OP.TLBI_NSNH_ALL:
+        this.#whole(seq, S1 | S2, -1, -1, false);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #whole(seq: number, stages: number, a: number, b: number, keepsGlobal: boolean): void {
+    const i = wholeInvalidation(seq, stages, a, b);
+    i.keepsGlobal = keepsGlobal;
+    this.#caches.invalidate(i);
+  }
+
+  /** IHI 0070 §4.4.1.1: with TG the command names a range and may hint at the level of the leaf. */
+  #range(seq: number, stages: number, a: number, b: number, w0: number, w2: number, w3: number): void {
+    const i = wholeInvalidation(seq, stages, a, b);
+    const tg = cmdTg(w2);
+    const page = fromWords(w2 & ~0xfff, w3) / 4096;
+    i.leafOnly = (w2 & 1) !== 0;
+    if (tg === 0) {
+      i.from = page;
+      i.to = page;
+    } else {
+      const granule = 10 + 2 * tg;
+      const unit = 2 ** (granule - 12);
+      i.from = page - (page % unit);
+      i.to = i.from + (cmdNum(w0) + 1) * 2 ** cmdScale(w0) * unit - 1;
+      const ttl = cmdTtl(w2);
+      // 16K has no blocks at level 1: the hint counts as none.
+      i.shift = ttl === 0 || (granule === 14 && ttl === 1) ? 0 : levelShift(granule, ttl);
+    }
+    this.#caches.invalidate(i);
+  }
+}

@@ -1,0 +1,183 @@
+import { fromWords, POW2 } from '../../core/bits.ts';
+import { type HalfRegime, readStage1, type Stage1Regime, stage1Regime } from '../../lib/walk/vmsa-regime.ts';
+import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, cdValid, l1CdL2Ptr, l1CdValid } from '../../spec/smmuv3/cd.ts';
+import { levelShift } from '../../spec/smmuv3/descriptors.ts';
+import { S1FMT } from '../../spec/smmuv3/ste.ts';
+import { VmsaFormat } from '../formats.ts';
+import type { PageUse, TrackedPage } from '../memory.ts';
+import type { TranslationTree } from '../tree.ts';
+import type { Top } from '../trees.ts';
+import { SMMU_STAGE } from './commands.ts';
+import { cdUsed, entryWords, sameEntry } from './entries.ts';
+import type { Smmuv3Shared } from './shared.ts';
+
+const REGIME: Stage1Regime = stage1Regime();
+/** A use of one page at most: pages of tables follow each other, but are told one by one. */
+const PAGE = 4096;
+
+/** What a CD table is known by. */
+export interface CdTableSpec {
+  readonly address: number;
+  readonly format: number;
+  readonly log2: number;
+  readonly vmid: number;
+  readonly el2: boolean;
+  /** Where an intermediate address is; identity without stage 2. */
+  readonly locate?: (pfn: number) => number;
+}
+
+/** One context descriptor as it was last told. */
+interface Context {
+  readonly words: Int32Array;
+  tree: TranslationTree | null;
+}
+
+/** A table of context descriptors, linear or of two levels, used by one stream or several. */
+export class CdTable {
+  readonly streams = new Set<number>();
+  readonly spec: CdTableSpec;
+  users = 0;
+  key = '';
+  readonly #shared: Smmuv3Shared;
+  readonly #contexts = new Map<number, Context>();
+  readonly #leaves = new Map<number, { readonly use: PageUse; readonly address: number }>();
+  readonly #split: number;
+  readonly #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
+
+  constructor(spec: CdTableSpec, shared: Smmuv3Shared) {
+    this.spec = spec;
+    this.#shared = shared;
+    this.#split = spec.format === S1FMT.L2_4K ? CD_SPLIT_4K : spec.format === S1FMT.L2_64K ? CD_SPLIT_64K : 0;
+    if (this.#split === 0 || spec.log2 === 0) this.#leaf(0, spec.address, POW2[spec.log2]!);
+    else {
+      const entries = POW2[Math.max(0, spec.log2 - this.#split)]!;
+      this.#attach(spec.address, entries * 8, { changed: (p, at, _a, _b, lo, hi) => this.#level1(p, at, lo, hi) });
+    }
+  }
+
+  /** The tree of a SubstreamID; null: no valid CD was told. */
+  tree(ssid: number): TranslationTree | null {
+    return this.#contexts.get(ssid)?.tree ?? null;
+  }
+
+  trees(): IterableIterator<TranslationTree> {
+    return [...this.#contexts.values()]
+      .map((c) => c.tree)
+      .filter((t) => t !== null)
+      .values();
+  }
+
+  join(sid: number): void {
+    this.streams.add(sid);
+    for (const c of this.#contexts.values()) c.tree?.streams.add(sid);
+  }
+
+  leave(sid: number): void {
+    this.streams.delete(sid);
+    for (const c of this.#contexts.values()) c.tree?.streams.delete(sid);
+  }
+
+  close(): void {
+    const { memory, trees } = this.#shared;
+    for (const u of this.#uses) memory.unuse(u.first, u.last, u.use);
+    for (const c of this.#contexts.values()) if (c.tree !== null) trees.release(c.tree);
+    this.#contexts.clear();
+  }
+
+  /** Follows [address, address + bytes) and enters what is told of it already. */
+  #attach(address: number, bytes: number, use: PageUse): void {
+    const { memory } = this.#shared;
+    const locate = this.spec.locate ?? ((pfn: number) => pfn);
+    for (let at = address - (address % PAGE); at < address + bytes; at += PAGE) {
+      const pfn = locate(at / PAGE);
+      if (pfn < 0) continue;
+      memory.use(pfn, pfn, use);
+      this.#uses.push({ first: pfn, last: pfn, use });
+      const page = memory.page(pfn);
+      if (page.words === null) continue;
+      for (let i = 0; i < 512; i++) {
+        if ((page.lo(i) | page.hi(i)) !== 0) use.changed(page, i, 0, 0, page.lo(i), page.hi(i));
+      }
+    }
+  }
+
+  #level1(page: TrackedPage, at: number, lo: number, hi: number): void {
+    const index = (page.pfn * PAGE + 8 * at - this.spec.address) / 8;
+    if (index < 0 || index >= POW2[Math.max(0, this.spec.log2 - this.#split)]!) return;
+    const known = this.#leaves.get(index);
+    const address = l1CdValid(lo) ? l1CdL2Ptr(lo, hi) : -1;
+    if (known?.address === address) return;
+    if (known !== undefined) {
+      this.#shared.changedL1Cd(this, index << this.#split, true);
+      this.#leaves.delete(index);
+    }
+    if (address >= 0) this.#leaf(index, address, POW2[this.#split]!);
+  }
+
+  #leaf(index: number, address: number, count: number): void {
+    const first = index << this.#split;
+    const use: PageUse = {
+      changed: (page, at) => {
+        const offset = page.pfn * PAGE + 8 * at - address;
+        const n = Math.floor(offset / CD_BYTES);
+        if (n < 0 || n >= count) return;
+        this.#shared.course.entry(page, `cd${page.pfn}/${at >>> 3}`, () => this.#cd(first + n, page, at));
+      },
+    };
+    this.#leaves.set(index, { use, address });
+    this.#attach(address, count * CD_BYTES, use);
+  }
+
+  /** Word `at` of the page, which is of a CD, changed. */
+  #cd(ssid: number, page: TrackedPage, at: number): void {
+    const now = entryWords(page, at);
+    const known = this.#contexts.get(ssid);
+    const old = known?.words ?? new Int32Array(CD_WORDS);
+    if (known !== undefined && sameEntry(old, now, cdUsed)) {
+      known.words.set(now);
+      return;
+    }
+    const tree = cdValid(now, 0) ? this.#tree(now, ssid) : null;
+    if (known === undefined) {
+      if (tree !== null) for (const s of this.streams) tree.streams.add(s);
+      this.#contexts.set(ssid, { words: now, tree });
+      return;
+    }
+    const before = known.tree;
+    this.#shared.changedCd(this, ssid, cdValid(old, 0), page, () => {
+      if (before !== null) this.#shared.trees.release(before);
+    });
+    this.#contexts.set(ssid, { words: now, tree });
+    if (tree !== null) for (const s of this.streams) tree.streams.add(s);
+  }
+
+  #tree(words: Int32Array, ssid: number): TranslationTree {
+    const shared = this.#shared;
+    readStage1(REGIME, words, 0, shared.oas);
+    const { vmid, el2 } = this.spec;
+    const tag = shared.caches.tag(el2 ? SMMU_STAGE.EL2 : SMMU_STAGE.S1, el2 ? 0 : vmid, REGIME.asid);
+    const tops: Top[] = [];
+    for (const [half, upper] of [
+      [REGIME.half0, false],
+      [REGIME.half1, true],
+    ] as const) {
+      if (!half.disabled) tops.push(topOf(half, upper));
+    }
+    const main = REGIME.half0.disabled ? REGIME.half1 : REGIME.half0;
+    const format = new VmsaFormat(false, main.granule, main.outBits, REGIME.affd || REGIME.ha);
+    const pasid = this.spec.log2 === 0 ? -1 : ssid;
+    const spec = { tag, format, tops, pasid };
+    return shared.trees.acquire(this.spec.locate === undefined ? spec : { ...spec, locate: this.spec.locate });
+  }
+}
+
+function topOf(half: HalfRegime, upper: boolean): Top {
+  const shift = levelShift(half.granule, half.startLevel);
+  const entries = POW2[Math.max(0, half.inBits - shift)]!;
+  return {
+    address: fromWords(half.ttbLo, half.ttbHi),
+    entries,
+    shift,
+    base: upper ? POW2[52]! - POW2[half.inBits - 12]! : 0,
+  };
+}

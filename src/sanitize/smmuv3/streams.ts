@@ -1,0 +1,226 @@
+import { POW2 } from '../../core/bits.ts';
+import { readStage2, stage2Regime } from '../../lib/walk/vmsa-regime.ts';
+import { levelShift } from '../../spec/smmuv3/descriptors.ts';
+import {
+  l1StdL2Ptr,
+  l1StdSpan,
+  S1DSS,
+  STE_BYTES,
+  steConfig,
+  steEats,
+  steS1CdMax,
+  steS1ContextPtr,
+  steS1Dss,
+  steS1Enabled,
+  steS1Fmt,
+  steS2Enabled,
+  steS2Vmid,
+  steStrw,
+  steValid,
+} from '../../spec/smmuv3/ste.ts';
+import { ENTRY, VmsaFormat } from '../formats.ts';
+import type { PageUse, TrackedPage } from '../memory.ts';
+import type { TranslationTree } from '../tree.ts';
+import { SMMU_STAGE } from './commands.ts';
+import { CdTable } from './contexts.ts';
+import { entryWords, sameEntry, steUsed } from './entries.ts';
+import type { Smmuv3Shared } from './shared.ts';
+
+const PAGE = 4096;
+const S2 = stage2Regime();
+
+/** What an STE says, with what it leads to. */
+export interface StreamConfig {
+  readonly words: Int32Array;
+  readonly kind: 'abort' | 'bypass' | 'translate';
+  readonly table: CdTable | null;
+  readonly stage2: TranslationTree | null;
+  /** The context of accesses without a SubstreamID; -1: stage 1 is bypassed, -2: they fail. */
+  readonly plain: number;
+  readonly ats: boolean;
+}
+
+/** The stream table: linear or of two levels. */
+export class Streams {
+  readonly #shared: Smmuv3Shared;
+  readonly #streams = new Map<number, StreamConfig>();
+  readonly #tables = new Map<string, CdTable>();
+  #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
+  readonly #leaves = new Map<number, number>();
+  /** IDR0.S2P: VMIDs count. */
+  vmids = true;
+
+  constructor(shared: Smmuv3Shared) {
+    this.#shared = shared;
+  }
+
+  get(sid: number): StreamConfig | undefined {
+    return this.#streams.get(sid);
+  }
+
+  *all(): IterableIterator<[number, StreamConfig]> {
+    yield* this.#streams;
+  }
+
+  /** @param base bytes. @param split log2 of the entries of a second-level table; -1: linear. */
+  attach(base: number, log2: number, split: number): void {
+    this.detach();
+    if (split < 0) {
+      this.#leaf(0, base - (base % (STE_BYTES * POW2[log2]!)), POW2[log2]!);
+      return;
+    }
+    const bytes = Math.max(64, 8 * POW2[Math.max(0, log2 - split)]!);
+    const aligned = base - (base % bytes);
+    this.#follow(aligned, bytes, {
+      changed: (page, at) => this.#level1((page.pfn * PAGE + 8 * at - aligned) / 8, split, page, at),
+    });
+  }
+
+  /** The table is not used any more: nothing leads to what it said. */
+  detach(): void {
+    for (const u of this.#uses) this.#shared.memory.unuse(u.first, u.last, u.use);
+    this.#uses = [];
+    this.#leaves.clear();
+    for (const [sid, c] of this.#streams) this.#release(sid, c);
+    this.#streams.clear();
+  }
+
+  #follow(address: number, bytes: number, use: PageUse): void {
+    const { memory } = this.#shared;
+    const first = Math.floor(address / PAGE);
+    const last = Math.floor((address + bytes - 1) / PAGE);
+    memory.use(first, last, use);
+    this.#uses.push({ first, last, use });
+    for (let pfn = first; pfn <= last; pfn++) {
+      const page = memory.seen(pfn);
+      if (page === undefined || page.words === null) continue;
+      page.whole = true;
+      for (let at = 0; at < 512; at++) {
+        if ((page.lo(at) | page.hi(at)) !== 0) use.changed(page, at, 0, 0, page.lo(at), page.hi(at));
+      }
+      page.whole = false;
+    }
+  }
+
+  #level1(index: number, split: number, page: TrackedPage, at: number): void {
+    if (index < 0) return;
+    const span = l1StdSpan(page.lo(at));
+    const pointer = span === 0 || span > split + 1 ? -1 : l1StdL2Ptr(page.lo(at), page.hi(at));
+    const known = this.#leaves.get(index);
+    if (known === pointer || (known === undefined && pointer < 0)) return;
+    if (known !== undefined) {
+      const name = `level-1 descriptor of streams from 0x${(index << split).toString(16)}`;
+      const first = index << split;
+      this.#shared.config.changed({
+        kind: 'STE',
+        name,
+        stream: first,
+        pasid: -1,
+        did: -1,
+        wasValid: true,
+        release: () => {},
+      });
+    }
+    this.#leaves.set(index, pointer);
+    if (pointer >= 0) this.#leaf(index << split, pointer - (pointer % (STE_BYTES * POW2[span - 1]!)), POW2[span - 1]!);
+  }
+
+  #leaf(first: number, address: number, count: number): void {
+    this.#follow(address, count * STE_BYTES, {
+      changed: (page, at) => {
+        const n = Math.floor((page.pfn * PAGE + 8 * at - address) / STE_BYTES);
+        if (n < 0 || n >= count) return;
+        this.#shared.course.entry(page, `ste${first + n}`, () => this.#ste(first + n, page, at));
+      },
+    });
+  }
+
+  #ste(sid: number, page: TrackedPage, at: number): void {
+    const now = entryWords(page, at);
+    const known = this.#streams.get(sid);
+    const old = known?.words ?? new Int32Array(16);
+    if (known !== undefined && sameEntry(old, now, steUsed)) {
+      known.words.set(now);
+      return;
+    }
+    // Until the entry is valid nothing leads from it.
+    if (known === undefined && !steValid(now, 0)) return;
+    const config = this.#read(sid, now);
+    this.#streams.set(sid, config);
+    if (known === undefined) return;
+    const name = `STE of stream 0x${sid.toString(16)}`;
+    const wasValid = steValid(old, 0);
+    const release = () => this.#release(sid, known);
+    if (page.late) release();
+    else this.#shared.config.changed({ kind: 'STE', name, stream: sid, pasid: -1, did: -1, wasValid, release });
+  }
+
+  #read(sid: number, words: Int32Array): StreamConfig {
+    const none = { words, table: null, stage2: null, plain: -2, ats: false };
+    const config = steConfig(words, 0);
+    if (!steValid(words, 0) || (config & 4) === 0) return { ...none, kind: 'abort' };
+    if (config === 4) return { ...none, kind: 'bypass' };
+    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words) : null;
+    stage2?.streams.add(sid);
+    const eats = steEats(words, 0);
+    const ats = eats === 1 || eats === 2;
+    if (!steS1Enabled(words, 0)) return { ...none, kind: 'translate', stage2, ats, plain: -1 };
+    const table = this.#cdTable(words, stage2);
+    table.join(sid);
+    table.users++;
+    const log2 = steS1CdMax(words, 0);
+    const dss = steS1Dss(words, 0);
+    const plain = log2 === 0 ? 0 : dss === S1DSS.BYPASS ? -1 : dss === S1DSS.SSID0 ? 0 : -2;
+    return { words, kind: 'translate', table, stage2, plain, ats };
+  }
+
+  #stage2(words: Int32Array): TranslationTree {
+    const shared = this.#shared;
+    readStage2(S2, words, 0, shared.oas, true);
+    const tag = shared.caches.tag(SMMU_STAGE.S2, steS2Vmid(words, 0), -1);
+    const shift = levelShift(S2.granule, S2.startLevel);
+    const entries = POW2[Math.max(0, S2.inBits - shift)]!;
+    const format = new VmsaFormat(true, S2.granule, S2.outBits, S2.affd || S2.ha);
+    const address = (S2.ttbHi >>> 0) * POW2[32]! + (S2.ttbLo >>> 0);
+    return shared.trees.acquire({ tag, format, tops: [{ address, entries, shift, base: 0 }], pasid: -1 });
+  }
+
+  #cdTable(words: Int32Array, stage2: TranslationTree | null): CdTable {
+    const address = steS1ContextPtr(words, 0);
+    const log2 = steS1CdMax(words, 0);
+    const format = steS1Fmt(words, 0);
+    const vmid = this.vmids ? steS2Vmid(words, 0) : 0;
+    const el2 = steStrw(words, 0) === 2;
+    const key = `${address}/${log2}/${format}/${vmid}/${el2}/${stage2?.key ?? ''}`;
+    let table = this.#tables.get(key);
+    if (table === undefined) {
+      const spec = { address, log2, format, vmid, el2 };
+      table = new CdTable(stage2 === null ? spec : { ...spec, locate: through(stage2) }, this.#shared);
+      table.key = key;
+      this.#tables.set(key, table);
+    }
+    return table;
+  }
+
+  /** Neither memory nor a cached copy leads to it any more. */
+  #release(sid: number, c: StreamConfig): void {
+    const now = this.#streams.get(sid);
+    if (c.stage2 !== null) {
+      if (now?.stage2 !== c.stage2) c.stage2.streams.delete(sid);
+      this.#shared.trees.release(c.stage2);
+    }
+    if (c.table === null) return;
+    if (now?.table !== c.table) c.table.leave(sid);
+    if (--c.table.users > 0) return;
+    c.table.close();
+    this.#tables.delete(c.table.key);
+  }
+}
+
+/** Where intermediate pages are, by a stage 2; -1: not mapped. */
+function through(stage2: TranslationTree): (pfn: number) => number {
+  return (pfn) => {
+    stage2.walk(pfn);
+    return stage2.kind === ENTRY.LEAF ? stage2.out : -1;
+  };
+}

@@ -1,0 +1,180 @@
+import { fromWords } from '../../core/bits.ts';
+import { CR0, PAGE0, PAGE1_BASE } from '../../spec/smmuv3/registers.ts';
+import { Caches } from '../caches.ts';
+import { ConfigCaches } from '../config.ts';
+import type { Course } from '../course.ts';
+import { type AccessSeen, type SeenEvent, UNSAID } from '../events.ts';
+import type { TrackedMemory } from '../memory.ts';
+import { Tags } from '../tags.ts';
+import { Translations } from '../translations.ts';
+import { Trees } from '../trees.ts';
+import type { IommuWatch } from '../watch.ts';
+import { Smmuv3Invalidations } from './commands.ts';
+import { Smmuv3CommandQueue } from './queue.ts';
+import { Smmuv3Shared } from './shared.ts';
+import { Streams } from './streams.ts';
+
+const WORDS = [
+  { a: 'VMID', b: 'ASID' },
+  { a: 'VMID', b: '' },
+  { a: 'EL2', b: 'ASID' },
+] as const;
+const OAS = [32, 36, 40, 42, 44, 48, 52, 52] as const;
+
+/** Follows a guest that drives an SMMUv3. */
+export class Smmuv3Watch implements IommuWatch {
+  readonly #memory: TrackedMemory;
+  readonly #caches: Caches;
+  readonly #config: ConfigCaches;
+  readonly #translations: Translations;
+  readonly #trees: Trees;
+  readonly #streams: Streams;
+  readonly #shared: Smmuv3Shared;
+  readonly #run: Smmuv3Invalidations;
+  readonly #queue: Smmuv3CommandQueue;
+  /** Registers as the guest wrote them: both pages. */
+  readonly #regs = new Int32Array(0x2000 / 4);
+
+  constructor(course: Course, memory: TrackedMemory) {
+    this.#memory = memory;
+    this.#caches = new Caches(course);
+    this.#config = new ConfigCaches(course);
+    this.#translations = new Translations(course, this.#caches, {
+      bbml: 0,
+      cachesAbsence: 0,
+      words: (stage) => WORDS[stage] ?? WORDS[0],
+    });
+    const tags = new Tags(course, (stage) => WORDS[stage] ?? WORDS[0]);
+    this.#trees = new Trees(course, memory, this.#translations, tags);
+    tags.trees = this.#trees;
+    this.#shared = new Smmuv3Shared(course, memory, this.#caches, this.#config, this.#trees);
+    this.#streams = new Streams(this.#shared);
+    this.#run = new Smmuv3Invalidations(this.#caches, this.#config);
+    this.#queue = new Smmuv3CommandQueue(this.#shared, this.#run);
+  }
+
+  event(e: SeenEvent): void {
+    switch (e.t) {
+      case 'w':
+        this.#write(e.off, e.size, e.lo, e.hi);
+        return;
+      case 'r':
+        this.#read(e.off, e.lo);
+        return;
+      case 'xlat':
+        this.#xlat(e);
+        return;
+      case 'irq':
+        if (e.line === 'cmd_sync') this.#queue.signalled();
+        return;
+      case 'reset':
+        this.#reset();
+        return;
+    }
+  }
+
+  #reset(): void {
+    this.#regs.fill(0);
+    this.#streams.detach();
+    this.#config.clear();
+    this.#trees.clear();
+    this.#caches.clear();
+    this.#queue.restart(0, 0);
+  }
+
+  /** Offsets of both pages in one row; QEMU takes page 1 for an alias of page 0. */
+  #at(offset: number): number {
+    return offset >= PAGE1_BASE ? 0x1000 + (offset - PAGE1_BASE) : offset;
+  }
+
+  #get(offset: number): number {
+    return this.#regs[offset >>> 2]!;
+  }
+
+  #get64(offset: number): number {
+    return fromWords(this.#get(offset), this.#get(offset + 4) & 0xf_ffff);
+  }
+
+  #write(offset: number, size: number, lo: number, hi: number): void {
+    const at = this.#at(offset);
+    if (at >= 0x2000) return;
+    const old = this.#get(at);
+    this.#regs[at >>> 2] = lo;
+    if (size === 8) this.#regs[(at >>> 2) + 1] = hi;
+    switch (at) {
+      case PAGE0.CR0.at:
+        this.#cr0(old, lo);
+        return;
+      case PAGE0.CMDQ_PROD.at:
+        if ((this.#get(PAGE0.CR0.at) & CR0.CMDQEN) !== 0) this.#queue.submit(lo);
+        return;
+    }
+  }
+
+  #cr0(old: number, now: number): void {
+    if ((now & ~old & CR0.CMDQEN) !== 0) {
+      const base = this.#get64(PAGE0.CMDQ_BASE.at);
+      this.#queue.setup(base - (base % 32), Math.min(19, base % 32));
+      const cons = this.#get(PAGE0.CMDQ_CONS.at);
+      this.#queue.restart(cons, cons);
+      this.#queue.submit(this.#get(PAGE0.CMDQ_PROD.at));
+    }
+    if (((now ^ old) & CR0.SMMUEN) === 0) return;
+    if ((now & CR0.SMMUEN) === 0) {
+      this.#streams.detach();
+      return;
+    }
+    const cfg = this.#get(PAGE0.STRTAB_BASE_CFG.at);
+    const base = this.#get64(PAGE0.STRTAB_BASE.at);
+    const split = (cfg >>> 6) & 0x1f;
+    const two = ((cfg >>> 16) & 3) === 1;
+    const sane = split === 8 || split === 10 ? split : 6;
+    this.#streams.attach(base - (base % 64), Math.min(32, cfg & 0x3f), two ? sane : -1);
+  }
+
+  #read(offset: number, lo: number): void {
+    switch (this.#at(offset)) {
+      case PAGE0.IDR0.at:
+        this.#run.vmids = (lo & 1) !== 0;
+        this.#streams.vmids = this.#run.vmids;
+        return;
+      case PAGE0.IDR3.at:
+        this.#translations.rules = { ...this.#translations.rules, bbml: (lo >>> 11) & 3 };
+        return;
+      case PAGE0.IDR5.at:
+        this.#shared.oas = OAS[(lo & 7) as 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7];
+        return;
+      case PAGE0.CMDQ_CONS.at:
+        this.#queue.consumed(lo);
+        return;
+    }
+  }
+
+  #xlat(e: AccessSeen): void {
+    this.#config.used(e.sid);
+    const config = this.#streams.get(e.sid);
+    if (config === undefined || config.kind !== 'translate') return;
+    const page = (e.hi >>> 0) * 0x10_0000 + (e.lo >>> 12);
+    const out = Math.floor(e.out / 4096);
+    const access = e.perm === UNSAID ? e.access : e.perm;
+    const stage1 = config.plain < 0 ? null : config.table?.tree(config.plain);
+    if (stage1 === undefined) return;
+    if (config.stage2 === null) {
+      if (stage1 !== null) this.#translations.access(stage1, e.sid, page, out, access);
+      return;
+    }
+    let middle = page;
+    if (stage1 !== null) {
+      stage1.walk(page);
+      middle = stage1.out;
+      if (!this.#translations.access(stage1, e.sid, page, middle, access)) return;
+    }
+    this.#translations.access(config.stage2, e.sid, middle, out, access);
+  }
+
+  finish(): void {
+    this.#translations.finish(this.#trees.all());
+    this.#config.finish();
+    void this.#memory;
+  }
+}

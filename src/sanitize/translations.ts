@@ -1,0 +1,309 @@
+import { POW2 } from '../core/bits.ts';
+import type { Caches, CacheTag } from './caches.ts';
+import type { Course } from './course.ts';
+import { ENTRY } from './formats.ts';
+import { nearestMiss, type TagWords } from './reach.ts';
+import type { RuleId } from './rules.ts';
+import { STALE, type StaleEntry } from './stale.ts';
+import type { EntryChange, TableNode, TranslationTree, TreeListener } from './tree.ts';
+
+/** What differs between the architectures, for translations. */
+export interface TranslationRules {
+  /** Valid to valid needs a break between: IDR3.BBML; null: it does not (VT-d). */
+  readonly bbml: number | null;
+  /** Bit s: hardware may cache that nothing is mapped at stage kind s (VT-d CAP.CM; never a first stage). */
+  readonly cachesAbsence: number;
+  /** What the parts of a tag are called, by stage kind. */
+  words(stage: number): TagWords;
+}
+
+/** A completion or two after which a driver that meant to invalidate would have done it. */
+const SETTLED = 2;
+/** So many invalidations by address of what was unmapped later show that one was not put off but forgotten. */
+const STRICT = 8;
+
+const HEX = (n: number) => `0x${n.toString(16)}`;
+export const addressOf = (page: number): string => HEX(page * 4096);
+
+/** The rules about translations: what hardware may still hold, against what the tables say and accesses use. */
+export class Translations implements TreeListener {
+  readonly #course: Course;
+  readonly #caches: Caches;
+  rules: TranslationRules;
+  /** Trees by root page, to see a table that is used elsewhere. */
+  readonly #tables = new Map<
+    number,
+    { readonly tag: CacheTag; readonly e: StaleEntry; readonly tree: TranslationTree }
+  >();
+
+  constructor(course: Course, caches: Caches, rules: TranslationRules) {
+    this.#course = course;
+    this.#caches = caches;
+    this.rules = rules;
+  }
+
+  entry(c: EntryChange): void {
+    const { tree } = c;
+    const late = c.node.page.late;
+    if (c.kind !== ENTRY.NONE) this.#appears(c);
+    if (c.oldKind === ENTRY.NONE) {
+      if ((this.rules.cachesAbsence >>> tree.tag.stage) & 1 && !tree.entering && !c.linking)
+        this.#stale(c, STALE.ABSENT);
+      return;
+    }
+    const why = change(c);
+    if (c.kind !== ENTRY.NONE && why === STALE.REPLACED && !late && this.#breaks(c)) return;
+    const e = this.#stale(c, why);
+    if (e?.table) this.#tables.set(e.out, { tag: tree.tag, e, tree });
+  }
+
+  #stale(c: EntryChange, why: number): StaleEntry | null {
+    const { tree, node } = c;
+    // That nothing is there is cached like what comes there.
+    const table = (why === STALE.ABSENT ? c.kind : c.oldKind) === ENTRY.TABLE;
+    const e: StaleEntry = {
+      why,
+      base: c.base,
+      shift: c.shift,
+      table,
+      out: c.oldOut,
+      perm: c.oldPerm,
+      global: c.oldGlobal,
+      event: this.#course.event,
+      batch: this.#course.batch,
+      completions: this.#course.completions,
+      ranged: tree.tag.ranged,
+      seq: -1,
+      issued: -1,
+      walked: false,
+      parts: null,
+      below: why === STALE.ABSENT || (table && isEmpty(node.below.get(c.at), tree)),
+    };
+    // Told late: the store may be older than every invalidation since the page was seen last.
+    if (node.page.late && this.#caches.coveredSince(tree.tag, e, node.page.since)) return null;
+    tree.tag.stale.add(e);
+    return e;
+  }
+
+  /** IHI 0070 §3.21.1, Arm ARM D8.16: a valid entry gets another output or size only by way of an invalid one. @returns found. */
+  #breaks(c: EntryChange): boolean {
+    const { bbml } = this.rules;
+    if (bbml === null || (c.oldKind !== c.kind && bbml > 0 && sameOutputs(c))) return false;
+    const what =
+      c.oldKind === c.kind
+        ? `got another output (${addressOf(c.oldOut)}, now ${addressOf(c.out)})`
+        : c.kind === ENTRY.TABLE
+          ? 'was split into a table'
+          : 'was joined into a block';
+    this.#found('break-before-make', c.tree, c.base, [this.#course.event], {
+      kind: what.slice(0, 12),
+      message: `the valid entry of ${addressOf(c.base)} ${what} in one store: make it invalid, invalidate and wait before the new one is written`,
+    });
+    return true;
+  }
+
+  /** A new entry is in the tables: what may be cached at its addresses must not say something else. */
+  #appears(c: EntryChange): void {
+    const { stale } = c.tree.tag;
+    if (c.kind === ENTRY.TABLE) this.#tableUsed(c.out, c);
+    if (stale.size === 0) return;
+    stale.overlapping(c.base, c.base + POW2[c.shift - 12]! - 1, (e) => {
+      if (e.why === STALE.ABSENT || e.why === STALE.RAISED) {
+        if (e.base === c.base && e.shift === c.shift) stale.delete(e);
+        return;
+      }
+      if (this.#restored(c, e)) return;
+      // A table whose entries are to come says nothing yet of single pages below it.
+      if (!e.table && c.kind === ENTRY.TABLE && e.shift < c.shift) return;
+      if (c.node.page.late && this.#caches.coveredSince(c.tree.tag, e, c.node.page.since)) {
+        stale.delete(e);
+        return;
+      }
+      this.#violation(c.tree, e, c.base);
+    });
+  }
+
+  /** The entry is what it was when it was cached: nothing is stale any more. */
+  #restored(c: EntryChange, e: StaleEntry): boolean {
+    if (e.table) {
+      if (c.kind === ENTRY.TABLE && e.base === c.base && e.shift === c.shift && e.out === c.out) {
+        c.tree.tag.stale.delete(e);
+        this.#tables.delete(e.out);
+        return true;
+      }
+      return false;
+    }
+    if (c.kind !== ENTRY.LEAF) return false;
+    const same = e.out - e.base === c.out - c.base;
+    if (!same) return false;
+    if (e.base === c.base && e.shift === c.shift && (e.perm & ~c.perm) === 0) c.tree.tag.stale.delete(e);
+    return (e.perm & ~c.perm) === 0;
+  }
+
+  /** A page that walk caches may still lead to becomes a table at another place. */
+  #tableUsed(table: number, c: EntryChange): void {
+    const known = this.#tables.get(table);
+    if (known === undefined) return;
+    const { tag, e, tree } = known;
+    if (tag.stale.get(e.base, e.shift, true) !== e) {
+      this.#tables.delete(table);
+      return;
+    }
+    if (tag === c.tree.tag && e.base === c.base && e.shift === c.shift) return;
+    this.#tables.delete(table);
+    if (c.node.page.late && this.#caches.coveredSince(tag, e, c.node.page.since)) return;
+    this.#violation(tree, e, e.base, `the table at ${addressOf(table)} is used again, for ${addressOf(c.base)}`);
+  }
+
+  /** Something may still be cached that is not so any more, and now it matters. */
+  #violation(tree: TranslationTree, e: StaleEntry, page: number, what?: string): void {
+    const { tag } = tree;
+    tag.stale.delete(e);
+    const words = this.rules.words(tag.stage);
+    const where = `${addressOf(page)} (${tagText(tag, words)})`;
+    const now = this.#course.event;
+    const was =
+      what ??
+      (e.why === STALE.ABSENT
+        ? `${where} was mapped`
+        : e.table
+          ? `${where} is mapped through a new table`
+          : `${where} is mapped anew`);
+    const held =
+      e.why === STALE.ABSENT
+        ? 'that nothing was there'
+        : e.table
+          ? 'the old table'
+          : `the old mapping to ${addressOf(e.out)}`;
+    if (e.seq >= 0) {
+      this.#found('invalidation-not-awaited', tree, page, [e.event, e.issued, now], {
+        message: `${was} before the invalidation that covers it had completed: wait for it, hardware may still hold ${held}`,
+      });
+      return;
+    }
+    const miss = nearestMiss(this.#caches, tag, e, words);
+    if (miss !== null) {
+      this.#found('invalidation-too-small', tree, page, [e.event, miss.by.event, now], {
+        kind: miss.kind,
+        message: `${was}, and the invalidation before did not reach it: ${miss.why}; hardware may still hold ${held}`,
+      });
+      return;
+    }
+    const rule: RuleId = e.why === STALE.ABSENT ? 'missing-notpresent-invalidation' : 'missing-invalidation';
+    this.#found(rule, tree, page, [e.event, now], {
+      message: `${was} without an invalidation: invalidate it and wait, hardware may still hold ${held}`,
+    });
+  }
+
+  #found(
+    rule: RuleId,
+    tree: TranslationTree,
+    page: number,
+    events: readonly number[],
+    say: { readonly message: string; readonly kind?: string },
+  ): void {
+    const [stream] = tree.streams;
+    const pasid = tree.pasid < 0 ? undefined : tree.pasid;
+    this.#course.findings.add(rule, { stream, pasid, page, events, ...say });
+  }
+
+  /**
+   * An access that was translated.
+   * @param page input page. @param out output page.
+   * @returns false: the tables that were told do not say it, and nothing that was cached does.
+   */
+  access(tree: TranslationTree, stream: number, page: number, out: number, access: number): boolean {
+    const node = tree.walk(page);
+    if (node === null) return false;
+    if (tree.kind === ENTRY.LEAF && tree.out === out) {
+      this.#uses(tree, node, page, access);
+      return true;
+    }
+    if (node.page.late || !node.page.known) return false;
+    const e = tree.tag.stale.leafAt(page);
+    if (e === undefined || e.out + (page - e.base) !== out) return false;
+    this.#course.findings.add('use-after-unmap', {
+      stream,
+      page,
+      events: [e.event, this.#course.event],
+      message: `the function accessed ${addressOf(page)} after it was unmapped, through a translation that was still cached: stop the function before unmapping`,
+    });
+    return true;
+  }
+
+  /** An access through a mapping that is in the tables. */
+  #uses(tree: TranslationTree, node: TableNode, page: number, access: number): void {
+    node.used ??= new Uint8Array(512);
+    node.used[tree.at] = node.used[tree.at]! | access;
+    const { stale } = tree.tag;
+    if (stale.size === 0) return;
+    stale.overlapping(page, page, (e) => {
+      if (e.why === STALE.RAISED || e.why === STALE.LOWERED) return;
+      if (e.why === STALE.UNMAPPED) return;
+      this.#violation(tree, e, page);
+    });
+  }
+
+  /** The end of what there is to see: what was never invalidated although the driver went on. */
+  finish(trees: Iterable<TranslationTree>): void {
+    for (const tree of trees) {
+      tree.tag.stale.all((e) => {
+        if (e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
+        if (e.why === STALE.UNMAPPED) {
+          // Invalidation by address without delay is this driver's way, and it left this one out.
+          if (!e.table && tree.tag.ranged - e.ranged >= STRICT)
+            this.#violation(tree, e, e.base, `${addressOf(e.base)} was unmapped, others after it were invalidated,`);
+          return;
+        }
+        if (e.why !== STALE.RAISED) this.#violation(tree, e, e.base);
+        else {
+          tree.tag.stale.delete(e);
+          this.#found('permissions-raised-without-invalidation', tree, e.base, [e.event], {
+            message: `${addressOf(e.base)} got more permissions without an invalidation: accesses may fault on the old ones`,
+          });
+        }
+      });
+    }
+  }
+}
+
+function change(c: EntryChange): number {
+  if (c.kind === ENTRY.NONE) return STALE.UNMAPPED;
+  if (c.kind !== c.oldKind || c.out !== c.oldOut) return STALE.REPLACED;
+  return (c.oldPerm & ~c.perm) !== 0 ? STALE.LOWERED : STALE.RAISED;
+}
+
+/** No entry of the table that goes is valid: nothing below it is cached that the entries themselves did not make stale. */
+function isEmpty(nodes: readonly TableNode[] | undefined, tree: TranslationTree): boolean {
+  if (nodes === undefined) return false;
+  for (const n of nodes) {
+    if (n.page.words === null) continue;
+    for (let at = n.first; at < n.first + n.count; at++) {
+      tree.format.decode(n.shift, n.page.lo(at), n.page.hi(at));
+      if (tree.format.kind !== ENTRY.NONE) return false;
+    }
+  }
+  return true;
+}
+
+/** A block became a table that says the same, or the other way round. */
+function sameOutputs(c: EntryChange): boolean {
+  const f = c.tree.format;
+  const [block, nodes] = c.kind === ENTRY.TABLE ? [c.oldOut, null] : [c.out, c.node.below.get(c.at) ?? []];
+  // The new table is told after the store that links it: nothing is known against it.
+  if (nodes === null) return true;
+  let out = block;
+  for (const n of nodes) {
+    for (let at = n.first; at < n.first + n.count; at++, out += POW2[n.shift - 12]!) {
+      f.decode(n.shift, n.page.lo(at), n.page.hi(at));
+      if (f.kind !== ENTRY.LEAF || f.out !== out) return false;
+    }
+  }
+  return true;
+}
+
+function tagText(tag: CacheTag, words: TagWords): string {
+  const b = tag.b < 0 ? '' : `${words.b} ${tag.b}`;
+  const a = b !== '' && tag.a === 0 && words.a === 'VMID' ? '' : `${words.a} ${tag.a}`;
+  return [b, a].filter((t) => t !== '').join(' of ');
+}

@@ -1,0 +1,110 @@
+import type { CacheTag } from './caches.ts';
+import type { Course } from './course.ts';
+import type { TableFormat } from './formats.ts';
+import type { TrackedMemory } from './memory.ts';
+import { TranslationTree, type TreeListener } from './tree.ts';
+
+/** A start table: bytes, entries, log2 bytes of each, first input page. */
+export interface Top {
+  readonly address: number;
+  readonly entries: number;
+  readonly shift: number;
+  readonly base: number;
+}
+
+/** What makes two configurations use one tree. */
+export interface TreeSpec {
+  readonly tag: CacheTag;
+  readonly format: TableFormat;
+  readonly tops: readonly Top[];
+  readonly pasid: number;
+  readonly locate?: (pfn: number) => number;
+}
+
+/** Hears when a tag gets tables, and which others it has or had. */
+export interface TagListener {
+  taken(tree: TranslationTree): void;
+}
+
+interface Held {
+  readonly tree: TranslationTree;
+  users: number;
+}
+
+/** The trees in use. A tree lives as long as some configuration leads to it, one that is only cached included. */
+export class Trees {
+  readonly #course: Course;
+  readonly #memory: TrackedMemory;
+  readonly #listener: TreeListener;
+  readonly #tags: TagListener;
+  readonly #held = new Map<string, Held>();
+  /** Every tree there was, as long as something of it may be cached. */
+  readonly #byTag = new Map<CacheTag, Set<TranslationTree>>();
+
+  constructor(course: Course, memory: TrackedMemory, listener: TreeListener, tags: TagListener) {
+    this.#course = course;
+    this.#memory = memory;
+    this.#listener = listener;
+    this.#tags = tags;
+  }
+
+  acquire(spec: TreeSpec): TranslationTree {
+    const { tag, format, tops } = spec;
+    const shape = tops.map((t) => `${t.address}/${t.shift}/${t.base}/${t.entries}`).join();
+    const key = `${tag.stage}/${tag.a}/${tag.b}/${format.name}/${format.tableShift}/${shape}/${spec.pasid}`;
+    let held = this.#held.get(key);
+    if (held === undefined) {
+      const root = Math.floor((tops[0]?.address ?? 0) / 4096);
+      const tree = new TranslationTree(tag, format, root, spec.pasid, this.#memory, this.#listener, spec.locate);
+      held = { tree, users: 0 };
+      this.#held.set(key, held);
+      this.#of(tag).add(tree);
+      tree.key = key;
+      this.#tags.taken(tree);
+      tag.left.delete(root);
+      tree.entering = true;
+      for (const t of tops) tree.top(t.address, t.entries, t.shift, t.base);
+      tree.entering = false;
+      tag.users++;
+    }
+    held.users++;
+    return held.tree;
+  }
+
+  release(tree: TranslationTree): void {
+    const held = this.#held.get(tree.key);
+    if (held === undefined || held.tree !== tree || --held.users > 0) return;
+    this.#held.delete(tree.key);
+    this.#of(tree.tag).delete(tree);
+    tree.tag.users--;
+    tree.close();
+    if (tree.mapped) {
+      const { event, batch } = this.#course;
+      tree.tag.left.set(tree.root, { root: tree.root, event, batch, seq: -1, issued: -1 });
+    }
+  }
+
+  /** Trees in use under a tag. */
+  of(tag: CacheTag): ReadonlySet<TranslationTree> {
+    return this.#of(tag);
+  }
+
+  #of(tag: CacheTag): Set<TranslationTree> {
+    let set = this.#byTag.get(tag);
+    if (set === undefined) {
+      set = new Set();
+      this.#byTag.set(tag, set);
+    }
+    return set;
+  }
+
+  *all(): IterableIterator<TranslationTree> {
+    for (const h of this.#held.values()) yield h.tree;
+  }
+
+  clear(): void {
+    for (const h of this.#held.values()) h.tree.close();
+    this.#held.clear();
+    this.#byTag.clear();
+  }
+}

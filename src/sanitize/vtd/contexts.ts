@@ -1,0 +1,167 @@
+import { awLevels, context, root, smContext, TT } from '../../spec/vtd/tables.ts';
+import { VtdFormat } from '../formats.ts';
+import type { TrackedPage } from '../memory.ts';
+import type { TranslationTree } from '../tree.ts';
+import { VTD_STAGE } from './commands.ts';
+import { PasidTables } from './pasids.ts';
+import { pageWords, type VtdShared } from './shared.ts';
+
+const PAGE = 4096;
+
+/** What a context entry leads to. */
+export interface ContextConfig {
+  readonly words: Int32Array;
+  readonly present: boolean;
+  /** Legacy: the domain id; scalable: -1. */
+  readonly did: number;
+  readonly passThrough: boolean;
+  readonly second: TranslationTree | null;
+  readonly pasids: PasidTables | null;
+  readonly ridPasid: number;
+  /** The function may use ATS. */
+  readonly ats: boolean;
+}
+
+/** Root and context tables. */
+export class Contexts {
+  readonly #shared: VtdShared;
+  readonly #contexts = new Map<number, ContextConfig>();
+  readonly #directories = new Map<number, PasidTables>();
+  readonly #tables = new Map<number, { readonly address: number; readonly close: () => void }>();
+  #close: (() => void) | null = null;
+  #scalable = false;
+
+  constructor(shared: VtdShared) {
+    this.#shared = shared;
+  }
+
+  get(rid: number): ContextConfig | undefined {
+    return this.#contexts.get(rid);
+  }
+
+  *all(): IterableIterator<[number, ContextConfig]> {
+    yield* this.#contexts;
+  }
+
+  attach(address: number, scalable: boolean): void {
+    this.detach();
+    this.#scalable = scalable;
+    this.#close = this.#shared.follow(address, PAGE, {
+      changed: (page, at) => this.#shared.course.entry(page, `root${at}`, () => this.#root(page, at)),
+    });
+  }
+
+  detach(): void {
+    this.#close?.();
+    this.#close = null;
+    for (const t of this.#tables.values()) t.close();
+    this.#tables.clear();
+    for (const [rid, c] of this.#contexts) this.#release(rid, c);
+    this.#contexts.clear();
+  }
+
+  /** Word `at` of the root table: an entry's low half is the whole of it in legacy mode, devfn below 0x80 in scalable. */
+  #root(page: TrackedPage, at: number): void {
+    if (!this.#scalable && (at & 1) === 1) return;
+    const address = root.p(page.lo(at)) ? root.pointer(page.lo(at), page.hi(at)) : -1;
+    const known = this.#tables.get(at);
+    if ((known?.address ?? -1) === address) return;
+    const first = ((at >>> 1) << 8) | ((at & 1) << 7);
+    if (known !== undefined && page.late) known.close();
+    else if (known !== undefined) {
+      const name = `root entry of bus ${at >>> 1}`;
+      const stale = { kind: 'root entry', name, stream: first, pasid: -1, did: -1, wasValid: true };
+      this.#shared.config.changed({ ...stale, release: known.close });
+    }
+    this.#tables.delete(at);
+    if (address < 0) return;
+    const words = this.#scalable ? 4 : 2;
+    const close = this.#shared.follow(address, PAGE, {
+      changed: (p, i) => {
+        const rid = first + Math.floor(i / words);
+        const look = () => this.#context(rid, words, p, i);
+        this.#shared.course.pair(p, p.pfn * PAGE + 8 * i, `context${rid}`, look);
+      },
+    });
+    this.#tables.set(at, { address, close });
+  }
+
+  #context(rid: number, count: number, page: TrackedPage, at: number): void {
+    const now = pageWords(page, at - (at % count), count);
+    const known = this.#contexts.get(rid);
+    const old = known?.words ?? new Int32Array(2 * count);
+    const wasPresent = (old[0]! & 1) !== 0;
+    const present = (now[0]! & 1) !== 0;
+    if ((!wasPresent && !present) || old.every((w, i) => w === now[i])) {
+      known?.words.set(now);
+      return;
+    }
+    const config = this.#scalable ? this.#readScalable(rid, now) : this.#readLegacy(rid, now);
+    this.#contexts.set(rid, config);
+    const release = () => {
+      if (known !== undefined) this.#release(rid, known);
+    };
+    // What is not present is not cached, but in caching mode (VT-d §6.1).
+    if (page.late || page.whole || (!wasPresent && !this.#shared.cachingMode)) {
+      release();
+      return;
+    }
+    const name = `context entry of 0x${rid.toString(16)}`;
+    // What is not present is cached under domain 0 (VT-d §6.1).
+    const did = wasPresent ? (known?.did ?? -1) : 0;
+    const stale = { kind: 'context entry', name, stream: rid, pasid: -1, did, wasValid: wasPresent };
+    this.#shared.config.changed({ ...stale, release });
+  }
+
+  #readLegacy(rid: number, words: Int32Array): ContextConfig {
+    const none = { words, present: true, second: null, pasids: null, ridPasid: 0, passThrough: false, ats: false };
+    if (!context.p(words[0]!)) return { ...none, present: false, did: -1 };
+    const did = context.did(words[2]!);
+    const tt = context.tt(words[0]!);
+    if (tt === TT.PASS_THROUGH) return { ...none, did, passThrough: true };
+    const shift = 3 + 9 * (awLevels(context.aw(words[2]!)) || 4);
+    const { caches, trees } = this.#shared;
+    const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
+    const top = { address: context.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
+    const second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1 });
+    second.streams.add(rid);
+    return { ...none, did, second, ats: tt === TT.ALL };
+  }
+
+  #readScalable(rid: number, words: Int32Array): ContextConfig {
+    const none = {
+      words,
+      present: true,
+      second: null,
+      pasids: null,
+      ridPasid: 0,
+      passThrough: false,
+      did: -1,
+      ats: false,
+    };
+    if (!smContext.p(words[0]!)) return { ...none, present: false };
+    const address = smContext.pasiddirptr(words[0]!, words[1]!);
+    let pasids = this.#directories.get(address);
+    if (pasids === undefined) {
+      pasids = new PasidTables(address, 2 ** (smContext.pdts(words[0]!) + 7), this.#shared);
+      this.#directories.set(address, pasids);
+    }
+    pasids.users++;
+    pasids.join(rid);
+    return { ...none, pasids, ridPasid: smContext.ridPasid(words[2]!), ats: smContext.dte(words[0]!) };
+  }
+
+  /** Neither memory nor a cached copy leads to it any more. */
+  #release(rid: number, c: ContextConfig): void {
+    const now = this.#contexts.get(rid);
+    if (c.second !== null) {
+      if (now?.second !== c.second) c.second.streams.delete(rid);
+      this.#shared.trees.release(c.second);
+    }
+    if (c.pasids === null) return;
+    if (now?.pasids !== c.pasids) c.pasids.leave(rid);
+    if (--c.pasids.users > 0) return;
+    c.pasids.close();
+    this.#directories.delete(c.pasids.address);
+  }
+}

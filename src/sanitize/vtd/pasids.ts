@@ -1,0 +1,167 @@
+import { awLevels, PGTT, pasidDir, pasidEntry } from '../../spec/vtd/tables.ts';
+import { ENTRY, VtdFormat } from '../formats.ts';
+import type { TrackedPage } from '../memory.ts';
+import type { TranslationTree } from '../tree.ts';
+import { VTD_STAGE } from './commands.ts';
+import { pageWords, type VtdShared } from './shared.ts';
+
+const PAGE = 4096;
+const ENTRY_WORDS = 16;
+
+/** What a PASID table entry leads to. */
+export interface PasidConfig {
+  readonly words: Int32Array;
+  readonly pgtt: number;
+  readonly did: number;
+  readonly first: TranslationTree | null;
+  readonly second: TranslationTree | null;
+}
+
+/** Words of an entry that hardware looks at, given what it says (VT-d §9.6). */
+function used(w: Int32Array): readonly number[] {
+  if (!pasidEntry.p(w[0]!)) return [1];
+  const pgtt = pasidEntry.pgtt(w[0]!);
+  const first = pgtt === PGTT.FIRST || pgtt === PGTT.NESTED;
+  const second = pgtt === PGTT.SECOND || pgtt === PGTT.NESTED;
+  return [second ? -1 : 0xfff, second ? -1 : 0, -1, 0, first ? -1 : 0, first ? -1 : 0];
+}
+
+export function samePasidEntry(a: Int32Array, b: Int32Array): boolean {
+  return [used(a), used(b)].every((m) => m.every((bits, i) => ((a[i]! ^ b[i]!) & bits) === 0));
+}
+
+/** A PASID directory with its tables, of one requester or several. */
+export class PasidTables {
+  readonly address: number;
+  readonly rids = new Set<number>();
+  users = 0;
+  readonly #shared: VtdShared;
+  readonly #entries = new Map<number, PasidConfig>();
+  readonly #tables = new Map<number, { readonly address: number; readonly close: () => void }>();
+  readonly #close: () => void;
+
+  /** @param count of directory entries. */
+  constructor(address: number, count: number, shared: VtdShared) {
+    this.address = address;
+    this.#shared = shared;
+    this.#close = shared.follow(address, 8 * count, {
+      changed: (page, at) => {
+        const index = (page.pfn * PAGE + 8 * at - address) / 8;
+        if (index >= 0 && index < count)
+          shared.course.entry(page, `dir${address}/${index}`, () => this.#directory(index, page, at));
+      },
+    });
+  }
+
+  get(pasid: number): PasidConfig | undefined {
+    return this.#entries.get(pasid);
+  }
+
+  *configs(): IterableIterator<[number, PasidConfig]> {
+    yield* this.#entries;
+  }
+
+  join(rid: number): void {
+    this.rids.add(rid);
+    for (const c of this.#entries.values()) for (const t of [c.first, c.second]) t?.streams.add(rid);
+  }
+
+  leave(rid: number): void {
+    this.rids.delete(rid);
+    for (const c of this.#entries.values()) for (const t of [c.first, c.second]) t?.streams.delete(rid);
+  }
+
+  close(): void {
+    this.#close();
+    for (const t of this.#tables.values()) t.close();
+    for (const c of this.#entries.values()) this.#release(c);
+    this.#entries.clear();
+  }
+
+  #release(c: PasidConfig): void {
+    for (const t of [c.first, c.second]) if (t !== null) this.#shared.trees.release(t);
+  }
+
+  #stream(): number {
+    return this.rids.values().next().value ?? -1;
+  }
+
+  #directory(index: number, page: TrackedPage, at: number): void {
+    const lo = page.lo(at);
+    const address = pasidDir.p(lo) ? pasidDir.smptblptr(lo, page.hi(at)) : -1;
+    const known = this.#tables.get(index);
+    if ((known?.address ?? -1) === address) return;
+    if (known !== undefined && page.late) known.close();
+    else if (known !== undefined) {
+      const stream = this.#stream();
+      const name = `PASID directory entry ${index} of 0x${stream.toString(16)}`;
+      const stale = { kind: 'PASID directory entry', name, stream, pasid: -1, did: -1, wasValid: true };
+      this.#shared.config.changed({ ...stale, release: known.close });
+    }
+    this.#tables.delete(index);
+    if (address < 0) return;
+    const close = this.#shared.follow(address, PAGE, {
+      changed: (p, i) =>
+        this.#shared.course.entry(p, `pasid${address}/${i >>> 3}`, () => this.#entry(64 * index + (i >>> 3), p, i)),
+    });
+    this.#tables.set(index, { address, close });
+  }
+
+  #entry(pasid: number, page: TrackedPage, at: number): void {
+    const now = pageWords(page, at - (at % 8), 8);
+    const known = this.#entries.get(pasid);
+    const old = known?.words ?? new Int32Array(ENTRY_WORDS);
+    if (known !== undefined && samePasidEntry(old, now)) {
+      known.words.set(now);
+      return;
+    }
+    if (known === undefined && !pasidEntry.p(now[0]!)) return;
+    const config = this.#read(now, pasid);
+    this.#entries.set(pasid, config);
+    for (const t of [config.first, config.second]) for (const rid of this.rids) t?.streams.add(rid);
+    const wasValid = pasidEntry.p(old[0]!);
+    if (known === undefined && !this.#shared.cachingMode) return;
+    const release = () => {
+      if (known !== undefined) this.#release(known);
+    };
+    if (page.late || page.whole || (!wasValid && !this.#shared.cachingMode)) {
+      release();
+      return;
+    }
+    const stream = this.#stream();
+    const name = `PASID entry ${pasid} of 0x${stream.toString(16)}`;
+    const did = known === undefined || !wasValid ? config.did : known.did;
+    this.#shared.config.changed({ kind: 'PASID entry', name, stream, pasid, did, wasValid, release });
+  }
+
+  #read(words: Int32Array, pasid: number): PasidConfig {
+    const { caches, trees } = this.#shared;
+    const pgtt = pasidEntry.pgtt(words[0]!);
+    const did = pasidEntry.did(words[2]!);
+    const none = { words, pgtt, did, first: null, second: null };
+    if (!pasidEntry.p(words[0]!)) return { ...none, pgtt: 0 };
+    let second: TranslationTree | null = null;
+    if (pgtt === PGTT.SECOND || pgtt === PGTT.NESTED) {
+      const levels = awLevels(pasidEntry.aw(words[0]!)) || 4;
+      const shift = 3 + 9 * levels;
+      const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
+      const top = { address: pasidEntry.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
+      second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1 });
+    }
+    if (pgtt !== PGTT.FIRST && pgtt !== PGTT.NESTED) return { ...none, second };
+    const levels = 4 + pasidEntry.fspm(words[4]!);
+    const tag = caches.tag(VTD_STAGE.FIRST, did, pasid);
+    // Both halves of the canonical space: entry 256 on stands for the upper one, where page numbers wrap.
+    const top = { address: pasidEntry.fsptptr(words[4]!, words[5]!), entries: 512, shift: 3 + 9 * levels, base: 0 };
+    const spec = { tag, format: new VtdFormat(true), tops: [top], pasid };
+    const first = trees.acquire(second === null ? spec : { ...spec, locate: through(second) });
+    return { ...none, first, second };
+  }
+}
+
+function through(second: TranslationTree): (pfn: number) => number {
+  return (pfn) => {
+    second.walk(pfn);
+    return second.kind === ENTRY.LEAF ? second.out : -1;
+  };
+}

@@ -1,0 +1,219 @@
+import { fromWords } from '../../core/bits.ts';
+import { GCMD, ICS_IWC, PAGE } from '../../spec/vtd/registers.ts';
+import { PGTT } from '../../spec/vtd/tables.ts';
+import { Caches } from '../caches.ts';
+import { ConfigCaches } from '../config.ts';
+import type { Course } from '../course.ts';
+import { type AccessSeen, type MessageSeen, type SeenEvent, UNSAID } from '../events.ts';
+import type { TrackedMemory } from '../memory.ts';
+import { Tags } from '../tags.ts';
+import { Translations } from '../translations.ts';
+import type { TranslationTree } from '../tree.ts';
+import { Trees } from '../trees.ts';
+import type { IommuWatch } from '../watch.ts';
+import { VTD_STAGE, VtdInvalidations } from './commands.ts';
+import { Contexts } from './contexts.ts';
+import { InterruptTable } from './interrupts.ts';
+import { VtdQueue } from './queue.ts';
+import { VtdShared } from './shared.ts';
+
+const WORDS = [
+  { a: 'domain', b: '' },
+  { a: 'domain', b: 'PASID' },
+] as const;
+/** Page numbers of a four-level first stage, both halves of the canonical space. */
+const CANONICAL = 2 ** 36;
+
+/** Follows a guest that drives a VT-d unit. */
+export class VtdWatch implements IommuWatch {
+  readonly #caches: Caches;
+  readonly #config: ConfigCaches;
+  readonly #translations: Translations;
+  readonly #trees: Trees;
+  readonly #shared: VtdShared;
+  readonly #contexts: Contexts;
+  readonly #interrupts: InterruptTable;
+  readonly #run: VtdInvalidations;
+  readonly #queue: VtdQueue;
+  readonly #regs = new Int32Array(0x1000 / 4);
+  /** GSTS as it follows from GCMD. */
+  #status = 0;
+  /** SRTP invalidates everything (CAP.ESRTPS). */
+  #rootFlushes = false;
+  #irFlushes = false;
+  /** Where IVA is; the IOTLB register follows. */
+  #iro: number = PAGE.IVA.at;
+  /** Sequence numbers of invalidations by register that are under way; -1: none. */
+  #ccmd = -1;
+  #iotlb = -1;
+
+  constructor(course: Course, memory: TrackedMemory) {
+    this.#caches = new Caches(course);
+    this.#config = new ConfigCaches(course);
+    const words = (stage: number) => WORDS[stage] ?? WORDS[0];
+    this.#translations = new Translations(course, this.#caches, { bbml: null, cachesAbsence: 0, words });
+    const tags = new Tags(course, words);
+    this.#trees = new Trees(course, memory, this.#translations, tags);
+    tags.trees = this.#trees;
+    this.#shared = new VtdShared(course, memory, this.#caches, this.#config, this.#trees);
+    this.#contexts = new Contexts(this.#shared);
+    this.#interrupts = new InterruptTable(this.#shared);
+    this.#run = new VtdInvalidations(this.#caches, this.#config);
+    this.#queue = new VtdQueue(this.#shared, this.#run);
+  }
+
+  event(e: SeenEvent): void {
+    switch (e.t) {
+      case 'w':
+        this.#write(e.off, e.size, e.lo, e.hi);
+        return;
+      case 'r':
+        this.#read(e.off, e.size, e.lo, e.hi);
+        return;
+      case 'xlat':
+        this.#xlat(e);
+        return;
+      case 'dst':
+        if (e.bytes.length === 4)
+          this.#queue.status(e.gpa, new DataView(e.bytes.buffer, e.bytes.byteOffset).getInt32(0, true));
+        return;
+      case 'msi':
+        if (e.data === this.#regs[PAGE.IEDATA.at >>> 2]) this.#queue.signalled();
+        return;
+      case 'remap':
+        this.#remap(e);
+        return;
+      case 'reset':
+        this.#reset();
+        return;
+    }
+  }
+
+  #reset(): void {
+    this.#regs.fill(0);
+    this.#status = 0;
+    this.#contexts.detach();
+    this.#interrupts.detach();
+    this.#config.clear();
+    this.#trees.clear();
+    this.#caches.clear();
+  }
+
+  #write(offset: number, size: number, lo: number, hi: number): void {
+    const at = offset >>> 2;
+    if (at >= this.#regs.length) return;
+    this.#regs[at] = lo;
+    if (size === 8) this.#regs[at + 1] = hi;
+    const high = size === 8 ? hi : lo;
+    const last = size === 8 ? offset + 4 : offset;
+    if (offset === PAGE.GCMD.at) this.#command(lo);
+    else if (offset === PAGE.IQT.at && (this.#status & GCMD.QIE) !== 0) this.#queue.submit(lo);
+    else if (last === PAGE.CCMD.at + 4 && high < 0) this.#contextCommand();
+    else if (last === this.#iro + 12 && high < 0) this.#iotlbCommand();
+  }
+
+  #command(now: number): void {
+    const on = now & ~this.#status;
+    const levels = GCMD.TE | GCMD.QIE | GCMD.IRE | GCMD.CFI;
+    this.#status = (this.#status & ~levels) | (now & levels);
+    if ((on & GCMD.QIE) !== 0) {
+      this.#queue.start(this.#regs[PAGE.IQA.at >>> 2]!, this.#regs[(PAGE.IQA.at >>> 2) + 1]!);
+      this.#queue.submit(this.#regs[PAGE.IQT.at >>> 2]!);
+    }
+    if ((now & GCMD.SRTP) !== 0) this.#root();
+    if ((now & GCMD.SIRTP) !== 0) {
+      this.#interrupts.attach(this.#regs[PAGE.IRTA.at >>> 2]!, this.#regs[(PAGE.IRTA.at >>> 2) + 1]!);
+      if (this.#irFlushes) this.#config.forget((c) => c.kind === 'IRTE');
+    }
+  }
+
+  #root(): void {
+    const lo = this.#regs[PAGE.RTADDR.at >>> 2]!;
+    const scalable = ((lo >>> 10) & 3) === 1;
+    this.#shared.scalable = scalable;
+    this.#run.scalable = scalable;
+    if (this.#rootFlushes) {
+      this.#config.forget((c) => c.kind !== 'IRTE');
+      this.#caches.clear();
+    }
+    this.#contexts.attach(fromWords(lo & ~0xfff, this.#regs[(PAGE.RTADDR.at >>> 2) + 1]! & 0xf_ffff), scalable);
+  }
+
+  /** VT-d §11.4.5: invalidation of the context cache by register, when the queue is off. */
+  #contextCommand(): void {
+    if ((this.#status & GCMD.QIE) !== 0) return;
+    const lo = this.#regs[PAGE.CCMD.at >>> 2]!;
+    const hi = this.#regs[(PAGE.CCMD.at >>> 2) + 1]!;
+    this.#ccmd = this.#queue.byRegister();
+    this.#run.context(this.#ccmd, (hi >>> 29) & 3, lo & 0xffff, lo >>> 16, hi & 3);
+  }
+
+  /** VT-d §11.4.6: invalidation of the IOTLB by register. */
+  #iotlbCommand(): void {
+    if ((this.#status & GCMD.QIE) !== 0) return;
+    const iva = this.#regs[this.#iro >>> 2]!;
+    const page = (this.#regs[(this.#iro >>> 2) + 1]! >>> 0) * 0x10_0000 + (iva >>> 12);
+    const hi = this.#regs[(this.#iro >>> 2) + 3]!;
+    this.#iotlb = this.#queue.byRegister();
+    this.#run.iotlb(this.#iotlb, (hi >>> 28) & 3, hi & 0xffff, page, iva & 0x3f, (iva & 0x40) !== 0);
+  }
+
+  #read(offset: number, size: number, lo: number, hi: number): void {
+    const high = size === 8 ? hi : lo;
+    const last = size === 8 ? offset + 4 : offset;
+    if (offset === PAGE.IQH.at) this.#queue.head(lo);
+    else if (offset === PAGE.ICS.at && (lo & ICS_IWC) !== 0) this.#queue.signalled();
+    else if (last === PAGE.CCMD.at + 4 && high >= 0 && this.#ccmd >= 0) {
+      this.#queue.registerDone(this.#ccmd);
+      this.#ccmd = -1;
+    } else if (last === this.#iro + 12 && high >= 0 && this.#iotlb >= 0) {
+      this.#queue.registerDone(this.#iotlb);
+      this.#iotlb = -1;
+    } else if (offset === PAGE.CAP.at) {
+      const cachingMode = (lo & 0x80) !== 0;
+      this.#shared.cachingMode = cachingMode;
+      const cachesAbsence = cachingMode ? 1 << VTD_STAGE.SECOND : 0;
+      this.#translations.rules = { ...this.#translations.rules, cachesAbsence };
+    } else if (offset === PAGE.ECAP.at) this.#iro = ((lo >>> 8) & 0x3ff) * 16;
+    if (last === PAGE.CAP.at + 4) {
+      this.#rootFlushes = high < 0;
+      this.#irFlushes = (high & 0x4000_0000) !== 0;
+    }
+  }
+
+  #remap(e: MessageSeen): void {
+    if (e.irte === null) return;
+    const { index } = e.irte;
+    this.#config.usedWhere((c) => c.kind === 'IRTE' && c.pasid === index);
+  }
+
+  #xlat(e: AccessSeen): void {
+    this.#config.used(e.sid);
+    const context = this.#contexts.get(e.sid);
+    if (context === undefined || (this.#status & GCMD.TE) === 0) return;
+    const page = (e.hi >>> 0) * 0x10_0000 + (e.lo >>> 12);
+    const out = Math.floor(e.out / 4096);
+    const access = e.perm === UNSAID ? e.access : e.perm;
+    if (context.second !== null) this.#judge(context.second, e.sid, page, out, access);
+    const pasid = context.pasids?.get(context.ridPasid);
+    if (pasid === undefined) return;
+    if (pasid.pgtt === PGTT.SECOND && pasid.second !== null) this.#judge(pasid.second, e.sid, page, out, access);
+    else if (pasid.pgtt === PGTT.FIRST && pasid.first !== null)
+      this.#judge(pasid.first, e.sid, page % CANONICAL, out, access);
+    else if (pasid.first !== null && pasid.second !== null) {
+      pasid.first.walk(page % CANONICAL);
+      const middle = pasid.first.out;
+      this.#judge(pasid.first, e.sid, page % CANONICAL, middle, access);
+      this.#judge(pasid.second, e.sid, middle, out, access);
+    }
+  }
+
+  #judge(tree: TranslationTree, sid: number, page: number, out: number, access: number): void {
+    this.#translations.access(tree, sid, page, out, access);
+  }
+
+  finish(): void {
+    this.#translations.finish(this.#trees.all());
+    this.#config.finish();
+  }
+}

@@ -1,0 +1,100 @@
+import { Sanitizer } from '../../src/sanitize/index.ts';
+import type { TraceEvent, TraceHeader } from '../../src/trace/index.ts';
+import { loadTrace } from '../../src/trace/node.ts';
+
+export interface Recording {
+  readonly header: TraceHeader;
+  readonly events: readonly TraceEvent[];
+}
+
+const cache = new Map<string, Recording>();
+
+/** A recording of guest-fixtures, in memory. */
+export async function recording(name: string): Promise<Recording> {
+  let r = cache.get(name);
+  if (r === undefined) {
+    r = await loadTrace(`guest-fixtures/recordings/${name}.ndjson.gz`);
+    cache.set(name, r);
+  }
+  return r;
+}
+
+/** The findings on a recording, as `rule` or, counted, by rule. */
+export function judge(header: TraceHeader, events: readonly TraceEvent[]) {
+  const s = new Sanitizer(header);
+  for (const e of events) s.event(e);
+  return s.finish();
+}
+
+/** Rules of error level that were found, sorted. */
+export function errors(header: TraceHeader, events: readonly TraceEvent[]): string[] {
+  const rules = judge(header, events)
+    .filter((f) => f.severity === 'error')
+    .map((f) => f.rule);
+  return [...new Set(rules)].sort();
+}
+
+/** A command or descriptor in its queue: the stores that wrote it and the doorbell that passed it. */
+export interface Submitted {
+  /** Indices of the stores, by 8-byte word; -1: not stored anew. */
+  readonly stores: readonly number[];
+  readonly doorbell: number;
+  readonly words: readonly [number, number, number, number];
+}
+
+/** Reads the commands of a recording as its guest submits them. */
+export function submitted(r: Recording): Submitted[] {
+  const memory = new Map<number, { lo: number; hi: number; at: number }>();
+  const smmu = r.header.iommu === 'smmuv3';
+  const out: Submitted[] = [];
+  let base = 0;
+  let entries = 0;
+  let bytes = 16;
+  let tail = 0;
+  const regs = new Map<number, [number, number]>();
+  const address = (w: readonly [number, number]) =>
+    (w[1] & 0xf_ffff) * 2 ** 32 + ((w[0] & (smmu ? ~31 : ~0xfff)) >>> 0);
+  const take = (to: number, doorbell: number) => {
+    for (; tail !== to; tail = (tail + 1) % entries) {
+      const at = base + tail * bytes;
+      const [a, b] = [memory.get(at), memory.get(at + 8)];
+      out.push({
+        stores: [a?.at ?? -1, b?.at ?? -1],
+        doorbell,
+        words: [a?.lo ?? 0, a?.hi ?? 0, b?.lo ?? 0, b?.hi ?? 0],
+      });
+    }
+  };
+  r.events.forEach((e, i) => {
+    if (e.t === 'st' && e.size === 8) memory.set(e.gpa, { lo: e.lo, hi: e.hi, at: i });
+    if (e.t !== 'w') return;
+    regs.set(e.off, [e.lo, e.size === 8 ? e.hi : (regs.get(e.off + 4)?.[0] ?? 0)]);
+    if (smmu && e.off === 0x90) {
+      base = address(regs.get(0x90)!);
+      entries = 2 ** (e.lo & 31);
+      tail = 0;
+    } else if (smmu && e.off === 0x98 && entries > 0) take(e.lo % entries, i);
+    else if (!smmu && e.off === 0x90) {
+      base = address(regs.get(0x90)!);
+      bytes = (e.lo & 0x800) !== 0 ? 32 : 16;
+      entries = 2 ** ((e.lo & 7) + 8) / (bytes / 16);
+      tail = 0;
+    } else if (!smmu && e.off === 0x88 && entries > 0) take((e.lo & 0x7_ffff) / bytes, i);
+  });
+  return out;
+}
+
+/** The events with store `n` of a command given other words; nothing else is touched. */
+export function rewritten(events: readonly TraceEvent[], c: Submitted, words: readonly number[]): TraceEvent[] {
+  const out = [...events];
+  for (const [n, at] of c.stores.entries()) {
+    const e = out[at];
+    if (e?.t === 'st') out[at] = { ...e, lo: words[2 * n]!, hi: words[2 * n + 1]! };
+  }
+  return out;
+}
+
+/** Numbers from 0 again. */
+export function renumbered(events: readonly TraceEvent[]): TraceEvent[] {
+  return events.map((e, i) => ({ ...e, i }));
+}

@@ -1,0 +1,27 @@
+import { performance } from 'node:perf_hooks';
+import { type RuleId, Sanitizer } from '../../src/sanitize/index.ts';
+import { openTrace } from '../../src/trace/node.ts';
+import { type Filter, type Sanitized, wanted } from './report.ts';
+
+/**
+ * Judges one recording. Nothing is replayed: what the guest did, and what its IOMMU answered, is all in the recording.
+ * @throws ViommuError for a file that is no recording.
+ */
+export async function sanitizeFile(path: string, filter: Filter): Promise<Sanitized> {
+  const start = performance.now();
+  const trace = await openTrace(path);
+  const sanitizer = new Sanitizer(trace.header);
+  let events = 0;
+  for await (const batch of trace.batches) {
+    for (const e of batch) sanitizer.event(e);
+    events += batch.length;
+  }
+  const findings = sanitizer.finish().filter((f) => wanted(f.rule, filter));
+  const unjudged = new Map<string, readonly RuleId[]>();
+  for (const [why, rules] of sanitizer.findings.unjudged()) {
+    const left = [...rules].filter((r) => wanted(r, filter));
+    if (left.length > 0) unjudged.set(why, left);
+  }
+  const seconds = (performance.now() - start) / 1000;
+  return { file: trace.file, header: trace.header, events, seconds, findings, unjudged };
+}
