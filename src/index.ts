@@ -8,7 +8,7 @@ export { AddressSpace, ramBacking } from './lib/memory/address-space.ts';
 export { HostMemory } from './lib/memory/host-memory.ts';
 export { DRAINED, type PasidDrain } from './lib/pasid/pasid-drain.ts';
 export { PasidHandle, PasidSpace } from './lib/pasid/pasid-space.ts';
-export { PROFILES, type ProfileName } from './lib/profile/profile.ts';
+export { type DeviationRows, type Deviations, PROFILES, type ProfileName } from './lib/profile/profile.ts';
 export { parseQemuArgs, type QemuArgs, type QemuOption } from './lib/qemu-args/qemu-args.ts';
 export type { Clock } from './ports/clock.ts';
 export {

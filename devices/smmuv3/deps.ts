@@ -8,23 +8,28 @@ import type { Smmuv3Properties } from './properties.ts';
 
 /** Wired interrupt lines of the device, in QEMU's order; all are edges. */
 export const LINE = { EVTQ: 0, PRIQ: 1, CMD_SYNC: 2, GERROR: 3 } as const;
+/** Names of the lines, in the order of LINE. */
 export const LINE_NAMES = ['evtq', 'priq', 'cmd_sync', 'gerror'] as const;
 
 /** Everything a vSMMUv3 asks of the machine it lives in. */
 export interface Smmuv3Deps {
   /** Name in `tell`; 'smmuv3' unless there are several. */
   readonly name?: string;
+  /** Its properties, as QEMU spells them. */
   readonly properties: Smmuv3Properties;
   /** Single rows of the deviation table, away from the profile's column. */
   readonly deviations?: Partial<Smmuv3Deviations>;
   /** Guest-physical space with its windows. */
   readonly memory: Memory;
+  /** The VMM's open /dev/iommu. */
   readonly iommufd: Iommufd;
   /** IOAS in which the machine has all guest RAM (and the doorbell page) mapped. */
   readonly ioasId: number;
   /** What Linux does not offer; null is the switch `linux-only`. */
   readonly upcalls: HostUpcalls | null;
+  /** Its wired lines (LINE) and its messages. */
   readonly irq: InterruptPort;
+  /** Hears everything that happens; null: nobody does. */
   readonly tell: Tell | null;
   /**
    * The VMM's virtual address of a guest-physical one that DMA may reach (RAM, and the doorbell page), or -1n. Shadows

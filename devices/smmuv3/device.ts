@@ -113,7 +113,8 @@ export class Smmuv3 implements MmioDevice {
 
   /**
    * log2 bytes of the guest's own stage-2 leaf behind what the host's copy holds for `ipa` of a stream; 0: no copy, or
-   * nothing there. For people and for replay.
+   * nothing there. For listings and for replay.
+   * @internal
    */
   shadowLeaf(sid: number, ipa: number): number {
     return this.#streams.bySid(sid)?.shadow?.leafShift(ipa) ?? 0;
@@ -130,12 +131,12 @@ export class Smmuv3 implements MmioDevice {
     }
   }
 
-  /** The streams with their states, for people and tests. */
+  /** @internal The streams with their states, for listings and tests. */
   get streams(): Smmuv3Streams['list'] {
     return this.#streams.list;
   }
 
-  /** Stage 2s and what stands on them, for people and tests. */
+  /** @internal Stage 2s and what stands on them, for listings and tests. */
   get domains(): Smmuv3Domains['all'] {
     return this.#domains.all;
   }

@@ -3,10 +3,15 @@ import type { Smmuv3Properties } from './properties.ts';
 
 /** What the identity registers say (IHI 0070 §6.3.1–§6.3.8). The machine gives the physical SMMU the same values. */
 export interface Smmuv3Identity {
+  /** IDR0. */
   readonly idr0: number;
+  /** IDR1. */
   readonly idr1: number;
+  /** IDR3. */
   readonly idr3: number;
+  /** IDR5. */
   readonly idr5: number;
+  /** AIDR. */
   readonly aidr: number;
 }
 
@@ -16,6 +21,7 @@ export const SIDSIZE = 16;
 /** log2 of the largest queue. */
 export const QUEUE_LOG2_MAX = 19;
 
+/** The identification registers of a vSMMUv3. @param d deviations of its profile. */
 export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3Identity {
   const s1 = p.stage !== '2';
   const s2 = p.stage !== '1';

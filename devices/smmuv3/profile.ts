@@ -90,7 +90,9 @@ export const SMMUV3_DEVIATIONS = {
     'Start tables of stage 2 may be concatenated (DDI 0487, §D8.2). QEMU reads the first of them only.',
 } as const;
 
+/** Name of a row. */
 export type Smmuv3DeviationName = keyof typeof SMMUV3_DEVIATIONS;
+/** For each row, whether the device goes QEMU's way. */
 export type Smmuv3Deviations = Deviations<typeof SMMUV3_DEVIATIONS>;
 
 /** The rows of a profile, single ones changed by `override`. @throws ViommuError `EINVAL` for what is not there. */

@@ -4,14 +4,19 @@ import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../
 
 /** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); those from `pri` on are ours. */
 export interface Smmuv3Properties {
+  /** Whose answers it gives where QEMU and the architecture differ. */
   readonly profile: ProfileName;
   /** QEMU's `id=`. */
   readonly id: string;
   /** Root bus whose devices this instance translates. */
   readonly primaryBus: string;
+  /** Which stages the guest is shown: stage 1, stage 2 or both. */
   readonly stage: '1' | '2' | 'nested';
+  /** The host's SMMU walks the guest's stage 1 (QEMU's `accel`): the guest is shown no more than that has. */
   readonly accel: boolean;
+  /** Range invalidation (IDR3.RIL). */
   readonly ril: boolean;
+  /** ATS (IDR0.ATS). */
   readonly ats: boolean;
   /** Output address size in bits. */
   readonly oas: 32 | 36 | 40 | 42 | 44 | 48;
@@ -21,7 +26,9 @@ export interface Smmuv3Properties {
   readonly msiGpa: number;
   /** IDR0.PRI, IDR0.STALL_MODEL=0 and IDR0.MSI. */
   readonly pri: boolean;
+  /** The stall model (IDR0.STALL_MODEL): faults may stall. */
   readonly stall: boolean;
+  /** Interrupts as messages (IDR0.MSI). */
   readonly msi: boolean;
   /** IDR0.HTTU: 0 none, 1 access flags, 2 access flags and dirty state by hardware. */
   readonly httu: 0 | 1 | 2;

@@ -19,10 +19,12 @@ export interface StateParts {
 export interface Smmuv3State {
   readonly version: 1;
   readonly registers: number[];
+  /** @internal */
   readonly events: ReturnType<Smmuv3Records['save']>;
   readonly waiting: boolean;
   readonly timedOut: boolean;
   readonly split: number;
+  /** @internal */
   readonly streams: StreamSaved[];
 }
 
