@@ -1,20 +1,25 @@
 import type { MmioDevice } from '../src/ports/mmio.ts';
-import type { RootComplex } from './root-complex.ts';
+
+/** Who answers configuration requests: naturally aligned, 1, 2 or 4 bytes, unsigned. All ones: no function is there. */
+export interface ConfigTarget {
+  configRead(bus: number, devfn: number, offset: number, size: number): number;
+  configWrite(bus: number, devfn: number, offset: number, size: number, value: number): void;
+}
 
 /** Enhanced configuration access: 4 KiB per function, bus << 20 | devfn << 12 | offset. */
 export class Ecam implements MmioDevice {
   readonly name = 'ecam';
   readonly bytes: number;
-  readonly #complex: RootComplex;
+  readonly #target: ConfigTarget;
 
   /** @param buses how many buses the window covers, 1 … 256. */
-  constructor(complex: RootComplex, buses = 256) {
-    this.#complex = complex;
+  constructor(target: ConfigTarget, buses = 256) {
+    this.#target = target;
     this.bytes = buses * 0x10_0000;
   }
 
   read(offset: number, size: number): number {
-    return this.#complex.configRead(offset >>> 20, (offset >>> 12) & 0xff, offset & 0xfff, size);
+    return this.#target.configRead(offset >>> 20, (offset >>> 12) & 0xff, offset & 0xfff, size);
   }
 
   read64(offset: number, out: Int32Array): void {
@@ -25,7 +30,7 @@ export class Ecam implements MmioDevice {
   write(offset: number, size: number, lo: number, hi: number): void {
     const at = offset & 0xfff;
     const write = (o: number, n: number, v: number) =>
-      this.#complex.configWrite(offset >>> 20, (offset >>> 12) & 0xff, o, n, v >>> 0);
+      this.#target.configWrite(offset >>> 20, (offset >>> 12) & 0xff, o, n, v >>> 0);
     write(at, Math.min(size, 4), lo);
     if (size === 8) write(at + 4, 4, hi);
   }
@@ -36,11 +41,11 @@ export class Ecam implements MmioDevice {
  * the address or into the data port, so both count.
  */
 export class ConfigPorts {
-  readonly #complex: RootComplex;
+  readonly #target: ConfigTarget;
   #address = 0;
 
-  constructor(complex: RootComplex) {
-    this.#complex = complex;
+  constructor(target: ConfigTarget) {
+    this.#target = target;
   }
 
   /** @returns whether the port is one of the eight. */
@@ -54,7 +59,7 @@ export class ConfigPorts {
       return size === 4 ? word : word & (size === 2 ? 0xffff : 0xff);
     }
     if (this.#address >>> 31 === 0) return ones(size);
-    return this.#complex.configRead(
+    return this.#target.configRead(
       (this.#address >>> 16) & 0xff,
       (this.#address >>> 8) & 0xff,
       this.#offset(port),
@@ -69,7 +74,7 @@ export class ConfigPorts {
     }
     if (this.#address >>> 31 === 0) return;
     const bus = (this.#address >>> 16) & 0xff;
-    this.#complex.configWrite(bus, (this.#address >>> 8) & 0xff, this.#offset(port), size, value);
+    this.#target.configWrite(bus, (this.#address >>> 8) & 0xff, this.#offset(port), size, value);
   }
 
   #offset(port: number): number {

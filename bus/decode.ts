@@ -1,7 +1,12 @@
 import type { MmioDevice } from '../src/ports/mmio.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
-import type { RootComplex } from './root-complex.ts';
-import type { PciBus } from './topology.ts';
+import type { PciBus, Root } from './topology.ts';
+
+/** The buses to search, and a count that moves on with everything that can change the answer. */
+export interface DecodedBuses {
+  readonly roots: readonly Root[];
+  readonly generation: number;
+}
 
 /**
  * Processor accesses to functions: from the root buses through the windows of the bridges to the BAR that decodes the
@@ -12,24 +17,24 @@ export class Decoder {
   bar = 0;
   /** Offset in the BAR of the last address found. */
   offset = 0;
-  readonly #complex: RootComplex;
+  readonly #buses: DecodedBuses;
   readonly #io: boolean;
   #base = 0;
   #end = 0;
   #generation = -1;
 
   /** @param io ports instead of memory. */
-  constructor(complex: RootComplex, io: boolean) {
-    this.#complex = complex;
+  constructor(buses: DecodedBuses, io: boolean) {
+    this.#buses = buses;
     this.#io = io;
   }
 
   /** @returns whether a function decodes `address` (bytes); then `fn`, `bar` and `offset` name the place. */
   find(address: number): boolean {
-    if (this.#generation !== this.#complex.generation || address < this.#base || address >= this.#end) {
-      this.#generation = this.#complex.generation;
+    if (this.#generation !== this.#buses.generation || address < this.#base || address >= this.#end) {
+      this.#generation = this.#buses.generation;
       this.#base = this.#end = 0;
-      if (!this.#complex.roots.some((r) => this.#search(r.bus, address))) return false;
+      if (!this.#buses.roots.some((r) => this.#search(r.bus, address))) return false;
     }
     this.offset = address - this.#base;
     return true;
@@ -70,12 +75,12 @@ export class PciWindowSpace implements MmioDevice {
    * @param base where the window sits, as functions see it (bytes).
    * @param unclaimed what a read gives where no function answers: 0xffffffff, or 0 and devices' accesses abort there.
    */
-  constructor(complex: RootComplex, base: number, bytes: number, unclaimed: number, io = false) {
+  constructor(buses: DecodedBuses, base: number, bytes: number, unclaimed: number, io = false) {
     this.name = io ? 'pci-io' : 'pci-memory';
     this.bytes = bytes;
     this.#base = base;
     this.#unclaimed = unclaimed;
-    this.#decoder = new Decoder(complex, io);
+    this.#decoder = new Decoder(buses, io);
   }
 
   claims(offset: number): boolean {

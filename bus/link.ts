@@ -1,58 +1,72 @@
-import { fromWords, toBigint } from '../src/core/bits.ts';
+import { toBigint } from '../src/core/bits.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
-import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
-import { COMMAND, HEADER } from '../src/spec/pcie/header.ts';
-import { directPeer } from './peer.ts';
-import type { RootComplex } from './root-complex.ts';
+import { Departure, deliverInterrupt } from './departure.ts';
+import type { Fabric } from './fabric.ts';
+import { MemoryPath } from './memory-path.ts';
+import { MemoryRequest } from './memory-request.ts';
 import type { Slot } from './topology.ts';
-
-const PAGE = 4096;
-/** Failing pieces of one request that are tried one by one: a guest's length must not become unbounded work. */
-const MOST_TRIES = 4096;
-
-/** The piece QEMU's memory core makes of a failing access: naturally aligned, at most 4 bytes. */
-function pieceOf(lo: number, left: number): number {
-  const aligned = (lo & 3) === 0 ? 4 : (lo & 1) === 0 ? 2 : 1;
-  const n = Math.min(aligned, left);
-  return n === 3 ? 2 : n;
-}
 
 /** The way upstream of one function: its requests meet the ports above, the IOMMU, and then memory. */
 export class Link implements Upstream {
-  done = 0;
-  stallToken = 0;
   atsLo = 0;
   atsHi = 0;
   atsShift = 12;
   atsPerm = 0;
   atsUntranslated = false;
   atsNoSnoop = false;
-  /**
-   * QEMU's memory core does not stop at a failing piece but tries the rest of the request, piece by piece: one fault record
-   * each. Real requests end at their first abort.
-   */
-  insist = false;
-  /** A requester id the function pretends to have (host numbering); -1: its own. Source validation stops it. */
-  forged = -1;
-  /** Requests leave although COMMAND.MASTER is off (QEMU's iommu-testdev). */
-  ignoreMaster = false;
-  readonly #complex: RootComplex;
+  readonly #fabric: Fabric;
   readonly #slot: Slot;
-  readonly #fn: PciFunction;
+  readonly #departure: Departure;
+  readonly #path: MemoryPath;
+  /** INTA … INTD as they are held now. */
   readonly #pins = [false, false, false, false];
-  #cut = false;
-  /** Bytes the last piece really was; 0: all of it. */
-  #taken = 0;
+  /** Functions brought to life by this one (SR-IOV): they go with it. */
+  readonly #spawned = new Set<Slot>();
+  /** Used again by the next request; null while one is under way, because a write may come back to the same function. */
+  #idle: MemoryRequest | null = new MemoryRequest();
 
-  constructor(complex: RootComplex, slot: Slot) {
-    this.#complex = complex;
+  constructor(fabric: Fabric, slot: Slot) {
+    this.#fabric = fabric;
     this.#slot = slot;
-    this.#fn = slot.fn;
+    this.#departure = new Departure(fabric, slot);
+    this.#path = new MemoryPath(fabric, slot, this.#departure);
   }
 
   get rid(): number {
     return this.#slot.rid;
+  }
+
+  get done(): number {
+    return this.#path.done;
+  }
+
+  get stallToken(): number {
+    return this.#path.stallToken;
+  }
+
+  /** See `MemoryPath.insist`. */
+  get insist(): boolean {
+    return this.#path.insist;
+  }
+  set insist(on: boolean) {
+    this.#path.insist = on;
+  }
+
+  /** See `Departure.forged`. */
+  get forged(): number {
+    return this.#departure.forged;
+  }
+  set forged(rid: number) {
+    this.#departure.forged = rid;
+  }
+
+  /** See `Departure.ignoreMaster`. */
+  get ignoreMaster(): boolean {
+    return this.#departure.ignoreMaster;
+  }
+  set ignoreMaster(on: boolean) {
+    this.#departure.ignoreMaster = on;
   }
 
   /** INTA … INTD as they are held now. */
@@ -64,41 +78,12 @@ export class Link implements Upstream {
     for (const [i, pin] of pins.entries()) this.#pins[i] = pin;
   }
 
-  /** The function was taken out: wires drop, nothing goes up any more. */
+  /** The function was taken out: wires drop, nothing goes up any more, and what it brought to life goes with it. */
   cut(): void {
     for (let pin = 1; pin <= 4; pin++) this.intx(pin, false);
-    this.#cut = true;
-  }
-
-  /** Whether requests of the function get off its link at all. */
-  #may(at: number): boolean {
-    if (this.#cut) return false;
-    if (!this.ignoreMaster && (this.#fn.configRead(HEADER.COMMAND, 2) & COMMAND.MASTER) === 0) return false;
-    if (this.#slot.bus.parent === null) return true;
-    if (!this.#slot.forwarded) return false;
-    const acs = this.#slot.acs;
-    if (at !== AT.UNTRANSLATED && (acs & ACS_CAP.TB) !== 0) return this.#violation();
-    if (this.forged >= 0 && (acs & ACS_CAP.SV) !== 0) {
-      const bus = this.forged >>> 8;
-      if (bus !== this.#slot.bus.hostNumber) return this.#violation();
-    }
-    return true;
-  }
-
-  #violation(): boolean {
-    this.#slot.bus.parent!.bridge!.violation();
-    return false;
-  }
-
-  /** A translated address that nobody gave to this machine: refused, and told at the port above. */
-  #forgery(): number {
-    this.#complex.forgeries++;
-    this.#slot.bus.parent?.bridge?.violation();
-    return DMA.ABORT;
-  }
-
-  #stream(): number {
-    return this.forged >= 0 ? this.forged : this.#slot.stream;
+    this.#departure.cut = true;
+    for (const slot of this.#spawned) this.#fabric.unplug(slot);
+    this.#spawned.clear();
   }
 
   read(
@@ -111,9 +96,12 @@ export class Link implements Upstream {
     start: number,
     count: number,
   ): number {
-    const outcome = this.#move(false, pasid, lo, hi, access, at, into, start, count);
-    if (this.#complex.onMessage !== null) this.#told('memory read', pasid, lo, hi, access, at, count, outcome);
-    return outcome;
+    const r = this.#request(pasid, lo, hi, access, at);
+    r.write = false;
+    r.bytes = into;
+    r.start = start;
+    r.left = count;
+    return this.#fabric.onMessage === null ? this.#move(r) : this.#told(r);
   }
 
   write(
@@ -126,122 +114,46 @@ export class Link implements Upstream {
     start: number,
     count: number,
   ): number {
-    const outcome = this.#move(true, pasid, lo, hi, access, at, from, start, count);
-    if (this.#complex.onMessage !== null) this.#told('memory write', pasid, lo, hi, access, at, count, outcome);
+    const r = this.#request(pasid, lo, hi, access, at);
+    r.write = true;
+    r.bytes = from;
+    r.start = start;
+    r.left = count;
+    return this.#fabric.onMessage === null ? this.#move(r) : this.#told(r);
+  }
+
+  #request(pasid: number, lo: number, hi: number, access: number, at: number): MemoryRequest {
+    const r = this.#idle ?? new MemoryRequest();
+    this.#idle = null;
+    r.pasid = pasid;
+    r.lo = lo;
+    r.hi = hi;
+    r.access = access;
+    r.at = at;
+    return r;
+  }
+
+  #move(r: MemoryRequest): number {
+    const outcome = this.#path.move(r);
+    this.#idle = r;
     return outcome;
   }
 
-  #told(
-    kind: 'memory read' | 'memory write',
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    at: number,
-    bytes: number,
-    outcome: number,
-  ): void {
-    const address = toBigint(lo, hi);
-    this.#complex.onMessage?.({ kind, stream: this.#stream(), pasid, address, access, at, bytes, outcome });
-  }
-
-  #move(
-    write: boolean,
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    at: number,
-    bytes: Uint8Array,
-    start: number,
-    count: number,
-  ): number {
-    this.done = 0;
-    if (!this.#may(at)) return DMA.ABORT;
-    let result: number = DMA.OK;
-    let tries = 0;
-    let left = count;
-    let from = start;
-    while (left > 0) {
-      let n = Math.min(left, PAGE - (lo & (PAGE - 1)));
-      const outcome = this.#chunk(write, pasid, lo, hi, access, at, bytes, from, n);
-      if (this.#taken > 0) n = this.#taken;
-      if (outcome !== DMA.OK && outcome !== DMA.RAZ_WI) {
-        if (!this.insist || tries++ === MOST_TRIES) return outcome;
-        result = outcome;
-        if (this.#taken === 0) n = pieceOf(lo, n);
-      } else if (result === DMA.OK) this.done += n;
-      left -= n;
-      from += n;
-      const next = (lo >>> 0) + n;
-      lo = next | 0;
-      if (next >= 0x1_0000_0000) hi = (hi + 1) | 0;
-    }
-    return result;
-  }
-
-  /** One piece inside one page. */
-  #chunk(
-    write: boolean,
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    at: number,
-    bytes: Uint8Array,
-    start: number,
-    count: number,
-  ): number {
-    this.#taken = 0;
-    const complex = this.#complex;
-    const slot = this.#slot;
-    const peer = directPeer(complex, slot, lo, hi, at);
-    if (peer !== null) {
-      const offset = fromWords(lo, hi) - peer.base;
-      return peer.transfer(write, offset, bytes, start, count) ? DMA.OK : DMA.ABORT;
-    }
-    const port = slot.bus.root.iommu.translate;
-    const outcome = port.translate(this.#stream(), pasid, lo, hi, access, at);
-    switch (outcome) {
-      case DMA.OK: {
-        if (at === AT.TRANSLATED && slot.bus.root.iommu.permits?.(port.out) === false) return this.#forgery();
-        complex.requester = slot.aliasRid;
-        const part = start === 0 && count === bytes.length ? bytes : bytes.subarray(start, start + count);
-        const ok = write ? complex.memory.writeBytes(port.out, part) : complex.memory.readBytes(port.out, part);
-        return ok ? DMA.OK : DMA.ABORT;
-      }
-      case DMA.RAZ_WI:
-        if (!write) bytes.fill(0, start, start + count);
-        return DMA.RAZ_WI;
-      case DMA.STALLED:
-        this.stallToken = port.stallToken ?? 0;
-        return DMA.STALLED;
-      case DMA.INTERRUPT: {
-        // Only a DWORD write without PASID is an interrupt (VT-d §3.15); QEMU makes several of a longer one.
-        if (this.insist) this.#taken = pieceOf(lo, count);
-        if (!write || pasid !== NO_PASID || (lo & 3) !== 0) return DMA.ABORT;
-        if (count !== 4 && this.#taken !== 4) return DMA.ABORT;
-        const data = bytes[start]! | (bytes[start + 1]! << 8) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 24);
-        return this.#interrupt(complex.anonymousWrites ? 0 : slot.aliasRid, lo >>> 0, data >>> 0);
-      }
-      default:
-        return outcome;
-    }
-  }
-
-  #interrupt(rid: number, address: number, data: number): number {
-    const irq = this.#complex.irq;
-    const remap = this.#slot.bus.root.iommu.remap;
-    if (remap === null) return irq === null || irq.message(address, data) ? DMA.OK : DMA.ABORT;
-    if (!remap.remap(rid, address, data)) return DMA.ABORT;
-    return irq === null || irq.message(remap.outAddress, remap.outData) ? DMA.OK : DMA.ABORT;
+  #told(r: MemoryRequest): number {
+    const { write, pasid, access, at, left: bytes } = r;
+    const address = toBigint(r.lo, r.hi);
+    const outcome = this.#move(r);
+    const kind = write ? 'memory write' : 'memory read';
+    const { stream } = this.#departure;
+    this.#fabric.onMessage?.({ kind, stream, pasid, address, access, at, bytes, outcome });
+    return outcome;
   }
 
   message(lo: number, hi: number, data: number): number {
     const outcome = this.#message(lo, hi, data);
-    this.#complex.onMessage?.({
+    this.#fabric.onMessage?.({
       kind: 'interrupt message',
-      stream: this.#stream(),
+      stream: this.#departure.stream,
       pasid: NO_PASID,
       address: toBigint(lo, hi),
       data,
@@ -251,26 +163,28 @@ export class Link implements Upstream {
   }
 
   #message(lo: number, hi: number, data: number): number {
-    if (!this.#may(AT.UNTRANSLATED)) return DMA.ABORT;
+    if (!this.#departure.may(AT.UNTRANSLATED)) return DMA.ABORT;
     const port = this.#slot.bus.root.iommu.translate;
-    const outcome = port.translate(this.#stream(), NO_PASID, lo, hi, ACCESS.WRITE, AT.UNTRANSLATED);
-    if (outcome === DMA.INTERRUPT) return this.#interrupt(this.#slot.aliasRid, lo >>> 0, data >>> 0);
+    const outcome = port.translate(this.#departure.stream, NO_PASID, lo, hi, ACCESS.WRITE, AT.UNTRANSLATED);
+    if (outcome === DMA.INTERRUPT) {
+      return deliverInterrupt(this.#fabric, this.#slot, this.#slot.aliasRid, lo >>> 0, data >>> 0);
+    }
     if (outcome !== DMA.OK) return outcome;
-    this.#complex.requester = this.#slot.aliasRid;
-    return this.#complex.memory.store32(port.out, data | 0) ? DMA.OK : DMA.ABORT;
+    this.#fabric.requester = this.#slot.aliasRid;
+    return this.#fabric.memory.store32(port.out, data | 0) ? DMA.OK : DMA.ABORT;
   }
 
   intx(pin: number, asserted: boolean): void {
-    if (this.#cut || this.#pins[pin - 1] === asserted) return;
+    if (this.#departure.cut || this.#pins[pin - 1] === asserted) return;
     this.#pins[pin - 1] = asserted;
-    this.#complex.wire(this.#slot, pin, asserted);
+    this.#fabric.wire(this.#slot, pin, asserted);
   }
 
   translationRequest(pasid: number, lo: number, hi: number, access: number): number {
     const status = this.#translationRequest(pasid, lo, hi, access);
-    this.#complex.onMessage?.({
+    this.#fabric.onMessage?.({
       kind: 'translation request',
-      stream: this.#stream(),
+      stream: this.#departure.stream,
       pasid,
       address: toBigint(lo, hi),
       access,
@@ -284,8 +198,8 @@ export class Link implements Upstream {
 
   #translationRequest(pasid: number, lo: number, hi: number, access: number): number {
     const ats = this.#slot.bus.root.iommu.ats;
-    if (ats === null || !this.#may(AT.TRANSLATION_REQUEST)) return ATS.UR;
-    const status = ats.translationRequest(this.#stream(), pasid, lo, hi, access);
+    if (ats === null || !this.#departure.may(AT.TRANSLATION_REQUEST)) return ATS.UR;
+    const status = ats.translationRequest(this.#departure.stream, pasid, lo, hi, access);
     if (status !== ATS.SUCCESS) return status;
     this.atsLo = ats.atsOut | 0;
     this.atsHi = (ats.atsOut / 0x1_0000_0000) | 0;
@@ -298,32 +212,36 @@ export class Link implements Upstream {
 
   invalidateCompletion(itags: number, count: number): void {
     const ats = this.#slot.bus.root.iommu.ats;
-    if (ats === null || this.#cut) return;
-    const stream = this.#stream();
-    this.#complex.onMessage?.({ kind: 'invalidate completion', stream, pasid: NO_PASID, itags, count });
-    const delay = this.#complex.latency.completion;
+    if (ats === null || this.#departure.cut) return;
+    const stream = this.#departure.stream;
+    this.#fabric.onMessage?.({ kind: 'invalidate completion', stream, pasid: NO_PASID, itags, count });
+    const delay = this.#fabric.latency.completion;
     if (delay === 0) ats.invalidateCompletion(stream, itags, count & 7);
-    else this.#complex.clock!.after(delay, () => ats.invalidateCompletion(stream, itags, count & 7));
+    else this.#fabric.clock!.after(delay, () => ats.invalidateCompletion(stream, itags, count & 7));
   }
 
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
-    if (!this.#may(AT.UNTRANSLATED)) return;
-    this.#complex.onMessage?.({
+    if (!this.#departure.may(AT.UNTRANSLATED)) return;
+    this.#fabric.onMessage?.({
       kind: 'page request',
-      stream: this.#stream(),
+      stream: this.#departure.stream,
       pasid,
       address: toBigint(lo, hi),
       access,
       group,
       last,
     });
-    this.#slot.bus.root.iommu.ats?.pageRequest(this.#stream(), pasid, lo, hi, access, group, last);
+    this.#slot.bus.root.iommu.ats?.pageRequest(this.#departure.stream, pasid, lo, hi, access, group, last);
   }
 
   spawn(offset: number, fn: PciFunction): (() => void) | null {
     const devfn = this.#slot.devfn + offset;
-    if (this.#cut || devfn > 255 || this.#slot.bus.slots.has(devfn)) return null;
-    const slot = this.#complex.plug(this.#slot.bus, devfn, fn);
-    return () => this.#complex.unplug(slot);
+    if (this.#departure.cut || devfn > 255 || this.#slot.bus.slots.has(devfn)) return null;
+    const slot = this.#fabric.plug(this.#slot.bus, devfn, fn);
+    this.#spawned.add(slot);
+    return () => {
+      this.#spawned.delete(slot);
+      this.#fabric.unplug(slot);
+    };
   }
 }

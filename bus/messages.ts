@@ -1,7 +1,6 @@
 import { toBigint } from '../src/core/bits.ts';
 import type { EndpointPort } from '../src/ports/dma.ts';
-import type { Root } from './root.ts';
-import type { RootComplex } from './root-complex.ts';
+import type { Fabric } from './fabric.ts';
 import type { Slot } from './topology.ts';
 
 /**
@@ -9,20 +8,20 @@ import type { Slot } from './topology.ts';
  * a function that disappears meanwhile never answers.
  */
 export class Messages implements EndpointPort {
-  readonly #complex: RootComplex;
-  readonly #root: Root | null;
+  readonly #fabric: Fabric;
+  readonly #find: (stream: number) => Slot | undefined;
 
-  /** @param root null: functions below any root, for an IOMMU that serves all of them. */
-  constructor(complex: RootComplex, root: Root | null) {
-    this.#complex = complex;
-    this.#root = root;
+  /** @param find the function an IOMMU knows by a requester id (hardware numbering). */
+  constructor(fabric: Fabric, find: (stream: number) => Slot | undefined) {
+    this.#fabric = fabric;
+    this.#find = find;
   }
 
   invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
     const slot = this.#find(rid);
     const fn = slot?.fn;
     if (slot === undefined || fn?.invalidate === undefined) return false;
-    this.#complex.onMessage?.({
+    this.#fabric.onMessage?.({
       kind: 'invalidate request',
       stream: rid,
       pasid,
@@ -30,7 +29,7 @@ export class Messages implements EndpointPort {
       itag,
       global,
     });
-    const delay = this.#complex.latency.invalidate;
+    const delay = this.#fabric.latency.invalidate;
     if (delay === 0) {
       if (fn.invalidate(pasid, itag, lo, hi, global)) return true;
       if (!slot.hostAts) return false;
@@ -48,8 +47,8 @@ export class Messages implements EndpointPort {
   pageResponse(rid: number, pasid: number, group: number, code: number): void {
     const slot = this.#find(rid);
     if (slot === undefined) return;
-    this.#complex.onMessage?.({ kind: 'page group response', stream: rid, pasid, group, code });
-    const delay = this.#complex.latency.response;
+    this.#fabric.onMessage?.({ kind: 'page group response', stream: rid, pasid, group, code });
+    const delay = this.#fabric.latency.response;
     if (delay === 0) slot.fn.pageResponse?.(pasid, group, code);
     else this.#later(delay, slot, () => slot.fn.pageResponse?.(pasid, group, code));
   }
@@ -57,23 +56,14 @@ export class Messages implements EndpointPort {
   resumed(rid: number, token: number, outcome: number): void {
     const slot = this.#find(rid);
     if (slot === undefined) return;
-    const delay = this.#complex.latency.response;
+    const delay = this.#fabric.latency.response;
     if (delay === 0) slot.fn.resumed?.(token, outcome);
     else this.#later(delay, slot, () => slot.fn.resumed?.(token, outcome));
   }
 
-  #find(stream: number): Slot | undefined {
-    if (this.#root !== null) return this.#complex.byStream(this.#root, stream);
-    for (const root of this.#complex.roots) {
-      const slot = this.#complex.byStream(root, stream);
-      if (slot !== undefined) return slot;
-    }
-    return undefined;
-  }
-
   #later(delay: number, slot: Slot, action: () => void): void {
-    this.#complex.clock!.after(delay, () => {
-      if (this.#complex.plugged(slot)) action();
+    this.#fabric.clock!.after(delay, () => {
+      if (this.#fabric.plugged(slot)) action();
     });
   }
 }

@@ -2,7 +2,6 @@ import { fromWords } from '../src/core/bits.ts';
 import { AT } from '../src/ports/dma.ts';
 import type { MemoryWindow } from '../src/ports/memory.ts';
 import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
-import type { RootComplex } from './root-complex.ts';
 import type { PciBus, Slot } from './topology.ts';
 
 /** A BAR as other functions see it: at a host-physical address. */
@@ -57,10 +56,16 @@ export class PeerWindow implements MemoryWindow {
  * downstream port does not redirect it (ACS RR for untranslated requests; DT lets translated ones through all the same).
  * @returns null: the request goes to the IOMMU.
  */
-export function directPeer(complex: RootComplex, slot: Slot, lo: number, hi: number, at: number): PeerWindow | null {
-  if (complex.peers.length === 0 || slot.bus.parent === null || hi >>> 20 !== 0) return null;
+export function directPeer(
+  peers: readonly PeerWindow[],
+  slot: Slot,
+  lo: number,
+  hi: number,
+  at: number,
+): PeerWindow | null {
+  if (peers.length === 0 || slot.bus.parent === null || hi >>> 20 !== 0) return null;
   const address = fromWords(lo, hi);
-  for (const peer of complex.peers) {
+  for (const peer of peers) {
     if (address < peer.base || address >= peer.base + peer.bytes || peer.slot === slot) continue;
     return reaches(slot, peer.slot, at) ? peer : null;
   }

@@ -6,18 +6,13 @@ import type { InterruptPort } from '../src/ports/irq.ts';
 import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import type { BusListener } from './bus-message.ts';
+import type { Fabric, Latency } from './fabric.ts';
+import { IntxWires } from './intx-wires.ts';
+import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
-import { type IommuPorts, Root } from './root.ts';
-import { type PciBus, Slot } from './topology.ts';
-
-/** Nanoseconds messages travel; 0: they arrive inside the call that sends them, as in QEMU. */
-export interface Latency {
-  invalidate: number;
-  completion: number;
-  response: number;
-}
+import { type PciBus, Root, Slot } from './topology.ts';
 
 export interface RootComplexDeps {
   /** Where translated requests arrive: host-physical memory. */
@@ -63,7 +58,7 @@ export function pathOf(slot: Slot): number[] {
 }
 
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
-export class RootComplex {
+export class RootComplex implements Fabric {
   readonly memory: Memory;
   readonly irq: InterruptPort | null;
   readonly clock: Clock | null;
@@ -82,16 +77,17 @@ export class RootComplex {
   /** Plain memory writes into the interrupt window name no requester (QEMU; messages of MSI capabilities do). */
   anonymousWrites = false;
   /** Messages to functions below any root, for one IOMMU over all of them. */
-  readonly everywhere: EndpointPort = new Messages(this, null);
+  readonly everywhere: EndpointPort = new Messages(this, (stream) => this.#anywhere(stream));
   readonly #listeners: PlugListener[] = [];
   readonly #streams = new Map<Root, Map<number, Slot>>();
   readonly #links = new Map<Slot, Link>();
-  readonly #lines = [0, 0, 0, 0];
+  readonly #wires: IntxWires;
   #nextBus = 1;
 
   constructor(deps: RootComplexDeps) {
     this.memory = deps.memory;
     this.irq = deps.irq;
+    this.#wires = new IntxWires(deps.irq);
     this.clock = deps.clock;
     this.latency = { invalidate: 0, completion: 0, response: 0, ...deps.latency };
   }
@@ -104,7 +100,8 @@ export class RootComplex {
     if (this.roots.some((r) => r.number === number)) {
       throw new ViommuError('EEXIST', 'caller', 'two root buses with one number', { number });
     }
-    const root = new Root(this, number, hostBus(number), iommu);
+    const endpoints = new Messages(this, (stream) => this.byStream(root, stream));
+    const root: Root = new Root({ number, hostNumber: hostBus(number), iommu, endpoints });
     this.roots.push(root);
     this.roots.sort((a, b) => a.number - b.number);
     this.#streams.set(root, new Map());
@@ -186,6 +183,14 @@ export class RootComplex {
     return this.#streams.get(root)?.get(stream);
   }
 
+  #anywhere(stream: number): Slot | undefined {
+    for (const root of this.roots) {
+      const slot = this.byStream(root, stream);
+      if (slot !== undefined) return slot;
+    }
+    return undefined;
+  }
+
   /** The function software calls `rid` now. */
   byRid(rid: number): Slot | null {
     return this.configTarget(rid >>> 8, rid & 0xff);
@@ -260,7 +265,7 @@ export class RootComplex {
       state: slot.fn.save?.() ?? null,
       pins: this.#links.get(slot)!.savePins(),
     }));
-    return { functions, lines: [...this.#lines] };
+    return { functions, lines: this.#wires.save() };
   }
 
   /**
@@ -268,7 +273,7 @@ export class RootComplex {
    * @throws ViommuError `ENOENT` for a function that is not plugged in here.
    */
   load(state: RootComplexState): void {
-    for (const [i, n] of state.lines.entries()) this.#lines[i] = n;
+    this.#wires.load(state.lines);
     const slots = new Map([...this.slots()].map((s) => [pathOf(s).join(), s]));
     for (const saved of state.functions) {
       const slot = slots.get(saved.path.join());
@@ -282,14 +287,9 @@ export class RootComplex {
     }
   }
 
-  /** A wired interrupt after the swizzle of the bridges: lines 0 … 3 are shared. */
+  /** A pin of a function rises or falls. */
   wire(slot: Slot, pin: number, asserted: boolean): void {
-    let line = (pin - 1 + (slot.devfn >>> 3)) & 3;
-    for (let above = slot.bus.parent; above !== null; above = above.bus.parent) line = (line + (above.devfn >>> 3)) & 3;
-    const before = this.#lines[line]!;
-    this.#lines[line] = Math.max(0, before + (asserted ? 1 : -1));
-    if (before === 0 && asserted) this.irq?.level(line, true);
-    if (before === 1 && !asserted) this.irq?.level(line, false);
+    this.#wires.set(slot, pin, asserted);
   }
 }
 

@@ -1,6 +1,35 @@
+import type { EndpointPort } from '../src/ports/dma.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import { Bridge } from './bridge.ts';
-import type { Root } from './root.ts';
+import type { IommuPorts } from './iommu-ports.ts';
+
+/** What a root bus is made of. */
+export interface RootParts {
+  /** Bus number as software sees it, 0 … 255. */
+  readonly number: number;
+  /** The hardware's number of the bus (see `PciBus.hostNumber`). */
+  readonly hostNumber: number;
+  readonly iommu: IommuPorts;
+  /** What the IOMMU of this root sends down to functions. */
+  readonly endpoints: EndpointPort;
+}
+
+/** A root bus with its IOMMU. */
+export class Root {
+  readonly number: number;
+  readonly bus: PciBus;
+  /** What requests of functions below meet on their way to memory. */
+  iommu: IommuPorts;
+  /** Where the IOMMU sends its messages to functions of this root. */
+  readonly endpoints: EndpointPort;
+
+  constructor(parts: RootParts) {
+    this.number = parts.number;
+    this.iommu = parts.iommu;
+    this.endpoints = parts.endpoints;
+    this.bus = new PciBus(this, null, parts.hostNumber);
+  }
+}
 
 /** A bus: up to 256 functions, behind a root or behind a bridge. */
 export class PciBus {
@@ -85,32 +114,4 @@ export class Slot {
     const above = this.bus.parent;
     return above === null ? 0 : above.bridge!.acs;
   }
-}
-
-/** Whether every port from here to the root keeps peers apart. An upstream port has no peers below it to keep apart. */
-function isolates(port: Slot): boolean {
-  for (let at: Slot | null = port; at !== null; at = at.bus.parent) {
-    if (at.bridge!.kind !== 'upstream' && !at.bridge!.canIsolate) return false;
-  }
-  return true;
-}
-
-/**
- * The isolation group of a function: everything a request of it could reach, or pass for, without asking the IOMMU
- * (Linux pci_device_group): functions that share an alias, all below a port that cannot isolate, and the functions of one
- * device unless they are on a root bus.
- * @returns streams, ascending.
- */
-export function isolationGroup(slot: Slot): number[] {
-  let top = slot;
-  for (let above = slot.bus.parent; above !== null; above = above.bus.parent) {
-    if (!isolates(above)) top = above;
-  }
-  const streams = new Set<number>();
-  const collect = (s: Slot) => {
-    streams.add(s.stream);
-    for (const below of s.behind?.slots.values() ?? []) collect(below);
-  };
-  collect(top);
-  return [...streams].sort((a, b) => a - b);
 }

@@ -1,8 +1,9 @@
 import { ConfigPorts } from '../../bus/config-access.ts';
 import { PciWindowSpace } from '../../bus/decode.ts';
-import { type IommuPorts, type Root, Untranslated } from '../../bus/root.ts';
-import { type Latency, RootComplex, type RootComplexState } from '../../bus/root-complex.ts';
-import type { PciBus, Slot } from '../../bus/topology.ts';
+import type { Latency } from '../../bus/fabric.ts';
+import { type IommuPorts, Untranslated } from '../../bus/iommu-ports.ts';
+import { RootComplex, type RootComplexState } from '../../bus/root-complex.ts';
+import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { IommuTestdev } from '../../devices/endpoints/iommu-testdev.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { AddressSpace } from '../lib/memory/address-space.ts';

@@ -1,6 +1,5 @@
 import { Bridge, type BridgeKind } from '../../bus/bridge.ts';
-import type { Root } from '../../bus/root.ts';
-import type { PciBus, Slot } from '../../bus/topology.ts';
+import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import type { Board } from './board.ts';
 import { FixedFunction } from './fixed-function.ts';
 

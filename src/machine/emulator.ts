@@ -1,8 +1,7 @@
 import { Ecam } from '../../bus/config-access.ts';
 import { PciWindowSpace } from '../../bus/decode.ts';
-import type { Root } from '../../bus/root.ts';
 import { type PlugOptions, RootComplex } from '../../bus/root-complex.ts';
-import type { PciBus, Slot } from '../../bus/topology.ts';
+import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
 import { guestRid } from '../lib/pci/rids.ts';
 import type { InterruptPort } from '../ports/irq.ts';

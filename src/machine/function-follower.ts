@@ -1,8 +1,7 @@
 import type { PciWindowSpace } from '../../bus/decode.ts';
-import type { Root } from '../../bus/root.ts';
+import { isolationGroup } from '../../bus/isolation.ts';
 import type { RootComplex } from '../../bus/root-complex.ts';
-import type { Slot } from '../../bus/topology.ts';
-import { isolationGroup } from '../../bus/topology.ts';
+import type { Root, Slot } from '../../bus/topology.ts';
 import type { DeviceControl } from '../host/driver.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';

@@ -1,5 +1,5 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
-import type { Root } from '../../bus/root.ts';
+import type { Root } from '../../bus/topology.ts';
 import { vtdFromArgs } from '../../devices/vtd/properties.ts';
 import type { ProfileName } from '../lib/profile/profile.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';

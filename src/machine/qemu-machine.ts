@@ -1,5 +1,4 @@
-import type { Root } from '../../bus/root.ts';
-import type { PciBus } from '../../bus/topology.ts';
+import type { PciBus, Root } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';

@@ -1,5 +1,5 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
-import type { Root } from '../../bus/root.ts';
+import type { Root } from '../../bus/topology.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { ProfileName } from '../lib/profile/profile.ts';

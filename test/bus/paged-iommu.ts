@@ -1,4 +1,4 @@
-import { Untranslated } from '../../bus/root.ts';
+import { Untranslated } from '../../bus/iommu-ports.ts';
 import {
   ACCESS,
   AT,

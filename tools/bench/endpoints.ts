@@ -1,4 +1,4 @@
-import { Untranslated } from '../../bus/root.ts';
+import { Untranslated } from '../../bus/iommu-ports.ts';
 import { RootComplex } from '../../bus/root-complex.ts';
 import { Atc } from '../../devices/endpoints/atc.ts';
 import { DmaEngine } from '../../devices/endpoints/dma-engine.ts';

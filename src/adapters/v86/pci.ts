@@ -1,3 +1,4 @@
+import { type ConfigTarget, Ecam } from '../../../bus/config-access.ts';
 import type { RootComplex } from '../../../bus/root-complex.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
 import type { PciFunction } from '../../ports/pci.ts';
@@ -12,7 +13,7 @@ const CONVENTIONAL = 0x100;
  * Our functions beside v86's own: its configuration mechanism and an ECAM window answer for both, and BARs of ours are
  * claimed wherever the guest moves them.
  */
-export class V86PciBridge {
+export class V86PciBridge implements ConfigTarget {
   readonly #pci: V86Pci;
   readonly #complex: RootComplex;
   readonly #mmio: V86Mmio;
@@ -56,13 +57,13 @@ export class V86PciBridge {
       return;
     }
     pci.pci_status32[0] = ENABLED;
-    pci.pci_response32[0] = this.configRead(bdf, pci.pci_addr[0]! & 0xfc, 4) | 0;
+    pci.pci_response32[0] = this.configRead(bdf >>> 8, bdf & 0xff, pci.pci_addr[0]! & 0xfc, 4) | 0;
   }
 
   #write(address: number, size: 1 | 2 | 4, value: number): void {
     const bdf = (address >>> 8) & 0xffff;
     if (this.#ours(bdf)) {
-      this.configWrite(bdf, address & 0xff, size, value);
+      this.configWrite(bdf >>> 8, bdf & 0xff, address & 0xff, size, value);
       this.#query();
       return;
     }
@@ -72,17 +73,19 @@ export class V86PciBridge {
     write.call(this.#pci, address, value);
   }
 
-  configRead(bdf: number, offset: number, size: number): number {
-    if (this.#ours(bdf)) return this.#complex.configRead(bdf >>> 8, bdf & 0xff, offset, size);
+  configRead(bus: number, devfn: number, offset: number, size: number): number {
+    const bdf = (bus << 8) | devfn;
+    if (this.#ours(bdf)) return this.#complex.configRead(bus, devfn, offset, size);
     const ones = size === 4 ? 0xffff_ffff : 2 ** (8 * size) - 1;
     const space = this.#pci.device_spaces[bdf];
     if (space === undefined) return ones;
     return offset >= CONVENTIONAL ? 0 : ((space[offset >>> 2]! >>> (8 * (offset & 3))) & ones) >>> 0;
   }
 
-  configWrite(bdf: number, offset: number, size: number, value: number): void {
+  configWrite(bus: number, devfn: number, offset: number, size: number, value: number): void {
+    const bdf = (bus << 8) | devfn;
     if (this.#ours(bdf)) {
-      this.#complex.configWrite(bdf >>> 8, bdf & 0xff, offset, size, value >>> 0);
+      this.#complex.configWrite(bus, devfn, offset, size, value >>> 0);
       this.claimBars();
       this.onConfig?.();
     } else if (offset < CONVENTIONAL) {
@@ -112,19 +115,7 @@ export class V86PciBridge {
 
   /** The ECAM window for `buses` buses. */
   ecam(buses: number): MmioDevice {
-    return {
-      name: 'ecam',
-      bytes: buses * 0x10_0000,
-      read: (offset, size) => this.configRead(offset >>> 12, offset & 0xfff, size),
-      read64: (offset, out) => {
-        out[0] = this.configRead(offset >>> 12, offset & 0xfff, 4);
-        out[1] = this.configRead(offset >>> 12, (offset & 0xfff) + 4, 4);
-      },
-      write: (offset, size, lo, hi) => {
-        this.configWrite(offset >>> 12, offset & 0xfff, Math.min(size, 4), lo);
-        if (size === 8) this.configWrite(offset >>> 12, (offset & 0xfff) + 4, 4, hi);
-      },
-    };
+    return new Ecam(this, buses);
   }
 }
 

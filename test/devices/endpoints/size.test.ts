@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
-import { Untranslated } from '../../../bus/root.ts';
+import { Untranslated } from '../../../bus/iommu-ports.ts';
 import { RootComplex } from '../../../bus/root-complex.ts';
 import { DmaEngine } from '../../../devices/endpoints/dma-engine.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';

@@ -1,4 +1,5 @@
-import { type Latency, RootComplex } from '../../../bus/root-complex.ts';
+import type { Latency } from '../../../bus/fabric.ts';
+import { RootComplex } from '../../../bus/root-complex.ts';
 import type { PciBus, Slot } from '../../../bus/topology.ts';
 import { encodeDescriptor, WORK_OP, WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DmaEngine, ENGINE, type EngineOptions } from '../../../devices/endpoints/dma-engine.ts';

@@ -1,7 +1,4 @@
-import { type AtsPort, DMA, type EndpointPort, type InterruptRemapPort, type TranslatePort } from '../src/ports/dma.ts';
-import { Messages } from './messages.ts';
-import type { RootComplex } from './root-complex.ts';
-import { PciBus } from './topology.ts';
+import { type AtsPort, DMA, type InterruptRemapPort, type TranslatePort } from '../src/ports/dma.ts';
 
 /** What the requests of one root bus meet on their way to memory. */
 export interface IommuPorts {
@@ -14,22 +11,6 @@ export interface IommuPorts {
    * address they translated themselves. Without one a function that invents translated addresses reaches everything.
    */
   readonly permits?: (hpa: number) => boolean;
-}
-
-/** A root bus with its IOMMU. */
-export class Root {
-  readonly number: number;
-  readonly bus: PciBus;
-  iommu: IommuPorts;
-  /** What the IOMMU of this root sends down to functions. */
-  readonly endpoints: EndpointPort;
-
-  constructor(complex: RootComplex, number: number, hostNumber: number, iommu: IommuPorts) {
-    this.number = number;
-    this.iommu = iommu;
-    this.bus = new PciBus(this, null, hostNumber);
-    this.endpoints = new Messages(complex, this);
-  }
 }
 
 /** No IOMMU at all: bus addresses are memory addresses. For machines without one, and for tests of the bus alone. */

@@ -1,0 +1,48 @@
+import type { Clock } from '../src/ports/clock.ts';
+import type { InterruptPort } from '../src/ports/irq.ts';
+import type { Memory } from '../src/ports/memory.ts';
+import type { PciFunction } from '../src/ports/pci.ts';
+import type { BusListener } from './bus-message.ts';
+import type { PeerWindow } from './peer.ts';
+import type { PciBus, Slot } from './topology.ts';
+
+/** Nanoseconds messages travel; 0: they arrive inside the call that sends them, as in QEMU. */
+export interface Latency {
+  /** Invalidation requests, from the IOMMU to a function. */
+  invalidate: number;
+  /** Invalidation completions, from a function to the IOMMU. */
+  completion: number;
+  /** Page group responses and decisions about stalled accesses, from the IOMMU to a function. */
+  response: number;
+}
+
+/**
+ * What the way of one function to memory, and the way of messages back to it, use of the root complex. The parts of the bus
+ * know this interface only; the root complex knows the parts.
+ */
+export interface Fabric {
+  /** Where translated requests arrive: host-physical memory. */
+  readonly memory: Memory;
+  /** INTA … INTD as lines 0 … 3, and messages; null: nobody takes interrupts. */
+  readonly irq: InterruptPort | null;
+  /** Needed only with latencies above 0. */
+  readonly clock: Clock | null;
+  readonly latency: Latency;
+  /** Windows of functions in host-physical space. */
+  readonly peers: readonly PeerWindow[];
+  /** Sees every message on the links; null while nobody does. */
+  readonly onMessage: BusListener | null;
+  /** Plain memory writes into the interrupt window name no requester. */
+  readonly anonymousWrites: boolean;
+  /** Software's requester id of the write being delivered. */
+  requester: number;
+  /** Translated requests refused because the address was not the machine's. */
+  forgeries: number;
+  /** A pin of a function rises or falls. */
+  wire(slot: Slot, pin: number, asserted: boolean): void;
+  /** Whether the function is still at its place. */
+  plugged(slot: Slot): boolean;
+  /** Puts a further function on a bus; see `RootComplex.plug` for what it throws. */
+  plug(bus: PciBus, devfn: number, fn: PciFunction): Slot;
+  unplug(slot: Slot): void;
+}

@@ -1,0 +1,109 @@
+import { fromWords } from '../src/core/bits.ts';
+import { AT, DMA, NO_PASID } from '../src/ports/dma.ts';
+import { type Departure, deliverInterrupt } from './departure.ts';
+import type { Fabric } from './fabric.ts';
+import type { MemoryRequest } from './memory-request.ts';
+import { directPeer } from './peer.ts';
+import type { Slot } from './topology.ts';
+
+const PAGE = 4096;
+/** Failing pieces of one request that are tried one by one: a guest's length must not become unbounded work. */
+const MOST_TRIES = 4096;
+
+/** The piece QEMU's memory core makes of a failing access: naturally aligned, at most 4 bytes. */
+function pieceOf(lo: number, left: number): number {
+  const aligned = (lo & 3) === 0 ? 4 : (lo & 1) === 0 ? 2 : 1;
+  const n = Math.min(aligned, left);
+  return n === 3 ? 2 : n;
+}
+
+/** The way of memory requests of one function: a peer below the same switch, or the IOMMU and then memory. */
+export class MemoryPath {
+  /** Bytes the last request moved before it failed. */
+  done = 0;
+  /** Names the stalled access when the answer was STALLED. */
+  stallToken = 0;
+  /**
+   * QEMU's memory core does not stop at a failing piece but tries the rest of the request, piece by piece: one fault record
+   * each. Real requests end at their first abort.
+   */
+  insist = false;
+  readonly #fabric: Fabric;
+  readonly #slot: Slot;
+  readonly #departure: Departure;
+  /** Bytes the last piece really was; 0: all of it. */
+  #taken = 0;
+
+  constructor(fabric: Fabric, slot: Slot, departure: Departure) {
+    this.#fabric = fabric;
+    this.#slot = slot;
+    this.#departure = departure;
+  }
+
+  /** Moves a request, split at page boundaries. @returns a DMA value; `done` says how far it came. */
+  move(r: MemoryRequest): number {
+    this.done = 0;
+    if (!this.#departure.may(r.at)) return DMA.ABORT;
+    let result: number = DMA.OK;
+    let tries = 0;
+    while (r.left > 0) {
+      let n = Math.min(r.left, PAGE - (r.lo & (PAGE - 1)));
+      const outcome = this.#piece(r, n);
+      if (this.#taken > 0) n = this.#taken;
+      if (outcome !== DMA.OK && outcome !== DMA.RAZ_WI) {
+        if (!this.insist || tries++ === MOST_TRIES) return outcome;
+        result = outcome;
+        if (this.#taken === 0) n = pieceOf(r.lo, n);
+      } else if (result === DMA.OK) this.done += n;
+      r.advance(n);
+    }
+    return result;
+  }
+
+  /** The next `count` bytes of a request; they lie in one page. */
+  #piece(r: MemoryRequest, count: number): number {
+    this.#taken = 0;
+    const slot = this.#slot;
+    const peer = directPeer(this.#fabric.peers, slot, r.lo, r.hi, r.at);
+    if (peer !== null) {
+      const offset = fromWords(r.lo, r.hi) - peer.base;
+      return peer.transfer(r.write, offset, r.bytes, r.start, count) ? DMA.OK : DMA.ABORT;
+    }
+    const { iommu } = slot.bus.root;
+    const port = iommu.translate;
+    const outcome = port.translate(this.#departure.stream, r.pasid, r.lo, r.hi, r.access, r.at);
+    switch (outcome) {
+      case DMA.OK:
+        if (r.at === AT.TRANSLATED && iommu.permits?.(port.out) === false) return this.#departure.refuseForgery();
+        return this.#memory(r, port.out, count);
+      case DMA.RAZ_WI:
+        if (!r.write) r.bytes.fill(0, r.start, r.start + count);
+        return DMA.RAZ_WI;
+      case DMA.STALLED:
+        this.stallToken = port.stallToken ?? 0;
+        return DMA.STALLED;
+      case DMA.INTERRUPT:
+        return this.#interrupt(r, count);
+      default:
+        return outcome;
+    }
+  }
+
+  #memory(r: MemoryRequest, out: number, count: number): number {
+    this.#fabric.requester = this.#slot.aliasRid;
+    const { memory } = this.#fabric;
+    const part = r.part(count);
+    return (r.write ? memory.writeBytes(out, part) : memory.readBytes(out, part)) ? DMA.OK : DMA.ABORT;
+  }
+
+  /** Only a DWORD write without PASID is an interrupt (VT-d §3.15); QEMU makes several of a longer one. */
+  #interrupt(r: MemoryRequest, count: number): number {
+    if (this.insist) this.#taken = pieceOf(r.lo, count);
+    if (!r.write || r.pasid !== NO_PASID || (r.lo & 3) !== 0) return DMA.ABORT;
+    if (count !== 4 && this.#taken !== 4) return DMA.ABORT;
+    const { bytes, start } = r;
+    const data = bytes[start]! | (bytes[start + 1]! << 8) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 24);
+    const rid = this.#fabric.anonymousWrites ? 0 : this.#slot.aliasRid;
+    return deliverInterrupt(this.#fabric, this.#slot, rid, r.lo >>> 0, data >>> 0);
+  }
+}

@@ -1,0 +1,35 @@
+const NOTHING = new Uint8Array(0);
+
+/** A memory request of a function on its way up; one object per link is used again and again. */
+export class MemoryRequest {
+  write = false;
+  pasid = 0;
+  /** Address of the next byte, low and high word. */
+  lo = 0;
+  hi = 0;
+  /** ACCESS bits. */
+  access = 0;
+  /** AT value. */
+  at = 0;
+  /** Where the data is, or goes. */
+  bytes: Uint8Array = NOTHING;
+  /** Index in `bytes` of the next byte. */
+  start = 0;
+  /** Bytes that have not moved yet. */
+  left = 0;
+
+  /** Goes on behind `n` bytes, at most a page. */
+  advance(n: number): void {
+    this.start += n;
+    this.left -= n;
+    const next = (this.lo >>> 0) + n;
+    this.lo = next | 0;
+    if (next >= 0x1_0000_0000) this.hi = (this.hi + 1) | 0;
+  }
+
+  /** The next `n` bytes of the data. */
+  part(n: number): Uint8Array {
+    const { bytes, start } = this;
+    return start === 0 && n === bytes.length ? bytes : bytes.subarray(start, start + n);
+  }
+}
