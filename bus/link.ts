@@ -1,10 +1,10 @@
 import { toBigint } from '../src/core/bits.ts';
+import { MemoryRequest } from '../src/lib/pci/memory-request.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
 import { Departure, deliverInterrupt } from './departure.ts';
 import type { Fabric } from './fabric.ts';
 import { MemoryPath } from './memory-path.ts';
-import { MemoryRequest } from './memory-request.ts';
 import type { Slot } from './topology.ts';
 
 /** The way upstream of one function: its requests meet the ports above, the IOMMU, and then memory. */

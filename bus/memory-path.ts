@@ -1,8 +1,8 @@
 import { fromWords } from '../src/core/bits.ts';
+import type { MemoryRequest } from '../src/lib/pci/memory-request.ts';
 import { AT, DMA, NO_PASID } from '../src/ports/dma.ts';
 import { type Departure, deliverInterrupt } from './departure.ts';
 import type { Fabric } from './fabric.ts';
-import type { MemoryRequest } from './memory-request.ts';
 import { directPeer } from './peer.ts';
 import type { Slot } from './topology.ts';
 

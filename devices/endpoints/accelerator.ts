@@ -1,7 +1,7 @@
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor } from './descriptor.ts';
-import { Shell, type ShellOptions, type ShellState } from './shell.ts';
-import { type UnitTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
+import { Shell, type ShellOptions } from './shell.ts';
+import { type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
 
 /** BAR0 of the accelerator; queue n at QUEUE + n * QUEUE_BYTES. */
 // biome-ignore format: table
@@ -22,7 +22,7 @@ const MOST_DEPTH = 128;
 
 export interface AcceleratorOptions
   extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
-  readonly timing?: UnitTiming;
+  readonly timing?: WorkTiming;
   readonly integrated?: boolean;
 }
 
@@ -204,13 +204,5 @@ export class Accelerator {
       if (d.interrupt) this.fn.interrupts.raise(queue);
       this.#next();
     };
-  }
-
-  save(): ShellState {
-    return this.fn.save();
-  }
-
-  load(state: ShellState): void {
-    this.fn.load(state);
   }
 }

@@ -1,8 +1,8 @@
 import { Sriov } from '../../src/lib/pci/sriov.ts';
 import { DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor, WORK_STATUS } from './descriptor.ts';
-import { Shell, type ShellOptions, type ShellState } from './shell.ts';
-import { type UnitTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
+import { Shell, type ShellOptions } from './shell.ts';
+import { type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
 
 /** BAR0 of the DMA engine. */
 // biome-ignore format: table
@@ -17,7 +17,7 @@ const HAS_PASID = 0x8000_0000;
 const MOST_LOG2 = 8;
 
 export interface EngineOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
-  readonly timing?: UnitTiming;
+  readonly timing?: WorkTiming;
   readonly integrated?: boolean;
   /** Virtual functions (SR-IOV): engines of their own behind requester ids that follow this one's. */
   readonly virtualFunctions?: number;
@@ -172,13 +172,5 @@ export class DmaEngine {
       if (d.interrupt) this.fn.interrupts.raise(0);
       this.#next();
     };
-  }
-
-  save(): ShellState {
-    return this.fn.save();
-  }
-
-  load(state: ShellState): void {
-    this.fn.load(state);
   }
 }

@@ -43,4 +43,4 @@ export type { NvmeIdentity } from './nvme/identify.ts';
 export type { DmaPath } from './nvme/transfer.ts';
 export { PAGE_FAULT, Requester, type RequesterOptions, type RequesterState } from './requester.ts';
 export { type Behaviour, Shell, type ShellOptions, type ShellState } from './shell.ts';
-export { type UnitTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
+export { type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';

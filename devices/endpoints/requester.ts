@@ -7,19 +7,23 @@ import {
   type PriOptions,
 } from '../../src/lib/pci/ats.ts';
 import type { ConfigSpace } from '../../src/lib/pci/config-space.ts';
+import { MemoryRequest } from '../../src/lib/pci/memory-request.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { Upstream } from '../../src/ports/pci.ts';
 import { HEADER, STATUS } from '../../src/spec/pcie/header.ts';
-import { PRG, rangeShift } from '../../src/spec/pcie/messages.ts';
+import { rangeShift } from '../../src/spec/pcie/messages.ts';
 import { Atc, type AtcState } from './atc.ts';
+import { PageGroups } from './page-groups.ts';
 
 export interface RequesterOptions {
   /** null: the function has no ATS. */
   readonly ats: AtsOptions | null;
+  /** null: it cannot ask for pages. */
   readonly pri: PriOptions | null;
+  /** null: it has no PASIDs. */
   readonly pasid: PasidOptions | null;
-  /** Entries of the ATC. */
+  /** Entries of the ATC: a power of two from 4 on, 0: nothing is kept (default 64). */
   readonly atc?: number;
   /** Never sends an untranslated request while ATS is enabled, not even where the completion says U. */
   readonly translatedOnly?: boolean;
@@ -31,17 +35,23 @@ export const PAGE_FAULT = 16;
 /** No translation to be had by ATS here: the request goes untranslated. */
 const GO_UNTRANSLATED = 17;
 
-/** Page request groups are named by 9 bits. */
-const GROUPS = 512;
-
-interface Waiting {
-  readonly pasid: number;
-  readonly done: (code: number) => void;
-}
+const PAGE = 4096;
 
 export interface RequesterState {
   readonly atc: AtcState;
   readonly nextGroup: number;
+}
+
+/** A write that arrives some time after it left. */
+export interface LateWrite {
+  readonly clock: Clock;
+  /** Nanoseconds it is on its way. */
+  readonly flight: number;
+  readonly pasid: number;
+  readonly lo: number;
+  readonly hi: number;
+  /** Inside one page. */
+  readonly bytes: Uint8Array;
 }
 
 /**
@@ -50,36 +60,39 @@ export interface RequesterState {
  */
 export class Requester {
   readonly atc: Atc;
+  /** The function's ATS capability; null: it has none. */
   readonly ats: AtsCapability | null;
   readonly pri: PriCapability | null;
   readonly pasid: PasidCapability | null;
+  /** The way up; null while the function is not plugged in. */
   upstream: Upstream | null = null;
   /** Address of the last PAGE_FAULT or failed request, and how many bytes before it were moved. */
   faultLo = 0;
   faultHi = 0;
   done = 0;
-  /** Group of the last page request. */
-  group = -1;
-  /** ATC hits and translation requests so far. */
+  /** Accesses that found their translation in the ATC, and translation requests, so far. */
   hits = 0;
   requests = 0;
-  /** Invalidations that must wait: translated requests on the wire that used what they drop. */
+  /** Translated requests on the wire, and the invalidations that wait for them: they may have used what those drop. */
   #busy = 0;
   #held: (() => void)[] = [];
   /** Counts resets: what left before one never arrives. */
   #epoch = 0;
   readonly #translatedOnly: boolean;
   readonly #config: ConfigSpace;
-  readonly #waiting = new Map<number, Waiting>();
-  #nextGroup = 0;
+  readonly #groups: PageGroups | null;
+  /** Used again by the next request; null while one is under way, because a write may come back to the same function. */
+  #idle: MemoryRequest | null = new MemoryRequest();
 
+  /** Adds the capabilities to `config`. */
   constructor(config: ConfigSpace, options: RequesterOptions) {
     this.atc = new Atc(options.ats === null ? 0 : (options.atc ?? 64));
     this.#translatedOnly = options.translatedOnly === true;
     this.#config = config;
     // A re-enabled function must not find translations from before.
     this.ats = options.ats === null ? null : new AtsCapability(config, options.ats, () => this.atc.clear());
-    this.pri = options.pri === null ? null : new PriCapability(config, options.pri, () => this.#forget());
+    this.pri = options.pri === null ? null : new PriCapability(config, options.pri, () => this.#groups?.clear());
+    this.#groups = this.pri === null ? null : new PageGroups(this.pri);
     this.pasid = options.pasid === null ? null : new PasidCapability(config, options.pasid);
   }
 
@@ -87,19 +100,21 @@ export class Requester {
   reset(): void {
     this.#epoch++;
     this.atc.clear();
-    this.#forget();
-    const held = this.#held;
-    this.#held = [];
+    this.#groups?.clear();
     this.#busy = 0;
-    for (const complete of held) complete();
+    this.#complete();
   }
 
-  #forget(): void {
-    this.#waiting.clear();
-  }
-
+  /**
+   * Reads `count` bytes into `into` from `start` on. @param pasid NO_PASID or 0 … 2^20-1. @param more ACCESS bits beside
+   * READ. @returns a DMA value or PAGE_FAULT; `done`, `faultLo` and `faultHi` tell how far it came.
+   */
   read(pasid: number, lo: number, hi: number, into: Uint8Array, start: number, count: number, more = 0): number {
-    const outcome = this.#access(pasid, lo, hi, ACCESS.READ | more, into, start, count);
+    const r = this.#request(pasid, lo, hi, ACCESS.READ | more);
+    r.bytes = into;
+    r.start = start;
+    r.left = count;
+    const outcome = this.#move(r);
     // Reads have completions to be refused by; of a write's end a function never hears.
     if (outcome === DMA.ABORT) {
       const status = this.#config.get(HEADER.STATUS, 2);
@@ -108,94 +123,79 @@ export class Requester {
     return outcome;
   }
 
+  /** Writes `count` bytes of `from` from `start` on; see `read`. */
   write(pasid: number, lo: number, hi: number, from: Uint8Array, start: number, count: number, more = 0): number {
-    return this.#access(pasid, lo, hi, ACCESS.WRITE | more, from, start, count);
+    const r = this.#request(pasid, lo, hi, ACCESS.WRITE | more);
+    r.bytes = from;
+    r.start = start;
+    r.left = count;
+    return this.#move(r);
   }
 
-  /** @returns a DMA value or PAGE_FAULT; `done`, `faultLo` and `faultHi` tell how far it came. */
-  #access(
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    bytes: Uint8Array,
-    start: number,
-    count: number,
-  ): number {
+  #request(pasid: number, lo: number, hi: number, access: number): MemoryRequest {
+    const r = this.#idle ?? new MemoryRequest();
+    this.#idle = null;
+    r.write = (access & ACCESS.WRITE) !== 0;
+    r.pasid = pasid;
+    r.lo = lo;
+    r.hi = hi;
+    r.access = access;
+    return r;
+  }
+
+  #move(r: MemoryRequest): number {
     const up = this.upstream;
     this.done = 0;
-    this.faultLo = lo;
-    this.faultHi = hi;
-    if (up === null) return DMA.ABORT;
-    if (this.ats === null || !this.ats.enabled)
-      return this.#untranslated(up, pasid, lo, hi, access, bytes, start, count);
-    let left = count;
-    while (left > 0) {
-      const outcome = this.#translate(up, pasid, lo, hi, access);
-      if (outcome === GO_UNTRANSLATED) {
-        // Untranslated requests only: the rest of this page goes as it is.
-        const n = Math.min(left, 4096 - (lo & 4095));
-        const before = this.done;
-        const result = this.#untranslated(up, pasid, lo, hi, access, bytes, start + before, n);
-        this.done += before;
+    this.faultLo = r.lo;
+    this.faultHi = r.hi;
+    let result: number = DMA.ABORT;
+    if (up !== null) result = this.ats?.enabled === true ? this.#pages(up, r) : this.#untranslated(up, r, r.left);
+    this.#idle = r;
+    return result;
+  }
+
+  /** One request per page: what is behind the first page may have been invalidated meanwhile. */
+  #pages(up: Upstream, r: MemoryRequest): number {
+    while (r.left > 0) {
+      const n = Math.min(r.left, PAGE - (r.lo & (PAGE - 1)));
+      const found = this.#translate(up, r.pasid, r.lo, r.hi, r.access);
+      if (found === GO_UNTRANSLATED) {
+        const result = this.#untranslated(up, r, n);
         if (result !== DMA.OK) return result;
-        left -= n;
-        const next = (lo >>> 0) + n;
-        lo = next | 0;
-        if (next >= 0x1_0000_0000) hi = (hi + 1) | 0;
-        continue;
+      } else {
+        const result = found === DMA.OK ? this.#translated(up, r, n) : found;
+        if (result !== DMA.OK) {
+          this.faultLo = r.lo;
+          this.faultHi = r.hi;
+          return result;
+        }
+        this.done += n;
       }
-      if (outcome !== DMA.OK) {
-        this.faultLo = lo;
-        this.faultHi = hi;
-        return outcome;
-      }
-      // One request per page: what is behind the first page may have been invalidated meanwhile.
-      const n = Math.min(left, 4096 - (lo & 4095));
-      const out = this.atc.out;
-      const ol = out | 0;
-      const oh = (out / 0x1_0000_0000) | 0;
-      const at = start + this.done;
-      const result =
-        (access & ACCESS.WRITE) !== 0
-          ? up.write(NO_PASID, ol, oh, access, AT.TRANSLATED, bytes, at, n)
-          : up.read(NO_PASID, ol, oh, access, AT.TRANSLATED, bytes, at, n);
-      if (result !== DMA.OK) {
-        this.faultLo = lo;
-        this.faultHi = hi;
-        return result;
-      }
-      this.done += n;
-      left -= n;
-      const next = (lo >>> 0) + n;
-      lo = next | 0;
-      if (next >= 0x1_0000_0000) hi = (hi + 1) | 0;
+      r.advance(n);
     }
     return DMA.OK;
   }
 
-  #untranslated(
-    up: Upstream,
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    bytes: Uint8Array,
-    start: number,
-    count: number,
-  ): number {
-    const result =
-      (access & ACCESS.WRITE) !== 0
-        ? up.write(pasid, lo, hi, access, AT.UNTRANSLATED, bytes, start, count)
-        : up.read(pasid, lo, hi, access, AT.UNTRANSLATED, bytes, start, count);
-    this.done = up.done;
-    if (result !== DMA.OK && result !== DMA.RAZ_WI) {
-      const at = (lo >>> 0) + up.done;
-      this.faultLo = at | 0;
-      this.faultHi = at >= 0x1_0000_0000 ? (hi + 1) | 0 : hi;
-      return result;
-    }
-    return DMA.OK;
+  /** Sends the next `n` bytes to where `atc.out` says. */
+  #translated(up: Upstream, r: MemoryRequest, n: number): number {
+    const lo = this.atc.out | 0;
+    const hi = (this.atc.out / 0x1_0000_0000) | 0;
+    return r.write
+      ? up.write(NO_PASID, lo, hi, r.access, AT.TRANSLATED, r.bytes, r.start, n)
+      : up.read(NO_PASID, lo, hi, r.access, AT.TRANSLATED, r.bytes, r.start, n);
+  }
+
+  /** Sends the next `n` bytes as they are. */
+  #untranslated(up: Upstream, r: MemoryRequest, n: number): number {
+    const result = r.write
+      ? up.write(r.pasid, r.lo, r.hi, r.access, AT.UNTRANSLATED, r.bytes, r.start, n)
+      : up.read(r.pasid, r.lo, r.hi, r.access, AT.UNTRANSLATED, r.bytes, r.start, n);
+    this.done += up.done;
+    if (result === DMA.OK || result === DMA.RAZ_WI) return DMA.OK;
+    const at = (r.lo >>> 0) + up.done;
+    this.faultLo = at | 0;
+    this.faultHi = at >= 0x1_0000_0000 ? (r.hi + 1) | 0 : r.hi;
+    return result;
   }
 
   /**
@@ -217,70 +217,65 @@ export class Requester {
     const perm = up.atsPerm & ~ACCESS.PRIV;
     this.atc.insert(pasid, lo, hi, out, up.atsShift, perm, false);
     if (!this.atc.lookup(pasid, lo, hi)) {
-      this.atc.out = out - (out % 4096) + (lo & 4095);
+      // An ATC of no entries keeps nothing: the completion serves this one access.
+      this.atc.out = out - (out % PAGE) + (lo & (PAGE - 1));
       this.atc.perm = perm;
     }
     return DMA.OK;
   }
 
   /**
-   * A write inside one page that arrives `flight` nanoseconds after it left. A translated one carries the translation of
-   * the moment it left, so invalidations complete only behind it.
+   * A write that arrives later. A translated one carries the translation of the moment it left, so invalidations complete
+   * only behind it.
    * @param done gets the outcome (a DMA value or PAGE_FAULT); not called when the function is reset meanwhile.
    */
-  writeLater(
-    clock: Clock,
-    flight: number,
-    pasid: number,
-    lo: number,
-    hi: number,
-    bytes: Uint8Array,
-    done: (outcome: number) => void,
-  ): void {
+  writeLater(w: LateWrite, done: (outcome: number) => void): void {
+    const { pasid, lo, hi, bytes } = w;
     const epoch = this.#epoch;
-    const arrive = (send: () => number, landed: () => void) =>
-      clock.after(flight, () => {
-        if (epoch !== this.#epoch) return;
-        const outcome = send();
-        landed();
-        done(outcome);
+    const arrive = (send: () => number) =>
+      w.clock.after(w.flight, () => {
+        if (epoch === this.#epoch) done(send());
       });
     const up = this.upstream;
     let outcome: number = GO_UNTRANSLATED;
     if (up !== null && this.ats?.enabled === true) outcome = this.#translate(up, pasid, lo, hi, ACCESS.WRITE);
     if (outcome === GO_UNTRANSLATED) {
-      arrive(
-        () => (up === null ? DMA.ABORT : this.#untranslated(up, pasid, lo, hi, ACCESS.WRITE, bytes, 0, bytes.length)),
-        () => {},
-      );
+      arrive(() => {
+        const r = this.#request(pasid, lo, hi, ACCESS.WRITE);
+        r.bytes = bytes;
+        r.start = 0;
+        r.left = bytes.length;
+        this.done = 0;
+        const result = up === null ? DMA.ABORT : this.#untranslated(up, r, r.left);
+        this.#idle = r;
+        return result;
+      });
       return;
     }
     if (outcome !== DMA.OK) {
       this.faultLo = lo;
       this.faultHi = hi;
-      arrive(
-        () => outcome,
-        () => {},
-      );
+      arrive(() => outcome);
       return;
     }
-    const out = this.atc.out;
+    const ol = this.atc.out | 0;
+    const oh = (this.atc.out / 0x1_0000_0000) | 0;
     this.#busy++;
-    arrive(
-      () =>
-        up!.write(NO_PASID, out | 0, (out / 0x1_0000_0000) | 0, ACCESS.WRITE, AT.TRANSLATED, bytes, 0, bytes.length),
-      () => this.#landed(),
-    );
+    arrive(() => {
+      const result = up!.write(NO_PASID, ol, oh, ACCESS.WRITE, AT.TRANSLATED, bytes, 0, bytes.length);
+      if (--this.#busy === 0) this.#complete();
+      return result;
+    });
   }
 
-  #landed(): void {
-    if (--this.#busy > 0) return;
+  /** The invalidations that had to wait are done. */
+  #complete(): void {
     const held = this.#held;
     this.#held = [];
     for (const complete of held) complete();
   }
 
-  /** @returns false: unsupported request. */
+  /** An invalidation request for the function. @returns false: unsupported request. */
   invalidate(pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
     if (this.ats === null || !this.ats.enabled) return false;
     this.atc.invalidate(pasid, lo, hi, rangeShift(lo, hi), global && this.ats.globalInvalidate);
@@ -290,58 +285,38 @@ export class Requester {
     return true;
   }
 
-  /**
-   * Asks for one page.
-   * @param access what is wanted. @param done gets the response code.
-   * @returns false: the function may not ask (PRI off, allocation used up).
-   */
-  pageRequest(pasid: number, lo: number, hi: number, access: number, done: (code: number) => void): boolean {
-    const pri = this.pri;
-    if (pri === null || !pri.enabled || this.upstream === null) return false;
-    if (this.#waiting.size >= Math.min(pri.allocation, GROUPS)) return false;
-    while (this.#waiting.has(this.#nextGroup)) this.#nextGroup = (this.#nextGroup + 1) % GROUPS;
-    const group = this.#nextGroup;
-    this.#nextGroup = (group + 1) % GROUPS;
-    this.#waiting.set(group, { pasid, done });
-    this.group = group;
-    this.upstream.pageRequest(pasid, lo & -4096, hi, access, group, true);
-    return true;
-  }
-
-  /** After loading a saved state: whoever asked waits again. */
-  awaitResponse(pasid: number, group: number, done: (code: number) => void): void {
-    this.#waiting.set(group, { pasid, done });
+  /** Group of the last page request; -1: there was none. */
+  get group(): number {
+    return this.#groups?.group ?? -1;
   }
 
   /** Page requests without an answer. */
   get outstanding(): number {
-    return this.#waiting.size;
+    return this.#groups?.outstanding ?? 0;
   }
 
+  /** Asks for one page; see `PageGroups.ask`. @returns false: the function cannot or may not ask. */
+  pageRequest(pasid: number, lo: number, hi: number, access: number, done: (code: number) => void): boolean {
+    const { upstream } = this;
+    return upstream !== null && this.#groups?.ask(upstream, pasid, lo, hi, access, done) === true;
+  }
+
+  /** After loading a saved state: whoever asked waits again. */
+  awaitResponse(pasid: number, group: number, done: (code: number) => void): void {
+    this.#groups?.await(pasid, group, done);
+  }
+
+  /** The answer to a page request group. */
   pageResponse(pasid: number, group: number, code: number): void {
-    const asked = this.#waiting.get(group);
-    if (asked === undefined || (pasid !== NO_PASID && asked.pasid !== pasid)) {
-      this.pri?.unexpectedIndex();
-      return;
-    }
-    this.#waiting.delete(group);
-    if (code !== PRG.SUCCESS && code !== PRG.INVALID) {
-      this.pri?.responseFailure();
-      const all = [...this.#waiting.values()];
-      this.#waiting.clear();
-      asked.done(PRG.FAILURE);
-      for (const w of all) w.done(PRG.FAILURE);
-      return;
-    }
-    asked.done(code);
+    this.#groups?.respond(pasid, group, code);
   }
 
   save(): RequesterState {
-    return { atc: this.atc.save(), nextGroup: this.#nextGroup };
+    return { atc: this.atc.save(), nextGroup: this.#groups?.next ?? 0 };
   }
 
   load(state: RequesterState): void {
     this.atc.load(state.atc);
-    this.#nextGroup = state.nextGroup;
+    if (this.#groups !== null) this.#groups.next = state.nextGroup;
   }
 }

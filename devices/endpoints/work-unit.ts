@@ -8,7 +8,7 @@ const PAGE = 4096;
 /** A page that is granted and missing again and again: then the descriptor fails. */
 const MOST_ASKS = 8;
 
-export interface UnitTiming {
+export interface WorkTiming {
   readonly clock: Clock;
   /** Nanoseconds from one piece of work to the next. */
   readonly step: number;
@@ -33,7 +33,7 @@ export interface WorkUnitState {
  */
 export class WorkUnit {
   readonly #memory: Requester;
-  readonly #timing: UnitTiming | null;
+  readonly #timing: WorkTiming | null;
   readonly #piece = new Uint8Array(PAGE);
   readonly #other = new Uint8Array(PAGE);
   #work: Descriptor | null = null;
@@ -45,7 +45,7 @@ export class WorkUnit {
   #epoch = 0;
   #running = false;
 
-  constructor(memory: Requester, timing: UnitTiming | null) {
+  constructor(memory: Requester, timing: WorkTiming | null) {
     this.#memory = memory;
     this.#timing = timing;
   }
@@ -179,7 +179,8 @@ export class WorkUnit {
       return this.#onward(m.write(w.pasid, to.lo, to.hi, this.#piece, 0, n), n, ACCESS.WRITE);
     }
     const epoch = this.#epoch;
-    m.writeLater(timing.clock, timing.flight, w.pasid, to.lo, to.hi, this.#piece.slice(0, n), (outcome) => {
+    const { clock, flight } = timing;
+    m.writeLater({ clock, flight, pasid: w.pasid, ...to, bytes: this.#piece.slice(0, n) }, (outcome) => {
       if (epoch === this.#epoch) this.#resume(w, this.#onward(outcome, n, ACCESS.WRITE));
     });
     return false;

@@ -1,5 +1,5 @@
 import { DMA, NO_PASID } from '../../../src/ports/dma.ts';
-import { Shell, type ShellOptions, type ShellState } from '../shell.ts';
+import { Shell, type ShellOptions } from '../shell.ts';
 import { NvmeController, type NvmeState } from './controller.ts';
 import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
@@ -69,13 +69,5 @@ export class NvmeFunction {
   #read(offset: number, size: number): number {
     const word = this.controller.read(offset & ~3);
     return size === 4 ? word : (word >>> (8 * (offset & 3))) & (size === 2 ? 0xffff : 0xff);
-  }
-
-  save(): ShellState {
-    return this.fn.save();
-  }
-
-  load(state: ShellState): void {
-    this.fn.load(state);
   }
 }

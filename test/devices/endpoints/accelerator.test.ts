@@ -155,10 +155,10 @@ describe('faults and draining', () => {
     m.portal(1, m.work({ pattern: 2 }));
     m.portal(1, m.work({ pattern: 3 }));
     expect(m.bytes(TO, 1)[0]).toBe(0);
-    const state = JSON.parse(JSON.stringify(m.accel.save()));
+    const state = JSON.parse(JSON.stringify(m.accel.fn.save()));
     const n = machine();
     n.map(9);
-    n.accel.load(state);
+    n.accel.fn.load(state);
     expect(n.bytes(TO, 1)[0]).toBe(3);
     expect(n.status()).toBe(WORK_STATUS.SUCCESS);
   });
@@ -167,10 +167,10 @@ describe('faults and draining', () => {
     const m = machine();
     m.accel.enqcmd(0, m.work({ ask: true, doneLo: 0 }), 5);
     const { group } = m.iommu.asked[0]!;
-    const state = JSON.parse(JSON.stringify(m.accel.save()));
+    const state = JSON.parse(JSON.stringify(m.accel.fn.save()));
     const n = machine();
     n.map(5);
-    n.accel.load(state);
+    n.accel.fn.load(state);
     expect(n.bytes(TO, 1)[0]).toBe(0);
     n.root.endpoints.pageResponse(n.slot.stream, 5, group, 0);
     expect(n.bytes(TO, 1)[0]).toBe(7);

@@ -1,6 +1,9 @@
 const NOTHING = new Uint8Array(0);
 
-/** A memory request of a function on its way up; one object per link is used again and again. */
+/**
+ * A memory request on its way: what is left of it, from which address on. Its owner uses one object again and again, so
+ * that requests allocate nothing.
+ */
 export class MemoryRequest {
   write = false;
   pasid = 0;
