@@ -187,7 +187,7 @@ export class PluggedMachine {
       return;
     }
     const has = (id: number) => extended(fn, id);
-    const detach = this.unit.attach([rid], [stream], {
+    const { remove: detach } = this.unit.addFunction([rid], [stream], {
       name: `${fn.name}@${stream.toString(16)}`,
       ats: has(EXT.ATS),
       control: atsControl(slot),

@@ -69,7 +69,7 @@ export class FunctionFollower {
     const { fn, stream } = slot;
     const pasid = extendedCapability(fn, EXT.PASID);
     const capability = pasid === 0 ? 0 : fn.configRead(pasid + PASID_CAP.CAP, 2);
-    const detach = this.#unit.attach([rid], [stream], {
+    const { remove: detach } = this.#unit.addFunction([rid], [stream], {
       name: `${fn.name}@${stream.toString(16)}`,
       // Functions whose requests can pass for, or reach, each other are one group of the host's.
       group: `pci${isolationGroup(slot)[0]}`,

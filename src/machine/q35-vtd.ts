@@ -10,7 +10,7 @@ import { FunctionFollower, windowOf } from './function-follower.ts';
 import { Q35 } from './q35.ts';
 import type { IommuUnit } from './unit.ts';
 import type { Vm } from './vm.ts';
-import { VtdMachineUnit } from './vtd-unit.ts';
+import { VtdUnit } from './vtd-unit.ts';
 
 /**
  * Puts the vVT-d of the command line (`-device intel-iommu`) in its place: one unit over every root bus.
@@ -24,9 +24,9 @@ export function attachVtd(
   args: QemuArgs,
   options: { readonly profile: ProfileName; readonly tell?: Tell | null },
 ): readonly IommuUnit[] {
-  const props = vtdFromArgs(args, options.profile);
-  if (props === null) return [];
-  const unit = new VtdMachineUnit(vm, { name: 'vtd', props, irq, tell: options.tell ?? null });
+  const properties = vtdFromArgs(args, options.profile);
+  if (properties === null) return [];
+  const unit = new VtdUnit(vm, { name: 'vtd', properties, irq, tell: options.tell ?? null });
   // Peers in the PCI hole are reached through both stages like memory is; where nothing is, the request aborts.
   const low = Math.max(...vm.memory.ram().map((r) => (r.gpa < Q35.ABOVE ? r.gpa + r.bytes : 0)));
   const hole = new PciWindowSpace(board.complex, low, Q35.IOAPIC - low, 0);

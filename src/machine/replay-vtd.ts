@@ -8,7 +8,7 @@ import { cachedLines } from './explain-cache.ts';
 import { PromptEndpoints } from './replay-endpoints.ts';
 import { ReplayMemory } from './replay-memory.ts';
 import { Vm } from './vm.ts';
-import { VtdMachineUnit } from './vtd-unit.ts';
+import { VtdUnit } from './vtd-unit.ts';
 
 const CACHES = {
   full: {},
@@ -21,7 +21,7 @@ const SILENT: InterruptPort = { pulse() {}, level() {}, message: () => true };
 
 /** The machine a recording of a VT-d guest describes. */
 export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
-  readonly unit: VtdMachineUnit;
+  readonly unit: VtdUnit;
   lo = 0;
   hi = 0;
   out = 0;
@@ -32,11 +32,11 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
   outData = 0;
   readonly #pair = new Int32Array(2);
 
-  constructor(header: TraceHeader, props: VtdProperties, options: ReplayOptions, tell: Tell) {
+  constructor(header: TraceHeader, properties: VtdProperties, options: ReplayOptions, tell: Tell) {
     super(new Vm({ ram: header.ram.map((r) => ({ base: r.gpa, bytes: r.size })), tell }));
-    this.unit = new VtdMachineUnit(this.vm, {
+    this.unit = new VtdUnit(this.vm, {
       name: 'vtd',
-      props,
+      properties,
       irq: SILENT,
       tell,
       caches: CACHES[options.caches ?? 'full'],

@@ -4,16 +4,16 @@ import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/pr
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
 import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
-import type { DeviceDescription, KernelDevice } from '../host/device.ts';
+import { ViommuError } from '../core/errors.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { CacheSizes } from '../piommu/smmuv3/options.ts';
 import type { HwPort } from '../ports/hw.ts';
-import type { VfioDevice } from '../ports/iommufd.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
-import type { IommuUnit } from './unit.ts';
+import type { FunctionDescription, IommuUnit, UnitFunction } from './unit.ts';
+import { type BoundFunction, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
 
 /** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
@@ -40,7 +40,7 @@ export interface Smmuv3UnitConfig {
   /** Which devices wait when an access faults (platform devices; PCI functions do not). */
   readonly canStall?: (name: string) => boolean;
   /** Nanoseconds an ATS invalidation may take. */
-  readonly atcTimeout?: number;
+  readonly invalidateTimeout?: number;
   /** VMIDs the kernel may use; default all the hardware has. */
   readonly maxVmids?: number;
   /** Stands between kernel and hardware: fault injection. */
@@ -52,16 +52,6 @@ function doorbellPage(msiGpa: number, machine: number): number {
   return msiGpa === 0 ? machine : msiGpa - (msiGpa % PAGE);
 }
 
-/** A function behind the unit. */
-export interface UnitFunction {
-  /** StreamIDs as the guest knows them, and as the hardware does. */
-  readonly sids: readonly number[];
-  readonly streams: readonly number[];
-  readonly device: KernelDevice;
-  readonly vfio: VfioDevice;
-  remove(): void;
-}
-
 /** One vSMMUv3 with everything under it: the kernel's driver and a physical SMMU of its own. */
 export class Smmuv3Unit implements IommuUnit {
   readonly name: string;
@@ -69,12 +59,11 @@ export class Smmuv3Unit implements IommuUnit {
   readonly driver: Smmuv3Driver;
   readonly hardware: PhysicalSmmuv3;
   readonly endpoints = new EndpointRelay();
-  readonly #vm: Vm;
-  readonly #functions = new Map<number, UnitFunction>();
+  readonly remap = null;
+  readonly #functions: UnitFunctions;
 
   constructor(vm: Vm, config: Smmuv3UnitConfig) {
     const { properties, name } = config;
-    this.#vm = vm;
     this.name = name;
     const deviations = smmuv3Deviations(properties.profile, config.deviations);
     const id = smmuv3Identity(properties, deviations);
@@ -93,7 +82,7 @@ export class Smmuv3Unit implements IommuUnit {
       endpoints: this.endpoints,
       walk: vmsaChoicesOf(deviations),
       ...(config.caches === undefined ? {} : { caches: config.caches }),
-      ...(config.atcTimeout === undefined ? {} : { atcTimeout: config.atcTimeout }),
+      ...(config.invalidateTimeout === undefined ? {} : { atcTimeout: config.invalidateTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,
     });
     const hw = config.wrapHw?.(this.hardware) ?? this.hardware;
@@ -132,45 +121,17 @@ export class Smmuv3Unit implements IommuUnit {
       trustPartialCount: config.batchQuirk ?? false,
     });
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
+    this.#functions = new UnitFunctions(vm, this.driver, (f) => this.#take(f));
   }
 
-  /**
-   * Puts a function behind the unit, also while the guest runs.
-   * @param sids StreamIDs as the guest knows them. @param streams as the hardware does.
-   * @throws ViommuError what the kernel or the device model refuses.
-   */
-  addFunction(
-    sids: readonly number[],
-    streams: readonly number[],
-    description: Omit<DeviceDescription, 'iommu' | 'streams'>,
-  ): UnitFunction {
-    const { kernel } = this.#vm;
-    const device = kernel.addDevice({ ...description, streams, iommu: this.driver });
-    const vfio = kernel.openVfio(device);
-    vfio.bind(this.#vm.iommufd);
-    const unplug = this.device.addDevice({ sids, vfio });
-    const fn: UnitFunction = {
-      sids,
-      streams,
-      device,
-      vfio,
-      remove: () => {
-        unplug();
-        vfio.close();
-        kernel.removeDevice(device);
-        for (const sid of sids) this.#functions.delete(sid);
-      },
-    };
-    for (const sid of sids) this.#functions.set(sid, fn);
-    return fn;
-  }
-
-  attach(
-    sids: readonly number[],
-    streams: readonly number[],
-    d: Omit<DeviceDescription, 'iommu' | 'streams'>,
-  ): () => void {
-    return this.addFunction(sids, streams, d).remove;
+  /** The guest's context descriptors are its PASID table: the host has no part in how it manages PASIDs. */
+  #take({ rids, vfio, description }: BoundFunction): () => void {
+    if ((description.pasids ?? 'guest-table') !== 'guest-table') {
+      throw new ViommuError('EOPNOTSUPP', 'caller', "behind an SMMUv3 the PASID table is the guest's", {
+        pasids: description.pasids!,
+      });
+    }
+    return this.device.addDevice({ sids: rids, vfio });
   }
 
   get window(): Smmuv3 {
@@ -182,7 +143,19 @@ export class Smmuv3Unit implements IommuUnit {
   get ats(): PhysicalSmmuv3 {
     return this.hardware;
   }
-  readonly remap = null;
+
+  addFunction(sids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction {
+    return this.#functions.add(sids, streams, description);
+  }
+
+  /** @throws ViommuError `EOPNOTSUPP` always: a stream's PASIDs all lie in one guest table, so none can be another device's. */
+  addSlice(): never {
+    throw new ViommuError('EOPNOTSUPP', 'caller', "an SMMUv3 has no slices: all PASIDs of a stream are its guest's");
+  }
+
+  functionOf(sid: number): UnitFunction | undefined {
+    return this.#functions.of(sid);
+  }
 
   reset(): void {
     this.device.reset();
@@ -192,13 +165,7 @@ export class Smmuv3Unit implements IommuUnit {
     return this.device.save();
   }
 
-  /** The host behind a loaded machine is a new one: its objects are made anew. */
   load(state: unknown): void {
     this.device.load(state as Smmuv3State);
-  }
-
-  /** The function the guest knows by this StreamID. */
-  functionOf(sid: number): UnitFunction | undefined {
-    return this.#functions.get(sid);
   }
 }

@@ -1,7 +1,42 @@
-import type { DeviceDescription } from '../host/device.ts';
+import type { DeviceDescription, KernelDevice } from '../host/device.ts';
 import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
+import type { VfioDevice } from '../ports/iommufd.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { EndpointRelay } from './hw-relay.ts';
+import type { PasidManagement } from './pasid/bindings.ts';
+
+/** What a machine says about a function that it puts behind a unit: the kernel's description, and whose its PASIDs are. */
+export interface FunctionDescription extends Omit<DeviceDescription, 'iommu' | 'streams'> {
+  /** Default: 'guest-table' behind an SMMUv3, 'host-table' behind a VT-d. */
+  readonly pasids?: PasidManagement;
+}
+
+/** A function behind a unit. */
+export interface UnitFunction {
+  /** Requester ids (StreamIDs) as the guest knows them. */
+  readonly rids: readonly number[];
+  /** The same, in the same order, as the hardware knows them. */
+  readonly streams: readonly number[];
+  /** As the host kernel knows it. */
+  readonly device: KernelDevice;
+  /** The VMM's open VFIO device, bound to its iommufd. */
+  readonly vfio: VfioDevice;
+  /** Takes it away: out of the device model, off the iommufd, off the kernel. */
+  remove(): void;
+}
+
+/** A slice of a function: a device of its own for the guest, which the hardware knows by PASIDs of the function (SIOV). */
+export interface UnitSlice {
+  /** Requester id as the guest knows it. */
+  readonly rid: number;
+  readonly parent: UnitFunction;
+  /** The PASID under which the function sends what the slice sends without one. */
+  readonly pasid: number;
+  /** The PASID under which the function sends what the slice sends under `pasid` of the guest; -1: not set up. */
+  hostPasid(pasid: number): number;
+  /** Takes the slice away; before its function goes. */
+  remove(): void;
+}
 
 /** A vIOMMU with everything under it, of either architecture, as the rest of a machine sees it. */
 export interface IommuUnit {
@@ -10,22 +45,29 @@ export interface IommuUnit {
   readonly window: MmioDevice;
   readonly translate: TranslatePort;
   readonly ats: AtsPort;
-  /** x86: interrupt remapping. */
+  /** x86: interrupt remapping; null: the unit has none. */
   readonly remap: InterruptRemapPort | null;
   /** Where the hardware's messages to functions go. */
   readonly endpoints: EndpointRelay;
   /**
    * Puts a function behind the unit, also while the guest runs.
-   * @param rids requester ids as the guest knows them. @param streams as the hardware does.
-   * @returns takes it away.
+   * @param rids requester ids as the guest knows them. @param streams the same, in the same order, as the hardware does.
+   * @throws ViommuError what the kernel, the host or the device model refuses (`EOPNOTSUPP`: a PASID management the unit
+   *   does not have); then nothing of the function is left anywhere.
    */
-  attach(
-    rids: readonly number[],
-    streams: readonly number[],
-    d: Omit<DeviceDescription, 'iommu' | 'streams'>,
-  ): () => void;
+  addFunction(rids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction;
+  /**
+   * Puts a slice of a function behind the unit, as a device of its own with requester id `rid`.
+   * @param pasid host PASID of what the slice sends without one.
+   * @throws ViommuError `EOPNOTSUPP`: the unit has no slices.
+   */
+  addSlice(rid: number, parent: UnitFunction, pasid: number): UnitSlice;
+  /** The function the guest knows by this requester id (StreamID). */
+  functionOf(rid: number): UnitFunction | undefined;
   /** Machine reset, after all DMA has come to rest. */
   reset(): void;
+  /** The guest-visible state as plain data. */
   save(): unknown;
+  /** Goes on where `save` was. The host behind a loaded machine is a new one: its objects are made anew, on first use. */
   load(state: unknown): void;
 }

@@ -2,25 +2,25 @@ import type { UnitState } from '../../devices/vtd/device.ts';
 import type { VtdDeviations } from '../../devices/vtd/profile.ts';
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
 import { Vtd } from '../../devices/vtd/vtd.ts';
-import type { DeviceDescription, KernelDevice } from '../host/device.ts';
+import { ViommuError } from '../core/errors.ts';
 import type { ReservedRegion } from '../host/driver.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
 import { FULL_CAP, FULL_ECAP } from '../piommu/vtd/options.ts';
-import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
+import { type AtsPort, type InterruptRemapPort, NO_PASID, type TranslatePort } from '../ports/dma.ts';
 import type { HwPort, HwRegisters } from '../ports/hw.ts';
-import type { VfioDevice } from '../ports/iommufd.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { PasidLayer } from './pasid/pasid-layer.ts';
-import type { IommuUnit } from './unit.ts';
+import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
+import { type BoundFunction, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
 
 export interface VtdUnitConfig {
   readonly name: string;
-  readonly props: VtdProperties;
+  readonly properties: VtdProperties;
   /** Single rows of the deviation table, away from the profile's. */
   readonly deviations?: Partial<VtdDeviations>;
   readonly irq: InterruptPort;
@@ -32,7 +32,7 @@ export interface VtdUnitConfig {
   readonly linuxOnly?: boolean;
   /** RMRRs: memory that stays mapped one to one for a device. */
   readonly reserved?: (name: string) => readonly ReservedRegion[];
-  /** Nanoseconds a device-TLB invalidation may take. */
+  /** Nanoseconds an ATS invalidation may take. */
   readonly invalidateTimeout?: number;
   /** PASIDs of the VM, for functions in global mode, slices, and what must be drained. */
   readonly pasids?: PasidLayer;
@@ -40,24 +40,16 @@ export interface VtdUnitConfig {
   readonly wrapHw?: (hw: HwPort & HwRegisters) => HwPort & HwRegisters;
 }
 
-export interface VtdUnitFunction {
-  readonly device: KernelDevice;
-  readonly vfio: VfioDevice;
-  remove(): void;
-}
-
 /** One vVT-d with everything under it: the kernel's driver and a physical unit of its own. */
-export class VtdMachineUnit implements IommuUnit {
+export class VtdUnit implements IommuUnit {
   readonly name: string;
   readonly device: Vtd;
   readonly driver: VtdDriver;
   readonly hardware: PhysicalVtd;
   readonly endpoints = new EndpointRelay();
-  readonly #vm: Vm;
-  readonly #functions = new Map<number, VtdUnitFunction>();
+  readonly #functions: UnitFunctions;
 
   constructor(vm: Vm, config: VtdUnitConfig) {
-    this.#vm = vm;
     this.name = config.name;
     const events = new HwRelay();
     const caches = config.caches ?? {};
@@ -89,7 +81,7 @@ export class VtdMachineUnit implements IommuUnit {
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
     this.device = new Vtd({
-      props: config.props,
+      props: config.properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
       memory: vm.memory.guest,
       irq: config.irq,
@@ -104,6 +96,16 @@ export class VtdMachineUnit implements IommuUnit {
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),
     });
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
+    this.#functions = new UnitFunctions(vm, this.driver, (f) => this.#take(f));
+  }
+
+  #take({ rids, vfio, description }: BoundFunction): () => void {
+    const { pasids = 'host-table' } = description;
+    if (pasids === 'guest-table') {
+      throw new ViommuError('EOPNOTSUPP', 'caller', "behind a VT-d the PASID table is the host's", { pasids });
+    }
+    const mode = pasids === 'global' ? 'global' : 'guest';
+    return this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids: mode });
   }
 
   get window(): MmioDevice {
@@ -119,50 +121,19 @@ export class VtdMachineUnit implements IommuUnit {
     return this.device.interrupts;
   }
 
-  /** See `IommuUnit.attach`. @param pasids 'global': local PASIDs have twins in the host's pool (ENQCMD). */
-  addFunction(
-    rids: readonly number[],
-    streams: readonly number[],
-    description: Omit<DeviceDescription, 'iommu' | 'streams'>,
-    pasids: 'guest' | 'global' = 'guest',
-  ): VtdUnitFunction {
-    const { kernel } = this.#vm;
-    const device = kernel.addDevice({ ...description, streams, iommu: this.driver });
-    const vfio = kernel.openVfio(device);
-    vfio.bind(this.#vm.iommufd);
-    const unplug = this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids });
-    const fn: VtdUnitFunction = {
-      device,
-      vfio,
-      remove: () => {
-        unplug();
-        vfio.close();
-        kernel.removeDevice(device);
-        for (const rid of rids) this.#functions.delete(rid);
-      },
-    };
-    for (const rid of rids) this.#functions.set(rid, fn);
-    return fn;
+  addFunction(rids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction {
+    return this.#functions.add(rids, streams, description);
   }
 
-  /**
-   * Puts a slice of a function behind the unit: a device of its own for the guest, whose requests carry the parent's
-   * requester id and `own` (SIOV). @returns takes it away; before the parent goes.
-   */
-  addSlice(rid: number, parent: VtdUnitFunction, own: number): () => void {
-    return this.device.addDevice({ rid, vfio: parent.vfio, slice: own });
+  addSlice(rid: number, parent: UnitFunction, pasid: number): UnitSlice {
+    const { device } = this;
+    const remove = device.addDevice({ rid, vfio: parent.vfio, slice: pasid });
+    const hostPasid = (own: number) => (own === NO_PASID ? pasid : (device.hostPasids(rid, own)[0] ?? -1));
+    return { rid, parent, pasid, hostPasid, remove };
   }
 
-  attach(
-    rids: readonly number[],
-    streams: readonly number[],
-    d: Omit<DeviceDescription, 'iommu' | 'streams'>,
-  ): () => void {
-    return this.addFunction(rids, streams, d).remove;
-  }
-
-  functionOf(rid: number): VtdUnitFunction | undefined {
-    return this.#functions.get(rid);
+  functionOf(rid: number): UnitFunction | undefined {
+    return this.#functions.of(rid);
   }
 
   reset(): void {

@@ -102,7 +102,7 @@ export async function startV86(files: V86Files, o: V86StartOptions): Promise<V86
   const errors: unknown[] = [];
   const plugged = plugIntoV86(emulator, {
     version: files.version,
-    props: o.props,
+    properties: o.props,
     hidden: o.bare ?? false,
     behindRootPort: o.behindRootPort ?? false,
     ignoreInvalidations: o.ignoreInvalidations ?? false,

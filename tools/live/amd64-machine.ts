@@ -15,7 +15,7 @@ import {
 } from '../../src/machine/firmware/aml.ts';
 import { dmar } from '../../src/machine/firmware/dmar.ts';
 import { acpiTable, TableBytes, VIOMMU_MAKER } from '../../src/machine/firmware/table.ts';
-import { VtdMachineUnit } from '../../src/machine/vtd-unit.ts';
+import { VtdUnit } from '../../src/machine/vtd-unit.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import type { RecordingOf, TraceRecorder } from '../../src/trace/index.ts';
 import { liveFiles } from './environment.ts';
@@ -99,9 +99,9 @@ export function bootPc(options: PcOptions): Promise<LiveRun> {
         record: options.record ?? null,
       },
       make: (vm, irq, tell) =>
-        new VtdMachineUnit(vm, {
+        new VtdUnit(vm, {
           name: 'vtd',
-          props,
+          properties: props,
           irq,
           tell,
           ignoreInvalidations: options.deaf ?? false,

@@ -5,7 +5,7 @@ import { acpiLoaderFiles } from '../../machine/firmware/loader.ts';
 import { mcfg } from '../../machine/firmware/mcfg.ts';
 import { dsdt, fadt, madt } from '../../machine/firmware/pc.ts';
 import type { MachineState } from '../../machine/snapshot.ts';
-import { VtdMachineUnit } from '../../machine/vtd-unit.ts';
+import { VtdUnit } from '../../machine/vtd-unit.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
 import type { Tell } from '../../ports/tell.ts';
 import type { TraceRecorder } from '../../trace/recorder.ts';
@@ -38,7 +38,7 @@ export interface V86Options {
   /** Version of the installed v86 package, checked. */
   readonly version: string;
   /** Properties of the vVT-d. */
-  readonly props: VtdProperties;
+  readonly properties: VtdProperties;
   /** The function sits behind a root port on bus 1 (default: integrated, 00:10.0). */
   readonly behindRootPort?: boolean;
   /** The guest is not told of the unit (no DMAR table): its DMA passes through. */
@@ -58,7 +58,7 @@ export interface V86Machine {
   /** The machine. */
   readonly machine: PluggedMachine;
   /** Its vVT-d. */
-  readonly unit: VtdMachineUnit;
+  readonly unit: VtdUnit;
   /** @internal v86's CPU. */
   readonly cpu: V86Cpu;
   /** @internal v86's PCI bus with our functions on it. */
@@ -83,7 +83,7 @@ function tables(options: V86Options) {
   // v86's own functions reach memory past every IOMMU: only ours are in the unit's scope.
   const structures: DmarStructure[] = [{ kind: 'drhd', base: VTD, scopes: [scope] }];
   if (options.behindRootPort) structures.push({ kind: 'atsr', allPorts: false, scopes: [scope] });
-  const remapping = options.props.intremap;
+  const remapping = options.properties.intremap;
   const pm = PM.HARDWIRED;
   return acpiLoaderFiles(
     fadt({ sci: 9, pm1aEvent: pm, pm1aControl: pm + 4, pmTimer: pm + 8, gpe0: 0xafe0 }),
@@ -101,7 +101,7 @@ function tables(options: V86Options) {
       mcfg([{ base: ECAM, firstBus: 0, lastBus: BUSES - 1 }]),
       ...(options.hidden
         ? []
-        : [dmar({ hostAddressWidth: options.props.awBits, interruptRemapping: remapping, structures })]),
+        : [dmar({ hostAddressWidth: options.properties.awBits, interruptRemapping: remapping, structures })]),
     ],
   );
 }
@@ -170,7 +170,7 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
     defer,
     report,
   };
-  let unit: VtdMachineUnit | null = null;
+  let unit: VtdUnit | null = null;
   const machine = new PluggedMachine(
     port,
     {
@@ -182,7 +182,7 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
     },
     (vm, irq, tell) => {
       const ignoreInvalidations = options.ignoreInvalidations ?? false;
-      unit = new VtdMachineUnit(vm, { name: 'vtd', props: options.props, irq, tell, ignoreInvalidations });
+      unit = new VtdUnit(vm, { name: 'vtd', properties: options.properties, irq, tell, ignoreInvalidations });
       return unit;
     },
   );

@@ -200,7 +200,7 @@ export function plugged(options: Partial<V86Options> = {}, ram?: number) {
   const errors: unknown[] = [];
   const v86 = plugIntoV86(
     { v86: { cpu } },
-    { version: V86_VERSION, props: FAKE_PROPS, report: (e) => errors.push(e), ...options },
+    { version: V86_VERSION, properties: FAKE_PROPS, report: (e) => errors.push(e), ...options },
   );
   return { cpu, errors, v86, machine: v86.machine };
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Bridge } from '../../../bus/bridge.ts';
-import { WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { isolationGroup } from '../../../bus/isolation.ts';
+import { WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DATA, EngineDriver, KINDS, type Machine, rig } from './rig.ts';
 
 const VA = 0x2000_0000;

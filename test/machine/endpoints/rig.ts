@@ -13,7 +13,7 @@ import { FunctionFollower } from '../../../src/machine/function-follower.ts';
 import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
 import type { IommuUnit } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
-import { VtdMachineUnit } from '../../../src/machine/vtd-unit.ts';
+import { VtdUnit } from '../../../src/machine/vtd-unit.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import type { Tell } from '../../../src/ports/tell.ts';
 import { SeenInterrupts } from '../../bus/harness.ts';
@@ -74,7 +74,11 @@ function watched(space: AddressSpace, see: RigOptions['onAccess'] | null): Addre
 export function rig(kind: Kind, o: RigOptions = {}) {
   const vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }], tell: o.tell ?? null });
   const irq = new SeenInterrupts();
-  const common = { irq, ...(o.ignoreInvalidations === true ? { ignoreInvalidations: true } : {}) };
+  const common = {
+    irq,
+    ...(o.ignoreInvalidations === true ? { ignoreInvalidations: true } : {}),
+    ...(o.timeout === undefined ? {} : { invalidateTimeout: o.timeout }),
+  };
   const unit: IommuUnit =
     kind === 'smmuv3'
       ? new Smmuv3Unit(vm, {
@@ -90,12 +94,11 @@ export function rig(kind: Kind, o: RigOptions = {}) {
           },
           doorbell: DOORBELL,
           canStall: () => o.stallers === true,
-          ...(o.timeout === undefined ? {} : { atcTimeout: o.timeout }),
         })
-      : new VtdMachineUnit(vm, {
+      : new VtdUnit(vm, {
           ...common,
           name: 'vtd',
-          props: {
+          properties: {
             ...vtdDefaults('arch'),
             scalableMode: true,
             fsts: true,
@@ -103,7 +106,6 @@ export function rig(kind: Kind, o: RigOptions = {}) {
             deviceIotlb: true,
             svm: true,
           },
-          ...(o.timeout === undefined ? {} : { invalidateTimeout: o.timeout }),
         });
   const complex = new RootComplex({
     memory: watched(vm.hostMemory.space, o.onAccess ?? null),

@@ -78,7 +78,7 @@ describe('a guest with a shared work queue', () => {
 
   test('O15 one RID of a VM is in the global pool, another is not', () => {
     const { g } = shared();
-    g.accelerator(0x18, 'guest');
+    g.accelerator(0x18, 'host-table');
     g.setPasid(3, 0);
     expect(g.unit.device.hostPasids(0x10, 3)).toEqual([3, 0x1000]);
     expect(g.unit.device.hostPasids(0x18, 3)).toEqual([3]);
@@ -133,7 +133,7 @@ describe('O17 a slice of a parent function', () => {
     const parent = g.unit.addFunction([0x99], [hostRid(0x99)], { name: 'parent', pasidBits: 20 });
     const [one, two] = [40, 41];
     const away = [g.unit.addSlice(0x10, parent, one), g.unit.addSlice(0x18, parent, two)];
-    const cards = [one, two].map((own) => g.card(parent, hostRid(0x99), own));
+    const cards = [one, two].map((own) => g.card(hostRid(0x99), own));
     // The same guest PASID on both, in address spaces of their own directory.
     g.setPasid(3, 0);
     const real = [0x10, 0x18].map((rid) => g.unit.device.hostPasids(rid, 3)[0]!);
@@ -150,7 +150,7 @@ describe('O17 a slice of a parent function', () => {
 
     // The virtual value itself reaches nothing on the parent.
     expect(g.dma(0x99, 3, DATA)).toBe(-1);
-    for (const f of away) f();
+    for (const slice of away) slice.remove();
     for (const r of real) expect(g.dma(0x99, r, DATA)).toBe(-1);
   });
 });

@@ -6,7 +6,7 @@ import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { extendedCapability } from '../../../src/machine/function-follower.ts';
 import { PasidLayer, polled } from '../../../src/machine/pasid/pasid-layer.ts';
 import { Vm } from '../../../src/machine/vm.ts';
-import { VtdMachineUnit, type VtdUnitConfig, type VtdUnitFunction } from '../../../src/machine/vtd-unit.ts';
+import { VtdUnit, type VtdUnitConfig } from '../../../src/machine/vtd-unit.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { Said } from '../../../src/ports/tell.ts';
 import { EXT, PASID_CAP } from '../../../src/spec/pcie/capabilities.ts';
@@ -35,7 +35,7 @@ export interface IntelOptions extends Partial<VtdUnitConfig> {
 export class Intel {
   readonly said: Said[] = [];
   readonly vm: Vm;
-  readonly unit: VtdMachineUnit;
+  readonly unit: VtdUnit;
   readonly layer: PasidLayer;
   readonly #step: number;
   #tail = 0;
@@ -44,9 +44,9 @@ export class Intel {
     this.vm = o.vm ?? new Vm({ ram: [{ base: 0, bytes: RAM_BYTES }], tell: (s) => this.said.push(s) });
     this.layer = o.layer ?? new PasidLayer(new PasidSpace(0x1000, 0x1100));
     this.#step = o.step ?? 0;
-    this.unit = new VtdMachineUnit(this.vm, {
+    this.unit = new VtdUnit(this.vm, {
       name: 'vtd',
-      props: { ...defaultProperties('arch'), scalableMode: true, fsts: true, pasidBits: 8 },
+      properties: { ...defaultProperties('arch'), scalableMode: true, fsts: true, pasidBits: 8 },
       irq: { pulse: () => {}, level: () => {}, message: () => true },
       pasids: this.layer,
       ...o,
@@ -123,17 +123,13 @@ export class Intel {
   }
 
   /** An accelerator behind the unit. */
-  accelerator(devfn: number, pasids: 'guest' | 'global' = 'guest'): Card {
-    const fn = this.unit.addFunction(
-      [devfn],
-      [hostRid(devfn)],
-      { name: `accelerator${devfn}`, pasidBits: 20, pasidExec: true },
-      pasids,
-    );
-    return this.card(fn, hostRid(devfn));
+  accelerator(devfn: number, pasids: 'host-table' | 'global' = 'host-table'): Card {
+    const description = { name: `accelerator${devfn}`, pasidBits: 20, pasidExec: true, pasids };
+    this.unit.addFunction([devfn], [hostRid(devfn)], description);
+    return this.card(hostRid(devfn));
   }
 
-  card(fn: VtdUnitFunction, rid: number, own = NO_PASID): Card {
+  card(rid: number, own = NO_PASID): Card {
     const timing = { clock: this.vm.clock, step: this.#step, flight: 0 };
     const accelerator = new Accelerator(this.#step === 0 ? {} : { timing });
     const wire = new Wire(this.vm, this.unit.hardware, rid, own);
@@ -142,7 +138,7 @@ export class Intel {
     accelerator.fn.configWrite(control, 2, PASID_CAP.ENABLE);
     const period = Math.max(1, this.#step);
     const leave = this.layer.addUser(polled(this.vm.clock, period, (pasid) => busy(accelerator, pasid)));
-    return new Card(fn, accelerator, wire, leave);
+    return new Card(accelerator, wire, leave);
   }
 
   /** One access of a function. @returns the guest-physical address, or -1. */
@@ -176,13 +172,11 @@ export function fill(pattern: number): Int32Array {
 }
 
 export class Card {
-  readonly fn: VtdUnitFunction;
   readonly accelerator: Accelerator;
   readonly wire: Wire;
   readonly leave: () => void;
 
-  constructor(fn: VtdUnitFunction, accelerator: Accelerator, wire: Wire, leave: () => void) {
-    this.fn = fn;
+  constructor(accelerator: Accelerator, wire: Wire, leave: () => void) {
     this.accelerator = accelerator;
     this.wire = wire;
     this.leave = leave;

@@ -190,7 +190,7 @@ describe('O21 a PASID that was given back', () => {
       step: 100,
       layer: new PasidLayer(new PasidSpace(0x100, 0x101)),
     });
-    const card = g.card({ device: null as never, vfio, remove: () => {} }, hostRid(0x99));
+    const card = g.card(hostRid(0x99));
     const records: number[] = [];
     g.unit.hardware.tell = (s) => {
       if (s.what === 'fault') records.push(s.record.length);

@@ -4,7 +4,7 @@ import { RamDisk } from '../../../devices/endpoints/nvme/disk.ts';
 import { NvmeFunction } from '../../../devices/endpoints/nvme/function.ts';
 import type { Emulator, MachinePlan, PluggedMachine } from '../../../src/machine/emulator.ts';
 import { PluggedMachine as Machine } from '../../../src/machine/emulator.ts';
-import { VtdMachineUnit } from '../../../src/machine/vtd-unit.ts';
+import { VtdUnit } from '../../../src/machine/vtd-unit.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import { plugIntoToy, TOY, TOY_PROPS, ToyEmulator } from './toy.ts';
 
@@ -182,11 +182,7 @@ describe('a machine that cannot be', () => {
     const emulator: Emulator = { ram, claim() {}, interrupts: { line() {}, message() {} } };
     const plan: MachinePlan = { iommu: TOY.IOMMU, doorbell: { base: TOY.DOORBELL, bytes: 4096 }, ...change };
     return () =>
-      new Machine(
-        emulator,
-        plan,
-        (vm, irq, tell) => new VtdMachineUnit(vm, { name: 'v', props: TOY_PROPS, irq, tell }),
-      );
+      new Machine(emulator, plan, (vm, irq, tell) => new VtdUnit(vm, { name: 'v', properties: TOY_PROPS, irq, tell }));
   };
 
   test('without RAM it is told to give some', () => {

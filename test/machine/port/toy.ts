@@ -1,7 +1,7 @@
 import { defaultProperties, type VtdProperties } from '../../../devices/vtd/properties.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { type Emulator, PluggedMachine } from '../../../src/machine/emulator.ts';
-import { VtdMachineUnit } from '../../../src/machine/vtd-unit.ts';
+import { VtdUnit } from '../../../src/machine/vtd-unit.ts';
 import type { MmioDevice } from '../../../src/ports/mmio.ts';
 
 interface Trap {
@@ -128,6 +128,6 @@ export function plugIntoToy(toy: ToyEmulator, props: VtdProperties = TOY_PROPS):
   return new PluggedMachine(
     emulator,
     plan,
-    (vm, irq, tell) => new VtdMachineUnit(vm, { name: 'vtd', props, irq, tell }),
+    (vm, irq, tell) => new VtdUnit(vm, { name: 'vtd', properties: props, irq, tell }),
   );
 }

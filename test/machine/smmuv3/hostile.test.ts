@@ -102,7 +102,7 @@ test('whatever a guest writes into registers and memory, nothing throws, hangs o
   for (const properties of VARIANTS) {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
-        const rig = new Rig({ properties, atcTimeout: 500 });
+        const rig = new Rig({ properties, invalidateTimeout: 500 });
         for (const sid of SIDS) rig.plug(sid, 0, { ats: true, pri: true, pasidBits: 4 });
         const d = new Random(seed);
         rig.g.setUp(9, 3, 4);

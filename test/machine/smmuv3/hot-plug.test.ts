@@ -37,7 +37,7 @@ test('devices come and go in a running guest, and with the last one every page a
     for (const [i, fn] of order.entries()) {
       fn.remove();
       const left = order[i + 1];
-      if (left !== undefined) expect(typeof rig.dma(left.sids[0]!, left.sids[0] === 16 ? PAGE : 0x5000)).toBe('number');
+      if (left !== undefined) expect(typeof rig.dma(left.rids[0]!, left.rids[0] === 16 ? PAGE : 0x5000)).toBe('number');
     }
     expect(rig.units[0]!.device.domains.length).toBe(0);
     if (round === 1) idle = pages();

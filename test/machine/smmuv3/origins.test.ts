@@ -107,7 +107,7 @@ test('O4 a host that refuses an attach fails the command that asked for it, and 
 });
 
 test('O4 a function that never answers is CERROR_ATC_INV_SYNC at the SYNC, once the time is up and not before', () => {
-  const { rig, g } = translating({ properties: { profile: 'arch', ats: true }, atcTimeout: 1000 });
+  const { rig, g } = translating({ properties: { profile: 'arch', ats: true }, invalidateTimeout: 1000 });
   g.run(cfgiSte(8), sync);
   rig.vm.clock.advance(5000);
   g.w(PAGE0.GERRORN.at, g.r(PAGE0.GERROR.at));

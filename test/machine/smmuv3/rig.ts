@@ -1,6 +1,7 @@
 import { type Smmuv3Properties, smmuv3Defaults } from '../../../devices/smmuv3/properties.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
-import { Smmuv3Unit, type Smmuv3UnitConfig, type UnitFunction } from '../../../src/machine/smmuv3-unit.ts';
+import { Smmuv3Unit, type Smmuv3UnitConfig } from '../../../src/machine/smmuv3-unit.ts';
+import type { UnitFunction } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { Said } from '../../../src/ports/tell.ts';

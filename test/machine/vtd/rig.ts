@@ -1,7 +1,8 @@
 import { defaultProperties, type VtdProperties } from '../../../devices/vtd/properties.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
+import type { UnitFunction } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
-import { VtdMachineUnit, type VtdUnitConfig, type VtdUnitFunction } from '../../../src/machine/vtd-unit.ts';
+import { VtdUnit, type VtdUnitConfig } from '../../../src/machine/vtd-unit.ts';
 import { ACCESS, AT, DMA, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import type { Said } from '../../../src/ports/tell.ts';
 import { GuestDriver } from '../../devices/vtd/guest-driver.ts';
@@ -10,7 +11,7 @@ export const RIG_RAM = 0x200_0000;
 /** Where each further unit of a rig has its tables. */
 const UNIT_SPACE = 0x80_0000;
 
-export interface RigOptions extends Partial<Omit<VtdUnitConfig, 'props' | 'name' | 'irq' | 'tell'>> {
+export interface RigOptions extends Partial<Omit<VtdUnitConfig, 'properties' | 'name' | 'irq' | 'tell'>> {
   readonly props?: Partial<VtdProperties>;
   readonly units?: number;
 }
@@ -27,17 +28,17 @@ export class Rig {
   readonly said: Said[] = [];
   readonly messages: { address: number; data: number }[] = [];
   readonly vm: Vm;
-  readonly units: VtdMachineUnit[] = [];
+  readonly units: VtdUnit[] = [];
   readonly guests: GuestDriver[] = [];
   readonly pools: { next: number }[] = [];
 
   constructor(o: RigOptions = {}) {
     this.vm = new Vm({ ram: [{ base: 0, bytes: RIG_RAM }], tell: (s) => this.said.push(s) });
     for (let i = 0; i < (o.units ?? 1); i++) {
-      const unit = new VtdMachineUnit(this.vm, {
+      const unit = new VtdUnit(this.vm, {
         ...o,
         name: `vtd.${i}`,
-        props: { ...defaultProperties(o.props?.profile ?? 'qemu-11.1'), ...o.props },
+        properties: { ...defaultProperties(o.props?.profile ?? 'qemu-11.1'), ...o.props },
         irq: { pulse() {}, level() {}, message: (address, data) => this.messages.push({ address, data }) > 0 },
         tell: (s) => this.said.push(s),
       });
@@ -52,7 +53,7 @@ export class Rig {
     return this.guests[0]!;
   }
 
-  plug(rid: number, unit = 0, description: object = {}): VtdUnitFunction {
+  plug(rid: number, unit = 0, description: object = {}): UnitFunction {
     return this.units[unit]!.addFunction([rid], [hostRid(rid)], { name: `dev${rid}`, ...description });
   }
 
@@ -115,9 +116,9 @@ export const PASS_THROUGH: readonly bigint[] = [0x109n, 1n];
 export class SlowEndpoint implements EndpointPort {
   readonly asked: { rid: number; pasid: number; itag: number; lo: number; hi: number }[] = [];
   readonly responses: string[] = [];
-  readonly #unit: VtdMachineUnit;
+  readonly #unit: VtdUnit;
 
-  constructor(unit: VtdMachineUnit) {
+  constructor(unit: VtdUnit) {
     this.#unit = unit;
     unit.endpoints.to = this;
   }

@@ -1,0 +1,77 @@
+import { ViommuError } from '../core/errors.ts';
+import type { IommuDriver } from '../host/driver.ts';
+import type { VfioDevice } from '../ports/iommufd.ts';
+import { errnoName } from '../spec/iommufd/errno.ts';
+import type { FunctionDescription, UnitFunction } from './unit.ts';
+import type { Vm } from './vm.ts';
+
+/** A function on its way into a device model. */
+export interface BoundFunction {
+  readonly rids: readonly number[];
+  readonly vfio: VfioDevice;
+  readonly description: FunctionDescription;
+}
+
+/**
+ * Takes a function into the guest-visible device. @returns takes it out again.
+ * @throws ViommuError what the host or the device model refuses.
+ */
+export type TakeFunction = (f: BoundFunction) => () => void;
+
+/**
+ * The functions behind one unit. Each is known in three places: the kernel's bus, the VMM's iommufd, and the device model.
+ * It comes into all three, in this order, or into none, and goes in the reverse order.
+ */
+export class UnitFunctions {
+  readonly #vm: Vm;
+  readonly #driver: IommuDriver;
+  readonly #take: TakeFunction;
+  readonly #byRid = new Map<number, UnitFunction>();
+
+  constructor(vm: Vm, driver: IommuDriver, take: TakeFunction) {
+    this.#vm = vm;
+    this.#driver = driver;
+    this.#take = take;
+  }
+
+  of(rid: number): UnitFunction | undefined {
+    return this.#byRid.get(rid);
+  }
+
+  /** See `IommuUnit.addFunction`. */
+  add(rids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction {
+    const { kernel, iommufd } = this.#vm;
+    const { pasids: _, ...described } = description;
+    const device = kernel.addDevice({ ...described, streams, iommu: this.#driver });
+    const vfio = kernel.openVfio(device);
+    const release = () => {
+      vfio.close();
+      kernel.removeDevice(device);
+    };
+    let away: () => void;
+    try {
+      const r = vfio.bind(iommufd);
+      if (r !== 0) {
+        throw new ViommuError('EIO', 'host', `${description.name} cannot be bound: ${errnoName(r)}`, { errno: -r });
+      }
+      away = this.#take({ rids, vfio, description });
+    } catch (error) {
+      release();
+      throw error;
+    }
+    const fn: UnitFunction = {
+      rids,
+      streams,
+      device,
+      vfio,
+      remove: () => {
+        if (this.#byRid.get(rids[0]!) !== fn) return;
+        for (const rid of rids) this.#byRid.delete(rid);
+        away();
+        release();
+      },
+    };
+    for (const rid of rids) this.#byRid.set(rid, fn);
+    return fn;
+  }
+}
