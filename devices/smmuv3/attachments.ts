@@ -130,7 +130,8 @@ export class Smmuv3Attachments {
     const r = this.#attachContext(s, state, domain);
     if (r < 0 && s.state === 'abort' && before !== 'abort') {
       // The move failed half-way: the stream must not stay on an HWPT of a domain that may go.
-      this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
+      const aborted = this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
+      this.#core.refusals.note('undoing', aborted);
     }
     domain.users--;
     this.#domains.release(domain);

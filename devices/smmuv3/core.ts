@@ -1,10 +1,14 @@
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import type { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { Smmuv3Deps } from './deps.ts';
 import type { Smmuv3Identity } from './identity.ts';
 import type { Smmuv3Interrupts } from './interrupts.ts';
 import type { Smmuv3Deviations } from './profile.ts';
 import type { Smmuv3Registers } from './registers.ts';
+
+/** What the device was doing when the host refused something that no command of the guest answers for. */
+export type RefusedDuring = 'switch of translation' | 'first use' | 'undoing' | 'event queue';
 
 /** What every part of a vSMMUv3 works with; the device makes it once. */
 export interface Smmuv3Core {
@@ -17,4 +21,5 @@ export interface Smmuv3Core {
   readonly registers: Smmuv3Registers;
   readonly interrupts: Smmuv3Interrupts;
   readonly host: HostVerbs;
+  readonly refusals: HostRefusals<RefusedDuring>;
 }

@@ -1,12 +1,13 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { CR0, GBPA, GERROR, PAGE0, PAGE1, WINDOW_BYTES } from '../../src/spec/smmuv3/registers.ts';
 import { CommandBatch } from './batch.ts';
 import { Smmuv3Commands } from './commands.ts';
-import type { Smmuv3Core } from './core.ts';
+import type { RefusedDuring, Smmuv3Core } from './core.ts';
 import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
 import { Smmuv3Domains } from './domains.ts';
 import { Smmuv3Faults } from './faults.ts';
@@ -93,7 +94,8 @@ export class Smmuv3 implements MmioDevice {
     const depth = 2 ** Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, 12);
     for (const domain of domains) {
       if (domain.viommuId === 0 || domain.eventFd !== null) continue;
-      listenForEvents(this.#core.host, domain, depth, (e) => this.#records.record(e, false));
+      const opened = listenForEvents(this.#core.host, domain, depth, (e) => this.#records.record(e, false));
+      this.#core.refusals.note('event queue', opened);
     }
   }
 
@@ -129,6 +131,11 @@ export class Smmuv3 implements MmioDevice {
       const r = domain.shadow?.forget(gpa, bytes) ?? 0;
       if (r < 0) throw new ViommuError('EIO', 'host', 'guest memory stays mapped for a device', { gpa, result: r });
     }
+  }
+
+  /** How often the host refused something that no command of the guest answers for. */
+  get refusals(): ReadonlyMap<RefusedDuring, number> {
+    return this.#core.refusals.counts;
   }
 
   /** @internal The streams with their states, for listings and tests. */
@@ -292,5 +299,6 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
     registers,
     interrupts: new Smmuv3Interrupts(registers, deps.irq, deps.tell, name),
     host: new HostVerbs(deps.iommufd),
+    refusals: new HostRefusals(),
   };
 }

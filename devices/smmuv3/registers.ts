@@ -12,30 +12,11 @@ import {
 } from '../../src/spec/smmuv3/registers.ts';
 import { QUEUE_LOG2_MAX, type Smmuv3Identity } from './identity.ts';
 import type { Smmuv3Deviations } from './profile.ts';
+import { QEMU_KEPT, QEMU_WIDE_READ, QEMU_WIDE_WRITE, qemuRegisterTable } from './qemu/registers.ts';
 
 const PAGE_BYTES = 0x1000;
-const ALL = 0xffff_ffff_ffff_ffffn;
 const NAMES1 = Object.values(PAGE1) as readonly RegisterSpec[];
 const NAMES0 = Object.values(PAGE0) as readonly RegisterSpec[];
-/** Registers a guest of QEMU may touch with one 8-byte access. */
-const WIDE_READ = [PAGE0.GERROR_IRQ_CFG0.at, PAGE0.STRTAB_BASE.at, PAGE0.CMDQ_BASE.at, PAGE0.EVENTQ_BASE.at] as const;
-const WIDE_WRITE: readonly number[] = [...WIDE_READ, PAGE0.EVENTQ_IRQ_CFG0.at];
-/** What a reset of QEMU's device leaves alone. */
-const KEPT = [
-  PAGE0.CR1,
-  PAGE0.CR2,
-  PAGE0.STRTAB_BASE,
-  PAGE0.STRTAB_BASE_CFG,
-  PAGE0.GERROR_IRQ_CFG0,
-  PAGE0.GERROR_IRQ_CFG1,
-  PAGE0.GERROR_IRQ_CFG2,
-  PAGE0.EVENTQ_IRQ_CFG0,
-  PAGE0.EVENTQ_IRQ_CFG1,
-  PAGE0.EVENTQ_IRQ_CFG2,
-  // Their addresses; the size goes to its preset.
-  PAGE0.CMDQ_BASE,
-  PAGE0.EVENTQ_BASE,
-];
 /** Page 0 of the spec never uses the offsets of page 1's registers, so one block holds both. */
 const TABLE: RegisterTable = { ...PAGE0, ...PAGE1 };
 
@@ -58,7 +39,10 @@ export class Smmuv3Registers {
     const pri = (id.idr0 & (1 << 16)) !== 0;
     const ats = (id.idr0 & (1 << 10)) !== 0;
     this.#cr0 = CR0.SMMUEN | CR0.EVENTQEN | CR0.CMDQEN | (pri ? CR0.PRIQEN : 0) | (ats ? CR0.ATSCHK : 0);
-    this.#file = new RegisterFile(d.rawRegisters ? qemuTable(TABLE) : archTable(TABLE, id, this.#cr0), PAGE_BYTES);
+    this.#file = new RegisterFile(
+      d.rawRegisters ? qemuRegisterTable(TABLE) : archTable(TABLE, id, this.#cr0),
+      PAGE_BYTES,
+    );
     this.#preset(PAGE0.IDR0.at, id.idr0);
     this.#preset(PAGE0.IDR1.at, id.idr1);
     this.#preset(PAGE0.IDR3.at, id.idr3);
@@ -111,7 +95,7 @@ export class Smmuv3Registers {
     const at = offset & (PAGE1_BASE - 1);
     const page = offset >= PAGE1_BASE ? 2 : 1;
     if (at >= PAGE_BYTES || (size !== 4 && size !== 8) || at % size !== 0) return NONE;
-    const wide: readonly number[] = write ? WIDE_WRITE : WIDE_READ;
+    const wide = write ? QEMU_WIDE_WRITE : QEMU_WIDE_READ;
     if (size === 8 && this.#d.qemuAccess && !wide.includes(at)) return NONE;
     if ((this.#pages[at >>> 2]! & page) !== 0) return at;
     return size === 8 && (this.#pages[(at >>> 2) + 1]! & page) !== 0 ? at : NONE;
@@ -166,12 +150,12 @@ export class Smmuv3Registers {
 
   /** Power-on values; QEMU leaves some registers as they were. */
   reset(): void {
-    const kept = this.#d.resetKeepsConfiguration ? KEPT : [];
+    const kept = this.#d.resetKeepsConfiguration ? QEMU_KEPT : [];
     const words = kept.flatMap((r) => [this.get(r.at), this.get(r.at + 4)]);
     this.#file.reset();
     kept.forEach((r, i) => {
       this.set(r.at, words[2 * i]!);
-      if ((r as RegisterSpec).size === 8) this.set(r.at + 4, words[2 * i + 1]!);
+      if (r.size === 8) this.set(r.at + 4, words[2 * i + 1]!);
     });
     if (!this.#d.resetKeepsConfiguration) return;
     for (const { at } of [PAGE0.CMDQ_BASE, PAGE0.EVENTQ_BASE]) this.set(at, (this.get(at) & ~31) | QUEUE_LOG2_MAX);
@@ -189,16 +173,6 @@ export class Smmuv3Registers {
 /** All bits, while the guard is clear; else none. */
 function open(word: number, guard: number): number {
   return (word & guard) === 0 ? -1 : 0;
-}
-
-/** QEMU: every writable register keeps every bit; EVENTQ_IRQ_CFG is kept and reads 0; there is no page-request queue. */
-function qemuTable(table: RegisterTable): RegisterTable {
-  const rows = Object.entries(table).map(([name, r]): [string, RegisterSpec] => {
-    if (r.rw === undefined || name === 'GBPA') return [name, { at: r.at, size: r.size, reset: r.reset ?? 0n }];
-    const hidden = name.startsWith('EVENTQ_IRQ_CFG') ? { wo: ALL } : {};
-    return [name, { at: r.at, size: r.size, reset: r.reset ?? 0n, rw: ALL, ...hidden }];
-  });
-  return Object.fromEntries(rows);
 }
 
 /** Bits of features the identity does not show are RES0. */

@@ -11,6 +11,9 @@ import { missingOnHost } from './host-features.ts';
 import { Smmuv3Stream, type StreamSaved, type StreamState } from './stream.ts';
 import type { Smmuv3Tables } from './tables.ts';
 
+/** The guest's entry is a bad one, so that nothing is attached. */
+const BAD_ENTRY = 2;
+
 /** The guest's streams: which devices are plugged in, and when a stream's entry is looked at. */
 export class Smmuv3Streams {
   readonly #core: Smmuv3Core;
@@ -114,7 +117,7 @@ export class Smmuv3Streams {
 
   /** SMMUEN=0: every stream bypasses or aborts as GBPA says (IHI 0070 §6.3.14). */
   applyPolicy(): void {
-    for (const s of this.#list) this.#policy(s);
+    for (const s of this.#list) this.#core.refusals.note('switch of translation', this.#policy(s));
   }
 
   #policy(s: Smmuv3Stream): VerbOutcome {
@@ -123,7 +126,7 @@ export class Smmuv3Streams {
 
   /** Every stream is to be configured on its next use. */
   unsetAll(): void {
-    for (const s of this.#list) this.#attachments.unset(s);
+    for (const s of this.#list) this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
   }
 
   /**
@@ -133,7 +136,9 @@ export class Smmuv3Streams {
   invalidate(sid: number): VerbOutcome {
     const s = this.#bySid.get(sid);
     if (s === undefined) return 0;
-    const r = this.#enabled() ? this.#configure(s, sid) : 0;
+    const found = this.#enabled() ? this.#configure(s, sid) : 0;
+    const { deviations, deps } = this.#core;
+    const r = found !== BAD_ENTRY ? found : deviations.badSteIsIll && deps.properties.accel ? -E.IO : 0;
     const tied = s.vdeviceId === 0 ? this.#attachments.tie(s) : 0;
     return r < 0 || tied >= 0 ? r : tied;
   }
@@ -142,19 +147,19 @@ export class Smmuv3Streams {
   firstUse(devId: number, index: number): boolean {
     const s = this.#byDev.get(devId);
     if (s === undefined || s.state !== 'unset') return false;
-    if (!this.#enabled()) return this.#policy(s) === 0;
-    return this.#configure(s, s.sidOf(index)) >= 0 && (s.state as StreamState) !== 'unset';
+    const r = this.#enabled() ? this.#configure(s, s.sidOf(index)) : this.#policy(s);
+    return !this.#core.refusals.note('first use', r) && (s.state as StreamState) !== 'unset';
   }
 
   /**
    * Reads the guest's entry and puts the host into its state. A bad entry leaves the stream unset: each use is reported and
    * looked at again.
-   * @returns 0, UNCHANGED, or -errno.
+   * @returns 0, UNCHANGED, BAD_ENTRY, or -errno.
    */
   #configure(s: Smmuv3Stream, sid: number): VerbOutcome {
     if (this.#tables.lookup(sid) !== 0) {
       const r = this.#attachments.unset(s);
-      return this.#core.deviations.badSteIsIll && this.#core.deps.properties.accel ? -E.IO : r;
+      return r < 0 ? r : BAD_ENTRY;
     }
     return this.#attachments.apply(s, sid, this.#tables.ste);
   }

@@ -68,7 +68,7 @@ export class FakeHost {
     return {
       destroy(id) {
         const used = [...host.#attached.values()].includes(id);
-        const r = !host.kinds.has(id) ? -E.NOENT : used ? -E.BUSY : 0;
+        const r = host.#failed('DESTROY') || (!host.kinds.has(id) ? -E.NOENT : used ? -E.BUSY : 0);
         if (r === 0) host.kinds.delete(id);
         return host.#say('DESTROY', `${id}`, r);
       },
@@ -88,6 +88,8 @@ export class FakeHost {
       },
       ioasUnmap(c) {
         const list = host.maps.get(c.ioasId)!;
+        const failed = host.#failed('IOAS_UNMAP');
+        if (failed !== 0) return host.#say('IOAS_UNMAP', `${c.ioasId}`, failed);
         if (c.iova === 0n && c.length === 0xffff_ffff_ffff_ffffn) {
           list.length = 0;
           return host.#say('IOAS_UNMAP', `${c.ioasId} all`, 0);
@@ -182,6 +184,8 @@ export class FakeHost {
         return host.#say('ATTACH', `${this.devId} ${ptId}`, r);
       },
       detach() {
+        const failed = host.#failed('DETACH');
+        if (failed !== 0) return host.#say('DETACH', `${this.devId}`, failed);
         host.#attached.delete(this.devId);
         this.ptId = 0;
         return host.#say('DETACH', `${this.devId}`, 0);

@@ -71,7 +71,7 @@ describe('what is attached when', () => {
 });
 
 describe('CFGI_STE', () => {
-  test('O1 ties its StreamID to the device, whatever the entry says, also while the SMMU is off', () => {
+  test('ties its StreamID to the device, whatever the entry says, also while the SMMU is off', () => {
     for (const entry of [0n, 1n, 9n, S1_STE]) {
       const g = new Guest();
       g.plug(8);
@@ -88,7 +88,7 @@ describe('CFGI_STE', () => {
     expect(off.host.count('VDEVICE_ALLOC')).toBe(1);
   });
 
-  test('O2 streams with the same context share one HWPT, another context is another, the last user frees it', () => {
+  test('streams with the same context share one HWPT, another context is another, the last user frees it', () => {
     const g = new Guest();
     const [a, b] = [g.plug(8), g.plug(16)];
     g.ste(8, ...s1());
@@ -109,7 +109,7 @@ describe('CFGI_STE', () => {
     expect(calls(g).at(-1)).toBe(`DESTROY ${shared}`);
   });
 
-  test('O2 an entry that did not change makes the hardware look at the CDs again, and nothing is attached anew', () => {
+  test('an entry that did not change makes the hardware look at the CDs again, and nothing is attached anew', () => {
     const g = new Guest();
     g.plug(8);
     g.ste(8, ...s1());
@@ -132,7 +132,7 @@ describe('CFGI_STE', () => {
     expect(nested).toMatch(/4040000b,0,54,0$/);
   });
 
-  test('O1 a range names exactly its StreamIDs; 31 is all of them', () => {
+  test('a range names exactly its StreamIDs; 31 is all of them', () => {
     const g = new Guest();
     for (const sid of [7, 8, 15, 16]) {
       g.plug(sid);
@@ -147,7 +147,7 @@ describe('CFGI_STE', () => {
     expect(g.smmu.streams.map((s) => s.state)).toEqual(['bypass', 'bypass', 'bypass', 'bypass']);
   });
 
-  test('O3 a device with several streams is tied with all of them, and each StreamID reaches it', () => {
+  test('a device with several streams is tied with all of them, and each StreamID reaches it', () => {
     const g = new Guest();
     const dev = g.plug(8, 9, 10);
     g.ste(9, ...s1());
@@ -160,7 +160,7 @@ describe('CFGI_STE', () => {
     expect(g.host.handlers.has(dev)).toBe(true);
   });
 
-  test('O5 another context is one attach that replaces, never a detach in between', () => {
+  test('another context is one attach that replaces, never a detach in between', () => {
     const g = new Guest();
     g.plug(8);
     g.ste(8, ...s1());
@@ -401,7 +401,7 @@ describe('CMD_SYNC and devices that take their time', () => {
     expect([g.r(PAGE0.CMDQ_CONS.at), g.interrupts]).toEqual([5, ['cmd_sync']]);
   });
 
-  test('O4 a timeout is CERROR_ATC_INV_SYNC at the SYNC, which signals nothing and completes after the acknowledgement', () => {
+  test('a timeout is CERROR_ATC_INV_SYNC at the SYNC, which signals nothing and completes after the acknowledgement', () => {
     const { g, handlers, dev } = ats();
     g.host.outstanding = 1;
     g.run(atcInv, [0x1046, 0]);

@@ -1,0 +1,21 @@
+import type { VerbOutcome } from './host-verbs.ts';
+
+/**
+ * Where the refusals of the host arrive that no caller can answer for: a register write, a first use, an undoing. Who holds an
+ * outcome returns it or notes it here. The guest sees what follows from the refusal (an access that is aborted or asks again).
+ */
+export class HostRefusals<During extends string> {
+  readonly #counts = new Map<During, number>();
+
+  /** @param outcome of a verb, or the first refusal of several. @returns whether it is a refusal. */
+  note(during: During, outcome: VerbOutcome): boolean {
+    if (outcome >= 0) return false;
+    this.#counts.set(during, (this.#counts.get(during) ?? 0) + 1);
+    return true;
+  }
+
+  /** How often the host refused something so far, by what the device was doing. */
+  get counts(): ReadonlyMap<During, number> {
+    return this.#counts;
+  }
+}
