@@ -133,7 +133,7 @@ export class Smmuv3 implements MmioDevice {
     }
   }
 
-  /** How often the host refused something that no command of the guest answers for. */
+  /** @internal How often the host refused something that no command of the guest answers for. */
   get refusals(): ReadonlyMap<RefusedDuring, number> {
     return this.#core.refusals.counts;
   }
