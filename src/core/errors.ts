@@ -12,6 +12,7 @@ export type Code =
   | 'ENOSPC'
   | 'EOPNOTSUPP'
   | 'ERANGE'
+  | 'ETIMEDOUT'
   | 'E_TRACE_FORMAT'
   | 'E_TRACE_DIVERGED'
   | 'E_PROFILE'

@@ -7,7 +7,7 @@ import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
 import { ViommuError } from '../core/errors.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
-import type { CacheSizes } from '../piommu/smmuv3/options.ts';
+import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -28,7 +28,7 @@ export interface Smmuv3UnitConfig {
   readonly deviations?: Partial<Smmuv3Deviations>;
   readonly irq: InterruptPort;
   readonly tell?: Tell | null;
-  readonly caches?: CacheSizes;
+  readonly caches?: Smmuv3CacheSizes;
   /** Debugging: the physical SMMU swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
   /** Linux's partial count in batches, and a device model that believes it. */
@@ -77,6 +77,7 @@ export class Smmuv3Unit implements IommuUnit {
       idr1: id.idr1,
       idr3,
       idr5: id.idr5,
+      aidr: id.aidr,
       events,
       clock: vm.clock,
       endpoints: this.endpoints,
@@ -90,7 +91,6 @@ export class Smmuv3Unit implements IommuUnit {
       name: `${name}.kernel`,
       hw,
       memory: vm.hostMemory,
-      identity: { idr: [idr0, id.idr1, 0, idr3, 0, id.idr5], iidr: 0, aidr: id.aidr },
       upcalls: config.linuxOnly === true ? null : vm.hub,
       partialCount: config.batchQuirk === true ? 'linux-as-is' : 'uapi-ideal',
       swMsi: { start: doorbellPage(properties.msiGpa, config.doorbell), bytes: PAGE },
@@ -99,13 +99,6 @@ export class Smmuv3Unit implements IommuUnit {
     });
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
-    const { base, config: tableConfig } = this.driver.streamTable;
-    this.hardware.setStreamTable({
-      base,
-      log2size: tableConfig & 63,
-      twoLevel: ((tableConfig >>> 16) & 3) === 1,
-      split: (tableConfig >>> 6) & 31,
-    });
     this.device = new Smmuv3({
       name,
       properties,

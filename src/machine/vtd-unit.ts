@@ -6,9 +6,9 @@ import { ViommuError } from '../core/errors.ts';
 import type { ReservedRegion } from '../host/driver.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
-import { FULL_CAP, FULL_ECAP } from '../piommu/vtd/options.ts';
+import { FULL_CAP, FULL_ECAP, type VtdCacheSizes } from '../piommu/vtd/options.ts';
 import { type AtsPort, type InterruptRemapPort, NO_PASID, type TranslatePort } from '../ports/dma.ts';
-import type { HwPort, HwRegisters } from '../ports/hw.ts';
+import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -25,7 +25,7 @@ export interface VtdUnitConfig {
   readonly deviations?: Partial<VtdDeviations>;
   readonly irq: InterruptPort;
   readonly tell?: Tell | null;
-  readonly caches?: { readonly iotlb?: number; readonly contexts?: number; readonly pasids?: number };
+  readonly caches?: VtdCacheSizes;
   /** Debugging: the physical unit swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
   /** No upcalls. */
@@ -37,7 +37,7 @@ export interface VtdUnitConfig {
   /** PASIDs of the VM, for functions in global mode, slices, and what must be drained. */
   readonly pasids?: PasidLayer;
   /** Stands between kernel and hardware: fault injection. */
-  readonly wrapHw?: (hw: HwPort & HwRegisters) => HwPort & HwRegisters;
+  readonly wrapHw?: (hw: HwPort) => HwPort;
 }
 
 /** One vVT-d with everything under it: the kernel's driver and a physical unit of its own. */
@@ -52,7 +52,6 @@ export class VtdUnit implements IommuUnit {
   constructor(vm: Vm, config: VtdUnitConfig) {
     this.name = config.name;
     const events = new HwRelay();
-    const caches = config.caches ?? {};
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
       memory: vm.hostMemory.space,
@@ -62,9 +61,7 @@ export class VtdUnit implements IommuUnit {
       clock: vm.clock,
       events,
       endpoints: this.endpoints,
-      ...(caches.iotlb === undefined ? {} : { iotlbEntries: caches.iotlb }),
-      ...(caches.contexts === undefined ? {} : { contextEntries: caches.contexts }),
-      ...(caches.pasids === undefined ? {} : { pasidEntries: caches.pasids }),
+      ...(config.caches === undefined ? {} : { caches: config.caches }),
       ...(config.invalidateTimeout === undefined ? {} : { invalidateTimeout: config.invalidateTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,
     });

@@ -1,7 +1,10 @@
 export type { CachedTranslation } from '../lib/cache/listing.ts';
 export type { Smmuv3Features } from '../lib/check/smmuv3-features.ts';
+export type { VtdFeatures } from '../lib/check/vtd-features.ts';
 export { VMSA_ARCHITECTURE, type VmsaChoices } from '../lib/walk/vmsa-choices.ts';
-export { PhysicalSmmuv3, type PhysicalSmmuv3Data, type Smmuv3Controls } from './smmuv3/device.ts';
-export type { CacheSizes, PhysicalSmmuv3Options, StreamTableLocation } from './smmuv3/options.ts';
-export { PhysicalVtd, type PhysicalVtdData, type PhysicalVtdOptions } from './vtd/device.ts';
-export { FULL_CAP, FULL_ECAP } from './vtd/options.ts';
+export { PhysicalSmmuv3, type PhysicalSmmuv3Data } from './smmuv3/device.ts';
+export type { PhysicalSmmuv3Options, Smmuv3CacheSizes } from './smmuv3/options.ts';
+export type { Smmuv3Identification } from './smmuv3/registers.ts';
+export { PhysicalVtd, type PhysicalVtdData } from './vtd/device.ts';
+export { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions, type VtdCacheSizes } from './vtd/options.ts';
+export type { VtdIdentification } from './vtd/registers.ts';

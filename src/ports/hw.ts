@@ -1,11 +1,22 @@
 import type { MemoryWindow } from './memory.ts';
 
+/** The register block a kernel driver programs: what the unit can do, where its tables lie, what is switched on. */
+export interface HwRegisters {
+  /**
+   * @param offset architectural byte offset of a register of 4 or 8 bytes.
+   * @returns its value; 0 for an offset without a register.
+   */
+  readRegister(offset: number): bigint;
+  /** Stores `value` as far as the architecture lets it count now; what a register switches is switched on return. */
+  writeRegister(offset: number, value: bigint): void;
+}
+
 /**
- * Host kernel → physical IOMMU, as memory and registers are: entries of tables in host memory, commands on a queue that
- * ends in a sync. The host owns the tables; the hardware caches what it read and sees a change only after the right
- * invalidation. Fault injection wraps this port (`ViommuError` never travels through it).
+ * Host kernel → physical IOMMU, as memory and registers are: a register block, entries of tables in host memory, commands
+ * on a queue that ends in a sync. The host owns the tables; the hardware caches what it read and sees a change only after
+ * the right invalidation. Fault injection wraps this port (`ViommuError` never travels through it).
  */
-export interface HwPort {
+export interface HwPort extends HwRegisters {
   /**
    * Stores one 64-bit word of a table entry in host memory (single-copy atomic).
    * @param table host-physical address of the table.
@@ -15,7 +26,8 @@ export interface HwPort {
   writeEntry(table: number, entry: number, word: number, lo: number, hi: number): void;
   /**
    * Runs `count` commands (16 bytes each on SMMUv3 and for 128-bit VT-d descriptors, 32 for 256-bit ones) that begin at
-   * word `start`, and a sync behind them. Fields `done`, `error`, `pending` tell the outcome.
+   * word `start`, and a sync behind them. Fields `done`, `error`, `pending` tell the outcome. While the queue is switched
+   * off (CR0.CMDQEN, GSTS.QIES) nothing runs, and the error is ABORT.
    */
   submit(words: Int32Array, start: number, count: number): void;
   /** Commands consumed by the last `submit`. */
@@ -29,14 +41,6 @@ export interface HwPort {
   readonly pending: number;
 }
 
-/** The registers a host kernel programs once: what the unit can do, where its tables lie, what is switched on. */
-export interface HwRegisters {
-  /** A register of 4 or 8 bytes at its architectural offset. */
-  readRegister(offset: number): bigint;
-  /** Writes a register of 4 or 8 bytes at its architectural offset. */
-  writeRegister(offset: number, value: bigint): void;
-}
-
 /** How a `submit` ended. */
 export const HW_ERROR = {
   NONE: 0,
@@ -48,7 +52,10 @@ export const HW_ERROR = {
   ATC_TIMEOUT: 3,
 } as const;
 
-/** Physical IOMMU → host kernel: its interrupts, with what the handler would read from the queues. */
+/**
+ * Physical IOMMU → host kernel: its interrupts, with what the handler would read from the queues. A record reaches the
+ * kernel only while the queue it belongs to and its interrupt are both switched on: nobody would read it otherwise.
+ */
 export interface HwEvents {
   /**
    * A stream (or one PASID of it) has no valid configuration, and the access is about to be decided.
@@ -80,9 +87,9 @@ export interface HwEvents {
  * which guest stream is which, and runs invalidations only.
  */
 export interface VirtualQueuePort {
-  /** Queues of an interface, and streams it can name: powers of two. */
+  /** Queues of an interface: a power of two. */
   readonly queues: number;
-  /** Queues the hardware has. */
+  /** Streams an interface can name: a power of two. */
   readonly slots: number;
   /**
    * @param failed called with a bit for each queue that has an error, whenever that changes to more.
@@ -93,7 +100,7 @@ export interface VirtualQueuePort {
   completed(token: number, error: number): boolean;
 }
 
-/** The registers of one queue, as the guest maps them. */
+/** The queues of one guest. */
 export interface VirtualQueueInterface {
   /** The registers a guest maps: 64 KiB, 128 bytes a queue. */
   readonly window: MemoryWindow;
@@ -103,6 +110,6 @@ export interface VirtualQueueInterface {
   setStream(slot: number, vsid: number, sid: number): void;
   /** The queue's memory: host-physical base and log2 of its entries; -1: none, and the queue stops. */
   setQueue(index: number, base: number, log2: number): void;
-  /** Takes the queue away from the guest. */
+  /** Takes the interface away from the guest. */
   close(): void;
 }

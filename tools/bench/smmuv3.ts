@@ -2,10 +2,11 @@ import { ViommuError } from '../../src/core/errors.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
 import { PhysicalSmmuv3 } from '../../src/piommu/smmuv3/device.ts';
-import type { CacheSizes } from '../../src/piommu/smmuv3/options.ts';
+import type { Smmuv3CacheSizes } from '../../src/piommu/smmuv3/options.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { HwEvents } from '../../src/ports/hw.ts';
 import { OP } from '../../src/spec/smmuv3/commands.ts';
+import { CR0, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import type { BenchCase, Prepared } from './case.ts';
 
 const PAGES = 65_536;
@@ -41,7 +42,7 @@ class Bench {
   #nextS1 = S1_TABLES;
   readonly #nested: boolean;
 
-  constructor(nested: boolean, caches: CacheSizes) {
+  constructor(nested: boolean, caches: Smmuv3CacheSizes) {
     this.#nested = nested;
     this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
     this.hw = new PhysicalSmmuv3({
@@ -54,7 +55,9 @@ class Bench {
       clock: new VirtualClock(),
       caches,
     });
-    this.hw.setStreamTable({ base: STRTAB, log2size: 8, twoLevel: false });
+    this.hw.writeRegister(PAGE0.STRTAB_BASE.at, BigInt(STRTAB));
+    this.hw.writeRegister(PAGE0.STRTAB_BASE_CFG.at, 8n);
+    this.hw.writeRegister(PAGE0.CR0.at, BigInt(CR0.SMMUEN | CR0.EVENTQEN | CR0.CMDQEN));
     this.#tables();
     shuffle(this.order);
   }
@@ -149,7 +152,7 @@ function warm(hw: PhysicalSmmuv3): void {
 }
 
 /** Translations in random order over all pages. */
-function misses(nested: boolean, caches: CacheSizes): Prepared {
+function misses(nested: boolean, caches: Smmuv3CacheSizes): Prepared {
   const b = new Bench(nested, caches);
   return {
     ops: PAGES,

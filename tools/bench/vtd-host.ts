@@ -4,6 +4,7 @@ import { HostKernel } from '../../src/host/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../src/lib/memory/host-memory.ts';
+import { HwRelay } from '../../src/machine/hw-relay.ts';
 import { PhysicalVtd } from '../../src/piommu/vtd/device.ts';
 import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/options.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
@@ -25,14 +26,10 @@ function invalidations(ats: boolean): Prepared {
   const memory = new HostMemory();
   const hpa = memory.place(0, RAM, ramBacking(RAM));
   const clock = new VirtualClock();
-  const hw = new PhysicalVtd({ memory: memory.space, cap: FULL_CAP, ecap: FULL_ECAP, clock });
-  const kernel = new HostKernel({ memory, clock });
-  const driver = new VtdDriver({ name: 'vtd', hw, memory });
-  kernel.addIommu(driver);
-  hw.events = driver.events;
+  const events = new HwRelay();
   let answered = 0;
-  hw.endpoints = {
-    invalidate(rid, _pasid, itag) {
+  const endpoints = {
+    invalidate(rid: number, _pasid: number, itag: number) {
       answered++;
       hw.invalidateCompletion(rid, 1 << itag, 1);
       return true;
@@ -40,6 +37,18 @@ function invalidations(ats: boolean): Prepared {
     pageResponse() {},
     resumed() {},
   };
+  const hw: PhysicalVtd = new PhysicalVtd({
+    memory: memory.space,
+    cap: FULL_CAP,
+    ecap: FULL_ECAP,
+    clock,
+    events,
+    endpoints,
+  });
+  const kernel = new HostKernel({ memory, clock });
+  const driver = new VtdDriver({ name: 'vtd', hw, memory });
+  kernel.addIommu(driver);
+  events.to = driver.events;
   const dev = kernel.addDevice({ name: 'function', streams: [0x10], iommu: driver, ats });
   const parent = must(driver.allocPaging(dev, HWPT_FLAG.NEST_PARENT, null));
   parent.map(0n, hpa, RAM, 3);

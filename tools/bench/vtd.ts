@@ -1,10 +1,10 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
-import { PhysicalVtd, type PhysicalVtdOptions } from '../../src/piommu/vtd/device.ts';
-import { FULL_CAP, FULL_ECAP } from '../../src/piommu/vtd/options.ts';
+import { PhysicalVtd } from '../../src/piommu/vtd/device.ts';
+import { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions } from '../../src/piommu/vtd/options.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { INV } from '../../src/spec/vtd/invalidation.ts';
-import { PAGE, TTM } from '../../src/spec/vtd/registers.ts';
+import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { BenchCase, Prepared } from './case.ts';
 
@@ -48,8 +48,8 @@ class Bench {
     }
     this.#entries(mode, table, second);
     this.hw.writeRegister(PAGE.RTADDR.at, BigInt(ROOT) | (BigInt(this.wide ? TTM.SCALABLE : TTM.LEGACY) << 10n));
-    this.hw.writeRegister(PAGE.GCMD.at, 0x4000_0000n);
-    this.hw.writeRegister(PAGE.GCMD.at, 0x8000_0000n);
+    this.hw.writeRegister(PAGE.GCMD.at, BigInt(GCMD.SRTP | GCMD.QIE));
+    this.hw.writeRegister(PAGE.GCMD.at, BigInt((GCMD.TE | GCMD.QIE) >>> 0));
   }
 
   #entries(mode: Mode, table: number, second: number): void {
@@ -230,7 +230,7 @@ const pasidPage = (n: number): [number, number, number, number] => [
   IOVA_HI,
 ];
 
-const STOCK = { iotlbEntries: 1024 };
+const STOCK = { caches: { iotlb: 1024 } };
 
 /** The emulated VT-d hardware, straight at its ports. Caches of 1024 entries make every access of the loop a miss. */
 export const VTD_CASES: readonly BenchCase[] = [

@@ -32,7 +32,7 @@ const PASID_BITS = 16;
 const FIRST_RID = 0x100;
 
 /** S1P, S2P, ATS, two-level tables, 16-bit VMIDs, ASIDs and SubstreamIDs, range invalidation, S2FWB, 48-bit output. */
-const SMMU = { idr0: 0x0d44_141b, idr1: 0x0273_0410, idr3: 0x1514, idr5: 0x75, iidr: 0x43b } as const;
+const SMMU = { idr0: 0x0d44_141b, idr1: 0x0273_0410, idr3: 0x1514, idr5: 0x75, iidr: 0x43b, aidr: 1 } as const;
 
 /** 39, 48 and 57 bits, all page sizes, scalable mode, both stages, nesting, A/D bits, ATS, PRI, PASIDs of 20 bits. */
 const VTD_CAP = 0x9180_0000_0000_0000n | (18n << 48n) | (1n << 39n) | (3n << 34n) | (47n << 16n) | (0xen << 8n) | 6n;
@@ -79,16 +79,12 @@ function mock(kernel: HostKernel, release: Release): ServedKernel {
 
 function smmuv3(kernel: HostKernel): ServedKernel {
   const { memory, clock } = kernel;
-  const { idr0, idr1, idr3, idr5, iidr } = SMMU;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
   const hw = new PhysicalSmmuv3({
     name: 'smmuv3.0',
     memory: memory.space,
-    idr0,
-    idr1,
-    idr3,
-    idr5,
+    ...SMMU,
     events,
     clock,
     endpoints,
@@ -98,18 +94,10 @@ function smmuv3(kernel: HostKernel): ServedKernel {
     name: 'smmuv3.0',
     hw,
     memory,
-    identity: { idr: [idr0, idr1, 0, idr3, 0, idr5], iidr, aidr: 1 },
     partialCount: 'linux-as-is',
   });
   kernel.addIommu(driver);
   events.to = driver.events;
-  const { base, config } = driver.streamTable;
-  hw.setStreamTable({
-    base,
-    log2size: config & 63,
-    twoLevel: ((config >>> 16) & 3) === 1,
-    split: (config >>> 6) & 31,
-  });
   return { kernel, vfio: functions(kernel, driver), test: () => null };
 }
 

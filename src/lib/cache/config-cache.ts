@@ -17,9 +17,9 @@ export class ConfigCache<T extends ConfigSlot> {
   readonly #spare: T;
   #generation = 0;
 
-  /** @param size a power of two; 0 keeps nothing. */
+  /** @param size a power of two; 0 keeps nothing. @throws RangeError for any other. */
   constructor(size: number, make: () => T) {
-    if (size !== 0 && (size & (size - 1)) !== 0) throw new RangeError(`cache size ${size} is not a power of two`);
+    if (size < 0 || (size & (size - 1)) !== 0) throw new RangeError(`cache size ${size} is not a power of two`);
     this.#slots = new Array<T | null>(size).fill(null);
     this.#mask = size - 1;
     this.#make = make;
@@ -28,7 +28,7 @@ export class ConfigCache<T extends ConfigSlot> {
   }
 
   #index(a: number, b: number): number {
-    return (a + Math.imul(b, 0x9e37_79b1) + (b >>> 16)) & this.#mask;
+    return ((a ^ (a >>> 8)) + Math.imul(b, 0x9e37_79b1) + (b >>> 16)) & this.#mask;
   }
 
   get(a: number, b: number): T | null {
@@ -73,6 +73,11 @@ export class ConfigCache<T extends ConfigSlot> {
       return;
     }
     for (let a = first; a < first + count; a++) this.drop(a, 0);
+  }
+
+  /** Every slot made so far, kept or not; null: not made yet. An owner drops one by setting its `generation` to -1. */
+  get slots(): readonly (T | null)[] {
+    return this.#slots;
   }
 
   dropAll(): void {

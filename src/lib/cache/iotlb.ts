@@ -1,5 +1,5 @@
 import { TWO32 } from '../../core/bits.ts';
-import { type Context, Tags, type TagsData } from './tags.ts';
+import { Tags, type TagsData, type TlbContext } from './tags.ts';
 import { CLASS_OF_SHIFT, pageHi, pageLo, SHIFT_OF_CLASS, TlbTable } from './tlb-table.ts';
 
 /** Pages of one size class a range invalidation looks up; beyond, the whole context is renewed. */
@@ -77,19 +77,19 @@ export class Iotlb {
   }
 
   /** The context, made on first use. Hold on to it; when its tag is 0, ask again. */
-  context(domain: number, id: number): Context {
+  context(domain: number, id: number): TlbContext {
     return this.#tags.get(domain, id);
   }
 
-  findContext(domain: number, id: number): Context | null {
+  findContext(domain: number, id: number): TlbContext | null {
     return this.#tags.find(domain, id);
   }
 
-  contextsOf(domain: number): readonly Context[] {
+  contextsOf(domain: number): readonly TlbContext[] {
     return this.#tags.domain(domain)?.contexts ?? [];
   }
 
-  lookup(context: Context, lo: number, hi: number): boolean {
+  lookup(context: TlbContext, lo: number, hi: number): boolean {
     const t = this.#leaves.words;
     let sizes = context.sizes;
     const tag = context.tag << 16;
@@ -122,7 +122,7 @@ export class Iotlb {
    * @param perm six bits. @param attr four bits.
    */
   insert(
-    context: Context,
+    context: TlbContext,
     lo: number,
     hi: number,
     out: number,
@@ -136,7 +136,7 @@ export class Iotlb {
 
   /** `insert` with the output address in words. */
   insertWords(
-    context: Context,
+    context: TlbContext,
     lo: number,
     hi: number,
     outLo: number,
@@ -160,13 +160,13 @@ export class Iotlb {
   }
 
   /** Marks that the domain holds a mapping shared by all its contexts. */
-  markGlobal(context: Context): void {
+  markGlobal(context: TlbContext): void {
     const d = this.#tags.domain(context.domain);
     if (d !== null) d.globals = true;
   }
 
   /** Finds the last-level table that covers 2^shift bytes around the address: `table`, `attr`. */
-  lookupWalk(context: Context, lo: number, hi: number, shift: number): boolean {
+  lookupWalk(context: TlbContext, lo: number, hi: number, shift: number): boolean {
     const cls = CLASS_OF_SHIFT[shift]!;
     if ((context.walks & (1 << cls)) === 0) return false;
     const i = this.#walks.find((context.tag << 16) | (cls << 13) | pageHi(hi, shift), pageLo(lo, hi, shift));
@@ -181,7 +181,7 @@ export class Iotlb {
 
   /** @param shift one of SIZE_CLASSES. @param tableLo,tableHi 4 KiB aligned. @param attr four bits. */
   insertWalk(
-    context: Context,
+    context: TlbContext,
     lo: number,
     hi: number,
     shift: number,
@@ -203,7 +203,7 @@ export class Iotlb {
    * nothing of the pieces and names any address of its leaf once.
    * @param leaf only translations; cached table walks stay.
    */
-  invalidateRange(context: Context, lo: number, hi: number, pages: number, leaf: boolean): void {
+  invalidateRange(context: TlbContext, lo: number, hi: number, pages: number, leaf: boolean): void {
     if (context.split > 0 && !this.#dropWholeLeaves(context, lo, hi, pages)) this.#tags.renew(context);
     else if (!this.#dropRange(this.#leaves, context, context.sizes, lo, hi, pages)) this.#tags.renew(context);
     else if (!leaf && context.walks !== 0 && !this.#dropRange(this.#walks, context, context.walks, lo, hi, pages)) {
@@ -212,7 +212,7 @@ export class Iotlb {
   }
 
   /** Widens the range to whole leaves of the largest split size. @returns false: too wide to go through. */
-  #dropWholeLeaves(context: Context, lo: number, hi: number, pages: number): boolean {
+  #dropWholeLeaves(context: TlbContext, lo: number, hi: number, pages: number): boolean {
     const unit = 2 ** (context.split - 12);
     const start = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
     const first = start - (start % unit);
@@ -228,7 +228,7 @@ export class Iotlb {
     );
   }
 
-  #dropRange(table: TlbTable, context: Context, classes: number, lo: number, hi: number, pages: number): boolean {
+  #dropRange(table: TlbTable, context: TlbContext, classes: number, lo: number, hi: number, pages: number): boolean {
     const tag = context.tag << 16;
     for (let sizes = classes; sizes !== 0; sizes &= sizes - 1) {
       const cls = 31 - Math.clz32(sizes & -sizes);
@@ -271,7 +271,7 @@ export class Iotlb {
     return this.#tags.domain(domain)?.globals === true;
   }
 
-  invalidateContext(context: Context): void {
+  invalidateContext(context: TlbContext): void {
     if (context.tag !== 0) this.#tags.renew(context);
   }
 

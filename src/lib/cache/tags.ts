@@ -2,7 +2,7 @@
  * One translation context: an address space a cache tells apart, (VMID, ASID) or (domain id, PASID). Its live tag is what
  * entries carry; giving it a new one makes every old entry unreachable at once.
  */
-export interface Context {
+export interface TlbContext {
   readonly domain: number;
   /** -1: the domain's own (stage 2, second stage). */
   readonly id: number;
@@ -16,8 +16,8 @@ export interface Context {
   split: number;
 }
 
-export interface Domain {
-  readonly contexts: Context[];
+export interface TlbDomain {
+  readonly contexts: TlbContext[];
   /** A global mapping was cached in one of the contexts. */
   globals: boolean;
 }
@@ -44,11 +44,11 @@ export interface TagsData {
 export class Tags {
   readonly #limit: number;
   readonly #onWrap: () => void;
-  readonly #domains = new Map<number, Domain>();
-  #byId = new Map<number, Map<number, Context>>();
+  readonly #domains = new Map<number, TlbDomain>();
+  #byId = new Map<number, Map<number, TlbContext>>();
   #count = 0;
   #next = 1;
-  #last: Context | null = null;
+  #last: TlbContext | null = null;
 
   /** @param limit contexts kept at once; one more and all are forgotten. @param onWrap clears every table with tags. */
   constructor(limit: number, onWrap: () => void) {
@@ -56,7 +56,7 @@ export class Tags {
     this.#onWrap = onWrap;
   }
 
-  find(domain: number, id: number): Context | null {
+  find(domain: number, id: number): TlbContext | null {
     const last = this.#last;
     if (last !== null && last.domain === domain && last.id === id) return last;
     const hit = this.#byId.get(domain)?.get(id) ?? null;
@@ -65,17 +65,17 @@ export class Tags {
   }
 
   /** The context, made on first use. */
-  get(domain: number, id: number): Context {
+  get(domain: number, id: number): TlbContext {
     const hit = this.find(domain, id);
     if (hit !== null) return hit;
     if (this.#count >= this.#limit) this.forget();
-    const context: Context = { domain, id, tag: 0, sizes: 0, walks: 0, split: 0 };
+    const context: TlbContext = { domain, id, tag: 0, sizes: 0, walks: 0, split: 0 };
     this.#add(context);
     this.renew(context);
     return context;
   }
 
-  #add(context: Context): void {
+  #add(context: TlbContext): void {
     const { domain, id } = context;
     let ids = this.#byId.get(domain);
     if (ids === undefined) {
@@ -89,16 +89,16 @@ export class Tags {
     this.#last = context;
   }
 
-  domain(domain: number): Domain | null {
+  domain(domain: number): TlbDomain | null {
     return this.#domains.get(domain) ?? null;
   }
 
-  domains(): Iterable<Domain> {
+  domains(): Iterable<TlbDomain> {
     return this.#domains.values();
   }
 
   /** Makes every entry of the context unreachable. */
-  renew(context: Context): void {
+  renew(context: TlbContext): void {
     if (context.sizes === 0 && context.walks === 0 && context.tag !== 0) return;
     if (this.#next > LAST_TAG) this.#wrap();
     context.tag = this.#next++;

@@ -6,7 +6,9 @@ const ECAP = PAGE.ECAP.fields;
 
 /** What the capability registers of one unit say, decoded once for the checks that depend on it. */
 export class VtdFeatures {
+  /** What page-table entries may say: page sizes, reserved bits. */
   readonly limits: PagingLimits;
+  /** Host address width, bits. */
   readonly haw: number;
   /** Bit i: a second stage with i + 2 levels exists (1: 39 bits, 2: 48, 3: 57), CAP.SAGAW. */
   readonly sagaw: number;
@@ -14,30 +16,49 @@ export class VtdFeatures {
   readonly mgaw: number;
   /** Domain ids: 0 to this - 1. */
   readonly domains: number;
+  /** Entries that are not present may be cached, CAP.CM. */
   readonly cachingMode: boolean;
+  /** Page-selective IOTLB invalidation, CAP.PSI. */
   readonly psi: boolean;
+  /** Largest address mask of one, log2 pages, CAP.MAMV. */
   readonly mamv: number;
+  /** Five-level first stages, CAP.FS5LP. */
   readonly fiveLevels: boolean;
+  /** ATS, ECAP.DT. */
   readonly deviceTlb: boolean;
+  /** Pass-through, ECAP.PT. */
   readonly passThrough: boolean;
+  /** SNP and PGSNP count, ECAP.SC. */
   readonly snoopControl: boolean;
+  /** Nested translation, ECAP.NEST. */
   readonly nested: boolean;
+  /** Page requests, ECAP.PRS. */
   readonly pageRequests: boolean;
+  /** A wait can drain page requests, ECAP.PDS. */
   readonly pageRequestDrain: boolean;
+  /** Privileged requests, ECAP.SRS. */
   readonly supervisor: boolean;
+  /** Translation requests may ask for no write, ECAP.NWFS. */
   readonly noWrite: boolean;
+  /** Extended accessed flag, ECAP.EAFS. */
   readonly extendedAccessed: boolean;
   /** PASIDs are this many bits wide; 0: requests with PASID are not supported. */
   readonly pasidBits: number;
+  /** Scalable mode, ECAP.SMTS. */
   readonly scalable: boolean;
+  /** Accessed and dirty flags of the second stage, ECAP.SSADS. */
   readonly secondAccessDirty: boolean;
+  /** Second stage in scalable mode, ECAP.SSTS. */
   readonly secondStage: boolean;
+  /** First stage, ECAP.FSTS. */
   readonly firstStage: boolean;
+  /** Table walks can snoop in scalable mode, ECAP.SMPWCS. */
   readonly pageWalkCoherency: boolean;
   /** RID_PASID of the context entry counts; without, requests without PASID use PASID 0. */
   readonly ridPasid: boolean;
   /** RID_PRIV of the context entry is defined. */
   readonly ridPriv: boolean;
+  /** The table mode that aborts everything, ECAP.ADMS. */
   readonly abortMode: boolean;
 
   /**

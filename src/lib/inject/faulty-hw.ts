@@ -70,6 +70,14 @@ export class FaultyHw implements HwPort {
     };
   }
 
+  readRegister(offset: number): bigint {
+    return this.#hw.readRegister(offset);
+  }
+
+  writeRegister(offset: number, value: bigint): void {
+    this.#hw.writeRegister(offset, value);
+  }
+
   writeEntry(table: number, entry: number, word: number, lo: number, hi: number): void {
     this.#hw.writeEntry(table, entry, word, lo, hi);
   }

@@ -3,7 +3,7 @@ import type { Memory } from '../../ports/memory.ts';
 import { blockAllowed, DESC_TYPE, S1_HI, S1_LO, TABLE_HI } from '../../spec/smmuv3/descriptors.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import type { Iotlb } from '../cache/iotlb.ts';
-import type { Context } from '../cache/tags.ts';
+import type { TlbContext } from '../cache/tags.ts';
 import { TableReader } from './table-reader.ts';
 import { VMSA_ARCHITECTURE, VMSA_ORDER, type VmsaCheckOrder, type VmsaChoices } from './vmsa-choices.ts';
 import { PERM_ALL, PERM_EXEC, PERM_READ, PERM_WRITE, type Stage1Regime, type Stage2Regime } from './vmsa-regime.ts';
@@ -63,8 +63,8 @@ export class VmsaWalker {
   /** Where walks look up and keep last-level tables and stage-2 translations of tables; null: nowhere. */
   tlb: Iotlb | null = null;
   /** Contexts for `tlb`, of stage 1 and of stage 2; the caller sets them before each walk. */
-  context1: Context | null = null;
-  context2: Context | null = null;
+  context1: TlbContext | null = null;
+  context2: TlbContext | null = null;
 
   constructor(memory: Memory) {
     this.#memory = memory;

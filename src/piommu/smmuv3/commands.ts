@@ -2,9 +2,7 @@ import type { Iotlb } from '../../lib/cache/iotlb.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
 import { DMA, NO_PASID } from '../../ports/dma.ts';
 import {
-  ATC_SIZE_ALL,
   cmdAsid,
-  cmdAtcSize,
   cmdNum,
   cmdOp,
   cmdRange,
@@ -14,6 +12,7 @@ import {
   cmdTtl,
   cmdVmid,
   OP,
+  type OpName,
   RANGE_ALL,
   RESUME_AB,
   RESUME_AC,
@@ -21,44 +20,47 @@ import {
   SSV,
   syncCs,
 } from '../../spec/smmuv3/commands.ts';
-import type { AtcInvalidations } from './device-tlb.ts';
-import type { PageRequests } from './page-requests.ts';
-import type { Stalls } from './stalls.ts';
-import type { Structures } from './tables.ts';
+import { CR0 } from '../../spec/smmuv3/registers.ts';
+import type { Smmuv3HwDeviceTlb } from './device-tlb.ts';
+import type { Smmuv3HwPageRequests } from './page-requests.ts';
+import type { Smmuv3HwRegisters } from './registers.ts';
+import type { Smmuv3HwStalls } from './stalls.ts';
+import type { Smmuv3HwTables } from './tables.ts';
 
-/** Global bit of ATC_INV. */
-const ATC_GLOBAL = 1 << 9;
-/** S bit of an ATS address: more than one page. */
-const ATS_S = 1 << 11;
+type Opcode = (typeof OP)[OpName];
+
+export interface Smmuv3HwCommandsParts {
+  readonly features: Smmuv3Features;
+  readonly registers: Smmuv3HwRegisters;
+  readonly tables: Smmuv3HwTables;
+  readonly tlb: Iotlb;
+  readonly deviceTlb: Smmuv3HwDeviceTlb;
+  readonly stalls: Smmuv3HwStalls;
+  readonly pages: Smmuv3HwPageRequests;
+  /** TLBI, CFGI and ATC_INV have no effect. */
+  readonly ignoreInvalidations: boolean;
+}
 
 /** The Non-secure command set (IHI 0070 §4): one small function each. */
-export class CommandRunner {
+export class Smmuv3HwCommands {
   readonly #f: Smmuv3Features;
-  readonly #structures: Structures;
+  readonly #registers: Smmuv3HwRegisters;
+  readonly #tables: Smmuv3HwTables;
   readonly #tlb: Iotlb;
-  readonly #atc: AtcInvalidations;
-  readonly #stalls: Stalls;
-  readonly #pages: PageRequests;
+  readonly #deviceTlb: Smmuv3HwDeviceTlb;
+  readonly #stalls: Smmuv3HwStalls;
+  readonly #pages: Smmuv3HwPageRequests;
   readonly #deaf: boolean;
-  /** CR0.SMMUEN: ATC_INV and PRI_RESP have no effect without. */
-  enabled = true;
 
-  constructor(
-    features: Smmuv3Features,
-    structures: Structures,
-    tlb: Iotlb,
-    atc: AtcInvalidations,
-    stalls: Stalls,
-    pages: PageRequests,
-    ignoreInvalidations: boolean,
-  ) {
-    this.#f = features;
-    this.#structures = structures;
-    this.#tlb = tlb;
-    this.#atc = atc;
-    this.#stalls = stalls;
-    this.#pages = pages;
-    this.#deaf = ignoreInvalidations;
+  constructor(parts: Smmuv3HwCommandsParts) {
+    this.#f = parts.features;
+    this.#registers = parts.registers;
+    this.#tables = parts.tables;
+    this.#tlb = parts.tlb;
+    this.#deviceTlb = parts.deviceTlb;
+    this.#stalls = parts.stalls;
+    this.#pages = parts.pages;
+    this.#deaf = parts.ignoreInvalidations;
   }
 
   /** Runs the command at word index `at`. @returns false: CERROR_ILL (IHI 0070 §4.1–§4.7). */
@@ -67,7 +69,8 @@ export class CommandRunner {
     const w1 = q[at + 1]!;
     const w2 = q[at + 2]!;
     const w3 = q[at + 3]!;
-    switch (cmdOp(w0)) {
+    const op = cmdOp(w0) as Opcode;
+    switch (op) {
       case OP.SYNC:
         return syncCs(w0) !== 3;
       case OP.TLBI_NH_VA:
@@ -109,8 +112,13 @@ export class CommandRunner {
         return this.#resume(w0, w1, w2);
       case OP.STALL_TERM:
         return this.#stallTerm(w0, w1);
-      default:
+      // Neither EL3 nor MPAM is there.
+      case OP.TLBI_EL3_ALL:
+      case OP.TLBI_EL3_VA:
+      case OP.CFGI_VMS_PIDM:
         return false;
+      default:
+        return reserved(op);
     }
   }
 
@@ -193,7 +201,7 @@ export class CommandRunner {
 
   #cfgiSte(w0: number, w1: number): boolean {
     if ((w0 & SSEC) !== 0) return false;
-    if (!this.#deaf) this.#structures.dropStream(w1 >>> 0);
+    if (!this.#deaf) this.#tables.dropStream(w1 >>> 0);
     return true;
   }
 
@@ -201,55 +209,41 @@ export class CommandRunner {
     if ((w0 & SSEC) !== 0) return false;
     if (this.#deaf) return true;
     const range = cmdRange(w2);
-    if (range === RANGE_ALL) this.#structures.dropAll();
+    if (range === RANGE_ALL) this.#tables.dropAll();
     else {
       const count = 2 ** (range + 1);
       const sid = w1 >>> 0;
-      this.#structures.dropStreams(sid - (sid % count), count);
+      this.#tables.dropStreams(sid - (sid % count), count);
     }
     return true;
   }
 
   #cfgiCd(w0: number, w1: number): boolean {
     if ((w0 & SSEC) !== 0 || !this.#f.s1p) return false;
-    if (!this.#deaf) this.#structures.dropContext(w1 >>> 0, cmdSsid(w0));
+    if (!this.#deaf) this.#tables.dropContext(w1 >>> 0, cmdSsid(w0));
     return true;
   }
 
   #cfgiCdAll(w0: number, w1: number): boolean {
     if ((w0 & SSEC) !== 0 || !this.#f.s1p) return false;
-    if (!this.#deaf) this.#structures.dropContexts(w1 >>> 0);
+    if (!this.#deaf) this.#tables.dropContexts(w1 >>> 0);
     return true;
   }
 
   #atcInv(w0: number, w1: number, w2: number, w3: number): boolean {
     if (!this.#f.ats) return false;
-    if (!this.enabled || this.#deaf) return true;
-    const size = Math.min(cmdAtcSize(w2), ATC_SIZE_ALL);
-    const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
-    const global = pasid !== NO_PASID && (w0 & ATC_GLOBAL) !== 0;
-    // 2^size pages: ones from bit 12 up, a zero at bit 11 + size, the aligned address above.
-    const top = 12 + size;
-    let lo = w2 & ~0xfff;
-    let hi = w3;
-    if (top < 32) lo &= -(1 << top);
-    else {
-      lo = 0;
-      hi = top >= 64 ? 0 : hi & -(1 << (top - 32));
-    }
-    if (size > 0) {
-      const zero = top - 1;
-      lo |= ATS_S | (zero < 32 ? (1 << zero) - (1 << 12) : ~0xfff);
-      if (zero > 32) hi |= (1 << (zero - 32)) - 1;
-    }
-    this.#atc.request(w1 >>> 0, pasid, lo, hi, global);
+    // Without SMMUEN it is consumed and does nothing (§4.5.1).
+    if (!this.#registers.enabled(CR0.SMMUEN) || this.#deaf) return true;
+    this.#deviceTlb.invalidate(w0, w1, w2, w3);
     return true;
   }
 
   #priResp(w0: number, w1: number, w2: number): boolean {
     const resp = (w2 >>> 12) & 3;
     if (!this.#f.pri || resp === 3) return false;
-    if (this.enabled) this.#pages.respond(w1 >>> 0, (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID, w2 & 0x1ff, resp);
+    if (this.#registers.enabled(CR0.SMMUEN)) {
+      this.#pages.respond(w1 >>> 0, (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID, w2 & 0x1ff, resp);
+    }
     return true;
   }
 
@@ -268,4 +262,9 @@ export class CommandRunner {
     this.#stalls.terminate(w1 >>> 0);
     return true;
   }
+}
+
+/** An opcode that no command has. A command of the specification without a case above does not compile here. */
+function reserved(_op: never): boolean {
+  return false;
 }

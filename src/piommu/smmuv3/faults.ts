@@ -4,24 +4,42 @@ import { ACCESS } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
 import type { Tell } from '../../ports/tell.ts';
 import { CLASS, EV3, EV3_CLASS_SHIFT, EVENT, EVENT_WORDS, encodeEvent } from '../../spec/smmuv3/events.ts';
+import type { Smmuv3HwRegisters } from './registers.ts';
 
 /** Bits of word 2 of F_BAD_ATS_TREQ (IHI 0070 §7.3.7). */
 const TREQ = { P: 1 << 27, X: 1 << 28, W: 1 << 29, R: 1 << 30 } as const;
 
+export interface Smmuv3HwFaultsParts {
+  /** Shown in `tell`. */
+  readonly name: string;
+  readonly events: HwEvents;
+  /** Its fields describe the fault of a walk. */
+  readonly walker: VmsaWalker;
+  readonly registers: Smmuv3HwRegisters;
+}
+
 /** Builds event records (IHI 0070 §7.3) and hands each to the host. Faults may allocate: a record is a fresh array. */
-export class Recorder {
+export class Smmuv3HwFaults {
   readonly #events: HwEvents;
   readonly #walker: VmsaWalker;
+  readonly #registers: Smmuv3HwRegisters;
   readonly #name: string;
   tell: Tell | null = null;
 
-  constructor(events: HwEvents, walker: VmsaWalker, name: string) {
-    this.#events = events;
-    this.#walker = walker;
-    this.#name = name;
+  constructor(parts: Smmuv3HwFaultsParts) {
+    this.#events = parts.events;
+    this.#walker = parts.walker;
+    this.#registers = parts.registers;
+    this.#name = parts.name;
+  }
+
+  /** The event queue is on, and its interrupt: records reach the host. */
+  get enabled(): boolean {
+    return this.#registers.recordsFaults;
   }
 
   send(record: Int32Array): void {
+    if (!this.enabled) return;
     if (this.tell !== null) this.tell({ what: 'fault', iommu: this.#name, record: Array.from(record) });
     this.#events.fault(record);
   }

@@ -2,54 +2,53 @@ import type { Clock } from '../../ports/clock.ts';
 import { ACCESS, type EndpointPort, NO_PASID } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
 import { PRI_WORDS, PRI1 } from '../../spec/smmuv3/events.ts';
+import type { Smmuv3HwRegisters } from './registers.ts';
 
 /** PRG response codes (PCIe ATS §10.4). */
 const PRG = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
 /** CMD_PRI_RESP.Resp to PRG response code: deny, fail, success. */
 const CODE_OF_RESP = [PRG.FAILURE, PRG.INVALID, PRG.SUCCESS] as const;
 
-export interface PageRequestsData {
+export interface Smmuv3HwPageRequestsData {
   readonly queue: readonly (readonly number[])[];
   readonly overflow: boolean;
   readonly due: number;
+}
+
+export interface Smmuv3HwPageRequestsParts {
+  readonly registers: Smmuv3HwRegisters;
+  readonly events: HwEvents;
+  /** null: no function answers messages. */
+  readonly endpoints: EndpointPort | null;
+  readonly clock: Clock;
+  /** Nanoseconds until the host has read what was queued; 0: at once. */
+  readonly latency: number;
 }
 
 /**
  * The PRI queue (IHI 0070 §8): requests go to the host in order, at once or after `latency`; while the queue has overflowed
  * nothing is written and the last request of a group is answered by the SMMU itself.
  */
-export class PageRequests {
-  readonly #supported: boolean;
+export class Smmuv3HwPageRequests {
+  readonly #registers: Smmuv3HwRegisters;
   readonly #events: HwEvents;
   readonly #endpoints: EndpointPort | null;
   readonly #clock: Clock;
-  readonly #capacity: number;
   readonly #latency: number;
   #queue: Int32Array[] = [];
   #overflow = false;
   #due = 0;
   #cancel: (() => void) | null = null;
 
-  constructor(
-    supported: boolean,
-    events: HwEvents,
-    endpoints: EndpointPort | null,
-    clock: Clock,
-    capacity: number,
-    latency: number,
-  ) {
-    this.#supported = supported;
-    this.#events = events;
-    this.#endpoints = endpoints;
-    this.#clock = clock;
-    this.#capacity = capacity;
-    this.#latency = latency;
+  constructor(parts: Smmuv3HwPageRequestsParts) {
+    this.#registers = parts.registers;
+    this.#events = parts.events;
+    this.#endpoints = parts.endpoints;
+    this.#clock = parts.clock;
+    this.#latency = parts.latency;
   }
 
-  /**
-   * @param answerPasid whether an automatic answer repeats the request's PASID (IDR3.PPS, STE.PPAR).
-   * @param enabled CR0.PRIQEN and SMMUEN.
-   */
+  /** @param answerPasid whether an automatic answer repeats the request's PASID (IDR3.PPS, STE.PPAR). */
   request(
     rid: number,
     pasid: number,
@@ -59,14 +58,13 @@ export class PageRequests {
     group: number,
     last: boolean,
     answerPasid: boolean,
-    enabled: boolean,
   ): void {
     const stop = last && pasid !== NO_PASID && (access & (ACCESS.READ | ACCESS.WRITE)) === 0;
-    if (!this.#supported || !enabled) {
+    if (!this.#registers.takesPageRequests) {
       if (last && !stop) this.#endpoints?.pageResponse(rid, NO_PASID, group, PRG.FAILURE);
       return;
     }
-    if (this.#overflow || this.#queue.length >= this.#capacity) {
+    if (this.#overflow || this.#queue.length >= this.#registers.pageRequestEntries) {
       this.#overflow = true;
       if (last && !stop) this.#endpoints?.pageResponse(rid, answerPasid ? pasid : NO_PASID, group, PRG.SUCCESS);
       return;
@@ -82,8 +80,12 @@ export class PageRequests {
       ((access & ACCESS.PRIV) !== 0 ? PRI1.PRIV : 0);
     r[2] = (lo & ~0xfff) | (group & 0x1ff);
     r[3] = hi;
-    if (this.#latency === 0) this.#events.pageRequest(r);
+    if (this.#latency === 0) this.#tell(r);
     else this.#enqueue(r);
+  }
+
+  #tell(r: Int32Array): void {
+    if (this.#registers.interruptsForPageRequests) this.#events.pageRequest(r);
   }
 
   #enqueue(r: Int32Array): void {
@@ -99,7 +101,7 @@ export class PageRequests {
       this.#queue = [];
       // The host's handler reads all there is and acknowledges an overflow.
       this.#overflow = false;
-      for (const r of read) this.#events.pageRequest(r);
+      for (const r of read) this.#tell(r);
     });
   }
 
@@ -108,11 +110,11 @@ export class PageRequests {
     this.#endpoints?.pageResponse(rid, pasid, group, CODE_OF_RESP[resp as 0 | 1 | 2]);
   }
 
-  save(): PageRequestsData {
+  save(): Smmuv3HwPageRequestsData {
     return { queue: this.#queue.map((r) => Array.from(r)), overflow: this.#overflow, due: this.#due };
   }
 
-  load(data: PageRequestsData): void {
+  load(data: Smmuv3HwPageRequestsData): void {
     this.#cancel?.();
     this.#cancel = null;
     this.#queue = data.queue.map((r) => Int32Array.from(r));

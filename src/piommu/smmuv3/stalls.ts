@@ -9,7 +9,7 @@ interface Stall {
   readonly record: Int32Array;
 }
 
-export interface StallsData {
+export interface Smmuv3HwStallsData {
   readonly token: number;
   readonly list: readonly {
     readonly rid: number;
@@ -23,7 +23,7 @@ export interface StallsData {
  * Stalled transactions (IHI 0070 §3.12.2): each has a STAG while software decides it by RESUME or STALL_TERM. More than
  * there are STAGs wait, and are recorded when one is free; none is ever discarded.
  */
-export class Stalls {
+export class Smmuv3HwStalls {
   readonly #limit: number;
   readonly #endpoints: EndpointPort | null;
   readonly #send: (record: Int32Array) => void;
@@ -84,11 +84,11 @@ export class Stalls {
     }
   }
 
-  save(): StallsData {
+  save(): Smmuv3HwStallsData {
     return { token: this.#token, list: this.#list.map((s) => ({ ...s, record: Array.from(s.record) })) };
   }
 
-  load(data: StallsData): void {
+  load(data: Smmuv3HwStallsData): void {
     this.#token = data.token;
     this.#list = data.list.map((s) => ({ ...s, record: Int32Array.from(s.record) }));
   }

@@ -1,5 +1,5 @@
 import type { ConfigSlot } from '../../lib/cache/config-cache.ts';
-import type { Context } from '../../lib/cache/tags.ts';
+import type { TlbContext } from '../../lib/cache/tags.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
 import type { VmsaChoices } from '../../lib/walk/vmsa-choices.ts';
 import {
@@ -31,7 +31,7 @@ import {
 const STE_PPAR = 1 << 18;
 
 /** A decoded STE; `keyA` is the StreamID. */
-export interface StreamSlot extends ConfigSlot {
+export interface Smmuv3HwStream extends ConfigSlot {
   readonly words: Int32Array;
   config: number;
   s1: boolean;
@@ -53,13 +53,13 @@ export interface StreamSlot extends ConfigSlot {
   s2Stall: boolean;
   readonly regime2: Stage2Regime;
   /** (VMID, -1): what stage 2 translates. */
-  context2: Context | null;
+  context2: TlbContext | null;
   /** Cached CDs of this stream carry this number; a new one forgets them all. */
   stamp: number;
 }
 
 /** A decoded CD; `keyA` is the StreamID, `keyB` the SubstreamID. */
-export interface ContextSlot extends ConfigSlot {
+export interface Smmuv3HwContext extends ConfigSlot {
   /** Good only while equal to the stream's. */
   stamp: number;
   readonly words: Int32Array;
@@ -68,12 +68,12 @@ export interface ContextSlot extends ConfigSlot {
   abort: boolean;
   stall: boolean;
   vmid: number;
-  context: Context | null;
+  context: TlbContext | null;
 }
 
 const unused = () => ({ keyA: -1, keyB: -1, generation: -1 });
 
-export function streamSlot(): StreamSlot {
+export function smmuv3HwStream(): Smmuv3HwStream {
   return {
     ...unused(),
     words: new Int32Array(STE_WORDS),
@@ -97,7 +97,7 @@ export function streamSlot(): StreamSlot {
   };
 }
 
-export function contextSlot(): ContextSlot {
+export function smmuv3HwContext(): Smmuv3HwContext {
   return {
     ...unused(),
     stamp: -1,
@@ -112,7 +112,7 @@ export function contextSlot(): ContextSlot {
 }
 
 /** Decodes the slot's words, which `checkSte` has found valid. */
-export function decodeStream(s: StreamSlot, f: Smmuv3Features): void {
+export function decodeStream(s: Smmuv3HwStream, f: Smmuv3Features): void {
   const w = s.words;
   s.config = steConfig(w, 0);
   s.s1 = steS1Enabled(w, 0);
@@ -134,7 +134,7 @@ export function decodeStream(s: StreamSlot, f: Smmuv3Features): void {
 }
 
 /** Decodes the slot's words, which `checkCd` has found valid. */
-export function decodeContext(c: ContextSlot, f: Smmuv3Features, vmid: number, choices: VmsaChoices): void {
+export function decodeContext(c: Smmuv3HwContext, f: Smmuv3Features, vmid: number, choices: VmsaChoices): void {
   const w = c.words;
   readStage1(c.regime, w, 0, f.oas, choices);
   if (!f.asid16) c.regime.asid &= 0xff;

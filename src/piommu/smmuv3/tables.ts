@@ -11,18 +11,26 @@ import type { Memory } from '../../ports/memory.ts';
 import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, l1CdL2Ptr, l1CdValid } from '../../spec/smmuv3/cd.ts';
 import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
 import { CONFIG, l1StdL2Ptr, l1StdSpan, S1DSS, S1FMT, STE_BYTES, STE_WORDS, steValid } from '../../spec/smmuv3/ste.ts';
-import type { CacheSizes, StreamTableLocation } from './options.ts';
-import { type ContextSlot, contextSlot, decodeContext, decodeStream, type StreamSlot, streamSlot } from './stream.ts';
+import type { Smmuv3CacheSizes } from './options.ts';
+import type { StreamTableLocation } from './registers.ts';
+import {
+  decodeContext,
+  decodeStream,
+  type Smmuv3HwContext,
+  type Smmuv3HwStream,
+  smmuv3HwContext,
+  smmuv3HwStream,
+} from './stream.ts';
 
 /** A transaction's whole configuration, found before: what a hit needs, without asking the two caches. */
 export interface Route {
   sid: number;
   ssid: number;
-  /** `epoch` of the Structures it was found in; anything else is stale. */
+  /** `epoch` of the tables it was found in; anything else is stale. */
   epoch: number;
-  stream: StreamSlot;
+  stream: Smmuv3HwStream;
   /** null: stage 2 alone. */
-  context: ContextSlot | null;
+  context: Smmuv3HwContext | null;
 }
 
 const ROUTES = 64;
@@ -30,7 +38,7 @@ const ROUTES = 64;
 /** CD fetches are data reads by the SMMU: stage 2 must allow reading. */
 const READ = 1;
 
-export interface StructuresData {
+export interface Smmuv3HwTablesData {
   readonly stamp: number;
   readonly streams: readonly { readonly sid: number; readonly stamp: number; readonly words: number[] }[];
   readonly contexts: readonly {
@@ -42,19 +50,30 @@ export interface StructuresData {
   }[];
 }
 
+export interface Smmuv3HwTablesParts {
+  /** Host-physical memory. */
+  readonly memory: Memory;
+  readonly features: Smmuv3Features;
+  /** For CD tables behind stage 2; describes the stage-2 fault of a CD fetch. */
+  readonly walker: VmsaWalker;
+  readonly tlb: Iotlb;
+  readonly caches: Smmuv3CacheSizes;
+  readonly choices: VmsaChoices;
+}
+
 /**
  * Stream table and context descriptor tables: look-up, validity, and the caches of both. `find` leaves its answer in
  * `stream` and `context`; bad configuration is reported each time and never kept.
  */
-export class Structures {
+export class Smmuv3HwTables {
   readonly #memory: Memory;
   readonly #features: Smmuv3Features;
   readonly #walker: VmsaWalker;
   readonly #choices: VmsaChoices;
   readonly #tlb: Iotlb;
-  readonly #streams: ConfigCache<StreamSlot>;
-  readonly #contexts: ConfigCache<ContextSlot>;
-  #table: StreamTableLocation = { base: 0, log2size: 0, twoLevel: false };
+  readonly #streams: ConfigCache<Smmuv3HwStream>;
+  readonly #contexts: ConfigCache<Smmuv3HwContext>;
+  #table: StreamTableLocation = { base: 0, log2size: 0, twoLevel: false, split: 6 };
   #split = 6;
   #stamp = 0;
   atschk = false;
@@ -64,31 +83,25 @@ export class Structures {
   #epoch = 0;
 
   /** The stream of the last `find`; null when it had none. */
-  stream: StreamSlot | null = null;
+  stream: Smmuv3HwStream | null = null;
   /** The CD of the last `find`; null when stage 1 does not take part. */
-  context: ContextSlot | null = null;
+  context: Smmuv3HwContext | null = null;
   /** F_STE_FETCH, F_CD_FETCH: address of the fetch. */
   fetch = 0;
   /** The stream has no entry at all (V = 0, or no level-2 table): somebody may still install one. */
   unset = false;
 
-  constructor(
-    memory: Memory,
-    features: Smmuv3Features,
-    walker: VmsaWalker,
-    tlb: Iotlb,
-    caches: CacheSizes,
-    choices: VmsaChoices,
-  ) {
-    this.#memory = memory;
-    this.#choices = choices;
-    this.#features = features;
-    this.#walker = walker;
-    this.#tlb = tlb;
-    this.#streams = new ConfigCache(caches.streams ?? 1024, streamSlot);
-    this.#contexts = new ConfigCache(caches.contexts ?? 1024, contextSlot);
+  constructor(parts: Smmuv3HwTablesParts) {
+    const { caches } = parts;
+    this.#memory = parts.memory;
+    this.#choices = parts.choices;
+    this.#features = parts.features;
+    this.#walker = parts.walker;
+    this.#tlb = parts.tlb;
+    this.#streams = new ConfigCache(caches.streams ?? 1024, smmuv3HwStream);
+    this.#contexts = new ConfigCache(caches.contexts ?? 1024, smmuv3HwContext);
     this.#cacheless = caches.streams === 0 || caches.contexts === 0;
-    const nobody = streamSlot();
+    const nobody = smmuv3HwStream();
     this.#routes = Array.from({ length: ROUTES }, () => ({
       sid: -1,
       ssid: -1,
@@ -98,17 +111,17 @@ export class Structures {
     }));
   }
 
+  /** STRTAB_BASE and STRTAB_BASE_CFG have changed. What is cached stays until an invalidation names it (§6.3.24). */
   locate(table: StreamTableLocation): void {
-    const split = table.split ?? 6;
     const log2size = Math.min(table.log2size, this.#features.sidSize);
-    this.#split = split === 8 || split === 10 ? split : 6;
+    // Reserved SPLIT values behave as 6.
+    this.#split = table.split === 8 || table.split === 10 ? table.split : 6;
     const bytes = table.twoLevel ? 8 * 2 ** Math.max(3, log2size - this.#split) : STE_BYTES * 2 ** log2size;
     this.#table = { ...table, log2size, base: alignDown(table.base, Math.max(64, bytes)) };
-    this.dropAll();
   }
 
   /** A cached stream, without fetching. */
-  cached(sid: number): StreamSlot | null {
+  cached(sid: number): Smmuv3HwStream | null {
     return this.#streams.get(sid, 0);
   }
 
@@ -171,7 +184,7 @@ export class Structures {
     return bad === 0 ? this.#keepRoute(sid, ssid) : bad;
   }
 
-  #findContext(s: StreamSlot, ssid: number): number {
+  #findContext(s: Smmuv3HwStream, ssid: number): number {
     let c = this.#contexts.get(s.keyA, ssid);
     if (c === null || c.stamp !== s.stamp) {
       c = this.#contexts.claim(s.keyA, ssid);
@@ -190,7 +203,7 @@ export class Structures {
     return 0;
   }
 
-  #fetchStream(s: StreamSlot, sid: number): number {
+  #fetchStream(s: Smmuv3HwStream, sid: number): number {
     const t = this.#table;
     if (sid >= POW2[t.log2size]!) return EVENT.C_BAD_STREAMID;
     this.fetch = t.base + sid * STE_BYTES;
@@ -214,7 +227,7 @@ export class Structures {
     return bad;
   }
 
-  #fetchContext(c: ContextSlot, s: StreamSlot, ssid: number): number {
+  #fetchContext(c: Smmuv3HwContext, s: Smmuv3HwStream, ssid: number): number {
     const f = this.#features;
     // Taken from the STE's words here: as a field or a result it would be a number on the heap.
     const table = (s.words[1]! & 0xf_ffff) * TWO32 + ((s.words[0]! & ~0x3f) >>> 0);
@@ -239,7 +252,7 @@ export class Structures {
   }
 
   /** Turns `fetch`, an address of the CD table, into a physical one: stage 2 applies when it is enabled. */
-  #throughStage2(s: StreamSlot): number {
+  #throughStage2(s: Smmuv3HwStream): number {
     if (!s.s2) return 0;
     const w = this.#walker;
     const fault = w.stage2Words(s.regime2, this.fetch | 0, (this.fetch / TWO32) | 0, READ, CLASS.CD);
@@ -275,7 +288,7 @@ export class Structures {
     if (s !== null) s.stamp = ++this.#stamp;
   }
 
-  save(): StructuresData {
+  save(): Smmuv3HwTablesData {
     return {
       stamp: this.#stamp,
       streams: this.#streams.live().map((s) => ({ sid: s.keyA, stamp: s.stamp, words: Array.from(s.words) })),
@@ -285,7 +298,7 @@ export class Structures {
     };
   }
 
-  load(data: StructuresData): void {
+  load(data: Smmuv3HwTablesData): void {
     this.dropAll();
     this.#stamp = data.stamp;
     for (const { sid, stamp, words } of data.streams) {

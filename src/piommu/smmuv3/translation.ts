@@ -1,185 +1,202 @@
+import { TWO32, toBigint } from '../../core/bits.ts';
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
-import type { Context } from '../../lib/cache/tags.ts';
 import type { Smmuv3Features } from '../../lib/check/smmuv3-features.ts';
-import { ATTR_DEVICE, type VmsaWalker } from '../../lib/walk/vmsa.ts';
-import { PERM_ALL, PERM_PRIV_SHIFT } from '../../lib/walk/vmsa-regime.ts';
-import { ACCESS } from '../../ports/dma.ts';
-import type { HwEvents } from '../../ports/hw.ts';
-import { CLASS, EVENT } from '../../spec/smmuv3/events.ts';
-import { CONFIG } from '../../spec/smmuv3/ste.ts';
-import type { ContextSlot, StreamSlot } from './stream.ts';
-import type { Structures } from './tables.ts';
+import { PERM_ALL, permGranted, permNeeded } from '../../lib/walk/vmsa-regime.ts';
+import { AT, DMA, type TranslatePort } from '../../ports/dma.ts';
+import type { Tell } from '../../ports/tell.ts';
+import { EVENT } from '../../spec/smmuv3/events.ts';
+import { CR0, CR2 } from '../../spec/smmuv3/registers.ts';
+import { CONFIG, EATS } from '../../spec/smmuv3/ste.ts';
+import type { Smmuv3HwFaults } from './faults.ts';
+import type { Smmuv3HwRegisters } from './registers.ts';
+import { RESOLVED, type Smmuv3HwResolver, STAGES } from './resolver.ts';
+import type { Smmuv3HwStalls } from './stalls.ts';
+import type { Smmuv3HwTables } from './tables.ts';
 
-/** Outcomes of `resolve` besides event codes (> 0). */
-export const RESOLVED = { OK: 0, ABORT: -1, BYPASS: -2 } as const;
+export interface Smmuv3HwTranslationParts {
+  readonly name: string;
+  readonly features: Smmuv3Features;
+  readonly registers: Smmuv3HwRegisters;
+  readonly tlb: Iotlb;
+  readonly tables: Smmuv3HwTables;
+  readonly resolver: Smmuv3HwResolver;
+  readonly faults: Smmuv3HwFaults;
+  readonly stalls: Smmuv3HwStalls;
+  /** See `PhysicalSmmuv3Options.reach`. */
+  readonly reach: ((rid: number, address: number) => boolean) | undefined;
+}
 
-/** Which stages a request asks for; NONE stops when the configuration is found. */
-export const STAGES = { ALL: 0, ONLY_1: 1, ONLY_2: 2, NONE: 3 } as const;
-
-/** Different (page, access) pairs asked for during one request; far more than a nested walk has. */
-const MAX_ASKED = 64;
-
-/**
- * One request from configuration to translation, with the questions to the host: a missing stream and a stage-2 miss are
- * reported before they become a fault, each once, and looked at again.
- */
-export class Resolver {
-  readonly #structures: Structures;
-  readonly #walker: VmsaWalker;
-  readonly #tlb: Iotlb;
-  readonly #events: HwEvents;
-  /** Bits of the upper address word. */
-  readonly #limitShift: number;
-  readonly #asked = new Float64Array(MAX_ASKED);
-  #askedCount = 0;
-  /** The caller has just looked the address up and found nothing: the first try need not. */
-  looked = false;
-  /** The translation came from the cache. */
-  hit = false;
-  /** Output address in words. */
-  outLo = 0;
-  outHi = 0;
+/** What becomes of a transaction: a cached translation, a walk, a fault, or the address as it is. */
+export class Smmuv3HwTranslation implements TranslatePort {
+  out = 0;
   outShift = 0;
-  /** PERM bits. */
-  perm = 0;
+  outPerm = 0;
   guestShift = 0;
   tag = -1;
-  /** 0: the fault belongs to configuration; 1, 2: to that stage. */
-  stage = 0;
+  /** Token of the transaction when `translate` answered STALLED. */
+  stallToken = 0;
+  readonly #p: Smmuv3HwTranslationParts;
+  readonly #tables: Smmuv3HwTables;
+  readonly #tlb: Iotlb;
+  #tell: Tell | null = null;
+  /** CR0.SMMUEN, CR0.ATSCHK, CR2.RECINVSID as programmed. */
+  #enabled = false;
+  #checksTranslated = false;
+  #recordsBadStream = false;
+  /** Every transaction takes the long way: somebody listens, or the SMMU is off. */
+  #careful = true;
 
-  constructor(structures: Structures, walker: VmsaWalker, tlb: Iotlb, events: HwEvents, features: Smmuv3Features) {
-    this.#structures = structures;
-    this.#walker = walker;
-    this.#tlb = tlb;
-    this.#events = events;
-    this.#limitShift = features.oas - 32;
+  constructor(parts: Smmuv3HwTranslationParts) {
+    this.#p = parts;
+    this.#tables = parts.tables;
+    this.#tlb = parts.tlb;
   }
 
-  /**
-   * @param need PERM bits. @param access ACCESS bits of the request, for the host.
-   * @param stages a STAGES value.
-   * @returns RESOLVED or the event code; on OK and BYPASS the fields hold the translation.
-   */
-  resolve(sid: number, ssid: number, lo: number, hi: number, need: number, access: number, stages: number): number {
-    let askedStream = false;
-    this.#askedCount = 0;
-    for (;;) {
-      const code = this.#once(sid, ssid, lo, hi, need, stages);
-      this.looked = false;
-      if (code <= 0) return code;
-      if (this.#structures.unset) {
-        if (askedStream) return code;
-        askedStream = true;
-        if (!this.#events.streamMiss(sid, ssid)) return code;
-      } else if (this.stage === 2 && (code === EVENT.F_TRANSLATION || code === EVENT.F_PERMISSION)) {
-        if (!this.#askStageTwo(sid, ssid, lo, hi, access)) return code;
-      } else return code;
-    }
+  set tell(tell: Tell | null) {
+    this.#tell = tell;
+    this.#careful = tell !== null || !this.#enabled;
   }
 
-  #askStageTwo(sid: number, ssid: number, lo: number, hi: number, access: number): boolean {
-    const w = this.#walker;
-    const bits = (w.need | (w.need >>> PERM_PRIV_SHIFT)) & 7;
-    const wanted = bits === 0 ? access & 7 : bits;
-    const key = Math.floor(w.ipa / 4096) * 8 + wanted;
-    for (let i = 0; i < this.#askedCount; i++) if (this.#asked[i] === key) return false;
-    if (this.#askedCount === MAX_ASKED) return false;
-    this.#asked[this.#askedCount++] = key;
-    // The callback may use this unit (commands), so everything it needs is taken out first.
-    const ipa = w.ipa;
-    return this.#events.stageTwoMiss(sid, ssid, ipa, wanted | (access & ACCESS.PRIV), lo, hi);
+  /** Registers have changed. */
+  programmed(): void {
+    const { registers } = this.#p;
+    this.#enabled = registers.enabled(CR0.SMMUEN);
+    this.#checksTranslated = registers.enabled(CR0.ATSCHK);
+    this.#recordsBadStream = registers.control2(CR2.RECINVSID);
+    this.#careful = this.#tell !== null || !this.#enabled;
   }
 
-  #once(sid: number, ssid: number, lo: number, hi: number, need: number, stages: number): number {
-    const structures = this.#structures;
-    const bad = structures.find(sid, ssid);
-    this.hit = false;
-    if (bad !== 0) {
-      // The walker describes a stage-2 fault of the CD fetch; every other configuration fault has no stage.
-      this.stage = bad >= EVENT.F_TRANSLATION || bad === EVENT.F_WALK_EABT ? 2 : 0;
-      return bad;
-    }
-    const s = structures.stream!;
-    if (s.config < CONFIG.BYPASS) return RESOLVED.ABORT;
-    if (stages === STAGES.NONE) return RESOLVED.BYPASS;
-    const c = stages === STAGES.ONLY_2 ? null : structures.context;
-    if (c !== null) return this.#stage1(s, c, lo, hi, need, stages === STAGES.ONLY_1);
-    return this.#bypass1(s, lo, hi, need, stages !== STAGES.ONLY_1);
-  }
-
-  #stage1(s: StreamSlot, c: ContextSlot, lo: number, hi: number, need: number, split: boolean): number {
-    const w = this.#walker;
-    const context = c.context!;
-    const half = (hi & (1 << 23)) !== 0 ? c.regime.half1 : c.regime.half0;
-    const top = half.tbi ? (hi << 8) >> 8 : hi;
-    this.tag = c.regime.asid;
-    const canonical = top >> 23 === 0 || top >> 23 === -1;
-    if (!split && canonical && this.#cached(context, lo, top, need)) return RESOLVED.OK;
-    w.context1 = context;
-    w.context2 = s.context2;
-    w.split = split;
-    const fault = w.stage1(c.regime, s.s2 ? s.regime2 : null, lo, hi, need);
-    w.split = false;
-    if (fault !== 0) {
-      this.stage = w.stage;
-      return fault;
-    }
-    this.#take();
-    if (!split) {
-      this.#tlb.insertWords(context, lo, top, w.outLo, w.outHi, w.outShift, w.perm, w.guestShift, 0);
-      if (w.global) this.#tlb.markGlobal(context);
-    }
-    return RESOLVED.OK;
-  }
-
-  /** Stage 1 does not take part: stage 2 alone, or the address as it is. */
-  #bypass1(s: StreamSlot, lo: number, hi: number, need: number, stage2: boolean): number {
-    const w = this.#walker;
-    this.tag = -1;
-    if (hi >>> this.#limitShift !== 0) {
-      this.stage = 1;
-      w.cls = CLASS.IN;
-      return EVENT.F_ADDR_SIZE;
-    }
-    if (!s.s2 || !stage2) {
-      this.outLo = lo;
-      this.outHi = hi;
-      this.outShift = 12;
-      this.perm = PERM_ALL;
-      this.guestShift = 0;
-      return RESOLVED.BYPASS;
-    }
-    const context = s.context2!;
-    if (this.#cached(context, lo, hi, need)) return RESOLVED.OK;
-    const fault = w.stage2Words(s.regime2, lo, hi, need, CLASS.IN);
-    if (fault !== 0) {
-      this.stage = w.stage;
-      return fault;
-    }
-    this.#take();
-    const attr = w.device ? ATTR_DEVICE : 0;
-    this.#tlb.insertWords(context, lo, hi, w.outLo, w.outHi, w.outShift, w.perm, 0, attr);
-    return RESOLVED.OK;
-  }
-
-  #cached(context: Context, lo: number, hi: number, need: number): boolean {
+  translate(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
+    const route = this.#tables.route(rid, pasid);
+    if (route === null || at !== AT.UNTRANSLATED || this.#careful) return this.#slow(rid, pasid, lo, hi, access, at);
     const tlb = this.#tlb;
-    if (this.looked || !tlb.lookup(context, lo, hi) || (need & ~tlb.perm) !== 0) return false;
-    this.hit = true;
-    this.outLo = tlb.outLo;
-    this.outHi = tlb.outHi;
-    this.outShift = tlb.shift;
-    this.perm = tlb.perm;
-    this.guestShift = tlb.guestShift;
-    return true;
+    const need = permNeeded(access);
+    const c = route.context;
+    if (c === null) {
+      if (hi >>> 20 === 0 && tlb.lookup(route.stream.context2!, lo, hi) && (need & ~tlb.perm) === 0) {
+        return this.#hit(access, -1);
+      }
+    } else {
+      const half = (hi & (1 << 23)) !== 0 ? c.regime.half1 : c.regime.half0;
+      const high = half.tbi ? (hi << 8) >> 8 : hi;
+      const top = high >> 23;
+      if ((top === 0 || top === -1) && tlb.lookup(c.context!, lo, high) && (need & ~tlb.perm) === 0) {
+        return this.#hit(access, c.regime.asid);
+      }
+    }
+    this.#p.resolver.looked = true;
+    return this.#slow(rid, pasid, lo, hi, access, at);
   }
 
-  #take(): void {
-    const w = this.#walker;
-    this.outLo = w.outLo;
-    this.outHi = w.outHi;
-    this.outShift = w.outShift;
-    this.perm = w.perm;
-    this.guestShift = w.guestShift;
+  #hit(access: number, tag: number): number {
+    const tlb = this.#tlb;
+    this.out = tlb.outHi * TWO32 + (tlb.outLo >>> 0);
+    this.outShift = tlb.shift;
+    this.outPerm = permGranted(tlb.perm, access);
+    this.guestShift = tlb.guestShift;
+    this.tag = tag;
+    return DMA.OK;
+  }
+
+  #slow(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
+    if (at === AT.TRANSLATED) return this.#translated(rid, pasid, lo, hi, access);
+    if (!this.#enabled) return this.#p.registers.bypassAborts ? DMA.ABORT : this.#identity(lo, hi, access);
+    const code = this.#p.resolver.resolve(rid, pasid, lo, hi, permNeeded(access), access, STAGES.ALL);
+    if (code === RESOLVED.OK || code === RESOLVED.BYPASS) return this.#answer(rid, pasid, lo, hi, access);
+    if (code === RESOLVED.ABORT) return DMA.ABORT;
+    return this.#fault(code, rid, pasid, lo, hi, access);
+  }
+
+  #answer(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    const r = this.#p.resolver;
+    this.out = (r.outHi >>> 0) * TWO32 + (r.outLo >>> 0);
+    this.outShift = r.outShift;
+    this.outPerm = permGranted(r.perm, access);
+    this.guestShift = r.guestShift;
+    this.tag = r.tag;
+    if (this.#tell !== null) {
+      this.#tell({
+        what: 'translate',
+        iommu: this.#p.name,
+        rid,
+        pasid,
+        iova: toBigint(lo, hi),
+        access,
+        out: this.out,
+        shift: r.outShift,
+        hit: r.hit,
+      });
+    }
+    return DMA.OK;
+  }
+
+  #identity(lo: number, hi: number, access: number): number {
+    this.out = (hi >>> 0) * TWO32 + (lo >>> 0);
+    this.outShift = 12;
+    this.outPerm = permGranted(PERM_ALL, access);
+    this.guestShift = 0;
+    this.tag = -1;
+    return hi >>> 20 === 0 ? DMA.OK : DMA.ABORT;
+  }
+
+  /** Records a fault as far as it must be, and decides the transaction (IHI 0070 §3.12, §7.3). */
+  #fault(code: number, rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    const { tables, faults, stalls, resolver } = this.#p;
+    const s = tables.stream;
+    const stage = resolver.stage;
+    if (stage === 0) {
+      this.#configurationFault(code, rid, pasid);
+      return DMA.ABORT;
+    }
+    const c = tables.context;
+    const maskable = code !== EVENT.F_WALK_EABT && s !== null;
+    // A stage 1 that is bypassed has no CD that could say otherwise: recorded and aborted.
+    const stall = maskable && (stage === 2 ? s.s2Stall : c?.stall === true);
+    const record = faults.translation(code, stage, rid, pasid, lo, hi, access);
+    if (stall && faults.enabled) {
+      this.stallToken = stalls.begin(rid, record);
+      return DMA.STALLED;
+    }
+    // Nobody would ever resume a stall that is not recorded.
+    if (stall) return DMA.ABORT;
+    if (!maskable || (stage === 2 ? s.s2Record : c?.record !== false)) faults.send(record);
+    return maskable && stage === 1 && c?.abort === false ? DMA.RAZ_WI : DMA.ABORT;
+  }
+
+  #configurationFault(code: number, rid: number, pasid: number): void {
+    if (code === EVENT.C_BAD_STREAMID && !this.#recordsBadStream) return;
+    this.#p.faults.configuration(code, rid, pasid, this.#tables.fetch);
+  }
+
+  /** A request that says it is translated already (IHI 0070 §3.9.1.3). */
+  #translated(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    const { features, resolver, reach } = this.#p;
+    if (!this.#enabled || !features.ats) return this.#forbidden(rid, pasid, lo, hi, access);
+    if (!this.#checksTranslated) return this.#identity(lo, hi, access);
+    const code = resolver.resolve(rid, pasid, lo, hi, 0, access, STAGES.NONE);
+    const s = this.#tables.stream;
+    if (s !== null && s.config < CONFIG.BYPASS) return DMA.ABORT;
+    // F_TRANSL_FORBIDDEN comes before the substream faults.
+    if (s !== null && (s.config === CONFIG.BYPASS || s.eats === EATS.ABORT || s.eats === EATS.DPT)) {
+      return this.#forbidden(rid, pasid, lo, hi, access);
+    }
+    if (s === null || code === EVENT.C_BAD_SUBSTREAMID || code === EVENT.F_STREAM_DISABLED) {
+      this.#configurationFault(code, rid, pasid);
+      return DMA.ABORT;
+    }
+    if (s.eats !== EATS.SPLIT) {
+      const address = (hi >>> 0) * TWO32 + (lo >>> 0);
+      // What no stage 2 of the VM maps was never given out: a stale or an invented address.
+      if (reach?.(rid, address) === false) return this.#forbidden(rid, pasid, lo, hi, access);
+      return this.#identity(lo, hi, access);
+    }
+    const outcome = resolver.resolve(rid, pasid, lo, hi, permNeeded(access), access, STAGES.ONLY_2);
+    if (outcome > 0) return this.#fault(outcome, rid, pasid, lo, hi, access);
+    return outcome === RESOLVED.ABORT ? DMA.ABORT : this.#answer(rid, pasid, lo, hi, access);
+  }
+
+  #forbidden(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    this.#p.faults.forbidden(rid, pasid, lo, hi, access);
+    return DMA.ABORT;
   }
 }

@@ -1,47 +1,53 @@
+import type { VtdFeatures } from '../../lib/check/vtd-features.ts';
 import { inInterruptWindow } from '../../lib/walk/vtd.ts';
-import { ACCESS, AT, ATS, type EndpointPort, NO_PASID } from '../../ports/dma.ts';
+import { ACCESS, AT, ATS, NO_PASID } from '../../ports/dma.ts';
 import { FAULT } from '../../spec/vtd/faults.ts';
-import { pageRequestWord0, pageRequestWord1, pageRequestWord2, RESPONSE } from '../../spec/vtd/page-request.ts';
-import { TTM } from '../../spec/vtd/registers.ts';
-import { PGTT } from '../../spec/vtd/tables.ts';
-import type { VtdInvalidation } from './commands.ts';
-import type { RegimeSlot } from './tables.ts';
-import type { VtdTranslation } from './translation.ts';
+import type { VtdHwFaults } from './faults.ts';
+import type { VtdHwRegisters } from './registers.ts';
+import type { VtdHwResolver } from './resolver.ts';
+import type { VtdHwStream } from './stream.ts';
+import type { VtdHwTables } from './tables.ts';
 
 const RW = ACCESS.READ | ACCESS.WRITE;
 
-/** Translation requests and page requests (VT-d §4.1, §4.2, §7.4). */
-export class VtdAts {
-  endpoints: EndpointPort | null = null;
+export interface VtdHwAtsParts {
+  readonly features: VtdFeatures;
+  readonly registers: VtdHwRegisters;
+  readonly tables: VtdHwTables;
+  readonly resolver: VtdHwResolver;
+  readonly faults: VtdHwFaults;
+}
+
+/** PCIe ATS translation requests (VT-d §4.1, §4.2): which faults are UR, CA, or a success that maps nothing. */
+export class VtdHwAts {
   out = 0;
   shift = 0;
+  /** ACCESS bits granted. */
   perm = 0;
   untranslated = false;
   noSnoop = false;
-  readonly #t: VtdTranslation;
-  readonly #invalidation: VtdInvalidation;
+  readonly #p: VtdHwAtsParts;
 
-  constructor(translation: VtdTranslation, invalidation: VtdInvalidation) {
-    this.#t = translation;
-    this.#invalidation = invalidation;
+  constructor(parts: VtdHwAtsParts) {
+    this.#p = parts;
   }
 
-  /** @returns an ATS value. */
-  translation(rid: number, pasid: number, lo: number, hi: number, access: number): number {
-    const t = this.#t;
+  /** @returns an ATS value; on SUCCESS the fields hold the completion. */
+  request(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    const { features, registers, tables, resolver, faults } = this.#p;
     this.perm = 0;
     this.out = 0;
     this.shift = 12;
     this.untranslated = false;
     this.noSnoop = false;
-    if (!t.enabled || !t.unit.deviceTlb) return ATS.UR;
-    const slot = t.resolve(rid, pasid);
+    if (!registers.enabled || !features.deviceTlb) return ATS.UR;
+    const slot = resolver.resolve(rid, pasid);
     if (slot === null) return this.#failed(rid, pasid, lo, hi, access);
-    const context = t.context(rid);
+    const context = tables.context(rid);
     if (context === null || !context.dte) {
-      t.reason = slot.regime.scalable ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
-      t.fpd = slot.regime.fpd;
-      t.report(rid, pasid, lo, hi, access, AT.TRANSLATION_REQUEST, false);
+      const reason = slot.regime.scalable ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
+      const fault = { reason, fpd: slot.regime.fpd };
+      faults.report(fault, rid, pasid, lo, hi, access, AT.TRANSLATION_REQUEST, false);
       return ATS.UR;
     }
     if (pasid === NO_PASID && inInterruptWindow(lo, hi)) return this.#window(access);
@@ -57,21 +63,22 @@ export class VtdAts {
   }
 
   /** Asks for as much as was wanted, then for less: a translation may grant a part (VT-d §4.2.3). */
-  #walk(slot: RegimeSlot, rid: number, pasid: number, lo: number, hi: number, access: number): number {
-    const t = this.#t;
+  #walk(slot: VtdHwStream, rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    const { resolver, features } = this.#p;
     // Without no-write support every request may be granted W, and then D is set.
-    const wanted = (access & ACCESS.WRITE) !== 0 || !t.unit.noWrite ? RW : ACCESS.READ;
+    const wanted = (access & ACCESS.WRITE) !== 0 || !features.noWrite ? RW : ACCESS.READ;
     const priv = access & ACCESS.PRIV;
     for (let ask = wanted; ; ask = ask === RW ? ACCESS.READ : ACCESS.WRITE) {
-      if (t.walk(slot, rid, pasid, lo, hi, ask | priv)) {
-        this.out = t.out - (t.out % 4096);
-        this.shift = t.outShift;
-        this.perm = t.outPerm & wanted;
-        this.noSnoop = t.noSnoop;
+      if (resolver.walk(slot, rid, pasid, lo, hi, ask | priv)) {
+        this.out = resolver.out - (resolver.out % 4096);
+        this.shift = resolver.outShift;
+        this.perm = resolver.outPerm & wanted;
+        this.noSnoop = resolver.noSnoop;
         return ATS.SUCCESS;
       }
-      if (!isRefusal(t.reason)) return this.#failed(rid, pasid, lo, hi, access);
-      if (t.reason === FAULT.SS_NONE || t.reason === FAULT.US || ask === ACCESS.WRITE || wanted !== RW) {
+      const { reason } = resolver;
+      if (!isRefusal(reason)) return this.#failed(rid, pasid, lo, hi, access);
+      if (reason === FAULT.SS_NONE || reason === FAULT.US || ask === ACCESS.WRITE || wanted !== RW) {
         return ATS.SUCCESS;
       }
     }
@@ -79,8 +86,9 @@ export class VtdAts {
 
   /** Nothing mapped: success without permissions. Broken tables: CA. Not for this function: UR (VT-d §7.1.3). */
   #failed(rid: number, pasid: number, lo: number, hi: number, access: number): number {
-    const t = this.#t;
-    switch (t.reason) {
+    const { resolver, faults } = this.#p;
+    const { reason } = resolver;
+    switch (reason) {
       case FAULT.FS_P:
       case FAULT.NON_CANONICAL:
       case FAULT.DIR_P:
@@ -92,8 +100,8 @@ export class VtdAts {
       case FAULT.PASID_SRE:
         return ATS.SUCCESS;
     }
-    t.report(rid, pasid, lo, hi, access, AT.TRANSLATION_REQUEST, false);
-    switch (t.reason) {
+    faults.report(resolver, rid, pasid, lo, hi, access, AT.TRANSLATION_REQUEST, false);
+    switch (reason) {
       case FAULT.ROOT_P:
       case FAULT.CONTEXT_P:
       case FAULT.CONTEXT_INVALID:
@@ -114,53 +122,6 @@ export class VtdAts {
       default:
         return ATS.CA;
     }
-  }
-
-  /**
-   * A page request message: judged, then queued for the host. The last request of a refused group is answered at once,
-   * others vanish (VT-d §7.4).
-   */
-  pageRequest(rid: number, pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
-    const t = this.#t;
-    const slot = t.enabled && t.unit.pageRequests ? this.#accept(rid, pasid) : null;
-    if (slot === null) {
-      if (t.enabled && t.unit.pageRequests) t.report(rid, pasid, lo, hi, access, AT.UNTRANSLATED, true);
-      if (last) this.endpoints?.pageResponse(rid, pasid, group, RESPONSE.INVALID);
-      return;
-    }
-    this.#forget(slot, lo, hi);
-    const record = new Int32Array(8);
-    record[0] = pageRequestWord0(rid, pasid);
-    record[1] = pageRequestWord1(pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
-    record[2] = pageRequestWord2(lo, group, (access & ACCESS.READ) !== 0, (access & ACCESS.WRITE) !== 0, last);
-    record[3] = hi;
-    t.events?.pageRequest(record);
-  }
-
-  #accept(rid: number, pasid: number): RegimeSlot | null {
-    const t = this.#t;
-    if (t.ttm === TTM.LEGACY) {
-      t.reason = FAULT.PAGE_REQUEST_IN_LEGACY;
-      t.fpd = false;
-      return null;
-    }
-    const context = t.context(rid);
-    if (context === null) return null;
-    if (!context.pre) {
-      t.reason = FAULT.SM_PRE;
-      t.fpd = context.fpd;
-      return null;
-    }
-    return t.resolve(rid, pasid);
-  }
-
-  /** Cached translations of the page go before the request can be seen (VT-d §7.4). */
-  #forget(slot: RegimeSlot, lo: number, hi: number): void {
-    const r = slot.regime;
-    const tlb = this.#t.iotlb;
-    if (r.pgtt === PGTT.FIRST) tlb.invalidateRange(slot.tags, lo & ~0xfff, hi, 1, true);
-    else if (r.pgtt === PGTT.PASS_THROUGH) tlb.invalidateDomain(r.did, true);
-    else this.#invalidation.pages(r.did, lo & ~0xfff, hi, 0, true);
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
+import type { VtdFeatures } from '../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../ports/dma.ts';
 import {
   CONTEXT_G,
@@ -12,32 +13,46 @@ import {
   WAIT_PD,
 } from '../../spec/vtd/invalidation.ts';
 import { TTM } from '../../spec/vtd/registers.ts';
-import type { DeviceTlb } from './device-tlb.ts';
-import type { VtdTranslation } from './translation.ts';
+import type { VtdHwDeviceTlb } from './device-tlb.ts';
+import { invalidatePages } from './forget.ts';
+import type { VtdHwPageRequests } from './page-requests.ts';
+import type { VtdHwRegisters } from './registers.ts';
+import type { VtdHwTables } from './tables.ts';
+
+type DescriptorType = (typeof INV)[keyof typeof INV];
+
+export interface VtdHwCommandsParts {
+  readonly features: VtdFeatures;
+  readonly registers: VtdHwRegisters;
+  readonly tables: VtdHwTables;
+  readonly iotlb: Iotlb;
+  readonly deviceTlb: VtdHwDeviceTlb;
+  readonly pages: VtdHwPageRequests;
+  /** Context, IOTLB, PASID-IOTLB and PASID-cache descriptors have no effect. */
+  readonly ignoreInvalidations: boolean;
+}
 
 /**
  * Executes invalidation descriptors on the caches with the reach of VT-d §6.5. The kind of a translation is part of its
  * context's id: even for second-stage and pass-through, odd for first-stage and nested ones.
  */
-export class VtdInvalidation {
-  readonly #t: VtdTranslation;
+export class VtdHwCommands {
+  readonly #features: VtdFeatures;
+  readonly #registers: VtdHwRegisters;
+  readonly #tables: VtdHwTables;
   readonly #iotlb: Iotlb;
-  readonly #deviceTlb: DeviceTlb;
+  readonly #deviceTlb: VtdHwDeviceTlb;
+  readonly #pages: VtdHwPageRequests;
   readonly #ignore: boolean;
-  /** Answers to page requests on their way out. */
-  readonly #respond: (rid: number, pasid: number, group: number, code: number) => void;
 
-  constructor(
-    translation: VtdTranslation,
-    deviceTlb: DeviceTlb,
-    ignore: boolean,
-    respond: (rid: number, pasid: number, group: number, code: number) => void,
-  ) {
-    this.#t = translation;
-    this.#iotlb = translation.iotlb;
-    this.#deviceTlb = deviceTlb;
-    this.#ignore = ignore;
-    this.#respond = respond;
+  constructor(parts: VtdHwCommandsParts) {
+    this.#features = parts.features;
+    this.#registers = parts.registers;
+    this.#tables = parts.tables;
+    this.#iotlb = parts.iotlb;
+    this.#deviceTlb = parts.deviceTlb;
+    this.#pages = parts.pages;
+    this.#ignore = parts.ignoreInvalidations;
   }
 
   /**
@@ -53,14 +68,14 @@ export class VtdInvalidation {
     const type = invType(w0);
     if (!this.#legal(type, w0, w1, w2, w3)) return false;
     if (wide && (q[at + 4]! | q[at + 5]! | q[at + 6]! | q[at + 7]!) !== 0) return false;
-    switch (type) {
+    const known = type as DescriptorType;
+    switch (known) {
       case INV.CONTEXT:
         return this.#context(w0, w1);
       case INV.IOTLB:
         return this.#iotlbDescriptor(w0, w2, w3);
       case INV.DEVICE_TLB:
-        // S moves from bit 0 to bit 11, where the ATS message has it.
-        this.#deviceTlb.send(inv.sid(w1), NO_PASID, (w2 & ~0xfff) | (inv.deviceS(w2) ? 0x800 : 0), w3, false);
+        this.#deviceTlb.invalidate(w1, w2, w3);
         return true;
       case INV.IEC:
       case INV.WAIT:
@@ -70,28 +85,30 @@ export class VtdInvalidation {
       case INV.PASID_CACHE:
         return this.#pasidCache(w0, w1);
       case INV.PASID_DEVICE_TLB:
-        this.#deviceTlb.send(inv.sidLow(w0), inv.pasid(w1), (w2 & ~0xfff) | (w2 & 0x800), w3, inv.pasidDeviceG(w2));
+        this.#deviceTlb.invalidatePasid(w0, w1, w2, w3);
         return true;
+      case INV.PAGE_GROUP_RESPONSE:
+        return this.#pageGroupResponse(w0, w1, w2);
       default:
-        this.#respond(
-          inv.sidLow(w0),
-          inv.responsePP(w0) ? inv.pasid(w1) : NO_PASID,
-          inv.responseGroup(w2),
-          inv.responseCode(w0),
-        );
-        return true;
+        return reserved(known);
     }
+  }
+
+  #pageGroupResponse(w0: number, w1: number, w2: number): boolean {
+    const pasid = inv.responsePP(w0) ? inv.pasid(w1) : NO_PASID;
+    this.#pages.respond(inv.sidLow(w0), pasid, inv.responseGroup(w2), inv.responseCode(w0));
+    return true;
   }
 
   /** Type and reserved fields. Types 6 to 9 exist in scalable mode only. */
   #legal(type: number, w0: number, w1: number, w2: number, w3: number): boolean {
-    const unit = this.#t.unit;
+    const f = this.#features;
     if (type === 0 || type > INV.PAGE_GROUP_RESPONSE) return false;
-    if (type >= INV.PASID_IOTLB && this.#t.ttm === TTM.LEGACY) return false;
-    if ((type === INV.DEVICE_TLB || type === INV.PASID_DEVICE_TLB) && !unit.deviceTlb) return false;
-    if (type === INV.PAGE_GROUP_RESPONSE && !unit.pageRequests) return false;
+    if (type >= INV.PASID_IOTLB && this.#registers.ttm === TTM.LEGACY) return false;
+    if ((type === INV.DEVICE_TLB || type === INV.PASID_DEVICE_TLB) && !f.deviceTlb) return false;
+    if (type === INV.PAGE_GROUP_RESPONSE && !f.pageRequests) return false;
     const r = INV_RESERVED[type]!;
-    const first = type === INV.WAIT && unit.pageRequestDrain ? r[0] & ~WAIT_PD : r[0];
+    const first = type === INV.WAIT && f.pageRequestDrain ? r[0] & ~WAIT_PD : r[0];
     return ((w0 & first) | (w1 & r[1]) | (w2 & r[2]) | (w3 & r[3])) === 0;
   }
 
@@ -100,9 +117,10 @@ export class VtdInvalidation {
     if (g === 0) return false;
     if (this.#ignore) return true;
     // Domain-selective acts as global in scalable mode: its entries name no domain.
-    if (g === CONTEXT_G.GLOBAL || (g === CONTEXT_G.DOMAIN && this.#t.ttm !== TTM.LEGACY)) this.#t.contexts.dropAll();
-    else if (g === CONTEXT_G.DOMAIN) this.#t.contexts.dropDomain(inv.did(w0));
-    else this.#t.contexts.dropDevice(inv.sid(w1), inv.fm(w1));
+    if (g === CONTEXT_G.GLOBAL || (g === CONTEXT_G.DOMAIN && this.#registers.ttm !== TTM.LEGACY))
+      this.#tables.dropContexts();
+    else if (g === CONTEXT_G.DOMAIN) this.#tables.dropContextsOf(inv.did(w0));
+    else this.#tables.dropDevice(inv.sid(w1), inv.fm(w1));
     return true;
   }
 
@@ -110,25 +128,13 @@ export class VtdInvalidation {
   #iotlbDescriptor(w0: number, w2: number, w3: number): boolean {
     const g = inv.granularity(w0);
     const am = inv.am(w2);
-    if (g === 0 || (g === IOTLB_G.PAGE && (am > this.#t.unit.mamv || !this.#t.unit.psi))) return false;
+    if (g === 0 || (g === IOTLB_G.PAGE && (am > this.#features.mamv || !this.#features.psi))) return false;
     if (this.#ignore) return true;
     const did = inv.did(w0);
     if (g === IOTLB_G.GLOBAL) this.#iotlb.invalidateAll();
     else if (g === IOTLB_G.DOMAIN) this.#iotlb.invalidateDomain(did, true);
-    else this.pages(did, w2, w3, am, inv.ih(w2));
+    else invalidatePages(this.#iotlb, did, w2, w3, am, inv.ih(w2));
     return true;
-  }
-
-  /** 2^am pages of a domain; the address is rounded down to that size. */
-  pages(did: number, lo: number, hi: number, am: number, leaf: boolean): void {
-    const list = this.#iotlb.contextsOf(did);
-    const start = am >= 20 ? 0 : lo & (-1 << (am + 12));
-    const top = am >= 20 ? hi & (am >= 52 ? 0 : -1 << (am - 20)) : hi;
-    for (let i = 0; i < list.length; i++) {
-      const c = list[i]!;
-      if ((c.id & 1) !== 0) this.#iotlb.invalidateContext(c);
-      else this.#iotlb.invalidateRange(c, start, top, 2 ** am, leaf);
-    }
   }
 
   /** Type 6. Any AM is legal; page-selective leaves second-stage translations alone. */
@@ -157,9 +163,14 @@ export class VtdInvalidation {
     const g = inv.granularity(w0);
     if (g === 2) return false;
     if (this.#ignore) return true;
-    if (g === PASID_CACHE_G.GLOBAL) this.#t.pasids.dropAll();
-    else if (g === PASID_CACHE_G.DOMAIN) this.#t.pasids.dropDomain(inv.did(w0));
-    else this.#t.pasids.dropPasid(inv.did(w0), inv.pasid(w1));
+    if (g === PASID_CACHE_G.GLOBAL) this.#tables.dropPasids();
+    else if (g === PASID_CACHE_G.DOMAIN) this.#tables.dropPasidsOf(inv.did(w0), -1);
+    else this.#tables.dropPasidsOf(inv.did(w0), inv.pasid(w1));
     return true;
   }
+}
+
+/** A type that no descriptor has. A type of the specification without a case above does not compile here. */
+function reserved(_type: never): boolean {
+  return false;
 }

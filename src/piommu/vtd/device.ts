@@ -1,168 +1,140 @@
-import { ViommuError } from '../../core/errors.ts';
+import type { ITagsData } from '../../lib/ats/itags.ts';
+import { Iotlb, type IotlbData } from '../../lib/cache/iotlb.ts';
 import { type CachedTranslation, cachedTranslations } from '../../lib/cache/listing.ts';
-import type { Clock } from '../../ports/clock.ts';
-import type { AtsPort, EndpointPort, TranslatePort } from '../../ports/dma.ts';
-import { HW_ERROR, type HwEvents, type HwPort, type HwRegisters } from '../../ports/hw.ts';
+import { VtdFeatures } from '../../lib/check/vtd-features.ts';
+import type { AtsPort, TranslatePort } from '../../ports/dma.ts';
+import { HW_ERROR, type HwPort } from '../../ports/hw.ts';
 import type { Memory } from '../../ports/memory.ts';
 import type { Tell } from '../../ports/tell.ts';
-import { GCMD, PAGE, TTM } from '../../spec/vtd/registers.ts';
-import { VtdAts } from './ats.ts';
-import { VtdInvalidation } from './commands.ts';
-import { DeviceTlb, type DeviceTlbData } from './device-tlb.ts';
-import { VtdTranslation } from './translation.ts';
+import { TTM } from '../../spec/vtd/registers.ts';
+import { SILENCE } from '../silence.ts';
+import { VtdHwAts } from './ats.ts';
+import { VtdHwCommands } from './commands.ts';
+import { VtdHwDeviceTlb } from './device-tlb.ts';
+import { VtdHwFaults } from './faults.ts';
+import type { PhysicalVtdOptions } from './options.ts';
+import { VtdHwPageRequests } from './page-requests.ts';
+import { VtdHwRegisters, type VtdHwRegistersData } from './registers.ts';
+import { VtdHwResolver } from './resolver.ts';
+import { VtdHwTables, type VtdHwTablesData } from './tables.ts';
+import { VtdHwTranslation } from './translation.ts';
 
-/** What a physical VT-d unit is made of. */
-export interface PhysicalVtdOptions {
-  /** Host-physical memory: tables, queues, what DMA reaches. */
-  readonly memory: Memory;
-  /** CAP and ECAP; they decide what is reserved and what exists. */
-  readonly cap: bigint;
-  /** Extended capability register. */
-  readonly ecap: bigint;
-  /** Host address width in bits (48). */
-  readonly haw?: number;
-  /** TM is defined in second-stage leaves (false). */
-  readonly transient?: boolean;
-  /** Cached translations, context entries, PASID entries: powers of two (65536, 256, 1024); 0 keeps none. */
-  readonly iotlbEntries?: number;
-  /** Cached context entries: a power of two (256); 0 keeps none. */
-  readonly contextEntries?: number;
-  /** Cached PASID entries: a power of two (1024); 0 keeps none. */
-  readonly pasidEntries?: number;
-  /** Cached last-level tables of either stage: a power of two, 0 keeps none (4096, or 0 without cached translations). */
-  readonly walkEntries?: number;
-  /** Needed when functions may answer invalidations later. */
-  readonly clock?: Clock | null;
-  /** Nanoseconds until an unanswered device-TLB invalidation is given up (60 s). */
-  readonly invalidateTimeout?: number;
-  /** Broken hardware for tests: context, IOTLB, PASID-IOTLB and PASID-cache descriptors do nothing. */
-  readonly ignoreInvalidations?: boolean;
-  /** Shown in `tell`. */
-  readonly name?: string;
-  /** The host kernel's interrupt handlers. */
-  readonly events?: HwEvents | null;
-  /** Where messages to functions go. */
-  readonly endpoints?: EndpointPort | null;
-  /** Hears everything that happens. */
-  readonly tell?: Tell | null;
-}
+/** Nanoseconds a device-TLB invalidation may take, unless the options say otherwise. */
+const INVALIDATE_TIMEOUT = 60e9;
+const HAW = 48;
 
 /** Saved state of `PhysicalVtd`; its caches are in it. */
 export interface PhysicalVtdData {
-  readonly root: number;
-  readonly ttm: number;
-  readonly enabled: boolean;
-  readonly rtaddr: string;
-  readonly nextToken: number;
   /** @internal */
-  readonly iotlb: ReturnType<VtdTranslation['iotlb']['save']>;
-  readonly contexts: readonly unknown[];
-  readonly pasids: readonly unknown[];
+  readonly registers: VtdHwRegistersData;
   /** @internal */
-  readonly deviceTlb: DeviceTlbData;
+  readonly iotlb: IotlbData;
+  /** @internal */
+  readonly tables: VtdHwTablesData;
+  /** @internal */
+  readonly deviceTlb: ITagsData;
 }
 
 /**
- * A physical VT-d unit: translates what the bus brings by tables in host memory, caches what it read, executes
- * invalidation descriptors, speaks ATS and PRI. The host owns tables and registers; it gets faults and page requests.
+ * The emulated physical VT-d unit: registers, root, context and PASID tables in host memory, nested walks, caches that only
+ * the right invalidation empties, ATS and PRI. A kernel driver drives it through `HwPort`, the bus through `TranslatePort`
+ * and `AtsPort`; it tells the host through `HwEvents`. Until the driver has set GCMD.TE, requests without PASID pass.
  */
-export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters {
+export class PhysicalVtd implements TranslatePort, AtsPort, HwPort {
+  /** Shown in `tell`. */
+  readonly name: string;
+  /** What its identification registers say. */
+  readonly features: VtdFeatures;
+  readonly #memory: Memory;
+  readonly #registers: VtdHwRegisters;
+  readonly #iotlb: Iotlb;
+  readonly #tables: VtdHwTables;
+  readonly #translation: VtdHwTranslation;
+  readonly #faults: VtdHwFaults;
+  readonly #deviceTlb: VtdHwDeviceTlb;
+  readonly #pages: VtdHwPageRequests;
+  readonly #commands: VtdHwCommands;
+  readonly #ats: VtdHwAts;
+  #tell: Tell | null = null;
+
   done = 0;
   error: number = HW_ERROR.NONE;
   pending = 0;
-  /** Shown in `tell`. */
-  readonly name: string;
-  readonly #memory: Memory;
-  readonly #t: VtdTranslation;
-  readonly #deviceTlb: DeviceTlb;
-  readonly #invalidation: VtdInvalidation;
-  readonly #ats: VtdAts;
-  readonly #cap: bigint;
-  readonly #ecap: bigint;
-  #rtaddr = 0n;
-  #nextToken = 1;
-  #tell: Tell | null;
 
   constructor(o: PhysicalVtdOptions) {
     this.name = o.name ?? 'vtd';
-    this.#memory = o.memory;
-    this.#cap = o.cap;
-    this.#ecap = o.ecap;
-    this.#t = new VtdTranslation({
-      name: this.name,
-      memory: o.memory,
-      cap: o.cap,
-      ecap: o.ecap,
-      haw: o.haw ?? 48,
-      transient: o.transient ?? false,
-      iotlbEntries: o.iotlbEntries ?? 65536,
-      contextEntries: o.contextEntries ?? 256,
-      pasidEntries: o.pasidEntries ?? 1024,
-      walkEntries: o.walkEntries ?? (o.iotlbEntries === 0 ? 0 : 4096),
+    const { memory } = o;
+    const features = new VtdFeatures(o.cap, o.ecap, o.haw ?? HAW);
+    const events = o.events ?? SILENCE;
+    const endpoints = o.endpoints ?? null;
+    const caches = o.caches ?? {};
+    const walkEntries = caches.walks ?? (caches.iotlb === 0 ? 0 : 4096);
+    const iotlb = new Iotlb({ entries: caches.iotlb ?? 65536, walkEntries });
+    const registers = new VtdHwRegisters(o, () => this.#forget());
+    const tables = new VtdHwTables({ memory, features, registers, iotlb, caches });
+    const resolver = new VtdHwResolver({ memory, features, tables, iotlb, events, cachesWalks: walkEntries > 0 });
+    const faults = new VtdHwFaults({ name: this.name, events, registers });
+    const deviceTlb = new VtdHwDeviceTlb({
+      endpoints,
+      clock: o.clock ?? null,
+      timeout: o.invalidateTimeout ?? INVALIDATE_TIMEOUT,
+      completed: (token, error, rid) => events.completed(token, error, Math.max(0, rid)),
     });
-    this.#deviceTlb = new DeviceTlb(o.clock ?? null, o.invalidateTimeout ?? 60e9);
-    this.#invalidation = new VtdInvalidation(
-      this.#t,
-      this.#deviceTlb,
-      o.ignoreInvalidations ?? false,
-      (rid, pasid, group, code) => this.#ats.endpoints?.pageResponse(rid, pasid, group, code),
-    );
-    this.#ats = new VtdAts(this.#t, this.#invalidation);
-    this.#tell = null;
-    this.events = o.events ?? null;
-    this.endpoints = o.endpoints ?? null;
-    this.tell = o.tell ?? null;
-  }
-
-  /** The host kernel's side: its interrupt handlers. */
-  set events(events: HwEvents | null) {
-    this.#t.events = events;
-    this.#deviceTlb.events = events;
-  }
-
-  /** The bus: messages to functions. */
-  set endpoints(endpoints: EndpointPort | null) {
-    this.#deviceTlb.endpoints = endpoints;
-    this.#ats.endpoints = endpoints;
+    const parts = { features, registers, tables, resolver, faults, iotlb };
+    const pages = new VtdHwPageRequests({ ...parts, events, endpoints });
+    const ignoreInvalidations = o.ignoreInvalidations ?? false;
+    this.features = features;
+    this.#memory = memory;
+    this.#registers = registers;
+    this.#iotlb = iotlb;
+    this.#tables = tables;
+    this.#faults = faults;
+    this.#deviceTlb = deviceTlb;
+    this.#pages = pages;
+    this.#commands = new VtdHwCommands({ features, registers, tables, iotlb, deviceTlb, pages, ignoreInvalidations });
+    this.#ats = new VtdHwAts(parts);
+    this.#translation = new VtdHwTranslation({ ...parts, name: this.name });
   }
 
   /** Hears everything that happens; null: nobody does. */
   set tell(tell: Tell | null) {
     this.#tell = tell;
-    this.#t.tell = tell;
-    this.#deviceTlb.tell = tell;
+    this.#faults.tell = tell;
+    this.#translation.tell = tell;
+    this.#deviceTlb.tags.tell = tell;
   }
 
-  /** Invalidation completions nobody expected (FSTS.ICE). */
-  get unexpectedCompletions(): number {
-    return this.#deviceTlb.unexpected;
+  #forget(): void {
+    this.#tables.dropContexts();
+    this.#tables.dropPasids();
+    this.#iotlb.invalidateAll();
   }
 
   // TranslatePort
 
   translate(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
-    return this.#t.translate(rid, pasid, lo, hi, access, at);
+    return this.#translation.translate(rid, pasid, lo, hi, access, at);
   }
   get out(): number {
-    return this.#t.out;
+    return this.#translation.out;
   }
   get outShift(): number {
-    return this.#t.outShift;
+    return this.#translation.outShift;
   }
   get outPerm(): number {
-    return this.#t.outPerm;
+    return this.#translation.outPerm;
   }
   get guestShift(): number {
-    return this.#t.guestShift;
+    return this.#translation.guestShift;
   }
   get tag(): number {
-    return this.#t.tag;
+    return this.#translation.tag;
   }
 
   // AtsPort
 
   translationRequest(rid: number, pasid: number, lo: number, hi: number, access: number): number {
-    return this.#ats.translation(rid, pasid, lo, hi, access);
+    return this.#ats.request(rid, pasid, lo, hi, access);
   }
   get atsOut(): number {
     return this.#ats.out;
@@ -179,14 +151,29 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters 
   get atsNoSnoop(): boolean {
     return this.#ats.noSnoop;
   }
+
   invalidateCompletion(rid: number, itags: number, count: number): void {
-    this.#deviceTlb.completion(rid, itags, count);
+    this.#deviceTlb.tags.completion(rid, itags, count);
   }
+
+  /** Invalidation completions that nobody expected (FSTS.ICE). */
+  get unexpectedCompletions(): number {
+    return this.#deviceTlb.tags.unexpected;
+  }
+
   pageRequest(rid: number, pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
-    this.#ats.pageRequest(rid, pasid, lo, hi, access, group, last);
+    this.#pages.request(rid, pasid, lo, hi, access, group, last);
   }
 
   // HwPort
+
+  readRegister(offset: number): bigint {
+    return this.#registers.readRegister(offset);
+  }
+
+  writeRegister(offset: number, value: bigint): void {
+    this.#registers.writeRegister(offset, value);
+  }
 
   writeEntry(table: number, entry: number, word: number, lo: number, hi: number): void {
     this.#memory.store64(table + entry + 8 * word, lo, hi);
@@ -194,106 +181,52 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort, HwRegisters 
 
   /** Descriptors are 256 bits wide in scalable mode, 128 in legacy mode. */
   submit(words: Int32Array, start: number, count: number): void {
-    const wide = this.#t.ttm !== TTM.LEGACY;
+    if (!this.#registers.queueEnabled) {
+      this.done = 0;
+      this.error = HW_ERROR.ABORT;
+      this.pending = 0;
+      return;
+    }
+    const wide = this.#registers.ttm !== TTM.LEGACY;
     const step = wide ? 8 : 4;
-    const token = this.#nextToken++;
-    const deviceTlb = this.#deviceTlb;
-    // Kept apart from the fields: what a completion causes may submit in between.
+    const { tags } = this.#deviceTlb;
     let error: number = HW_ERROR.NONE;
-    deviceTlb.begin(token);
     let i = 0;
+    tags.begin();
     for (; i < count; i++) {
       const at = start + i * step;
       if (this.#tell !== null) {
         this.#tell({ what: 'hw.command', iommu: this.name, words: Array.from(words.subarray(at, at + step)) });
       }
-      if (!this.#invalidation.run(words, at, wide)) error = HW_ERROR.ILLEGAL;
-      else if (deviceTlb.failed()) error = HW_ERROR.ATC_TIMEOUT;
+      error = this.#commands.run(words, at, wide) ? tags.takeError() : HW_ERROR.ILLEGAL;
       if (error !== HW_ERROR.NONE) break;
     }
-    this.pending = deviceTlb.close() ? token : 0;
+    // What a request to a function causes may submit in between, so the fields are written last.
+    this.pending = tags.close();
     this.done = i;
     this.error = error;
   }
 
-  // HwRegisters
-
-  /** VER, CAP, ECAP, GSTS and RTADDR; anything else is 0. */
-  readRegister(offset: number): bigint {
-    switch (offset) {
-      case PAGE.VER.at:
-        return PAGE.VER.reset;
-      case PAGE.CAP.at:
-        return this.#cap;
-      case PAGE.ECAP.at:
-        return this.#ecap;
-      case PAGE.GSTS.at:
-        return BigInt(((this.#t.enabled ? GCMD.TE : 0) | (this.#t.root !== 0 ? GCMD.SRTP : 0) | GCMD.QIE) >>> 0);
-      case PAGE.RTADDR.at:
-        return this.#rtaddr;
-      default:
-        return 0n;
-    }
-  }
-
-  /**
-   * RTADDR, and GCMD's SRTP (latches RTADDR) and TE.
-   * @throws ViommuError `EINVAL`: the host has no other register here.
-   */
-  writeRegister(offset: number, value: bigint): void {
-    if (offset === PAGE.RTADDR.at) {
-      this.#rtaddr = value;
-      return;
-    }
-    if (offset !== PAGE.GCMD.at) throw new ViommuError('EINVAL', 'host', 'no such register', { offset });
-    const t = this.#t;
-    const command = Number(value);
-    if ((command & GCMD.SRTP) !== 0) {
-      t.root = Number(this.#rtaddr & 0xf_ffff_ffff_f000n);
-      t.ttm = Number((this.#rtaddr >> 10n) & 3n);
-    }
-    const enabled = (command & GCMD.TE) !== 0;
-    // Enhanced SRTP (CAP.ESRTPS) invalidates everything; otherwise the host does, except what TE itself implies.
-    if (((command & GCMD.SRTP) !== 0 && this.#cap >> 63n !== 0n) || enabled !== t.enabled) {
-      t.contexts.dropAll();
-      t.pasids.dropAll();
-      t.iotlb.invalidateAll();
-    }
-    t.enabled = enabled;
-  }
-
   /** What is cached now, for people; `id` is the PASID (0 for requests without one). */
   cached(): CachedTranslation[] {
-    return cachedTranslations(this.#t.iotlb.save()).map((c) => ({ ...c, id: c.id >> 1 }));
+    return cachedTranslations(this.#iotlb.save()).map((c) => ({ ...c, id: c.id >> 1 }));
   }
 
   /** Registers, caches and what is in flight. */
   save(): PhysicalVtdData {
-    const t = this.#t;
     return {
-      root: t.root,
-      ttm: t.ttm,
-      enabled: t.enabled,
-      rtaddr: `0x${this.#rtaddr.toString(16)}`,
-      nextToken: this.#nextToken,
-      iotlb: t.iotlb.save(),
-      contexts: t.contexts.save(),
-      pasids: t.pasids.save(),
-      deviceTlb: this.#deviceTlb.save(),
+      registers: this.#registers.save(),
+      iotlb: this.#iotlb.save(),
+      tables: this.#tables.save(),
+      deviceTlb: this.#deviceTlb.tags.save(),
     };
   }
 
   /** Goes back to a saved state. @param data of a unit with the same options. */
   load(data: PhysicalVtdData): void {
-    const t = this.#t;
-    t.root = data.root;
-    t.ttm = data.ttm;
-    t.enabled = data.enabled;
-    this.#rtaddr = BigInt(data.rtaddr);
-    this.#nextToken = data.nextToken;
-    t.iotlb.load(data.iotlb);
-    t.contexts.load(data.contexts);
-    t.pasids.load(data.pasids);
-    this.#deviceTlb.load(data.deviceTlb);
+    this.#registers.load(data.registers);
+    this.#iotlb.load(data.iotlb);
+    this.#tables.load(data.tables);
+    this.#deviceTlb.tags.load(data.deviceTlb);
   }
 }

@@ -1,4 +1,43 @@
+import type { Clock } from '../../ports/clock.ts';
+import type { EndpointPort } from '../../ports/dma.ts';
+import type { HwEvents } from '../../ports/hw.ts';
+import type { Memory } from '../../ports/memory.ts';
 import { PAGE } from '../../spec/vtd/registers.ts';
+import type { VtdIdentification } from './registers.ts';
+
+/** Entries of the unit's caches. */
+export interface VtdCacheSizes {
+  /** Translations (65536). A power of two; 0 switches a cache off. */
+  readonly iotlb?: number;
+  /** Last-level table addresses of either stage (4096; none without cached translations). */
+  readonly walks?: number;
+  /** Context entries (256). */
+  readonly contexts?: number;
+  /** PASID entries (1024). */
+  readonly pasids?: number;
+}
+
+/** What a physical VT-d unit is made of. */
+export interface PhysicalVtdOptions extends VtdIdentification {
+  /** Shown in `tell`. */
+  readonly name?: string;
+  /** Host-physical memory: tables, and what DMA reaches. */
+  readonly memory: Memory;
+  /** The kernel's interrupt handlers; absent: nobody listens. */
+  readonly events?: HwEvents;
+  /** Needed when functions may answer invalidations later. */
+  readonly clock?: Clock | null;
+  /** null or absent: no function answers messages. */
+  readonly endpoints?: EndpointPort | null;
+  /** Sizes of its caches. */
+  readonly caches?: VtdCacheSizes;
+  /** Host address width in bits, 32 to 52 (48). */
+  readonly haw?: number;
+  /** Nanoseconds until an unanswered device-TLB invalidation is given up (60 s). The architecture leaves it open. */
+  readonly invalidateTimeout?: number;
+  /** Debug: context, IOTLB, PASID-IOTLB and PASID-cache descriptors have no effect. Shows what a forgotten one would do. */
+  readonly ignoreInvalidations?: boolean;
+}
 
 type Fields = Readonly<Record<string, readonly [at: number, bits: number]>>;
 

@@ -1,5 +1,5 @@
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
-import type { Context } from '../../lib/cache/tags.ts';
+import type { TlbContext } from '../../lib/cache/tags.ts';
 import type { WalkCache } from '../../lib/walk/vtd-second.ts';
 
 /** log2 bytes under one last-level table. */
@@ -8,17 +8,17 @@ const REGION = 21;
 /** The paging-structure cache of one stage, in the context of the request at hand. */
 export class ContextWalks implements WalkCache {
   readonly #iotlb: Iotlb;
-  #context: Context;
+  #context: TlbContext;
   tableLo = 0;
   tableHi = 0;
   attr = 0;
 
-  constructor(iotlb: Iotlb, context: Context) {
+  constructor(iotlb: Iotlb, context: TlbContext) {
     this.#iotlb = iotlb;
     this.#context = context;
   }
 
-  set context(context: Context) {
+  set context(context: TlbContext) {
     this.#context = context;
   }
 

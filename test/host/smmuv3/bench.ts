@@ -1,12 +1,13 @@
 import { type DeviceDescription, KernelDevice } from '../../../src/host/device.ts';
 import type { DriverData, DriverViommu, NestedDomain, PagingDomain, ViommuServices } from '../../../src/host/driver.ts';
 import { Smmuv3Driver, type Smmuv3DriverOptions } from '../../../src/host/drivers/smmuv3/driver.ts';
-import type { SmmuIdentity } from '../../../src/host/drivers/smmuv3/features.ts';
+import type { Smmuv3Identity } from '../../../src/host/drivers/smmuv3/features.ts';
 import type { IommufdFile } from '../../../src/host/iommufd.ts';
 import { HostKernel } from '../../../src/host/kernel.ts';
 import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
+import { Smmuv3HwRegisters } from '../../../src/piommu/smmuv3/registers.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR, type HwPort } from '../../../src/ports/hw.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
@@ -32,9 +33,19 @@ export class FakeHw implements HwPort {
   /** `pending` after a submission that contained ATC_INV. */
   token = 0;
   readonly #memory: HostMemory;
+  readonly #registers: Smmuv3HwRegisters;
 
-  constructor(memory: HostMemory) {
+  constructor(memory: HostMemory, { idr: [idr0, idr1, , idr3, , idr5], iidr, aidr }: Smmuv3Identity = IDENTITY) {
     this.#memory = memory;
+    this.#registers = new Smmuv3HwRegisters({ idr0, idr1, idr3, idr5, iidr, aidr }, () => {});
+  }
+
+  readRegister(offset: number): bigint {
+    return this.#registers.readRegister(offset);
+  }
+
+  writeRegister(offset: number, value: bigint): void {
+    this.#registers.writeRegister(offset, value);
   }
 
   writeEntry(table: number, entry: number, word: number, lo: number, hi: number): void {
@@ -76,20 +87,22 @@ export class FakeHw implements HwPort {
 }
 
 /** Everything a nested translation needs: S1P, S2P, ATS, 2-level tables, 16-bit VMIDs and ASIDs, 44-bit output. */
-export const IDENTITY: SmmuIdentity = {
+export const IDENTITY: Smmuv3Identity = {
   idr: [0x0d44_141b, 0x0273_0010, 0, 0x1414, 0, 0x74],
   iidr: 0x43b,
   aidr: 1,
 };
 
 /** IDENTITY with fields of IDR0..5 changed: [register, mask, value]. */
-export function identity(...changes: readonly (readonly [number, number, number])[]): SmmuIdentity {
+export function identity(...changes: readonly (readonly [number, number, number])[]): Smmuv3Identity {
   const idr = [...IDENTITY.idr] as [number, number, number, number, number, number];
   for (const [n, mask, value] of changes) idr[n] = (idr[n]! & ~mask) | value;
   return { ...IDENTITY, idr };
 }
 
 export interface BenchOptions extends Partial<Smmuv3DriverOptions> {
+  /** What the SMMU says it is. */
+  readonly identity?: Smmuv3Identity;
   readonly withUpcalls?: boolean;
   readonly pages?: number;
 }
@@ -97,18 +110,19 @@ export interface BenchOptions extends Partial<Smmuv3DriverOptions> {
 /** A kernel with one SMMU and no iommufd: domains are attached as the IOMMU core does it. */
 export function bench(options: BenchOptions = {}) {
   const memory = new HostMemory(options.pages);
-  const hw = new FakeHw(memory);
+  const hw = new FakeHw(memory, options.identity);
   const kernel = new HostKernel({ memory, clock: new VirtualClock() });
   const hub = new UpcallHub();
   const driver = new Smmuv3Driver({
     name: 'smmuv3.0',
     hw,
     memory,
-    identity: IDENTITY,
     upcalls: options.withUpcalls === false ? null : hub,
     ...options,
   });
   kernel.addIommu(driver);
+  // What the driver tells the hardware at the start is another test's subject.
+  hw.take();
 
   const device = (name: string, streams: readonly number[], more: Partial<DeviceDescription> = {}): KernelDevice =>
     kernel.addDevice({

@@ -13,7 +13,7 @@ import type { EventFd, UserData, UserMemory } from '../../../src/ports/iommufd.t
 import type { MemoryWindow } from '../../../src/ports/memory.ts';
 import { HWPT_FLAG, VIOMMU_TYPE } from '../../../src/spec/iommufd/uapi.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
-import { allocHwpt, FakeHw, IDENTITY, vste } from './bench.ts';
+import { allocHwpt, FakeHw, vste } from './bench.ts';
 
 const ENOENT = -2;
 const EIO = -5;
@@ -54,7 +54,7 @@ function vmm() {
     return { hpa: at, remove: memory.space.addWindow(at, bytes, window) };
   };
   const kernel = new HostKernel({ memory, clock: new VirtualClock() });
-  const driver = new Smmuv3Driver({ name: 'smmu', hw, memory, identity: IDENTITY, cmdqv: { port: queues, place } });
+  const driver = new Smmuv3Driver({ name: 'smmu', hw, memory, cmdqv: { port: queues, place } });
   kernel.addIommu(driver);
   const user: UserMemory = {
     hpa: 0,

@@ -109,7 +109,7 @@ function attempt(n: number) {
   const allocator: { to: PageAllocator } = { to: failing };
   const driver = new Smmuv3Driver({
     name: 'smmu',
-    hw: new FakeHw(memory),
+    hw: new FakeHw(memory, identity([1, 0x7c0, 16 << 6], [0, 1 << 19, 1 << 19], [5, 7, 3])),
     memory: {
       get space() {
         return memory.space;
@@ -117,7 +117,6 @@ function attempt(n: number) {
       allocate: (count) => allocator.to.allocate(count),
       free: (hpa, count) => allocator.to.free(hpa, count),
     },
-    identity: identity([1, 0x7c0, 16 << 6], [0, 1 << 19, 1 << 19], [5, 7, 3]),
   });
   kernel.addIommu(driver);
   // The level-2 stream table of the device stays when it goes, as in the kernel.

@@ -37,15 +37,12 @@ function host(pages: number, linux: boolean) {
     name: 'smmu',
     hw,
     memory,
-    identity: id,
     maxVmids: 3,
     upcalls: linux ? null : new UpcallHub(),
     partialCount: linux ? 'linux-as-is' : 'uapi-ideal',
   });
   kernel.addIommu(driver);
   events.to = driver.events;
-  const { base, config } = driver.streamTable;
-  hw.setStreamTable({ base, log2size: config & 63, twoLevel: config >>> 16 === 1, split: (config >>> 6) & 31 });
   const devices = SIDS.map((sid) =>
     kernel.addDevice({ name: `d${sid}`, streams: [sid], iommu: driver, pasidBits: 8, ats: true, msiDoorbell: 2 ** 41 }),
   );

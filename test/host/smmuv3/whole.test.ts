@@ -53,11 +53,9 @@ function machine(plan: Plan, pasidBits = 0, httu = 0) {
     clock: kernel.clock,
     ...(plan.caches ? {} : { caches: { iotlb: 0, walks: 0, streams: 0, contexts: 0 } }),
   });
-  const driver = new Smmuv3Driver({ name: 'smmu', hw, memory, identity: id });
+  const driver = new Smmuv3Driver({ name: 'smmu', hw, memory });
   kernel.addIommu(driver);
   events = driver.events;
-  const { base, config } = driver.streamTable;
-  hw.setStreamTable({ base, log2size: config & 63, twoLevel: config >>> 16 === 1, split: (config >>> 6) & 31 });
   const devices = SIDS.map((sid) => kernel.addDevice({ name: `d${sid}`, streams: [sid], iommu: driver, pasidBits }));
   return { memory, kernel, hw, driver, devices };
 }

@@ -6,7 +6,9 @@ import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
-import { PhysicalVtd, type PhysicalVtdOptions } from '../../../src/piommu/vtd/device.ts';
+import { HwRelay } from '../../../src/machine/hw-relay.ts';
+import { PhysicalVtd } from '../../../src/piommu/vtd/device.ts';
+import type { PhysicalVtdOptions } from '../../../src/piommu/vtd/options.ts';
 import { AT, DMA, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import type { UserData } from '../../../src/ports/iommufd.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
@@ -83,7 +85,8 @@ export class Bench {
   constructor(options: BenchOptions = {}) {
     this.memory = new HostMemory(options.pages);
     this.hpa = this.memory.place(0, RAM, ramBacking(RAM));
-    const base = { memory: this.memory.space, cap: CAP_ALL, ecap: ECAP_ALL, clock: this.clock };
+    const events = new HwRelay();
+    const base = { memory: this.memory.space, cap: CAP_ALL, ecap: ECAP_ALL, clock: this.clock, events };
     this.hw = new PhysicalVtd({ ...base, ...options.hardware, endpoints: this.functions });
     this.functions.hw = this.hw;
     this.kernel = new HostKernel({ memory: this.memory, clock: this.clock });
@@ -95,7 +98,7 @@ export class Bench {
       ...options.driver,
     });
     this.kernel.addIommu(this.driver);
-    this.hw.events = this.driver.events;
+    events.to = this.driver.events;
     this.hw.tell = (s) => {
       if (s.what === 'hw.command') this.seen.push(decodeInvalidation(s.words));
     };

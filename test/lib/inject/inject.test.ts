@@ -12,6 +12,10 @@ class Hw implements HwPort {
   pending = 0;
   readonly ran: number[] = [];
   syncs = 0;
+  readRegister(): bigint {
+    return 0n;
+  }
+  writeRegister(): void {}
   writeEntry(): void {
     this.ran.push(-1);
   }

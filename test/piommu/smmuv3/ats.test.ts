@@ -61,7 +61,7 @@ describe('translation requests', () => {
       expect(rig.takeFaults()).toEqual(record ? [BAD_TREQ] : []);
     }
     const off = bench();
-    off.hw.control({ smmuen: false });
+    off.control({ smmuen: false });
     expect(off.ats(SID, VA)).toBe(ATS.UR);
     expect(off.takeFaults()).toEqual([BAD_TREQ]);
     expect(bench(QEMU_IDRS).ats(SID, VA)).toBe(ATS.UR);
@@ -70,7 +70,7 @@ describe('translation requests', () => {
   test('that meet bad configuration are aborted, and recorded only with REC_CFG_ATS', () => {
     for (const record of [false, true]) {
       const rig = bench();
-      rig.hw.control({ recCfgAts: record });
+      rig.control({ recCfgAts: record });
       rig.store(0x4040_0000, 0n);
       expect(rig.ats(SID, VA)).toBe(ATS.CA);
       rig.ste(SID, 0n);
@@ -134,7 +134,7 @@ describe('translation requests', () => {
     expect(rig.dma(SID, 0x2_0000_0000n, WRITE, NO_PASID, AT.TRANSLATED)).toBe(DMA.ABORT);
     expect(rig.takeFaults()).toEqual([[0x8_0000_0010n, 0x280_0000_0000n, 0x2_0000_0000n, 0x2_0000_0000n]]);
     // Without ATSCHK it acts as no grant.
-    rig.hw.control({ atschk: false });
+    rig.control({ atschk: false });
     rig.submit(cfgiSte(SID));
     expect(rig.ats(SID, VA)).toBe(ATS.UR);
   });
@@ -148,7 +148,7 @@ describe('translated requests', () => {
     expect([translated(rig), rig.hw.out]).toEqual([DMA.OK, 0x4050_0123]);
     rig.ste(SID, 0x4040_000bn, EATS(0n));
     rig.submit(cfgiSte(SID));
-    rig.hw.control({ atschk: false });
+    rig.control({ atschk: false });
     expect([translated(rig), rig.hw.out]).toEqual([DMA.OK, 0x4050_0123]);
   });
 
@@ -166,7 +166,7 @@ describe('translated requests', () => {
       expect(rig.takeFaults()).toEqual(want === null ? [] : [want]);
     }
     const off = bench();
-    off.hw.control({ smmuen: false });
+    off.control({ smmuen: false });
     expect(translated(off)).toBe(DMA.ABORT);
     expect(off.takeFaults()).toEqual([record]);
   });
@@ -226,7 +226,7 @@ describe('ATC_INV', () => {
 
   test('no effect while the SMMU is off', () => {
     const rig = bench();
-    rig.hw.control({ smmuen: false });
+    rig.control({ smmuen: false });
     expect(rig.submit(atcInv(0n, 52))).toBe(HW_ERROR.NONE);
     expect(sent(rig)).toEqual([]);
   });

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { CacheSizes } from '../../../src/piommu/smmuv3/options.ts';
+import type { Smmuv3CacheSizes } from '../../../src/piommu/smmuv3/options.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
 import { S1_RW, S2_RW, type TableWriter } from '../../support/vmsa-tables.ts';
@@ -26,11 +26,11 @@ const VAS = Array.from({ length: 12 }, (_, i) => BigInt(i < 8 ? i : i * 0x100) *
 
 class World {
   rig: Rig;
-  readonly sizes: CacheSizes;
+  readonly sizes: Smmuv3CacheSizes;
   outer: TableWriter;
   inner: TableWriter[];
 
-  constructor(sizes: CacheSizes) {
+  constructor(sizes: Smmuv3CacheSizes) {
     this.sizes = sizes;
     this.rig = new Rig({ ...FULL_IDRS, caches: sizes });
     this.outer = identityStage2(this.rig);
@@ -175,7 +175,7 @@ function run(w: World, s: Step): unknown {
 }
 
 describe('what a device sees does not depend on what the hardware caches', () => {
-  const NONE: CacheSizes = { iotlb: 0, walks: 0, streams: 0, contexts: 0 };
+  const NONE: Smmuv3CacheSizes = { iotlb: 0, walks: 0, streams: 0, contexts: 0 };
   test.each([
     ['everything', {}],
     ['everything but walks', { walks: 0 }],

@@ -39,7 +39,7 @@ const CASES: readonly Case[] = [
   {
     name: 'a StreamID beyond the table',
     ste: [0n],
-    prepare: (rig) => rig.hw.setStreamTable({ base: STRTAB, log2size: 3, twoLevel: false }),
+    prepare: (rig) => rig.streamTable({ base: STRTAB, log2size: 3, twoLevel: false }),
     iova: 0x1000n,
     record: [0x8_0000_0002n, 0n, 0n, 0n],
   },
@@ -47,7 +47,7 @@ const CASES: readonly Case[] = [
   {
     name: 'a stream table in a hole',
     ste: [0n],
-    prepare: (rig) => rig.hw.setStreamTable({ base: Number(NOWHERE), log2size: 4, twoLevel: false }),
+    prepare: (rig) => rig.streamTable({ base: Number(NOWHERE), log2size: 4, twoLevel: false }),
     iova: 0x1000n,
     record: [0x8_0000_0003n, 0n, 0n, 0x800_0000_0200n],
   },
@@ -239,7 +239,7 @@ describe('two-level stream tables', () => {
     [0, 0x8_0000_0002n],
   ] as const)('Span %i covers 2^(Span-1) entries; beyond, C_BAD_STREAMID', (span, word0) => {
     const rig = bench();
-    rig.hw.setStreamTable({ base: STRTAB, log2size: 8, twoLevel: true, split: 6 });
+    rig.streamTable({ base: STRTAB, log2size: 8, twoLevel: true, split: 6 });
     rig.store(STRTAB, 0x4011_0000n | BigInt(span));
     rig.store(0x4011_0200, 9n);
     expect(rig.dma(SID, 0x4050_0000n)).toBe(word0 === null ? DMA.OK : DMA.ABORT);
@@ -254,7 +254,7 @@ describe('two-level stream tables', () => {
     [{ base: STRTAB + 0x800, log2size: 14, twoLevel: true, split: 6 }, false],
   ])('base bits below the size of the table do not count: %o', (table, works) => {
     const rig = bench();
-    rig.hw.setStreamTable(table);
+    rig.streamTable(table);
     if (table.twoLevel) {
       rig.store(STRTAB, 0x4011_0007n);
       rig.store(0x4011_0200, 9n);

@@ -32,7 +32,7 @@ test('a host that says yes and installs nothing, or no, is asked once per access
 
 test('a level-1 stream table descriptor without a table is a miss too, a StreamID out of range is not', () => {
   const rig = new Rig();
-  rig.hw.setStreamTable({ base: 0x4010_0000, log2size: 8, twoLevel: true });
+  rig.streamTable({ base: 0x4010_0000, log2size: 8, twoLevel: true });
   rig.dma(SID, 0x1234n);
   rig.dma(0x100, 0x1234n);
   expect(rig.streamMisses).toEqual([[SID, NO_PASID]]);

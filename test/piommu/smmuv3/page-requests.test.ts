@@ -37,7 +37,7 @@ test('PRI_RESP answers the function: deny, fail, success', () => {
 
 test('without PRI, or switched off, the last request of a group is answered Response Failure, others vanish', () => {
   for (const rig of [new Rig(QEMU_IDRS), new Rig(FULL_IDRS), new Rig(FULL_IDRS)]) {
-    rig.hw.control({ priqen: false });
+    rig.control({ priqen: false });
     ask(rig, 7, false, 5);
     ask(rig, 7, true, 5);
     ask(rig, 7, true, 5, 0); // a stop marker

@@ -5,6 +5,7 @@ import type { PhysicalSmmuv3Options } from '../../../src/piommu/smmuv3/options.t
 import { ACCESS, AT, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwEvents } from '../../../src/ports/hw.ts';
 import { OP } from '../../../src/spec/smmuv3/commands.ts';
+import { CR0, CR2, PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
 import { bump, S2_RW, TableWriter } from '../../support/vmsa-tables.ts';
 
 export const RAM = 0x4000_0000;
@@ -19,7 +20,7 @@ export const QEMU_IDRS = { idr0: 0x0d44_101b, idr1: 0x0273_0010, idr3: 0x1414, i
  */
 export const FULL_IDRS = {
   idr0: (0x0845_143b & ~(3 << 24) & ~(1 << 26)) | (2 << 6) | (1 << 16) | (1 << 19) | (1 << 23),
-  idr1: 0x0273_0010 | (20 << 6),
+  idr1: 0x0273_0010 | (20 << 6) | (19 << 11),
   idr3: 0x1414,
   idr5: 0x75 | (4 << 16),
 };
@@ -46,6 +47,27 @@ export interface Message {
   readonly args: readonly (number | boolean)[];
 }
 
+export interface RigOptions extends PhysicalSmmuv3Options {
+  /** Entries of the PRI queue, a power of two (512). */
+  readonly priEntries: number;
+}
+
+/** Where the stream table lies. */
+interface StreamTable {
+  readonly base: number;
+  readonly log2size: number;
+  readonly twoLevel: boolean;
+  readonly split?: number;
+}
+
+/** Bits of CR0 and CR2 by name. */
+interface Controls {
+  readonly smmuen?: boolean;
+  readonly priqen?: boolean;
+  readonly atschk?: boolean;
+  readonly recCfgAts?: boolean;
+}
+
 /** A host and functions that note everything, and answer as a test says. */
 export class Rig {
   readonly memory = new AddressSpace();
@@ -65,7 +87,7 @@ export class Rig {
     return true;
   };
 
-  constructor(options: Partial<PhysicalSmmuv3Options> = {}) {
+  constructor(options: Partial<RigOptions> = {}) {
     this.memory.addRam(RAM, RAM_BYTES, ramBacking(RAM_BYTES));
     const events: HwEvents = {
       streamMiss: (rid, pasid) => {
@@ -90,7 +112,47 @@ export class Rig {
     };
     const base = { memory: this.memory, events, clock: this.clock, endpoints, ...QEMU_IDRS };
     this.hw = new PhysicalSmmuv3({ ...base, ...options });
-    this.hw.setStreamTable({ base: STRTAB, log2size: 4, twoLevel: false });
+    this.switchOn(options.priEntries ?? 512);
+  }
+
+  /** Programs everything there is, the stream table at STRTAB. */
+  switchOn(priEntries = 512): void {
+    const { hw } = this;
+    hw.writeRegister(PAGE0.CR0.at, 0n);
+    hw.writeRegister(PAGE0.CR2.at, BigInt(CR2.RECINVSID));
+    hw.writeRegister(PAGE0.PRIQ_BASE.at, BigInt(Math.log2(priEntries)));
+    hw.writeRegister(PAGE0.IRQ_CTRL.at, 7n);
+    hw.writeRegister(PAGE0.CR0.at, 0x1fn);
+    this.streamTable({ base: STRTAB, log2size: 4, twoLevel: false });
+  }
+
+  /** Points the SMMU at a stream table, and makes it forget what it knew. */
+  streamTable({ base, log2size, twoLevel, split }: StreamTable): void {
+    this.#whileOff(() => {
+      this.hw.writeRegister(PAGE0.STRTAB_BASE.at, BigInt(base));
+      const cfg = log2size | ((split ?? 0) << 6) | (twoLevel ? 1 << 16 : 0);
+      this.hw.writeRegister(PAGE0.STRTAB_BASE_CFG.at, BigInt(cfg));
+    });
+    this.submit(cfgiAll());
+  }
+
+  /** Switches what is named; what is left out stays. */
+  control(c: Controls): void {
+    const set = (at: number, bit: number, on: boolean | undefined) => {
+      const old = this.hw.readRegister(at);
+      if (on !== undefined) this.hw.writeRegister(at, on ? old | BigInt(bit) : old & ~BigInt(bit));
+    };
+    if (c.recCfgAts !== undefined) this.#whileOff(() => set(PAGE0.CR2.at, CR2.REC_CFG_ATS, c.recCfgAts));
+    set(PAGE0.CR0.at, CR0.SMMUEN, c.smmuen);
+    set(PAGE0.CR0.at, CR0.PRIQEN, c.priqen);
+    set(PAGE0.CR0.at, CR0.ATSCHK, c.atschk);
+  }
+
+  #whileOff(action: () => void): void {
+    const on = this.hw.readRegister(PAGE0.CR0.at);
+    this.hw.writeRegister(PAGE0.CR0.at, on & ~BigInt(CR0.SMMUEN));
+    action();
+    this.hw.writeRegister(PAGE0.CR0.at, on);
   }
 
   store(address: number, ...wide64: bigint[]): void {

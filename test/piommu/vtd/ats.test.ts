@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
-import { PhysicalVtd, type PhysicalVtdOptions } from '../../../src/piommu/vtd/device.ts';
+import { PhysicalVtd } from '../../../src/piommu/vtd/device.ts';
+import type { PhysicalVtdOptions } from '../../../src/piommu/vtd/options.ts';
 import { ACCESS, AT, ATS, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { CAP_ALL, ECAP_ALL, INVALIDATE as I, Rig, words } from './rig.ts';

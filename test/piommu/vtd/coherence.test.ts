@@ -24,8 +24,8 @@ class Model {
   /** What a page may translate to: the tables' content last, older ones as long as nothing was invalidated. */
   readonly may = new Map<string, (bigint | null)[]>();
 
-  constructor(sizes: { iotlbEntries: number; walkEntries: number; contextEntries: number; pasidEntries: number }) {
-    const rig = new Rig(sizes);
+  constructor(caches: { iotlb: number; walks: number; contexts: number; pasids: number }) {
+    const rig = new Rig({ caches });
     this.rig = rig;
     rig.scalable();
     const identity = rig.page();
@@ -93,9 +93,9 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 test.each([
-  ['large', { iotlbEntries: 4096, walkEntries: 256, contextEntries: 64, pasidEntries: 64 }],
-  ['tiny', { iotlbEntries: 2, walkEntries: 2, contextEntries: 1, pasidEntries: 1 }],
-  ['no', { iotlbEntries: 0, walkEntries: 0, contextEntries: 0, pasidEntries: 0 }],
+  ['large', { iotlb: 4096, walks: 256, contexts: 64, pasids: 64 }],
+  ['tiny', { iotlb: 2, walks: 2, contexts: 1, pasids: 1 }],
+  ['no', { iotlb: 0, walks: 0, contexts: 0, pasids: 0 }],
 ])('%s caches: an invalidated page is new, any other old or new, and nothing else is ever seen', (_, sizes) => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {

@@ -110,7 +110,7 @@ describe('reach of the IOTLB descriptors', () => {
 describe('reach of context-cache and PASID-cache descriptors', () => {
   /** Changes the PASID entries' tables; a PASID that is looked up anew gives the second address. */
   function rig(): Rig {
-    const r = new Rig({ iotlbEntries: 0, walkEntries: 0 });
+    const r = new Rig({ caches: { iotlb: 0, walks: 0 } });
     r.scalable();
     const tables = [r.page(), r.page()];
     r.map(tables[0]!, 0x1000n, OLD, 3n);
@@ -394,8 +394,8 @@ test('second-stage misses are offered page by page and retried; a refusal is the
 test('a saved unit goes on with the same stale entries', () => {
   const rig = staleRig();
   const data = JSON.parse(JSON.stringify(rig.hw.save()));
-  const sizes = { iotlbEntries: 1024, walkEntries: 64 };
-  const other = new PhysicalVtd({ memory: rig.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: rig.heard, ...sizes });
+  const caches = { iotlb: 1024, walks: 64 };
+  const other = new PhysicalVtd({ memory: rig.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: rig.heard, caches });
   other.load(data);
   for (const page of PAGES) {
     expect(other.translate(0x10, 1, Number(page), 0, 1, 0)).toBe(0);

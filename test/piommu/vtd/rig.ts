@@ -1,8 +1,10 @@
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
-import { PhysicalVtd, type PhysicalVtdOptions } from '../../../src/piommu/vtd/device.ts';
+import { PhysicalVtd } from '../../../src/piommu/vtd/device.ts';
+import type { PhysicalVtdOptions } from '../../../src/piommu/vtd/options.ts';
 import { AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwEvents } from '../../../src/ports/hw.ts';
 import { frcd } from '../../../src/spec/vtd/faults.ts';
+import { GCMD, PAGE } from '../../../src/spec/vtd/registers.ts';
 
 /** Everything a unit can have: 39/48/57 bits, all page sizes, scalable, both stages, nested, A/D, ATS, PRI, PASID 20 bits. */
 export const CAP_ALL =
@@ -22,6 +24,8 @@ export const words = (q: bigint): [number, number] => [
   Number(BigInt.asIntN(32, q)),
   Number(BigInt.asIntN(32, q >> 32n)),
 ];
+
+const QIE = BigInt(GCMD.QIE);
 
 /** What the host kernel heard. */
 export class Heard implements HwEvents {
@@ -58,9 +62,12 @@ export class Rig {
 
   constructor(options: Partial<PhysicalVtdOptions> = {}) {
     this.memory.addRam(ROOT, TOP - ROOT, ramBacking(TOP - ROOT));
-    const sizes = { iotlbEntries: 1024, walkEntries: 64, contextEntries: 64, pasidEntries: 64 };
-    const base = { memory: this.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: this.heard, ...sizes };
+    const caches = { iotlb: 1024, walks: 64, contexts: 64, pasids: 64 };
+    const base = { memory: this.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: this.heard, caches };
     this.hw = new PhysicalVtd({ ...base, ...options });
+    this.hw.writeRegister(PAGE.FECTL.at, 0n);
+    this.hw.writeRegister(PAGE.PECTL.at, 0n);
+    this.hw.writeRegister(PAGE.GCMD.at, QIE);
   }
 
   /** A zeroed page. */
@@ -82,8 +89,8 @@ export class Rig {
   }
   enableAt(root: number, mode: number): this {
     this.hw.writeRegister(0x20, BigInt(root) | (BigInt(mode) << 10n));
-    this.hw.writeRegister(0x18, 0x4000_0000n);
-    this.hw.writeRegister(0x18, 0x8000_0000n);
+    this.hw.writeRegister(0x18, 0x4000_0000n | QIE);
+    this.hw.writeRegister(0x18, 0x8000_0000n | QIE);
     return this;
   }
 

@@ -21,7 +21,7 @@ import { IdPool } from '../ids.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import type { PartialCount } from './commands.ts';
 import { Faults } from './faults.ts';
-import { featuresOf, type SmmuFeatures, type SmmuIdentity, STAGE1_IAS } from './features.ts';
+import { featuresOf, type SmmuFeatures, type Smmuv3Identity, STAGE1_IAS } from './features.ts';
 import { SmmuEvents } from './interrupts.ts';
 import { Maintenance } from './maintenance.ts';
 import type { LatchedStreams } from './master.ts';
@@ -29,6 +29,7 @@ import type { SmmuNestedDomain } from './nested-domain.ts';
 import { IoPgtable, type PageAllocator } from './page-table.ts';
 import { SmmuPagingDomain, type Stage } from './paging-domain.ts';
 import { CommandQueue } from './queue.ts';
+import { readSmmuv3Identity, Smmuv3DriverRegisters, type StreamTableRegisters } from './registers.ts';
 import { Streams } from './streams.ts';
 import { StreamTable } from './tables.ts';
 import { SmmuViommu } from './viommu.ts';
@@ -38,8 +39,6 @@ export interface Smmuv3DriverOptions {
   readonly hw: HwPort;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
-  /** The physical SMMU's identity registers. */
-  readonly identity: SmmuIdentity;
   /** Way to upcalls; null or absent: `linux-only`. */
   readonly upcalls?: DriverUpcalls | null;
   /** Default 'uapi-ideal'. */
@@ -73,6 +72,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   readonly maintenance: Maintenance;
   readonly partialCount: PartialCount;
   readonly #options: Smmuv3DriverOptions;
+  readonly #identity: Smmuv3Identity;
   readonly #upcalls: DriverUpcalls | null;
   readonly #vmids: IdPool;
   readonly #asids: IdPool;
@@ -86,7 +86,8 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     this.#options = options;
     this.name = options.name;
     this.#upcalls = options.upcalls ?? null;
-    this.features = featuresOf(options.identity);
+    this.#identity = readSmmuv3Identity(options.hw);
+    this.features = featuresOf(this.#identity);
     this.enforcesCoherency = options.canWriteBackSnoop ?? true;
     this.partialCount = options.partialCount ?? 'uapi-ideal';
     this.#vmids = new IdPool(this.features.vmidBits, options.maxVmids);
@@ -126,7 +127,11 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.#probed;
   }
 
-  /** @throws ViommuError `ENOMEM`: no room for the stream table; `EINVAL`: an SMMU without any stage. */
+  /**
+   * Sets the stream table up and switches the SMMU on.
+   * @throws ViommuError `ENOMEM`: no room for the stream table; `EINVAL`: an SMMU without any stage; `ETIMEDOUT`, `EIO`: it
+   *   does not do what it is told.
+   */
   probe(kernel: KernelServices): void {
     const { hw, memory, canStall } = this.#options;
     const { features } = this;
@@ -142,6 +147,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     this.#faults = new Faults({ kernel, upcalls, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
     const queues = this.#options.cmdqv?.port ?? null;
     this.#events = new SmmuEvents(this, kernel, upcalls, this.#faults, this.#guestTokens, queues);
+    new Smmuv3DriverRegisters(hw, features, queue).start(table);
     upcalls?.register(this);
   }
 
@@ -151,8 +157,8 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.#events;
   }
 
-  /** STRTAB_BASE and STRTAB_BASE_CFG as the kernel programs them; valid after `probe`. */
-  get streamTable(): { readonly base: number; readonly config: number; addressOf(sid: number): number } {
+  /** The stream table in host memory, and what the kernel programmed for it; valid after `probe`. */
+  get streamTable(): StreamTableRegisters & { addressOf(sid: number): number } {
     return this.#state.table;
   }
 
@@ -174,7 +180,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
       return { type, data };
     }
     if (type !== HW_INFO.NONE && type !== HW_INFO.ARM_SMMUV3) return null;
-    const { idr, iidr, aidr } = this.#options.identity;
+    const { idr, iidr, aidr } = this.#identity;
     const words = new Uint32Array([0, 0, ...idr, iidr, aidr]);
     return { type: HW_INFO.ARM_SMMUV3, data: new Uint8Array(words.buffer) };
   }
@@ -263,11 +269,11 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   ): Result<DriverViommu> {
     if (!(parent instanceof SmmuPagingDomain) || parent.iommu !== this || parent.stage.kind !== 2) return -E.INVAL;
     const { vmid } = parent.stage;
-    const { cmdqv, identity } = this.#options;
+    const { cmdqv } = this.#options;
     if (type !== VIOMMU_TYPE.TEGRA241_CMDQV || cmdqv === undefined) {
       return new SmmuViommu(this, parent, vmid, services, null);
     }
-    const queues = Cmdqv.create(cmdqv, vmid, (identity.idr[1] >>> 21) & 31, data, services);
+    const queues = Cmdqv.create(cmdqv, vmid, this.features.queueLog2.commands, data, services);
     return typeof queues === 'number' ? queues : new SmmuViommu(this, parent, vmid, services, queues);
   }
 

@@ -2,7 +2,7 @@ import { field } from '../../../core/bits.ts';
 import { PAGE0 } from '../../../spec/smmuv3/registers.ts';
 
 /** The identity registers of a physical SMMU as the kernel reads them at probe, and as GET_HW_INFO hands them out. */
-export interface SmmuIdentity {
+export interface Smmuv3Identity {
   /** IDR0..IDR5. */
   readonly idr: readonly [number, number, number, number, number, number];
   readonly iidr: number;
@@ -28,6 +28,8 @@ export interface SmmuFeatures {
   readonly attrTypesOvr: boolean;
   readonly forcedWriteBack: boolean;
   readonly rangeInvalidation: boolean;
+  /** log2 of the entries of each queue. */
+  readonly queueLog2: { readonly commands: number; readonly events: number; readonly pageRequests: number };
   readonly sidBits: number;
   readonly ssidBits: number;
   readonly vmidBits: number;
@@ -57,7 +59,7 @@ function cannotNest(iidr: number): boolean {
   return mmu600 && field(iidr, 16, 4) < 2;
 }
 
-export function featuresOf({ idr, iidr }: SmmuIdentity): SmmuFeatures {
+export function featuresOf({ idr, iidr }: Smmuv3Identity): SmmuFeatures {
   const [idr0, idr1, , idr3, , idr5] = idr;
   const stage1 = at(idr0, R0.S1P) === 1;
   const stage2 = at(idr0, R0.S2P) === 1;
@@ -78,6 +80,7 @@ export function featuresOf({ idr, iidr }: SmmuIdentity): SmmuFeatures {
     attrTypesOvr: at(idr1, R1.ATTR_TYPES_OVR) === 1,
     forcedWriteBack: at(idr3, R3.FWB) === 1,
     rangeInvalidation: at(idr3, R3.RIL) === 1,
+    queueLog2: { commands: at(idr1, R1.CMDQS), events: at(idr1, R1.EVENTQS), pageRequests: at(idr1, R1.PRIQS) },
     sidBits: at(idr1, R1.SIDSIZE),
     ssidBits: at(idr1, R1.SSIDSIZE),
     vmidBits: at(idr0, R0.VMID16) === 1 ? 16 : 8,

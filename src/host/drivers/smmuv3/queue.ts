@@ -53,16 +53,16 @@ export class CommandQueue {
     this.words[at + 3] = w3;
   }
 
-  /** The kernel's own batch. Refused commands are skipped. @returns 0 or -ETIMEDOUT. */
+  /** The kernel's own batch. Refused commands are skipped. @returns 0; -EIO: one was; -ETIMEDOUT. */
   sync(): number {
     return this.count === 0 ? 0 : this.flush(true, false);
   }
 
   /**
    * Submits the batch and a sync, and empties it.
-   * @param skipRefused go on behind a refused command, as the kernel does; else -EIO and `failedAt`.
+   * @param skipRefused go on behind a refused command, as the kernel does; else stop there, and `failedAt` names it.
    * @param guest the commands are a guest's: what becomes of its ATS invalidations is its business.
-   * @returns 0, -EIO or -ETIMEDOUT.
+   * @returns 0; -EIO: a command was refused; -ETIMEDOUT: the queue did not come to its sync.
    */
   flush(skipRefused: boolean, guest: boolean): number {
     const batch = this.words;
@@ -80,18 +80,20 @@ export class CommandQueue {
   #send(batch: Int32Array, total: number, skipRefused: boolean, guest: boolean): number {
     const hw = this.#hw;
     let from = 0;
+    let result = 0;
     for (let tries = 0; ; ) {
       hw.submit(batch, from * COMMAND_WORDS, total - from);
       const error = hw.error;
       const at = Math.min(from + hw.done, total);
       if (hw.pending > 0) this.#eachAtc(batch, from, total, hw.pending, guest);
-      if (error === HW_ERROR.NONE) return 0;
+      if (error === HW_ERROR.NONE) return result;
       if (error === HW_ERROR.ILLEGAL) {
         // A sync cannot be illegal; hardware that says so for ever is given up on.
         if (at < total && !skipRefused) {
           this.failedAt = at;
           return -E.IO;
         }
+        result = -E.IO;
         from = Math.min(at + 1, total);
         if (at < total) continue;
       } else if (error === HW_ERROR.ATC_TIMEOUT) {

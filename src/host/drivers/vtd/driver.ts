@@ -1,10 +1,9 @@
 import { ViommuError } from '../../../core/errors.ts';
 import { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
-import { HW_ERROR, type HwPort, type HwRegisters } from '../../../ports/hw.ts';
+import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_DATA, HWPT_FLAG } from '../../../spec/iommufd/uapi.ts';
-import { GCMD, PAGE, TTM } from '../../../spec/vtd/registers.ts';
 import type {
   Domain,
   DriverData,
@@ -30,12 +29,13 @@ import { PageRequests } from './page-requests.ts';
 import { type PageAllocator, VtdPageTable } from './page-table.ts';
 import { type DomainOwner, VtdPagingDomain } from './paging-domain.ts';
 import { InvalidationQueue } from './queue.ts';
+import { readVtdIdentity, VtdDriverRegisters } from './registers.ts';
 import { PasidTable, RootTable } from './tables.ts';
 import { Membership } from './users.ts';
 
 export interface VtdDriverOptions {
   readonly name: string;
-  readonly hw: HwPort & HwRegisters;
+  readonly hw: HwPort;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
   /** Host address width, bits (48). */
@@ -88,8 +88,9 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
     this.#options = options;
     this.name = options.name;
     this.#upcalls = options.upcalls ?? null;
-    this.#cap = options.hw.readRegister(PAGE.CAP.at);
-    this.#ecap = options.hw.readRegister(PAGE.ECAP.at);
+    const { cap, ecap } = readVtdIdentity(options.hw);
+    this.#cap = cap;
+    this.#ecap = ecap;
     this.unit = new VtdFeatures(this.#cap, this.#ecap, options.haw ?? 48);
     this.enforcesCoherency = this.unit.snoopControl;
     this.#ids = new DomainIds(this.unit.domains);
@@ -128,7 +129,8 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
 
   /**
    * Sets the tables up and switches translation on.
-   * @throws ViommuError `ENOMEM`: no room for the root table; `EINVAL`: a unit without scalable mode or without any stage.
+   * @throws ViommuError `ENOMEM`: no room for the root table; `EINVAL`: a unit without scalable mode or without any stage;
+   *   `ETIMEDOUT`, `EIO`: it does not do what it is told.
    */
   probe(kernel: KernelServices): void {
     const { hw, memory } = this.#options;
@@ -142,12 +144,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
     const requests = new PageRequests(kernel, this.#upcalls, this.queue, deviceOf);
     const events = new VtdEvents(this, kernel, this.#upcalls, requests, deviceOf);
     this.#probed = { kernel, root, requests, events };
-    hw.writeRegister(PAGE.RTADDR.at, BigInt(root.base) | (BigInt(TTM.SCALABLE) << 10n));
-    hw.writeRegister(PAGE.GCMD.at, BigInt(GCMD.SRTP));
-    this.queue.pasidCacheGlobal();
-    this.queue.iotlbGlobal();
-    this.queue.flush();
-    hw.writeRegister(PAGE.GCMD.at, BigInt(GCMD.TE >>> 0));
+    new VtdDriverRegisters(hw, this.queue).start(root.base, unit.pageRequests);
     this.#upcalls?.register(this);
   }
 

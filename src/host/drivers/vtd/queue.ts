@@ -1,5 +1,6 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
 import { INV, inv, invType, WAIT_PD } from '../../../spec/vtd/invalidation.ts';
 
 /** Descriptors between two waits. */
@@ -58,6 +59,10 @@ export class InvalidationQueue {
 
   contextDevice(sid: number): void {
     this.#add(INV.CONTEXT | (3 << 4), sid, 0, 0);
+  }
+
+  contextGlobal(): void {
+    this.#add(INV.CONTEXT | (1 << 4), 0, 0, 0);
   }
 
   iotlbGlobal(): void {
@@ -121,27 +126,34 @@ export class InvalidationQueue {
     this.#add(INV.WAIT | (fence ? 0x40 : 0) | (drain ? WAIT_PD : 0), 0, 0, 0);
   }
 
-  /** Submits what was added and waits. */
-  flush(): void {
+  /**
+   * Submits what was added and waits.
+   * @returns 0, or what went wrong first: -EIO a descriptor that the unit refused or could not read (those behind it were
+   *   run), -ETIMEDOUT a function that did not answer.
+   */
+  flush(): number {
     const total = this.#count;
-    if (total === 0) return;
+    if (total === 0) return 0;
     const batch = this.#words;
     this.#count = 0;
     this.#depth++;
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * WORDS);
     this.#words = this.#buffers[this.#depth]!;
+    let result = 0;
     for (let at = 0; at < total; ) {
       this.#hw.submit(batch, at * WORDS, total - at);
       const { done, error, pending } = this.#hw;
       if (pending > 0) this.#outstanding(batch, at, error === HW_ERROR.NONE ? total : at + done, pending);
       if (error === HW_ERROR.NONE) break;
       at += done;
+      if (result === 0) result = error === HW_ERROR.ATC_TIMEOUT ? -E.TIMEDOUT : -E.IO;
       if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS));
       at++;
     }
     this.#depth--;
     this.#words = this.#buffers[this.#depth]!;
     this.#count = 0;
+    return result;
   }
 
   #outstanding(batch: Int32Array, from: number, to: number, token: number): void {
