@@ -37,7 +37,7 @@ export interface Smmuv3Deps {
    */
   userVa(gpa: number): bigint;
   /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is -1n. */
-  userRoom(gpa: number): number;
+  roomAt(gpa: number): number;
   /**
    * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued
    * (facts of the uAPI), so invalidations are lost: only for showing that.

@@ -1,11 +1,12 @@
 import { loWord } from '../../src/core/bits.ts';
-import type { Iommufd } from '../../src/ports/iommufd.ts';
-import { INVALIDATE_DATA, VTD_INV_FLAG } from '../../src/spec/iommufd/uapi.ts';
-import type { Shadow } from './shadow.ts';
+import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { VTD_INV_FLAG } from '../../src/spec/iommufd/uapi.ts';
+import type { VtdShadow } from './shadow.ts';
 
-/** Bytes of struct iommu_hwpt_vtd_s1 and iommu_hwpt_vtd_s1_invalidate. */
-export const VTD_S1_BYTES = 24;
-const ENTRY_BYTES = 24;
+/** Words of struct iommu_hwpt_vtd_s1_invalidate: address, pages, flags, reserved. */
+const ENTRY_WORDS = 6;
+/** log2 pages from which on a range is everything: its first page would not fit the field. */
+const EVERYTHING_AM = 40;
 
 /** The nested HWPT of one guest first-stage table, shared by every (device, PASID) of its guest domain. */
 export class FirstStage {
@@ -13,15 +14,15 @@ export class FirstStage {
   readonly hwptId: number;
   readonly key: string;
   /** The guest's second stage below it; null: guest RAM itself. */
-  readonly parent: Shadow | null;
+  readonly parent: VtdShadow | null;
   users = 0;
   /** Stamp of the last invalidation round that reached it. */
   round = 0;
-  readonly #iommufd: Iommufd;
-  readonly #entry = new Int32Array(ENTRY_BYTES / 4);
+  readonly #verbs: HostVerbs;
+  readonly #entry = new Int32Array(ENTRY_WORDS);
 
-  constructor(iommufd: Iommufd, hwptId: number, key: string, did: number, parent: Shadow | null) {
-    this.#iommufd = iommufd;
+  constructor(verbs: HostVerbs, hwptId: number, key: string, did: number, parent: VtdShadow | null) {
+    this.#verbs = verbs;
     this.hwptId = hwptId;
     this.key = key;
     this.did = did;
@@ -29,20 +30,17 @@ export class FirstStage {
   }
 
   /** Everything of this table. */
-  invalidateAll(): void {
+  invalidateAll(): VerbOutcome {
     const e = this.#entry;
     e.fill(0);
     e[2] = -1;
     e[3] = -1;
-    this.#send();
+    return this.#verbs.invalidateVtd(this.hwptId, e);
   }
 
   /** 2^am pages around `page`; `leaf`: intermediate entries may stay cached. */
-  invalidate(page: number, am: number, leaf: boolean): void {
-    if (am >= 40) {
-      this.invalidateAll();
-      return;
-    }
+  invalidate(page: number, am: number, leaf: boolean): VerbOutcome {
+    if (am >= EVERYTHING_AM) return this.invalidateAll();
     const pages = 2 ** am;
     const first = page - (page % pages);
     const e = this.#entry;
@@ -52,11 +50,6 @@ export class FirstStage {
     e[3] = Math.floor(pages / 0x1_0000_0000);
     e[4] = leaf ? VTD_INV_FLAG.LEAF : 0;
     e[5] = 0;
-    this.#send();
-  }
-
-  /** A refusal has no way back to a VT-d guest; the kernel's own retries are over then. */
-  #send(): void {
-    this.#iommufd.invalidate(this.hwptId, INVALIDATE_DATA.VTD_S1, this.#entry, 0, ENTRY_BYTES, 1);
+    return this.#verbs.invalidateVtd(this.hwptId, e);
   }
 }

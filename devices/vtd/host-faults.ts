@@ -1,5 +1,6 @@
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
-import type { EventFd, Iommufd } from '../../src/ports/iommufd.ts';
+import type { EventFd } from '../../src/ports/iommufd.ts';
 import { PGFAULT_CODE, PGFAULT_FLAG, PGFAULT_PERM } from '../../src/spec/iommufd/uapi.ts';
 
 /** Bytes of struct iommu_hwpt_pgfault and iommu_hwpt_page_response. */
@@ -39,10 +40,9 @@ export class HostFaults {
   }
 
   /** @returns null when the host has no fault queue to give. */
-  static open(iommufd: Iommufd, deliver: (f: HostFault) => void): HostFaults | null {
-    const c: { flags: number; outFaultId: number; outFd: EventFd | null } = { flags: 0, outFaultId: 0, outFd: null };
-    if (iommufd.faultQueueAlloc(c) !== 0 || c.outFd === null) return null;
-    return new HostFaults(c.outFaultId, c.outFd, deliver);
+  static open(verbs: HostVerbs, deliver: (f: HostFault) => void): HostFaults | null {
+    const queue = verbs.faultQueue();
+    return typeof queue === 'number' ? null : new HostFaults(queue.id, queue.fd, deliver);
   }
 
   #read(): void {

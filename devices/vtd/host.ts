@@ -1,9 +1,10 @@
-import type { Iommufd, UserData, VfioDevice } from '../../src/ports/iommufd.ts';
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import type { VfioDevice } from '../../src/ports/iommufd.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 
 /** What a vVT-d has of the host: the VMM's side of the picture. */
 export interface VtdHost {
-  readonly iommufd: Iommufd;
+  readonly verbs: HostVerbs;
   /** Null: linux-only. */
   readonly upcalls: HostUpcalls | null;
   /** The IOAS that maps guest RAM at its guest-physical addresses. */
@@ -14,8 +15,6 @@ export interface VtdHost {
   roomAt(gpa: number): number;
   /** Bytes without RAM from `gpa` on (a positive multiple of 4096; 2^52 when none follows). */
   gapAt(gpa: number): number;
-  /** Whether RAM at `gpa` may be written. */
-  writable(gpa: number): boolean;
   /** IOAS_MAPs one fill may make; the rest waits for misses. VFIO's own limit is 65535. */
   readonly mapLimit: number;
 }
@@ -32,19 +31,4 @@ export interface VtdFunction {
   readonly pasids?: 'guest' | 'global';
   /** The function is a slice of `vfio`'s: its own requests carry this PASID, its PASIDs are virtual. */
   readonly slice?: number;
-}
-
-/** Driver data in process memory. */
-export function userData(bytes: Uint8Array): UserData {
-  return {
-    length: bytes.length,
-    copyIn(offset, into) {
-      into.set(bytes.subarray(offset, offset + into.length));
-      return true;
-    },
-    copyOut(offset, from) {
-      bytes.set(from, offset);
-      return true;
-    },
-  };
 }

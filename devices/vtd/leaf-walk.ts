@@ -1,12 +1,12 @@
+import type { LeafSink } from '../../src/lib/shadow/shadow-fill.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { levelShift, type PagingLimits, SecondStageReserved, SS } from '../../src/spec/vtd/paging.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
-import type { LeafSink, LeafSource } from './shadow.ts';
 
 const RW = SS.R | SS.W;
 
 /** Enumerates the leaves of a guest's second stage in ascending order, within a budget of entries looked at. */
-export class LeafWalk implements LeafSource {
+export class LeafWalk {
   readonly #memory: Memory;
   readonly #reserved: SecondStageReserved;
   readonly #budget: number;

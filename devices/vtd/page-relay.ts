@@ -27,7 +27,7 @@ export class PageRelay {
     this.#streams = streams;
     this.#judge = judge;
     const open = host.upcalls === null && unit.shape.prs;
-    this.#faults = open ? HostFaults.open(host.iommufd, (f) => this.#hostFault(f)) : null;
+    this.#faults = open ? HostFaults.open(host.verbs, (f) => this.#hostFault(f)) : null;
   }
 
   /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */

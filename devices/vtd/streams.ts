@@ -1,11 +1,11 @@
+import { ListedMap } from '../../src/lib/collections/listed-map.ts';
 import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { VfioDevice } from '../../src/ports/iommufd.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { TableRoot } from './backend.ts';
-import type { Domain, Domains } from './domains.ts';
+import type { VtdDomain, VtdDomains } from './domains.ts';
 import type { TableReader } from './guest-tables.ts';
-import { ListedMap } from './listed-map.ts';
 import type { PasidMode } from './pasid-modes.ts';
 
 /** One (device, PASID) that is attached because the guest's tables say so. */
@@ -15,7 +15,7 @@ export interface Slot {
   /** Index of its PASID entry. */
   readonly index: number;
   readonly did: number;
-  readonly domain: Domain;
+  readonly domain: VtdDomain;
   /** Host PASIDs the domain is attached under. */
   readonly host: readonly number[];
 }
@@ -62,9 +62,9 @@ export class Configurator {
   readonly #regime = new VtdRegime();
   readonly #root: TableRoot;
   readonly #tables: TableReader;
-  readonly #domains: Domains;
+  readonly #domains: VtdDomains;
 
-  constructor(root: TableRoot, tables: TableReader, domains: Domains) {
+  constructor(root: TableRoot, tables: TableReader, domains: VtdDomains) {
     this.#root = root;
     this.#tables = tables;
     this.#domains = domains;
@@ -95,7 +95,7 @@ export class Configurator {
     const old = s.slots.get(pasid);
     if (old !== undefined && old.domain.key === this.#domains.keyOf(r, s.faultId)) return true;
     const domain = this.#domains.acquire(s.vfio.devId, r, s.faultId);
-    if (domain === null) return false;
+    if (typeof domain === 'number') return false;
     const slot = { pasid, index: r.pasid, did: r.did, domain };
     const host = old?.host ?? s.mode.acquire(pasid);
     if (host === null || !this.#attach(s, host, domain.hwptId, old?.domain.hwptId)) {
@@ -145,7 +145,7 @@ export class Configurator {
     const old = s.slots.get(NO_PASID);
     const parent = this.#domains.parent(s.vfio.devId);
     const own = s.mode.toHost(NO_PASID)[0]!;
-    if (!s.bypass && parent !== null) s.bypass = s.vfio.attach(parent.hwptId, own) === 0;
+    if (!s.bypass && typeof parent !== 'number') s.bypass = s.vfio.attach(parent.hwptId, own) === 0;
     s.slots.delete(NO_PASID);
     if (old !== undefined) this.#domains.release(old.domain);
   }

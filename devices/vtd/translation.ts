@@ -3,7 +3,6 @@ import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
-import type { GetHwInfo } from '../../src/ports/iommufd.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { frcd } from '../../src/spec/vtd/faults.ts';
@@ -12,7 +11,7 @@ import { CONTEXT_G, IOTLB_G, PASID_CACHE_G, PASID_IOTLB_G } from '../../src/spec
 import { PASID_BYTES, PASID_DIR_BYTES, pasidDir, pasidEntry } from '../../src/spec/vtd/tables.ts';
 import type { Backend } from './backend.ts';
 import type { RegisterUnit } from './device.ts';
-import type { Domains } from './domains.ts';
+import type { VtdDomains } from './domains.ts';
 import type { FaultJudge } from './fault-judge.ts';
 import type { VtdFunction, VtdHost } from './host.ts';
 import { PageRelay } from './page-relay.ts';
@@ -27,7 +26,7 @@ export interface TranslationParts {
   readonly unit: RegisterUnit;
   readonly host: VtdHost;
   readonly memory: Memory;
-  readonly domains: Domains;
+  readonly domains: VtdDomains;
   readonly configurator: Configurator;
   readonly judge: FaultJudge;
   /** The host's PASIDs, for slices and global mode. */
@@ -98,17 +97,8 @@ export class Translation implements Backend {
   }
 
   #pasidBits(devId: number): number {
-    const c: GetHwInfo = {
-      flags: 0,
-      devId,
-      dataLen: 0,
-      data: null,
-      dataType: 0,
-      outMaxPasidLog2: 0,
-      outCapabilities: 0n,
-    };
-    const known = this.#p.host.iommufd.getHwInfo(c) === 0 ? c.outMaxPasidLog2 : 0;
-    return Math.min(known, this.#p.unit.shape.props.pasidBits);
+    const known = this.#p.host.verbs.pasidBits(devId);
+    return Math.min(Math.max(known, 0), this.#p.unit.shape.props.pasidBits);
   }
 
   #remove(s: Stream): void {
@@ -325,13 +315,11 @@ export class Translation implements Backend {
   describe(): { rid: number; pasid: number; key: string; hwptId: number }[] {
     const out: { rid: number; pasid: number; key: string; hwptId: number }[] = [];
     for (const s of this.#streams.all) {
-      if (s.bypass)
-        out.push({
-          rid: s.rid,
-          pasid: NO_PASID,
-          key: 'bypass',
-          hwptId: this.#p.domains.parent(s.vfio.devId)?.hwptId ?? 0,
-        });
+      if (s.bypass) {
+        const parent = this.#p.domains.parent(s.vfio.devId);
+        const hwptId = typeof parent === 'number' ? 0 : parent.hwptId;
+        out.push({ rid: s.rid, pasid: NO_PASID, key: 'bypass', hwptId });
+      }
       for (const slot of s.slots.list) {
         out.push({ rid: s.rid, pasid: slot.pasid, key: slot.domain.key, hwptId: slot.domain.hwptId });
       }

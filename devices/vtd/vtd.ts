@@ -2,6 +2,7 @@ import { toBigint } from '../../src/core/bits.ts';
 import { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
+import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdTables } from '../../src/lib/walk/vtd-tables.ts';
 import type { InterruptRemapPort } from '../../src/ports/dma.ts';
@@ -13,7 +14,7 @@ import type { Tell } from '../../src/ports/tell.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { type Backend, NO_BACKEND } from './backend.ts';
 import { RegisterUnit, type UnitState } from './device.ts';
-import { Domains } from './domains.ts';
+import { VtdDomains } from './domains.ts';
 import { FaultJudge } from './fault-judge.ts';
 import { GuestLookup } from './guest-lookup.ts';
 import { QemuTables, type TableReader } from './guest-tables.ts';
@@ -147,14 +148,13 @@ export class Vtd {
 
 function hostOf(deps: VtdDeps, iommufd: Iommufd): VtdHost {
   return {
-    iommufd,
+    verbs: new HostVerbs(iommufd),
     upcalls: deps.upcalls,
     ioasId: deps.ioasId,
     mapLimit: deps.fillMaps ?? FILL_MAPS,
     userVa: (gpa) => deps.userVa(gpa),
     roomAt: (gpa) => deps.roomAt(gpa),
     gapAt: (gpa) => (deps.ram().find((r) => r.gpa > gpa)?.gpa ?? 2 ** 52) - gpa,
-    writable: (gpa) => deps.memory.locate(gpa) && deps.memory.writable,
   };
 }
 
@@ -188,7 +188,10 @@ function translationOf(unit: RegisterUnit, deps: VtdDeps, host: VtdHost): Transl
   const { memory } = deps;
   const { shape } = unit;
   const { limits, reader, walker } = walkOf(shape, memory);
-  const domains = new Domains(host, shape, walker.second, new LeafWalk(memory, limits, FILL_ENTRIES));
+  const { verbs, ioasId, upcalls } = host;
+  const leaves = new LeafWalk(memory, limits, FILL_ENTRIES);
+  const shadow = { verbs, memory: host, walk: walker.second, leaves, fillMaps: host.mapLimit };
+  const domains = new VtdDomains({ verbs, ioasId, upcalls, shape, shadow });
   const configurator = new Configurator(unit.root, reader(), domains);
   const judge = new FaultJudge(
     unit,

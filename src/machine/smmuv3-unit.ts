@@ -110,7 +110,7 @@ export class Smmuv3Unit implements IommuUnit {
       irq: config.irq,
       tell: config.tell ?? null,
       userVa: (gpa) => vm.memory.userVa(gpa),
-      userRoom: (gpa) => vm.memory.roomAt(gpa),
+      roomAt: (gpa) => vm.memory.roomAt(gpa),
       trustPartialCount: config.batchQuirk ?? false,
     });
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));

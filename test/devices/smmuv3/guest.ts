@@ -156,7 +156,7 @@ export class Guest {
       },
       tell: (s) => this.said.push(s),
       userVa: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? VA + BigInt(gpa) : -1n),
-      userRoom: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? RAM + RAM_BYTES - gpa : 0),
+      roomAt: (gpa) => (gpa >= RAM && gpa < RAM + RAM_BYTES ? RAM + RAM_BYTES - gpa : 0),
       trustPartialCount: o.trustPartialCount === true,
     };
     this.smmu = new Smmuv3(this.deps);
