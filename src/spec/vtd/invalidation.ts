@@ -3,22 +3,80 @@
  * descriptors, §6.5.
  */
 
-/** Invalidation descriptor types: bits {11:9, 3:0} (VT-d §6.5.2). */
-export const INV = {
-  CONTEXT: 1,
-  IOTLB: 2,
-  DEVICE_TLB: 3,
-  IEC: 4,
-  WAIT: 5,
-  PASID_IOTLB: 6,
-  PASID_CACHE: 7,
-  PASID_DEVICE_TLB: 8,
-  PAGE_GROUP_RESPONSE: 9,
-} as const;
+/** One type of invalidation descriptor, as software writes it. */
+export interface InvalidationType {
+  readonly type: number;
+  /** Under which recordings count it. */
+  readonly name: string;
+  /**
+   * Reserved bits of words 0 to 3 (words 4 to 7 of a 256-bit descriptor are reserved throughout). PD of a wait is reserved
+   * without ECAP.PDS only, see `WAIT_PD`. MIP [20:16] of a device-TLB descriptor counts as defined although it is reserved
+   * without ECAP.DIT: Linux always fills it in.
+   */
+  readonly reserved: readonly [number, number, number, number];
+  /** Belongs to scalable mode, and has 256 bits. */
+  readonly scalable: boolean;
+  /** ECAP bit without which there is no such descriptor. */
+  readonly needs: 'DT' | 'PRS' | null;
+  /** What each value of G [5:4] stands for; null: the type has none. */
+  readonly granularities: readonly [string, string, string, string] | null;
+}
+
+/**
+ * The invalidation descriptors (VT-d §6.5.2). Everything that depends on the type of a descriptor
+ * follows from this table: `INV`, names, what is legal; and whoever executes or decodes one does not compile with a type left out.
+ */
+// biome-ignore format: table
+export const INVALIDATIONS = {
+  CONTEXT:    { type: 1, name: 'context-cache', reserved: [0x0000_f1c0, 0xfffc_0000 | 0, -1, -1], scalable: false, needs: null,
+                granularities: ['reserved', 'global', 'domain', 'device'] },
+  IOTLB:      { type: 2, name: 'iotlb', reserved: [0x0000_f100, -1, 0xf80, 0], scalable: false, needs: null,
+                granularities: ['reserved', 'global', 'domain', 'page'] },
+  DEVICE_TLB: { type: 3, name: 'device', reserved: [0xffe0_f1f0 | 0, 0xffff_0000 | 0, 0xffe, 0], scalable: false, needs: 'DT',
+                granularities: null },
+  IEC:        { type: 4, name: 'iec', reserved: [0x07ff_f1e0, 0xffff_0000 | 0, -1, -1], scalable: false, needs: null,
+                granularities: null },
+  WAIT:       { type: 5, name: 'wait', reserved: [0xffff_f180 | 0, 0, 3, 0], scalable: false, needs: null,
+                granularities: null },
+  PASID_IOTLB: { type: 6, name: 'p-iotlb', reserved: [0x0000_f1c0, 0xfff0_0000 | 0, 0xf80, 0], scalable: true, needs: null,
+                granularities: ['reserved', 'reserved', 'pasid', 'page'] },
+  PASID_CACHE: { type: 7, name: 'pasid-cache', reserved: [0x0000_f1c0, 0xfff0_0000 | 0, -1, -1], scalable: true, needs: null,
+                granularities: ['domain', 'pasid', 'reserved', 'global'] },
+  PASID_DEVICE_TLB: { type: 8, name: 'p-device', reserved: [0x0000_f000, 0xfff0_0000 | 0, 0x7fe, 0], scalable: true, needs: 'DT',
+                granularities: null },
+  PAGE_GROUP_RESPONSE: { type: 9, name: 'page-response', reserved: [0x0000_01e0, 0xfff0_0000 | 0, 0xffff_f003 | 0, -1],
+                scalable: true, needs: 'PRS', granularities: null },
+} as const satisfies Readonly<Record<string, InvalidationType>>;
+
+type Rows = typeof INVALIDATIONS;
+/** A type of descriptor that there is. */
+export type InvType = Rows[keyof Rows]['type'];
+
+/** Types by name: bits {11:9, 3:0} of word 0. */
+export const INV = Object.fromEntries(Object.entries(INVALIDATIONS).map(([key, row]) => [key, row.type])) as {
+  readonly [K in keyof Rows]: Rows[K]['type'];
+};
+
+const BY_TYPE: readonly (Rows[keyof Rows] | undefined)[] = Array.from({ length: 0x80 }, (_, type) =>
+  Object.values(INVALIDATIONS).find((row) => row.type === type),
+);
+
+/** How many type numbers are in use: `INVALIDATIONS` by type fits an array of this length. */
+export const INV_TYPES: number = Math.max(...Object.values(INVALIDATIONS).map((row) => row.type)) + 1;
+
+/** The row of a descriptor's type (`invType`); undefined: there is none. */
+export function invalidationType(type: number): Rows[keyof Rows] | undefined {
+  return BY_TYPE[type];
+}
 
 /** Type of a descriptor whose word 0 is `w0`. */
 export function invType(w0: number): number {
   return (w0 & 0xf) | ((w0 >>> 5) & 0x70);
+}
+
+/** Whether G of a descriptor has a meaning for its type. */
+export function isGranularity(row: InvalidationType, g: number): boolean {
+  return row.granularities === null || row.granularities[g] !== 'reserved';
 }
 
 /** Granularities of the types that have them. */
@@ -66,40 +124,17 @@ export const inv = {
   responseGroup: (w2: number): number => (w2 >>> 3) & 0x1ff,
 } as const;
 
-/**
- * Reserved bits of word 0 to 3 by type (words 4 to 7 of a 256-bit descriptor are reserved throughout). MIP [20:16] of a
- * device-TLB descriptor counts as defined although it is reserved without ECAP.DIT: Linux always fills it in.
- */
-// biome-ignore format: table
-export const INV_RESERVED: readonly (readonly [number, number, number, number])[] = [
-  [-1, -1, -1, -1],
-  /* 1 context-cache */        [0x0000_f1c0, 0xfffc_0000 | 0, -1, -1],
-  /* 2 iotlb */                [0x0000_f100, -1, 0xf80, 0],
-  /* 3 device-TLB */           [0xffe0_f1f0 | 0, 0xffff_0000 | 0, 0xffe, 0],
-  /* 4 interrupt entry cache */ [0x07ff_f1e0, 0xffff_0000 | 0, -1, -1],
-  /* 5 wait (PD as reserved) */ [0xffff_f180 | 0, 0, 3, 0],
-  /* 6 PASID-IOTLB */          [0x0000_f1c0, 0xfff0_0000 | 0, 0xf80, 0],
-  /* 7 PASID-cache */          [0x0000_f1c0, 0xfff0_0000 | 0, -1, -1],
-  /* 8 PASID device-TLB */     [0x0000_f000, 0xfff0_0000 | 0, 0x7fe, 0],
-  /* 9 page-group response */  [0x0000_01e0, 0xfff0_0000 | 0, 0xffff_f003 | 0, -1],
-];
+/** Reserved bits of words 0 to 3 by type; a type that is none has nothing else. */
+export const INV_RESERVED: readonly (readonly [number, number, number, number])[] = Array.from(
+  { length: INV_TYPES },
+  (_, type) => BY_TYPE[type]?.reserved ?? [-1, -1, -1, -1],
+);
 
 /** PD of a wait descriptor: page-request drain, defined with ECAP.PDS. */
 export const WAIT_PD = 0x80;
 
 /** Names recordings count descriptors under; '' for a type that is none. */
-export const INV_NAME: readonly string[] = [
-  '',
-  'context-cache',
-  'iotlb',
-  'device',
-  'iec',
-  'wait',
-  'p-iotlb',
-  'pasid-cache',
-  'p-device',
-  'page-response',
-];
+export const INV_NAME: readonly string[] = Array.from({ length: INV_TYPES }, (_, type) => BY_TYPE[type]?.name ?? '');
 
 /** A descriptor as an object, for listings, traces and tests. Pages are page numbers, addresses bigint. */
 export type Invalidation =
@@ -154,11 +189,6 @@ export type Invalidation =
     }
   | { readonly op: 'unknown'; readonly type: number };
 
-const CONTEXT_WORDS = ['reserved', 'global', 'domain', 'device'] as const;
-const IOTLB_WORDS = ['reserved', 'global', 'domain', 'page'] as const;
-const PASID_IOTLB_WORDS = ['reserved', 'reserved', 'pasid', 'page'] as const;
-const PASID_CACHE_WORDS = ['domain', 'pasid', 'reserved', 'global'] as const;
-
 /** Decodes for listings, traces and tests (allocates; reserved bits are not judged). `words`: 4 or 8 of a descriptor from `start`. */
 export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalidation {
   const w0 = words[start] ?? 0;
@@ -167,18 +197,27 @@ export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalid
   const w3 = words[start + 3] ?? 0;
   const g = inv.granularity(w0);
   const address = (mask: number): bigint => (BigInt(w3 >>> 0) << 32n) | BigInt((w2 & mask) >>> 0);
-  switch (invType(w0)) {
+  const row = invalidationType(invType(w0));
+  if (row === undefined) return { op: 'unknown', type: invType(w0) };
+  switch (row.type) {
     case INV.CONTEXT:
       return {
         op: 'context-cache',
-        granularity: CONTEXT_WORDS[g]!,
+        granularity: row.granularities[g]!,
         did: inv.did(w0),
         sid: inv.sid(w1),
         fm: inv.fm(w1),
       };
     case INV.IOTLB: {
       const page = inv.page(w2, w3);
-      return { op: 'iotlb', granularity: IOTLB_WORDS[g]!, did: inv.did(w0), page, am: inv.am(w2), ih: inv.ih(w2) };
+      return {
+        op: 'iotlb',
+        granularity: row.granularities[g]!,
+        did: inv.did(w0),
+        page,
+        am: inv.am(w2),
+        ih: inv.ih(w2),
+      };
     }
     case INV.DEVICE_TLB:
       return { op: 'device', sid: inv.sid(w1), address: address(~0xfff), size: inv.deviceS(w2) };
@@ -197,7 +236,7 @@ export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalid
     case INV.PASID_IOTLB:
       return {
         op: 'p-iotlb',
-        granularity: PASID_IOTLB_WORDS[g]!,
+        granularity: row.granularities[g]!,
         did: inv.did(w0),
         pasid: inv.pasid(w1),
         page: inv.page(w2, w3),
@@ -205,7 +244,7 @@ export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalid
         ih: inv.ih(w2),
       };
     case INV.PASID_CACHE:
-      return { op: 'pasid-cache', granularity: PASID_CACHE_WORDS[g]!, did: inv.did(w0), pasid: inv.pasid(w1) };
+      return { op: 'pasid-cache', granularity: row.granularities[g]!, did: inv.did(w0), pasid: inv.pasid(w1) };
     case INV.PASID_DEVICE_TLB:
       return {
         op: 'p-device',
@@ -223,7 +262,5 @@ export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalid
         group: inv.responseGroup(w2),
         code: inv.responseCode(w0),
       };
-    default:
-      return { op: 'unknown', type: invType(w0) };
   }
 }
