@@ -9,13 +9,13 @@ import { CONTEXT_G, INV_NAME, IOTLB_G, inv } from '../../src/spec/vtd/invalidati
 import { FRO, GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
 import type { Backend, TableRoot } from './backend.ts';
-import { EventMessage } from './event-message.ts';
-import { FaultLog } from './fault-log.ts';
 import { InterruptRemapper, type RemapperState } from './interrupt-remapper.ts';
-import { PageRequestQueue } from './page-requests.ts';
+import { EventMessage } from './interrupts.ts';
+import { PageRequestQueue } from './page-request-queue.ts';
 import type { VtdShape } from './properties.ts';
 import { InvalidationQueue, type QueueState } from './queue.ts';
-import { registerPage, windowBytes } from './register-page.ts';
+import { FaultLog } from './records.ts';
+import { registerPage, windowBytes } from './registers.ts';
 import { VirtualCommands } from './virtual-commands.ts';
 
 const ICC = 0x8000_0000 | 0;

@@ -13,8 +13,8 @@ import {
   SVT,
 } from '../../src/spec/vtd/interrupt.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
-import type { FaultLog } from './fault-log.ts';
 import type { VtdShape } from './properties.ts';
+import type { FaultLog } from './records.ts';
 
 /** Direct-mapped entries of the interrupt entry cache. */
 const CACHED = 256;

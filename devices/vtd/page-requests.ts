@@ -1,84 +1,108 @@
-import { fromWords } from '../../src/core/bits.ts';
-import type { RegisterFile } from '../../src/core/registers.ts';
-import { ACCESS } from '../../src/ports/dma.ts';
-import type { Memory } from '../../src/ports/memory.ts';
-import type { Tell } from '../../src/ports/tell.ts';
-import {
-  PAGE_REQUEST_BYTES,
-  pageRequestWord0,
-  pageRequestWord1,
-  pageRequestWord2,
-  RESPONSE,
-} from '../../src/spec/vtd/page-request.ts';
-import { PAGE, PRS } from '../../src/spec/vtd/registers.ts';
-import type { EventMessage } from './event-message.ts';
-import type { VtdShape } from './properties.ts';
+import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
+import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
+import type { Stream } from './attacher.ts';
+import type { VtdHost } from './deps.ts';
+import type { RegisterUnit } from './device.ts';
+import type { FaultJudge } from './faults.ts';
+import { type HostFault, HostFaults } from './host-page-requests.ts';
+import { QUEUED } from './page-request-queue.ts';
+import type { StreamIndex } from './stream.ts';
 
-const POINTER = 0x7_ffe0;
+/**
+ * Page requests on their way to the guest's queue and answers on their way back: through upcalls as the hardware wrote
+ * them, without it through iommufd's fault queue.
+ */
+export class PageRelay {
+  readonly #unit: RegisterUnit;
+  readonly #host: VtdHost;
+  readonly #streams: StreamIndex;
+  readonly #judge: FaultJudge;
+  readonly #faults: HostFaults | null;
+  /** Host PASID (or fault cookie) a queued request came with, by requester, guest PASID and group. */
+  readonly #asked = new Map<string, number>();
 
-/** What became of a page request. */
-export const QUEUED = -1;
-export const DROPPED = -2;
-
-/** The guest's page request queue (VT-d §7.4): PQH, PQT, PQA, PRS and the page-request event. */
-export class PageRequestQueue {
-  readonly #regs: RegisterFile;
-  readonly #shape: VtdShape;
-  readonly #memory: Memory;
-  readonly #event: EventMessage;
-  readonly #device: string;
-  tell: Tell | null = null;
-
-  constructor(regs: RegisterFile, shape: VtdShape, memory: Memory, event: EventMessage, device: string) {
-    this.#regs = regs;
-    this.#shape = shape;
-    this.#memory = memory;
-    this.#event = event;
-    this.#device = device;
+  constructor(unit: RegisterUnit, host: VtdHost, streams: StreamIndex, judge: FaultJudge) {
+    this.#unit = unit;
+    this.#host = host;
+    this.#streams = streams;
+    this.#judge = judge;
+    const open = host.upcalls === null && unit.shape.prs;
+    this.#faults = open ? HostFaults.open(host.verbs, (f) => this.#hostFault(f)) : null;
   }
 
-  /**
-   * Queues one request.
-   * @param access ACCESS bits. @param pasid -1: none.
-   * @returns QUEUED; DROPPED (nothing more happens); or a response code the device must answer the group with.
-   */
-  push(sid: number, pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): number {
-    const prs = this.#regs.get(PAGE.PRS.at);
-    if ((prs & PRS.PRO) !== 0) return this.#refused(last);
-    const bytes = PAGE_REQUEST_BYTES << ((this.#regs.get(PAGE.PQA.at) & 7) + 7);
-    const tail = this.#regs.get(PAGE.PQT.at) & POINTER & (bytes - 1);
-    const head = this.#regs.get(PAGE.PQH.at) & POINTER & (bytes - 1);
-    const next = (tail + PAGE_REQUEST_BYTES) & (bytes - 1);
-    if (next === head) {
-      this.#regs.set(PAGE.PRS.at, prs | PRS.PRO);
-      if ((prs & (PRS.PPR | PRS.PRO)) === 0) this.#event.raise();
-      return this.#refused(last);
+  /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */
+  get faultId(): number {
+    return this.#faults?.faultId ?? 0;
+  }
+
+  /** A page request as the hardware wrote it (8 words). @returns whether the guest's queue is responsible for it. */
+  request(devId: number, stream: number, record: Int32Array): boolean {
+    const { upcalls } = this.#host;
+    const w1 = record[1]!;
+    const w2 = record[2]!;
+    const host = pageRequest.pp(record[0]!) ? pageRequest.pasid(w1) : NO_PASID;
+    const s = this.#streams.find(devId, host);
+    if (s === undefined || !this.#unit.shape.prs || upcalls === null) return false;
+    const pasid = this.#streams.pasid;
+    const access =
+      (pageRequest.read(w2) ? ACCESS.READ : 0) |
+      (pageRequest.write(w2) ? ACCESS.WRITE : 0) |
+      (pageRequest.exec(w1) ? ACCESS.EXEC : 0) |
+      (pageRequest.priv(w1) ? ACCESS.PRIV : 0);
+    const group = pageRequest.group(w2);
+    const last = pageRequest.last(w2);
+    const answer = this.#queue(s, s.ridOf(stream), pasid, w2 & ~0xfff, record[3]!, access, group, last);
+    if (answer >= 0) upcalls.respond(devId, host, group, answer, false);
+    else if (answer === QUEUED && host !== pasid) this.#asked.set(`${s.rid} ${pasid} ${group}`, host);
+    return true;
+  }
+
+  /** A page request out of iommufd's fault queue. */
+  #hostFault(f: HostFault): void {
+    const s = this.#streams.find(f.devId, f.pasid);
+    if (s === undefined) {
+      this.#faults?.respond(f.cookie, RESPONSE.INVALID);
+      return;
     }
-    const base = fromWords(this.#regs.get(PAGE.PQA.at) & ~0xfff, this.#regs.get(PAGE.PQA.at + 4) & 0xf_ffff);
-    const w0 = pageRequestWord0(sid, pasid);
-    const w1 = pageRequestWord1(pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
-    const read = (access & ACCESS.READ) !== 0;
-    const w2 = pageRequestWord2(lo, group, read, (access & ACCESS.WRITE) !== 0, last);
-    const m = this.#memory;
-    const at = base + tail;
-    const stored = m.store64(at, w0, w1) && m.store64(at + 8, w2, hi) && m.store64(at + 16, 0, 0);
-    // A queue that cannot be written loses the request as a full one does (undefined by §7.4; nothing else is safe).
-    if (!stored || !m.store64(at + 24, 0, 0)) return this.#refused(last);
-    this.#regs.set(PAGE.PQT.at, next);
-    this.#regs.set(PAGE.PRS.at, prs | PRS.PPR);
-    if (this.tell !== null) this.tell({ what: 'record', device: this.#device, address: at, words: [w0, w1, w2, hi] });
-    if ((prs & PRS.PPR) === 0) this.#event.raise();
-    return QUEUED;
+    const pasid = this.#streams.pasid;
+    const answer = this.#queue(s, s.rid, pasid, f.lo & ~0xfff, f.hi, f.access, f.group, f.last);
+    // The kernel answers groups, so its cookie counts for the last request only.
+    if (!f.last) return;
+    if (answer >= 0) this.#faults?.respond(f.cookie, answer);
+    else this.#asked.set(`${s.rid} ${pasid} ${f.group}`, f.cookie);
   }
 
-  /** Overflow: the last request of a group is answered Success, others vanish (§7.4.1). QEMU gives no answer. */
-  #refused(last: boolean): number {
-    if (this.#shape.deviations.overflowUnanswered) return last ? RESPONSE.FAILURE : DROPPED;
-    return last ? RESPONSE.SUCCESS : DROPPED;
+  /** Cached translations of the page go first (§7.4.1.1). */
+  #queue(
+    s: Stream,
+    rid: number,
+    pasid: number,
+    lo: number,
+    hi: number,
+    access: number,
+    group: number,
+    last: boolean,
+  ): number {
+    const domain = s.slots.get(pasid)?.domain;
+    const page = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
+    if (domain?.kind === 'first') domain.first.invalidate(page, 0, true);
+    else if (domain?.kind === 'second') domain.shadow.invalidate(page, 1);
+    return this.#judge.pageRequest(rid, pasid, lo, hi, access, group, last, this.#unit.pageRequests);
   }
 
-  /** The guest wrote PRS. */
-  statusWritten(): void {
-    if ((this.#regs.get(PAGE.PRS.at) & (PRS.PPR | PRS.PRO)) === 0) this.#event.serviced();
+  /** The guest's answer to a group. */
+  respond(sid: number, pasid: number, group: number, code: number): void {
+    const s = this.#streams.byRid(sid);
+    if (s === undefined) return;
+    const key = `${s.rid} ${pasid} ${group}`;
+    const asked = this.#asked.get(key);
+    this.#asked.delete(key);
+    if (this.#faults !== null) {
+      if (asked !== undefined) this.#faults.respond(asked, code);
+      return;
+    }
+    const host = asked ?? s.mode.toHost(pasid)[0];
+    if (host === undefined) return;
+    this.#host.upcalls?.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
   }
 }

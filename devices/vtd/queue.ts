@@ -6,11 +6,11 @@ import { INV, INV_NAME, inv, invType } from '../../src/spec/vtd/invalidation.ts'
 import { ICS_IWC, IQEI, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
 import type { Backend } from './backend.ts';
-import { judge, perform } from './descriptors.ts';
-import type { EventMessage } from './event-message.ts';
-import type { FaultLog } from './fault-log.ts';
 import type { InterruptRemapper } from './interrupt-remapper.ts';
+import type { EventMessage } from './interrupts.ts';
+import { judge, perform } from './legality.ts';
 import type { VtdShape } from './properties.ts';
+import type { FaultLog } from './records.ts';
 
 /** Waits that may be outstanding at once; the fetch stops until some complete. */
 const MAX_WAITS = 256;

@@ -12,20 +12,20 @@ import type { Memory } from '../../src/ports/memory.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
+import { Configurator } from './attacher.ts';
 import { type Backend, NO_BACKEND } from './backend.ts';
+import type { VtdFunction, VtdHost } from './deps.ts';
 import { RegisterUnit, type UnitState } from './device.ts';
 import { VtdDomains } from './domains.ts';
-import { FaultJudge } from './fault-judge.ts';
-import { GuestLookup } from './guest-lookup.ts';
-import { QemuTables, type TableReader } from './guest-tables.ts';
-import type { VtdFunction, VtdHost } from './host.ts';
+import { FaultJudge } from './faults.ts';
 import { LeafWalk } from './leaf-walk.ts';
+import { GuestLookup } from './lookup.ts';
 import { GlobalPasids } from './pasid-modes.ts';
 import type { VtdDeviations } from './profile.ts';
 import { shapeOf, type VtdProperties, type VtdShape } from './properties.ts';
-import { QemuWalk } from './qemu-walk.ts';
-import { Configurator } from './streams.ts';
-import { Translation } from './translation.ts';
+import { QemuTables, type TableReader } from './qemu/tables.ts';
+import { QemuWalk } from './qemu/walk.ts';
+import { Translation } from './streams.ts';
 
 /** Table entries one eager fill may read, and IOAS_MAPs it may make. */
 const FILL_ENTRIES = 1 << 20;

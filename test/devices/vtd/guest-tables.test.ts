@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
-import { QemuTables } from '../../../devices/vtd/guest-tables.ts';
 import type { VtdDeviationName } from '../../../devices/vtd/profile.ts';
 import { defaultProperties, shapeOf, type VtdProperties } from '../../../devices/vtd/properties.ts';
+import { QemuTables } from '../../../devices/vtd/qemu/tables.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { VtdContext, VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 

@@ -1,7 +1,7 @@
 import type { RegisterFile } from '../../src/core/registers.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { FRO, FSTS, PAGE } from '../../src/spec/vtd/registers.ts';
-import type { EventMessage } from './event-message.ts';
+import type { EventMessage } from './interrupts.ts';
 import type { VtdShape } from './properties.ts';
 
 const F = 0x8000_0000 | 0;

@@ -1,7 +1,7 @@
-import { fetchWords, NOWHERE } from '../../src/lib/memory/fetch-words.ts';
-import type { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
-import type { Memory } from '../../src/ports/memory.ts';
-import { FAULT } from '../../src/spec/vtd/faults.ts';
+import { fetchWords, NOWHERE } from '../../../src/lib/memory/fetch-words.ts';
+import type { VtdContext, VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
+import type { Memory } from '../../../src/ports/memory.ts';
+import { FAULT } from '../../../src/spec/vtd/faults.ts';
 import {
   aboveWidth,
   CONTEXT_BYTES,
@@ -19,8 +19,8 @@ import {
   smContext,
   TABLE_RESERVED,
   TT,
-} from '../../src/spec/vtd/tables.ts';
-import type { VtdShape } from './properties.ts';
+} from '../../../src/spec/vtd/tables.ts';
+import type { VtdShape } from '../properties.ts';
 
 /** How a profile finds and judges the guest's root, context and PASID entries. Fields are those of the last call. */
 export interface TableReader {

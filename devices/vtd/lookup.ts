@@ -2,7 +2,7 @@ import type { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { RegisterUnit } from './device.ts';
-import type { TableReader } from './guest-tables.ts';
+import type { TableReader } from './qemu/tables.ts';
 
 /**
  * What the guest's own tables say now about an address, for people and for replay: domain id and size of the leaf. It never

@@ -7,9 +7,9 @@ import { RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { RegisterUnit } from './device.ts';
-import type { TableReader } from './guest-tables.ts';
-import { DROPPED, type PageRequestQueue } from './page-requests.ts';
-import { canonicalInAw, type QemuWalk } from './qemu-walk.ts';
+import { DROPPED, type PageRequestQueue } from './page-request-queue.ts';
+import type { TableReader } from './qemu/tables.ts';
+import { canonicalInAw, type QemuWalk } from './qemu/walk.ts';
 
 /** The walk found nothing wrong: the request failed for a reason the guest's unit would not know. */
 const NOTHING = 0;

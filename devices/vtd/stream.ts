@@ -1,6 +1,6 @@
 import { NO_PASID } from '../../src/ports/dma.ts';
+import type { Stream } from './attacher.ts';
 import { UNKNOWN } from './pasid-modes.ts';
-import type { Stream } from './streams.ts';
 
 /** The streams of a unit by guest requester id and by (VFIO device, host PASID). */
 export class StreamIndex {

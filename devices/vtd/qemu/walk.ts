@@ -1,7 +1,7 @@
-import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
-import { ACCESS } from '../../src/ports/dma.ts';
-import type { Memory } from '../../src/ports/memory.ts';
-import { FAULT } from '../../src/spec/vtd/faults.ts';
+import type { VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
+import { ACCESS } from '../../../src/ports/dma.ts';
+import type { Memory } from '../../../src/ports/memory.ts';
+import { FAULT } from '../../../src/spec/vtd/faults.ts';
 import {
   beyondWidth,
   FirstStageReserved,
@@ -11,8 +11,8 @@ import {
   type PagingLimits,
   SecondStageReserved,
   SS,
-} from '../../src/spec/vtd/paging.ts';
-import { PGTT, pointer } from '../../src/spec/vtd/tables.ts';
+} from '../../../src/spec/vtd/paging.ts';
+import { PGTT, pointer } from '../../../src/spec/vtd/tables.ts';
 
 /**
  * Why QEMU 11.1 refuses an access that hardware refused: it judges permissions at every level, before the reserved bits of
