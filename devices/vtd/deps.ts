@@ -1,31 +1,54 @@
-import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
-import type { VfioDevice } from '../../src/ports/iommufd.ts';
+import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
+import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
+import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
+import type { InterruptPort } from '../../src/ports/irq.ts';
+import type { Memory } from '../../src/ports/memory.ts';
+import type { Tell } from '../../src/ports/tell.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
+import type { GlobalPasids } from './pasid-modes.ts';
+import type { VtdDeviations } from './profile.ts';
+import type { VtdProperties } from './properties.ts';
 
-/** What a vVT-d has of the host: the VMM's side of the picture. */
-export interface VtdHost {
-  readonly verbs: HostVerbs;
-  /** Null: linux-only. */
-  readonly upcalls: HostUpcalls | null;
+/** Everything a vVT-d asks of the machine it lives in. Addresses and lengths are bytes. */
+export interface VtdDeps {
+  /** Name in `tell`; 'vtd' unless there are several. */
+  readonly name?: string;
+  readonly properties: VtdProperties;
+  /** Single rows of the deviation table, away from the profile's. */
+  readonly deviations?: Partial<VtdDeviations>;
+  /** Guest-physical memory, windows included. */
+  readonly memory: Memory;
+  /** The VMM's /dev/iommu. */
+  readonly iommufd: Iommufd;
   /** The IOAS that maps guest RAM at its guest-physical addresses. */
   readonly ioasId: number;
-  /** The VMM's virtual address of guest RAM at `gpa`; negative when no RAM is there. */
+  /** What Linux does not offer; null is the switch `linux-only`. */
+  readonly upcalls: HostUpcalls | null;
+  readonly irq: InterruptPort;
+  readonly tell: Tell | null;
+  /** The VMM's virtual address of guest RAM at `gpa`; negative when none is there. */
   userVa(gpa: number): bigint;
   /** Bytes of RAM from `gpa` to the end of its region; 0 when none is there. */
   roomAt(gpa: number): number;
-  /** Bytes without RAM from `gpa` on (a positive multiple of 4096; 2^52 when none follows). */
-  gapAt(gpa: number): number;
-  /** IOAS_MAPs one fill may make; the rest waits for misses. VFIO's own limit is 65535. */
-  readonly mapLimit: number;
+  /** RAM regions, ascending. */
+  ram(): readonly { readonly gpa: number; readonly bytes: number }[];
+  /** Most IOAS_MAPs one eager fill makes (65535 by default, VFIO's own limit); misses do the rest. */
+  readonly fillMaps?: number;
+  /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */
+  readonly pasids?: PasidSpace;
+  /** Twins in global mode, when several units of a VM share them (the processor has one table per VM). */
+  readonly globals?: GlobalPasids;
+  /** What must be through before a PASID is given out again. Default: nothing is ever in flight. */
+  readonly drain?: PasidDrain;
 }
 
-/** A device of the VM behind this unit. */
+/** A device of the VM behind a vVT-d. */
 export interface VtdFunction {
   /** Requester id as the guest sees it. */
   readonly rid: number;
   /** Guest requester ids of further streams of the same function (aliases); stream 0 is `rid`. */
   readonly aliases?: readonly number[];
-  /** Bound to the iommufd of `VtdHost`. */
+  /** Bound to the iommufd of the unit. */
   readonly vfio: VfioDevice;
   /** `global`: each local PASID gets a twin from the unit's PASID space, for ENQCMD. Default: the guest's are the host's. */
   readonly pasids?: 'guest' | 'global';

@@ -1,12 +1,19 @@
 import { ListedMap } from '../../src/lib/collections/listed-map.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
-import type { HostUpcalls } from '../../src/ports/upcalls.ts';
+import { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
 import { HWPT_FLAG, VTD_S1_FLAG } from '../../src/spec/iommufd/uapi.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdDeps } from './deps.ts';
 import { FirstStage } from './first-stage.ts';
-import type { VtdShape } from './properties.ts';
+import { SecondStageLeaves } from './leaf-walk.ts';
 import { VtdShadow, type VtdShadowDeps } from './shadow.ts';
+import { guestLimits } from './tables.ts';
+
+/** Table entries one eager fill may read, and IOAS_MAPs it may make. */
+const FILL_ENTRIES = 1 << 20;
+const FILL_MAPS = 65535;
 
 /** What a (device, PASID) is attached to. */
 export type VtdDomain =
@@ -14,36 +21,44 @@ export type VtdDomain =
   | { readonly kind: 'first'; readonly hwptId: number; readonly key: string; readonly first: FirstStage }
   | { readonly kind: 'second'; readonly hwptId: number; readonly key: string; readonly shadow: VtdShadow };
 
-export interface VtdDomainDeps {
-  readonly verbs: HostVerbs;
-  /** The IOAS of guest RAM. */
-  readonly ioasId: number;
-  readonly upcalls: HostUpcalls | null;
-  readonly shape: VtdShape;
-  readonly shadow: VtdShadowDeps;
-}
-
 /** Host objects by what they stand for, made on first use and destroyed with their last user. */
 export class VtdDomains {
   readonly shadows = new ListedMap<string, VtdShadow>();
   readonly firsts = new ListedMap<string, FirstStage>();
-  readonly #d: VtdDomainDeps;
-  readonly #verbs: HostVerbs;
+  /**
+   * Second stages are filled when the guest invalidates: no one asks for what is missing, or the guest promises to announce
+   * what is new (caching mode).
+   */
+  readonly eager: boolean;
+  readonly #core: VtdCore;
+  readonly #host: HostVerbs;
+  readonly #shadow: VtdShadowDeps;
   /** HWPT_FLAG of every HWPT here. */
   readonly #flags: number;
   #parent: VtdDomain | null = null;
 
-  constructor(deps: VtdDomainDeps) {
-    this.#d = deps;
-    this.#verbs = deps.verbs;
-    this.#flags = deps.shape.props.pasidBits > 0 ? HWPT_FLAG.PASID : 0;
+  constructor(core: VtdCore) {
+    const { deps, features, host } = core;
+    const { memory } = deps;
+    const limits = guestLimits(core);
+    this.eager = features.cachingMode || deps.upcalls === null;
+    this.#core = core;
+    this.#host = host;
+    this.#flags = features.pasidBits > 0 ? HWPT_FLAG.PASID : 0;
+    this.#shadow = {
+      host,
+      memory: guestRam(deps),
+      walk: new VtdSecondStage(memory, limits),
+      leaves: new SecondStageLeaves(memory, limits, FILL_ENTRIES),
+      fillMaps: deps.fillMaps ?? FILL_MAPS,
+    };
   }
 
   /** Guest RAM as a domain: a nest parent when the guest can have first stages. @returns it, or -errno. */
   parent(devId: number): VtdDomain | VerbOutcome {
     if (this.#parent !== null) return this.#parent;
-    const nest = this.#d.shape.firstStage ? HWPT_FLAG.NEST_PARENT : 0;
-    const hwptId = this.#verbs.pagingHwpt(devId, this.#d.ioasId, nest | this.#flags);
+    const nest = this.#core.features.firstStage ? HWPT_FLAG.NEST_PARENT : 0;
+    const hwptId = this.#host.pagingHwpt(devId, this.#core.deps.ioasId, nest | this.#flags);
     if (hwptId < 0) return hwptId;
     this.#parent = { kind: 'parent', hwptId, key: 'parent' };
     return this.#parent;
@@ -61,14 +76,14 @@ export class VtdDomains {
       case PGTT.FIRST:
         return this.#first(devId, r, null, faultId);
       case PGTT.NESTED: {
-        const shadow = this.#shadow(devId, r, true);
+        const shadow = this.#shadowOf(devId, r, true);
         if (typeof shadow === 'number') return shadow;
         const domain = this.#first(devId, r, shadow, faultId);
         if (typeof domain === 'number' && shadow.users === 0) this.#drop(shadow);
         return domain;
       }
       default: {
-        const shadow = this.#shadow(devId, r, false);
+        const shadow = this.#shadowOf(devId, r, false);
         if (typeof shadow === 'number') return shadow;
         shadow.users++;
         return { kind: 'second', hwptId: shadow.hwptId, key: shadow.key, shadow };
@@ -97,36 +112,36 @@ export class VtdDomains {
       const parent = shadow ?? this.parent(devId);
       if (typeof parent === 'number') return parent;
       const s1 = { flags: firstFlags(r), root: r.firstRoot, width: r.firstLevels === 5 ? 57 : 48 };
-      const hwptId = this.#verbs.nestedVtd(devId, parent.hwptId, this.#flags, s1, faultId);
+      const hwptId = this.#host.nestedVtd(devId, parent.hwptId, this.#flags, s1, faultId);
       if (hwptId < 0) return hwptId;
       if (shadow !== null) shadow.users++;
-      first = new FirstStage(this.#verbs, hwptId, key, r.did, shadow);
+      first = new FirstStage(this.#host, hwptId, key, r.did, shadow);
       this.firsts.set(key, first);
     }
     first.users++;
     return { kind: 'first', hwptId: first.hwptId, key, first };
   }
 
-  #shadow(devId: number, r: VtdRegime, nest: boolean): VtdShadow | VerbOutcome {
+  #shadowOf(devId: number, r: VtdRegime, nest: boolean): VtdShadow | VerbOutcome {
     const key = shadowKey(r, nest);
     const known = this.shadows.get(key);
     if (known !== undefined) return known;
-    const { upcalls, shape } = this.#d;
-    const ioasId = this.#verbs.ioasAlloc();
+    const { upcalls } = this.#core.deps;
+    const ioasId = this.#host.ioasAlloc();
     if (ioasId < 0) return ioasId;
     // Dirty tracking is asked for because it makes the host choose the second-stage format.
     const wanted = nest ? HWPT_FLAG.NEST_PARENT : HWPT_FLAG.DIRTY_TRACKING;
-    let hwptId = this.#verbs.pagingHwpt(devId, ioasId, wanted | this.#flags);
-    if (hwptId < 0 && !nest) hwptId = this.#verbs.pagingHwpt(devId, ioasId, this.#flags);
+    let hwptId = this.#host.pagingHwpt(devId, ioasId, wanted | this.#flags);
+    if (hwptId < 0 && !nest) hwptId = this.#host.pagingHwpt(devId, ioasId, this.#flags);
     if (hwptId < 0) {
-      this.#verbs.release(ioasId);
+      this.#host.release(ioasId);
       return hwptId;
     }
-    upcalls?.shadow(hwptId, true);
+    this.#core.refusals.note('first use', upcalls?.shadow(hwptId, true) ?? 0);
     const table = { did: r.did, root: r.secondRoot, levels: r.secondLevels };
-    const shadow = new VtdShadow(this.#d.shadow, { ioasId, hwptId, key }, table);
+    const shadow = new VtdShadow(this.#shadow, { ioasId, hwptId, key }, table);
     this.shadows.set(key, shadow);
-    if (shape.props.cachingMode || upcalls === null) shadow.fillAll();
+    if (this.eager) this.#core.refusals.note('first use', shadow.fillAll());
     return shadow;
   }
 
@@ -135,7 +150,7 @@ export class VtdDomains {
     if (d.kind === 'first') {
       if (--d.first.users > 0) return;
       this.firsts.delete(d.key);
-      this.#verbs.release(d.hwptId);
+      this.#host.release(d.hwptId);
       const { parent } = d.first;
       if (parent !== null && --parent.users === 0) this.#drop(parent);
     } else if (d.kind === 'second' && --d.shadow.users === 0) {
@@ -145,14 +160,14 @@ export class VtdDomains {
 
   #drop(s: VtdShadow): void {
     this.shadows.delete(s.key);
-    this.#d.upcalls?.shadow(s.hwptId, false);
-    this.#verbs.release(s.hwptId);
-    this.#verbs.release(s.ioasId);
+    this.#core.refusals.note('undoing', this.#core.deps.upcalls?.shadow(s.hwptId, false) ?? 0);
+    this.#host.release(s.hwptId);
+    this.#host.release(s.ioasId);
   }
 
   /** The parent goes with the last device. */
   close(): void {
-    if (this.#parent !== null) this.#verbs.release(this.#parent.hwptId);
+    if (this.#parent !== null) this.#host.release(this.#parent.hwptId);
     this.#parent = null;
   }
 }
@@ -167,4 +182,13 @@ function shadowKey(r: VtdRegime, nest: boolean): string {
 
 function firstFlags(r: VtdRegime): number {
   return (r.sre ? VTD_S1_FLAG.SRE : 0) | (r.eafe ? VTD_S1_FLAG.EAFE : 0) | (r.sre && r.wpe ? VTD_S1_FLAG.WPE : 0);
+}
+
+/** Guest RAM as the process that has the host's file open sees it. */
+function guestRam(deps: VtdDeps): VtdShadowDeps['memory'] {
+  return {
+    userVa: (gpa) => deps.userVa(gpa),
+    roomAt: (gpa) => deps.roomAt(gpa),
+    gapAt: (gpa) => (deps.ram().find((r) => r.gpa > gpa)?.gpa ?? 2 ** 52) - gpa,
+  };
 }

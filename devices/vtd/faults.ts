@@ -1,15 +1,15 @@
-import type { VtdWalker } from '../../src/lib/walk/vtd.ts';
-import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
+import { VtdWalker } from '../../src/lib/walk/vtd.ts';
+import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, AT } from '../../src/ports/dma.ts';
 import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/vtd/faults.ts';
 import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
-import { RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
-import type { RegisterUnit } from './device.ts';
-import { DROPPED, type PageRequestQueue } from './page-request-queue.ts';
-import type { TableReader } from './qemu/tables.ts';
-import { canonicalInAw, type QemuWalk } from './qemu/walk.ts';
+import type { VtdCore } from './core.ts';
+import type { PageRequest } from './page-request-queue.ts';
+import { canonicalInAw, QemuWalk } from './qemu/walk.ts';
+import type { VtdRecords } from './records.ts';
+import { guestLimits, VtdGuestTables } from './tables.ts';
 
 /** The walk found nothing wrong: the request failed for a reason the guest's unit would not know. */
 const NOTHING = 0;
@@ -18,21 +18,24 @@ const NOTHING = 0;
  * Decides what a hardware fault looks like to the guest: it repeats the lookup through the guest's own tables, with the
  * profile's codes. Nothing found means no record (a leaf outside RAM just fails). It never yields an address for DMA.
  */
-export class FaultJudge {
-  #fpd = false;
-  readonly #unit: RegisterUnit;
-  readonly #tables: TableReader;
+export class VtdFaults {
+  readonly #core: VtdCore;
+  readonly #records: VtdRecords;
+  readonly #tables: VtdGuestTables;
   readonly #walker: VtdWalker;
   /** QEMU's order of checks; null: the architecture's. */
   readonly #qemu: QemuWalk | null;
-  readonly #context = new VtdContext();
-  readonly #regime = new VtdRegime();
+  /** FPD as far as it counts for the last reason. */
+  #fpd = false;
 
-  constructor(unit: RegisterUnit, tables: TableReader, walker: VtdWalker, qemu: QemuWalk | null) {
-    this.#qemu = qemu;
-    this.#unit = unit;
-    this.#tables = tables;
-    this.#walker = walker;
+  constructor(core: VtdCore, records: VtdRecords) {
+    const { memory } = core.deps;
+    const limits = guestLimits(core);
+    this.#core = core;
+    this.#records = records;
+    this.#tables = new VtdGuestTables(core);
+    this.#walker = new VtdWalker(memory, limits);
+    this.#qemu = core.deviations.permissionFirst ? new QemuWalk(memory, limits) : null;
   }
 
   /** @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them. */
@@ -52,91 +55,65 @@ export class FaultJudge {
     }
     const reason = this.#reason(rid, pasid, lo, hi, access, at);
     if (reason === NOTHING || (this.#fpd && isQualified(reason))) return;
-    this.#unit.faults.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
+    this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
   }
 
   /** A request without PASID to 0xFEEx_xxxx that is no interrupt message (§3.15). QEMU answers it without a record. */
   #interruptRange(rid: number, read: boolean): void {
-    if (this.#unit.shape.deviations.interruptRangeSilent) return;
-    this.#unit.faults.record(0, 0, frcdWord2(rid, -1, false, false), frcdWord3(read, 0, -1, FAULT.IR_REQUEST_TYPE));
+    if (this.#core.deviations.interruptRangeSilent) return;
+    this.#records.record(0, 0, frcdWord2(rid, -1, false, false), frcdWord3(read, 0, -1, FAULT.IR_REQUEST_TYPE));
   }
 
   #reason(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
-    const unit = this.#unit;
+    const { root, features, deviations } = this.#core;
     this.#fpd = false;
-    if (!unit.root.on) return NOTHING;
-    const mode = unit.root.mode;
-    if (mode === TTM.ABORT) return unit.shape.abortMode ? FAULT.ABORT_MODE : FAULT.TTM_UNSUPPORTED;
-    if (mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
-    if (mode === TTM.SCALABLE && !unit.shape.props.scalableMode) return FAULT.TTM_UNSUPPORTED;
-    if (mode === TTM.LEGACY && pasid >= 0) return FAULT.PASID_IN_LEGACY;
-    const r = this.#regimeOf(rid, pasid);
-    if (r === null) {
-      this.#fpd = this.#tables.fpd;
-      return this.#tables.reason;
+    if (!root.on) return NOTHING;
+    if (root.mode === TTM.ABORT) return features.abortMode ? FAULT.ABORT_MODE : FAULT.TTM_UNSUPPORTED;
+    if (root.mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
+    if (root.mode === TTM.SCALABLE && !features.scalable) return FAULT.TTM_UNSUPPORTED;
+    if (root.mode === TTM.LEGACY && pasid >= 0) return FAULT.PASID_IN_LEGACY;
+    const r = this.#find(rid, pasid);
+    if (r === null) return this.#tables.reason;
+    const { context } = this.#tables;
+    if (at !== AT.UNTRANSLATED && !context.dte) {
+      return context.scalable && !deviations.legacyCodes ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
     }
-    this.#fpd = r.fpd;
-    const legacyCodes = unit.shape.deviations.legacyCodes;
-    if (at !== AT.UNTRANSLATED && !this.#context.dte) {
-      return this.#context.scalable && !legacyCodes ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
-    }
-    if ((access & ACCESS.PRIV) !== 0 && this.#context.scalable && !r.sre) return FAULT.PASID_SRE;
-    if (r.pgtt === PGTT.PASS_THROUGH && unit.shape.deviations.passThroughUnchecked) return NOTHING;
-    const byAw = unit.shape.deviations.canonicalByAw && r.pgtt === PGTT.FIRST;
+    if ((access & ACCESS.PRIV) !== 0 && context.scalable && !r.sre) return FAULT.PASID_SRE;
+    if (r.pgtt === PGTT.PASS_THROUGH && deviations.passThroughUnchecked) return NOTHING;
+    const byAw = deviations.canonicalByAw && r.pgtt === PGTT.FIRST;
     if (byAw && !canonicalInAw(r.secondLevels, lo, hi)) return FAULT.NON_CANONICAL;
     if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
     const reason = this.#qemu?.reason(r, lo, hi, access) || this.#walker.reason;
-    if (legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && unit.shape.props.scalableMode) return FAULT.SM_INTERRUPT;
-    return reason;
+    const interrupt = deviations.legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && features.scalable;
+    return interrupt ? FAULT.SM_INTERRUPT : reason;
   }
 
-  #regimeOf(rid: number, pasid: number): VtdRegime | null {
-    const c = this.#context;
-    const { base, mode } = this.#unit.root;
-    const tables = this.#tables;
-    if (!tables.context(base, mode === TTM.SCALABLE, rid, c)) return null;
-    if (pasid >= 0 && !tables.allowsPasid(c, pasid)) return null;
-    if (!c.scalable) return c.legacy;
-    return tables.pasid(c, pasid < 0 ? c.ridPasid : pasid, this.#regime) ? this.#regime : null;
+  /** What the guest's tables say for a requester now, with its FPD. */
+  #find(rid: number, pasid: number): VtdRegime | null {
+    const r = this.#tables.find(rid, pasid);
+    this.#fpd = r?.fpd ?? this.#tables.fpd;
+    return r;
   }
 
-  /**
-   * A page request, judged and queued under the guest's `rid` and `pasid`.
-   * @param access ACCESS bits.
-   * @returns QUEUED, DROPPED, or the code it is answered with at once (§7.4.1).
-   */
-  pageRequest(
-    rid: number,
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    group: number,
-    last: boolean,
-    queue: PageRequestQueue,
-  ): number {
-    const reason = this.#requestReason(rid, pasid);
-    if (reason === NOTHING) return queue.push(rid, pasid, lo, hi, access, group, last);
+  /** Whether a page request may be queued; else its fault is recorded (§7.4.1). */
+  pageRequest(r: PageRequest): boolean {
+    const reason = this.#pageRequestReason(r.rid, r.pasid);
+    if (reason === NOTHING) return true;
     if (!(this.#fpd && isQualified(reason))) {
-      const w3 = frcdWord3((access & ACCESS.READ) !== 0, 0, pasid, reason);
-      const w2 = frcdWord2(rid, pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
-      this.#unit.faults.record(lo, hi, w2, w3);
+      const w3 = frcdWord3((r.access & ACCESS.READ) !== 0, 0, r.pasid, reason);
+      const w2 = frcdWord2(r.rid, r.pasid, (r.access & ACCESS.EXEC) !== 0, (r.access & ACCESS.PRIV) !== 0);
+      this.#records.record(r.lo, r.hi, w2, w3);
     }
-    return last ? RESPONSE.INVALID : DROPPED;
+    return false;
   }
 
   /** A page request needs tables that can be read and PRE=1. */
-  #requestReason(rid: number, pasid: number): number {
-    const unit = this.#unit;
+  #pageRequestReason(rid: number, pasid: number): number {
+    const { root } = this.#core;
     this.#fpd = false;
-    if (!unit.root.on || unit.root.mode === TTM.ABORT) return FAULT.ABORT_MODE;
-    if (unit.root.mode !== TTM.SCALABLE) return FAULT.PAGE_REQUEST_IN_LEGACY;
-    const r = this.#regimeOf(rid, pasid);
-    if (r === null) {
-      this.#fpd = this.#tables.fpd;
-      return this.#tables.reason;
-    }
-    this.#fpd = r.fpd;
-    return this.#context.pre ? NOTHING : FAULT.SM_PRE;
+    if (!root.on || root.mode === TTM.ABORT) return FAULT.ABORT_MODE;
+    if (root.mode !== TTM.SCALABLE) return FAULT.PAGE_REQUEST_IN_LEGACY;
+    if (this.#find(rid, pasid) === null) return this.#tables.reason;
+    return this.#tables.context.pre ? NOTHING : FAULT.SM_PRE;
   }
 }

@@ -18,11 +18,11 @@ export class FirstStage {
   users = 0;
   /** Stamp of the last invalidation round that reached it. */
   round = 0;
-  readonly #verbs: HostVerbs;
+  readonly #host: HostVerbs;
   readonly #entry = new Int32Array(ENTRY_WORDS);
 
-  constructor(verbs: HostVerbs, hwptId: number, key: string, did: number, parent: VtdShadow | null) {
-    this.#verbs = verbs;
+  constructor(host: HostVerbs, hwptId: number, key: string, did: number, parent: VtdShadow | null) {
+    this.#host = host;
     this.hwptId = hwptId;
     this.key = key;
     this.did = did;
@@ -35,7 +35,7 @@ export class FirstStage {
     e.fill(0);
     e[2] = -1;
     e[3] = -1;
-    return this.#verbs.invalidateVtd(this.hwptId, e);
+    return this.#host.invalidateVtd(this.hwptId, e);
   }
 
   /** 2^am pages around `page`; `leaf`: intermediate entries may stay cached. */
@@ -50,6 +50,6 @@ export class FirstStage {
     e[3] = Math.floor(pages / 0x1_0000_0000);
     e[4] = leaf ? VTD_INV_FLAG.LEAF : 0;
     e[5] = 0;
-    return this.#verbs.invalidateVtd(this.hwptId, e);
+    return this.#host.invalidateVtd(this.hwptId, e);
   }
 }

@@ -1,4 +1,4 @@
-import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
 import type { EventFd } from '../../src/ports/iommufd.ts';
 import { PGFAULT_CODE, PGFAULT_FLAG, PGFAULT_PERM } from '../../src/spec/iommufd/uapi.ts';
@@ -9,7 +9,7 @@ const ANSWER_BYTES = 8;
 const RECORDS = 64;
 
 /** One page request as the kernel delivers it. */
-export interface HostFault {
+export interface HostPageRequest {
   readonly devId: number;
   /** NO_PASID: none. */
   readonly pasid: number;
@@ -25,14 +25,14 @@ export interface HostFault {
  * The page requests of a host without upcalls: iommufd's fault queue, read when it becomes readable and answered by
  * cookie. One per unit, shared by its nested HWPTs.
  */
-export class HostFaults {
+export class HostPageRequests {
   readonly faultId: number;
   readonly #fd: EventFd;
-  readonly #deliver: (f: HostFault) => void;
+  readonly #deliver: (f: HostPageRequest) => void;
   readonly #records = new Uint8Array(FAULT_BYTES * RECORDS);
   readonly #answer = new Uint8Array(ANSWER_BYTES);
 
-  constructor(faultId: number, fd: EventFd, deliver: (f: HostFault) => void) {
+  constructor(faultId: number, fd: EventFd, deliver: (f: HostPageRequest) => void) {
     this.faultId = faultId;
     this.#fd = fd;
     this.#deliver = deliver;
@@ -40,9 +40,9 @@ export class HostFaults {
   }
 
   /** @returns null when the host has no fault queue to give. */
-  static open(verbs: HostVerbs, deliver: (f: HostFault) => void): HostFaults | null {
+  static open(verbs: HostVerbs, deliver: (f: HostPageRequest) => void): HostPageRequests | null {
     const queue = verbs.faultQueue();
-    return typeof queue === 'number' ? null : new HostFaults(queue.id, queue.fd, deliver);
+    return typeof queue === 'number' ? null : new HostPageRequests(queue.id, queue.fd, deliver);
   }
 
   #read(): void {
@@ -71,11 +71,11 @@ export class HostFaults {
     }
   }
 
-  /** The kernel knows two answers; a response failure is Invalid to it. */
-  respond(cookie: number, code: number): void {
+  /** The kernel knows two answers; a response failure is Invalid to it. @returns 0 or -errno. */
+  respond(cookie: number, code: number): VerbOutcome {
     const d = new DataView(this.#answer.buffer);
     d.setUint32(0, cookie, true);
     d.setUint32(4, code === 0 ? PGFAULT_CODE.SUCCESS : PGFAULT_CODE.INVALID, true);
-    this.#fd.write(this.#answer);
+    return Math.min(this.#fd.write(this.#answer), 0);
   }
 }

@@ -1,5 +1,7 @@
-export type { VtdFunction, VtdHost } from './deps.ts';
-export { RegisterUnit, type RegisterUnitDeps } from './device.ts';
-export { VTD_DEVIATIONS, type VtdDeviationName, type VtdDeviations } from './profile.ts';
-export { checkProperties, defaultProperties, type VtdProperties, vtdFromArgs } from './properties.ts';
-export { Vtd, type VtdDeps } from './vtd.ts';
+export type { VtdDeps, VtdFunction } from './deps.ts';
+export { Vtd } from './device.ts';
+export { type VtdIdentity, vtdIdentity } from './identity.ts';
+export { GlobalPasids } from './pasid-modes.ts';
+export { VTD_DEVIATIONS, type VtdDeviationName, type VtdDeviations, vtdDeviations } from './profile.ts';
+export { checkVtdProperties, type VtdProperties, vtdDefaults, vtdProperties } from './properties.ts';
+export type { VtdState } from './state.ts';

@@ -1,6 +1,4 @@
 import type { InterruptRemapPort } from '../../src/ports/dma.ts';
-import type { Memory } from '../../src/ports/memory.ts';
-import type { Tell } from '../../src/ports/tell.ts';
 import { FAULT } from '../../src/spec/vtd/faults.ts';
 import {
   IRTE_BYTES,
@@ -13,8 +11,8 @@ import {
   SVT,
 } from '../../src/spec/vtd/interrupt.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
-import type { VtdShape } from './properties.ts';
-import type { FaultLog } from './records.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdRecords } from './records.ts';
 
 /** Direct-mapped entries of the interrupt entry cache. */
 const CACHED = 256;
@@ -36,11 +34,8 @@ export class InterruptRemapper implements InterruptRemapPort {
   /** Index and entry (4 words) of the last remapped interrupt; index -1 when it passed unchanged. */
   outIndex = -1;
   readonly outEntry = new Int32Array(4);
-  tell: Tell | null = null;
-  readonly #memory: Memory;
-  readonly #shape: VtdShape;
-  readonly #faults: FaultLog;
-  readonly #device: string;
+  readonly #core: VtdCore;
+  readonly #records: VtdRecords;
   #on = false;
   #compatibility = false;
   #base = 0;
@@ -50,11 +45,9 @@ export class InterruptRemapper implements InterruptRemapPort {
   readonly #tags = new Int32Array(CACHED);
   readonly #lines = new Int32Array(CACHED * 4);
 
-  constructor(memory: Memory, shape: VtdShape, faults: FaultLog, device: string) {
-    this.#memory = memory;
-    this.#shape = shape;
-    this.#faults = faults;
-    this.#device = device;
+  constructor(core: VtdCore, records: VtdRecords) {
+    this.#core = core;
+    this.#records = records;
   }
 
   /** IRE and CFI as levels. */
@@ -67,7 +60,8 @@ export class InterruptRemapper implements InterruptRemapPort {
   setTable(lo: number, hi: number): void {
     this.#base = pointer(lo, hi);
     this.#size = 2 ** ((lo & 0xf) + 1);
-    this.#extended = (lo & 0x800) !== 0 && (this.#shape.props.eim || this.#shape.deviations.destinationUnchecked);
+    this.#extended =
+      (lo & 0x800) !== 0 && (this.#core.deps.properties.eim || this.#core.deviations.destinationUnchecked);
     this.invalidateAll();
   }
 
@@ -93,13 +87,13 @@ export class InterruptRemapper implements InterruptRemapPort {
     this.outData = data;
     if (!this.#on) return true;
     if (!message.remappable(address)) {
-      if (this.#shape.deviations.compatibilityPasses || (this.#compatibility && !this.#extended)) return true;
+      if (this.#core.deviations.compatibilityPasses || (this.#compatibility && !this.#extended)) return true;
       return this.#block(FAULT.IR_COMPATIBILITY, rid, 0, false);
     }
     const shv = message.shv(address);
     let index = message.handle(address);
     if (shv) {
-      if (!this.#shape.deviations.shvDataUnchecked && data >>> 16 !== 0) {
+      if (!this.#core.deviations.shvDataUnchecked && data >>> 16 !== 0) {
         return this.#block(FAULT.IR_REQUEST_RESERVED, rid, index, false);
       }
       index += data & 0xffff;
@@ -115,21 +109,22 @@ export class InterruptRemapper implements InterruptRemapPort {
   #entry(index: number, rid: number): number {
     const e = this.outEntry;
     const slot = index & (CACHED - 1);
-    const cached = !this.#shape.deviations.entriesUncached && this.#tags[slot] === index + 1;
+    const cached = !this.#core.deviations.entriesUncached && this.#tags[slot] === index + 1;
     if (cached) {
       for (let i = 0; i < 4; i++) e[i] = this.#lines[slot * 4 + i]!;
     } else {
       e.fill(0);
       const at = this.#base + index * IRTE_BYTES;
-      const ok = this.#memory.load64(at);
-      e[0] = ok ? this.#memory.lo : 0;
-      e[1] = ok ? this.#memory.hi : 0;
-      if (!ok || !this.#memory.load64(at + 8)) {
+      const { memory } = this.#core.deps;
+      const ok = memory.load64(at);
+      e[0] = ok ? memory.lo : 0;
+      e[1] = ok ? memory.hi : 0;
+      if (!ok || !memory.load64(at + 8)) {
         e[0] = 0;
         return FAULT.IR_UNREADABLE;
       }
-      e[2] = this.#memory.lo;
-      e[3] = this.#memory.hi;
+      e[2] = memory.lo;
+      e[3] = memory.hi;
       if (!irte.p(e[0]!)) return FAULT.IR_P;
       if (this.#reserved(e)) return FAULT.IR_RESERVED;
       for (let i = 0; i < 4; i++) this.#lines[slot * 4 + i] = e[i]!;
@@ -139,7 +134,7 @@ export class InterruptRemapper implements InterruptRemapPort {
   }
 
   #reserved(e: Int32Array): boolean {
-    const { postedAsRemapped, destinationUnchecked } = this.#shape.deviations;
+    const { postedAsRemapped, destinationUnchecked } = this.#core.deviations;
     const masks = this.#extended || destinationUnchecked ? IRTE_RESERVED.REMAPPED : IRTE_RESERVED.XAPIC;
     if (!postedAsRemapped && irte.posted(e[0]!)) return true;
     const bad = (e[0]! & masks[0]) | (e[1]! & masks[1]) | (e[2]! & masks[2]) | (e[3]! & masks[3]);
@@ -159,7 +154,7 @@ export class InterruptRemapper implements InterruptRemapPort {
         const bus = (rid >>> 8) & 0xff;
         const high = irte.sid(w2) >>> 8;
         const low = irte.sid(w2) & 0xff;
-        return this.#shape.deviations.busRangeReversed ? bus <= high && bus >= low : bus >= high && bus <= low;
+        return this.#core.deviations.busRangeReversed ? bus <= high && bus >= low : bus >= high && bus <= low;
       }
       default:
         return false;
@@ -175,14 +170,15 @@ export class InterruptRemapper implements InterruptRemapPort {
     const upper = dst - (dst & 0xff);
     this.outAddress = msiAddress(dst, irte.dm(w0), irte.rh(w0)) + (address & 3) + upper * 0x1_0000_0000;
     this.outData = msiData(irte.vector(w0), irte.dlm(w0), irte.tm(w0));
-    if (this.tell !== null) {
-      this.tell({ what: 'irq', device: this.#device, line: 'remap', address: this.outAddress, data: this.outData });
+    const { tell } = this.#core.deps;
+    if (tell !== null) {
+      tell({ what: 'irq', device: this.#core.name, line: 'remap', address: this.outAddress, data: this.outData });
     }
   }
 
   #block(reason: number, rid: number, index: number, fpd: boolean): boolean {
     // Every reason an entry's own FPD is known for is a qualified one.
-    if (!fpd) this.#faults.record(0, index << 16, rid & 0xffff, reason);
+    if (!fpd) this.#records.record(0, index << 16, rid & 0xffff, reason);
     return false;
   }
 

@@ -1,49 +1,64 @@
 import { fromWords } from '../../src/core/bits.ts';
-import type { RegisterFile } from '../../src/core/registers.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Tell } from '../../src/ports/tell.ts';
-import { EVENT } from '../../src/spec/vtd/registers.ts';
+import { EVENT, PAGE } from '../../src/spec/vtd/registers.ts';
+import type { VtdRegisters } from './registers.ts';
 
-/**
- * One event interrupt of the unit: a control register with IM and IP, then data, address and upper address, as fault,
- * invalidation and page-request events have them (VT-d §7.3). Events of the unit are never remapped.
- */
+/** The unit's own interrupts (VT-d §7.3). They are never remapped. */
+export class VtdInterrupts {
+  readonly fault: EventMessage;
+  /** A wait descriptor with IF completed. */
+  readonly completion: EventMessage;
+  readonly pageRequest: EventMessage;
+
+  constructor(regs: VtdRegisters, irq: InterruptPort, tell: Tell | null, name: string) {
+    const event = (control: number, line: string) => new EventMessage({ regs, control, irq, tell, name, line });
+    this.fault = event(PAGE.FECTL.at, 'fault');
+    this.completion = event(PAGE.IECTL.at, 'invalidation');
+    this.pageRequest = event(PAGE.PECTL.at, 'page');
+  }
+}
+
+interface EventConfig {
+  readonly regs: VtdRegisters;
+  /** Offset of FECTL, IECTL or PECTL; data, address and upper address follow it. */
+  readonly control: number;
+  readonly irq: InterruptPort;
+  readonly tell: Tell | null;
+  readonly name: string;
+  readonly line: string;
+}
+
+/** One event interrupt: a control register with IM and IP, and the message it sends. */
 export class EventMessage {
-  readonly #regs: RegisterFile;
-  readonly #at: number;
-  readonly #irq: InterruptPort;
-  readonly #line: string;
-  readonly #device: string;
-  tell: Tell | null = null;
+  readonly #c: EventConfig;
 
-  /** @param control offset of FECTL, IECTL or PECTL. */
-  constructor(regs: RegisterFile, control: number, irq: InterruptPort, device: string, line: string) {
-    this.#regs = regs;
-    this.#at = control;
-    this.#irq = irq;
-    this.#device = device;
-    this.#line = line;
+  constructor(config: EventConfig) {
+    this.#c = config;
   }
 
   /** The condition arose: IP is set, and the message leaves at once unless it is masked. */
   raise(): void {
-    this.#regs.set(this.#at, this.#regs.get(this.#at) | EVENT.IP);
+    const { regs, control } = this.#c;
+    regs.set(control, regs.get(control) | EVENT.IP);
     this.unmasked();
   }
 
   /** The control register was written: a pending message leaves when IM is clear. */
   unmasked(): void {
-    const control = this.#regs.get(this.#at);
-    if ((control & EVENT.IP) === 0 || (control & EVENT.IM) !== 0) return;
-    this.#regs.set(this.#at, control & ~EVENT.IP);
-    const data = this.#regs.get(this.#at + 4) >>> 0;
-    const address = fromWords(this.#regs.get(this.#at + 8), this.#regs.get(this.#at + 12) & 0xf_ffff);
-    if (this.tell !== null) this.tell({ what: 'irq', device: this.#device, line: this.#line, address, data });
-    this.#irq.message(address, data);
+    const { regs, control, irq, tell, name, line } = this.#c;
+    const value = regs.get(control);
+    if ((value & EVENT.IP) === 0 || (value & EVENT.IM) !== 0) return;
+    regs.set(control, value & ~EVENT.IP);
+    const data = regs.get(control + 4) >>> 0;
+    const address = fromWords(regs.get(control + 8), regs.get(control + 12) & 0xf_ffff);
+    if (tell !== null) tell({ what: 'irq', device: name, line, address, data });
+    irq.message(address, data);
   }
 
   /** Software serviced the condition: a message still pending is dropped. */
   serviced(): void {
-    this.#regs.set(this.#at, this.#regs.get(this.#at) & ~EVENT.IP);
+    const { regs, control } = this.#c;
+    regs.set(control, regs.get(control) & ~EVENT.IP);
   }
 }

@@ -6,7 +6,7 @@ import { pointer } from '../../src/spec/vtd/tables.ts';
 const RW = SS.R | SS.W;
 
 /** Enumerates the leaves of a guest's second stage in ascending order, within a budget of entries looked at. */
-export class LeafWalk {
+export class SecondStageLeaves {
   readonly #memory: Memory;
   readonly #reserved: SecondStageReserved;
   readonly #budget: number;

@@ -1,8 +1,7 @@
-import type { VtdWalker } from '../../src/lib/walk/vtd.ts';
-import { VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
+import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
-import type { RegisterUnit } from './device.ts';
-import type { TableReader } from './qemu/tables.ts';
+import type { TableRoot, VtdCore } from './core.ts';
+import { guestLimits, VtdGuestTables } from './tables.ts';
 
 /**
  * What the guest's own tables say now about an address, for people and for replay: domain id and size of the leaf. It never
@@ -13,31 +12,23 @@ export class GuestLookup {
   did = -1;
   /** log2 bytes of the guest's leaf; 0: no table took part. */
   shift = 0;
-  readonly #unit: RegisterUnit;
-  readonly #tables: TableReader;
+  readonly #root: TableRoot;
+  readonly #tables: VtdGuestTables;
   readonly #walker: VtdWalker;
-  readonly #context = new VtdContext();
-  readonly #regime = new VtdRegime();
 
-  constructor(unit: RegisterUnit, tables: TableReader, walker: VtdWalker) {
-    this.#unit = unit;
-    this.#tables = tables;
-    this.#walker = walker;
+  constructor(core: VtdCore) {
+    this.#root = core.root;
+    this.#tables = new VtdGuestTables(core);
+    this.#walker = new VtdWalker(core.deps.memory, guestLimits(core));
   }
 
   /** @param access ACCESS bits. @returns whether the guest's tables translate it. */
   find(rid: number, pasid: number, lo: number, hi: number, access: number): boolean {
     this.did = -1;
     this.shift = 0;
-    const { root } = this.#unit;
-    if (!root.on) return true;
-    const c = this.#context;
-    if (!this.#tables.context(root.base, root.mode !== 0, rid, c)) return false;
-    let r = c.legacy;
-    if (c.scalable) {
-      r = this.#regime;
-      if (!this.#tables.pasid(c, pasid < 0 ? c.ridPasid : pasid, r)) return false;
-    }
+    if (!this.#root.on) return true;
+    const r = this.#tables.find(rid, pasid);
+    if (r === null) return false;
     if (r.pgtt === PGTT.PASS_THROUGH) return true;
     if (!this.#walker.walk(r, lo, hi, access)) return false;
     this.did = r.did;

@@ -1,49 +1,44 @@
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
-import type { Stream } from './attacher.ts';
-import type { VtdHost } from './deps.ts';
-import type { RegisterUnit } from './device.ts';
-import type { FaultJudge } from './faults.ts';
-import { type HostFault, HostFaults } from './host-page-requests.ts';
-import { QUEUED } from './page-request-queue.ts';
-import type { StreamIndex } from './stream.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdFaults } from './faults.ts';
+import { type HostPageRequest, HostPageRequests } from './host-page-requests.ts';
+import { DROPPED, type PageRequest, PageRequestQueue, QUEUED } from './page-request-queue.ts';
+import type { VtdStreams } from './streams.ts';
 
 /**
- * Page requests on their way to the guest's queue and answers on their way back: through upcalls as the hardware wrote
- * them, without it through iommufd's fault queue.
+ * Page requests on their way to the guest's queue and answers on their way back: through upcalls as the hardware wrote them,
+ * without upcalls through iommufd's fault queue.
  */
-export class PageRelay {
-  readonly #unit: RegisterUnit;
-  readonly #host: VtdHost;
-  readonly #streams: StreamIndex;
-  readonly #judge: FaultJudge;
-  readonly #faults: HostFaults | null;
+export class VtdPageRequests {
+  readonly queue: PageRequestQueue;
+  readonly #core: VtdCore;
+  readonly #streams: VtdStreams;
+  readonly #faults: VtdFaults;
+  readonly #host: HostPageRequests | null;
   /** Host PASID (or fault cookie) a queued request came with, by requester, guest PASID and group. */
   readonly #asked = new Map<string, number>();
 
-  constructor(unit: RegisterUnit, host: VtdHost, streams: StreamIndex, judge: FaultJudge) {
-    this.#unit = unit;
-    this.#host = host;
+  constructor(core: VtdCore, streams: VtdStreams, faults: VtdFaults) {
+    this.#core = core;
     this.#streams = streams;
-    this.#judge = judge;
-    const open = host.upcalls === null && unit.shape.prs;
-    this.#faults = open ? HostFaults.open(host.verbs, (f) => this.#hostFault(f)) : null;
-  }
-
-  /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */
-  get faultId(): number {
-    return this.#faults?.faultId ?? 0;
+    this.#faults = faults;
+    this.queue = new PageRequestQueue(core);
+    const open = core.deps.upcalls === null && core.features.pageRequests;
+    this.#host = open ? HostPageRequests.open(core.host, (r) => this.#fromFaultQueue(r)) : null;
+    streams.faultId = this.#host?.faultId ?? 0;
   }
 
   /** A page request as the hardware wrote it (8 words). @returns whether the guest's queue is responsible for it. */
-  request(devId: number, stream: number, record: Int32Array): boolean {
-    const { upcalls } = this.#host;
+  receive(devId: number, stream: number, record: Int32Array): boolean {
+    const { upcalls } = this.#core.deps;
     const w1 = record[1]!;
     const w2 = record[2]!;
     const host = pageRequest.pp(record[0]!) ? pageRequest.pasid(w1) : NO_PASID;
     const s = this.#streams.find(devId, host);
-    if (s === undefined || !this.#unit.shape.prs || upcalls === null) return false;
-    const pasid = this.#streams.pasid;
+    if (s === undefined || upcalls === null || !this.#core.features.pageRequests) return false;
+    const { pasid } = this.#streams;
     const access =
       (pageRequest.read(w2) ? ACCESS.READ : 0) |
       (pageRequest.write(w2) ? ACCESS.WRITE : 0) |
@@ -51,58 +46,59 @@ export class PageRelay {
       (pageRequest.priv(w1) ? ACCESS.PRIV : 0);
     const group = pageRequest.group(w2);
     const last = pageRequest.last(w2);
-    const answer = this.#queue(s, s.ridOf(stream), pasid, w2 & ~0xfff, record[3]!, access, group, last);
-    if (answer >= 0) upcalls.respond(devId, host, group, answer, false);
-    else if (answer === QUEUED && host !== pasid) this.#asked.set(`${s.rid} ${pasid} ${group}`, host);
+    const rid = s.ridOf(stream);
+    const answer = this.#take({ rid, pasid, lo: w2 & ~0xfff, hi: record[3]!, access, group, last });
+    if (answer >= 0) {
+      this.#core.refusals.note('page response', upcalls.respond(devId, host, group, answer, false));
+    } else if (answer === QUEUED && host !== pasid) {
+      this.#asked.set(`${s.rid} ${pasid} ${group}`, host);
+    }
     return true;
   }
 
   /** A page request out of iommufd's fault queue. */
-  #hostFault(f: HostFault): void {
-    const s = this.#streams.find(f.devId, f.pasid);
+  #fromFaultQueue(r: HostPageRequest): void {
+    const s = this.#streams.find(r.devId, r.pasid);
     if (s === undefined) {
-      this.#faults?.respond(f.cookie, RESPONSE.INVALID);
+      this.#core.refusals.note('page response', this.#answer(r.cookie, RESPONSE.INVALID));
       return;
     }
-    const pasid = this.#streams.pasid;
-    const answer = this.#queue(s, s.rid, pasid, f.lo & ~0xfff, f.hi, f.access, f.group, f.last);
+    const { pasid } = this.#streams;
+    const { access, group, last } = r;
+    const answer = this.#take({ rid: s.rid, pasid, lo: r.lo & ~0xfff, hi: r.hi, access, group, last });
     // The kernel answers groups, so its cookie counts for the last request only.
-    if (!f.last) return;
-    if (answer >= 0) this.#faults?.respond(f.cookie, answer);
-    else this.#asked.set(`${s.rid} ${pasid} ${f.group}`, f.cookie);
+    if (!last) return;
+    if (answer >= 0) this.#core.refusals.note('page response', this.#answer(r.cookie, answer));
+    else this.#asked.set(`${s.rid} ${pasid} ${group}`, r.cookie);
   }
 
-  /** Cached translations of the page go first (§7.4.1.1). */
-  #queue(
-    s: Stream,
-    rid: number,
-    pasid: number,
-    lo: number,
-    hi: number,
-    access: number,
-    group: number,
-    last: boolean,
-  ): number {
-    const domain = s.slots.get(pasid)?.domain;
-    const page = (hi >>> 0) * 0x10_0000 + (lo >>> 12);
-    if (domain?.kind === 'first') domain.first.invalidate(page, 0, true);
-    else if (domain?.kind === 'second') domain.shadow.invalidate(page, 1);
-    return this.#judge.pageRequest(rid, pasid, lo, hi, access, group, last, this.#unit.pageRequests);
+  /** Cached translations of the page go first (§7.4.1.1), then the request is judged and queued. */
+  #take(r: PageRequest): number {
+    const domain = this.#streams.byRid(r.rid)?.slots.get(r.pasid)?.domain;
+    const page = (r.hi >>> 0) * 0x10_0000 + (r.lo >>> 12);
+    let gone = 0;
+    if (domain?.kind === 'first') gone = domain.first.invalidate(page, 0, true);
+    else if (domain?.kind === 'second') gone = domain.shadow.invalidate(page, 1);
+    this.#core.refusals.note('page request', gone);
+    if (this.#faults.pageRequest(r)) return this.queue.push(r);
+    return r.last ? RESPONSE.INVALID : DROPPED;
   }
 
-  /** The guest's answer to a group. */
-  respond(sid: number, pasid: number, group: number, code: number): void {
+  #answer(cookie: number, code: number): VerbOutcome {
+    return this.#host?.respond(cookie, code) ?? 0;
+  }
+
+  /** The guest's answer to a group; one nobody waits for is nothing. @returns 0 or -errno of the host. */
+  respond(sid: number, pasid: number, group: number, code: number): VerbOutcome {
     const s = this.#streams.byRid(sid);
-    if (s === undefined) return;
+    if (s === undefined) return 0;
     const key = `${s.rid} ${pasid} ${group}`;
     const asked = this.#asked.get(key);
     this.#asked.delete(key);
-    if (this.#faults !== null) {
-      if (asked !== undefined) this.#faults.respond(asked, code);
-      return;
-    }
+    if (this.#host !== null) return asked === undefined ? 0 : this.#answer(asked, code);
     const host = asked ?? s.mode.toHost(pasid)[0];
-    if (host === undefined) return;
-    this.#host.upcalls?.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+    const { upcalls } = this.#core.deps;
+    if (host === undefined || upcalls === null) return 0;
+    return upcalls.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
   }
 }

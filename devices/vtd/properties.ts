@@ -1,7 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import type { ProfileName } from '../../src/lib/profile/profile.ts';
 import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
-import { type VtdDeviations, vtdDeviations } from './profile.ts';
 
 /** A vVT-d as its owner ordered it, in QEMU's words (`-device intel-iommu,…`). */
 export interface VtdProperties {
@@ -31,7 +30,7 @@ export interface VtdProperties {
 }
 
 /** QEMU's defaults of `-device intel-iommu`; `auto` of intremap is on and of eim off without an in-kernel irqchip. */
-export function defaultProperties(profile: ProfileName = 'qemu-11.1'): VtdProperties {
+export function vtdDefaults(profile: ProfileName = 'qemu-11.1'): VtdProperties {
   return {
     profile,
     awBits: 48,
@@ -101,7 +100,7 @@ function refuse(what: string): never {
  * The combinations QEMU refuses, in its order and words.
  * @throws ViommuError `E_PROFILE` (blame `caller`).
  */
-export function checkProperties(p: VtdProperties): VtdProperties {
+export function checkVtdProperties(p: VtdProperties): VtdProperties {
   const arch = p.profile === 'arch';
   if (p.eim && !p.intremap) refuse('eim=on cannot be selected without intremap=on');
   if (p.fsts && !p.scalableMode) refuse('fsts is only available in scalable mode');
@@ -128,109 +127,21 @@ export function checkProperties(p: VtdProperties): VtdProperties {
 }
 
 /** Properties from one parsed `-device intel-iommu,…`. @throws ViommuError `E_PROFILE`. */
-export function propertiesFromOption(option: QemuOption, profile: ProfileName = 'qemu-11.1'): VtdProperties {
-  const p: Mutable = defaultProperties(profile);
+export function vtdPropertiesOf(option: QemuOption, profile: ProfileName = 'qemu-11.1'): VtdProperties {
+  const p: Mutable = vtdDefaults(profile);
   for (const [name, value] of option.props) set(p, name, value);
-  return checkProperties(p);
+  return checkVtdProperties(p);
 }
 
 /**
  * The vVT-d a QEMU command line asks for (`-device intel-iommu`, with `-global intel-iommu.…`), or null when it has none.
  * @throws ViommuError `E_PROFILE` for a combination QEMU refuses.
  */
-export function vtdFromArgs(args: QemuArgs, profile: ProfileName = 'qemu-11.1'): VtdProperties | null {
+export function vtdProperties(args: QemuArgs, profile: ProfileName = 'qemu-11.1'): VtdProperties | null {
   const option = args.devices.find((d) => d.kind === 'intel-iommu');
   if (option === undefined) return null;
-  const p: Mutable = defaultProperties(profile);
+  const p: Mutable = vtdDefaults(profile);
   for (const g of args.globals) if (g.driver === 'intel-iommu') set(p, g.prop, g.value);
   for (const [name, value] of option.props) set(p, name, value);
-  return checkProperties(p);
-}
-
-/** What the rest of the device asks of a profile, precomputed. */
-export interface VtdShape {
-  readonly props: VtdProperties;
-  readonly deviations: VtdDeviations;
-  readonly capLo: number;
-  readonly capHi: number;
-  readonly ecapLo: number;
-  readonly ecapHi: number;
-  /** Host address width of the reserved-bit checks, at most 52. */
-  readonly haw: number;
-  readonly mamv: number;
-  /** Fault recording registers. */
-  readonly records: number;
-  readonly firstStage: boolean;
-  readonly secondStage: boolean;
-  readonly nested: boolean;
-  readonly prs: boolean;
-  readonly virtualCommands: boolean;
-  readonly abortMode: boolean;
-}
-
-const MAMV = 18;
-
-/**
- * CAP and ECAP of a set of properties (facts of QEMU 11.1.3; `arch` adds what QEMU leaves out).
- * @param override single rows of the deviation table, away from the profile's.
- * @throws ViommuError `E_PROFILE` for a combination QEMU refuses, `EINVAL` for a row that is not there.
- */
-export function shapeOf(p: VtdProperties, override?: Partial<VtdDeviations>): VtdShape {
-  checkProperties(p);
-  const deviations = vtdDeviations(p.profile, override);
-  const more = !deviations.noExtensions;
-  const records = deviations.oneFaultRecord ? 1 : 8;
-  const sagaw = !p.dmaTranslation ? 0 : p.awBits === 39 ? 0x2 : p.awBits === 48 ? 0x6 : 0xe;
-  // ND=6, FRO=0x22; SSLPS 2M and 1G, PSI, DWD, DRD, ESRTPS.
-  const capLo = 6 | (p.cachingMode ? 0x80 : 0) | (sagaw << 8) | ((p.awBits - 1) << 16) | (0x22 << 24);
-  const firstStage = p.fsts;
-  const secondStage = !p.scalableMode || !p.fsts || more;
-  const nested = more && p.scalableMode && p.fsts;
-  const capHi =
-    0x0000_008c |
-    ((records - 1) << 8) |
-    (MAMV << 16) |
-    0x00c0_0000 |
-    (firstStage && p.fs1gp ? 0x0100_0000 : 0) |
-    (p.awBits === 57 && firstStage ? 0x1000_0000 : 0) |
-    0x8000_0000;
-  const prs = p.svm;
-  const virtualCommands = more && p.pasidBits > 0;
-  const abortMode = more && p.scalableMode;
-  // QI, PT, IRO=0xf; MHMV comes with interrupt remapping.
-  const ecapLo =
-    0x0000_0f40 |
-    (p.pageWalkCoherency ? 0x1 : 0) |
-    (p.queuedInvalidation ? 0x2 : 0) |
-    (p.deviceIotlb ? 0x4 : 0) |
-    (p.intremap ? 0x00f0_0008 : 0) |
-    (p.eim ? 0x10 : 0) |
-    (p.snoopControl ? 0x80 : 0) |
-    (nested ? 0x0400_0000 : 0) |
-    (prs ? 0x2000_0000 : 0) |
-    (p.scalableMode && (!p.fsts || more) ? 0x8000_0000 : 0);
-  const ecapHi =
-    (prs ? 0x402 : 0) |
-    (p.pasidBits > 0 ? ((p.pasidBits - 1) << 3) | 0x100 : 0) |
-    (p.scalableMode ? 0x800 | (p.fsts ? 0x8000 : 0) | (secondStage ? 0x4000 : 0) : 0) |
-    (p.scalableMode && p.pageWalkCoherency ? 0x1_0000 : 0) |
-    (virtualCommands ? 0x1000 : 0) |
-    (abortMode ? 0x10_0000 : 0);
-  return {
-    props: p,
-    deviations,
-    capLo,
-    capHi,
-    ecapLo,
-    ecapHi,
-    haw: Math.min(p.awBits, 52),
-    mamv: MAMV,
-    records,
-    firstStage,
-    secondStage,
-    nested,
-    prs,
-    virtualCommands,
-    abortMode,
-  };
+  return checkVtdProperties(p);
 }

@@ -1,27 +1,24 @@
-import type { RegisterFile } from '../../src/core/registers.ts';
-import type { Tell } from '../../src/ports/tell.ts';
 import { FRO, FSTS, PAGE } from '../../src/spec/vtd/registers.ts';
+import type { VtdCore } from './core.ts';
 import type { EventMessage } from './interrupts.ts';
-import type { VtdShape } from './properties.ts';
+import type { VtdRegisters } from './registers.ts';
 
 const F = 0x8000_0000 | 0;
 /** Conditions one fault event stands for; a new one is signalled only when all of them were clear. */
 const CONDITIONS = FSTS.PPF | FSTS.PFO | FSTS.IQE | FSTS.ICE | FSTS.ITE;
 
 /** Primary fault logging: FSTS, the fault recording registers and IQERCD (VT-d §7.2, §7.3, §11.4.7, §11.4.9). */
-export class FaultLog {
-  readonly #regs: RegisterFile;
-  readonly #shape: VtdShape;
+export class VtdRecords {
+  readonly #core: VtdCore;
+  readonly #regs: VtdRegisters;
   readonly #event: EventMessage;
-  readonly #device: string;
-  tell: Tell | null = null;
+  /** The fault recording register that is used next. */
   #next = 0;
 
-  constructor(regs: RegisterFile, shape: VtdShape, event: EventMessage, device: string) {
-    this.#regs = regs;
-    this.#shape = shape;
-    this.#event = event;
-    this.#device = device;
+  constructor(core: VtdCore) {
+    this.#core = core;
+    this.#regs = core.registers;
+    this.#event = core.interrupts.fault;
   }
 
   /**
@@ -30,16 +27,15 @@ export class FaultLog {
    */
   record(w0: number, w1: number, w2: number, w3: number): boolean {
     const kept = this.#record(w0, w1, w2, w3);
-    if (this.tell !== null) {
-      this.tell({ what: 'frcd', device: this.#device, recorded: kept, words: [w0, w1, w2, w3] });
-    }
+    const { tell } = this.#core.deps;
+    if (tell !== null) tell({ what: 'frcd', device: this.#core.name, recorded: kept, words: [w0, w1, w2, w3] });
     return kept;
   }
 
   #record(w0: number, w1: number, w2: number, w3: number): boolean {
     const before = this.#regs.get(PAGE.FSTS.at);
     if ((before & FSTS.PFO) !== 0) return false;
-    if (this.#shape.deviations.mergeSameSource && this.#pendingFrom(w2 & 0xffff)) return false;
+    if (this.#core.deviations.mergeSameSource && this.#pendingFrom(w2 & 0xffff)) return false;
     const at = FRO + 16 * this.#next;
     if ((this.#regs.get(at + 12) & F) !== 0) {
       this.#regs.set(PAGE.FSTS.at, before | FSTS.PFO);
@@ -51,13 +47,13 @@ export class FaultLog {
     this.#regs.set(at + 12, w3 | F);
     const fri = (before & FSTS.PPF) !== 0 ? before & 0xff00 : this.#next << 8;
     this.#regs.set(PAGE.FSTS.at, (before & ~0xff00) | FSTS.PPF | fri);
-    this.#next = (this.#next + 1) % this.#shape.records;
+    this.#next = (this.#next + 1) % this.#core.identity.records;
     this.#signal(before);
     return true;
   }
 
   #pendingFrom(sid: number): boolean {
-    for (let i = 0; i < this.#shape.records; i++) {
+    for (let i = 0; i < this.#core.identity.records; i++) {
       const at = FRO + 16 * i;
       if ((this.#regs.get(at + 12) & F) !== 0 && (this.#regs.get(at + 8) & 0xffff) === sid) return true;
     }
@@ -72,7 +68,7 @@ export class FaultLog {
   queueError(info: number): void {
     const before = this.#regs.get(PAGE.FSTS.at);
     this.#regs.set(PAGE.FSTS.at, before | FSTS.IQE);
-    if (!this.#shape.deviations.noQueueErrorRecord) {
+    if (!this.#core.deviations.noQueueErrorRecord) {
       this.#regs.set(PAGE.IQERCD.at, (this.#regs.get(PAGE.IQERCD.at) & ~0xf) | info);
     }
     this.#signal(before);
@@ -104,11 +100,11 @@ export class FaultLog {
   /** The guest wrote the high word of a fault recording register. */
   recordWritten(): void {
     let pending = false;
-    for (let i = 0; i < this.#shape.records; i++) pending ||= (this.#regs.get(FRO + 16 * i + 12) & F) !== 0;
+    for (let i = 0; i < this.#core.identity.records; i++) pending ||= (this.#regs.get(FRO + 16 * i + 12) & F) !== 0;
     if (pending) return;
     const now = this.#regs.get(PAGE.FSTS.at) & ~FSTS.PPF;
     this.#regs.set(PAGE.FSTS.at, now);
-    if (!this.#shape.deviations.pendingOutlivesFault && (now & CONDITIONS) === 0) this.#event.serviced();
+    if (!this.#core.deviations.pendingOutlivesFault && (now & CONDITIONS) === 0) this.#event.serviced();
   }
 
   /** Translation and interrupt remapping are both off: logging starts over at record 0 (§7.2.1). */

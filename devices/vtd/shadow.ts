@@ -1,10 +1,10 @@
 import { hiWord, loWord } from '../../src/core/bits.ts';
 import { Shadow, type ShadowMemory, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
-import { type LeafSink, type LeafSource, ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
+import { ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
 import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts';
-import type { LeafWalk } from './leaf-walk.ts';
+import type { SecondStageLeaves } from './leaf-walk.ts';
 
 const PAGE = 4096;
 /** Requests to the interrupt range never come to the tables, and no host maps anything there. */
@@ -19,10 +19,10 @@ export interface SecondTable {
 
 /** What the shadows of a unit share. */
 export interface VtdShadowDeps {
-  readonly verbs: HostVerbs;
+  readonly host: HostVerbs;
   readonly memory: ShadowMemory & { gapAt(gpa: number): number };
   readonly walk: VtdSecondStage;
-  readonly leaves: LeafWalk;
+  readonly leaves: SecondStageLeaves;
   /** IOAS_MAPs one fill may make. */
   readonly fillMaps: number;
 }
@@ -50,12 +50,14 @@ export class VtdShadow {
     this.key = ids.key;
     this.did = table.did;
     this.levels = table.levels;
-    const { verbs, memory } = deps;
+    const { host, memory } = deps;
     const walk = new SecondWalk(deps.walk, table);
-    this.#shadow = new Shadow({ verbs, ioasId: ids.ioasId, walk, memory, unit: 'range' });
+    this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range' });
     this.#fill = new ShadowFill({
       shadow: this.#shadow,
-      source: new SecondLeaves(deps.leaves, table),
+      source: {
+        leaves: (first, pages, sink) => deps.leaves.leaves(table.root, table.levels, first, pages, sink),
+      },
       memory,
       limit: deps.fillMaps,
       hole: INTERRUPT_PAGES,
@@ -115,19 +117,5 @@ class SecondWalk implements ShadowWalk {
   }
   get perm(): number {
     return this.#walk.perm;
-  }
-}
-
-class SecondLeaves implements LeafSource {
-  readonly #leaves: LeafWalk;
-  readonly #table: SecondTable;
-
-  constructor(leaves: LeafWalk, table: SecondTable) {
-    this.#leaves = leaves;
-    this.#table = table;
-  }
-
-  leaves(first: number, pages: number, sink: LeafSink): void {
-    this.#leaves.leaves(this.#table.root, this.#table.levels, first, pages, sink);
   }
 }

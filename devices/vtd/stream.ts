@@ -1,52 +1,56 @@
-import { NO_PASID } from '../../src/ports/dma.ts';
-import type { Stream } from './attacher.ts';
-import { UNKNOWN } from './pasid-modes.ts';
+import { ListedMap } from '../../src/lib/collections/listed-map.ts';
+import type { VfioDevice } from '../../src/ports/iommufd.ts';
+import type { VtdDomain } from './domains.ts';
+import type { PasidMode } from './pasid-modes.ts';
 
-/** The streams of a unit by guest requester id and by (VFIO device, host PASID). */
-export class StreamIndex {
-  readonly all: Stream[] = [];
-  /** Guest PASID of the last `find`. */
-  pasid = NO_PASID;
-  readonly #byRid = new Map<number, Stream>();
-  /** Streams of a VFIO device: one, or its slices. */
-  readonly #byDev = new Map<number, readonly Stream[]>();
+/** One (device, PASID) that is attached because the guest's tables say so. */
+export interface VtdSlot {
+  /** NO_PASID: the requester id itself. */
+  readonly pasid: number;
+  /** Index of its PASID entry. */
+  readonly index: number;
+  readonly did: number;
+  readonly domain: VtdDomain;
+  /** Host PASIDs the domain is attached under. */
+  readonly host: readonly number[];
+}
 
-  has(rid: number): boolean {
-    return this.#byRid.has(rid);
+export interface VtdStreamConfig {
+  /** Requester id as the guest knows it. */
+  readonly rid: number;
+  readonly aliases: readonly number[];
+  readonly vfio: VfioDevice;
+  /** log2 of the PASIDs the physical function has and the guest is shown; 0: none. */
+  readonly pasidBits: number;
+  readonly mode: PasidMode;
+  /** iommufd's fault queue for page requests; 0: none. */
+  readonly faultId: number;
+}
+
+/** One function of the VM with what each of its PASIDs is attached to. */
+export class VtdStream {
+  readonly rid: number;
+  readonly aliases: readonly number[];
+  readonly vfio: VfioDevice;
+  readonly pasidBits: number;
+  readonly mode: PasidMode;
+  readonly slots = new ListedMap<number, VtdSlot>();
+  /** Becomes 0 when the host shows that the function cannot be attached with a fault queue (it has no PRI). */
+  faultId: number;
+  /** Translation is off and the requester id sits on guest RAM. */
+  bypass = false;
+
+  constructor(config: VtdStreamConfig) {
+    this.rid = config.rid;
+    this.aliases = config.aliases;
+    this.vfio = config.vfio;
+    this.pasidBits = config.pasidBits;
+    this.mode = config.mode;
+    this.faultId = config.faultId;
   }
 
-  byRid(rid: number): Stream | undefined {
-    return this.#byRid.get(rid);
-  }
-
-  ofDevice(devId: number): readonly Stream[] {
-    return this.#byDev.get(devId) ?? [];
-  }
-
-  add(s: Stream): void {
-    this.all.push(s);
-    for (const r of [s.rid, ...s.aliases]) this.#byRid.set(r, s);
-    this.#byDev.set(s.vfio.devId, [...this.ofDevice(s.vfio.devId), s]);
-  }
-
-  remove(s: Stream): void {
-    this.all.splice(this.all.indexOf(s), 1);
-    for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
-    const rest = this.ofDevice(s.vfio.devId).filter((t) => t !== s);
-    if (rest.length > 0) this.#byDev.set(s.vfio.devId, rest);
-    else this.#byDev.delete(s.vfio.devId);
-  }
-
-  /** The stream behind a host PASID of a device; its guest name is left in `pasid`. */
-  find(devId: number, host: number): Stream | undefined {
-    const list = this.#byDev.get(devId);
-    if (list === undefined) return undefined;
-    for (let i = 0; i < list.length; i++) {
-      const pasid = list[i]!.mode.toGuest(host);
-      if (pasid === UNKNOWN) continue;
-      this.pasid = pasid;
-      return list[i];
-    }
-    return undefined;
+  /** Guest requester id of stream `i` of the function. */
+  ridOf(i: number): number {
+    return i === 0 ? this.rid : (this.aliases[i - 1] ?? this.rid);
   }
 }

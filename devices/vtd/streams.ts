@@ -1,329 +1,251 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
-import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
+import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import { HW_ERROR } from '../../src/ports/hw.ts';
-import type { Memory } from '../../src/ports/memory.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
-import { frcd } from '../../src/spec/vtd/faults.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
-import { CONTEXT_G, IOTLB_G, PASID_CACHE_G, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
-import { PASID_BYTES, PASID_DIR_BYTES, pasidDir, pasidEntry } from '../../src/spec/vtd/tables.ts';
-import { type Configurator, Stream } from './attacher.ts';
-import type { Backend } from './backend.ts';
-import type { VtdFunction, VtdHost } from './deps.ts';
-import type { RegisterUnit } from './device.ts';
+import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
+import { VtdAttachments } from './attachments.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdFunction } from './deps.ts';
 import type { VtdDomains } from './domains.ts';
-import type { FaultJudge } from './faults.ts';
-import { PageRelay } from './page-requests.ts';
-import { type GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode } from './pasid-modes.ts';
-import { StreamIndex } from './stream.ts';
+import { GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN } from './pasid-modes.ts';
+import { VtdStream } from './stream.ts';
+import { VtdGuestTables } from './tables.ts';
 
 /** Present PASIDs one invalidation captures per device; further ones wait for their first use. */
 const CAPTURE = 1024;
 
-export interface TranslationParts {
-  readonly unit: RegisterUnit;
-  readonly host: VtdHost;
-  readonly memory: Memory;
-  readonly domains: VtdDomains;
-  readonly configurator: Configurator;
-  readonly judge: FaultJudge;
-  /** The host's PASIDs, for slices and global mode. */
-  readonly pasids: PasidSpace | null;
-  readonly globals: GlobalPasids | null;
-  readonly drain: PasidDrain;
-}
-
 /**
- * Guest → host (and faults back): what the guest's invalidations and switches mean in iommufd's verbs. Streams are
- * configured on first use; under caching mode, or without upcalls, when the guest says that something is new.
+ * The streams behind the unit and when each is set up: on first use; under caching mode, or without upcalls, when the guest says
+ * that something is new.
  */
-export class Translation implements Backend {
-  readonly #p: TranslationParts;
-  readonly #streams = new StreamIndex();
-  readonly #relay: PageRelay;
-  readonly #undo = new Map<number, () => void>();
-  readonly #handlers: UpcallHandlers;
-  /** No one asks on first use, or the guest promises to tell: configure when told. */
+export class VtdStreams {
+  /** Guest PASID of the last `find`. */
+  pasid = NO_PASID;
+  /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */
+  faultId = 0;
+  readonly #core: VtdCore;
+  readonly #tables: VtdGuestTables;
+  readonly #domains: VtdDomains;
+  readonly #attachments: VtdAttachments;
+  /** The host's PASIDs, for slices and global mode. */
+  readonly #globals: GlobalPasids | null;
+  readonly #drain: PasidDrain;
+  readonly #list: VtdStream[] = [];
+  readonly #byRid = new Map<number, VtdStream>();
+  /** Streams of a VFIO device: one, or its slices. */
+  readonly #byDev = new Map<number, readonly VtdStream[]>();
+  readonly #unserve = new Map<number, () => void>();
+  /** No one asks on first use, or the guest promises to tell: set up when told. */
   readonly #eager: boolean;
-  readonly #caching: boolean;
-  #round = 0;
 
-  constructor(parts: TranslationParts) {
-    this.#p = parts;
-    this.#caching = parts.unit.shape.props.cachingMode;
-    this.#eager = this.#caching || parts.host.upcalls === null;
-    this.#relay = new PageRelay(parts.unit, parts.host, this.#streams, parts.judge);
-    this.#handlers = {
-      onStreamMiss: (devId, _stream, pasid) => this.#streamMiss(devId, pasid),
-      onStageTwoMiss: (devId, _stream, pasid, ipa, access) => this.#secondMiss(devId, pasid, ipa, access),
-      onFault: (devId, stream, record) => this.#fault(devId, stream, record),
-      onPageRequest: (devId, stream, record) => this.#relay.request(devId, stream, record),
-      onInvalidateError: (devId, error) => {
-        const s = this.#streams.ofDevice(devId)[0];
-        if (s !== undefined && error === HW_ERROR.ATC_TIMEOUT) parts.unit.deviceTlbTimeout(s.rid);
-      },
-      onDrained: () => parts.unit.deviceTlbDone(),
-    };
+  constructor(core: VtdCore, domains: VtdDomains) {
+    const { pasids, globals, drain = DRAINED } = core.deps;
+    this.#core = core;
+    this.#domains = domains;
+    this.#tables = new VtdGuestTables(core);
+    this.#attachments = new VtdAttachments(core, this.#tables, domains);
+    this.#drain = drain;
+    this.#globals = globals ?? (pasids === undefined ? null : new GlobalPasids(pasids, drain));
+    this.#eager = domains.eager;
+  }
+
+  get list(): readonly VtdStream[] {
+    return this.#list;
+  }
+
+  byRid(rid: number): VtdStream | undefined {
+    return this.#byRid.get(rid);
+  }
+
+  ofDevice(devId: number): readonly VtdStream[] {
+    return this.#byDev.get(devId) ?? [];
+  }
+
+  /** The stream behind a host PASID of a device; its guest name is left in `pasid`. */
+  find(devId: number, host: number): VtdStream | undefined {
+    const list = this.#byDev.get(devId);
+    if (list === undefined) return undefined;
+    for (let i = 0; i < list.length; i++) {
+      const pasid = list[i]!.mode.toGuest(host);
+      if (pasid === UNKNOWN) continue;
+      this.pasid = pasid;
+      return list[i];
+    }
+    return undefined;
   }
 
   /**
-   * A function appears behind the unit. Its VFIO device is bound.
-   * @returns takes it away again (everything of it detached; the caller closes the VFIO device).
-   * @throws ViommuError `EEXIST` when the requester id is taken; `EINVAL` for a slice or global mode without a PASID space.
+   * Takes a function in. Its VFIO device is bound.
+   * @throws ViommuError `EEXIST` when a requester id is taken; `EINVAL` for a slice or global mode without a PASID space.
    */
-  add(f: VtdFunction): () => void {
-    const rids = [f.rid, ...(f.aliases ?? [])];
-    const taken = rids.find((r) => this.#streams.has(r));
+  add(f: VtdFunction, handlers: UpcallHandlers): VtdStream {
+    const { rid, aliases = [], vfio } = f;
+    const taken = [rid, ...aliases].find((r) => this.#byRid.has(r));
     if (taken !== undefined) throw new ViommuError('EEXIST', 'caller', 'requester id is taken', { rid: taken });
-    const { devId } = f.vfio;
-    const s = new Stream(f.rid, f.aliases ?? [], f.vfio, this.#pasidBits(devId), this.#mode(f), this.#relay.faultId);
-    const first = this.#streams.ofDevice(devId).length === 0;
-    this.#streams.add(s);
-    const { upcalls } = this.#p.host;
-    if (upcalls !== null && first) this.#undo.set(devId, upcalls.serve([devId], this.#handlers));
-    this.#place(s);
-    return () => this.#remove(s);
+    const { host, features, deps } = this.#core;
+    const { devId } = vfio;
+    const pasidBits = Math.min(Math.max(host.pasidBits(devId), 0), features.pasidBits);
+    const s = new VtdStream({ rid, aliases, vfio, pasidBits, mode: this.#mode(f), faultId: this.faultId });
+    const others = this.ofDevice(devId);
+    this.#list.push(s);
+    for (const r of [rid, ...aliases]) this.#byRid.set(r, s);
+    this.#byDev.set(devId, [...others, s]);
+    if (deps.upcalls !== null && others.length === 0) {
+      this.#unserve.set(devId, deps.upcalls.serve([devId], handlers));
+    }
+    this.#core.refusals.note('switch of translation', this.#place(s));
+    return s;
   }
 
   #mode(f: VtdFunction): PasidMode {
-    const { pasids, globals } = this.#p;
+    const { pasids } = this.#core.deps;
+    const globals = this.#globals;
     if (f.slice === undefined && f.pasids !== 'global') return SAME_PASIDS;
-    if (pasids === null || globals === null) {
+    if (pasids === undefined || globals === null) {
       throw new ViommuError('EINVAL', 'caller', 'slices and global PASIDs need a PASID space', { rid: f.rid });
     }
-    return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids, this.#p.drain);
+    return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids, this.#drain);
   }
 
-  #pasidBits(devId: number): number {
-    const known = this.#p.host.verbs.pasidBits(devId);
-    return Math.min(Math.max(known, 0), this.#p.unit.shape.props.pasidBits);
-  }
-
-  #remove(s: Stream): void {
-    this.#p.configurator.unset(s);
+  /** Takes a function out: everything of it is detached; with the last one guest RAM's HWPT goes. */
+  remove(s: VtdStream): void {
+    const at = this.#list.indexOf(s);
+    if (at < 0) return;
+    this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
     const { devId } = s.vfio;
-    this.#streams.remove(s);
-    if (this.#streams.ofDevice(devId).length === 0) {
-      this.#undo.get(devId)?.();
-      this.#undo.delete(devId);
+    this.#list.splice(at, 1);
+    for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
+    const rest = this.ofDevice(devId).filter((t) => t !== s);
+    if (rest.length > 0) {
+      this.#byDev.set(devId, rest);
+    } else {
+      this.#byDev.delete(devId);
+      this.#unserve.get(devId)?.();
+      this.#unserve.delete(devId);
     }
-    if (this.#streams.all.length === 0) this.#p.domains.close();
+    if (this.#list.length === 0) this.#domains.close();
   }
 
   /** What a stream has before its first use. */
-  #place(s: Stream): void {
-    const { unit, configurator } = this.#p;
-    if (!unit.root.on) {
-      configurator.bypass(s);
-      return;
-    }
-    configurator.unset(s);
-    if (this.#eager) this.#capture(s, -1);
+  #place(s: VtdStream): VerbOutcome {
+    if (!this.#core.root.on) return this.#attachments.bypass(s);
+    const refused = this.#attachments.unset(s);
+    const captured = this.#eager ? this.#capture(s, -1) : 0;
+    return refused || captured;
   }
 
-  translationChanged(): void {
-    for (const s of this.#streams.all) this.#place(s);
+  /** TE, the root table or its mode changed: everything known about streams is void. */
+  placeAll(): VerbOutcome {
+    let refused = 0;
+    for (const s of this.#list) refused = this.#place(s) || refused;
+    return refused;
   }
 
-  #streamMiss(devId: number, host: number): boolean {
-    const s = this.#streams.find(devId, host);
+  /** The hardware has no configuration for a host PASID of a device. @returns whether it has one now. */
+  firstUse(devId: number, host: number): boolean {
+    const s = this.find(devId, host);
     if (s === undefined) return false;
-    const pasid = this.#streams.pasid;
-    if (!this.#p.unit.root.on) {
+    const { pasid } = this;
+    const { root, refusals } = this.#core;
+    if (!root.on) {
       if (pasid !== NO_PASID) return false;
-      this.#p.configurator.bypass(s);
+      refusals.note('first use', this.#attachments.bypass(s));
       return s.bypass;
     }
-    return this.#p.configurator.configure(s, pasid);
+    const r = this.#attachments.configure(s, pasid);
+    refusals.note('first use', r);
+    return r === 0;
   }
 
-  #secondMiss(devId: number, host: number, ipa: number, access: number): boolean {
-    const slot = this.#streams.find(devId, host)?.slots.get(this.#streams.pasid);
-    if (slot === undefined) return false;
-    if (slot.domain.kind === 'second') return slot.domain.shadow.miss(ipa, access);
-    if (slot.domain.kind === 'first') return slot.domain.first.parent?.miss(ipa, access) ?? false;
-    return false;
-  }
-
-  #fault(devId: number, stream: number, record: Int32Array): void {
-    const s = this.#streams.find(devId, frcd.pasid(record[2]!, record[3]!));
-    if (s !== undefined) this.#p.judge.fault(s.ridOf(stream), this.#streams.pasid, record);
+  /** A context-cache invalidation. @param g granularity. @param fm masks function bits of `sid`. */
+  contextInvalidated(g: number, did: number, sid: number, fm: number): VerbOutcome {
+    if (!this.#core.root.on) return 0;
+    let refused = 0;
+    for (const s of this.#list) {
+      if (!this.#reaches(s, g, did, sid, fm)) continue;
+      refused = this.#refresh(s, -1, -1) || refused;
+      if (this.#eager) refused = this.#configure(s, NO_PASID) || refused;
+    }
+    return refused;
   }
 
   /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
-  #reaches(s: Stream, g: number, did: number, sid: number, fm: number): boolean {
+  #reaches(s: VtdStream, g: number, did: number, sid: number, fm: number): boolean {
     if (g === CONTEXT_G.DEVICE) {
       const mask = SQ_MASK[fm]!;
       return (s.rid & mask) === (sid & mask);
     }
-    if (g === CONTEXT_G.GLOBAL || this.#p.unit.shape.props.scalableMode) return true;
+    if (g === CONTEXT_G.GLOBAL || this.#core.features.scalable) return true;
     const slot = s.slots.get(NO_PASID);
     return slot === undefined || slot.did === did;
   }
 
-  invalidateContext(g: number, did: number, sid: number, fm: number): void {
-    if (!this.#p.unit.root.on) return;
-    for (const s of this.#streams.all) {
-      if (!this.#reaches(s, g, did, sid, fm)) continue;
-      this.#refresh(s, -1, -1);
-      if (this.#eager) this.#p.configurator.configure(s, NO_PASID);
+  /** A PASID-cache invalidation. @param g granularity. */
+  pasidInvalidated(g: number, did: number, pasid: number): VerbOutcome {
+    if (!this.#core.root.on) return 0;
+    const domain = g === PASID_CACHE_G.GLOBAL ? -1 : did;
+    const index = g === PASID_CACHE_G.PASID ? pasid : -1;
+    let refused = 0;
+    for (const s of this.#list) {
+      refused = this.#refresh(s, domain, index) || refused;
+      refused = (index >= 0 ? this.#captureOne(s, index, domain) : this.#capture(s, domain)) || refused;
     }
+    return refused;
+  }
+
+  /** VCMD freed a PASID: whatever still hangs on it goes. */
+  pasidFreed(pasid: number): VerbOutcome {
+    let refused = 0;
+    for (const s of this.#list) refused = this.#attachments.detach(s, pasid) || refused;
+    return refused;
+  }
+
+  /** @returns 0 or the host's refusal; that the tables have nothing valid is none. */
+  #configure(s: VtdStream, pasid: number): VerbOutcome {
+    return Math.min(this.#attachments.configure(s, pasid), 0);
   }
 
   /** Looks again at every attached slot of the domain and PASID (-1: any). */
-  #refresh(s: Stream, did: number, index: number): void {
+  #refresh(s: VtdStream, did: number, index: number): VerbOutcome {
+    let refused = 0;
     for (const slot of [...s.slots.list]) {
       if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
-      this.#p.configurator.configure(s, slot.pasid);
+      refused = this.#configure(s, slot.pasid) || refused;
     }
-  }
-
-  invalidatePasidCache(g: number, did: number, pasid: number): void {
-    if (!this.#p.unit.root.on) return;
-    const domain = g === PASID_CACHE_G.GLOBAL ? -1 : did;
-    const index = g === PASID_CACHE_G.PASID ? pasid : -1;
-    for (const s of this.#streams.all) {
-      this.#refresh(s, domain, index);
-      if (index >= 0) this.#captureOne(s, index, domain);
-      else this.#capture(s, domain);
-    }
+    return refused;
   }
 
   /** Attaches one PASID (by index) when its entry is present and of the domain. */
-  #captureOne(s: Stream, index: number, did: number): void {
-    const { configurator } = this.#p;
-    const rid = configurator.lookup(s.rid, NO_PASID);
+  #captureOne(s: VtdStream, index: number, did: number): VerbOutcome {
+    const tables = this.#tables;
+    const rid = tables.find(s.rid, NO_PASID);
+    let refused = 0;
     if (rid !== null && rid.pasid === index && !s.slots.has(NO_PASID) && (did < 0 || rid.did === did)) {
-      configurator.configure(s, NO_PASID);
+      refused = this.#configure(s, NO_PASID);
     }
-    if (index === configurator.context.ridPasid || index >= 2 ** s.pasidBits || s.slots.has(index)) return;
-    const r = configurator.lookup(s.rid, index);
-    if (r !== null && (did < 0 || r.did === did)) configurator.configure(s, index);
+    if (index === tables.context.ridPasid || index >= 2 ** s.pasidBits || s.slots.has(index)) return refused;
+    const r = tables.find(s.rid, index);
+    return r !== null && (did < 0 || r.did === did) ? this.#configure(s, index) || refused : refused;
   }
 
-  /** Attaches the RID and every present PASID of the domain (-1: any). */
-  #capture(s: Stream, did: number): void {
-    const { configurator } = this.#p;
-    const r = configurator.lookup(s.rid, NO_PASID);
-    if (r !== null && (did < 0 || r.did === did)) configurator.configure(s, NO_PASID);
-    const c = configurator.context;
-    if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return;
-    const memory = this.#p.memory;
-    const { directory } = c;
+  /** Attaches the requester id and every present PASID of the domain (-1: any). */
+  #capture(s: VtdStream, did: number): VerbOutcome {
+    const tables = this.#tables;
+    const r = tables.find(s.rid, NO_PASID);
+    let refused = r !== null && (did < 0 || r.did === did) ? this.#configure(s, NO_PASID) : 0;
+    const c = tables.context;
+    if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return refused;
     const end = Math.min(2 ** s.pasidBits, c.pasids);
     let left = CAPTURE;
-    for (let base = 0; base < end; base += 64) {
-      if (!memory.load64(directory + (base >>> 6) * PASID_DIR_BYTES)) return;
-      if (!pasidDir.p(memory.lo)) continue;
-      const table = pasidDir.smptblptr(memory.lo, memory.hi);
-      for (let i = 0; i < 64; i++) {
-        const index = base + i;
-        if (index === c.ridPasid || s.slots.has(index)) continue;
-        if (!memory.load64(table + i * PASID_BYTES) || !pasidEntry.p(memory.lo)) continue;
-        const found = configurator.lookup(s.rid, index);
-        if (found === null || (did >= 0 && found.did !== did)) continue;
-        if (left-- <= 0) return;
-        configurator.configure(s, index);
-      }
+    for (let i = tables.nextPresent(0, end); i >= 0; i = tables.nextPresent(i + 1, end)) {
+      if (i === c.ridPasid || s.slots.has(i)) continue;
+      const found = tables.find(s.rid, i);
+      if (found === null || (did >= 0 && found.did !== did)) continue;
+      if (left-- <= 0) break;
+      refused = this.#configure(s, i) || refused;
     }
-  }
-
-  invalidateIotlb(g: number, did: number, page: number, am: number): void {
-    const { domains } = this.#p;
-    const shadows = domains.shadows.list;
-    for (let i = 0; i < shadows.length; i++) {
-      const shadow = shadows[i]!;
-      if (g !== IOTLB_G.GLOBAL && shadow.did !== did) continue;
-      if (g === IOTLB_G.PAGE) {
-        const pages = 2 ** am;
-        const first = page - (page % pages);
-        shadow.invalidate(first, pages);
-        if (this.#eager) shadow.fill(first, pages);
-      } else {
-        shadow.clear();
-        if (this.#eager) shadow.fillAll();
-      }
-    }
-    // First-stage entries of the domain go whole, whatever the address (§6.5.2.3).
-    const firsts = domains.firsts.list;
-    for (let i = 0; i < firsts.length; i++) {
-      const first = firsts[i]!;
-      if (g === IOTLB_G.GLOBAL || first.did === did) first.invalidateAll();
-    }
-  }
-
-  invalidatePasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): void {
-    this.#round++;
-    const streams = this.#streams.all;
-    for (let i = 0; i < streams.length; i++) {
-      const slots = streams[i]!.slots.list;
-      for (let k = 0; k < slots.length; k++) {
-        const slot = slots[k]!;
-        if (slot.did !== did || slot.index !== pasid) continue;
-        if (slot.domain.kind === 'first') {
-          const first = slot.domain.first;
-          if (first.round === this.#round) continue;
-          first.round = this.#round;
-          if (g === PASID_IOTLB_G.PAGE) first.invalidate(page, am, leaf);
-          else first.invalidateAll();
-        } else if (slot.domain.kind === 'second' && g === PASID_IOTLB_G.PASID) {
-          const shadow = slot.domain.shadow;
-          if (shadow.round === this.#round) continue;
-          shadow.round = this.#round;
-          shadow.clear();
-          if (this.#eager) shadow.fillAll();
-        }
-      }
-    }
-  }
-
-  invalidateDeviceTlb(sid: number, pasid: number, lo: number, hi: number, global: boolean): void {
-    const s = this.#streams.byRid(sid);
-    if (s === undefined) return;
-    const hosts = s.mode.toHost(pasid);
-    for (let i = 0; i < hosts.length; i++) {
-      this.#p.host.upcalls?.invalidateDeviceTlb?.(s.vfio.devId, hosts[i]!, lo, hi, global);
-    }
-  }
-
-  pasidFreed(pasid: number): void {
-    for (const s of this.#streams.all) this.#p.configurator.detach(s, pasid);
-  }
-
-  respond(sid: number, pasid: number, group: number, code: number): void {
-    this.#relay.respond(sid, pasid, group, code);
-  }
-
-  /** Host PASIDs behind a guest PASID of a function that is set up. */
-  hostPasids(rid: number, pasid: number): readonly number[] {
-    const s = this.#streams.byRid(rid);
-    return s?.slots.get(pasid)?.host ?? [];
-  }
-
-  outstanding(): number {
-    return this.#p.host.upcalls?.outstanding(this.#handlers) ?? 0;
-  }
-
-  /** Guest memory is about to go (hot-unplug). */
-  forget(gpa: number, bytes: number): void {
-    for (const shadow of this.#p.domains.shadows.list) shadow.forget(gpa, bytes);
-  }
-
-  /** Streams with what they are attached to, for people and tests. */
-  describe(): { rid: number; pasid: number; key: string; hwptId: number }[] {
-    const out: { rid: number; pasid: number; key: string; hwptId: number }[] = [];
-    for (const s of this.#streams.all) {
-      if (s.bypass) {
-        const parent = this.#p.domains.parent(s.vfio.devId);
-        const hwptId = typeof parent === 'number' ? 0 : parent.hwptId;
-        out.push({ rid: s.rid, pasid: NO_PASID, key: 'bypass', hwptId });
-      }
-      for (const slot of s.slots.list) {
-        out.push({ rid: s.rid, pasid: slot.pasid, key: slot.domain.key, hwptId: slot.domain.hwptId });
-      }
-    }
-    return out;
+    return refused;
   }
 }

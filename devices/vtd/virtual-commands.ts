@@ -1,13 +1,14 @@
-import type { RegisterFile } from '../../src/core/registers.ts';
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import { PAGE, VCMD, VCRSP } from '../../src/spec/vtd/registers.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdRegisters } from './registers.ts';
 
 /**
  * The virtual command interface (VT-d §11.4.16): a guest allocates and frees PASIDs, with or without an address space
  * behind them. Values run from 1 to 2^bits - 1; 0 is reserved. Commands complete at once, so IP is never seen set.
  */
 export class VirtualCommands {
-  readonly #regs: RegisterFile;
+  readonly #regs: VtdRegisters;
   readonly #freed: (pasid: number) => void;
   readonly #limit: number;
   readonly #drain: PasidDrain;
@@ -17,15 +18,12 @@ export class VirtualCommands {
   /** No free PASID below this one. */
   #hint = 1;
 
-  /**
-   * @param bits PASID width. @param freed called before a freed PASID can be given out again.
-   * @param drain what must be through before it is.
-   */
-  constructor(regs: RegisterFile, bits: number, freed: (pasid: number) => void, drain: PasidDrain = DRAINED) {
-    this.#regs = regs;
+  /** @param freed called before a freed PASID can be given out again. */
+  constructor(core: VtdCore, freed: (pasid: number) => void) {
+    this.#regs = core.registers;
     this.#freed = freed;
-    this.#drain = drain;
-    this.#limit = 2 ** bits;
+    this.#drain = core.deps.drain ?? DRAINED;
+    this.#limit = 2 ** core.features.pasidBits;
     this.#used = new Int32Array(Math.max(1, this.#limit >>> 5));
   }
 

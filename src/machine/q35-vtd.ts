@@ -1,6 +1,6 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Root } from '../../bus/topology.ts';
-import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { vtdProperties } from '../../devices/vtd/properties.ts';
 import type { ProfileName } from '../lib/profile/profile.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -24,7 +24,7 @@ export function attachVtd(
   args: QemuArgs,
   options: { readonly profile: ProfileName; readonly tell?: Tell | null },
 ): readonly IommuUnit[] {
-  const properties = vtdFromArgs(args, options.profile);
+  const properties = vtdProperties(args, options.profile);
   if (properties === null) return [];
   const unit = new VtdUnit(vm, { name: 'vtd', properties, irq, tell: options.tell ?? null });
   // Peers in the PCI hole are reached through both stages like memory is; where nothing is, the request aborts.

@@ -51,19 +51,19 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
   }
 
   read(offset: number, size: number): void {
-    const { registers } = this.unit.device;
+    const { device } = this.unit;
     if (size === 8) {
-      registers.read64(offset, this.#pair);
+      device.read64(offset, this.#pair);
       this.lo = this.#pair[0]!;
       this.hi = this.#pair[1]!;
     } else {
-      this.lo = registers.read(offset, size);
+      this.lo = device.read(offset, size);
       this.hi = 0;
     }
   }
 
   write(offset: number, size: number, lo: number, hi: number): void {
-    this.unit.device.registers.write(offset, size, lo, hi);
+    this.unit.device.write(offset, size, lo, hi);
   }
 
   dma(rid: number, lo: number, hi: number, access: number): number {
@@ -94,9 +94,9 @@ export class VtdReplayMachine extends ReplayMemory implements ReplayTarget {
   }
 
   irte(index: number, into: Int32Array): boolean {
-    const { remapper } = this.unit.device.unit;
-    if (remapper.outIndex !== index) return false;
-    into.set(remapper.outEntry);
+    const { interrupts } = this.unit.device;
+    if (interrupts.outIndex !== index) return false;
+    into.set(interrupts.outEntry);
     return true;
   }
 

@@ -1,5 +1,5 @@
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
-import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseQemuArgs } from '../lib/qemu-args/qemu-args.ts';
@@ -40,7 +40,7 @@ export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
     const doorbell = v2m ? VIRT.V2M : VIRT.DOORBELL - (VIRT.DOORBELL % 4096);
     return new Smmuv3ReplayMachine(header, properties, options, tell, doorbell);
   }
-  const props = vtdFromArgs(args, profile);
+  const props = vtdProperties(args, profile);
   if (props === null) throw new ViommuError('E_PROFILE', 'trace', 'the command line has no intel-iommu device');
   return new VtdReplayMachine(header, props, options, tell);
 };

@@ -1,7 +1,7 @@
-import type { UnitState } from '../../devices/vtd/device.ts';
+import { Vtd } from '../../devices/vtd/device.ts';
 import type { VtdDeviations } from '../../devices/vtd/profile.ts';
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
-import { Vtd } from '../../devices/vtd/vtd.ts';
+import type { VtdState } from '../../devices/vtd/state.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { ReservedRegion } from '../host/driver.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
@@ -78,7 +78,7 @@ export class VtdUnit implements IommuUnit {
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
     this.device = new Vtd({
-      props: config.properties,
+      properties: config.properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
       memory: vm.memory.guest,
       irq: config.irq,
@@ -106,7 +106,7 @@ export class VtdUnit implements IommuUnit {
   }
 
   get window(): MmioDevice {
-    return this.device.registers;
+    return this.device;
   }
   get translate(): TranslatePort {
     return this.hardware;
@@ -142,6 +142,6 @@ export class VtdUnit implements IommuUnit {
   }
 
   load(state: unknown): void {
-    this.device.load(state as UnitState);
+    this.device.load(state as VtdState);
   }
 }

@@ -50,6 +50,8 @@ export const HW_ERROR = {
   ABORT: 2,
   /** An ATS invalidation was not completed in time. */
   ATC_TIMEOUT: 3,
+  /** A function completed an ATS invalidation that it was not asked for. */
+  UNEXPECTED_COMPLETION: 4,
 } as const;
 
 /**

@@ -1,4 +1,4 @@
-import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { Checks } from '../live/checks.ts';
@@ -52,7 +52,7 @@ const MODES: readonly Mode[] = [
   { title: 'caching mode', file: 'vtd-v86-caching', unit: 'caching-mode=on', ats: false, descriptor: 'iotlb' },
 ];
 
-const propsOf = (cmdline: string) => vtdFromArgs(parseQemuArgs(cmdline))!;
+const propsOf = (cmdline: string) => vtdProperties(parseQemuArgs(cmdline))!;
 
 const expected = (m: Mode, rid: number): Expected => ({
   title: `Linux 6.1 in v86, our VT-d, ${m.title}`,

@@ -1,4 +1,4 @@
-import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { ACCESS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
@@ -26,7 +26,7 @@ function boot(kernel: Kernel, journal: Journal, watch: Watch, record: TraceRecor
   return bootV86({
     record,
     kernel,
-    props: vtdFromArgs(parseQemuArgs(NESTING))!,
+    props: vtdProperties(parseQemuArgs(NESTING))!,
     append: 'intel_iommu=on,sm_on iommufd.allow_unsafe_interrupts=1',
     tell: watch.tell(journal.tell),
     extra: { nest: built('nest', ' -- guest') },

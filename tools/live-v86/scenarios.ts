@@ -1,4 +1,4 @@
-import { type VtdProperties, vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { type VtdProperties, vtdProperties } from '../../devices/vtd/properties.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { DMA } from '../../src/ports/dma.ts';
 import { PAGE } from '../../src/spec/vtd/registers.ts';
@@ -13,7 +13,7 @@ import { machineWith, recordingOf } from './recorded.ts';
 import type { V86Run } from './start.ts';
 
 function unit(cmdline: string): VtdProperties {
-  return vtdFromArgs(parseQemuArgs(cmdline))!;
+  return vtdProperties(parseQemuArgs(cmdline))!;
 }
 
 export async function verify(c: Checks, run: V86Run, bs: string, bytes: number, where = ''): Promise<void> {

@@ -1,4 +1,4 @@
-import { defaultProperties, type VtdProperties } from '../../devices/vtd/properties.ts';
+import { type VtdProperties, vtdDefaults } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { ask } from '../live/console.ts';
 import { bootV86, built, type Kernel } from './boot.ts';
@@ -9,7 +9,7 @@ const RUNS = 9;
 const READS = 4000;
 /** First-stage translation nests: hardware walks the guest's own tables, in the one copy of guest RAM there is. */
 const PROPS: VtdProperties = {
-  ...defaultProperties('qemu-11.1'),
+  ...vtdDefaults('qemu-11.1'),
   intremap: false,
   deviceIotlb: true,
   scalableMode: true,

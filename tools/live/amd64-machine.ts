@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs';
-import { vtdFromArgs } from '../../devices/vtd/properties.ts';
+import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import {
   busWindow,
@@ -82,7 +82,7 @@ function ssdt(): Uint8Array {
 
 export function bootPc(options: PcOptions): Promise<LiveRun> {
   const files = liveFiles('amd64');
-  const props = vtdFromArgs(parseQemuArgs(cmdlineOf(options)))!;
+  const props = vtdProperties(parseQemuArgs(cmdlineOf(options)))!;
   return startSession({
     files,
     bdf: '0001:00:01.0',

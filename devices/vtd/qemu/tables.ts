@@ -1,3 +1,4 @@
+import type { VtdFeatures } from '../../../src/lib/check/vtd-features.ts';
 import { fetchWords, NOWHERE } from '../../../src/lib/memory/fetch-words.ts';
 import type { VtdContext, VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 import type { Memory } from '../../../src/ports/memory.ts';
@@ -20,19 +21,7 @@ import {
   TABLE_RESERVED,
   TT,
 } from '../../../src/spec/vtd/tables.ts';
-import type { VtdShape } from '../properties.ts';
-
-/** How a profile finds and judges the guest's root, context and PASID entries. Fields are those of the last call. */
-export interface TableReader {
-  /** Fault reason of a failed lookup. */
-  readonly reason: number;
-  /** FPD as far as it counts for that reason. */
-  readonly fpd: boolean;
-  context(table: number, scalable: boolean, rid: number, into: VtdContext): boolean;
-  /** Whether a request with this PASID may be made at all. */
-  allowsPasid(c: VtdContext, pasid: number): boolean;
-  pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean;
-}
+import type { VtdDeviations } from '../profile.ts';
 
 /** QEMU keeps the bits of a pointer above 52: it leads nowhere. @param hi its high word. @param pointer its low 52 bits. */
 function reachable(hi: number, pointer: number): number {
@@ -53,24 +42,26 @@ const SCALABLE = new Map<number, number>([
  * QEMU 11.1's reading, switch by switch: legacy reason codes in both modes, PGTT before P in a PASID entry, no reserved-bit
  * checks in PASID structures, FPD of the context entry only for faults found here; RID_PASID and PASID limits are ignored.
  */
-export class QemuTables implements TableReader {
+export class QemuTables {
   reason = 0;
   fpd = false;
   readonly #memory: Memory;
-  readonly #shape: VtdShape;
+  readonly #features: VtdFeatures;
+  readonly #deviations: VtdDeviations;
   readonly #high: number;
   readonly #e = new Int32Array(16);
   /** Bits of a PASID entry that are not defined for this unit; those of qword 2 are where there is a first stage. */
   readonly #entryReserved = Int32Array.from(TABLE_RESERVED.PASID);
 
-  constructor(memory: Memory, shape: VtdShape) {
+  constructor(memory: Memory, features: VtdFeatures, deviations: VtdDeviations) {
     this.#memory = memory;
-    this.#shape = shape;
-    this.#high = aboveWidth(shape.haw);
+    this.#features = features;
+    this.#deviations = deviations;
+    this.#high = aboveWidth(features.haw);
     const reserved = this.#entryReserved;
-    if (shape.props.pageWalkCoherency) reserved[2]! &= ~PWSNP;
-    if (shape.props.snoopControl) reserved[2]! &= ~PGSNP;
-    if (shape.firstStage) reserved[4] = reserved[5] = 0;
+    if (features.pageWalkCoherency) reserved[2]! &= ~PWSNP;
+    if (features.snoopControl) reserved[2]! &= ~PGSNP;
+    if (features.firstStage) reserved[4] = reserved[5] = 0;
   }
 
   #load(at: number, words: number): boolean {
@@ -85,13 +76,8 @@ export class QemuTables implements TableReader {
 
   /** @param reason a legacy code; the scalable one of the same place replaces it unless the profile has legacy codes only. */
   #fail(reason: number, scalable = false): boolean {
-    this.reason = scalable && !this.#shape.deviations.legacyCodes ? (SCALABLE.get(reason) ?? reason) : reason;
+    this.reason = scalable && !this.#deviations.legacyCodes ? (SCALABLE.get(reason) ?? reason) : reason;
     return false;
-  }
-
-  /** Whether AW names a width CAP.SAGAW has. */
-  #walks(aw: number): boolean {
-    return aw <= 4 && ((this.#shape.capLo >>> 8) & (1 << aw)) !== 0;
   }
 
   context(table: number, scalable: boolean, rid: number, into: VtdContext): boolean {
@@ -114,12 +100,12 @@ export class QemuTables implements TableReader {
     this.fpd = context.fpd(w0);
     if (!context.p(w0)) return this.#fail(FAULT.CONTEXT_P);
     if (this.#reserved(TABLE_RESERVED.CONTEXT, 4)) {
-      if (this.#shape.deviations.fpdNeedsValid) this.fpd = false;
+      if (this.#deviations.fpdNeedsValid) this.fpd = false;
       return this.#fail(FAULT.CONTEXT_RESERVED);
     }
     const tt = context.tt(w0);
     const aw = context.aw(e[2]!);
-    if (!this.#walks(aw) || tt === TT.RESERVED || (tt === TT.ALL && !this.#shape.props.deviceIotlb)) {
+    if (!this.#features.walks(aw) || tt === TT.RESERVED || (tt === TT.ALL && !this.#features.deviceTlb)) {
       return this.#fail(FAULT.CONTEXT_INVALID);
     }
     into.takeLegacy(e, this.fpd);
@@ -132,21 +118,19 @@ export class QemuTables implements TableReader {
     const w0 = e[0]!;
     this.fpd = smContext.fpd(w0);
     if (!smContext.p(w0)) return this.#fail(FAULT.CONTEXT_P, true);
-    const { props, prs } = this.#shape;
-    const known = (props.deviceIotlb ? 0x4 : 0) | (props.pasidBits > 0 ? 0x8 : 0) | (prs ? 0x10 : 0);
-    // QEMU's mask leaves DTE, PASIDE and PRE alone whatever the capabilities; EPTR and HPTE stay reserved.
-    if (this.#reservedContext(known | 0x1c)) {
-      if (this.#shape.deviations.fpdNeedsValid) this.fpd = false;
+    if (this.#reservedContext()) {
+      if (this.#deviations.fpdNeedsValid) this.fpd = false;
       return this.#fail(FAULT.CONTEXT_RESERVED, true);
     }
     into.takeScalable(e, this.fpd);
     return true;
   }
 
-  #reservedContext(known: number): boolean {
+  /** DTE, PASIDE and PRE count as defined whatever the capabilities; EPTR and HPTE are reserved. */
+  #reservedContext(): boolean {
     const e = this.#e;
     const mask = TABLE_RESERVED.SM_CONTEXT;
-    let bad = (e[0]! & mask[0] & ~known) | (e[1]! & this.#high) | (e[2]! & 0xffe0_0000);
+    let bad = (e[0]! & mask[0] & ~0x1c) | (e[1]! & this.#high) | (e[2]! & 0xffe0_0000);
     for (let i = 3; i < 8; i++) bad |= e[i]!;
     return bad !== 0;
   }
@@ -158,7 +142,7 @@ export class QemuTables implements TableReader {
 
   pasid(c: VtdContext, pasid: number, into: VtdRegime): boolean {
     const e = this.#e;
-    const { deviations } = this.#shape;
+    const deviations = this.#deviations;
     this.fpd = c.fpd;
     if (!this.#load(c.directory + (pasid >>> 6) * PASID_DIR_BYTES, 2)) return this.#fail(FAULT.DIR_UNREADABLE);
     let fpd = c.fpd || pasidDir.fpd(e[0]!);
@@ -198,8 +182,8 @@ export class QemuTables implements TableReader {
   }
 
   #typed(pgtt: number, aw: number, fspm: number): boolean {
-    if (pgtt === PGTT.FIRST) return this.#shape.firstStage && fspm === 0;
-    if (pgtt === PGTT.SECOND) return this.#shape.secondStage && this.#walks(aw);
+    if (pgtt === PGTT.FIRST) return this.#features.firstStage && fspm === 0;
+    if (pgtt === PGTT.SECOND) return this.#features.secondStage && this.#features.walks(aw);
     return pgtt === PGTT.PASS_THROUGH;
   }
 }

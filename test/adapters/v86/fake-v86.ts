@@ -1,4 +1,4 @@
-import { defaultProperties } from '../../../devices/vtd/properties.ts';
+import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { V86_VERSION, type V86Cpu, type V86Pci } from '../../../src/adapters/v86/internals.ts';
 import { plugIntoV86, type V86Options } from '../../../src/adapters/v86/machine.ts';
 
@@ -192,7 +192,7 @@ class FakePci implements V86Pci {
   }
 }
 
-export const FAKE_PROPS = { ...defaultProperties('qemu-11.1'), intremap: false, deviceIotlb: true };
+export const FAKE_PROPS = { ...vtdDefaults('qemu-11.1'), intremap: false, deviceIotlb: true };
 
 /** The adapter on a fake v86. */
 export function plugged(options: Partial<V86Options> = {}, ram?: number) {

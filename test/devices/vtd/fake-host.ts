@@ -1,5 +1,6 @@
-import { propertiesFromOption } from '../../../devices/vtd/properties.ts';
-import { Vtd } from '../../../devices/vtd/vtd.ts';
+import { Vtd } from '../../../devices/vtd/device.ts';
+import type { VtdDeviations } from '../../../devices/vtd/profile.ts';
+import { vtdPropertiesOf } from '../../../devices/vtd/properties.ts';
 import { hiWord, loWord } from '../../../src/core/bits.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import type { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
@@ -415,11 +416,13 @@ export class Guest {
     linuxOnly = false,
     ramBytes = RAM_BYTES,
     pasids?: PasidSpace,
+    deviations: Partial<VtdDeviations> = {},
   ) {
     const host = new FakeHost(ramBytes);
     this.host = host;
     this.vtd = new Vtd({
-      props: propertiesFromOption(parseOption(`intel-iommu,${options}`, 'driver'), profile),
+      properties: vtdPropertiesOf(parseOption(`intel-iommu,${options}`, 'driver'), profile),
+      deviations,
       memory: host.memory,
       irq: {
         pulse() {},
@@ -429,13 +432,14 @@ export class Guest {
       iommufd: host.iommufd,
       upcalls: linuxOnly ? null : host.upcalls,
       ioasId: host.ramIoas,
+      tell: null,
       fillMaps: 1000,
       ...(pasids === undefined ? {} : { pasids }),
       userVa: (gpa) => host.userVa(gpa),
       roomAt: (gpa) => host.roomAt(gpa),
       ram: () => [{ gpa: 0, bytes: ramBytes }],
     });
-    const d = new GuestDriver(this.vtd.registers, host.memory);
+    const d = new GuestDriver(this.vtd, host.memory);
     this.driver = d;
     this.w32 = d.w32.bind(d);
     this.w64 = d.w64.bind(d);

@@ -104,7 +104,7 @@ describe('arch', () => {
     const g = remapping('intremap=on,eim=on', 'arch', 0x803n);
     g.store(TABLE, (0x1234n << 32n) | 0x41_0001n, 0n);
     expect(send(g)).toEqual([0x1200_fee3_4000, 0x4041]);
-    expect(g.vtd.unit.remapper.outDestination).toBe(0x1234);
+    expect(g.vtd.interrupts.outDestination).toBe(0x1234);
   });
 
   test('entries are cached until the interrupt entry cache is invalidated, index-selectively or globally', () => {

@@ -1,12 +1,21 @@
 import { expect, test } from 'vitest';
+import { type VtdIdentity, vtdFeatures, vtdIdentity } from '../../../devices/vtd/identity.ts';
 import { VTD_DEVIATIONS, type VtdDeviationName, vtdDeviations } from '../../../devices/vtd/profile.ts';
-import { defaultProperties, shapeOf, vtdFromArgs } from '../../../devices/vtd/properties.ts';
+import { checkVtdProperties, type VtdProperties, vtdDefaults, vtdProperties } from '../../../devices/vtd/properties.ts';
 import { toBigint } from '../../../src/core/bits.ts';
 import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
+import { Guest } from './fake-host.ts';
+
+function identityOf(p: VtdProperties): VtdIdentity {
+  return vtdIdentity(checkVtdProperties(p), vtdDeviations(p.profile));
+}
+const featuresOf = (p: VtdProperties) => vtdFeatures(identityOf(p), p);
 
 function caps(text: string): string[] {
-  const p = vtdFromArgs(parseQemuArgs(`qemu-system-x86_64 -M q35 -device intel-iommu${text === '' ? '' : `,${text}`}`));
-  const s = shapeOf(p!);
+  const p = vtdProperties(
+    parseQemuArgs(`qemu-system-x86_64 -M q35 -device intel-iommu${text === '' ? '' : `,${text}`}`),
+  );
+  const s = identityOf(p!);
   return [toBigint(s.capLo, s.capHi), toBigint(s.ecapLo, s.ecapHi)].map((v) => `0x${v.toString(16)}`);
 }
 
@@ -55,20 +64,21 @@ test.each([
 });
 
 test('x-profile chooses the profile in the same words as everything else', () => {
-  const props = vtdFromArgs(parseQemuArgs('qemu -device intel-iommu,scalable-mode=on,fsts=on,x-profile=arch'));
-  expect([props?.profile, shapeOf(props!).nested]).toEqual(['arch', true]);
+  const props = vtdProperties(parseQemuArgs('qemu -device intel-iommu,scalable-mode=on,fsts=on,x-profile=arch'));
+  expect([props?.profile, featuresOf(props!).nested]).toEqual(['arch', true]);
 });
 
 test('a -global sets the property of the device, the -device text wins over it', () => {
   const line = 'qemu -global intel-iommu.caching-mode=on -global intel-iommu.aw-bits=39 -device intel-iommu,aw-bits=48';
-  expect(vtdFromArgs(parseQemuArgs(line))).toEqual({ ...defaultProperties(), cachingMode: true });
-  expect(vtdFromArgs(parseQemuArgs('qemu -M q35'))).toBeNull();
+  expect(vtdProperties(parseQemuArgs(line))).toEqual({ ...vtdDefaults(), cachingMode: true });
+  expect(vtdProperties(parseQemuArgs('qemu -M q35'))).toBeNull();
 });
 
 test('the arch profile offers what QEMU leaves out: nesting, VCMD, abort mode, 57 bits, several fault records', () => {
-  const p = { ...defaultProperties('arch'), scalableMode: true, fsts: true, pasidBits: 20, awBits: 57 };
-  const s = shapeOf(p);
-  expect(s.nested && s.virtualCommands && s.abortMode && s.firstStage && s.secondStage).toBe(true);
+  const p = { ...vtdDefaults('arch'), scalableMode: true, fsts: true, pasidBits: 20, awBits: 57 };
+  const s = identityOf(p);
+  const f = featuresOf(p);
+  expect(f.nested && s.virtualCommands && f.abortMode && f.firstStage && f.secondStage).toBe(true);
   expect((toBigint(s.capLo, s.capHi) >> 40n) & 0xffn).toBe(7n);
   expect((toBigint(s.capLo, s.capHi) >> 8n) & 0x1fn).toBe(0xen);
   expect((toBigint(s.capLo, s.capHi) >> 60n) & 1n).toBe(1n);
@@ -83,7 +93,10 @@ test('the two profiles differ in named switches only: every one on in qemu-11.1,
 
 test('every named switch says the rule with its section, then QEMU’s way; single ones can be changed', () => {
   for (const [name, text] of Object.entries(VTD_DEVIATIONS)) expect(text, name).toMatch(/^.*§\d.*\. QEMU\b.+\.$/);
-  const p = defaultProperties();
-  expect(shapeOf(p, { cfiIgnored: false }).deviations).toEqual({ ...vtdDeviations('qemu-11.1'), cfiIgnored: false });
-  expect(() => shapeOf(p, { cfi: true } as object)).toThrow("no deviation 'cfi': cfiIgnored, ");
+  const deviations = { cfiIgnored: false };
+  expect(new Guest('', 'qemu-11.1', false, 64 << 20, undefined, deviations).vtd.deviations).toEqual({
+    ...vtdDeviations('qemu-11.1'),
+    cfiIgnored: false,
+  });
+  expect(() => vtdDeviations('arch', { cfi: true } as object)).toThrow("no deviation 'cfi': cfiIgnored, ");
 });

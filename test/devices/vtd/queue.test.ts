@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { INV_RESERVED } from '../../../src/spec/vtd/invalidation.ts';
 import { Guest } from './fake-host.ts';
 
@@ -182,15 +183,15 @@ describe('invalidation queue errors', () => {
       g.submit(...WAIT(i));
       expect(g.load(0x20_0000)).toBe(i);
     }
-    expect(g.vtd.unit.commandCounts()).toEqual({ wait: 600 });
+    expect(g.vtd.commandCounts()).toEqual({ wait: 600 });
   });
 
   test('a status write aimed at the register window of the unit itself goes nowhere', () => {
     const g = new Guest();
     g.host.memory.addWindow(0xfed9_0000, 0x230, {
       name: 'vtd',
-      read: (o, n) => g.vtd.registers.read(o, n),
-      write: (o, n, v) => g.vtd.registers.write(o, n, v | 0, 0),
+      read: (o, n) => g.vtd.read(o, n),
+      write: (o, n, v) => g.vtd.write(o, n, v | 0, 0),
     });
     g.queueOn();
     for (let i = 0; i < 256; i++) g.store(0x10_0000 + 16 * i, ...WAIT(BigInt(((i + 2) % 256) * 16), 0xfed9_0088n));
@@ -311,7 +312,8 @@ describe('device-TLB completions that take time', () => {
   test('arch, row 29: an unexpected completion sets ICE with its source, and the queue goes on', () => {
     const g = new Guest('device-iotlb=on', 'arch');
     g.queueOn();
-    g.vtd.unit.faults.unexpectedCompletion(0x18);
+    g.vtd.addDevice({ rid: 0x18, vfio: g.host.vfio(0x18) });
+    g.host.handlers!.onInvalidateError!(1000, HW_ERROR.UNEXPECTED_COMPLETION);
     expect([g.r32(FSTS), g.r64(0xb0)]).toEqual([0x20, 0x18_0000_0000_0000n]);
     g.submit(...WAIT(4n));
     expect(g.load(0x20_0000)).toBe(4n);

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { Guest, WRITE } from './fake-host.ts';
 
 /** A unit with an empty root table: every DMA of these two is a fault. */
@@ -74,7 +75,7 @@ describe('access widths (row 40)', () => {
     expect([g.r32(0x38), g.r32(0x3c)]).toEqual([0, 0]);
     g.w64(0x40, 0x1111_1111_2222_2220n);
     expect([g.r32(0x40), g.r32(0x44)]).toEqual([0x2222_2220, 0]);
-    expect([1, 2].map((n) => g.vtd.registers.read(8, n))).toEqual([0, 0]);
+    expect([1, 2].map((n) => g.vtd.read(8, n))).toEqual([0, 0]);
   });
 
   test('at PECTL qemu-11.1 takes the low half only', () => {
@@ -108,9 +109,9 @@ describe('access widths (row 40)', () => {
       const g = new Guest('scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on', profile);
       for (let at = -8; at < 0x1010; at++) {
         for (const n of [1, 2, 4, 8]) {
-          g.vtd.registers.write(at, n, at % 3 === 0 ? 0 : 0x2a, 0);
-          if (n < 8) g.vtd.registers.read(at, n);
-          else g.vtd.registers.read64(at, g.out);
+          g.vtd.write(at, n, at % 3 === 0 ? 0 : 0x2a, 0);
+          if (n < 8) g.vtd.read(at, n);
+          else g.vtd.read64(at, g.out);
         }
       }
     }
@@ -303,7 +304,7 @@ describe('fault recording and its event', () => {
 
   test('row 30: ICE and ITE are reserved without a device TLB', () => {
     const g = faulting('', 'arch');
-    g.vtd.unit.deviceTlbTimeout(0x10);
+    g.host.handlers!.onInvalidateError!(1000, HW_ERROR.ATC_TIMEOUT);
     g.w32(0x34, 0x71);
     expect(g.r32(0x34)).toBe(0x40);
   });

@@ -97,7 +97,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 function run(g: Guest, a: Action): unknown {
   switch (a.k) {
     case 'write':
-      g.vtd.registers.write(a.at, a.size, Number(a.v & 0xffff_ffffn) | 0, Number(a.v >> 32n) | 0);
+      g.vtd.write(a.at, a.size, Number(a.v & 0xffff_ffffn) | 0, Number(a.v >> 32n) | 0);
       return a.at % 4 === 0 ? g.r32(a.at) : 0;
     case 'submit':
       g.submit(...a.d);

@@ -4,7 +4,7 @@ import type { PciBus, Slot } from '../../../bus/topology.ts';
 import { encodeDescriptor, WORK_OP, WORK_STATUS } from '../../../devices/endpoints/descriptor.ts';
 import { DmaEngine, ENGINE, type EngineOptions } from '../../../devices/endpoints/dma-engine.ts';
 import { smmuv3Defaults as smmuDefaults } from '../../../devices/smmuv3/properties.ts';
-import { defaultProperties as vtdDefaults } from '../../../devices/vtd/properties.ts';
+import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs/program.ts';
 import { Smmuv3Program, type Smmuv3ProgramOptions } from '../../../guest-fixtures/programs/smmuv3.ts';
 import { VtdProgram } from '../../../guest-fixtures/programs/vtd.ts';

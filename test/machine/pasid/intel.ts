@@ -1,6 +1,6 @@
 import { ACCEL, Accelerator, DRAIN, QUEUE_MODE } from '../../../devices/endpoints/accelerator.ts';
 import { encodeDescriptor, WORK_OP } from '../../../devices/endpoints/descriptor.ts';
-import { defaultProperties } from '../../../devices/vtd/properties.ts';
+import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { extendedCapability } from '../../../src/machine/function-follower.ts';
@@ -46,7 +46,7 @@ export class Intel {
     this.#step = o.step ?? 0;
     this.unit = new VtdUnit(this.vm, {
       name: 'vtd',
-      properties: { ...defaultProperties('arch'), scalableMode: true, fsts: true, pasidBits: 8 },
+      properties: { ...vtdDefaults('arch'), scalableMode: true, fsts: true, pasidBits: 8 },
       irq: { pulse: () => {}, level: () => {}, message: () => true },
       pasids: this.layer,
       ...o,

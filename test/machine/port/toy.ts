@@ -1,4 +1,4 @@
-import { defaultProperties, type VtdProperties } from '../../../devices/vtd/properties.ts';
+import { type VtdProperties, vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { type Emulator, PluggedMachine } from '../../../src/machine/emulator.ts';
 import { VtdUnit } from '../../../src/machine/vtd-unit.ts';
@@ -92,7 +92,7 @@ export class ToyEmulator {
 /** Where the parts of the toy's machine sit. */
 export const TOY = { IOMMU: 0xfed9_0000, ECAM: 0xe000_0000, PCI: 0xc000_0000, DOORBELL: 0xfee0_0000 } as const;
 
-export const TOY_PROPS: VtdProperties = { ...defaultProperties('qemu-11.1'), intremap: false, deviceIotlb: true };
+export const TOY_PROPS: VtdProperties = { ...vtdDefaults('qemu-11.1'), intremap: false, deviceIotlb: true };
 
 /** The whole adapter: what the machine port asks of an emulator, answered by the toy. */
 export function plugIntoToy(toy: ToyEmulator, props: VtdProperties = TOY_PROPS): PluggedMachine {

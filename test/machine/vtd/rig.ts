@@ -1,4 +1,4 @@
-import { defaultProperties, type VtdProperties } from '../../../devices/vtd/properties.ts';
+import { type VtdProperties, vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import type { UnitFunction } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
@@ -38,13 +38,13 @@ export class Rig {
       const unit = new VtdUnit(this.vm, {
         ...o,
         name: `vtd.${i}`,
-        properties: { ...defaultProperties(o.props?.profile ?? 'qemu-11.1'), ...o.props },
+        properties: { ...vtdDefaults(o.props?.profile ?? 'qemu-11.1'), ...o.props },
         irq: { pulse() {}, level() {}, message: (address, data) => this.messages.push({ address, data }) > 0 },
         tell: (s) => this.said.push(s),
       });
       this.units.push(unit);
       const base = i * UNIT_SPACE;
-      this.guests.push(new GuestDriver(unit.device.registers, this.vm.memory.guest, base + 0x10_0000));
+      this.guests.push(new GuestDriver(unit.device, this.vm.memory.guest, base + 0x10_0000));
       this.pools.push({ next: base + AT_POOL });
     }
   }
@@ -76,8 +76,9 @@ export class Rig {
   scalable(rid: number, pasid: number, entry: readonly bigint[], unit = 0): void {
     const g = this.guests[unit]!;
     const base = unit * UNIT_SPACE;
-    const { props } = this.units[unit]!.device.shape;
-    const bits = 1n | (props.deviceIotlb ? 4n : 0n) | (props.pasidBits > 0 ? 8n : 0n) | (props.svm ? 16n : 0n);
+    // DTE, PASIDE and PRE as far as ECAP says that the unit has device TLBs (DT), PASIDs (PASID) and page requests (PRS).
+    const ecap = g.r64(0x10);
+    const bits = 1n | (ecap & 4n) | (((ecap >> 40n) & 1n) << 3n) | (((ecap >> 29n) & 1n) << 4n);
     g.store(base + AT_ROOT + 16 * (rid >> 8), BigInt(base + AT_CONTEXT) | 1n, 0n);
     g.store(base + AT_CONTEXT + 32 * (rid & 0x7f), BigInt(base + AT_DIR) | bits, 0n, 0n, 0n);
     g.store(base + AT_DIR, BigInt(base + AT_PASIDS) | 1n);

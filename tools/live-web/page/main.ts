@@ -1,4 +1,4 @@
-import { vtdFromArgs } from '../../../devices/vtd/properties.ts';
+import { vtdProperties } from '../../../devices/vtd/properties.ts';
 import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
 import { ACCESS, AT, NO_PASID } from '../../../src/ports/dma.ts';
 import { HostGraph } from '../../live-v86/graph.ts';
@@ -44,7 +44,7 @@ async function start(page: { run: V86Run | null; error: string }): Promise<void>
   const story = new Story();
   const graph = new HostGraph();
   const words = new URLSearchParams(location.search).get('unit') ?? 'device-iotlb=on';
-  const props = vtdFromArgs(parseQemuArgs(`qemu-system-i386 -M q35 -device intel-iommu,intremap=off,${words}`))!;
+  const props = vtdProperties(parseQemuArgs(`qemu-system-i386 -M q35 -device intel-iommu,intremap=off,${words}`))!;
   const append = props.scalableMode ? 'intel_iommu=sm_on' : '';
   let told = 0;
   const tell: Parameters<typeof startV86>[1]['tell'] = (said) => {

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
-import type { VtdDeviationName } from '../../../devices/vtd/profile.ts';
-import { defaultProperties, shapeOf, type VtdProperties } from '../../../devices/vtd/properties.ts';
+import { vtdFeatures, vtdIdentity } from '../../../devices/vtd/identity.ts';
+import { type VtdDeviationName, vtdDeviations } from '../../../devices/vtd/profile.ts';
+import { type VtdProperties, vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { QemuTables } from '../../../devices/vtd/qemu/tables.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { VtdContext, VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
@@ -23,11 +24,10 @@ function look(
   memory.store64(0x4000, q0, 0);
   memory.store64(0x4008, q1, 0);
   memory.store64(0x4018, q3, 0);
-  const shape = shapeOf(
-    { ...defaultProperties(), scalableMode: true, fsts: true, ...unit },
-    off === null ? {} : { [off]: false },
-  );
-  const t = new QemuTables(memory, shape);
+  const properties = { ...vtdDefaults(), scalableMode: true, fsts: true, ...unit };
+  const deviations = vtdDeviations('qemu-11.1', off === null ? {} : { [off]: false });
+  const features = vtdFeatures(vtdIdentity(properties, deviations), properties);
+  const t = new QemuTables(memory, features, deviations);
   const c = new VtdContext();
   if (t.context(0x1000, true, 0x10, c) && t.pasid(c, 0, new VtdRegime())) return [0, false];
   return [t.reason, t.fpd];

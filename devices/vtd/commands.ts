@@ -1,0 +1,146 @@
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
+import { CONTEXT_G, INV, type InvType, IOTLB_G, inv, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdDomains } from './domains.ts';
+import type { InterruptRemapper } from './interrupt-remapper.ts';
+import type { VtdPageRequests } from './page-requests.ts';
+import type { VtdStreams } from './streams.ts';
+import type { Waits } from './waits.ts';
+
+/** What descriptors act on. */
+export interface CommandTargets {
+  readonly core: VtdCore;
+  readonly streams: VtdStreams;
+  readonly domains: VtdDomains;
+  readonly remapper: InterruptRemapper;
+  readonly pageRequests: VtdPageRequests;
+  readonly waits: Waits;
+}
+
+/**
+ * What each legal invalidation descriptor means for the host (VT-d §6.5.2). One small function per type; none allocates unless a
+ * stream changes. Each is complete when it returns, up to the device-TLB completions that a wait waits for.
+ */
+export class VtdCommands {
+  readonly #c: CommandTargets;
+  /** Counts PASID-IOTLB invalidations, so that each reaches a table once however many streams use it. */
+  #round = 0;
+
+  constructor(targets: CommandTargets) {
+    this.#c = targets;
+  }
+
+  /**
+   * Executes a descriptor of a type that there is (`invalidationType`) and that `illegal` passed.
+   * @param w its words.
+   * @returns 0: done; an IQEI code (> 0) that stops the queue at it; or the host's first refusal (-errno).
+   */
+  execute(type: InvType, w: Int32Array): number {
+    const w0 = w[0]!;
+    const w1 = w[1]!;
+    const w2 = w[2]!;
+    const w3 = w[3]!;
+    const g = inv.granularity(w0);
+    switch (type) {
+      case INV.CONTEXT:
+        return this.contextCache(g, inv.did(w0), inv.sid(w1), g === CONTEXT_G.DEVICE ? inv.fm(w1) : 0);
+      case INV.IOTLB:
+        return this.iotlb(g, inv.did(w0), inv.page(w2, w3), inv.am(w2));
+      case INV.DEVICE_TLB:
+        return this.#deviceTlb(inv.sid(w1), NO_PASID, inv.deviceS(w2), w2, w3, false);
+      case INV.IEC:
+        if (inv.iecSelective(w0)) this.#c.remapper.invalidate(inv.iecIndex(w1), inv.iecMask(w0));
+        else this.#c.remapper.invalidateAll();
+        return 0;
+      case INV.WAIT:
+        return this.#c.waits.add(w0, w1, w2, w3);
+      case INV.PASID_IOTLB:
+        return this.#pasidIotlb(g, inv.did(w0), inv.pasid(w1), inv.page(w2, w3), inv.am(w2), inv.ih(w2));
+      case INV.PASID_CACHE:
+        return this.#c.streams.pasidInvalidated(g, inv.did(w0), inv.pasid(w1));
+      case INV.PASID_DEVICE_TLB:
+        return this.#deviceTlb(inv.sidLow(w0), inv.pasid(w1), inv.pasidDeviceS(w2), w2, w3, inv.pasidDeviceG(w2));
+      case INV.PAGE_GROUP_RESPONSE: {
+        const pasid = inv.responsePP(w0) ? inv.pasid(w1) : NO_PASID;
+        return this.#c.pageRequests.respond(inv.sidLow(w0), pasid, inv.responseGroup(w2), inv.responseCode(w0));
+      }
+    }
+  }
+
+  /** @param g CONTEXT_G. @param fm masks function bits of `sid`. */
+  contextCache(g: number, did: number, sid: number, fm: number): VerbOutcome {
+    return this.#c.streams.contextInvalidated(g, did, sid, fm);
+  }
+
+  /** @param g IOTLB_G. @param page 2^am pages around it, for a page-selective request. */
+  iotlb(g: number, did: number, page: number, am: number): VerbOutcome {
+    const { domains } = this.#c;
+    const pages = 2 ** am;
+    const first = page - (page % pages);
+    let refused = 0;
+    const shadows = domains.shadows.list;
+    for (let i = 0; i < shadows.length; i++) {
+      const shadow = shadows[i]!;
+      if (g !== IOTLB_G.GLOBAL && shadow.did !== did) continue;
+      if (g === IOTLB_G.PAGE) {
+        refused = shadow.invalidate(first, pages) || refused;
+        if (domains.eager) refused = shadow.fill(first, pages) || refused;
+      } else {
+        refused = shadow.clear() || refused;
+        if (domains.eager) refused = shadow.fillAll() || refused;
+      }
+    }
+    // First-stage entries of the domain go whole, whatever the address (§6.5.2.3).
+    const firsts = domains.firsts.list;
+    for (let i = 0; i < firsts.length; i++) {
+      const stage = firsts[i]!;
+      if (g === IOTLB_G.GLOBAL || stage.did === did) refused = stage.invalidateAll() || refused;
+    }
+    return refused;
+  }
+
+  /** @param g PASID_IOTLB_G. @param leaf intermediate entries may stay cached. */
+  #pasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): VerbOutcome {
+    const round = ++this.#round;
+    const { eager } = this.#c.domains;
+    const streams = this.#c.streams.list;
+    let refused = 0;
+    for (let i = 0; i < streams.length; i++) {
+      const slots = streams[i]!.slots.list;
+      for (let k = 0; k < slots.length; k++) {
+        const slot = slots[k]!;
+        if (slot.did !== did || slot.index !== pasid) continue;
+        if (slot.domain.kind === 'first') {
+          const { first } = slot.domain;
+          if (first.round === round) continue;
+          first.round = round;
+          const r = g === PASID_IOTLB_G.PAGE ? first.invalidate(page, am, leaf) : first.invalidateAll();
+          refused = r || refused;
+        } else if (slot.domain.kind === 'second' && g === PASID_IOTLB_G.PASID) {
+          const { shadow } = slot.domain;
+          if (shadow.round === round) continue;
+          shadow.round = round;
+          refused = shadow.clear() || refused;
+          if (eager) refused = shadow.fillAll() || refused;
+        }
+      }
+    }
+    return refused;
+  }
+
+  /** The range as on the bus: address words with S at bit 11 of `w2`. A source id without a function is nothing. */
+  #deviceTlb(sid: number, pasid: number, s: boolean, w2: number, w3: number, global: boolean): VerbOutcome {
+    const { streams, core } = this.#c;
+    const { upcalls } = core.deps;
+    const stream = streams.byRid(sid);
+    if (stream === undefined || upcalls === null || upcalls.invalidateDeviceTlb === undefined) return 0;
+    const lo = (w2 & ~0xfff) | (s ? 0x800 : 0);
+    const hosts = stream.mode.toHost(pasid);
+    let refused = 0;
+    for (let i = 0; i < hosts.length; i++) {
+      refused = upcalls.invalidateDeviceTlb(stream.vfio.devId, hosts[i]!, lo, w3, global) || refused;
+    }
+    return refused;
+  }
+}

@@ -1,0 +1,37 @@
+import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
+import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import type { VtdDeps } from './deps.ts';
+import type { VtdIdentity } from './identity.ts';
+import type { VtdInterrupts } from './interrupts.ts';
+import type { VtdDeviations } from './profile.ts';
+import type { VtdRefusals } from './refusals.ts';
+import type { VtdRegisters } from './registers.ts';
+
+/** What SRTP and TE latched: how the unit finds its tables (VT-d §11.4.4, §11.4.5). */
+export interface TableRoot {
+  /** TES. */
+  on: boolean;
+  /** Root table, bytes. */
+  base: number;
+  /** Bits of RTADDR above the host address width, as a word (for the unreadable-root check). */
+  high: number;
+  /** TTM as latched. */
+  mode: number;
+}
+
+/** What every part of a vVT-d works with; the device makes it once. */
+export interface VtdCore {
+  readonly name: string;
+  readonly deps: VtdDeps;
+  readonly deviations: VtdDeviations;
+  /** What the guest is shown, as register words and as fields. */
+  readonly identity: VtdIdentity;
+  readonly features: VtdFeatures;
+  readonly registers: VtdRegisters;
+  readonly interrupts: VtdInterrupts;
+  /** Where the guest's tables are, as it switched them on. */
+  readonly root: TableRoot;
+  readonly host: HostVerbs;
+  /** Where refusals of the host end that no caller handles. */
+  readonly refusals: VtdRefusals;
+}

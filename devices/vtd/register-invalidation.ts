@@ -1,0 +1,66 @@
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { CONTEXT_G, IOTLB_G, inv } from '../../src/spec/vtd/invalidation.ts';
+import { PAGE, TTM } from '../../src/spec/vtd/registers.ts';
+import type { VtdCommands } from './commands.ts';
+import type { VtdCore } from './core.ts';
+import type { VtdQueue } from './queue.ts';
+
+/** ICC of CCMD and IVT of IOTLB: the guest sets it, the unit clears it when the request is done. */
+const BUSY = 0x8000_0000 | 0;
+
+/** Invalidation through CCMD and IOTLB: it belongs to legacy mode with the queue off (VT-d §6.5.1, §11.4.6). */
+export class RegisterInvalidation {
+  readonly #core: VtdCore;
+  readonly #commands: VtdCommands;
+  readonly #queue: VtdQueue;
+
+  constructor(core: VtdCore, commands: VtdCommands, queue: VtdQueue) {
+    this.#core = core;
+    this.#commands = commands;
+    this.#queue = queue;
+  }
+
+  /** The high word of CCMD was written (§11.4.6.2). */
+  context(): void {
+    const { registers: regs, deviations } = this.#core;
+    const lo = regs.get(PAGE.CCMD.at);
+    const hi = regs.get(PAGE.CCMD.at + 4);
+    if ((hi & BUSY) === 0) return;
+    const allowed = this.#allowed();
+    if (!allowed && deviations.refusedRequestHangs) return;
+    const g = (hi >>> 29) & 3;
+    let done = 0;
+    if (allowed && g !== 0) {
+      this.#note(this.#commands.contextCache(g, lo & 0xffff, lo >>> 16, g === CONTEXT_G.DEVICE ? hi & 3 : 0));
+      done = g === CONTEXT_G.DOMAIN && deviations.contextDomainIsGlobal ? CONTEXT_G.GLOBAL : g;
+    }
+    regs.set(PAGE.CCMD.at + 4, (hi & ~BUSY & ~(3 << 27)) | (done << 27));
+  }
+
+  /** The high word of IOTLB was written (§11.4.6.3). */
+  iotlb(): void {
+    const { registers: regs, deviations, features } = this.#core;
+    const hi = regs.get(PAGE.IOTLB.at + 4);
+    if ((hi & BUSY) === 0) return;
+    const allowed = this.#allowed();
+    if (!allowed && deviations.refusedRequestHangs) return;
+    const g = (hi >>> 28) & 3;
+    const iva = regs.get(PAGE.IVA.at);
+    const am = inv.am(iva);
+    let done = 0;
+    if (allowed && g !== 0 && !(g === IOTLB_G.PAGE && am > features.mamv)) {
+      this.#note(this.#commands.iotlb(g, hi & 0xffff, inv.page(iva, regs.get(PAGE.IVA.at + 4)), am));
+      done = g;
+    }
+    regs.set(PAGE.IOTLB.at + 4, (hi & ~BUSY & ~(3 << 25)) | (done << 25));
+  }
+
+  #allowed(): boolean {
+    const { deviations, root } = this.#core;
+    return !this.#queue.enabled && (deviations.tableModeBitOnly || root.mode === TTM.LEGACY);
+  }
+
+  #note(outcome: VerbOutcome): void {
+    this.#core.refusals.note('register invalidation', outcome);
+  }
+}

@@ -1,0 +1,43 @@
+import { HW_ERROR } from '../../src/ports/hw.ts';
+import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
+import { frcd } from '../../src/spec/vtd/faults.ts';
+import type { VtdFaults } from './faults.ts';
+import type { VtdPageRequests } from './page-requests.ts';
+import type { VtdStreams } from './streams.ts';
+
+/** Who handles what the host tells a vVT-d beyond Linux. */
+export interface UpcallTargets {
+  readonly streams: VtdStreams;
+  readonly faults: VtdFaults;
+  readonly pageRequests: VtdPageRequests;
+  /** A device-TLB invalidation of a requester was not answered in time. */
+  readonly timedOut: (rid: number) => void;
+  /** A requester completed a device-TLB invalidation that it was not asked for. */
+  readonly unexpected: (rid: number) => void;
+  /** The last outstanding invalidation was answered: waiting wait descriptors can complete. */
+  readonly drained: () => void;
+}
+
+/** Misses, faults, page requests and completions on their way from the host to the parts of the device. */
+export function vtdUpcalls(t: UpcallTargets): UpcallHandlers {
+  return {
+    onStreamMiss: (devId, _stream, pasid) => t.streams.firstUse(devId, pasid),
+    onStageTwoMiss: (devId, _stream, pasid, ipa, access) => {
+      const domain = t.streams.find(devId, pasid)?.slots.get(t.streams.pasid)?.domain;
+      if (domain?.kind === 'second') return domain.shadow.miss(ipa, access);
+      return domain?.kind === 'first' && (domain.first.parent?.miss(ipa, access) ?? false);
+    },
+    onFault: (devId, stream, record) => {
+      const s = t.streams.find(devId, frcd.pasid(record[2]!, record[3]!));
+      if (s !== undefined) t.faults.fault(s.ridOf(stream), t.streams.pasid, record);
+    },
+    onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
+    onInvalidateError: (devId, error) => {
+      const s = t.streams.ofDevice(devId)[0];
+      if (s === undefined) return;
+      if (error === HW_ERROR.ATC_TIMEOUT) t.timedOut(s.rid);
+      else if (error === HW_ERROR.UNEXPECTED_COMPLETION) t.unexpected(s.rid);
+    },
+    onDrained: t.drained,
+  };
+}
