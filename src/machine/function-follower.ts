@@ -2,7 +2,7 @@ import type { PciWindowSpace } from '../../bus/decode.ts';
 import { isolationGroup } from '../../bus/isolation.ts';
 import type { RootComplex } from '../../bus/root-complex.ts';
 import type { Root, Slot } from '../../bus/topology.ts';
-import type { DeviceControl } from '../host/driver.ts';
+import type { DeviceControl } from '../host/kernel/driver.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import { EXT, PASID_CAP } from '../spec/pcie/capabilities.ts';

@@ -1,5 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
-import type { IommuDriver } from '../host/driver.ts';
+import type { IommuDriver } from '../host/kernel/driver.ts';
 import type { VfioDevice } from '../ports/iommufd.ts';
 import { errnoName } from '../spec/iommufd/errno.ts';
 import type { FunctionDescription, UnitFunction } from './unit.ts';

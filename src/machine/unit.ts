@@ -1,4 +1,4 @@
-import type { DeviceDescription, KernelDevice } from '../host/device.ts';
+import type { DeviceDescription, KernelDevice } from '../host/kernel/device.ts';
 import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
 import type { VfioDevice } from '../ports/iommufd.ts';
 import type { MmioDevice } from '../ports/mmio.ts';

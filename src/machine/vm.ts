@@ -1,5 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
-import { HostKernel } from '../host/kernel.ts';
+import { HostKernel } from '../host/kernel/kernel.ts';
 import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
 import { UpcallHub } from '../host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../lib/clock/virtual-clock.ts';

@@ -1,9 +1,9 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import type { KernelDevice } from '../../src/host/device.ts';
 import { MockDriver } from '../../src/host/drivers/mock/driver.ts';
-import type { IommufdFile } from '../../src/host/iommufd.ts';
-import { HostKernel } from '../../src/host/kernel.ts';
-import type { VfioFile } from '../../src/host/vfio-device.ts';
+import type { IommufdFile } from '../../src/host/iommufd/file.ts';
+import type { VfioFile } from '../../src/host/iommufd/vfio-device.ts';
+import type { KernelDevice } from '../../src/host/kernel/device.ts';
+import { HostKernel } from '../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../src/lib/memory/host-memory.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';

@@ -1,6 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { VtdDriver } from '../../src/host/drivers/vtd/driver.ts';
-import { HostKernel } from '../../src/host/kernel.ts';
+import { HostKernel } from '../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../src/lib/memory/host-memory.ts';

@@ -1,12 +1,12 @@
 import { ViommuError } from '../../core/errors.ts';
-import type { DeviceDescription, KernelDevice } from '../../host/device.ts';
 import { MockDriver } from '../../host/drivers/mock/driver.ts';
 import { MockTestIoctl } from '../../host/drivers/mock/test-ioctl.ts';
 import { Smmuv3Driver } from '../../host/drivers/smmuv3/driver.ts';
 import { VtdDriver } from '../../host/drivers/vtd/driver.ts';
 import type { TestIoctl } from '../../host/ioctl/iommufd-ioctl.ts';
-import type { IommufdFile } from '../../host/iommufd.ts';
-import { HostKernel } from '../../host/kernel.ts';
+import type { IommufdFile } from '../../host/iommufd/file.ts';
+import type { DeviceDescription, KernelDevice } from '../../host/kernel/device.ts';
+import { HostKernel } from '../../host/kernel/kernel.ts';
 import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
 import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';

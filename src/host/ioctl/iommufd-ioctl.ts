@@ -2,9 +2,9 @@ import type { EventFd, IoasIovaRange } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { IOCTL, IOMMUFD_CMD, IOMMUFD_TYPE, IOVA_RANGE, type Ioctl } from '../../spec/iommufd/ioctls.ts';
 import type { Members, Values } from '../../spec/iommufd/structs.ts';
-import type { IommufdFile } from '../iommufd.ts';
-import { checkZero } from '../verbs/invalidate.ts';
-import * as ioasVerbs from '../verbs/ioas.ts';
+import type { IommufdFile } from '../iommufd/file.ts';
+import { checkZero } from '../iommufd/verbs/invalidate.ts';
+import * as ioasVerbs from '../iommufd/verbs/ioas.ts';
 import { type Caller, type KernelFile, userData } from './caller.ts';
 import { containerIoctl } from './vfio-container.ts';
 

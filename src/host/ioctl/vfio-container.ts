@@ -11,10 +11,10 @@ import {
   VFIO_IOMMU_INFO,
   VFIO_TYPE1_INFO,
 } from '../../spec/iommufd/vfio.ts';
-import type { Context } from '../context.ts';
-import { MAP_PROT } from '../driver.ts';
-import type { Ioas } from '../ioas/ioas.ts';
-import { mapUser, unmapRange } from '../verbs/ioas.ts';
+import type { Context } from '../iommufd/context.ts';
+import type { Ioas } from '../iommufd/ioas/ioas.ts';
+import { mapUser, unmapRange } from '../iommufd/verbs/ioas.ts';
+import { MAP_PROT } from '../kernel/driver.ts';
 import type { Caller } from './caller.ts';
 
 /** Members up to and including iova_pgsizes. */

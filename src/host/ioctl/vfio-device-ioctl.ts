@@ -10,9 +10,9 @@ import {
   VFIO_DEVICE_INFO,
   VFIO_PASID_FLAG,
 } from '../../spec/iommufd/vfio.ts';
-import type { IommufdFile } from '../iommufd.ts';
-import { checkZero } from '../verbs/invalidate.ts';
-import type { VfioFile } from '../vfio-device.ts';
+import type { IommufdFile } from '../iommufd/file.ts';
+import { checkZero } from '../iommufd/verbs/invalidate.ts';
+import type { VfioFile } from '../iommufd/vfio-device.ts';
 import { type Caller, userData } from './caller.ts';
 
 /** PCI: BARs, ROM, configuration space and VGA; INTx, MSI, MSI-X, error and request interrupts. */

@@ -4,8 +4,8 @@ import { HostMemory } from '../../lib/memory/host-memory.ts';
 import type { EventFd, UserData, UserMemory } from '../../ports/iommufd.ts';
 import { MockDriver } from '../drivers/mock/driver.ts';
 import { MockCommands } from '../drivers/mock/test-commands.ts';
-import type { IommufdFile } from '../iommufd.ts';
-import { HostKernel } from '../kernel.ts';
+import type { IommufdFile } from '../iommufd/file.ts';
+import { HostKernel } from '../kernel/kernel.ts';
 import type { GoldenOp } from './golden.ts';
 
 /** The recorder's only buffer. */

@@ -1,7 +1,7 @@
 import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import type { Context } from '../context.ts';
-import type { HostDevice } from '../driver.ts';
+import type { Context } from '../iommufd/context.ts';
+import type { HostDevice } from '../kernel/driver.ts';
 import type { UpcallObjects } from './driver-upcalls.ts';
 import type { UpcallHub } from './upcall-hub.ts';
 

@@ -1,4 +1,4 @@
-import type { DriverViommu, HostDevice, PagingDomain } from '../driver.ts';
+import type { DriverViommu, HostDevice, PagingDomain } from '../kernel/driver.ts';
 
 /**
  * What an IOMMU driver tells and asks beyond Linux: its way to the device models that `serve` its devices. A driver gets it at

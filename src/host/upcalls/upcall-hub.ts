@@ -1,5 +1,5 @@
 import type { UpcallHandlers } from '../../ports/upcalls.ts';
-import type { HostDevice, PagingDomain } from '../driver.ts';
+import type { HostDevice, PagingDomain } from '../kernel/driver.ts';
 import type { DriverUpcalls, UpcallDriver } from './driver-upcalls.ts';
 
 interface Outstanding {

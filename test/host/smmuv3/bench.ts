@@ -1,9 +1,15 @@
-import { type DeviceDescription, KernelDevice } from '../../../src/host/device.ts';
-import type { DriverData, DriverViommu, NestedDomain, PagingDomain, ViommuServices } from '../../../src/host/driver.ts';
 import { Smmuv3Driver, type Smmuv3DriverOptions } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { Smmuv3Identity } from '../../../src/host/drivers/smmuv3/features.ts';
-import type { IommufdFile } from '../../../src/host/iommufd.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { type DeviceDescription, KernelDevice } from '../../../src/host/kernel/device.ts';
+import type {
+  DriverData,
+  DriverViommu,
+  NestedDomain,
+  PagingDomain,
+  ViommuServices,
+} from '../../../src/host/kernel/driver.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';

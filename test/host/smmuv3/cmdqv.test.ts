@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import type { DriverData } from '../../../src/host/driver.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import type { IommufdFile } from '../../../src/host/iommufd.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import type { DriverData } from '../../../src/host/kernel/driver.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import type { DriverData } from '../../../src/host/driver.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { PageAllocator } from '../../../src/host/drivers/smmuv3/page-table.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import type { DriverData } from '../../../src/host/kernel/driver.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { KernelDevice } from '../../../src/host/device.ts';
-import type { DriverData } from '../../../src/host/driver.ts';
-import type { IommufdFile } from '../../../src/host/iommufd.ts';
+import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import type { KernelDevice } from '../../../src/host/kernel/device.ts';
+import type { DriverData } from '../../../src/host/kernel/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import type { EventFd, UserMemory } from '../../../src/ports/iommufd.ts';
 import { HWPT_FLAG, IOAS_MAP_FLAG, VIOMMU_TYPE } from '../../../src/spec/iommufd/uapi.ts';

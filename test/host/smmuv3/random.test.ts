@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';

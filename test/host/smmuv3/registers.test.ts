@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';

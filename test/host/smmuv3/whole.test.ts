@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { KernelDevice } from '../../../src/host/device.ts';
-import type { PagingDomain } from '../../../src/host/driver.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import type { KernelDevice } from '../../../src/host/kernel/device.ts';
+import type { PagingDomain } from '../../../src/host/kernel/driver.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/device.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { KernelDevice } from '../../../src/host/device.ts';
-import type { IommufdFile } from '../../../src/host/iommufd.ts';
+import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import type { KernelDevice } from '../../../src/host/kernel/device.ts';
 import { ContextUpcalls, objectsOf } from '../../../src/host/upcalls/context-upcalls.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';

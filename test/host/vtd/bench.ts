@@ -1,7 +1,7 @@
-import type { DeviceDescription, KernelDevice } from '../../../src/host/device.ts';
-import type { Domain, NestedDomain, PagingDomain } from '../../../src/host/driver.ts';
 import { VtdDriver, type VtdDriverOptions } from '../../../src/host/drivers/vtd/driver.ts';
-import { HostKernel } from '../../../src/host/kernel.ts';
+import type { DeviceDescription, KernelDevice } from '../../../src/host/kernel/device.ts';
+import type { Domain, NestedDomain, PagingDomain } from '../../../src/host/kernel/driver.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { PagingDomain } from '../../../src/host/driver.ts';
+import type { PagingDomain } from '../../../src/host/kernel/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';

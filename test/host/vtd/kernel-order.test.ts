@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { Invalidation, NestedDomain } from '../../../src/host/driver.ts';
+import type { Invalidation, NestedDomain } from '../../../src/host/kernel/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import type { UpcallHandlers } from '../../../src/ports/upcalls.ts';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import type { Domain, NestedDomain } from '../../../src/host/driver.ts';
+import type { Domain, NestedDomain } from '../../../src/host/kernel/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
 import { Bench, firstStageData, RAM } from './bench.ts';

@@ -9,7 +9,7 @@ import type {
   IommuDriver,
   NestedDomain,
   PagingDomain,
-} from '../../driver.ts';
+} from '../../kernel/driver.ts';
 import { MockMapping } from './mapping.ts';
 import type { MockViommu } from './viommu.ts';
 

@@ -2,7 +2,7 @@ import type { HostMemory } from '../../../lib/memory/host-memory.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { MOCK, MOCK_DEVICE_FLAG, MOCK_PAGETABLE } from '../../../spec/iommufd/selftest.ts';
 import { HWPT_FLAG } from '../../../spec/iommufd/uapi.ts';
-import type { DeviceDescription } from '../../device.ts';
+import type { DeviceDescription } from '../../kernel/device.ts';
 import type {
   Domain,
   DriverData,
@@ -15,7 +15,7 @@ import type {
   ReservedRegion,
   Result,
   ViommuServices,
-} from '../../driver.ts';
+} from '../../kernel/driver.ts';
 import { MockBlocked, type MockDeviceState, MockNested, MockPaging } from './domains.ts';
 import { MockViommu, readHwptData } from './viommu.ts';
 

@@ -1,8 +1,8 @@
 import type { HostMemory } from '../../../lib/memory/host-memory.ts';
 import type { PageFile } from '../../../ports/iommufd.ts';
-import { AccessObject } from '../../access.ts';
-import type { Context } from '../../context.ts';
 import type { KernelFile } from '../../ioctl/caller.ts';
+import { AccessObject } from '../../iommufd/access.ts';
+import type { Context } from '../../iommufd/context.ts';
 
 interface PinnedItem {
   readonly id: number;

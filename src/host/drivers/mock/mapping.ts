@@ -1,5 +1,5 @@
 import { MOCK } from '../../../spec/iommufd/selftest.ts';
-import type { DirtySink } from '../../driver.ts';
+import type { DirtySink } from '../../kernel/driver.ts';
 
 const CHUNK = 256;
 

@@ -9,11 +9,11 @@ import {
   detachDevice,
   replaceDevice,
   unbindDevice,
-} from '../../attach.ts';
-import { type Context, type Respond, respondAlways } from '../../context.ts';
-import { IOVA_LAST } from '../../ioas/ranges.ts';
-import type { IommufdFile } from '../../iommufd.ts';
-import type { ForeignObject } from '../../objects.ts';
+} from '../../iommufd/attach.ts';
+import { type Context, type Respond, respondAlways } from '../../iommufd/context.ts';
+import type { IommufdFile } from '../../iommufd/file.ts';
+import { IOVA_LAST } from '../../iommufd/ioas/ranges.ts';
+import type { ForeignObject } from '../../iommufd/objects.ts';
 import { MockNested, MockPaging } from './domains.ts';
 import type { MockDriver } from './driver.ts';
 

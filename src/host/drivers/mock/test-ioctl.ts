@@ -3,7 +3,7 @@ import { IOMMUFD_CMD, IOMMUFD_TYPE } from '../../../spec/iommufd/ioctls.ts';
 import { MOCK_ACCESS_FLAG, TEST_OP } from '../../../spec/iommufd/selftest.ts';
 import type { Caller } from '../../ioctl/caller.ts';
 import type { TestIoctl } from '../../ioctl/iommufd-ioctl.ts';
-import type { IommufdFile } from '../../iommufd.ts';
+import type { IommufdFile } from '../../iommufd/file.ts';
 import type { MockDriver } from './driver.ts';
 import { AccessFile, MockDmabuf } from './files.ts';
 import { MockCommands } from './test-commands.ts';

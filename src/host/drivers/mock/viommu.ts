@@ -12,8 +12,8 @@ import type {
   PagingDomain,
   Result,
   ViommuServices,
-} from '../../driver.ts';
-import { answerDriverData, copyDriverData } from '../../driver-data.ts';
+} from '../../kernel/driver.ts';
+import { answerDriverData, copyDriverData } from '../../kernel/driver-data.ts';
 import { type MockDevices, MockNested } from './domains.ts';
 
 const LOOPBACK_BYTES = 24;

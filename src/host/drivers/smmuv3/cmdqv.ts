@@ -2,8 +2,8 @@ import type { VirtualQueueInterface, VirtualQueuePort } from '../../../ports/hw.
 import type { MemoryWindow } from '../../../ports/memory.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_QUEUE_TYPE, VEVENTQ_TYPE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
-import type { DriverData, DriverHwQueue, HostDevice, HwQueueOps, Result, ViommuServices } from '../../driver.ts';
-import { answerDriverData, copyDriverData } from '../../driver-data.ts';
+import type { DriverData, DriverHwQueue, HostDevice, HwQueueOps, Result, ViommuServices } from '../../kernel/driver.ts';
+import { answerDriverData, copyDriverData } from '../../kernel/driver-data.ts';
 
 /** Bytes of iommu_viommu_tegra241_cmdqv: offset and length of the register page, for mmap. */
 const DATA_BYTES = 16;

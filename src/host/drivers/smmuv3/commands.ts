@@ -1,7 +1,7 @@
 import { E } from '../../../spec/iommufd/errno.ts';
 import { INVALIDATE_DATA } from '../../../spec/iommufd/uapi.ts';
 import { COMMAND_BYTES, COMMAND_WORDS, OP } from '../../../spec/smmuv3/commands.ts';
-import type { HostDevice, Invalidation } from '../../driver.ts';
+import type { HostDevice, Invalidation } from '../../kernel/driver.ts';
 import { BATCH, type CommandQueue } from './queue.ts';
 
 /**

@@ -15,7 +15,7 @@ import type {
   ReservedRegion,
   Result,
   ViommuServices,
-} from '../../driver.ts';
+} from '../../kernel/driver.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { IdPool } from '../ids.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';

@@ -2,7 +2,7 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
 import { OP, PRI_RESP, RESUME_AB, RESUME_AC, SSV } from '../../../spec/smmuv3/commands.ts';
 import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType, PRI1 } from '../../../spec/smmuv3/events.ts';
-import type { HostDevice, KernelServices, PageFault } from '../../driver.ts';
+import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { Master } from './master.ts';
 import type { CommandQueue } from './queue.ts';

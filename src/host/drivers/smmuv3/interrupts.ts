@@ -1,6 +1,6 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type VirtualQueuePort } from '../../../ports/hw.ts';
-import type { HostDevice, IommuDriver, KernelServices, PagingDomain } from '../../driver.ts';
+import type { HostDevice, IommuDriver, KernelServices, PagingDomain } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { Faults } from './faults.ts';
 import { SmmuNestedDomain } from './nested-domain.ts';

@@ -1,5 +1,5 @@
 import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
-import type { HostDevice } from '../../driver.ts';
+import type { HostDevice } from '../../kernel/driver.ts';
 import type { SteDevice } from './entries.ts';
 import type { SmmuFeatures } from './features.ts';
 import type { KernelCdTable } from './pasid-table.ts';

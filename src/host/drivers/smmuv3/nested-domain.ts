@@ -1,7 +1,7 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG } from '../../../spec/smmuv3/ste.ts';
-import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../driver.ts';
+import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import type { Vste } from './nested-data.ts';
 import type { SmmuPagingDomain } from './paging-domain.ts';
 import type { SmmuViommu } from './viommu.ts';

@@ -1,6 +1,6 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
-import type { DirtyOps, Domain, HostDevice, IommuDriver, PagingDomain } from '../../driver.ts';
+import type { DirtyOps, Domain, HostDevice, IommuDriver, PagingDomain } from '../../kernel/driver.ts';
 import type { Invalidated, User } from './attach.ts';
 import type { StageOne } from './cd.ts';
 import type { StageTwo } from './entries.ts';

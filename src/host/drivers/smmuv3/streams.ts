@@ -2,7 +2,7 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import type { HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG, S1DSS, STE_WORDS } from '../../../spec/smmuv3/ste.ts';
-import type { Domain, HostDevice, KernelServices } from '../../driver.ts';
+import type { Domain, HostDevice, KernelServices } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import { Attacher, type Invalidated } from './attach.ts';
 import { stageOneCd } from './cd.ts';

@@ -12,8 +12,8 @@ import type {
   NestedDomain,
   Result,
   ViommuServices,
-} from '../../driver.ts';
-import { copyDriverData } from '../../driver-data.ts';
+} from '../../kernel/driver.ts';
+import { copyDriverData } from '../../kernel/driver-data.ts';
 import type { Cmdqv } from './cmdqv.ts';
 import { GuestCommands, type PartialCount, type StreamNames } from './commands.ts';
 import type { LatchedStreams } from './master.ts';

@@ -2,7 +2,7 @@ import type { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
-import type { Domain, HostDevice } from '../../driver.ts';
+import type { Domain, HostDevice } from '../../kernel/driver.ts';
 import { buildEntry, ENTRY_WORDS } from './entries.ts';
 import { flushDevice } from './maintenance.ts';
 import { type Installed, type Master, RID_PASID } from './master.ts';

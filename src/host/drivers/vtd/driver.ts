@@ -17,8 +17,8 @@ import type {
   PagingDomain,
   ReservedRegion,
   Result,
-} from '../../driver.ts';
-import { copyDriverData } from '../../driver-data.ts';
+} from '../../kernel/driver.ts';
+import { copyDriverData } from '../../kernel/driver-data.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { Attacher } from './attach.ts';
 import { DomainIds } from './ids.ts';

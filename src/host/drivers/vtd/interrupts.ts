@@ -1,6 +1,6 @@
 import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
 import { frcd } from '../../../spec/vtd/faults.ts';
-import type { HostDevice, KernelServices, PagingDomain } from '../../driver.ts';
+import type { HostDevice, KernelServices, PagingDomain } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import { VtdNestedDomain } from './nested-domain.ts';
 import type { PageRequests } from './page-requests.ts';

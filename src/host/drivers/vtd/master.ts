@@ -1,4 +1,4 @@
-import type { HostDevice } from '../../driver.ts';
+import type { HostDevice } from '../../kernel/driver.ts';
 import type { EntryContent } from './entries.ts';
 import type { PasidTable } from './tables.ts';
 

@@ -2,7 +2,7 @@ import { TWO32 } from '../../../core/bits.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { INVALIDATE_DATA, VTD_INV_FLAG, VTD_S1_FLAG } from '../../../spec/iommufd/uapi.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
-import type { Domain, HostDevice, Invalidation, IommuDriver, NestedDomain } from '../../driver.ts';
+import type { Domain, HostDevice, Invalidation, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import type { EntryContent } from './entries.ts';
 import { flushDevices } from './maintenance.ts';
 import type { DomainOwner, VtdPagingDomain } from './paging-domain.ts';

@@ -1,7 +1,7 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
 import { pageRequest, RESPONSE } from '../../../spec/vtd/page-request.ts';
-import type { HostDevice, KernelServices, PageFault } from '../../driver.ts';
+import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { InvalidationQueue } from './queue.ts';
 

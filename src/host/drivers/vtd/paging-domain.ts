@@ -9,7 +9,7 @@ import {
   type IommuDriver,
   MAP_PROT,
   type PagingDomain,
-} from '../../driver.ts';
+} from '../../kernel/driver.ts';
 import type { Attacher } from './attach.ts';
 import type { EntryContent } from './entries.ts';
 import { flushDevices } from './maintenance.ts';

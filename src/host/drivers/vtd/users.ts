@@ -1,5 +1,5 @@
 import { E } from '../../../spec/iommufd/errno.ts';
-import type { Domain } from '../../driver.ts';
+import type { Domain } from '../../kernel/driver.ts';
 import type { EntryContent } from './entries.ts';
 import type { DomainIds } from './ids.ts';
 import type { Master, User } from './master.ts';

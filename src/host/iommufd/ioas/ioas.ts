@@ -1,0 +1,381 @@
+import { E } from '../../../spec/iommufd/errno.ts';
+import { MAP_PROT, type PagingDomain } from '../../kernel/driver.ts';
+import type { PagingHwpt } from '../hwpt.ts';
+import { Area, AreaTree } from './area-tree.ts';
+import { firstPage, lastPage, loadArea, unloadArea } from './loading.ts';
+import type { Pages } from './pages.ts';
+import { type IoasAccess, notifyUnmap } from './pinning.ts';
+import { IOVA_LAST, joined, type Range, ReservedRanges } from './ranges.ts';
+
+const PAGE = 4096;
+/** Automatic IOVAs line up with transparent huge pages up to this size. */
+const HUGE_PAGE = 0x20_0000n;
+
+/** A slice of pages that one map call puts at consecutive IOVAs. */
+export interface Slice {
+  readonly pages: Pages;
+  readonly startByte: number;
+  readonly length: bigint;
+}
+
+/** An I/O address space: what is mapped where, for every domain that joined it (`io_pagetable`). */
+export class Ioas {
+  readonly kind = 'ioas';
+  id = 0;
+  users = 0;
+  readonly hwpts = new Set<PagingHwpt>();
+  readonly accesses = new Set<IoasAccess>();
+  readonly #areas = new AreaTree();
+  readonly #reserved = new ReservedRanges();
+  #allowed: Range[] = [];
+  readonly #domains: PagingDomain[] = [];
+  #alignment = 1;
+  #largePages = true;
+  #onDestroy: (() => void) | null;
+
+  /** @param onDestroy the context forgets a compatibility pointer to this IOAS. */
+  constructor(onDestroy: (() => void) | null = null) {
+    this.#onDestroy = onDestroy;
+  }
+
+  destroy(): void {
+    this.unmapAll();
+    this.#onDestroy?.();
+    this.#onDestroy = null;
+  }
+
+  /** Bytes every IOVA and length must be a multiple of. */
+  get alignment(): number {
+    return this.#alignment;
+  }
+  get areas(): AreaTree {
+    return this.#areas;
+  }
+  get domains(): readonly PagingDomain[] {
+    return this.#domains;
+  }
+  get largePages(): boolean {
+    return this.#largePages;
+  }
+
+  /** IOVAs that are not reserved. */
+  ranges(): Range[] {
+    return this.#reserved.holes(0n, IOVA_LAST);
+  }
+
+  /** Replaces the allow-list. @param list sorted and disjoint. @returns -EADDRINUSE: one of them is reserved. */
+  allow(list: Range[]): number {
+    for (const r of list) if (this.#reserved.intersects(r.start, r.last)) return -E.ADDRINUSE;
+    this.#allowed = list;
+    return 0;
+  }
+
+  /** Reserves a region for `owner`. @returns -EADDRINUSE mapped or on the allow-list. */
+  reserve(start: bigint, last: bigint, owner: object): number {
+    if (this.#areas.first(start, last) !== null) return -E.ADDRINUSE;
+    if (this.#allowed.some((r) => r.start <= last && start <= r.last)) return -E.ADDRINUSE;
+    this.#reserved.add(start, last, owner);
+    return 0;
+  }
+
+  unreserve(owner: object): void {
+    this.#reserved.removeOwner(owner);
+  }
+
+  /**
+   * Maps the slices one behind the other. @param fixed null: choose an IOVA.
+   * @returns 0 (then `mappedAt` is where) or -errno.
+   */
+  map(slices: readonly Slice[], length: bigint, fixed: bigint | null, prot: number): number {
+    if (length === 0n || length % BigInt(this.#alignment) !== 0n) return -E.INVAL;
+    let iova = fixed ?? 0n;
+    if (fixed === null) {
+      const first = slices[0]!;
+      const r = this.#choose(first.pages.base + BigInt(first.startByte), length);
+      if (r !== 0) return r;
+      iova = this.mappedAt;
+    } else {
+      const r = this.#checkFixed(iova, length);
+      if (r !== 0) return r;
+    }
+    const made: Area[] = [];
+    let at = iova;
+    let result = 0;
+    for (const s of slices) {
+      if ((prot & MAP_PROT.WRITE) !== 0 && !s.pages.writable) result = -E.PERM;
+      else if ((s.startByte % PAGE) % this.#alignment !== 0) result = -E.INVAL;
+      if (result !== 0) break;
+      const area = new Area(at, at + s.length - 1n, s.pages, s.startByte, prot, this.#areas.nextWeight());
+      this.#areas.insert(area);
+      made.push(area);
+      at += s.length;
+    }
+    for (let i = 0; result === 0 && i < made.length; i++) result = this.#fill(made[i]!);
+    if (result !== 0) {
+      for (const a of made) {
+        this.#unfill(a);
+        this.#areas.remove(a);
+      }
+      return result;
+    }
+    this.mappedAt = iova;
+    return 0;
+  }
+  /** Where the last successful `map` went. */
+  mappedAt = 0n;
+
+  #checkFixed(iova: bigint, length: bigint): number {
+    if (iova % BigInt(this.#alignment) !== 0n) return -E.INVAL;
+    const last = iova + length - 1n;
+    if (last > IOVA_LAST) return -E.OVERFLOW;
+    if (this.#reserved.intersects(iova, last)) return -E.INVAL;
+    return this.#areas.first(iova, last) === null ? 0 : -E.EXIST;
+  }
+
+  /** Finds a free place that keeps the alignment of `address` as far as that helps large pages. */
+  #choose(address: bigint, length: bigint): number {
+    if (length >= IOVA_LAST / 2n) return -E.OVERFLOW;
+    let align = 1n;
+    while (align < length) align <<= 1n;
+    if (address !== 0n) {
+      const natural = address & -address;
+      if (natural < align) align = natural;
+    }
+    if (align > HUGE_PAGE) align = HUGE_PAGE;
+    if (align < BigInt(this.#alignment)) return -E.INVAL;
+    const offset = address % 4096n;
+    // The first address of [start, last] that serves; -1n when none does.
+    const place = (start: bigint, last: bigint): bigint => {
+      const at = ((start + align - 1n) & -align) | offset;
+      return at >= last || at > IOVA_LAST || last - at < length - 1n ? -1n : at;
+    };
+    // Never page 0 and never the top page.
+    const lowest = 4096n;
+    const highest = IOVA_LAST - 4096n;
+    const allowed = this.#allowed.length === 0 ? [{ start: lowest, last: highest }] : joined(this.#allowed);
+    for (const piece of allowed) {
+      if (piece.last < lowest || piece.start > highest) continue;
+      const last = piece.last > highest ? highest : piece.last;
+      const start = place(piece.start < lowest ? lowest : piece.start, last);
+      if (start < 0n) continue;
+      for (const hole of this.#reserved.holes(start, last)) {
+        const found = this.#areas.findHole(hole.start, hole.last, Number(length), (page, off, lastPage, lastOff) => {
+          const at = place((BigInt(page) << 12n) | BigInt(off), (BigInt(lastPage) << 12n) | BigInt(lastOff));
+          if (at < 0n) return false;
+          this.mappedAt = at;
+          return true;
+        });
+        if (found) return 0;
+      }
+    }
+    return -E.NOSPC;
+  }
+
+  /**
+   * Removes the areas inside [start, last]. @returns 0 or -errno; `unmapped` counts the bytes in both cases.
+   * @param mustExist -ENOENT when nothing was there.
+   */
+  unmap(start: bigint, last: bigint): number {
+    this.unmapped = 0n;
+    let from = start;
+    let tries = 0;
+    for (let area = this.#areas.first(from, last); area !== null; area = this.#areas.first(from, last)) {
+      if (area.locks > 0) return -E.BUSY;
+      const first = area.start;
+      const end = area.last;
+      if (first < start || end > last) return -E.NOENT;
+      if (area.accesses > 0) {
+        if (first !== from) tries = 0;
+        from = first;
+        area.preventAccess = true;
+        notifyUnmap(this.accesses, first, end);
+        if (++tries > 100) return -E.DEADLK;
+        continue;
+      }
+      this.#unfill(area);
+      this.#areas.remove(area);
+      this.unmapped += end - first + 1n;
+      if (end >= last) break;
+      from = end + 1n;
+    }
+    return 0;
+  }
+  unmapped = 0n;
+
+  unmapAll(): number {
+    return this.unmap(0n, IOVA_LAST);
+  }
+
+  /** Pieces of pages behind [iova, iova + length), which must be covered by contiguous areas. null: ENOENT. */
+  slices(iova: bigint, length: bigint): Slice[] | null {
+    const out: Slice[] = [];
+    const last = iova + length - 1n;
+    for (let at = iova; at <= last; ) {
+      const a = this.#areas.first(at, at);
+      if (a === null) return null;
+      const end = a.last < last ? a.last : last;
+      out.push({ pages: a.pages, startByte: a.startByte + Number(at - a.start), length: end - at + 1n });
+      at = end + 1n;
+    }
+    return out;
+  }
+
+  /** A domain joins. @returns -EINVAL its pages are too large, -EADDRINUSE something lies outside it, -EFAULT, -ENOMEM. */
+  addDomain(domain: PagingDomain): number {
+    const alignment = Math.max(domain.pageBytes, this.#alignment);
+    if (alignment > PAGE) return -E.INVAL;
+    if (alignment !== this.#alignment && !this.#conforms(alignment)) return -E.ADDRINUSE;
+    if (domain.apertureStart !== 0n) {
+      const r = this.reserve(0n, domain.apertureStart - 1n, domain);
+      if (r !== 0) return r;
+    }
+    if (domain.apertureLast !== IOVA_LAST) {
+      const r = this.reserve(domain.apertureLast + 1n, IOVA_LAST, domain);
+      if (r !== 0) {
+        this.unreserve(domain);
+        return r;
+      }
+    }
+    const first = this.#domains.length === 0;
+    let failed = 0;
+    const done: Area[] = [];
+    for (const area of this.#areas) {
+      failed = first ? this.#pin(area) : 0;
+      if (failed === 0) {
+        failed = loadArea(area, domain, this.#largePages);
+        if (failed !== 0 && first) this.#unpin(area);
+      }
+      if (failed !== 0) break;
+      done.push(area);
+    }
+    if (failed !== 0) {
+      for (const area of done) {
+        unloadArea(area, domain);
+        if (first) this.#unpin(area);
+      }
+      this.unreserve(domain);
+      return failed;
+    }
+    this.#alignment = alignment;
+    this.#domains.push(domain);
+    return 0;
+  }
+
+  removeDomain(domain: PagingDomain): void {
+    this.#domains.splice(this.#domains.indexOf(domain), 1);
+    for (const area of this.#areas) {
+      unloadArea(area, domain);
+      if (this.#domains.length === 0) this.#unpin(area);
+    }
+    this.unreserve(domain);
+    this.#recalculate();
+  }
+
+  addAccess(access: IoasAccess): number {
+    this.accesses.add(access);
+    const r = this.#recalculate();
+    if (r !== 0) this.accesses.delete(access);
+    return r;
+  }
+
+  removeAccess(access: IoasAccess): void {
+    this.accesses.delete(access);
+    this.#recalculate();
+  }
+
+  /** HUGE_PAGES=1. */
+  enableLargePages(): void {
+    this.#largePages = true;
+    this.#recalculate();
+  }
+
+  /** HUGE_PAGES=0. @returns -EINVAL domains hold mappings, -EADDRINUSE an area is not page aligned. */
+  disableLargePages(): number {
+    if (!this.#largePages) return 0;
+    if (this.#domains.length > 0 && this.#areas.size > 0) return -E.INVAL;
+    this.#largePages = false;
+    const r = this.#recalculate();
+    if (r !== 0) this.#largePages = true;
+    return r;
+  }
+
+  /** Splits the area around `iova` behind that address, so that a part can be unmapped (VFIO type 1). */
+  cut(iova: bigint): number {
+    const a = this.#areas.first(iova, iova);
+    if (a === null || iova === a.start || iova === a.last) return 0;
+    if (a.preventAccess) return -E.BUSY;
+    if (a.pages.dmabuf) return -E.OPNOTSUPP;
+    const left = Number(iova + 1n - a.start);
+    const align = BigInt(this.#alignment);
+    if ((iova + 1n) % align !== 0n || (a.startByte + left) % this.#alignment !== 0) return -E.INVAL;
+    if (a.accesses > 0 || (a.filled && this.#largePages)) return -E.INVAL;
+    this.#areas.remove(a);
+    const halves = [
+      new Area(a.start, iova, a.pages, a.startByte, a.prot, this.#areas.nextWeight()),
+      new Area(iova + 1n, a.last, a.pages, a.startByte + left, a.prot, this.#areas.nextWeight()),
+    ];
+    // A page that both halves touch is pinned by both; the pins of the whole are given back after that.
+    for (const h of halves) {
+      h.filled = a.filled;
+      if (a.filled && !a.pages.dmabuf) h.pages.pin(firstPage(h), lastPage(h));
+      this.#areas.insert(h);
+    }
+    if (a.filled && !a.pages.dmabuf) a.pages.unpin(firstPage(a), lastPage(a));
+    return 0;
+  }
+
+  #recalculate(): number {
+    let want = this.#largePages ? 1 : PAGE;
+    for (const d of this.#domains) want = Math.max(want, d.pageBytes);
+    for (const a of this.accesses) want = Math.max(want, a.alignment);
+    if (want > this.#alignment && !this.#conforms(want)) return -E.ADDRINUSE;
+    this.#alignment = want;
+    return 0;
+  }
+
+  #conforms(alignment: number): boolean {
+    for (const a of this.#areas) {
+      if (a.startOff % alignment !== 0 || (a.lastOff + 1) % alignment !== 0 || a.startByte % alignment !== 0)
+        return false;
+    }
+    return true;
+  }
+
+  #fill(area: Area): number {
+    if (this.#domains.length === 0) return 0;
+    let r = this.#pin(area);
+    if (r !== 0) return r;
+    for (let i = 0; i < this.#domains.length; i++) {
+      r = loadArea(area, this.#domains[i]!, this.#largePages);
+      if (r === 0) continue;
+      while (--i >= 0) unloadArea(area, this.#domains[i]!);
+      this.#unpin(area);
+      return r;
+    }
+    return 0;
+  }
+
+  #unfill(area: Area): void {
+    if (!area.filled) return;
+    for (const d of this.#domains) unloadArea(area, d);
+    this.#unpin(area);
+  }
+
+  #pin(area: Area): number {
+    const r = area.pages.dmabuf ? 0 : area.pages.pin(firstPage(area), lastPage(area));
+    if (r === 0) area.filled = true;
+    return r;
+  }
+
+  #unpin(area: Area): void {
+    if (area.filled && !area.pages.dmabuf) area.pages.unpin(firstPage(area), lastPage(area));
+    area.filled = false;
+  }
+
+  /** The exporter of a dma-buf takes its memory back: it leaves every domain, the areas stay. */
+  revoke(pages: Pages): void {
+    for (const area of this.#areas) {
+      if (area.pages === pages) for (const d of this.#domains) unloadArea(area, d);
+    }
+  }
+}

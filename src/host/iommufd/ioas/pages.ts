@@ -1,0 +1,151 @@
+import type { PageFile, UserMemory } from '../../../ports/iommufd.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+
+const PAGE = 4096;
+
+/** Pages [first, last] are pinned `pins` times; the first lies at `hpa`, the rest follows it. */
+interface Run {
+  first: number;
+  last: number;
+  hpa: number;
+  pins: number;
+}
+
+/** Called for each physically contiguous piece: bytes from the first page of the object, host-physical address, bytes. */
+export type RunVisitor = (startByte: number, hpa: number, bytes: number) => number;
+
+/**
+ * The memory behind one map call: a piece of a process's address space, or of a file. Areas made by IOAS_COPY share it.
+ * A page is pinned once however many domains use it, and stays where it is while anybody pins it, even when the process
+ * that owned it is gone.
+ */
+export class Pages {
+  readonly source: UserMemory;
+  /** The source's address of page 0: a multiple of the page size. */
+  readonly base: bigint;
+  readonly count: number;
+  readonly writable: boolean;
+  /** null: process memory. */
+  readonly file: PageFile | null;
+  /** A dma-buf whose exporter took its memory away after it was mapped. */
+  revoked = false;
+  readonly #runs: Run[] = [];
+
+  constructor(source: UserMemory, base: bigint, count: number, writable: boolean, file: PageFile | null) {
+    this.source = source;
+    this.base = base;
+    this.count = count;
+    this.writable = writable;
+    this.file = file;
+  }
+
+  get dmabuf(): boolean {
+    return this.file !== null && this.file.kind === 'dmabuf';
+  }
+
+  /** Index of the first run that ends at or behind `page`. */
+  #find(page: number): number {
+    let lo = 0;
+    let hi = this.#runs.length;
+    while (lo < hi) {
+      const mid = (lo + hi) >>> 1;
+      if (this.#runs[mid]!.last < page) lo = mid + 1;
+      else hi = mid;
+    }
+    return lo;
+  }
+
+  /** Makes `page` the first page of a run, if it lies inside one. */
+  #cut(page: number): void {
+    const i = this.#find(page);
+    const r = this.#runs[i];
+    if (r === undefined || r.first >= page) return;
+    const rest: Run = { first: page, last: r.last, hpa: r.hpa + (page - r.first) * PAGE, pins: r.pins };
+    r.last = page - 1;
+    this.#runs.splice(i + 1, 0, rest);
+  }
+
+  /**
+   * Pins pages [first, last].
+   * @returns 0; -EFAULT process memory that is not there or not writable; -EINVAL beyond the end of a file; -ENOMEM too much
+   *   is pinned. Nothing is pinned then.
+   */
+  pin(first: number, last: number): number {
+    this.#cut(first);
+    this.#cut(last + 1);
+    let i = this.#find(first);
+    for (let page = first; page <= last; ) {
+      const r = this.#runs[i];
+      if (r !== undefined && r.first <= page) {
+        r.pins++;
+        page = r.last + 1;
+        i++;
+        continue;
+      }
+      const want = Math.min(last + 1, r === undefined ? Number.POSITIVE_INFINITY : r.first) - page;
+      if (!this.source.pin(this.base + BigInt(page) * 4096n, BigInt(want * PAGE), this.writable)) {
+        if (page > first) this.unpin(first, page - 1);
+        return -(this.source.failure || (this.file === null ? E.FAULT : E.INVAL));
+      }
+      const got = this.source.run / PAGE;
+      const before = this.#runs[i - 1];
+      if (
+        before !== undefined &&
+        before.pins === 1 &&
+        before.last === page - 1 &&
+        page > first &&
+        before.hpa + (page - before.first) * PAGE === this.source.hpa
+      ) {
+        before.last += got;
+      } else {
+        this.#runs.splice(i, 0, { first: page, last: page + got - 1, hpa: this.source.hpa, pins: 1 });
+        i++;
+      }
+      page += got;
+    }
+    return 0;
+  }
+
+  /** Undoes one `pin` of exactly these pages (or of a range that contains them). */
+  unpin(first: number, last: number): void {
+    this.#cut(first);
+    this.#cut(last + 1);
+    const from = this.#find(first);
+    let to = from;
+    let gone = 0;
+    for (; to < this.#runs.length && this.#runs[to]!.first <= last; to++) {
+      const r = this.#runs[to]!;
+      if (--r.pins > 0) continue;
+      gone++;
+      this.source.unpin?.(r.hpa, (r.last - r.first + 1) * PAGE);
+    }
+    if (gone === 0) return;
+    const kept = this.#runs.slice(from, to).filter((r) => r.pins > 0);
+    this.#runs.splice(from, to - from, ...kept);
+  }
+
+  /**
+   * Visits pinned memory [startByte, startByte + bytes) piece by piece, in order, until the visitor returns something else
+   * than 0. Pieces that continue each other physically are joined.
+   */
+  visit(startByte: number, bytes: number, visitor: RunVisitor): number {
+    const end = startByte + bytes;
+    let at = startByte;
+    for (let i = this.#find(Math.floor(startByte / PAGE)); at < end; ) {
+      const r = this.#runs[i]!;
+      const hpa = r.hpa + (at - r.first * PAGE);
+      let last = r;
+      while (++i < this.#runs.length) {
+        const n = this.#runs[i]!;
+        if ((last.last + 1) * PAGE >= end || n.first !== last.last + 1) break;
+        if (n.hpa !== last.hpa + (n.first - last.first) * PAGE) break;
+        last = n;
+      }
+      const stop = Math.min(end, (last.last + 1) * PAGE);
+      const result = visitor(at, hpa, stop - at);
+      if (result !== 0) return result;
+      at = stop;
+    }
+    return 0;
+  }
+}

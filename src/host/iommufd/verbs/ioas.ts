@@ -1,0 +1,231 @@
+import type {
+  IoasCopy,
+  IoasIovaRange,
+  IoasMap,
+  IoasMapFile,
+  IoasUnmap,
+  IommufdOption,
+  VfioIoas,
+} from '../../../ports/iommufd.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import { IOAS_MAP_FLAG, OPTION, OPTION_OP, VFIO_IOAS_OP } from '../../../spec/iommufd/uapi.ts';
+import { MAP_PROT } from '../../kernel/driver.ts';
+import type { Context, Respond } from '../context.ts';
+import { Ioas } from '../ioas/ioas.ts';
+import { Pages } from '../ioas/pages.ts';
+import { IOVA_LAST, insertDisjoint, type Range } from '../ioas/ranges.ts';
+
+const MAP_FLAGS = IOAS_MAP_FLAG.FIXED_IOVA | IOAS_MAP_FLAG.WRITEABLE | IOAS_MAP_FLAG.READABLE;
+const PAGE = 4096n;
+
+export function newIoas(context: Context): Ioas {
+  const ioas: Ioas = new Ioas(() => {
+    if (context.vfioIoas === ioas) context.vfioIoas = null;
+  });
+  ioas.id = context.objects.reserve();
+  return ioas;
+}
+
+/** Reads entry `i` of the user's array of ranges; null: EFAULT. */
+export type ReadRange = (i: number) => IoasIovaRange | null;
+
+export function allowIovas(context: Context, ioasId: number, reserved: number, count: number, read: ReadRange): number {
+  if (reserved !== 0) return -E.OPNOTSUPP;
+  const ioas = context.objects.get(ioasId, 'ioas');
+  if (ioas === null) return -E.NOENT;
+  const list: Range[] = [];
+  for (let i = 0; i < count; i++) {
+    const r = read(i);
+    if (r === null) return -E.FAULT;
+    if (r.start >= r.last || !insertDisjoint(list, r)) return -E.INVAL;
+  }
+  return ioas.allow(list);
+}
+
+/** Checks that MAP, MAP_FILE and COPY share. */
+function checkMap(flags: number, reserved: number, length: bigint, iova: bigint): number {
+  if ((flags & ~MAP_FLAGS) !== 0 || reserved !== 0) return -E.OPNOTSUPP;
+  if (iova === IOVA_LAST || length === IOVA_LAST) return -E.OVERFLOW;
+  return (flags & (IOAS_MAP_FLAG.WRITEABLE | IOAS_MAP_FLAG.READABLE)) === 0 ? -E.INVAL : 0;
+}
+
+export function mapProt(flags: number): number {
+  let prot: number = MAP_PROT.CACHE;
+  if ((flags & IOAS_MAP_FLAG.WRITEABLE) !== 0) prot |= MAP_PROT.WRITE;
+  if ((flags & IOAS_MAP_FLAG.READABLE) !== 0) prot |= MAP_PROT.READ;
+  return prot;
+}
+
+/** Maps process memory. `iova` null: choose one. On 0 `ioas.mappedAt` tells where. */
+export function mapUser(
+  context: Context,
+  ioas: Ioas,
+  va: bigint,
+  length: bigint,
+  iova: bigint | null,
+  prot: number,
+): number {
+  if (va + length > IOVA_LAST) return -E.OVERFLOW;
+  if (length === 0n || length > IOVA_LAST - PAGE) return -E.INVAL;
+  const base = va & -PAGE;
+  const startByte = Number(va - base);
+  const count = Number((BigInt(startByte) + length + PAGE - 1n) / PAGE);
+  const pages = new Pages(context.memory, base, count, (prot & MAP_PROT.WRITE) !== 0, null);
+  return ioas.map([{ pages, startByte, length }], length, iova, prot);
+}
+
+export function ioasMap(context: Context, c: IoasMap, respond: Respond): number {
+  let r = checkMap(c.flags, c.reserved, c.length, c.iova);
+  if (r !== 0) return r;
+  const ioas = context.objects.get(c.ioasId, 'ioas');
+  if (ioas === null) return -E.NOENT;
+  const fixed = (c.flags & IOAS_MAP_FLAG.FIXED_IOVA) !== 0;
+  r = mapUser(context, ioas, c.userVa, c.length, fixed ? c.iova : null, mapProt(c.flags));
+  if (r !== 0) return r;
+  c.iova = ioas.mappedAt;
+  return respond() ? 0 : -E.FAULT;
+}
+
+export function ioasMapFile(context: Context, c: IoasMapFile, respond: Respond): number {
+  let r = checkMap(c.flags, 0, c.length, c.iova);
+  if (r !== 0) return r;
+  const ioas = context.objects.get(c.ioasId, 'ioas');
+  if (ioas === null) return -E.NOENT;
+  if (c.length === 0n) return -E.INVAL;
+  if (c.start + c.length - 1n > IOVA_LAST) return -E.OVERFLOW;
+  const { file } = c;
+  if (file === null) return -E.BADF;
+  if (file.kind === 'dmabuf' && file.size <= c.start + c.length - 1n) return -E.INVAL;
+  if (c.length > IOVA_LAST - PAGE) return -E.INVAL;
+  if (file.kind === 'dmabuf' && file.onRevoke === undefined) return -E.OPNOTSUPP;
+  if (file.revoked === true) return -E.NODEV;
+  const base = c.start & -PAGE;
+  const startByte = Number(c.start - base);
+  const count = Number((BigInt(startByte) + c.length + PAGE - 1n) / PAGE);
+  const prot = mapProt(c.flags);
+  const pages = new Pages(file, base, count, (prot & MAP_PROT.WRITE) !== 0, file);
+  const fixed = (c.flags & IOAS_MAP_FLAG.FIXED_IOVA) !== 0;
+  r = ioas.map([{ pages, startByte, length: c.length }], c.length, fixed ? c.iova : null, prot);
+  if (r !== 0) return r;
+  file.onRevoke?.(() => {
+    if (pages.revoked) return;
+    // Copies of the area may live in other address spaces of this context.
+    for (const o of context.objects.objects()) if (o.kind === 'ioas') o.revoke(pages);
+    pages.revoked = true;
+  });
+  c.iova = ioas.mappedAt;
+  return respond() ? 0 : -E.FAULT;
+}
+
+export function ioasCopy(context: Context, c: IoasCopy, respond: Respond): number {
+  const r = checkMap(c.flags, 0, c.length, c.dstIova);
+  if (r !== 0) return r;
+  const source = context.objects.get(c.srcIoasId, 'ioas');
+  if (source === null) return -E.NOENT;
+  if (c.length === 0n) return -E.INVAL;
+  if (c.srcIova + c.length - 1n > IOVA_LAST) return -E.OVERFLOW;
+  const slices = source.slices(c.srcIova, c.length);
+  if (slices === null) return -E.NOENT;
+  const ioas = context.objects.get(c.dstIoasId, 'ioas');
+  if (ioas === null) return -E.NOENT;
+  const fixed = (c.flags & IOAS_MAP_FLAG.FIXED_IOVA) !== 0;
+  const mapped = ioas.map(slices, c.length, fixed ? c.dstIova : null, mapProt(c.flags));
+  if (mapped !== 0) return mapped;
+  c.dstIova = ioas.mappedAt;
+  return respond() ? 0 : -E.FAULT;
+}
+
+export function ioasUnmap(context: Context, c: IoasUnmap, respond: Respond): number {
+  const ioas = context.objects.get(c.ioasId, 'ioas');
+  if (ioas === null) return -E.NOENT;
+  if (c.iova === 0n && c.length === IOVA_LAST) {
+    const r = ioas.unmapAll();
+    if (r !== 0) return r;
+  } else {
+    if (c.iova === IOVA_LAST || c.length === IOVA_LAST) return -E.OVERFLOW;
+    const r = unmapRange(ioas, c.iova, c.length);
+    if (r !== 0) return r;
+    if (ioas.unmapped === 0n) return -E.NOENT;
+  }
+  c.length = ioas.unmapped;
+  return respond() ? 0 : -E.FAULT;
+}
+
+/** `iopt_unmap_iova`: an empty range is an error, an empty result is not. */
+export function unmapRange(ioas: Ioas, iova: bigint, length: bigint): number {
+  ioas.unmapped = 0n;
+  if (length === 0n) return -E.INVAL;
+  if (iova + length - 1n > IOVA_LAST) return -E.OVERFLOW;
+  return ioas.unmap(iova, iova + length - 1n);
+}
+
+/** Only file mappings can move to another process's account. */
+export function changeProcess(context: Context, reserved: number): number {
+  if (reserved !== 0) return -E.OPNOTSUPP;
+  for (const o of context.objects.objects()) {
+    if (o.kind !== 'ioas') continue;
+    for (const area of o.areas) if (area.pages.file === null || area.pages.dmabuf) return -E.INVAL;
+  }
+  return 0;
+}
+
+export function option(context: Context, c: IommufdOption, respond: Respond): number {
+  if (c.reserved !== 0) return -E.OPNOTSUPP;
+  const r =
+    c.optionId === OPTION.RLIMIT_MODE
+      ? rlimitMode(context, c)
+      : c.optionId === OPTION.HUGE_PAGES
+        ? hugePages(context, c)
+        : -E.OPNOTSUPP;
+  if (r !== 0) return r;
+  return respond() ? 0 : -E.FAULT;
+}
+
+function rlimitMode(context: Context, c: IommufdOption): number {
+  if (c.objectId !== 0) return -E.OPNOTSUPP;
+  if (c.op === OPTION_OP.GET) {
+    c.val64 = BigInt(context.rlimitMode);
+    return 0;
+  }
+  if (c.op !== OPTION_OP.SET) return -E.OPNOTSUPP;
+  if (!context.privileged) return -E.PERM;
+  if (!context.objects.empty) return -E.BUSY;
+  if (c.val64 > 1n) return -E.INVAL;
+  context.rlimitMode = Number(c.val64);
+  return 0;
+}
+
+function hugePages(context: Context, c: IommufdOption): number {
+  const ioas = context.objects.get(c.objectId, 'ioas');
+  if (ioas === null) return -E.NOENT;
+  if (c.op === OPTION_OP.GET) {
+    c.val64 = ioas.largePages ? 1n : 0n;
+    return 0;
+  }
+  if (c.op !== OPTION_OP.SET) return -E.OPNOTSUPP;
+  if (c.val64 === 0n) return ioas.disableLargePages();
+  if (c.val64 !== 1n) return -E.INVAL;
+  ioas.enableLargePages();
+  return 0;
+}
+
+export function vfioIoas(context: Context, c: VfioIoas, respond: Respond): number {
+  if (c.reserved !== 0) return -E.OPNOTSUPP;
+  switch (c.op) {
+    case VFIO_IOAS_OP.GET:
+      if (context.vfioIoas === null) return -E.NODEV;
+      c.ioasId = context.vfioIoas.id;
+      return respond() ? 0 : -E.FAULT;
+    case VFIO_IOAS_OP.SET: {
+      const ioas = context.objects.get(c.ioasId, 'ioas');
+      if (ioas === null) return -E.NOENT;
+      context.vfioIoas = ioas;
+      return 0;
+    }
+    case VFIO_IOAS_OP.CLEAR:
+      context.vfioIoas = null;
+      return 0;
+    default:
+      return -E.OPNOTSUPP;
+  }
+}

@@ -1,0 +1,146 @@
+import type { FaultQueueAlloc, HwQueueAlloc, VdeviceAlloc, VeventqAlloc, ViommuAlloc } from '../../../ports/iommufd.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import type { DriverData } from '../../kernel/driver.ts';
+import { AccessObject } from '../access.ts';
+import type { Context, Respond } from '../context.ts';
+import { FaultQueue } from '../fault.ts';
+import { IOVA_LAST } from '../ioas/ranges.ts';
+import { VeventQueue } from '../veventq.ts';
+import { HwQueue, Vdevice, Viommu } from '../viommu.ts';
+import { NO_DATA } from './hwpt.ts';
+
+const MAX_DEPTH = 1 << 19;
+const PAGE = 4096n;
+/** The largest page array the kernel can allocate for a queue (INT_MAX bytes of pointers). */
+const MAX_QUEUE_PAGES = 0x7fff_ffffn / 8n;
+
+export function faultQueueAlloc(context: Context, c: FaultQueueAlloc, respond: Respond): number {
+  if (c.flags !== 0) return -E.OPNOTSUPP;
+  const id = context.objects.reserve();
+  const fault = new FaultQueue(() => context.drop());
+  fault.id = id;
+  context.hold();
+  c.outFaultId = id;
+  c.outFd = fault.fd;
+  if (context.finish(fault, respond)) return 0;
+  fault.fd.close();
+  return -E.FAULT;
+}
+
+export function viommuAlloc(context: Context, c: ViommuAlloc, respond: Respond): number {
+  if (c.flags !== 0 || c.type === 0) return -E.OPNOTSUPP;
+  const { objects } = context;
+  const device = objects.get(c.devId, 'device');
+  if (device === null) return -E.NOENT;
+  const { dev } = device;
+  if (!dev.iommu.viommuSupported(dev, c.type)) return -E.OPNOTSUPP;
+  const hwpt = objects.get(c.hwptId, 'hwpt_paging');
+  if (hwpt === null) return -E.NOENT;
+  if (!hwpt.nestParent) return -E.INVAL;
+  const viommu = new Viommu(c.type, hwpt, dev.iommu, context.mmaps);
+  viommu.id = objects.reserve();
+  const user = c.data ?? NO_DATA;
+  const data: DriverData | null = user.length > 0 ? { type: c.type, user } : null;
+  const driver = dev.iommu.viommuInit(dev, c.type, hwpt.domain, data, viommu);
+  if (typeof driver === 'number') {
+    context.abort(viommu);
+    return driver;
+  }
+  viommu.start(driver);
+  c.outViommuId = viommu.id;
+  return context.finish(viommu, respond) ? 0 : -E.FAULT;
+}
+
+export function vdeviceAlloc(context: Context, c: VdeviceAlloc, respond: Respond): number {
+  const { objects } = context;
+  const viommu = objects.get(c.viommuId, 'viommu');
+  if (viommu === null) return -E.NOENT;
+  const device = objects.get(c.devId, 'device');
+  if (device === null) return -E.NOENT;
+  if (viommu.iommu !== device.dev.iommu) return -E.INVAL;
+  if (device.destroying) return -E.NOENT;
+  if (device.vdevice !== null) return -E.EXIST;
+  const id = objects.reserve();
+  let r = viommu.reserveVdevice(c.virtId);
+  if (r === 0) {
+    r = viommu.driver.vdeviceInit(device.dev, c.virtId);
+    if (r !== 0) viommu.clearVdevice(c.virtId);
+  }
+  if (r !== 0) {
+    objects.release(id);
+    return r;
+  }
+  const vdevice = new Vdevice(viommu, device, c.virtId);
+  vdevice.id = id;
+  viommu.setVdevice(vdevice);
+  c.outVdeviceId = id;
+  return context.finish(vdevice, respond) ? 0 : -E.FAULT;
+}
+
+export function veventqAlloc(context: Context, c: VeventqAlloc, respond: Respond): number {
+  if (c.flags !== 0 || c.reserved !== 0 || c.type === 0) return -E.OPNOTSUPP;
+  if (c.depth === 0 || c.depth > MAX_DEPTH) return -E.INVAL;
+  const viommu = context.objects.get(c.viommuId, 'viommu');
+  if (viommu === null) return -E.NOENT;
+  if (viommu.veventqs.some((q) => q.type === c.type)) return -E.EXIST;
+  const id = context.objects.reserve();
+  const queue = new VeventQueue(viommu, c.type, c.depth, () => context.drop());
+  queue.id = id;
+  context.hold();
+  c.outVeventqId = id;
+  c.outFd = queue.fd;
+  if (context.finish(queue, respond)) return 0;
+  queue.fd.close();
+  return -E.FAULT;
+}
+
+export function hwQueueAlloc(context: Context, c: HwQueueAlloc, respond: Respond): number {
+  if (c.flags !== 0 || c.type === 0) return -E.OPNOTSUPP;
+  if (c.length === 0n) return -E.INVAL;
+  const iova = c.nestingParentIova;
+  if (iova + c.length - 1n > IOVA_LAST) return -E.OVERFLOW;
+  const { objects } = context;
+  const viommu = objects.get(c.viommuId, 'viommu');
+  if (viommu === null) return -E.NOENT;
+  const ops = viommu.driver.hwQueues;
+  if (ops === null || !ops.supported(c.type)) return -E.OPNOTSUPP;
+
+  const id = objects.reserve();
+  const access = new AccessObject(context.kernel.physical, true, null);
+  const base = iova & -PAGE;
+  const offset = iova - base;
+  const bytes = offset + c.length + PAGE - 1n;
+  let r = bytes > IOVA_LAST ? -E.RANGE : bytes / PAGE > MAX_QUEUE_PAGES ? -E.NOMEM : 0;
+  if (r !== 0) {
+    objects.release(id);
+    return r;
+  }
+  access.id = objects.reserve();
+  const pinned = (bytes / PAGE) * PAGE;
+  const pages: number[] = [];
+  r = access.change(viommu.hwpt.ioas);
+  let pins = false;
+  if (r === 0) {
+    r = access.pin(base, pinned, false, pages);
+    pins = r === 0;
+  }
+  for (let i = 1; r === 0 && i < pages.length; i++) if (pages[i] !== pages[i - 1]! + 4096) r = -E.FAULT;
+  const release = () => {
+    if (pins) access.unpin(base, pinned);
+    access.change(null);
+    if (objects.any(access.id) === access) objects.remove(access);
+    else objects.release(access.id);
+  };
+  const handle = r === 0 ? ops.init(c.type, c.index, iova, pages[0]! + Number(offset), c.length) : r;
+  if (typeof handle === 'number') {
+    release();
+    objects.release(id);
+    return handle;
+  }
+  const queue = new HwQueue(viommu, c.index, handle, release);
+  queue.id = id;
+  // The access is visible, but its creator's reference keeps DESTROY away.
+  objects.publish(access);
+  c.outHwQueueId = id;
+  return context.finish(queue, respond) ? 0 : -E.FAULT;
+}

@@ -1,0 +1,140 @@
+import { NO_PASID } from '../../ports/dma.ts';
+import { E } from '../../spec/iommufd/errno.ts';
+import type { KernelDevice } from './device.ts';
+import type { Domain } from './driver.ts';
+
+/**
+ * An IOMMU group: the devices that cannot be told apart or isolated from each other. The IOMMU core attaches one domain
+ * per group and PASID slot, to every device of it (drivers/iommu/iommu.c).
+ */
+export class IommuGroup {
+  /** What the kernel knows the group by. */
+  readonly key: string;
+  readonly devices: KernelDevice[] = [];
+  /** RID domain of the whole group. */
+  domain: Domain;
+  readonly pasids = new Map<number, Domain>();
+  /** The iommufd context that claimed DMA ownership, and how many of its bound devices hold the claim. */
+  owner: object | null = null;
+  ownerCount = 0;
+  /** A kernel driver uses the group's DMA (EBUSY at bind). */
+  kernelUse = false;
+  /** A device of the group is being reset: attach, replace and PASID operations answer EBUSY. */
+  resetting = false;
+  readonly #blocked: Domain;
+  /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
+  readonly #behind = new Set<KernelDevice>();
+
+  constructor(key: string, blocked: Domain) {
+    this.key = key;
+    this.#blocked = blocked;
+    this.domain = blocked;
+  }
+
+  /** A device appears in the group (hot-plug): what the group is attached to, it is attached to (`__iommu_probe_device`). */
+  join(dev: KernelDevice): void {
+    this.devices.push(dev);
+    if (this.domain !== this.#blocked && this.domain.attach(dev, NO_PASID, this.#blocked) !== 0) this.#behind.add(dev);
+    for (const [pasid, domain] of this.pasids) if (dev.maxPasids > pasid) domain.attach(dev, pasid, null);
+  }
+
+  leave(dev: KernelDevice): void {
+    this.devices.splice(this.devices.indexOf(dev), 1);
+    this.#behind.delete(dev);
+  }
+
+  /** The device is attached to what its group has already. @returns 0 or -errno. */
+  catchUp(dev: KernelDevice): number {
+    if (!this.#behind.has(dev)) return 0;
+    const r = this.domain.attach(dev, NO_PASID, this.#blocked);
+    if (r === 0) this.#behind.delete(dev);
+    return r;
+  }
+
+  #from(dev: KernelDevice, old: Domain): Domain {
+    return this.#behind.has(dev) ? this.#blocked : old;
+  }
+
+  /** `iommu_device_claim_dma_owner`. @returns 0, -EPERM claimed by another context, -EBUSY in kernel use. */
+  claim(owner: object): number {
+    if (this.ownerCount > 0) {
+      if (this.owner !== owner) return -E.PERM;
+      this.ownerCount++;
+      return 0;
+    }
+    if (this.kernelUse) return -E.BUSY;
+    this.owner = owner;
+    this.ownerCount = 1;
+    return 0;
+  }
+
+  release(): void {
+    if (--this.ownerCount === 0) this.owner = null;
+  }
+
+  /** Moves the RID of every device to `domain`; on failure those already moved go back. */
+  setDomain(domain: Domain): number {
+    if (this.resetting) return -E.BUSY;
+    const old = this.domain;
+    if (old === domain) return 0;
+    for (let i = 0; i < this.devices.length; i++) {
+      const dev = this.devices[i]!;
+      const r = domain.attach(dev, NO_PASID, this.#from(dev, old));
+      if (r === 0) continue;
+      while (--i >= 0) {
+        const moved = this.devices[i]!;
+        this.#from(moved, old).attach(moved, NO_PASID, domain);
+      }
+      return r;
+    }
+    this.#behind.clear();
+    this.domain = domain;
+    return 0;
+  }
+
+  /** Detaches the RID: everything it does is blocked from now on. Cannot fail. */
+  block(blocked: Domain): void {
+    const old = this.domain;
+    if (old === blocked) return;
+    for (const d of this.devices) if (!this.#behind.has(d)) blocked.attach(d, NO_PASID, old);
+    this.#behind.clear();
+    this.domain = blocked;
+  }
+
+  /**
+   * `iommu_attach_device_pasid` (nothing may be there) and `iommu_replace_device_pasid` (something must be).
+   * Devices without PASID support are skipped.
+   */
+  setPasid(domain: Domain, pasid: number, replace: boolean): number {
+    if (!domain.pasidCapable) return -E.OPNOTSUPP;
+    if (this.resetting) return -E.BUSY;
+    for (const d of this.devices) {
+      // PASID 0 belongs to the RID of such a device; a device with PASIDs cannot send one beyond its width.
+      if (d.maxPasids > 0 && pasid >= d.maxPasids) return -E.INVAL;
+    }
+    const old = this.pasids.get(pasid) ?? null;
+    if (!replace && old !== null) return -E.BUSY;
+    if (replace && old === null) return -E.INVAL;
+    if (old === domain) return 0;
+    for (let i = 0; i < this.devices.length; i++) {
+      const d = this.devices[i]!;
+      if (d.maxPasids === 0) continue;
+      const r = domain.attach(d, pasid, old);
+      if (r === 0) continue;
+      while (--i >= 0) {
+        const moved = this.devices[i]!;
+        if (moved.maxPasids > 0) (old ?? moved.iommu.blocked).attach(moved, pasid, domain);
+      }
+      return r;
+    }
+    this.pasids.set(pasid, domain);
+    return 0;
+  }
+
+  clearPasid(pasid: number): void {
+    const old = this.pasids.get(pasid);
+    if (old === undefined) return;
+    for (const d of this.devices) if (d.maxPasids > 0) d.iommu.blocked.attach(d, pasid, old);
+    this.pasids.delete(pasid);
+  }
+}
