@@ -18,4 +18,5 @@ export type {
   ViommuServices,
 } from './kernel/driver.ts';
 export { HostKernel, type KernelDeps } from './kernel/kernel.ts';
-export { type GoldenFailure, type GoldenResult, parseGolden, replayGolden } from './replay/golden.ts';
+export { type GoldenFailure, type GoldenResult, replayGolden } from './replay/golden.ts';
+export { parseGolden } from './replay/golden-text.ts';

@@ -1,4 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
+import { VfioFile } from '../host/iommufd/vfio-device.ts';
 import type { IommuDriver } from '../host/kernel/driver.ts';
 import type { VfioDevice } from '../ports/iommufd.ts';
 import { errnoName } from '../spec/iommufd/errno.ts';
@@ -43,7 +44,7 @@ export class UnitFunctions {
     const { kernel, iommufd } = this.#vm;
     const { pasids: _, ...described } = description;
     const device = kernel.addDevice({ ...described, streams, iommu: this.#driver });
-    const vfio = kernel.openVfio(device);
+    const vfio = new VfioFile(device);
     const release = () => {
       vfio.close();
       kernel.removeDevice(device);

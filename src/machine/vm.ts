@@ -1,4 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
+import { IommufdFile } from '../host/iommufd/file.ts';
 import { HostKernel } from '../host/kernel/kernel.ts';
 import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
 import { UpcallHub } from '../host/upcalls/upcall-hub.ts';
@@ -57,7 +58,7 @@ export class Vm {
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
     this.hub = beside?.hub ?? new UpcallHub();
     this.memory = new VmMemory(this.hostMemory);
-    const iommufd = this.kernel.openIommufd(this.memory);
+    const iommufd = new IommufdFile(this.kernel, this.memory);
     this.iommufd = iommufd;
     this.upcalls = new ContextUpcalls(this.hub, objectsOf(iommufd.context));
     const ioas = { flags: 0, outIoasId: 0 };

@@ -1,7 +1,11 @@
 /**
- * What a model can offer the device models and Linux does not, one named entry each. Everything else a device does to the
- * host goes through `ports/iommufd`. The machine's switch `linux-only` leaves this port away; a test per entry shows what
- * the guest then loses.
+ * The way from the host back to the device models: first uses of streams, misses in shadowed second stages, faults and page
+ * requests arrive through it; beside them stand the few verbs that a model can offer and Linux does not, one named entry
+ * each. Everything else a device does to the host goes through `ports/iommufd`.
+ *
+ * A machine has upcalls by default. In its other mode, `linuxOnly: true`, they are left away: the drivers then do what
+ * Linux does and nothing else (faults arrive in vEVENTQs and fault queues only, nothing is configured on first use, nothing
+ * is shadowed on demand). A test per entry shows what the guest loses then.
  */
 export interface HostUpcalls {
   /** The device model of one vIOMMU instance registers for the streams of `devId`s it serves. @returns takes it back. */
@@ -38,7 +42,10 @@ export interface HostUpcalls {
   invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
-/** What a device model answers to its host. Every call is synchronous, in the middle of a request. */
+/**
+ * What a device model answers to its host. Every call is synchronous, in the middle of a request. An entry it leaves out is
+ * treated as if nobody listened.
+ */
 export interface UpcallHandlers {
   /** First use of a stream without configuration. @returns true: configured now, look again. */
   onStreamMiss?(devId: number, stream: number, pasid: number): boolean;

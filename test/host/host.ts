@@ -1,6 +1,6 @@
 import { MockDriver } from '../../src/host/drivers/mock/driver.ts';
 import { MockCommands } from '../../src/host/drivers/mock/test-commands.ts';
-import type { IommufdFile } from '../../src/host/iommufd/file.ts';
+import { IommufdFile } from '../../src/host/iommufd/file.ts';
 import type { KernelDevice } from '../../src/host/kernel/device.ts';
 import { HostKernel } from '../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
@@ -94,7 +94,7 @@ export class Host {
     this.driver = new MockDriver(this.memory, dirtyUnit);
     this.kernel.addIommu(this.driver);
     this.process = new Process(this.memory);
-    this.fd = this.kernel.openIommufd(this.process, privileged);
+    this.fd = new IommufdFile(this.kernel, this.process, privileged);
     this.mock = new MockCommands(this.fd, this.driver);
   }
 

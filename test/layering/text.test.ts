@@ -32,7 +32,6 @@ const LONG_TODAY = [
   'test/devices/smmuv3/host-operations.test.ts',
   'test/devices/vtd/domains.test.ts',
   'test/devices/vtd/fake-host.ts',
-  'test/host/core/ioas.test.ts',
   'test/piommu/vtd/reach.test.ts',
 ];
 

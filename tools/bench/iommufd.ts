@@ -1,7 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { MockDriver } from '../../src/host/drivers/mock/driver.ts';
-import type { IommufdFile } from '../../src/host/iommufd/file.ts';
-import type { VfioFile } from '../../src/host/iommufd/vfio-device.ts';
+import { IommufdFile } from '../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../src/host/iommufd/vfio-device.ts';
 import type { KernelDevice } from '../../src/host/kernel/device.ts';
 import { HostKernel } from '../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
@@ -44,7 +44,7 @@ class Bench {
     this.kernel = new HostKernel({ memory, clock: new VirtualClock() });
     this.driver = new MockDriver(memory);
     this.kernel.addIommu(this.driver);
-    this.fd = this.kernel.openIommufd(new Flat());
+    this.fd = new IommufdFile(this.kernel, new Flat());
   }
 
   ioas(): number {
@@ -57,7 +57,7 @@ class Bench {
     const d = this.driver.describe(MOCK_DEVICE_FLAG.PASID);
     if (typeof d === 'number') throw new ViommuError('EIO', 'host', 'mock flags');
     const dev: KernelDevice = this.kernel.addDevice(d);
-    const f = this.kernel.openVfio(dev);
+    const f = new VfioFile(dev);
     must(f.bind(this.fd));
     return f;
   }

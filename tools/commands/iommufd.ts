@@ -5,7 +5,8 @@ import { gunzipSync } from 'node:zlib';
 import { BACKENDS, RELEASES } from '../../src/adapters/iommufd-socket/backend.ts';
 import { IommufdServer } from '../../src/adapters/iommufd-socket/server.ts';
 import { ViommuError } from '../../src/core/errors.ts';
-import { type GoldenResult, parseGolden, replayGolden } from '../../src/host/replay/golden.ts';
+import { type GoldenResult, replayGolden } from '../../src/host/replay/golden.ts';
+import { parseGolden } from '../../src/host/replay/golden-text.ts';
 import { type Command, EXIT, type Io, usageError } from '../cli/command.ts';
 
 const USAGE = `usage: viommu iommufd --replay FILE... | --socket PATH [--backend mock|smmuv3|vtd]

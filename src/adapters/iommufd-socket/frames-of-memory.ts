@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import type { CountedMemory } from '../../host/ioctl/caller.ts';
-import type { PhysicalBytes } from '../../host/iommufd/ioas/pinning.ts';
+import type { PhysicalBytes } from '../../host/kernel/kernel.ts';
 import type { PageFile } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { MapsCache } from './maps.ts';

@@ -2,9 +2,9 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import type { KernelFile } from '../../host/ioctl/caller.ts';
 import { iommufdIoctl, type TestIoctl } from '../../host/ioctl/iommufd-ioctl.ts';
 import { vfioDeviceIoctl } from '../../host/ioctl/vfio-device-ioctl.ts';
-import type { IommufdFile } from '../../host/iommufd/file.ts';
+import { IommufdFile } from '../../host/iommufd/file.ts';
 import { MAP_SHARED } from '../../host/iommufd/mmap.ts';
-import type { VfioFile } from '../../host/iommufd/vfio-device.ts';
+import { VfioFile } from '../../host/iommufd/vfio-device.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { makeBackend, type ServedKernel } from './backend.ts';
 import { ClientLink, InstalledFiles, SocketCaller } from './client.ts';
@@ -91,7 +91,7 @@ class KernelThread {
   }
 
   #openIommufd(connection: number, direct = false): Connection {
-    const file = this.#backend.kernel.openIommufd(new ProcessMemory(this.#frames, 0));
+    const file = new IommufdFile(this.#backend.kernel, new ProcessMemory(this.#frames, 0));
     const c: Connection = { kind: 'iommufd', file, test: this.#backend.test(file), descriptors: new Map(), direct };
     this.#connections.set(connection, c);
     return c;
@@ -111,7 +111,7 @@ class KernelThread {
     const name = VFIO_PATH.exec(path)?.[1];
     const dev = this.#backend.vfio.find((d) => d.name === name);
     if (dev === undefined) return returned(-E.NOENT);
-    const file = this.#backend.kernel.openVfio(dev);
+    const file = new VfioFile(dev);
     this.#connections.set(connection, { kind: 'vfio', file, descriptors: new Map(), direct });
     return returned(0, token);
   }

@@ -32,7 +32,7 @@ export interface Caller {
 }
 
 /** Driver data at an address of the caller. */
-export function userData(caller: Caller, address: bigint, length: number): UserData {
+export function callerData(caller: Caller, address: bigint, length: number): UserData {
   return {
     length,
     copyIn: (offset, into) => caller.read(address + BigInt(offset), into),

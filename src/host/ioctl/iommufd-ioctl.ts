@@ -5,7 +5,7 @@ import type { Members, Values } from '../../spec/iommufd/structs.ts';
 import type { IommufdFile } from '../iommufd/file.ts';
 import { checkZero } from '../iommufd/verbs/invalidate.ts';
 import * as ioasVerbs from '../iommufd/verbs/ioas.ts';
-import { type Caller, type KernelFile, userData } from './caller.ts';
+import { type Caller, callerData, type KernelFile } from './caller.ts';
 import { containerIoctl } from './vfio-container.ts';
 
 /** Answers a command: copies no more of the structure than the user has. false: EFAULT. */
@@ -78,11 +78,11 @@ const OPS: readonly Op[] = [
   ),
   op(IOCTL.VFIO_IOAS, (f, v, _c, answer) => f.vfioIoas(v, () => answer(v))),
   op(IOCTL.HWPT_ALLOC, (f, v, caller, answer) => {
-    const c = { ...v, data: userData(caller, v.dataUptr, v.dataLen) };
+    const c = { ...v, data: callerData(caller, v.dataUptr, v.dataLen) };
     return f.hwptAlloc(c, () => answer({ ...v, outHwptId: c.outHwptId }));
   }),
   op(IOCTL.GET_HW_INFO, (f, v, caller, answer) => {
-    const c = { ...v, data: userData(caller, v.dataUptr, v.dataLen) };
+    const c = { ...v, data: callerData(caller, v.dataUptr, v.dataLen) };
     const respond = () =>
       answer({
         ...v,
@@ -95,10 +95,10 @@ const OPS: readonly Op[] = [
   }),
   op(IOCTL.SET_DIRTY_TRACKING, (f, v) => f.setDirtyTracking(v)),
   op(IOCTL.GET_DIRTY_BITMAP, (f, v, caller) =>
-    f.getDirtyBitmap({ ...v, data: userData(caller, v.data, Number.MAX_SAFE_INTEGER) }),
+    f.getDirtyBitmap({ ...v, data: callerData(caller, v.data, Number.MAX_SAFE_INTEGER) }),
   ),
   op(IOCTL.HWPT_INVALIDATE, (f, v, caller, answer) => {
-    const data = v.dataUptr === 0n ? null : userData(caller, v.dataUptr, v.entryLen * v.entryNum);
+    const data = v.dataUptr === 0n ? null : callerData(caller, v.dataUptr, v.entryLen * v.entryNum);
     const c = { ...v, data };
     return f.hwptInvalidate(c, () => answer({ ...v, entryNum: c.entryNum }));
   }),
@@ -114,7 +114,7 @@ const OPS: readonly Op[] = [
     return f.ioasMapFile(c, () => answer({ ...v, iova: c.iova }));
   }),
   op(IOCTL.VIOMMU_ALLOC, (f, v, caller, answer) => {
-    const c = { ...v, data: userData(caller, v.dataUptr, v.dataLen) };
+    const c = { ...v, data: callerData(caller, v.dataUptr, v.dataLen) };
     return f.viommuAlloc(c, () => answer({ ...v, outViommuId: c.outViommuId }));
   }),
   op(IOCTL.VDEVICE_ALLOC, (f, v, _c, answer) => f.vdeviceAlloc(v, () => answer(v))),
@@ -166,7 +166,7 @@ export function iommufdIoctl(
   if (known === null) return -E.NOTTY;
   if (size < known.minimum) return -E.INVAL;
   if (size > known.bytes) {
-    const tail = checkZero(userData(caller, arg, size), known.bytes, size - known.bytes);
+    const tail = checkZero(callerData(caller, arg, size), known.bytes, size - known.bytes);
     if (tail !== 0) return tail;
   }
   const given = Math.min(size, known.bytes);

@@ -11,7 +11,7 @@ import {
   VFIO_IOMMU_INFO,
   VFIO_TYPE1_INFO,
 } from '../../spec/iommufd/vfio.ts';
-import type { Context } from '../iommufd/context.ts';
+import type { IommufdContext } from '../iommufd/context.ts';
 import type { Ioas } from '../iommufd/ioas/ioas.ts';
 import { mapUser, unmapRange } from '../iommufd/verbs/ioas.ts';
 import { MAP_PROT } from '../kernel/driver.ts';
@@ -23,7 +23,7 @@ const INFO_BYTES = VFIO_TYPE1_INFO.bytes;
 const CAP_HEADER = VFIO_CAP_HEADER.bytes;
 
 /** The commands of a VFIO container, answered by an iommufd on its compatibility IOAS. @returns ≥ 0 or -errno. */
-export function containerIoctl(context: Context, request: number, arg: bigint, caller: Caller): number {
+export function containerIoctl(context: IommufdContext, request: number, arg: bigint, caller: Caller): number {
   switch (request) {
     case VFIO.GET_API_VERSION:
       return VFIO_API_VERSION;
@@ -42,7 +42,7 @@ export function containerIoctl(context: Context, request: number, arg: bigint, c
   }
 }
 
-function checkExtension(context: Context, type: bigint): number {
+function checkExtension(context: IommufdContext, type: bigint): number {
   switch (Number(type)) {
     case VFIO_EXTENSION.TYPE1:
     case VFIO_EXTENSION.TYPE1V2:
@@ -51,7 +51,9 @@ function checkExtension(context: Context, type: bigint): number {
     case VFIO_EXTENSION.DMA_CC: {
       const ioas = context.vfioIoas;
       if (ioas === null) return -E.NODEV;
-      for (const h of ioas.hwpts) if (!h.coherent) return 0;
+      for (const o of context.objects.objects()) {
+        if (o.kind === 'hwpt_paging' && o.ioas === ioas && !o.coherent) return 0;
+      }
       return 1;
     }
     default:
@@ -60,7 +62,7 @@ function checkExtension(context: Context, type: bigint): number {
 }
 
 /** Type 1 allows unmapping inside a mapping, which takes small pages. */
-function setIommu(context: Context, type: bigint): number {
+function setIommu(context: IommufdContext, type: bigint): number {
   const t = Number(type);
   if (t !== VFIO_EXTENSION.TYPE1 && t !== VFIO_EXTENSION.TYPE1V2) return -E.INVAL;
   const ioas = context.vfioIoas;
@@ -68,7 +70,7 @@ function setIommu(context: Context, type: bigint): number {
   return t === VFIO_EXTENSION.TYPE1 ? ioas.disableLargePages() : 0;
 }
 
-function mapDma(context: Context, arg: bigint, caller: Caller): number {
+function mapDma(context: IommufdContext, arg: bigint, caller: Caller): number {
   const bytes = new Uint8Array(VFIO_DMA_MAP.bytes);
   if (!caller.read(arg, bytes)) return -E.FAULT;
   const v = VFIO_DMA_MAP.decode(bytes);
@@ -82,7 +84,7 @@ function mapDma(context: Context, arg: bigint, caller: Caller): number {
   return mapUser(context, ioas, v.vaddr, v.size, v.iova, prot);
 }
 
-function unmapDma(context: Context, arg: bigint, caller: Caller): number {
+function unmapDma(context: IommufdContext, arg: bigint, caller: Caller): number {
   const bytes = new Uint8Array(VFIO_DMA_UNMAP.bytes);
   if (!caller.read(arg, bytes)) return -E.FAULT;
   const v = VFIO_DMA_UNMAP.decode(bytes);
@@ -133,7 +135,7 @@ function capabilities(ioas: Ioas): Uint8Array[] {
 }
 
 /** Writes what fits; argsz becomes what everything would take. */
-function getInfo(context: Context, arg: bigint, caller: Caller): number {
+function getInfo(context: IommufdContext, arg: bigint, caller: Caller): number {
   const bytes = new Uint8Array(INFO_BYTES);
   if (!caller.read(arg, bytes.subarray(0, INFO_MINIMUM))) return -E.FAULT;
   const v = VFIO_TYPE1_INFO.decode(bytes);

@@ -13,7 +13,7 @@ import {
 import type { IommufdFile } from '../iommufd/file.ts';
 import { checkZero } from '../iommufd/verbs/invalidate.ts';
 import type { VfioFile } from '../iommufd/vfio-device.ts';
-import { type Caller, userData } from './caller.ts';
+import { type Caller, callerData } from './caller.ts';
 
 /** PCI: BARs, ROM, configuration space and VGA; INTx, MSI, MSI-X, error and request interrupts. */
 const PCI_REGIONS = 9;
@@ -51,7 +51,7 @@ function bind(file: VfioFile, arg: bigint, caller: Caller, find: FindIommufd): n
   const { argsz } = VFIO_BIND.decode(bytes);
   if (argsz < minimum) return -E.INVAL;
   if (argsz > bytes.length) {
-    const tail = checkZero(userData(caller, arg, argsz), bytes.length, argsz - bytes.length);
+    const tail = checkZero(callerData(caller, arg, argsz), bytes.length, argsz - bytes.length);
     if (tail !== 0) return tail;
   }
   if (!caller.read(arg, bytes.subarray(0, Math.min(argsz, bytes.length)))) return -E.FAULT;

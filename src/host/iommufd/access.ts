@@ -1,6 +1,7 @@
 import { E } from '../../spec/iommufd/errno.ts';
-import type { Ioas } from './ioas/ioas.ts';
-import { copyIova, type IoasAccess, type PhysicalBytes, pinPages, unpinPages } from './ioas/pinning.ts';
+import type { PhysicalBytes } from '../kernel/kernel.ts';
+import type { Ioas, IoasAccess } from './ioas/ioas.ts';
+import { copyIova, pinPages, unpinPages } from './ioas/pinning.ts';
 
 /**
  * An in-kernel user of an IOAS (`iommufd_access`): mdev drivers, hardware queues, the kernel's test accesses. Its creator

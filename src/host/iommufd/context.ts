@@ -1,36 +1,56 @@
 import type { UserMemory } from '../../ports/iommufd.ts';
-import type { IommuGroup } from '../kernel/group.ts';
 import type { HostKernel } from '../kernel/kernel.ts';
-import type { IommufdGroup } from './attach.ts';
-import type { Hwpt } from './hwpt.ts';
+import type { AccessObject } from './access.ts';
+import type { IommufdDevice, IommufdGroups } from './device.ts';
+import type { FaultQueue } from './fault-queue.ts';
+import type { HwQueue } from './hw-queue.ts';
 import type { Ioas } from './ioas/ioas.ts';
 import { MmapTable } from './mmap.ts';
-import { type IommufdObject, ObjectTable } from './objects.ts';
+import type { Hwpt, NestedHwpt } from './nested-hwpt.ts';
+import type { ForeignObject } from './object.ts';
+import { ObjectTable } from './object-table.ts';
+import type { PagingHwpt } from './paging-hwpt.ts';
+import type { Vdevice } from './vdevice.ts';
+import type { VeventQueue } from './veventq.ts';
+import type { Viommu } from './viommu.ts';
+
+/** Everything that has an id in an iommufd. */
+export type IommufdObject =
+  | Ioas
+  | PagingHwpt
+  | NestedHwpt
+  | IommufdDevice
+  | FaultQueue
+  | Viommu
+  | Vdevice
+  | VeventQueue
+  | HwQueue
+  | AccessObject
+  | ForeignObject;
 
 /** Copies the answer to the user. false: EFAULT, and what the verb made is taken back. */
 export type Respond = () => boolean;
+/** For callers whose answer is an object of their own: it cannot fail. */
 export const respondAlways: Respond = () => true;
 
-/** Doorbell pages one context can map, as many as the kernel's bitmap has bits. */
-export const MAX_DOORBELLS = 64;
-
 /** The state of one open /dev/iommu (`iommufd_ctx`). */
-export class Context {
+export class IommufdContext {
   readonly kernel: HostKernel;
+  /** The address space of the process inside the verb: where IOAS_MAP's addresses point. */
   memory: UserMemory;
-  readonly objects = new ObjectTable();
+  readonly objects = new ObjectTable<IommufdObject>();
   readonly mmaps = new MmapTable();
-  readonly groups = new Map<IommuGroup, IommufdGroup>();
+  readonly groups: IommufdGroups = new Map();
   /** Doorbell pages of all devices of this context: the index is the page's place in every software MSI window. */
   readonly doorbells: number[] = [];
+  /** HWPTs that attaching an IOAS made, in the order they were made: the first that suits is used again. */
+  readonly automatic = new Map<Ioas, Set<PagingHwpt>>();
   /** The IOAS of the VFIO compatibility calls. */
   vfioIoas: Ioas | null = null;
   /** OPTION RLIMIT_MODE. */
   rlimitMode = 0;
   /** Whether the owner may change RLIMIT_MODE (CAP_SYS_RESOURCE). */
   readonly privileged: boolean;
-  /** The HWPT at which the last successful attach or replace ended. */
-  changedTo = 0;
   #holders = 1;
 
   constructor(kernel: HostKernel, memory: UserMemory, privileged: boolean) {
@@ -57,6 +77,7 @@ export class Context {
     }
   }
 
+  /** Whether anybody holds it still. */
   get alive(): boolean {
     return this.#holders > 0;
   }
@@ -77,9 +98,22 @@ export class Context {
     this.objects.release(object.id);
   }
 
+  /** Publishes a HWPT that attaching an IOAS made. It goes away with its last attachment. */
+  publishAutomatic(hwpt: PagingHwpt): void {
+    hwpt.auto = true;
+    const there = this.automatic.get(hwpt.ioas);
+    if (there === undefined) this.automatic.set(hwpt.ioas, new Set([hwpt]));
+    else there.add(hwpt);
+    this.objects.publish(hwpt);
+  }
+
   /** Gives up one use of a HWPT; an automatic one without users goes away. */
   putHwpt(hwpt: Hwpt): void {
     hwpt.users--;
-    if (hwpt.kind === 'hwpt_paging' && hwpt.auto && hwpt.users === 0) this.objects.remove(hwpt);
+    if (hwpt.kind !== 'hwpt_paging' || !hwpt.auto || hwpt.users > 0) return;
+    const there = this.automatic.get(hwpt.ioas);
+    there?.delete(hwpt);
+    if (there?.size === 0) this.automatic.delete(hwpt.ioas);
+    this.objects.remove(hwpt);
   }
 }

@@ -1,8 +1,7 @@
 import type * as Port from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import type { Domain, HostDevice } from '../kernel/driver.ts';
 import type { HostKernel } from '../kernel/kernel.ts';
-import { Context, type Respond, respondAlways } from './context.ts';
+import { IommufdContext, type Respond, respondAlways } from './context.ts';
 import { getDirtyBitmap, getHwInfo, hwptAlloc, setDirtyTracking } from './verbs/hwpt.ts';
 import { Invalidator } from './verbs/invalidate.ts';
 import * as ioasVerbs from './verbs/ioas.ts';
@@ -22,13 +21,13 @@ function shown(data: Port.UserData | null): { readonly data?: bigint } {
  * says false the verb takes back what it made and answers -EFAULT.
  */
 export class IommufdFile implements Port.Iommufd {
-  readonly context: Context;
+  readonly context: IommufdContext;
   readonly #invalidator: Invalidator;
   #open = true;
 
   /** @param privileged the owner has CAP_SYS_RESOURCE. */
   constructor(kernel: HostKernel, memory: Port.UserMemory, privileged = true) {
-    this.context = new Context(kernel, memory, privileged);
+    this.context = new IommufdContext(kernel, memory, privileged);
     this.#invalidator = new Invalidator(this.context);
   }
 
@@ -191,20 +190,6 @@ export class IommufdFile implements Port.Iommufd {
   hwQueueAlloc(c: Port.HwQueueAlloc, respond: Respond = respondAlways): number {
     const r = viommuVerbs.hwQueueAlloc(this.context, c, respond);
     return this.#said('HW_QUEUE_ALLOC', { viommu: c.viommuId, type: c.type, index: c.index, id: c.outHwQueueId }, r);
-  }
-
-  /** What the HWPT's domain is; null: no such HWPT. For host-side extensions that know the drivers. */
-  domainOf(hwptId: number): Domain | null {
-    const o = this.context.objects.any(hwptId);
-    return o !== null && (o.kind === 'hwpt_paging' || o.kind === 'hwpt_nested') ? o.domain : null;
-  }
-  deviceOf(devId: number): HostDevice | null {
-    return this.context.objects.get(devId, 'device')?.dev ?? null;
-  }
-  /** The device and name behind a vDEVICE. */
-  vdeviceOf(vdeviceId: number): { readonly dev: HostDevice; readonly virtId: bigint } | null {
-    const v = this.context.objects.get(vdeviceId, 'vdevice');
-    return v === null ? null : { dev: v.device.dev, virtId: v.virtId };
   }
 
   close(): void {

@@ -1,28 +1,53 @@
 import { E } from '../../spec/iommufd/errno.ts';
 import { HWPT_FLAG } from '../../spec/iommufd/uapi.ts';
-import type { DriverData } from '../kernel/driver.ts';
-import type { Device } from './attach.ts';
-import type { Context } from './context.ts';
-import { NestedHwpt, PagingHwpt } from './hwpt.ts';
+import type { DriverData, NestedDomain } from '../kernel/driver.ts';
+import type { IommufdContext } from './context.ts';
+import type { IommufdDevice } from './device.ts';
 import type { Ioas } from './ioas/ioas.ts';
+import { NestedHwpt, type NestedHwptParts } from './nested-hwpt.ts';
+import { PagingHwpt } from './paging-hwpt.ts';
 import type { Viommu } from './viommu.ts';
 
 const PAGING_FLAGS = HWPT_FLAG.NEST_PARENT | HWPT_FLAG.DIRTY_TRACKING | HWPT_FLAG.FAULT_ID_VALID | HWPT_FLAG.PASID;
 const NESTED_FLAGS = HWPT_FLAG.FAULT_ID_VALID | HWPT_FLAG.PASID;
 
+/** What a HWPT over an IOAS is asked for with. `flags` are HWPT_FLAG bits. */
+export interface PagingRequest {
+  readonly ioas: Ioas;
+  readonly device: IommufdDevice;
+  readonly flags: number;
+  /** null: none given. */
+  readonly data: DriverData | null;
+}
+
+/** What a nested HWPT directly on a parent is asked for with. */
+export interface NestedRequest {
+  readonly parent: PagingHwpt;
+  readonly device: IommufdDevice;
+  readonly flags: number;
+  readonly data: DriverData;
+}
+
+/** What a nested HWPT through a vIOMMU is asked for with. */
+export interface ViommuRequest {
+  readonly viommu: Viommu;
+  readonly flags: number;
+  readonly data: DriverData;
+}
+
 /**
  * A HWPT over an IOAS, its id reserved but not published.
- * @param join brings it into the IOAS (and attaches, for an automatic one). @returns the HWPT or -errno; nothing is left then.
+ * @param join brings it into the IOAS (and attaches, for an automatic one).
+ * @returns the HWPT; -EOPNOTSUPP flags or data the driver cannot do; -EINVAL the device's coherency cannot be had; else what
+ *   `join` says. Nothing is left on error.
  */
 export function allocPagingHwpt(
-  context: Context,
-  ioas: Ioas,
-  device: Device,
-  flags: number,
-  data: DriverData | null,
+  context: IommufdContext,
+  request: PagingRequest,
   join: (hwpt: PagingHwpt) => number,
 ): PagingHwpt | number {
-  const { dev } = device;
+  const { ioas, flags, data } = request;
+  const { dev } = request.device;
   if ((flags & ~PAGING_FLAGS) !== 0) return -E.OPNOTSUPP;
   if ((flags & HWPT_FLAG.DIRTY_TRACKING) !== 0 && !dev.iommu.dirtyCapable(dev)) return -E.OPNOTSUPP;
   if ((flags & HWPT_FLAG.FAULT_ID_VALID) !== 0 && (flags & HWPT_FLAG.NEST_PARENT) !== 0) return -E.OPNOTSUPP;
@@ -32,7 +57,12 @@ export function allocPagingHwpt(
     context.objects.release(id);
     return domain;
   }
-  const hwpt = new PagingHwpt(domain, ioas, (flags & HWPT_FLAG.NEST_PARENT) !== 0, (flags & HWPT_FLAG.PASID) !== 0);
+  const hwpt = new PagingHwpt({
+    domain,
+    ioas,
+    nestParent: (flags & HWPT_FLAG.NEST_PARENT) !== 0,
+    pasidCompatible: (flags & HWPT_FLAG.PASID) !== 0,
+  });
   hwpt.id = id;
   // Some page tables carry the mode in every entry, so it is decided before the first mapping.
   if (dev.iommu.enforcesCoherency) hwpt.coherent = domain.enforceCacheCoherency();
@@ -42,56 +72,47 @@ export function allocPagingHwpt(
   return r;
 }
 
-/** A nested HWPT directly on a parent. The id is reserved but not published. */
-export function allocNestedHwpt(
-  context: Context,
-  parent: PagingHwpt,
-  device: Device,
-  flags: number,
-  data: DriverData,
-): NestedHwpt | number {
-  const { dev } = device;
+/**
+ * A nested HWPT directly on a parent, its id reserved but not published.
+ * @returns the HWPT; -EOPNOTSUPP flags, no data, or the driver nests through vIOMMUs only; -EINVAL the parent is automatic,
+ *   not a nest parent, or of another driver; else what the driver says.
+ */
+export function allocNestedHwpt(context: IommufdContext, request: NestedRequest): NestedHwpt | number {
+  const { parent, flags, data } = request;
+  const { dev } = request.device;
   const alloc = dev.iommu.allocNested;
   if ((flags & ~NESTED_FLAGS) !== 0 || data.user.length === 0 || alloc === null) return -E.OPNOTSUPP;
-  if (parent.auto || !parent.nestParent || !sameDriver(parent, device)) return -E.INVAL;
-  const id = context.objects.reserve();
-  const domain = alloc.call(dev.iommu, dev, parent.domain, flags & ~HWPT_FLAG.FAULT_ID_VALID, data);
-  return finish(context, id, domain, parent, null, flags);
+  // Linux compares the drivers' operations, so another instance of the same driver passes here and fails at attach.
+  const sameDriver = parent.domain.iommu.driver === dev.iommu.driver;
+  if (parent.auto || !parent.nestParent || !sameDriver) return -E.INVAL;
+  return finish(context, { parent, viommu: null, flags }, () =>
+    alloc.call(dev.iommu, dev, parent.domain, flags & ~HWPT_FLAG.FAULT_ID_VALID, data),
+  );
 }
 
-/** A nested HWPT through a vIOMMU. */
-export function allocViommuHwpt(
-  context: Context,
-  viommu: Viommu,
-  flags: number,
-  data: DriverData,
-): NestedHwpt | number {
+/** A nested HWPT through a vIOMMU, its id reserved but not published. Errors as in `allocNestedHwpt`. */
+export function allocViommuHwpt(context: IommufdContext, request: ViommuRequest): NestedHwpt | number {
+  const { viommu, flags, data } = request;
   const { driver } = viommu;
-  if ((flags & ~NESTED_FLAGS) !== 0 || data.user.length === 0) return -E.OPNOTSUPP;
-  if (driver.allocNested === null) return -E.OPNOTSUPP;
-  const id = context.objects.reserve();
-  const domain = driver.allocNested.call(driver, flags & ~HWPT_FLAG.FAULT_ID_VALID, data);
-  return finish(context, id, domain, viommu.hwpt, viommu, flags);
+  const alloc = driver.allocNested;
+  if ((flags & ~NESTED_FLAGS) !== 0 || data.user.length === 0 || alloc === null) return -E.OPNOTSUPP;
+  return finish(context, { parent: viommu.hwpt, viommu, flags }, () =>
+    alloc.call(driver, flags & ~HWPT_FLAG.FAULT_ID_VALID, data),
+  );
 }
 
 function finish(
-  context: Context,
-  id: number,
-  domain: NestedHwpt['domain'] | number,
-  parent: PagingHwpt,
-  viommu: Viommu | null,
-  flags: number,
+  context: IommufdContext,
+  on: Pick<NestedHwptParts, 'parent' | 'viommu'> & { readonly flags: number },
+  alloc: () => NestedDomain | number,
 ): NestedHwpt | number {
+  const id = context.objects.reserve();
+  const domain = alloc();
   if (typeof domain === 'number') {
     context.objects.release(id);
     return domain;
   }
-  const hwpt = new NestedHwpt(domain, parent, viommu, (flags & HWPT_FLAG.PASID) !== 0);
+  const hwpt = new NestedHwpt({ ...on, domain, pasidCompatible: (on.flags & HWPT_FLAG.PASID) !== 0 });
   hwpt.id = id;
   return hwpt;
-}
-
-/** Linux compares the drivers' ops, so instances of one driver pass here and fail at attach. */
-function sameDriver(parent: PagingHwpt, device: Device): boolean {
-  return parent.domain.iommu.driver === device.dev.iommu.driver;
 }

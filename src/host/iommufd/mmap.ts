@@ -1,5 +1,5 @@
 import { E } from '../../spec/iommufd/errno.ts';
-import type { ObjectBase } from './objects.ts';
+import type { ObjectBase } from './object.ts';
 
 const PAGE = 4096;
 

@@ -1,10 +1,21 @@
 import type { EventFd } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { VEVENTQ_FLAG } from '../../spec/iommufd/uapi.ts';
-import { POLL } from './fault.ts';
+import { POLL } from './fault-queue.ts';
 import type { Viommu } from './viommu.ts';
 
 const HEADER = 8;
+
+/** What an event queue is made of. */
+export interface VeventQueueParts {
+  readonly viommu: Viommu;
+  /** VEVENTQ type; one queue per type and vIOMMU. */
+  readonly type: number;
+  /** Events it holds before it loses some. */
+  readonly depth: number;
+  /** The file was closed for good. */
+  readonly onClose: () => void;
+}
 
 interface Vevent {
   readonly sequence: number;
@@ -19,9 +30,9 @@ export class VeventQueue {
   readonly kind = 'veventq';
   id = 0;
   users = 1;
-  readonly viommu: Viommu;
   readonly type: number;
-  readonly depth: number;
+  readonly #viommu: Viommu;
+  readonly #depth: number;
   readonly fd: EventFd;
   readonly #events: Vevent[] = [];
   #head = 0;
@@ -29,10 +40,11 @@ export class VeventQueue {
   #lost = -1;
   #sequence = 0;
 
-  constructor(viommu: Viommu, type: number, depth: number, onClose: () => void) {
-    this.viommu = viommu;
-    this.type = type;
-    this.depth = depth;
+  constructor(parts: VeventQueueParts) {
+    const { viommu, onClose } = parts;
+    this.#viommu = viommu;
+    this.type = parts.type;
+    this.#depth = parts.depth;
     viommu.users++;
     viommu.veventqs.push(this);
     const closed = { value: false };
@@ -59,7 +71,7 @@ export class VeventQueue {
     const was = this.#empty;
     const sequence = this.#sequence;
     this.#sequence = sequence === 0x7fff_ffff ? 0 : sequence + 1;
-    if (this.#events.length - this.#head >= this.depth) {
+    if (this.#events.length - this.#head >= this.#depth) {
       this.#lost = sequence;
     } else {
       this.#lost = -1;
@@ -101,7 +113,8 @@ export class VeventQueue {
   }
 
   destroy(): void {
-    this.viommu.users--;
-    this.viommu.veventqs.splice(this.viommu.veventqs.indexOf(this), 1);
+    const { veventqs } = this.#viommu;
+    veventqs.splice(veventqs.indexOf(this), 1);
+    this.#viommu.users--;
   }
 }

@@ -1,7 +1,6 @@
 import { NO_PASID } from '../../ports/dma.ts';
-import type { Device } from '../iommufd/attach.ts';
-import type { DeviceControl, Domain, HostDevice, IommuDriver } from './driver.ts';
-import type { IommuGroup } from './group.ts';
+import type { DeviceControl, Domain, IommuDriver, PageFault } from './driver.ts';
+import type { GroupMember, IommuGroup } from './group.ts';
 
 /** What the machine says about a function when it puts it on the bus. */
 export interface DeviceDescription {
@@ -36,8 +35,14 @@ export interface DeviceDescription {
   readonly msiDoorbell?: number;
 }
 
+/** Who holds a device: an iommufd it is bound to. */
+export interface DeviceBinding {
+  /** Takes a page fault of the device (`iommu_report_device_fault`). */
+  report(fault: PageFault): void;
+}
+
 /** A device of the emulated kernel: its description, its group, and what the IOMMU core attached to it. */
-export class KernelDevice implements HostDevice {
+export class KernelDevice implements GroupMember {
   readonly index: number;
   readonly name: string;
   readonly iommu: IommuDriver;
@@ -57,7 +62,7 @@ export class KernelDevice implements HostDevice {
   readonly group: IommuGroup;
   devId = 0;
   /** Its iommufd object while it is bound. */
-  bound: Device | null = null;
+  binding: DeviceBinding | null = null;
 
   constructor(index: number, d: DeviceDescription, group: IommuGroup) {
     this.index = index;

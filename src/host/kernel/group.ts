@@ -1,7 +1,12 @@
 import { NO_PASID } from '../../ports/dma.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import type { KernelDevice } from './device.ts';
-import type { Domain } from './driver.ts';
+import type { Domain, HostDevice } from './driver.ts';
+
+/** What a group needs of its members beyond what drivers know of them. */
+export interface GroupMember extends HostDevice {
+  /** Host-physical page of the interrupt doorbell the device writes to; -1: none. */
+  readonly msiDoorbell: number;
+}
 
 /**
  * An IOMMU group: the devices that cannot be told apart or isolated from each other. The IOMMU core attaches one domain
@@ -10,7 +15,7 @@ import type { Domain } from './driver.ts';
 export class IommuGroup {
   /** What the kernel knows the group by. */
   readonly key: string;
-  readonly devices: KernelDevice[] = [];
+  readonly devices: GroupMember[] = [];
   /** RID domain of the whole group. */
   domain: Domain;
   readonly pasids = new Map<number, Domain>();
@@ -23,7 +28,7 @@ export class IommuGroup {
   resetting = false;
   readonly #blocked: Domain;
   /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
-  readonly #behind = new Set<KernelDevice>();
+  readonly #behind = new Set<GroupMember>();
 
   constructor(key: string, blocked: Domain) {
     this.key = key;
@@ -32,26 +37,26 @@ export class IommuGroup {
   }
 
   /** A device appears in the group (hot-plug): what the group is attached to, it is attached to (`__iommu_probe_device`). */
-  join(dev: KernelDevice): void {
+  join(dev: GroupMember): void {
     this.devices.push(dev);
     if (this.domain !== this.#blocked && this.domain.attach(dev, NO_PASID, this.#blocked) !== 0) this.#behind.add(dev);
     for (const [pasid, domain] of this.pasids) if (dev.maxPasids > pasid) domain.attach(dev, pasid, null);
   }
 
-  leave(dev: KernelDevice): void {
+  leave(dev: GroupMember): void {
     this.devices.splice(this.devices.indexOf(dev), 1);
     this.#behind.delete(dev);
   }
 
   /** The device is attached to what its group has already. @returns 0 or -errno. */
-  catchUp(dev: KernelDevice): number {
+  catchUp(dev: GroupMember): number {
     if (!this.#behind.has(dev)) return 0;
     const r = this.domain.attach(dev, NO_PASID, this.#blocked);
     if (r === 0) this.#behind.delete(dev);
     return r;
   }
 
-  #from(dev: KernelDevice, old: Domain): Domain {
+  #from(dev: GroupMember, old: Domain): Domain {
     return this.#behind.has(dev) ? this.#blocked : old;
   }
 

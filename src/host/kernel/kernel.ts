@@ -1,15 +1,14 @@
 import { ViommuError } from '../../core/errors.ts';
 import type { HostMemory } from '../../lib/memory/host-memory.ts';
 import type { Clock } from '../../ports/clock.ts';
-import type { UserMemory } from '../../ports/iommufd.ts';
 import type { Tell } from '../../ports/tell.ts';
 import { PGFAULT_CODE } from '../../spec/iommufd/uapi.ts';
-import { IommufdFile } from '../iommufd/file.ts';
-import type { PhysicalBytes } from '../iommufd/ioas/pinning.ts';
-import { VfioFile } from '../iommufd/vfio-device.ts';
 import { type DeviceDescription, KernelDevice } from './device.ts';
 import type { Domain, HostDevice, IommuDriver, KernelServices, PageFault } from './driver.ts';
 import { IommuGroup } from './group.ts';
+
+/** Bytes at host-physical addresses, as a kernel-side copy reaches them. */
+export type PhysicalBytes = Pick<HostMemory['space'], 'readBytes' | 'writeBytes'>;
 
 export interface KernelDeps {
   /** Host-physical memory: tables and queues of the drivers, and the guests' RAM. */
@@ -85,16 +84,6 @@ export class HostKernel implements KernelServices {
     dev.iommu.removeDevice(dev);
   }
 
-  /** Opens /dev/iommu. @param memory the address space of the process that opens it. */
-  openIommufd(memory: UserMemory, privileged = true): IommufdFile {
-    return new IommufdFile(this, memory, privileged);
-  }
-
-  /** Opens the VFIO cdev of a device. */
-  openVfio(dev: KernelDevice): VfioFile {
-    return new VfioFile(dev);
-  }
-
   deviceByStream(iommu: IommuDriver, stream: number): KernelDevice | null {
     return this.#streams.get(iommu)?.get(stream) ?? null;
   }
@@ -108,8 +97,8 @@ export class HostKernel implements KernelServices {
   }
 
   reportFault(dev: HostDevice, fault: PageFault): void {
-    const { bound } = dev as KernelDevice;
-    if (bound !== null) bound.report(fault);
+    const { binding } = dev as KernelDevice;
+    if (binding !== null) binding.report(fault);
     else if (fault.last) dev.iommu.pageResponse(dev, fault, PGFAULT_CODE.INVALID);
   }
 }

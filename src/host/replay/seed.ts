@@ -4,9 +4,9 @@ import { HostMemory } from '../../lib/memory/host-memory.ts';
 import type { EventFd, UserData, UserMemory } from '../../ports/iommufd.ts';
 import { MockDriver } from '../drivers/mock/driver.ts';
 import { MockCommands } from '../drivers/mock/test-commands.ts';
-import type { IommufdFile } from '../iommufd/file.ts';
+import { IommufdFile } from '../iommufd/file.ts';
 import { HostKernel } from '../kernel/kernel.ts';
-import type { GoldenOp } from './golden.ts';
+import type { GoldenOp } from './golden-text.ts';
 
 /** The recorder's only buffer. */
 const BUFFER_VA = 0x2000_0000n;
@@ -69,7 +69,7 @@ export class GoldenSeed {
     const kernel = new HostKernel({ memory, clock: new VirtualClock() });
     const driver = new MockDriver(memory);
     kernel.addIommu(driver);
-    this.#fd = kernel.openIommufd(new OneBuffer());
+    this.#fd = new IommufdFile(kernel, new OneBuffer());
     this.#mock = new MockCommands(this.#fd, driver);
   }
 
@@ -141,7 +141,7 @@ export class GoldenSeed {
   };
 
   #attached(r: number): string {
-    return `r=${r} pt=${r === 0 ? this.#fd.context.changedTo : 0}`;
+    return `r=${r} pt=${r === 0 ? this.#mock.ptId : 0}`;
   }
 
   #ioasAlloc(): string {

@@ -1,12 +1,12 @@
 import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import type { Context } from '../iommufd/context.ts';
+import type { IommufdContext } from '../iommufd/context.ts';
 import type { HostDevice } from '../kernel/driver.ts';
 import type { UpcallObjects } from './driver-upcalls.ts';
 import type { UpcallHub } from './upcall-hub.ts';
 
 /** The objects of an open iommufd by id. */
-export function objectsOf({ objects }: Context): UpcallObjects {
+export function objectsOf({ objects }: IommufdContext): UpcallObjects {
   return {
     device: (id) => objects.get(id, 'device')?.dev ?? null,
     paging: (id) => objects.get(id, 'hwpt_paging')?.domain ?? null,
@@ -17,7 +17,7 @@ export function objectsOf({ objects }: Context): UpcallObjects {
   };
 }
 
-/** The `upcalls` port of one open iommufd: ids are those of its objects. */
+/** The device models' end of the way back, for one open iommufd: ids are those of its objects. */
 export class ContextUpcalls implements HostUpcalls {
   readonly #hub: UpcallHub;
   readonly #objects: UpcallObjects;

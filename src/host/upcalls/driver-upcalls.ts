@@ -1,8 +1,9 @@
 import type { DriverViommu, HostDevice, PagingDomain } from '../kernel/driver.ts';
 
 /**
- * What an IOMMU driver tells and asks beyond Linux: its way to the device models that `serve` its devices. A driver gets it at
- * construction; null is the machine's `linux-only` switch, and then the driver does what Linux does and nothing else.
+ * The driver's end of the way back to the device models: faults, misses and page requests of the devices that a model
+ * `serve`s. A driver gets it at construction. That is the default of every machine; null is the other mode, `linux-only`, in
+ * which the driver does what Linux does and nothing else.
  */
 export interface DriverUpcalls {
   /** A driver that can do more than its Linux original names itself once. */
@@ -34,7 +35,7 @@ export interface DriverUpcalls {
   completed(driver: object, token: number): void;
 }
 
-/** What upcalls asks of a driver. */
+/** What the hub asks of a driver on a device model's behalf. */
 export interface UpcallDriver {
   /** The driver's `IommuDriver` identity, as in `HostDevice.iommu`. */
   readonly iommu: object;
@@ -50,7 +51,7 @@ export interface UpcallDriver {
   invalidateDeviceTlb?(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number;
 }
 
-/** The iommufd context's objects by id, as upcalls needs them. */
+/** The objects of an iommufd by id, as far as upcalls name them. */
 export interface UpcallObjects {
   device(devId: number): HostDevice | null;
   paging(hwptId: number): PagingDomain | null;

@@ -9,8 +9,8 @@ interface Outstanding {
 }
 
 /**
- * One per kernel: who listens for which device, which stage 2s are shadows, and which invalidations are still on their way.
- * Drivers see it as `DriverUpcalls`; device models reach it through `ContextUpcalls`.
+ * The middle of the way from the drivers back to the device models, one per kernel: who listens for which device, which
+ * second stages are shadows, and which invalidations are still on their way. Drivers see it as `DriverUpcalls`; device models reach it through `ContextUpcalls`.
  */
 export class UpcallHub implements DriverUpcalls {
   readonly #listeners = new Map<HostDevice, UpcallHandlers>();
@@ -18,10 +18,12 @@ export class UpcallHub implements DriverUpcalls {
   readonly #shadows = new WeakSet<PagingDomain>();
   readonly #outstanding: Outstanding[] = [];
 
+  /** A driver that offers more than Linux. */
   register(driver: UpcallDriver): void {
     this.#drivers.set(driver.iommu, driver);
   }
 
+  /** The driver behind a device, if it registered; null: Linux's verbs are all there is. */
   driverOf(dev: HostDevice): UpcallDriver | null {
     return this.#drivers.get(dev.iommu) ?? null;
   }
@@ -41,6 +43,7 @@ export class UpcallHub implements DriverUpcalls {
     };
   }
 
+  /** Misses of this second stage come back as `onStageTwoMiss`, or no longer. */
   shadow(domain: PagingDomain, on: boolean): void {
     if (on) this.#shadows.add(domain);
     else this.#shadows.delete(domain);
@@ -99,6 +102,7 @@ export class UpcallHub implements DriverUpcalls {
     for (const handlers of done!.listeners) if (this.outstanding(handlers) === 0) handlers.onDrained?.();
   }
 
+  /** Submissions whose completions a listener still waits for. */
   outstanding(handlers: UpcallHandlers): number {
     let n = 0;
     for (const o of this.#outstanding) if (o.listeners.has(handlers)) n++;

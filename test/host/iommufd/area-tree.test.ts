@@ -4,7 +4,13 @@ import { Area, AreaTree } from '../../../src/host/iommufd/ioas/area-tree.ts';
 import { Pages } from '../../../src/host/iommufd/ioas/pages.ts';
 import { IOVA_LAST, ReservedRanges } from '../../../src/host/iommufd/ioas/ranges.ts';
 
-const PAGES = new Pages({ hpa: 0, run: 0, pin: () => false }, 0n, 1, true, null);
+const PAGES = new Pages({
+  source: { hpa: 0, run: 0, pin: () => false },
+  base: 0n,
+  count: 1,
+  writable: true,
+  file: null,
+});
 
 interface Plain {
   readonly start: bigint;
@@ -12,7 +18,7 @@ interface Plain {
 }
 
 function area(tree: AreaTree, r: Plain): Area {
-  return new Area(r.start, r.last, PAGES, 0, 3, tree.nextWeight());
+  return new Area({ ...r, pages: PAGES, startByte: 0, prot: 3 }, tree.nextWeight());
 }
 
 /** Holes of a sorted list of ranges, the slow way. */

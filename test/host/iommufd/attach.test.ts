@@ -1,4 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { ALL, APERTURE, Host, must } from '../host.ts';
@@ -8,14 +10,14 @@ const PASID_OK = 8;
 describe('binding', () => {
   test('every refusal', () => {
     const h = new Host();
-    const bind = (more: object) => h.kernel.openVfio(h.function(`f${Math.random()}`, more)).bind(h.fd);
+    const bind = (more: object) => new VfioFile(h.function(`f${Math.random()}`, more)).bind(h.fd);
     expect(bind({ cacheCoherent: false })).toBe(-E.INVAL);
     expect(bind({ grouped: false, msiIsolated: false })).toBe(-E.NODEV);
     expect(bind({ msiIsolated: false })).toBe(-E.PERM);
     h.kernel.allowUnsafeInterrupts = true;
     expect(bind({ msiIsolated: false })).toBe(0);
     const dev = h.function('a');
-    const file = h.kernel.openVfio(dev);
+    const file = new VfioFile(dev);
     expect(file.bind({} as never)).toBe(-E.BADFD);
     expect(file.attach(1, NO_PASID)).toBe(-E.INVAL);
     expect(file.detach(NO_PASID)).toBe(-E.INVAL);
@@ -24,20 +26,20 @@ describe('binding', () => {
     dev.group.kernelUse = false;
     expect(file.bind(h.fd)).toBe(0);
     expect(file.bind(h.fd)).toBe(-E.INVAL);
-    const other = h.kernel.openIommufd(h.process);
-    expect(h.kernel.openVfio(dev).bind(other)).toBe(-E.PERM);
+    const other = new IommufdFile(h.kernel, h.process);
+    expect(new VfioFile(dev).bind(other)).toBe(-E.PERM);
     file.close();
-    expect(h.kernel.openVfio(dev).bind(other)).toBe(0);
+    expect(new VfioFile(dev).bind(other)).toBe(0);
   });
 
   test('a VFIO driver without PASIDs, PASIDs out of its table, and a device that is on its way out', () => {
     const h = new Host();
-    const f = h.kernel.openVfio(h.function('a', { vfioPasids: false }));
+    const f = new VfioFile(h.function('a', { vfioPasids: false }));
     must(f.bind(h.fd));
     const io = h.ioas();
     expect(f.attach(io, 5)).toBe(-E.OPNOTSUPP);
     expect(f.detach(5)).toBe(-E.OPNOTSUPP);
-    const g = h.kernel.openVfio(h.function('b'));
+    const g = new VfioFile(h.function('b'));
     must(g.bind(h.fd));
     expect(g.attach(io, 0x8000_0000)).toBe(-E.NOSPC);
     // PASID 0 is the RID's place: busy while the RID has something.
@@ -50,7 +52,7 @@ describe('binding', () => {
 
   test('closing the iommufd with a device bound waits for the device', () => {
     const h = new Host();
-    const file = h.kernel.openVfio(h.function('a'));
+    const file = new VfioFile(h.function('a'));
     must(file.bind(h.fd));
     const io = h.ioas();
     must(file.attach(io, NO_PASID));
@@ -145,7 +147,7 @@ describe('groups', () => {
   function pair() {
     const h = new Host();
     const files = ['a', 'b'].map((n) => {
-      const f = h.kernel.openVfio(h.function(n, { group: 'g' }));
+      const f = new VfioFile(h.function(n, { group: 'g' }));
       must(f.bind(h.fd));
       return f;
     });
@@ -157,13 +159,13 @@ describe('groups', () => {
     must(a.attach(io, NO_PASID));
     const other = h.hwpt(a.devId, io, 1);
     expect(b.attach(other, NO_PASID)).toBe(-E.INVAL);
-    expect(h.kernel.attached(b.device!.dev, NO_PASID)).toBe(h.fd.domainOf(a.ptId));
+    expect(h.kernel.attached(b.device!.dev, NO_PASID)).toBe(h.fd.context.objects.get(a.ptId, 'hwpt_paging')!.domain);
     must(b.attach(io, NO_PASID));
     expect(b.ptId).toBe(a.ptId);
     // Replacing one moves both.
     const automatic = a.ptId;
     must(a.attach(other, NO_PASID));
-    expect(h.kernel.attached(b.device!.dev, NO_PASID)).toBe(h.fd.domainOf(other));
+    expect(h.kernel.attached(b.device!.dev, NO_PASID)).toBe(h.fd.context.objects.get(other, 'hwpt_paging')!.domain);
     expect(h.fd.destroy(automatic)).toBe(-E.NOENT);
     a.detach(NO_PASID);
     expect(h.fd.destroy(other)).toBe(-E.BUSY);
@@ -174,7 +176,7 @@ describe('groups', () => {
 
   test('a group whose second device refuses is put back as it was', () => {
     const h = new Host();
-    const strong = h.kernel.openVfio(h.function('strong', { group: 'g' }));
+    const strong = new VfioFile(h.function('strong', { group: 'g' }));
     must(strong.bind(h.fd));
     // Describes a device without dirty tracking into the same group.
     h.driver.describe(1);
@@ -201,7 +203,7 @@ describe('groups', () => {
 
   test('a VF that speaks PRI takes no HWPT with a fault queue', () => {
     const h = new Host();
-    const f = h.kernel.openVfio(h.function('vf', { virtualFunction: true, pri: true }));
+    const f = new VfioFile(h.function('vf', { virtualFunction: true, pri: true }));
     must(f.bind(h.fd));
     const q = h.fault();
     const hwpt = h.hwpt(f.devId, h.ioas(), 4, null, 0, q.id);
@@ -212,7 +214,7 @@ describe('groups', () => {
 describe('closing', () => {
   test('closing the VFIO file detaches PASIDs first and leaves a tombstone of a vDEVICE', () => {
     const h = new Host();
-    const f = h.kernel.openVfio(h.function('a'));
+    const f = new VfioFile(h.function('a'));
     must(f.bind(h.fd));
     const io = h.ioas();
     const parent = h.hwpt(f.devId, io, 1 | PASID_OK);

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { MOCK } from '../../../src/spec/iommufd/selftest.ts';
 import { APERTURE, Host, must, user, words } from '../host.ts';
@@ -69,7 +70,7 @@ describe('HWPT_ALLOC', () => {
     h.kernel.addIommu(second);
     const description = second.describe(4);
     if (typeof description === 'number') throw new Error('flags');
-    const f = h.kernel.openVfio(h.kernel.addDevice(description));
+    const f = new VfioFile(h.kernel.addDevice(description));
     must(f.bind(h.fd));
     const v = h.viommu(d.idev, parent);
     expect(h.nested(f.devId, v)).toBe(-E.INVAL);

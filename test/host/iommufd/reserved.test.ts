@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import type { ReservedRegion } from '../../../src/host/kernel/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
@@ -11,7 +12,7 @@ function withRegions(regions: readonly ReservedRegion[], devices = 1, doorbell =
   const h = new Host();
   h.driver.reservedRegions = () => regions;
   const files = Array.from({ length: devices }, (_, i) => {
-    const f = h.kernel.openVfio(h.function(`f${i}`, doorbell < 0 ? {} : { msiDoorbell: doorbell + i * 4096 }));
+    const f = new VfioFile(h.function(`f${i}`, doorbell < 0 ? {} : { msiDoorbell: doorbell + i * 4096 }));
     must(f.bind(h.fd));
     return f;
   });

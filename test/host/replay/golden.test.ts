@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import { parseGolden, replayGolden } from '../../../src/host/replay/golden.ts';
+import { replayGolden } from '../../../src/host/replay/golden.ts';
+import { parseGolden } from '../../../src/host/replay/golden-text.ts';
 
 const NAME = 'golden-7.2.13.txt.gz';
 const text = gunzipSync(readFileSync(new URL(`../../../guest-fixtures/iommufd/${NAME}`, import.meta.url))).toString();

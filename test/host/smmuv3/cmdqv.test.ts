@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import type { DriverData } from '../../../src/host/kernel/driver.ts';
 import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
@@ -66,10 +67,10 @@ function vmm() {
       return true;
     },
   };
-  const fd: IommufdFile = kernel.openIommufd(user);
+  const fd: IommufdFile = new IommufdFile(kernel, user);
   const plug = (sid: number) => {
     const dev = kernel.addDevice({ name: `d${sid}`, streams: [sid], iommu: driver, ats: true });
-    const vfio = kernel.openVfio(dev);
+    const vfio = new VfioFile(dev);
     vfio.bind(fd);
     return vfio;
   };

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
 import type { PageAllocator } from '../../../src/host/drivers/smmuv3/page-table.ts';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import type { DriverData } from '../../../src/host/kernel/driver.ts';
 import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
@@ -52,8 +54,8 @@ const MEMORY: UserMemory = {
 /** Everything that allocates, one step after the other. @returns the first error, 0 if none. */
 function scenario(kernel: HostKernel, driver: Smmuv3Driver): number {
   const dev = kernel.addDevice({ name: 'nic', streams: [0x1208], iommu: driver, pasidBits: 16 });
-  const fd = kernel.openIommufd(MEMORY);
-  const vfio = kernel.openVfio(dev);
+  const fd = new IommufdFile(kernel, MEMORY);
+  const vfio = new VfioFile(dev);
   vfio.bind(fd);
   const ioas = { flags: 0, outIoasId: 0 };
   fd.ioasAlloc(ioas);

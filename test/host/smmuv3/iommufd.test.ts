@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import type { KernelDevice } from '../../../src/host/kernel/device.ts';
 import type { DriverData } from '../../../src/host/kernel/driver.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
@@ -33,10 +34,10 @@ const MEMORY: UserMemory = {
 /** A VMM: one device behind an SMMUv3, driven by the verbs alone. */
 function vmm(options: BenchOptions = { withUpcalls: false }) {
   const b = bench(options);
-  const fd: IommufdFile = b.kernel.openIommufd(MEMORY);
+  const fd: IommufdFile = new IommufdFile(b.kernel, MEMORY);
   const plug = (name: string, stream: number) => {
     const dev: KernelDevice = b.device(name, [stream], { msiDoorbell: DOORBELL });
-    const vfio = b.kernel.openVfio(dev);
+    const vfio = new VfioFile(dev);
     if (vfio.bind(fd) !== 0) throw new Error('bind');
     return { dev, vfio, id: vfio.devId };
   };
@@ -248,7 +249,7 @@ test('GET_HW_INFO tells about ATS in its inverted bit, and about PASIDs', () => 
   };
   expect(info(v.vfio.devId)).toEqual([2, 40, 0n]);
   const plain = v.device('plain', [9], { ats: false });
-  const vfio = v.kernel.openVfio(plain);
+  const vfio = new VfioFile(plain);
   vfio.bind(v.fd);
   expect(info(vfio.devId)).toEqual([2, 40, 8n]);
 });

@@ -1,6 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import { HostKernel } from '../../../src/host/kernel/kernel.ts';
 import { UpcallHub } from '../../../src/host/upcalls/upcall-hub.ts';
 import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
@@ -89,8 +91,8 @@ const op = fc.oneof(
 );
 type Op = typeof op extends fc.Arbitrary<infer T> ? T : never;
 
-type Fd = ReturnType<HostKernel['openIommufd']>;
-type Vfio = ReturnType<HostKernel['openVfio']>;
+type Fd = IommufdFile;
+type Vfio = VfioFile;
 
 /** Ids the program was given, by what they stood for; some are stale by now. */
 interface Given {
@@ -195,8 +197,8 @@ test('whatever a program asks for, in whatever order, nothing throws; and when i
       (ops, begun, pages, linux) => {
         const h = host(pages, linux);
         const used = h.memory.pagesUsed;
-        const fd = h.kernel.openIommufd(MEMORY);
-        const vfios = h.devices.map((d) => h.kernel.openVfio(d));
+        const fd = new IommufdFile(h.kernel, MEMORY);
+        const vfios = h.devices.map((d) => new VfioFile(d));
         for (const v of vfios) expect(v.bind(fd)).toBe(0);
         const given: Given = { ioas: [], hwpt: [], viommu: [] };
         for (const o of [...(begun ? PROLOGUE : []), ...ops])

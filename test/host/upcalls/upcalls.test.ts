@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import type { KernelDevice } from '../../../src/host/kernel/device.ts';
 import { ContextUpcalls, objectsOf } from '../../../src/host/upcalls/context-upcalls.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
@@ -20,8 +21,8 @@ const VSID = 0x88;
 function stand(linux: boolean, streams: readonly number[] = [8]) {
   const b = bench({ withUpcalls: !linux });
   const dev = b.device('nic', streams, { pri: true });
-  const fd: IommufdFile = b.kernel.openIommufd({ pin: () => false, hpa: 0, run: 0 });
-  const vfio = b.kernel.openVfio(dev);
+  const fd: IommufdFile = new IommufdFile(b.kernel, { pin: () => false, hpa: 0, run: 0 });
+  const vfio = new VfioFile(dev);
   expect(vfio.bind(fd)).toBe(0);
   const ioas = { flags: 0, outIoasId: 0 };
   fd.ioasAlloc(ioas);
@@ -247,7 +248,7 @@ describe('devices with several streams (mapStreams)', () => {
     const s = stand(false, STREAMS);
     const v = s.vdevice();
     const other = s.device('other', [0x40, 0x41]);
-    const vfio = s.kernel.openVfio(other);
+    const vfio = new VfioFile(other);
     vfio.bind(s.fd);
     const c = { viommuId: s.viommu, devId: vfio.devId, outVdeviceId: 0, virtId: 0x99n };
     expect(s.fd.vdeviceAlloc(c)).toBe(0);

@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
 import type { HwptAlloc, UserMemory } from '../../../src/ports/iommufd.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
@@ -18,12 +20,12 @@ function vmm(b = new Bench()) {
       return true;
     },
   };
-  const fd = b.kernel.openIommufd(memory);
+  const fd = new IommufdFile(b.kernel, memory);
   const ioas = { flags: 0, outIoasId: 0 };
   fd.ioasAlloc(ioas);
   const ioasId = ioas.outIoasId;
   const dev = b.device('nic', [0x10]);
-  const vfio = b.kernel.openVfio(dev);
+  const vfio = new VfioFile(dev);
   expect(vfio.bind(fd)).toBe(0);
   const map = (flags: number, at = 0n, length = BigInt(RAM)): number =>
     fd.ioasMap({ flags, ioasId, reserved: 0, userVa: at, length, iova: at });

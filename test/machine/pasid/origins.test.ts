@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { PasidBindings } from '../../../src/machine/pasid/bindings.ts';
@@ -20,7 +21,7 @@ function program(o: ConstructorParameters<typeof Intel>[0] = {}) {
   const g = new Intel(o);
   const { iommufd, upcalls, kernel } = g.vm;
   const device = kernel.addDevice({ name: 'own', streams: [hostRid(0x99)], iommu: g.unit.driver, pasidBits: 20 });
-  const vfio = kernel.openVfio(device);
+  const vfio = new VfioFile(device);
   vfio.bind(iommufd);
   const bindings = new PasidBindings(iommufd, upcalls, g.layer);
   /** An address space in which IOVA 0x5000 and the page behind it are guest-physical `gpa` on. @returns HWPT and IOAS. */
@@ -86,7 +87,7 @@ test('O9 the same verbs serve a device on guest memory, a PASID table in guest m
 test('O11 a program learns whether a device has several address spaces, how wide its PASIDs are, and whose they are', () => {
   const { g, vfio, bindings } = program();
   const plain = g.vm.kernel.addDevice({ name: 'plain', streams: [hostRid(0x98)], iommu: g.unit.driver });
-  const other = g.vm.kernel.openVfio(plain);
+  const other = new VfioFile(plain);
   other.bind(g.vm.iommufd);
   expect(bindings.info(vfio, false)).toEqual({
     several: true,
@@ -232,7 +233,7 @@ describe('O21 a PASID that was given back', () => {
       pri: true,
       control: { setAts: () => {}, setPri: () => {} },
     });
-    const vfio = kernel.openVfio(dev);
+    const vfio = new VfioFile(dev);
     vfio.bind(iommufd);
     const queue = { flags: 0, outFaultId: 0, outFd: null as EventFd | null };
     iommufd.faultQueueAlloc(queue);

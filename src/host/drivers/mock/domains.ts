@@ -9,9 +9,14 @@ import type {
   IommuDriver,
   NestedDomain,
   PagingDomain,
+  ViommuServices,
 } from '../../kernel/driver.ts';
 import { MockMapping } from './mapping.ts';
-import type { MockViommu } from './viommu.ts';
+
+/** A vIOMMU of the mock, as its nested domains see it. */
+export interface MockNamer {
+  readonly services: ViommuServices;
+}
 
 /** What the mock driver keeps per device. */
 export interface MockDeviceState {
@@ -19,14 +24,18 @@ export interface MockDeviceState {
   /** Fake cache words. */
   readonly cache: Uint32Array;
   /** The vIOMMU and virt_id latched at the last RID attach. */
-  viommu: MockViommu | null;
+  viommu: MockNamer | null;
   virtId: bigint;
   pasidFails: boolean;
 }
 
+/** Finds what the driver keeps. */
 export interface MockDevices {
   state(dev: HostDevice): MockDeviceState;
 }
+
+/** The mock driver, as its domains see it. */
+export interface MockOwner extends IommuDriver, MockDevices {}
 
 /** Attach rules all domains share (`dirty`: the domain tracks dirty pages; `viommu`: made through one). */
 function attach(
@@ -35,7 +44,7 @@ function attach(
   pasid: number,
   kind: Domain['kind'],
   dirty: boolean,
-  viommu: MockViommu | null,
+  viommu: MockNamer | null,
 ): number {
   const d = devices.state(dev);
   if (pasid !== NO_PASID) return attachPasid(d, pasid, kind);
@@ -63,6 +72,7 @@ function attachPasid(d: MockDeviceState, pasid: number, kind: Domain['kind']): n
   return d.pasidFails ? 0 : -E.NOMEM;
 }
 
+/** Where all DMA fails. */
 export class MockBlocked implements Domain {
   readonly kind = 'blocked';
   readonly iommu: IommuDriver;
@@ -70,9 +80,9 @@ export class MockBlocked implements Domain {
   iopf = false;
   readonly #devices: MockDevices;
 
-  constructor(iommu: IommuDriver, devices: MockDevices) {
-    this.iommu = iommu;
-    this.#devices = devices;
+  constructor(owner: MockOwner) {
+    this.iommu = owner;
+    this.#devices = owner;
   }
 
   attach(dev: HostDevice, pasid: number): number {
@@ -81,6 +91,18 @@ export class MockBlocked implements Domain {
   free(): void {}
 }
 
+/** What a paging domain of the mock is made of. */
+export interface MockPagingParts {
+  readonly nestParent: boolean;
+  /** Tracks dirty pages. */
+  readonly dirty: boolean;
+  /** The second kind of page table: entries up to 1 MiB, the full aperture. */
+  readonly huge: boolean;
+  /** Bytes that become dirty together. */
+  readonly dirtyUnit: number;
+}
+
+/** A paging domain: a page table of runs, and dirty bits that a test command sets. */
 export class MockPaging implements PagingDomain {
   readonly kind = 'paging';
   readonly iommu: IommuDriver;
@@ -95,16 +117,10 @@ export class MockPaging implements PagingDomain {
   tracking = false;
   readonly #devices: MockDevices;
 
-  constructor(
-    iommu: IommuDriver,
-    devices: MockDevices,
-    nestParent: boolean,
-    dirty: boolean,
-    huge: boolean,
-    dirtyUnit: number,
-  ) {
-    this.iommu = iommu;
-    this.#devices = devices;
+  constructor(owner: MockOwner, parts: MockPagingParts) {
+    const { nestParent, dirty, huge, dirtyUnit } = parts;
+    this.iommu = owner;
+    this.#devices = owner;
     this.nestParent = nestParent;
     this.pageBytes = huge ? 4096 : MOCK.PAGE;
     this.apertureStart = huge ? 0n : MOCK.APERTURE_START;
@@ -143,30 +159,34 @@ export class MockPaging implements PagingDomain {
   free(): void {}
 }
 
+/** What a nested domain of the mock is made of. */
+export interface MockNestedParts {
+  readonly parent: PagingDomain;
+  /** null: made directly on the parent. */
+  readonly viommu: MockNamer | null;
+  /** What its fake IOTLB words begin with. */
+  readonly iotlb: number;
+}
+
+/** A nested domain: four fake IOTLB words that invalidations clear. */
 export class MockNested implements NestedDomain {
   readonly kind = 'nested';
   readonly iommu: IommuDriver;
   readonly pasidCapable = true;
   readonly parent: PagingDomain;
-  readonly viommu: MockViommu | null;
+  readonly viommu: MockNamer | null;
   iopf = false;
   /** Fake IOTLB words. */
   readonly iotlb = new Uint32Array(MOCK.WORDS);
   readonly invalidation: Invalidation;
   readonly #devices: MockDevices;
 
-  constructor(
-    iommu: IommuDriver,
-    devices: MockDevices,
-    parent: PagingDomain,
-    viommu: MockViommu | null,
-    iotlb: number,
-  ) {
-    this.iommu = iommu;
-    this.#devices = devices;
-    this.parent = parent;
-    this.viommu = viommu;
-    this.iotlb.fill(iotlb);
+  constructor(owner: MockOwner, parts: MockNestedParts) {
+    this.iommu = owner;
+    this.#devices = owner;
+    this.parent = parts.parent;
+    this.viommu = parts.viommu;
+    this.iotlb.fill(parts.iotlb);
     this.invalidation = new IotlbInvalidation(this.iotlb);
   }
 

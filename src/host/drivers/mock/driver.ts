@@ -9,18 +9,17 @@ import type {
   DriverViommu,
   HostDevice,
   HwInfo,
-  IommuDriver,
   NestedDomain,
   PagingDomain,
   ReservedRegion,
   Result,
   ViommuServices,
 } from '../../kernel/driver.ts';
-import { MockBlocked, type MockDeviceState, MockNested, MockPaging } from './domains.ts';
+import { MockBlocked, type MockDeviceState, MockNested, type MockOwner, MockPaging } from './domains.ts';
 import { MockViommu, readHwptData } from './viommu.ts';
 
 /** The IOMMU of the kernel's iommufd selftest: no hardware behind it, only the core's rules and a page table of runs. */
-export class MockDriver implements IommuDriver {
+export class MockDriver implements MockOwner {
   readonly name = 'mock';
   readonly driver = 'mock';
   readonly enforcesCoherency = false;
@@ -37,7 +36,7 @@ export class MockDriver implements IommuDriver {
   constructor(memory: HostMemory, dirtyUnit: number = MOCK.PAGE) {
     this.#memory = memory;
     this.#dirtyUnit = dirtyUnit;
-    this.blocked = new MockBlocked(this, this);
+    this.blocked = new MockBlocked(this);
   }
 
   probe(): void {}
@@ -95,13 +94,14 @@ export class MockDriver implements IommuDriver {
     const kind = blob[1]!;
     if (kind !== MOCK_PAGETABLE.DEFAULT && kind !== MOCK_PAGETABLE.HUGE) return -E.OPNOTSUPP;
     const parent = (flags & HWPT_FLAG.NEST_PARENT) !== 0;
-    return new MockPaging(this, this, parent, dirty, kind === MOCK_PAGETABLE.HUGE, this.#dirtyUnit);
+    const huge = kind === MOCK_PAGETABLE.HUGE;
+    return new MockPaging(this, { nestParent: parent, dirty, huge, dirtyUnit: this.#dirtyUnit });
   }
 
   allocNested(_dev: HostDevice, parent: PagingDomain, _flags: number, data: DriverData): Result<NestedDomain> {
     const blob = new Uint32Array(2);
     const r = readHwptData(data, blob);
-    return r !== 0 ? r : new MockNested(this, this, parent, null, blob[0]!);
+    return r !== 0 ? r : new MockNested(this, { parent, viommu: null, iotlb: blob[0]! });
   }
 
   viommuSupported(_dev: HostDevice, type: number): boolean {
@@ -114,7 +114,7 @@ export class MockDriver implements IommuDriver {
     data: DriverData | null,
     services: ViommuServices,
   ): Result<DriverViommu> {
-    const viommu = new MockViommu(this, this, parent, services, this.#memory);
+    const viommu = new MockViommu({ owner: this, parent, services, memory: this.#memory });
     const r = data === null ? 0 : viommu.loopBack(data);
     if (r === 0) return viommu;
     viommu.destroy();

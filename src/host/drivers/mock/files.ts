@@ -2,7 +2,7 @@ import type { HostMemory } from '../../../lib/memory/host-memory.ts';
 import type { PageFile } from '../../../ports/iommufd.ts';
 import type { KernelFile } from '../../ioctl/caller.ts';
 import { AccessObject } from '../../iommufd/access.ts';
-import type { Context } from '../../iommufd/context.ts';
+import type { IommufdContext } from '../../iommufd/context.ts';
 
 interface PinnedItem {
   readonly id: number;
@@ -14,12 +14,12 @@ interface PinnedItem {
 export class AccessFile implements KernelFile {
   readonly access: AccessObject;
   readonly pins: boolean;
-  readonly #context: Context;
+  readonly #context: IommufdContext;
   readonly #items: PinnedItem[] = [];
   #nextItem = 0;
   #open = true;
 
-  constructor(context: Context, pins: boolean) {
+  constructor(context: IommufdContext, pins: boolean) {
     this.#context = context;
     this.pins = pins;
     this.access = new AccessObject(context.kernel.physical, pins, (start, last) => this.#release(start, last));

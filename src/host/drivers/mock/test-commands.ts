@@ -1,25 +1,19 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { MOCK } from '../../../spec/iommufd/selftest.ts';
-import {
-  attachDevice,
-  attachedPasids,
-  bindDevice,
-  type Device,
-  detachDevice,
-  replaceDevice,
-  unbindDevice,
-} from '../../iommufd/attach.ts';
-import { type Context, type Respond, respondAlways } from '../../iommufd/context.ts';
+import { attachDevice, detachDevice, replaceDevice } from '../../iommufd/attach.ts';
+import { bindDevice, unbindDevice } from '../../iommufd/bind.ts';
+import { type IommufdContext, type Respond, respondAlways } from '../../iommufd/context.ts';
+import type { IommufdDevice } from '../../iommufd/device.ts';
 import type { IommufdFile } from '../../iommufd/file.ts';
 import { IOVA_LAST } from '../../iommufd/ioas/ranges.ts';
-import type { ForeignObject } from '../../iommufd/objects.ts';
+import type { ForeignObject } from '../../iommufd/object.ts';
 import { MockNested, MockPaging } from './domains.ts';
 import type { MockDriver } from './driver.ts';
 
 /** A SELFTEST object: a mock device that exists, is bound and attached. */
 export interface SelftestObject extends ForeignObject {
-  readonly device: Device;
+  readonly device: IommufdDevice;
 }
 
 /** The answer of `mockDevice`. */
@@ -31,8 +25,10 @@ export interface MockDeviceIds {
 
 /** IOMMU_TEST_CMD of one iommufd: what makes mock devices, moves them and looks behind the mock's scenes. */
 export class MockCommands {
-  readonly #context: Context;
+  readonly #context: IommufdContext;
   readonly #driver: MockDriver;
+  /** The HWPT at which the last successful attach or replace ended. */
+  ptId = 0;
 
   constructor(file: IommufdFile, driver: MockDriver) {
     this.#context = file.context;
@@ -54,12 +50,12 @@ export class MockCommands {
     }
     const dev = kernel.addDevice(description);
     const device = bindDevice(this.#context, dev);
-    let r = typeof device === 'number' ? device : attachDevice(device, 0, ptId);
-    if (typeof device === 'number' || r !== 0) {
-      if (typeof device !== 'number') unbindDevice(device);
+    const hwptId = typeof device === 'number' ? device : attachDevice(this.#context, device, 0, ptId);
+    if (typeof device === 'number' || hwptId < 0) {
+      if (typeof device !== 'number') unbindDevice(this.#context, device);
       kernel.removeDevice(dev);
       objects.release(id);
-      return r;
+      return hwptId;
     }
     const object: SelftestObject = {
       kind: 'foreign',
@@ -67,42 +63,48 @@ export class MockCommands {
       users: 0,
       device,
       destroy: () => {
-        for (const pasid of attachedPasids(device)) detachDevice(device, pasid);
-        unbindDevice(device);
+        for (const pasid of device.attachedPasids()) detachDevice(this.#context, device, pasid);
+        unbindDevice(this.#context, device);
         kernel.removeDevice(dev);
       },
     };
     out.stdevId = id;
-    out.hwptId = this.#context.changedTo;
+    out.hwptId = hwptId;
     out.idevId = device.id;
-    r = this.#context.finish(object, respond) ? 0 : -E.FAULT;
-    return r;
+    return this.#context.finish(object, respond) ? 0 : -E.FAULT;
   }
 
-  /** MOCK_DOMAIN_REPLACE. On 0 `Context.changedTo` is what is attached. */
+  /** @param r a HWPT's id or -errno. @returns 0 or -errno. */
+  #changed(r: number): number {
+    if (r < 0) return r;
+    this.ptId = r;
+    return 0;
+  }
+
+  /** MOCK_DOMAIN_REPLACE. On 0 `ptId` is what is attached, here and below. */
   replace(stdevId: number, ptId: number): number {
     const s = this.#selftest(stdevId);
-    return s === null ? -E.NOENT : replaceDevice(s.device, 0, ptId);
+    return s === null ? -E.NOENT : this.#changed(replaceDevice(this.#context, s.device, 0, ptId));
   }
 
   pasidAttach(stdevId: number, pasid: number, ptId: number, respond: Respond = respondAlways): number {
     const s = this.#selftest(stdevId);
     if (s === null) return -E.NOENT;
-    const r = attachDevice(s.device, pasid, ptId);
+    const r = this.#changed(attachDevice(this.#context, s.device, pasid, ptId));
     if (r !== 0 || respond()) return r;
-    detachDevice(s.device, pasid);
+    detachDevice(this.#context, s.device, pasid);
     return -E.FAULT;
   }
 
   pasidReplace(stdevId: number, pasid: number, ptId: number): number {
     const s = this.#selftest(stdevId);
-    return s === null ? -E.NOENT : replaceDevice(s.device, pasid, ptId);
+    return s === null ? -E.NOENT : this.#changed(replaceDevice(this.#context, s.device, pasid, ptId));
   }
 
   pasidDetach(stdevId: number, pasid: number): number {
     const s = this.#selftest(stdevId);
     if (s === null) return -E.NOENT;
-    detachDevice(s.device, pasid);
+    detachDevice(this.#context, s.device, pasid);
     return 0;
   }
 

@@ -74,7 +74,7 @@ export class MockTestIoctl implements TestIoctl {
         return this.#changed(c, 16, m.replace(c.id, c.u32(16)), answer);
       case TEST_OP.PASID_ATTACH:
         return m.pasidAttach(c.id, c.u32(16), c.u32(20), () => {
-          c.set32(20, this.#file.context.changedTo);
+          c.set32(20, m.ptId);
           return answer();
         });
       case TEST_OP.PASID_REPLACE:
@@ -136,7 +136,7 @@ export class MockTestIoctl implements TestIoctl {
 
   #changed(c: Command, at: number, r: number, answer: Answer): number {
     if (r !== 0) return r;
-    c.set32(at, this.#file.context.changedTo);
+    c.set32(at, this.#commands.ptId);
     return answer() ? 0 : -E.FAULT;
   }
 

@@ -7,14 +7,13 @@ import type {
   DriverViommu,
   HwQueueOps,
   Invalidation,
-  IommuDriver,
   NestedDomain,
   PagingDomain,
   Result,
   ViommuServices,
 } from '../../kernel/driver.ts';
 import { answerDriverData, copyDriverData } from '../../kernel/driver-data.ts';
-import { type MockDevices, MockNested } from './domains.ts';
+import { type MockDevices, MockNested, type MockOwner } from './domains.ts';
 
 const LOOPBACK_BYTES = 24;
 const LOOPBACK_FIRST = 8;
@@ -26,31 +25,28 @@ export function readHwptData(data: DriverData, out: Uint32Array): number {
   return copyDriverData(data, MOCK.HWPT_DATA, 4, new Uint8Array(out.buffer, out.byteOffset, 8));
 }
 
+/** What the mock's vIOMMU is made of. */
+export interface MockViommuParts {
+  readonly owner: MockOwner;
+  readonly parent: PagingDomain;
+  readonly services: ViommuServices;
+  /** Where the pages to mmap come from. */
+  readonly memory: HostMemory;
+}
+
 /** The mock's vIOMMU: device cache invalidation, a loop-back blob, two pages to mmap and two hardware queues. */
 export class MockViommu implements DriverViommu {
   readonly services: ViommuServices;
   readonly invalidation: Invalidation;
   readonly hwQueues: HwQueueOps;
-  readonly #iommu: IommuDriver;
-  readonly #devices: MockDevices;
-  readonly #parent: PagingDomain;
-  readonly #memory: HostMemory;
+  readonly #parts: MockViommuParts;
   #pages = -1;
 
-  constructor(
-    iommu: IommuDriver,
-    devices: MockDevices,
-    parent: PagingDomain,
-    services: ViommuServices,
-    memory: HostMemory,
-  ) {
-    this.#iommu = iommu;
-    this.#devices = devices;
-    this.#parent = parent;
-    this.services = services;
-    this.#memory = memory;
-    this.invalidation = new CacheInvalidation(devices, services);
-    this.hwQueues = new MockHwQueues(parent);
+  constructor(parts: MockViommuParts) {
+    this.#parts = parts;
+    this.services = parts.services;
+    this.invalidation = new CacheInvalidation(parts.owner, parts.services);
+    this.hwQueues = new MockHwQueues(parts.parent);
   }
 
   /** Loops `in_data` back and offers two pages whose first word it is. @returns 0 or -errno. */
@@ -58,11 +54,12 @@ export class MockViommu implements DriverViommu {
     const blob = new Uint8Array(LOOPBACK_BYTES);
     const r = copyDriverData(data, MOCK.VIOMMU, LOOPBACK_FIRST, blob);
     if (r !== 0) return r;
-    this.#pages = this.#memory.allocate(PAGES);
+    const { memory } = this.#parts;
+    this.#pages = memory.allocate(PAGES);
     if (this.#pages < 0) return -E.NOMEM;
     const view = new DataView(blob.buffer);
     const word = view.getUint32(0, true);
-    this.#memory.space.store32(this.#pages, word | 0);
+    memory.space.store32(this.#pages, word | 0);
     const offset = this.services.offerMmap(this.#pages, PAGES * 4096);
     view.setUint32(4, word, true);
     view.setBigUint64(8, offset, true);
@@ -73,7 +70,8 @@ export class MockViommu implements DriverViommu {
   allocNested(_flags: number, data: DriverData): Result<NestedDomain> {
     const blob = new Uint32Array(2);
     const r = readHwptData(data, blob);
-    return r !== 0 ? r : new MockNested(this.#iommu, this.#devices, this.#parent, this, blob[0]!);
+    const { owner, parent } = this.#parts;
+    return r !== 0 ? r : new MockNested(owner, { parent, viommu: this, iotlb: blob[0]! });
   }
 
   vdeviceInit(): number {
@@ -82,7 +80,7 @@ export class MockViommu implements DriverViommu {
   vdeviceDestroy(): void {}
 
   destroy(): void {
-    if (this.#pages >= 0) this.#memory.free(this.#pages, PAGES);
+    if (this.#pages >= 0) this.#parts.memory.free(this.#pages, PAGES);
     this.#pages = -1;
   }
 }

@@ -3,6 +3,18 @@ import type { Pages } from './pages.ts';
 const PAGE = 4096;
 const EXACT = 2 ** 53;
 
+/** What an area maps. */
+export interface AreaParts {
+  /** First and last IOVA. */
+  readonly start: bigint;
+  readonly last: bigint;
+  readonly pages: Pages;
+  /** Where the area begins in `pages`, bytes from its first page. */
+  readonly startByte: number;
+  /** MAP_PROT bits. */
+  readonly prot: number;
+}
+
 /**
  * A mapped piece of an IOAS. An IOVA is kept as page number and offset (both exact as numbers over the whole 64-bit space);
  * the fields behind `weight` belong to the tree.
@@ -36,14 +48,16 @@ export class Area {
   /** Bytes of the largest hole between two areas of the subtree. */
   gap = 0;
 
-  constructor(start: bigint, last: bigint, pages: Pages, startByte: number, prot: number, weight: number) {
+  /** @param weight what the tree sorts by: `AreaTree.nextWeight()`. */
+  constructor(parts: AreaParts, weight: number) {
+    const { start, last } = parts;
     this.startPage = Number(start >> 12n);
     this.startOff = Number(start & 0xfffn);
     this.lastPage = Number(last >> 12n);
     this.lastOff = Number(last & 0xfffn);
-    this.pages = pages;
-    this.startByte = startByte;
-    this.prot = prot;
+    this.pages = parts.pages;
+    this.startByte = parts.startByte;
+    this.prot = parts.prot;
     this.weight = weight;
     this.minPage = this.startPage;
     this.minOff = this.startOff;

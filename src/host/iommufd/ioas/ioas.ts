@@ -1,18 +1,24 @@
 import { E } from '../../../spec/iommufd/errno.ts';
 import { MAP_PROT, type PagingDomain } from '../../kernel/driver.ts';
-import type { PagingHwpt } from '../hwpt.ts';
 import { Area, AreaTree } from './area-tree.ts';
 import { firstPage, lastPage, loadArea, unloadArea } from './loading.ts';
 import type { Pages } from './pages.ts';
-import { type IoasAccess, notifyUnmap } from './pinning.ts';
-import { IOVA_LAST, joined, type Range, ReservedRanges } from './ranges.ts';
+import { IOVA_LAST, type IovaRange, joinRanges, ReservedRanges } from './ranges.ts';
 
 const PAGE = 4096;
 /** Automatic IOVAs line up with transparent huge pages up to this size. */
 const HUGE_PAGE = 0x20_0000n;
 
+/** An in-kernel user of an IOAS, as the IOAS sees it. */
+export interface IoasAccess {
+  /** What IOVAs must be multiples of while it is attached, bytes. */
+  readonly alignment: number;
+  /** Asks it to let go of everything it pinned in [start, last]. null: a hardware queue, which cannot. */
+  readonly release: ((start: bigint, last: bigint) => void) | null;
+}
+
 /** A slice of pages that one map call puts at consecutive IOVAs. */
-export interface Slice {
+export interface PageSlice {
   readonly pages: Pages;
   readonly startByte: number;
   readonly length: bigint;
@@ -23,11 +29,10 @@ export class Ioas {
   readonly kind = 'ioas';
   id = 0;
   users = 0;
-  readonly hwpts = new Set<PagingHwpt>();
   readonly accesses = new Set<IoasAccess>();
   readonly #areas = new AreaTree();
   readonly #reserved = new ReservedRanges();
-  #allowed: Range[] = [];
+  #allowed: IovaRange[] = [];
   readonly #domains: PagingDomain[] = [];
   #alignment = 1;
   #largePages = true;
@@ -59,12 +64,12 @@ export class Ioas {
   }
 
   /** IOVAs that are not reserved. */
-  ranges(): Range[] {
+  ranges(): IovaRange[] {
     return this.#reserved.holes(0n, IOVA_LAST);
   }
 
   /** Replaces the allow-list. @param list sorted and disjoint. @returns -EADDRINUSE: one of them is reserved. */
-  allow(list: Range[]): number {
+  allow(list: IovaRange[]): number {
     for (const r of list) if (this.#reserved.intersects(r.start, r.last)) return -E.ADDRINUSE;
     this.#allowed = list;
     return 0;
@@ -86,7 +91,7 @@ export class Ioas {
    * Maps the slices one behind the other. @param fixed null: choose an IOVA.
    * @returns 0 (then `mappedAt` is where) or -errno.
    */
-  map(slices: readonly Slice[], length: bigint, fixed: bigint | null, prot: number): number {
+  map(slices: readonly PageSlice[], length: bigint, fixed: bigint | null, prot: number): number {
     if (length === 0n || length % BigInt(this.#alignment) !== 0n) return -E.INVAL;
     let iova = fixed ?? 0n;
     if (fixed === null) {
@@ -105,7 +110,8 @@ export class Ioas {
       if ((prot & MAP_PROT.WRITE) !== 0 && !s.pages.writable) result = -E.PERM;
       else if ((s.startByte % PAGE) % this.#alignment !== 0) result = -E.INVAL;
       if (result !== 0) break;
-      const area = new Area(at, at + s.length - 1n, s.pages, s.startByte, prot, this.#areas.nextWeight());
+      const { pages, startByte } = s;
+      const area = new Area({ start: at, last: at + s.length - 1n, pages, startByte, prot }, this.#areas.nextWeight());
       this.#areas.insert(area);
       made.push(area);
       at += s.length;
@@ -152,7 +158,7 @@ export class Ioas {
     // Never page 0 and never the top page.
     const lowest = 4096n;
     const highest = IOVA_LAST - 4096n;
-    const allowed = this.#allowed.length === 0 ? [{ start: lowest, last: highest }] : joined(this.#allowed);
+    const allowed = this.#allowed.length === 0 ? [{ start: lowest, last: highest }] : joinRanges(this.#allowed);
     for (const piece of allowed) {
       if (piece.last < lowest || piece.start > highest) continue;
       const last = piece.last > highest ? highest : piece.last;
@@ -188,7 +194,7 @@ export class Ioas {
         if (first !== from) tries = 0;
         from = first;
         area.preventAccess = true;
-        notifyUnmap(this.accesses, first, end);
+        for (const a of [...this.accesses]) a.release?.(first, end);
         if (++tries > 100) return -E.DEADLK;
         continue;
       }
@@ -207,8 +213,8 @@ export class Ioas {
   }
 
   /** Pieces of pages behind [iova, iova + length), which must be covered by contiguous areas. null: ENOENT. */
-  slices(iova: bigint, length: bigint): Slice[] | null {
-    const out: Slice[] = [];
+  slices(iova: bigint, length: bigint): PageSlice[] | null {
+    const out: PageSlice[] = [];
     const last = iova + length - 1n;
     for (let at = iova; at <= last; ) {
       const a = this.#areas.first(at, at);
@@ -309,10 +315,11 @@ export class Ioas {
     const align = BigInt(this.#alignment);
     if ((iova + 1n) % align !== 0n || (a.startByte + left) % this.#alignment !== 0) return -E.INVAL;
     if (a.accesses > 0 || (a.filled && this.#largePages)) return -E.INVAL;
+    const { start, last, pages, startByte, prot } = a;
     this.#areas.remove(a);
     const halves = [
-      new Area(a.start, iova, a.pages, a.startByte, a.prot, this.#areas.nextWeight()),
-      new Area(iova + 1n, a.last, a.pages, a.startByte + left, a.prot, this.#areas.nextWeight()),
+      new Area({ start, last: iova, pages, startByte, prot }, this.#areas.nextWeight()),
+      new Area({ start: iova + 1n, last, pages, startByte: startByte + left, prot }, this.#areas.nextWeight()),
     ];
     // A page that both halves touch is pinned by both; the pins of the whole are given back after that.
     for (const h of halves) {

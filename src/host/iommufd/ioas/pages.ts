@@ -14,29 +14,39 @@ interface Run {
 /** Called for each physically contiguous piece: bytes from the first page of the object, host-physical address, bytes. */
 export type RunVisitor = (startByte: number, hpa: number, bytes: number) => number;
 
+/** What one map call names. */
+export interface PagesParts {
+  readonly source: UserMemory;
+  /** The source's address of page 0: a multiple of the page size. */
+  readonly base: bigint;
+  /** Pages. */
+  readonly count: number;
+  readonly writable: boolean;
+  /** null: process memory. */
+  readonly file: PageFile | null;
+}
+
 /**
  * The memory behind one map call: a piece of a process's address space, or of a file. Areas made by IOAS_COPY share it.
  * A page is pinned once however many domains use it, and stays where it is while anybody pins it, even when the process
  * that owned it is gone.
  */
-export class Pages {
+export class Pages implements PagesParts {
   readonly source: UserMemory;
-  /** The source's address of page 0: a multiple of the page size. */
   readonly base: bigint;
   readonly count: number;
   readonly writable: boolean;
-  /** null: process memory. */
   readonly file: PageFile | null;
   /** A dma-buf whose exporter took its memory away after it was mapped. */
   revoked = false;
   readonly #runs: Run[] = [];
 
-  constructor(source: UserMemory, base: bigint, count: number, writable: boolean, file: PageFile | null) {
-    this.source = source;
-    this.base = base;
-    this.count = count;
-    this.writable = writable;
-    this.file = file;
+  constructor(parts: PagesParts) {
+    this.source = parts.source;
+    this.base = parts.base;
+    this.count = parts.count;
+    this.writable = parts.writable;
+    this.file = parts.file;
   }
 
   get dmabuf(): boolean {

@@ -1,25 +1,11 @@
-import type { HostMemory } from '../../../lib/memory/host-memory.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { MAP_PROT } from '../../kernel/driver.ts';
+import type { PhysicalBytes } from '../../kernel/kernel.ts';
 import type { Area } from './area-tree.ts';
 import type { Ioas } from './ioas.ts';
 import { IOVA_LAST } from './ranges.ts';
 
 const PAGE = 4096;
-
-/** An in-kernel user of an IOAS, as the IOAS sees it. */
-export interface IoasAccess {
-  readonly alignment: number;
-  /** Asks it to let go of everything it pinned in [start, last]. null: a hardware queue, which cannot. */
-  readonly release: ((start: bigint, last: bigint) => void) | null;
-}
-
-export function notifyUnmap(accesses: ReadonlySet<IoasAccess>, start: bigint, last: bigint): void {
-  for (const a of [...accesses]) a.release?.(start, last);
-}
-
-/** Bytes at host-physical addresses, as a kernel-side copy reaches them. */
-export type PhysicalBytes = Pick<HostMemory['space'], 'readBytes' | 'writeBytes'>;
 
 function pageOf(area: Area, iova: bigint): number {
   return Math.floor((area.startByte + Number(iova - area.start)) / PAGE);

@@ -1,12 +1,12 @@
 /** An inclusive range of IOVAs. */
-export interface Range {
+export interface IovaRange {
   readonly start: bigint;
   readonly last: bigint;
 }
 
 export const IOVA_LAST = 0xffff_ffff_ffff_ffffn;
 
-interface Counted extends Range {
+interface Counted extends IovaRange {
   count: number;
 }
 
@@ -45,8 +45,8 @@ export class ReservedRanges {
   }
 
   /** The parts of [start, last] that are not reserved, ascending. */
-  holes(start: bigint, last: bigint): Range[] {
-    const out: Range[] = [];
+  holes(start: bigint, last: bigint): IovaRange[] {
+    const out: IovaRange[] = [];
     let at = start;
     for (const r of this.#list) {
       if (r.last < at) continue;
@@ -60,12 +60,12 @@ export class ReservedRanges {
   }
 }
 
-function before(r: Range, start: bigint, last: bigint): boolean {
+function before(r: IovaRange, start: bigint, last: bigint): boolean {
   return r.start < start || (r.start === start && r.last < last);
 }
 
 /** Puts a range into a sorted list. @returns false, and the list is as it was, when it overlaps one that is there. */
-export function insertDisjoint(sorted: Range[], r: Range): boolean {
+export function insertDisjoint(sorted: IovaRange[], r: IovaRange): boolean {
   let lo = 0;
   let hi = sorted.length;
   while (lo < hi) {
@@ -80,8 +80,8 @@ export function insertDisjoint(sorted: Range[], r: Range): boolean {
 }
 
 /** Sorted disjoint ranges with those that touch joined. */
-export function joined(sorted: readonly Range[]): Range[] {
-  const out: Range[] = [];
+export function joinRanges(sorted: readonly IovaRange[]): IovaRange[] {
+  const out: IovaRange[] = [];
   for (const r of sorted) {
     const top = out.at(-1);
     if (top !== undefined && top.last + 1n === r.start) out[out.length - 1] = { start: top.start, last: r.last };

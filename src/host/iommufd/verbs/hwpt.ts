@@ -9,15 +9,15 @@ import {
   HWPT_FLAG,
 } from '../../../spec/iommufd/uapi.ts';
 import type { DriverData } from '../../kernel/driver.ts';
-import type { Context, Respond } from '../context.ts';
-import type { Hwpt } from '../hwpt.ts';
+import type { IommufdContext, Respond } from '../context.ts';
 import { allocNestedHwpt, allocPagingHwpt, allocViommuHwpt } from '../hwpt-alloc.ts';
+import type { Hwpt } from '../nested-hwpt.ts';
 import { DirtyBitmap } from './dirty.ts';
 
 /** Data of length 0 at no address. */
 export const NO_DATA: UserData = { length: 0, copyIn: () => true, copyOut: () => true };
 
-export function hwptAlloc(context: Context, c: HwptAlloc, respond: Respond): number {
+export function hwptAlloc(context: IommufdContext, c: HwptAlloc, respond: Respond): number {
   const data: DriverData = { type: c.dataType, user: c.data ?? NO_DATA };
   const length = data.user.length;
   if (c.reserved !== 0) return -E.OPNOTSUPP;
@@ -30,13 +30,15 @@ export function hwptAlloc(context: Context, c: HwptAlloc, respond: Respond): num
   let hwpt: Hwpt | number;
   switch (pt.kind) {
     case 'ioas':
-      hwpt = allocPagingHwpt(context, pt, device, c.flags, length > 0 ? data : null, (made) => made.join());
+      hwpt = allocPagingHwpt(context, { ioas: pt, device, flags: c.flags, data: length > 0 ? data : null }, (made) =>
+        made.join(),
+      );
       break;
     case 'hwpt_paging':
-      hwpt = allocNestedHwpt(context, pt, device, c.flags, data);
+      hwpt = allocNestedHwpt(context, { parent: pt, device, flags: c.flags, data });
       break;
     case 'viommu':
-      hwpt = pt.iommu === device.dev.iommu ? allocViommuHwpt(context, pt, c.flags, data) : -E.INVAL;
+      hwpt = pt.iommu === device.dev.iommu ? allocViommuHwpt(context, { viommu: pt, flags: c.flags, data }) : -E.INVAL;
       break;
     default:
       return -E.INVAL;
@@ -57,7 +59,7 @@ export function hwptAlloc(context: Context, c: HwptAlloc, respond: Respond): num
 }
 
 /** `reserved`: the structure's three reserved bytes, or-ed. */
-export function getHwInfo(context: Context, c: GetHwInfo, reserved: number, respond: Respond): number {
+export function getHwInfo(context: IommufdContext, c: GetHwInfo, reserved: number, respond: Respond): number {
   if ((c.flags & ~HW_INFO_FLAG.INPUT_TYPE) !== 0 || reserved !== 0) return -E.OPNOTSUPP;
   const device = context.objects.get(c.devId, 'device');
   if (device === null) return -E.NOENT;
@@ -92,7 +94,7 @@ function zeroTail(user: UserData, from: number, bytes: number): boolean {
   return true;
 }
 
-export function setDirtyTracking(context: Context, c: SetDirtyTracking): number {
+export function setDirtyTracking(context: IommufdContext, c: SetDirtyTracking): number {
   if ((c.flags & ~DIRTY_FLAG.ENABLE) !== 0) return -E.OPNOTSUPP;
   const hwpt = context.objects.get(c.hwptId, 'hwpt_paging');
   if (hwpt === null) return -E.NOENT;
@@ -109,7 +111,7 @@ export function setDirtyTracking(context: Context, c: SetDirtyTracking): number 
   return dirty.set(enable);
 }
 
-export function getDirtyBitmap(context: Context, c: GetDirtyBitmap): number {
+export function getDirtyBitmap(context: IommufdContext, c: GetDirtyBitmap): number {
   if ((c.flags & ~DIRTY_BITMAP_FLAG.NO_CLEAR) !== 0 || c.reserved !== 0) return -E.OPNOTSUPP;
   const hwpt = context.objects.get(c.hwptId, 'hwpt_paging');
   if (hwpt === null) return -E.NOENT;

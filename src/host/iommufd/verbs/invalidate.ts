@@ -1,7 +1,7 @@
 import type { UserData } from '../../../ports/iommufd.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import type { Invalidation } from '../../kernel/driver.ts';
-import type { Context } from '../context.ts';
+import type { IommufdContext } from '../context.ts';
 
 const MAX_ENTRY = 4096;
 const MAX_ENTRIES = 1 << 19;
@@ -12,11 +12,11 @@ const MAX_ENTRIES = 1 << 19;
  */
 export class Invalidator {
   done = 0;
-  readonly #context: Context;
+  readonly #context: IommufdContext;
   #words = new Int32Array(1024);
   #bytes = new Uint8Array(this.#words.buffer);
 
-  constructor(context: Context) {
+  constructor(context: IommufdContext) {
     this.#context = context;
   }
 

@@ -10,15 +10,15 @@ import type {
 import { E } from '../../../spec/iommufd/errno.ts';
 import { IOAS_MAP_FLAG, OPTION, OPTION_OP, VFIO_IOAS_OP } from '../../../spec/iommufd/uapi.ts';
 import { MAP_PROT } from '../../kernel/driver.ts';
-import type { Context, Respond } from '../context.ts';
+import type { IommufdContext, Respond } from '../context.ts';
 import { Ioas } from '../ioas/ioas.ts';
 import { Pages } from '../ioas/pages.ts';
-import { IOVA_LAST, insertDisjoint, type Range } from '../ioas/ranges.ts';
+import { IOVA_LAST, type IovaRange, insertDisjoint } from '../ioas/ranges.ts';
 
 const MAP_FLAGS = IOAS_MAP_FLAG.FIXED_IOVA | IOAS_MAP_FLAG.WRITEABLE | IOAS_MAP_FLAG.READABLE;
 const PAGE = 4096n;
 
-export function newIoas(context: Context): Ioas {
+export function newIoas(context: IommufdContext): Ioas {
   const ioas: Ioas = new Ioas(() => {
     if (context.vfioIoas === ioas) context.vfioIoas = null;
   });
@@ -29,11 +29,17 @@ export function newIoas(context: Context): Ioas {
 /** Reads entry `i` of the user's array of ranges; null: EFAULT. */
 export type ReadRange = (i: number) => IoasIovaRange | null;
 
-export function allowIovas(context: Context, ioasId: number, reserved: number, count: number, read: ReadRange): number {
+export function allowIovas(
+  context: IommufdContext,
+  ioasId: number,
+  reserved: number,
+  count: number,
+  read: ReadRange,
+): number {
   if (reserved !== 0) return -E.OPNOTSUPP;
   const ioas = context.objects.get(ioasId, 'ioas');
   if (ioas === null) return -E.NOENT;
-  const list: Range[] = [];
+  const list: IovaRange[] = [];
   for (let i = 0; i < count; i++) {
     const r = read(i);
     if (r === null) return -E.FAULT;
@@ -58,7 +64,7 @@ export function mapProt(flags: number): number {
 
 /** Maps process memory. `iova` null: choose one. On 0 `ioas.mappedAt` tells where. */
 export function mapUser(
-  context: Context,
+  context: IommufdContext,
   ioas: Ioas,
   va: bigint,
   length: bigint,
@@ -70,11 +76,12 @@ export function mapUser(
   const base = va & -PAGE;
   const startByte = Number(va - base);
   const count = Number((BigInt(startByte) + length + PAGE - 1n) / PAGE);
-  const pages = new Pages(context.memory, base, count, (prot & MAP_PROT.WRITE) !== 0, null);
+  const writable = (prot & MAP_PROT.WRITE) !== 0;
+  const pages = new Pages({ source: context.memory, base, count, writable, file: null });
   return ioas.map([{ pages, startByte, length }], length, iova, prot);
 }
 
-export function ioasMap(context: Context, c: IoasMap, respond: Respond): number {
+export function ioasMap(context: IommufdContext, c: IoasMap, respond: Respond): number {
   let r = checkMap(c.flags, c.reserved, c.length, c.iova);
   if (r !== 0) return r;
   const ioas = context.objects.get(c.ioasId, 'ioas');
@@ -86,7 +93,7 @@ export function ioasMap(context: Context, c: IoasMap, respond: Respond): number 
   return respond() ? 0 : -E.FAULT;
 }
 
-export function ioasMapFile(context: Context, c: IoasMapFile, respond: Respond): number {
+export function ioasMapFile(context: IommufdContext, c: IoasMapFile, respond: Respond): number {
   let r = checkMap(c.flags, 0, c.length, c.iova);
   if (r !== 0) return r;
   const ioas = context.objects.get(c.ioasId, 'ioas');
@@ -103,7 +110,8 @@ export function ioasMapFile(context: Context, c: IoasMapFile, respond: Respond):
   const startByte = Number(c.start - base);
   const count = Number((BigInt(startByte) + c.length + PAGE - 1n) / PAGE);
   const prot = mapProt(c.flags);
-  const pages = new Pages(file, base, count, (prot & MAP_PROT.WRITE) !== 0, file);
+  const writable = (prot & MAP_PROT.WRITE) !== 0;
+  const pages = new Pages({ source: file, base, count, writable, file });
   const fixed = (c.flags & IOAS_MAP_FLAG.FIXED_IOVA) !== 0;
   r = ioas.map([{ pages, startByte, length: c.length }], c.length, fixed ? c.iova : null, prot);
   if (r !== 0) return r;
@@ -117,7 +125,7 @@ export function ioasMapFile(context: Context, c: IoasMapFile, respond: Respond):
   return respond() ? 0 : -E.FAULT;
 }
 
-export function ioasCopy(context: Context, c: IoasCopy, respond: Respond): number {
+export function ioasCopy(context: IommufdContext, c: IoasCopy, respond: Respond): number {
   const r = checkMap(c.flags, 0, c.length, c.dstIova);
   if (r !== 0) return r;
   const source = context.objects.get(c.srcIoasId, 'ioas');
@@ -135,7 +143,7 @@ export function ioasCopy(context: Context, c: IoasCopy, respond: Respond): numbe
   return respond() ? 0 : -E.FAULT;
 }
 
-export function ioasUnmap(context: Context, c: IoasUnmap, respond: Respond): number {
+export function ioasUnmap(context: IommufdContext, c: IoasUnmap, respond: Respond): number {
   const ioas = context.objects.get(c.ioasId, 'ioas');
   if (ioas === null) return -E.NOENT;
   if (c.iova === 0n && c.length === IOVA_LAST) {
@@ -160,7 +168,7 @@ export function unmapRange(ioas: Ioas, iova: bigint, length: bigint): number {
 }
 
 /** Only file mappings can move to another process's account. */
-export function changeProcess(context: Context, reserved: number): number {
+export function changeProcess(context: IommufdContext, reserved: number): number {
   if (reserved !== 0) return -E.OPNOTSUPP;
   for (const o of context.objects.objects()) {
     if (o.kind !== 'ioas') continue;
@@ -169,7 +177,7 @@ export function changeProcess(context: Context, reserved: number): number {
   return 0;
 }
 
-export function option(context: Context, c: IommufdOption, respond: Respond): number {
+export function option(context: IommufdContext, c: IommufdOption, respond: Respond): number {
   if (c.reserved !== 0) return -E.OPNOTSUPP;
   const r =
     c.optionId === OPTION.RLIMIT_MODE
@@ -181,7 +189,7 @@ export function option(context: Context, c: IommufdOption, respond: Respond): nu
   return respond() ? 0 : -E.FAULT;
 }
 
-function rlimitMode(context: Context, c: IommufdOption): number {
+function rlimitMode(context: IommufdContext, c: IommufdOption): number {
   if (c.objectId !== 0) return -E.OPNOTSUPP;
   if (c.op === OPTION_OP.GET) {
     c.val64 = BigInt(context.rlimitMode);
@@ -195,7 +203,7 @@ function rlimitMode(context: Context, c: IommufdOption): number {
   return 0;
 }
 
-function hugePages(context: Context, c: IommufdOption): number {
+function hugePages(context: IommufdContext, c: IommufdOption): number {
   const ioas = context.objects.get(c.objectId, 'ioas');
   if (ioas === null) return -E.NOENT;
   if (c.op === OPTION_OP.GET) {
@@ -209,7 +217,7 @@ function hugePages(context: Context, c: IommufdOption): number {
   return 0;
 }
 
-export function vfioIoas(context: Context, c: VfioIoas, respond: Respond): number {
+export function vfioIoas(context: IommufdContext, c: VfioIoas, respond: Respond): number {
   if (c.reserved !== 0) return -E.OPNOTSUPP;
   switch (c.op) {
     case VFIO_IOAS_OP.GET:

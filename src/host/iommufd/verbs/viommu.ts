@@ -2,11 +2,13 @@ import type { FaultQueueAlloc, HwQueueAlloc, VdeviceAlloc, VeventqAlloc, ViommuA
 import { E } from '../../../spec/iommufd/errno.ts';
 import type { DriverData } from '../../kernel/driver.ts';
 import { AccessObject } from '../access.ts';
-import type { Context, Respond } from '../context.ts';
-import { FaultQueue } from '../fault.ts';
+import type { IommufdContext, Respond } from '../context.ts';
+import { FaultQueue } from '../fault-queue.ts';
+import { HwQueue } from '../hw-queue.ts';
 import { IOVA_LAST } from '../ioas/ranges.ts';
+import { Vdevice } from '../vdevice.ts';
 import { VeventQueue } from '../veventq.ts';
-import { HwQueue, Vdevice, Viommu } from '../viommu.ts';
+import { Viommu } from '../viommu.ts';
 import { NO_DATA } from './hwpt.ts';
 
 const MAX_DEPTH = 1 << 19;
@@ -14,7 +16,7 @@ const PAGE = 4096n;
 /** The largest page array the kernel can allocate for a queue (INT_MAX bytes of pointers). */
 const MAX_QUEUE_PAGES = 0x7fff_ffffn / 8n;
 
-export function faultQueueAlloc(context: Context, c: FaultQueueAlloc, respond: Respond): number {
+export function faultQueueAlloc(context: IommufdContext, c: FaultQueueAlloc, respond: Respond): number {
   if (c.flags !== 0) return -E.OPNOTSUPP;
   const id = context.objects.reserve();
   const fault = new FaultQueue(() => context.drop());
@@ -27,7 +29,7 @@ export function faultQueueAlloc(context: Context, c: FaultQueueAlloc, respond: R
   return -E.FAULT;
 }
 
-export function viommuAlloc(context: Context, c: ViommuAlloc, respond: Respond): number {
+export function viommuAlloc(context: IommufdContext, c: ViommuAlloc, respond: Respond): number {
   if (c.flags !== 0 || c.type === 0) return -E.OPNOTSUPP;
   const { objects } = context;
   const device = objects.get(c.devId, 'device');
@@ -37,7 +39,7 @@ export function viommuAlloc(context: Context, c: ViommuAlloc, respond: Respond):
   const hwpt = objects.get(c.hwptId, 'hwpt_paging');
   if (hwpt === null) return -E.NOENT;
   if (!hwpt.nestParent) return -E.INVAL;
-  const viommu = new Viommu(c.type, hwpt, dev.iommu, context.mmaps);
+  const viommu = new Viommu({ hwpt, iommu: dev.iommu, mmaps: context.mmaps });
   viommu.id = objects.reserve();
   const user = c.data ?? NO_DATA;
   const data: DriverData | null = user.length > 0 ? { type: c.type, user } : null;
@@ -51,7 +53,7 @@ export function viommuAlloc(context: Context, c: ViommuAlloc, respond: Respond):
   return context.finish(viommu, respond) ? 0 : -E.FAULT;
 }
 
-export function vdeviceAlloc(context: Context, c: VdeviceAlloc, respond: Respond): number {
+export function vdeviceAlloc(context: IommufdContext, c: VdeviceAlloc, respond: Respond): number {
   const { objects } = context;
   const viommu = objects.get(c.viommuId, 'viommu');
   if (viommu === null) return -E.NOENT;
@@ -61,30 +63,25 @@ export function vdeviceAlloc(context: Context, c: VdeviceAlloc, respond: Respond
   if (device.destroying) return -E.NOENT;
   if (device.vdevice !== null) return -E.EXIST;
   const id = objects.reserve();
-  let r = viommu.reserveVdevice(c.virtId);
-  if (r === 0) {
-    r = viommu.driver.vdeviceInit(device.dev, c.virtId);
-    if (r !== 0) viommu.clearVdevice(c.virtId);
-  }
+  const r = viommu.hasVirtId(c.virtId) ? -E.EXIST : viommu.driver.vdeviceInit(device.dev, c.virtId);
   if (r !== 0) {
     objects.release(id);
     return r;
   }
   const vdevice = new Vdevice(viommu, device, c.virtId);
   vdevice.id = id;
-  viommu.setVdevice(vdevice);
   c.outVdeviceId = id;
   return context.finish(vdevice, respond) ? 0 : -E.FAULT;
 }
 
-export function veventqAlloc(context: Context, c: VeventqAlloc, respond: Respond): number {
+export function veventqAlloc(context: IommufdContext, c: VeventqAlloc, respond: Respond): number {
   if (c.flags !== 0 || c.reserved !== 0 || c.type === 0) return -E.OPNOTSUPP;
   if (c.depth === 0 || c.depth > MAX_DEPTH) return -E.INVAL;
   const viommu = context.objects.get(c.viommuId, 'viommu');
   if (viommu === null) return -E.NOENT;
   if (viommu.veventqs.some((q) => q.type === c.type)) return -E.EXIST;
   const id = context.objects.reserve();
-  const queue = new VeventQueue(viommu, c.type, c.depth, () => context.drop());
+  const queue = new VeventQueue({ viommu, type: c.type, depth: c.depth, onClose: () => context.drop() });
   queue.id = id;
   context.hold();
   c.outVeventqId = id;
@@ -94,7 +91,7 @@ export function veventqAlloc(context: Context, c: VeventqAlloc, respond: Respond
   return -E.FAULT;
 }
 
-export function hwQueueAlloc(context: Context, c: HwQueueAlloc, respond: Respond): number {
+export function hwQueueAlloc(context: IommufdContext, c: HwQueueAlloc, respond: Respond): number {
   if (c.flags !== 0 || c.type === 0) return -E.OPNOTSUPP;
   if (c.length === 0n) return -E.INVAL;
   const iova = c.nestingParentIova;
@@ -137,7 +134,7 @@ export function hwQueueAlloc(context: Context, c: HwQueueAlloc, respond: Respond
     objects.release(id);
     return handle;
   }
-  const queue = new HwQueue(viommu, c.index, handle, release);
+  const queue = new HwQueue({ viommu, index: c.index, driver: handle, release });
   queue.id = id;
   // The access is visible, but its creator's reference keeps DESTROY away.
   objects.publish(access);

@@ -2,8 +2,7 @@ import { NO_PASID } from '../../ports/dma.ts';
 import type { EventFd } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { PGFAULT_CODE, PGFAULT_FLAG } from '../../spec/iommufd/uapi.ts';
-import type { PageFault } from '../kernel/driver.ts';
-import type { Device, Handle } from './attach.ts';
+import type { HostDevice, PageFault } from '../kernel/driver.ts';
 
 const RECORD = 40;
 const RESPONSE = 8;
@@ -11,10 +10,11 @@ const RESPONSE = 8;
 /** Page requests that are answered together. */
 export interface FaultGroup {
   /** The device that sent them. */
-  readonly device: Device;
-  /** The attachment they came through. */
-  readonly handle: Handle;
+  readonly device: { readonly id: number; readonly dev: HostDevice };
+  /** The attachment they came through (`Attachment.handle`). */
+  readonly handle: object;
   readonly faults: readonly PageFault[];
+  /** What the answer names the group by; 0 until it has been read. */
   cookie: number;
 }
 
@@ -48,13 +48,14 @@ export class FaultQueue {
     };
   }
 
+  /** Queues a group for the user. */
   deliver(group: FaultGroup): void {
     this.#deliver.push(group);
     if (this.#deliver.length === 1) this.fd.onReadable?.();
   }
 
   /** Answers INVALID to everything that came through an attachment which ends now. */
-  answerAll(handle: Handle): void {
+  answerAll(handle: object): void {
     for (let i = 0; i < this.#deliver.length; ) {
       const g = this.#deliver[i]!;
       if (g.handle !== handle) {

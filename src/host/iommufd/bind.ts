@@ -1,0 +1,36 @@
+import { E } from '../../spec/iommufd/errno.ts';
+import type { KernelDevice } from '../kernel/device.ts';
+import type { IommufdContext } from './context.ts';
+import { IommufdDevice, IommufdGroup } from './device.ts';
+
+/**
+ * `iommufd_device_bind`. @returns the device (published), or -EINVAL its DMA is not coherent; -ENODEV no group; -EPERM its
+ * interrupts are not isolated, or another context owns the group; -EBUSY the kernel uses the group.
+ */
+export function bindDevice(context: IommufdContext, dev: KernelDevice): IommufdDevice | number {
+  if (!dev.cacheCoherent) return -E.INVAL;
+  if (!dev.grouped) return -E.NODEV;
+  if (!dev.msiIsolated && !context.kernel.allowUnsafeInterrupts) return -E.PERM;
+  const r = dev.group.claim(context);
+  if (r !== 0) return r;
+  let group = context.groups.get(dev.group);
+  if (group === undefined) {
+    group = new IommufdGroup(dev.group);
+    context.groups.set(dev.group, group);
+  }
+  const device = new IommufdDevice(dev, group, context.groups);
+  device.id = context.objects.reserve();
+  dev.devId = device.id;
+  dev.binding = device;
+  context.objects.publish(device);
+  return device;
+}
+
+/** `iommufd_device_unbind`: a live vDEVICE dies and leaves a tombstone. Everything must be detached. */
+export function unbindDevice(context: IommufdContext, device: IommufdDevice): void {
+  device.destroying = true;
+  const vdevice = device.vdevice === null ? null : context.objects.get(device.vdevice.id, 'vdevice');
+  if (vdevice !== null) context.objects.remove(vdevice, true);
+  device.users--;
+  context.objects.remove(device);
+}

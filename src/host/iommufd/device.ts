@@ -1,0 +1,126 @@
+import { NO_PASID } from '../../ports/dma.ts';
+import { PGFAULT_CODE } from '../../spec/iommufd/uapi.ts';
+import type { DeviceBinding, KernelDevice } from '../kernel/device.ts';
+import type { PageFault } from '../kernel/driver.ts';
+import type { IommuGroup } from '../kernel/group.ts';
+import type { Hwpt } from './nested-hwpt.ts';
+import type { ObjectBase } from './object.ts';
+
+/** What a group has attached at one PASID, and which of its devices asked for it. */
+export interface Attachment {
+  hwpt: Hwpt;
+  /** Names this attachment in fault queues: page requests that came through it are answered when it ends. */
+  handle: object;
+  readonly devices: Set<IommufdDevice>;
+}
+
+/** The RID's slot in the table of attachments. PASID 0 is the same slot. */
+export const RID_SLOT = 0;
+
+/** What an iommufd knows about an IOMMU group: what is attached per PASID, and by which of its devices. */
+export class IommufdGroup {
+  readonly group: IommuGroup;
+  readonly attachments = new Map<number, Attachment>();
+  /** Bound devices of the group. */
+  devices = 0;
+  /** Base of the software MSI window; -1n: none known. */
+  swMsi = -1n;
+
+  constructor(group: IommuGroup) {
+    this.group = group;
+  }
+
+  /** What the RIDs of the group have. */
+  get rid(): Attachment | undefined {
+    return this.attachments.get(RID_SLOT);
+  }
+  /** Whether anything is attached to a PASID other than the RID's slot. */
+  get hasPasids(): boolean {
+    return this.attachments.size > (this.attachments.has(RID_SLOT) ? 1 : 0);
+  }
+}
+
+/** The groups of one iommufd. */
+export type IommufdGroups = Map<IommuGroup, IommufdGroup>;
+
+/** A device bound to an iommufd (`iommufd_device`). */
+export class IommufdDevice implements DeviceBinding {
+  readonly kind = 'device';
+  id = 0;
+  /** The binding itself, and each attachment. */
+  users = 1;
+  readonly dev: KernelDevice;
+  readonly group: IommufdGroup;
+  /** Its vDEVICE object. */
+  vdevice: ObjectBase | null = null;
+  /** Unbinding: no new vDEVICE. */
+  destroying = false;
+  readonly #groups: IommufdGroups;
+  /** Page requests of groups whose last one has not come. */
+  readonly #partial: PageFault[] = [];
+
+  /** @param group the device's, in `groups`; it leaves them with its last device. */
+  constructor(dev: KernelDevice, group: IommufdGroup, groups: IommufdGroups) {
+    this.dev = dev;
+    this.group = group;
+    this.#groups = groups;
+    group.devices++;
+  }
+
+  /** What is attached now at a PASID (0: the RID); null: nothing. */
+  attachedTo(pasid: number): Hwpt | null {
+    return this.group.attachments.get(pasid)?.hwpt ?? null;
+  }
+
+  /** PASIDs this device has something attached to, the RID as 0. VFIO detaches them before it unbinds. */
+  attachedPasids(): number[] {
+    return [...this.group.attachments].filter(([, a]) => a.devices.has(this)).map(([pasid]) => pasid);
+  }
+
+  /**
+   * Takes a page fault from the driver. Requests are held until the last of their group has come; then the group goes to
+   * the fault queue of what is attached. Without one the answer is INVALID at once.
+   */
+  report(fault: PageFault): void {
+    const a = this.#handler(fault);
+    if (a === null || a.hwpt.fault === null) {
+      if (fault.last) this.dev.iommu.pageResponse(this.dev, fault, PGFAULT_CODE.INVALID);
+      return;
+    }
+    if (!fault.last) {
+      this.#partial.push(fault);
+      return;
+    }
+    const faults = this.#partial.filter((f) => f.grpid === fault.grpid);
+    for (const f of faults) this.#partial.splice(this.#partial.indexOf(f), 1);
+    faults.push(fault);
+    a.hwpt.fault.deliver({ device: this, handle: a.handle, faults, cookie: 0 });
+  }
+
+  /**
+   * A PASID's faults belong to what that PASID has attached. Where the user owns the PASID table, PASIDs are not attached
+   * one by one, and the nested HWPT on the RID takes their faults.
+   */
+  #handler(fault: PageFault): Attachment | null {
+    const { attachments } = this.group;
+    const own = attachments.get(fault.pasid === NO_PASID ? RID_SLOT : fault.pasid);
+    if (own !== undefined) return own;
+    if (fault.pasid === NO_PASID || !this.dev.iommu.userPasidTable) return null;
+    const rid = attachments.get(RID_SLOT);
+    return rid?.hwpt.kind === 'hwpt_nested' ? rid : null;
+  }
+
+  /** Requests of incomplete groups are dropped when nothing on the device takes faults any more. */
+  dropPartial(): void {
+    for (const a of this.group.attachments.values()) if (a.hwpt.fault !== null) return;
+    this.#partial.length = 0;
+  }
+
+  destroy(): void {
+    const { dev, group } = this;
+    dev.binding = null;
+    dev.devId = 0;
+    group.group.release();
+    if (--group.devices === 0) this.#groups.delete(group.group);
+  }
+}
