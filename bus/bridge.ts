@@ -7,12 +7,18 @@ import type { PciFunction, PciWindow, Upstream } from '../src/ports/pci.ts';
 import { ACS_CAP, AER_CAP, PCIE, PORT } from '../src/spec/pcie/capabilities.ts';
 import { BRIDGE_CONTROL, COMMAND, HEADER } from '../src/spec/pcie/header.ts';
 
+/** What kind of port or bridge: of a root complex, of a switch, or to conventional PCI. */
 export type BridgeKind = 'root' | 'upstream' | 'downstream' | 'pcie-pci' | 'pci-pci';
 
+/** How a bridge is made. */
 export interface BridgeOptions {
+  /** Its kind. */
   readonly kind: BridgeKind;
+  /** For messages and listings (default: its kind). */
   readonly name?: string;
+  /** Vendor ID (default: one of QEMU's). */
   readonly vendor?: number;
+  /** Device ID (default: one of QEMU's). */
   readonly device?: number;
   /** Advertise ACS (root and downstream ports do by default). */
   readonly acs?: boolean;
@@ -31,7 +37,9 @@ const KIND = {
 /** A function with a bus behind it: root port, switch port or bridge to conventional PCI. */
 export class Bridge implements PciFunction {
   readonly name: string;
+  /** Its kind. */
   readonly kind: BridgeKind;
+  /** Its configuration space. */
   readonly config: ConfigSpace;
   readonly windows: readonly PciWindow[] = [];
   readonly #acs: number;
@@ -75,10 +83,12 @@ export class Bridge implements PciFunction {
     });
   }
 
+  /** Number software gave the bus behind it; 0: none yet. */
   get secondary(): number {
     return this.config.get(HEADER.SECONDARY, 1);
   }
 
+  /** Highest bus number behind it. */
   get subordinate(): number {
     return this.config.get(HEADER.SUBORDINATE, 1);
   }
@@ -125,6 +135,7 @@ export class Bridge implements PciFunction {
     return address >= pbase && address <= plimit;
   }
 
+  /** Whether its I/O window holds the port. */
   decodesIo(port: number): boolean {
     const c = this.config;
     if ((c.get(HEADER.COMMAND, 2) & COMMAND.IO) === 0) return false;

@@ -1,4 +1,5 @@
-interface Routed {
+/** Which function a message is from or for. */
+export interface Routed {
   /** Stream of the function (hardware numbering). */
   readonly stream: number;
   /** NO_PASID: no prefix. */
@@ -49,4 +50,5 @@ export type BusMessage =
     })
   | (Routed & { readonly kind: 'page group response'; readonly group: number; readonly code: number });
 
+/** Hears one message; called as it passes, so it must not send any. */
 export type BusListener = (message: BusMessage) => void;

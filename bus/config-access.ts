@@ -2,7 +2,9 @@ import type { MmioDevice } from '../src/ports/mmio.ts';
 
 /** Who answers configuration requests: naturally aligned, 1, 2 or 4 bytes, unsigned. All ones: no function is there. */
 export interface ConfigTarget {
+  /** A configuration read by bus number; where no function answers, all ones. */
   configRead(bus: number, devfn: number, offset: number, size: number): number;
+  /** A configuration write by bus number. */
   configWrite(bus: number, devfn: number, offset: number, size: number, value: number): void;
 }
 
@@ -53,6 +55,7 @@ export class ConfigPorts {
     return port >= 0xcf8 && port <= 0xcff;
   }
 
+  /** A read of 1, 2 or 4 bytes at 0xcf8 to 0xcff. */
   read(port: number, size: number): number {
     if (port < 0xcfc) {
       const word = this.#address >>> (8 * (port & 3));
@@ -67,6 +70,7 @@ export class ConfigPorts {
     );
   }
 
+  /** A write of 1, 2 or 4 bytes at 0xcf8 to 0xcff. */
   write(port: number, size: number, value: number): void {
     if (port < 0xcfc) {
       if (port === 0xcf8 && size === 4) this.#address = value >>> 0;
@@ -81,14 +85,17 @@ export class ConfigPorts {
     return (this.#address & 0xff) | (port & 3);
   }
 
+  /** No function is selected. */
   reset(): void {
     this.#address = 0;
   }
 
+  /** The address register. */
   save(): number {
     return this.#address;
   }
 
+  /** Goes back to a saved address register. */
   load(address: number): void {
     this.#address = address;
   }

@@ -27,6 +27,7 @@ export interface Fabric {
   readonly irq: InterruptPort | null;
   /** Needed only with latencies above 0. */
   readonly clock: Clock | null;
+  /** How long messages travel. */
   readonly latency: Latency;
   /** Windows of functions in host-physical space. */
   readonly peers: readonly PeerWindow[];
@@ -44,5 +45,6 @@ export interface Fabric {
   plugged(slot: Slot): boolean;
   /** Puts a further function on a bus; see `RootComplex.plug` for what it throws. */
   plug(bus: PciBus, devfn: number, fn: PciFunction): Slot;
+  /** Takes a function off its bus. */
   unplug(slot: Slot): void;
 }

@@ -2,7 +2,9 @@ import { type AtsPort, DMA, type InterruptRemapPort, type TranslatePort } from '
 
 /** What the requests of one root bus meet on their way to memory. */
 export interface IommuPorts {
+  /** Translates every request. */
   readonly translate: TranslatePort;
+  /** Answers translation requests, completions and page requests; null: they are unsupported requests. */
   readonly ats: AtsPort | null;
   /** x86: interrupt remapping, as the machine's own device does it; null: messages go on unchanged. */
   readonly remap: InterruptRemapPort | null;

@@ -7,13 +7,18 @@ import type { PciBus, Slot } from './topology.ts';
 /** A BAR as other functions see it: at a host-physical address. */
 export class PeerWindow implements MemoryWindow {
   readonly name: string;
+  /** The function. */
   readonly slot: Slot;
+  /** Which of the function's windows. */
   readonly bar: number;
+  /** Host-physical address (bytes). */
   readonly base: number;
+  /** Size in bytes. */
   readonly bytes: number;
   /** Takes the window away. */
   readonly remove: () => void;
 
+  /** @param remove takes it off the list it is on. */
   constructor(slot: Slot, bar: number, base: number, remove: () => void) {
     this.name = `${slot.fn.name} window ${bar}`;
     this.slot = slot;

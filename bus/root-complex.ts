@@ -14,6 +14,7 @@ import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { type PciBus, Root, Slot } from './topology.ts';
 
+/** What a root complex stands on. */
 export interface RootComplexDeps {
   /** Where translated requests arrive: host-physical memory. */
   readonly memory: Memory;
@@ -21,9 +22,11 @@ export interface RootComplexDeps {
   readonly irq: InterruptPort | null;
   /** Needed only with latencies above 0. */
   readonly clock: Clock | null;
+  /** Default: messages arrive inside the call that sends them. */
   readonly latency?: Partial<Latency>;
 }
 
+/** How a function is plugged in. */
 export interface PlugOptions {
   /** Hardware number of the bus behind a bridge; by default the next free one. */
   readonly hostBus?: number;
@@ -33,7 +36,9 @@ export interface PlugOptions {
 
 /** A function's place changed: what a machine listens to. */
 export interface PlugListener {
+  /** A function is there; it is not connected yet. */
   plugged?(slot: Slot): void;
+  /** A function is gone; it was disconnected before. */
   unplugged?(slot: Slot): void;
   /** Software wrote into a bridge: bus numbers may have changed. */
   renumbered?(): void;
@@ -41,11 +46,15 @@ export interface PlugListener {
 
 /** A function's state, by its place: number of the root bus, then the devfn on each bus on the way down. */
 export interface SavedFunction {
+  /** Number of the root bus, then the devfn on each bus on the way down. */
   readonly path: readonly number[];
+  /** What the function saved. */
   readonly state: unknown;
+  /** INTA to INTD as the function drives them. */
   readonly pins: readonly boolean[];
 }
 
+/** Saved state of a root complex: every function's, by its place, and the wires. */
 export interface RootComplexState {
   readonly functions: readonly SavedFunction[];
   readonly lines: readonly number[];
@@ -62,7 +71,9 @@ export class RootComplex implements Fabric {
   readonly memory: Memory;
   readonly irq: InterruptPort | null;
   readonly clock: Clock | null;
+  /** How long messages travel; may be changed while nothing is in flight. */
   readonly latency: Latency;
+  /** Its root buses, in ascending order of their numbers. */
   readonly roots: Root[] = [];
   /** Windows of functions in host-physical space. */
   readonly peers: PeerWindow[] = [];
@@ -108,6 +119,7 @@ export class RootComplex implements Fabric {
     return root;
   }
 
+  /** Tells a listener of functions that come and go. @returns stops telling it. */
   listen(listener: PlugListener): () => void {
     this.#listeners.push(listener);
     return () => void this.#listeners.splice(this.#listeners.indexOf(listener), 1);
@@ -160,7 +172,7 @@ export class RootComplex implements Fabric {
     if (slot.bus.slots.size === 0) slot.bus.parent?.bridge?.presence(false, true);
   }
 
-  /** The function's own way upstream, with its test knobs. */
+  /** @internal The function's own way upstream, with its test knobs. */
   link(slot: Slot): Link | undefined {
     return this.#links.get(slot);
   }
@@ -179,6 +191,7 @@ export class RootComplex implements Fabric {
     return this.#links.has(slot);
   }
 
+  /** The function whose requests carry `stream` below a root. */
   byStream(root: Root, stream: number): Slot | undefined {
     return this.#streams.get(root)?.get(stream);
   }
@@ -244,12 +257,14 @@ export class RootComplex implements Fabric {
     return null;
   }
 
+  /** A configuration read by bus number; where no function answers, all ones. */
   configRead(bus: number, devfn: number, offset: number, size: number): number {
     const slot = this.configTarget(bus, devfn);
     if (slot === null) return size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff;
     return slot.fn.configRead(offset, size);
   }
 
+  /** A configuration write by bus number; where no function answers, nothing happens. */
   configWrite(bus: number, devfn: number, offset: number, size: number, value: number): void {
     const slot = this.configTarget(bus, devfn);
     if (slot === null) return;

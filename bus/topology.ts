@@ -9,6 +9,7 @@ export interface RootParts {
   readonly number: number;
   /** The hardware's number of the bus (see `PciBus.hostNumber`). */
   readonly hostNumber: number;
+  /** What the requests of the root pass. */
   readonly iommu: IommuPorts;
   /** What the IOMMU of this root sends down to functions. */
   readonly endpoints: EndpointPort;
@@ -16,7 +17,9 @@ export interface RootParts {
 
 /** A root bus with its IOMMU. */
 export class Root {
+  /** Bus number of its bus. */
   readonly number: number;
+  /** Its bus. */
   readonly bus: PciBus;
   /** What requests of functions below meet on their way to memory. */
   iommu: IommuPorts;
@@ -33,13 +36,16 @@ export class Root {
 
 /** A bus: up to 256 functions, behind a root or behind a bridge. */
 export class PciBus {
+  /** The root above it. */
   readonly root: Root;
   /** The bridge above; null on a root bus. */
   readonly parent: Slot | null;
   /** The hardware's own number of this bus. It makes the stream ids and does not follow what a guest programs. */
   readonly hostNumber: number;
+  /** What is plugged in, by devfn. */
   readonly slots = new Map<number, Slot>();
 
+  /** @param parent the bridge it lies behind; null: a root bus. @param hostNumber the hardware's number of it. */
   constructor(root: Root, parent: Slot | null, hostNumber: number) {
     this.root = root;
     this.parent = parent;
@@ -54,11 +60,15 @@ export class PciBus {
 
 /** A function at its place. */
 export class Slot {
+  /** The function. */
   readonly fn: PciFunction;
+  /** The bus it is on. */
   readonly bus: PciBus;
+  /** Device number << 3 | function number. */
   readonly devfn: number;
   /** The function as a bridge, with the bus behind it. */
   readonly bridge: Bridge | null;
+  /** The bus behind the function when it is a bridge; else null. */
   readonly behind: PciBus | null;
   /** Requester id the hardware IOMMU sees: host numbering, behind bridges the alias. */
   readonly stream: number;
@@ -68,6 +78,7 @@ export class Slot {
    */
   hostAts = false;
 
+  /** @param hostBehind the hardware's number of the bus behind it, when it is a bridge. */
   constructor(fn: PciFunction, bus: PciBus, devfn: number, hostBehind: number) {
     this.fn = fn;
     this.bus = bus;

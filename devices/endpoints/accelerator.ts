@@ -13,6 +13,7 @@ export const ACCEL = {
   PORTAL_BYTES: 0x1000,
 } as const;
 
+/** Mode bits of a work queue. */
 export const QUEUE_MODE = { ENABLE: 1, DEDICATED: 2, HAS_PASID: 4 } as const;
 /** DRAIN: the PASID, bit 30: requests without PASID, bit 31 reads as one while work is left. */
 export const DRAIN = { NONE: 0x4000_0000, BUSY: 0x8000_0000 } as const;
@@ -20,9 +21,12 @@ export const DRAIN = { NONE: 0x4000_0000, BUSY: 0x8000_0000 } as const;
 const QUEUES = 4;
 const MOST_DEPTH = 128;
 
+/** How an accelerator is made: its capabilities, queues and timing. */
 export interface AcceleratorOptions
   extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
+  /** How long work takes; default: none, work is done when it is submitted. */
   readonly timing?: WorkTiming;
+  /** On a root bus, without a link (default: an endpoint on a link). */
   readonly integrated?: boolean;
 }
 
@@ -39,6 +43,7 @@ interface AcceleratorState {
  * refused (ENQCMD); a dedicated one takes plain 64-byte writes and sends the PASID of its register (MOVDIR64B).
  */
 export class Accelerator {
+  /** What is plugged in. */
   readonly fn: Shell;
   readonly #unit: WorkUnit;
   /** CONTROL, DRAIN, DROPPED; then MODE, PASID, DEPTH of each queue. */

@@ -11,6 +11,7 @@ const GLOBAL = 0x100_0000;
 /** log2 of the pages an invalidation looks up one by one; beyond, it goes through all entries. */
 const FEW_LOG2 = 5;
 
+/** Saved state of `Atc`. */
 export interface AtcState {
   readonly words: readonly number[];
   readonly sizes: number;
@@ -22,6 +23,7 @@ export interface AtcState {
  * (or of requests without). Results of a lookup are fields. Nothing allocates after construction.
  */
 export class Atc {
+  /** Entries it holds; 0: it keeps nothing. */
   readonly entries: number;
   readonly #sets: number;
   readonly #mask: number;
@@ -32,7 +34,9 @@ export class Atc {
   #victim = 0;
   /** Output address of the byte looked up, log2 bytes and ACCESS bits of its entry. */
   out = 0;
+  /** log2 bytes of the entry the last lookup found. */
   shift = 0;
+  /** ACCESS bits of that entry. */
   perm = 0;
   /** Entries dropped so far, for whoever watches. */
   dropped = 0;
@@ -51,6 +55,7 @@ export class Atc {
     return (Math.imul(mixed + Math.imul(pasid + 2, 0x51ed), 0x9e37_79b1) >>> this.#shift) & this.#mask;
   }
 
+  /** Looks an address up. @param pasid NO_PASID or 0 to 2^20-1. @returns true: `out`, `shift` and `perm` are valid. */
   lookup(pasid: number, lo: number, hi: number): boolean {
     const w = this.#words;
     if (w === null) return false;
@@ -150,6 +155,7 @@ export class Atc {
     return true;
   }
 
+  /** Drops every entry. */
   clear(): void {
     const w = this.#words;
     if (w === null) return;
@@ -166,10 +172,12 @@ export class Atc {
     return n;
   }
 
+  /** Its entries. */
   save(): AtcState {
     return { words: this.#words === null ? [] : Array.from(this.#words), sizes: this.#sizes, victim: this.#victim };
   }
 
+  /** Goes back to saved entries. @param state of a cache of the same size. */
   load(state: AtcState): void {
     this.#words = state.words.length === 0 ? null : Int32Array.from(state.words);
     this.#sizes = state.sizes;

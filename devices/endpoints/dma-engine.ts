@@ -11,13 +11,18 @@ export const ENGINE = {
   TABLE: 0x800, PENDING: 0xc00, BYTES: 0x1000,
 } as const;
 
+/** CONTROL bits. ANY_PASID: descriptors name their PASID. */
 export const ENGINE_CONTROL = { ENABLE: 1, RESET: 2, ANY_PASID: 4 } as const;
+/** STATE bits. RING_FAULT: a descriptor could not be read. */
 export const ENGINE_STATE = { BUSY: 1, RING_FAULT: 2 } as const;
 const HAS_PASID = 0x8000_0000;
 const MOST_LOG2 = 8;
 
+/** How a DMA engine is made: its capabilities and timing. */
 export interface EngineOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
+  /** How long work takes; default: none, work is done when it is submitted. */
   readonly timing?: WorkTiming;
+  /** On a root bus, without a link (default: an endpoint on a link). */
   readonly integrated?: boolean;
   /** Virtual functions (SR-IOV): engines of their own behind requester ids that follow this one's. */
   readonly virtualFunctions?: number;
@@ -33,7 +38,9 @@ interface EngineState {
  * (ANY_PASID) the descriptors'.
  */
 export class DmaEngine {
+  /** What is plugged in. */
   readonly fn: Shell;
+  /** What does the work. */
   readonly unit: WorkUnit;
   /** null: no SR-IOV. */
   readonly sriov: Sriov<DmaEngine> | null;

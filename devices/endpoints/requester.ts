@@ -16,6 +16,7 @@ import { rangeShift } from '../../src/spec/pcie/messages.ts';
 import { Atc, type AtcState } from './atc.ts';
 import { PageGroups } from './page-groups.ts';
 
+/** Which of ATS, PRI and PASID a function has. */
 export interface RequesterOptions {
   /** null: the function has no ATS. */
   readonly ats: AtsOptions | null;
@@ -37,6 +38,7 @@ const GO_UNTRANSLATED = 17;
 
 const PAGE = 4096;
 
+/** Saved state of `Requester`. Page requests that wait are their owners' to wait for again (`awaitResponse`). */
 export interface RequesterState {
   readonly atc: AtcState;
   readonly nextGroup: number;
@@ -44,11 +46,15 @@ export interface RequesterState {
 
 /** A write that arrives some time after it left. */
 export interface LateWrite {
+  /** The machine's clock. */
   readonly clock: Clock;
   /** Nanoseconds it is on its way. */
   readonly flight: number;
+  /** NO_PASID or a PASID. */
   readonly pasid: number;
+  /** Address, low word. */
   readonly lo: number;
+  /** Address, high word. */
   readonly hi: number;
   /** Inside one page. */
   readonly bytes: Uint8Array;
@@ -59,19 +65,25 @@ export interface LateWrite {
  * answered; page requests asked and matched with their responses.
  */
 export class Requester {
+  /** Translations it holds. */
   readonly atc: Atc;
   /** The function's ATS capability; null: it has none. */
   readonly ats: AtsCapability | null;
+  /** PRI capability; null: none. */
   readonly pri: PriCapability | null;
+  /** PASID capability; null: none. */
   readonly pasid: PasidCapability | null;
   /** The way up; null while the function is not plugged in. */
   upstream: Upstream | null = null;
   /** Address of the last PAGE_FAULT or failed request, and how many bytes before it were moved. */
   faultLo = 0;
+  /** High word of `faultLo`'s address. */
   faultHi = 0;
+  /** Bytes the last request moved. */
   done = 0;
   /** Accesses that found their translation in the ATC, and translation requests, so far. */
   hits = 0;
+  /** Translation requests so far. */
   requests = 0;
   /** Translated requests on the wire, and the invalidations that wait for them: they may have used what those drop. */
   #busy = 0;
@@ -311,10 +323,12 @@ export class Requester {
     this.#groups?.respond(pasid, group, code);
   }
 
+  /** ATC and the next group's number. */
   save(): RequesterState {
     return { atc: this.atc.save(), nextGroup: this.#groups?.next ?? 0 };
   }
 
+  /** Goes back to a saved state. */
   load(state: RequesterState): void {
     this.atc.load(state.atc);
     if (this.#groups !== null) this.#groups.next = state.nextGroup;

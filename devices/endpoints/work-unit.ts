@@ -8,7 +8,9 @@ const PAGE = 4096;
 /** A page that is granted and missing again and again: then the descriptor fails. */
 const MOST_ASKS = 8;
 
+/** How long work takes. */
 export interface WorkTiming {
+  /** The machine's clock. */
   readonly clock: Clock;
   /** Nanoseconds from one piece of work to the next. */
   readonly step: number;
@@ -45,11 +47,13 @@ export class WorkUnit {
   #epoch = 0;
   #running = false;
 
+  /** @param timing null: work is done when it is started. */
   constructor(memory: Requester, timing: WorkTiming | null) {
     this.#memory = memory;
     this.#timing = timing;
   }
 
+  /** Work is under way or waits for an answer. */
   get busy(): boolean {
     return this.#work !== null;
   }
@@ -107,6 +111,7 @@ export class WorkUnit {
     this.#running = false;
   }
 
+  /** A stalled access was decided. @param outcome DMA value; OK means try again. */
   resumed(token: number, outcome: number): void {
     if (this.#work === null || token !== this.#stall) return;
     this.#stall = -1;

@@ -36,10 +36,15 @@ export type TraceEvent =
 /** The guest stored `size` bytes. */
 export interface StoreEvent {
   readonly t: 'st';
+  /** Number of the event. */
   readonly i: number;
+  /** Guest-physical address (bytes). */
   readonly gpa: number;
+  /** Bytes: 1, 2, 4 or 8. */
   readonly size: number;
+  /** Low word of the value. */
   lo: number;
+  /** High word of the value. */
   hi: number;
   /** Where the guest's program was, as lo/hi words, if the recording has it. */
   readonly pc?: readonly [number, number];

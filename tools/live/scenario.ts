@@ -81,7 +81,7 @@ export async function scenario(
   process.stdout.write(`    ${did}; ${counter.summary()}\n`);
 }
 
-/** The test that the test bites: with invalidations swallowed the guest's disk must not survive. */
+/** Shows that the scenario can fail: with invalidations swallowed the guest's disk must not survive. */
 export async function mustFail(c: Checks, run: LiveRun): Promise<void> {
   process.stdout.write('The same with invalidations withheld\n');
   let failed = '';

@@ -12,7 +12,7 @@ import {
   SHST_COMPLETE,
   SQE_BYTES,
 } from '../../../src/spec/nvme/registers.ts';
-import { AdminCommands, type AdminHost, PENDING } from './admin.ts';
+import { AdminCommands, PENDING } from './admin.ts';
 import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
 import { IoCommands } from './io.ts';
@@ -36,7 +36,9 @@ export interface NvmeControllerDeps {
 /** Saved state of `NvmeController`; the disk's contents are not in it. */
 export interface NvmeState {
   readonly regs: readonly number[];
+  /** @internal */
   readonly submissions: readonly (SubmissionQueue | null)[];
+  /** @internal */
   readonly completions: readonly (CompletionQueue | null)[];
   readonly masked: number;
   readonly events: readonly number[];
@@ -46,8 +48,10 @@ export interface NvmeState {
  * An NVM Express 1.4 controller with one namespace: registers, doorbells, and as many queue pairs as QUEUE_LIMIT. A
  * doorbell does its work at once; a command costs at most MAX_TRANSFER bytes, so a guest's store is bounded by its queue.
  */
-export class NvmeController implements AdminHost {
+export class NvmeController {
+  /** @internal */
   readonly submissions: (SubmissionQueue | null)[] = new Array(QUEUE_LIMIT).fill(null);
+  /** @internal */
   readonly completions: (CompletionQueue | null)[] = new Array(QUEUE_LIMIT).fill(null);
   /** Interrupt vectors of its function. */
   readonly vectors: number;
@@ -55,6 +59,7 @@ export class NvmeController implements AdminHost {
   readonly disk: Disk;
   /** What Identify Controller says. */
   readonly identity: NvmeIdentity;
+  /** @internal */
   readonly transfer: Transfer;
   /** Commands completed, for whoever watches. */
   commands = 0;
@@ -207,7 +212,7 @@ export class NvmeController implements AdminHost {
     return this.#dma.read(at | 0, (sq.hi + carry) | 0, this.#sqeBytes, 0, SQE_BYTES);
   }
 
-  /** Posts a completion. @param status a NVME_STATUS value. */
+  /** @internal Posts a completion. @param status a NVME_STATUS value. */
   complete(sq: SubmissionQueue, cid: number, status: number, result: number): void {
     const cq = this.completions[sq.cq];
     if (cq == null) return;
@@ -245,20 +250,24 @@ export class NvmeController implements AdminHost {
     this.#interrupt(vector, false);
   }
 
+  /** @internal */
   createCompletion(q: CompletionQueue): void {
     this.completions[q.id] = q;
   }
 
+  /** @internal */
   createSubmission(q: SubmissionQueue): void {
     this.submissions[q.id] = q;
   }
 
+  /** @internal */
   deleteCompletion(id: number): void {
     const q = this.completions[id];
     if (q != null) this.#interrupt(q.vector, false);
     this.completions[id] = null;
   }
 
+  /** @internal */
   deleteSubmission(id: number): void {
     this.submissions[id] = null;
   }

@@ -8,9 +8,13 @@ import { QUEUE_LIMIT } from './queues.ts';
 /** BAR0: registers, doorbells, then the MSI-X structures. */
 const BAR = { BYTES: 0x4000, TABLE: 0x2000, PENDING: 0x3000 } as const;
 
+/** How an NVMe function is made: its disk, identity and capabilities. */
 export interface NvmeOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
+  /** Its one namespace. */
   readonly disk: Disk;
+  /** Name of the function (default: `nvme`). */
   readonly name?: string;
+  /** What Identify Controller says; the rest has defaults. */
   readonly identity?: Partial<NvmeIdentity>;
   /** On a root bus without a link. */
   readonly integrated?: boolean;
@@ -23,7 +27,9 @@ export interface NvmeOptions extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 
  * capabilities. All its DMA is without PASID.
  */
 export class NvmeFunction {
+  /** What is plugged in. */
   readonly fn: Shell;
+  /** Registers and queues behind BAR0. */
   readonly controller: NvmeController;
 
   constructor(options: NvmeOptions) {

@@ -3,6 +3,7 @@ import { parseOption, parseQemuArgs, type QemuArgs } from '../../lib/qemu-args/q
 
 /** A stream a server talks on. */
 export interface Channel {
+  /** Path of the socket. */
   readonly path: string;
   /** We listen and the client connects, instead of the other way round. */
   readonly listen: boolean;

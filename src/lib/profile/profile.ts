@@ -3,6 +3,7 @@ import { ViommuError } from '../../core/errors.ts';
 /** `qemu-11.1` answers as QEMU 11.1's device does, `arch` as the architecture says. */
 export type ProfileName = 'qemu-11.1' | 'arch';
 
+/** The profiles there are. */
 export const PROFILES: readonly ProfileName[] = ['qemu-11.1', 'arch'];
 
 /**
