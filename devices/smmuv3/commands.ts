@@ -39,7 +39,7 @@ const RANGE_GRANULE = [12, 12, 14, 16] as const;
 const TTL_SHIFT = 8;
 
 /** What commands act on. */
-export interface CommandTargets {
+export interface Smmuv3CommandTargets {
   readonly core: Smmuv3Core;
   readonly streams: Smmuv3Streams;
   readonly domains: Smmuv3Domains;
@@ -51,13 +51,13 @@ export interface CommandTargets {
 
 /** What each guest command means for the host. One small function per command; none allocates unless a stream changes. */
 export class Smmuv3Commands implements CommandSink {
-  readonly #c: CommandTargets;
+  readonly #c: Smmuv3CommandTargets;
   readonly #core: Smmuv3Core;
   readonly #legality: Smmuv3Legality;
   /** A device did not answer an ATS invalidation: the next CMD_SYNC reports it (IHI 0070 §3.9.1.4). */
   timedOut = false;
 
-  constructor(targets: CommandTargets) {
+  constructor(targets: Smmuv3CommandTargets) {
     this.#c = targets;
     this.#core = targets.core;
     this.#legality = new Smmuv3Legality(targets.core.features, targets.core.deviations);
@@ -243,7 +243,8 @@ export class Smmuv3Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
     const code = PRG_BY_RESP[cmdResp(w2) as 0 | 1 | 2] ?? PRG.FAILURE;
-    this.#core.deps.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false);
+    const answered = this.#core.deps.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false) ?? 0;
+    this.#core.refusals.note('page response', answered);
     return DONE;
   }
 

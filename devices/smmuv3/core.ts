@@ -8,7 +8,13 @@ import type { Smmuv3Deviations } from './profile.ts';
 import type { Smmuv3Registers } from './registers.ts';
 
 /** What the device was doing when the host refused something that no command of the guest answers for. */
-export type RefusedDuring = 'switch of translation' | 'first use' | 'undoing' | 'event queue';
+export type Smmuv3RefusedDuring =
+  | 'switch of translation'
+  | 'first use'
+  | 'page response'
+  | 'stall'
+  | 'event queue'
+  | 'undoing';
 
 /** What every part of a vSMMUv3 works with; the device makes it once. */
 export interface Smmuv3Core {
@@ -21,5 +27,5 @@ export interface Smmuv3Core {
   readonly registers: Smmuv3Registers;
   readonly interrupts: Smmuv3Interrupts;
   readonly host: HostVerbs;
-  readonly refusals: HostRefusals<RefusedDuring>;
+  readonly refusals: HostRefusals<Smmuv3RefusedDuring>;
 }

@@ -7,7 +7,7 @@ import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { CR0, GBPA, GERROR, PAGE0, PAGE1, WINDOW_BYTES } from '../../src/spec/smmuv3/registers.ts';
 import { CommandBatch } from './batch.ts';
 import { Smmuv3Commands } from './commands.ts';
-import type { RefusedDuring, Smmuv3Core } from './core.ts';
+import type { Smmuv3Core } from './core.ts';
 import type { AttachedDevice, Smmuv3Deps } from './deps.ts';
 import { Smmuv3Domains } from './domains.ts';
 import { Smmuv3Faults } from './faults.ts';
@@ -19,7 +19,7 @@ import { Smmuv3Queue } from './queue.ts';
 import { Smmuv3Records } from './records.ts';
 import { Smmuv3Registers } from './registers.ts';
 import { Smmuv3Stalls } from './stalls.ts';
-import { loadDevice, type Smmuv3State, saveDevice } from './state.ts';
+import { loadSmmuv3, type Smmuv3State, saveSmmuv3 } from './state.ts';
 import { Smmuv3Streams } from './streams.ts';
 import { Smmuv3Tables } from './tables.ts';
 import { smmuv3Upcalls } from './upcalls.ts';
@@ -60,7 +60,7 @@ export class Smmuv3 implements MmioDevice {
     this.#tables = new Smmuv3Tables(core);
     this.#domains = new Smmuv3Domains(core);
     this.#streams = new Smmuv3Streams(core, this.#domains, this.#tables);
-    this.#stalls = new Smmuv3Stalls(deps.upcalls);
+    this.#stalls = new Smmuv3Stalls(core);
     this.#handlers = smmuv3Upcalls({
       core,
       streams: this.#streams,
@@ -134,7 +134,7 @@ export class Smmuv3 implements MmioDevice {
   }
 
   /** @internal How often the host refused something that no command of the guest answers for. */
-  get refusals(): ReadonlyMap<RefusedDuring, number> {
+  get refusals(): Smmuv3Core['refusals']['counts'] {
     return this.#core.refusals.counts;
   }
 
@@ -258,7 +258,7 @@ export class Smmuv3 implements MmioDevice {
 
   /** Plain data, also in the middle of a command queue. */
   save(): Smmuv3State {
-    return saveDevice(this.#parts());
+    return saveSmmuv3(this.#parts());
   }
 
   /**
@@ -269,7 +269,7 @@ export class Smmuv3 implements MmioDevice {
   load(state: Smmuv3State): void {
     this.#stalls.terminateAll();
     this.#batch.drop();
-    loadDevice(this.#parts(), state);
+    loadSmmuv3(this.#parts(), state);
     this.#commands.forgetAll();
   }
 

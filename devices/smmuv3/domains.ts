@@ -110,7 +110,12 @@ export class Smmuv3Domains {
       this.#host.release(ioas);
       return hwpt;
     }
-    upcalls.shadow(hwpt, true);
+    const asked = upcalls.shadow(hwpt, true);
+    if (asked < 0) {
+      this.#host.release(hwpt);
+      this.#host.release(ioas);
+      return asked;
+    }
     const shadow = new Smmuv3Shadow(this.#core, ioas, ste);
     return this.#add(new Smmuv3Domain(vmid, key, hwpt, shadow));
   }
@@ -178,7 +183,9 @@ export class Smmuv3Domains {
     for (const id of [domain.veventqId, domain.bypassId, domain.abortId, domain.viommuId]) {
       if (id > 0) this.#host.release(id);
     }
-    if (domain.shadow !== null) this.#core.deps.upcalls?.shadow(domain.hwptId, false);
+    if (domain.shadow !== null) {
+      this.#core.refusals.note('undoing', this.#core.deps.upcalls?.shadow(domain.hwptId, false) ?? 0);
+    }
     this.#host.release(domain.hwptId);
     if (domain.shadow !== null) this.#host.release(domain.shadow.ioasId);
     this.#all = this.#all.filter((d) => d !== domain);

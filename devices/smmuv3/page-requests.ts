@@ -21,12 +21,14 @@ export class Smmuv3PageRequests {
   readonly #memory: Memory;
   readonly #interrupts: Smmuv3Interrupts;
   readonly #upcalls: HostUpcalls | null;
+  readonly #refusals: Smmuv3Core['refusals'];
 
   constructor(core: Smmuv3Core) {
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
     this.#interrupts = core.interrupts;
     this.#upcalls = core.deps.upcalls;
+    this.#refusals = core.refusals;
   }
 
   /** A request message arrived. @param raw 4 words as the hardware wrote them; the guest's StreamID replaces the physical. */
@@ -69,7 +71,10 @@ export class Smmuv3PageRequests {
   /** An automatic answer. Whether its PASID reaches the function is the hardware's affair (IDR3.PPS, STE.PPAR). */
   #answer(s: Smmuv3Stream, raw: Int32Array, code: number): void {
     const pasid = (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
-    this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false);
+    this.#refusals.note(
+      'page response',
+      this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false) ?? 0,
+    );
   }
 }
 

@@ -1,5 +1,5 @@
-import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
+import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Stream } from './stream.ts';
 
 interface Stalled {
@@ -10,11 +10,11 @@ interface Stalled {
 
 /** Transactions the hardware holds until the guest decides (IHI 0070 §3.12.2): by device and STAG. */
 export class Smmuv3Stalls {
-  readonly #upcalls: HostUpcalls | null;
+  readonly #core: Smmuv3Core;
   #list: Stalled[] = [];
 
-  constructor(upcalls: HostUpcalls | null) {
-    this.#upcalls = upcalls;
+  constructor(core: Smmuv3Core) {
+    this.#core = core;
   }
 
   get size(): number {
@@ -44,6 +44,7 @@ export class Smmuv3Stalls {
 
   #end(at: number, code: number): void {
     const [x] = this.#list.splice(at, 1);
-    this.#upcalls?.respond(x!.devId, x!.pasid, x!.stag, code, true);
+    const answered = this.#core.deps.upcalls?.respond(x!.devId, x!.pasid, x!.stag, code, true) ?? 0;
+    this.#core.refusals.note('stall', answered);
   }
 }

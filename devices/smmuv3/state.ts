@@ -6,7 +6,8 @@ import type { StreamSaved } from './stream.ts';
 import type { Smmuv3Streams } from './streams.ts';
 import type { Smmuv3Tables } from './tables.ts';
 
-export interface StateParts {
+/** The parts that have state of the guest's making. */
+interface StateParts {
   readonly regs: Smmuv3Registers;
   readonly records: Smmuv3Records;
   readonly queue: Smmuv3Queue;
@@ -28,7 +29,7 @@ export interface Smmuv3State {
   readonly streams: StreamSaved[];
 }
 
-export function saveDevice(p: StateParts): Smmuv3State {
+export function saveSmmuv3(p: StateParts): Smmuv3State {
   return {
     version: 1,
     registers: p.regs.save(),
@@ -40,7 +41,7 @@ export function saveDevice(p: StateParts): Smmuv3State {
   };
 }
 
-export function loadDevice(p: StateParts, s: Smmuv3State): void {
+export function loadSmmuv3(p: StateParts, s: Smmuv3State): void {
   p.regs.load(s.registers);
   p.records.load(s.events);
   p.queue.load(s.waiting);

@@ -9,7 +9,7 @@ import type { Smmuv3Stalls } from './stalls.ts';
 import type { Smmuv3Streams } from './streams.ts';
 
 /** Who handles what the host tells a vSMMUv3 beyond Linux. */
-export interface UpcallTargets {
+export interface Smmuv3UpcallTargets {
   readonly core: Smmuv3Core;
   readonly streams: Smmuv3Streams;
   readonly faults: Smmuv3Faults;
@@ -23,7 +23,7 @@ export interface UpcallTargets {
 }
 
 /** Misses, faults, page requests and completions on their way from the host to the parts of the device. */
-export function smmuv3Upcalls(t: UpcallTargets): UpcallHandlers {
+export function smmuv3Upcalls(t: Smmuv3UpcallTargets): UpcallHandlers {
   const record = new Int32Array(EVENT_WORDS);
   return {
     onStreamMiss: (devId, stream) => t.streams.firstUse(devId, stream),

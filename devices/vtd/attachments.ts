@@ -2,7 +2,6 @@ import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
-import type { VtdRefusals } from './refusals.ts';
 import type { VtdSlot, VtdStream } from './stream.ts';
 import type { VtdGuestTables } from './tables.ts';
 
@@ -16,7 +15,7 @@ export class VtdAttachments {
   readonly #host: HostVerbs;
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
-  readonly #refusals: VtdRefusals;
+  readonly #refusals: VtdCore['refusals'];
 
   constructor(core: VtdCore, tables: VtdGuestTables, domains: VtdDomains) {
     this.#host = core.host;

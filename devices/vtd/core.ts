@@ -1,11 +1,22 @@
 import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import type { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { VtdDeps } from './deps.ts';
 import type { VtdIdentity } from './identity.ts';
 import type { VtdInterrupts } from './interrupts.ts';
 import type { VtdDeviations } from './profile.ts';
-import type { VtdRefusals } from './refusals.ts';
 import type { VtdRegisters } from './registers.ts';
+
+/** What the device was doing when the host refused something. */
+export type VtdRefusedDuring =
+  | 'invalidation'
+  | 'register invalidation'
+  | 'switch of translation'
+  | 'first use'
+  | 'page request'
+  | 'page response'
+  | 'freed PASID'
+  | 'undoing';
 
 /** What SRTP and TE latched: how the unit finds its tables (VT-d §11.4.4, §11.4.5). */
 export interface TableRoot {
@@ -33,5 +44,5 @@ export interface VtdCore {
   readonly root: TableRoot;
   readonly host: HostVerbs;
   /** Where refusals of the host end that no caller handles. */
-  readonly refusals: VtdRefusals;
+  readonly refusals: HostRefusals<VtdRefusedDuring>;
 }

@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
@@ -19,7 +20,6 @@ import { type VtdDeviations, vtdDeviations } from './profile.ts';
 import { checkVtdProperties } from './properties.ts';
 import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
-import { VtdRefusals } from './refusals.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
 import { VtdRegisters } from './registers.ts';
 import { loadDevice, saveDevice, type VtdState } from './state.ts';
@@ -158,8 +158,8 @@ export class Vtd implements MmioDevice {
   }
 
   /** What the host refused so far without the guest being told. */
-  get refusals(): ReturnType<VtdRefusals['counts']> {
-    return this.#core.refusals.counts();
+  get refusals(): VtdCore['refusals']['counts'] {
+    return this.#core.refusals.counts;
   }
 
   read(offset: number, size: number): number {
@@ -371,6 +371,6 @@ function coreOf(deps: VtdDeps): VtdCore {
     interrupts: new VtdInterrupts(registers, deps.irq, deps.tell, name),
     root: { on: false, base: 0, high: 0, mode: TTM.LEGACY },
     host: new HostVerbs(deps.iommufd),
-    refusals: new VtdRefusals(),
+    refusals: new HostRefusals(),
   };
 }
