@@ -13,6 +13,7 @@ import type { VtdProperties } from './properties.ts';
 export interface VtdDeps {
   /** Name in `tell`; 'vtd' unless there are several. */
   readonly name?: string;
+  /** Its properties, as QEMU spells them. */
   readonly properties: VtdProperties;
   /** Single rows of the deviation table, away from the profile's. */
   readonly deviations?: Partial<VtdDeviations>;
@@ -24,7 +25,9 @@ export interface VtdDeps {
   readonly ioasId: number;
   /** What Linux does not offer; null is the switch `linux-only`. */
   readonly upcalls: HostUpcalls | null;
+  /** Its messages. */
   readonly irq: InterruptPort;
+  /** Hears everything that happens; null: nobody does. */
   readonly tell: Tell | null;
   /** The VMM's virtual address of guest RAM at `gpa`; negative when none is there. */
   userVa(gpa: number): bigint;

@@ -12,7 +12,7 @@ import type { VtdDeps, VtdFunction } from './deps.ts';
 import { VtdDomains } from './domains.ts';
 import { VtdFaults } from './faults.ts';
 import { vtdFeatures, vtdIdentity } from './identity.ts';
-import { InterruptRemapper } from './interrupt-remapper.ts';
+import { InterruptRemapper, type VtdInterruptPort } from './interrupt-remapper.ts';
 import { VtdInterrupts } from './interrupts.ts';
 import { GuestLookup } from './lookup.ts';
 import { VtdPageRequests } from './page-requests.ts';
@@ -42,10 +42,11 @@ export class Vtd implements MmioDevice {
   /** The rows of the profile's table, single ones changed as the owner asked. */
   readonly deviations: VtdDeviations;
   /** Decides every interrupt message of a function and every entry of an IOAPIC. */
-  readonly interrupts: InterruptRemapper;
-  /** What the guest's own tables say now about an address; for people and for replay. */
+  readonly interrupts: VtdInterruptPort;
+  /** @internal What the guest's own tables say now about an address; for listings and for replay. */
   readonly lookup: GuestLookup;
   readonly #core: VtdCore;
+  readonly #remapper: InterruptRemapper;
   readonly #regs: VtdRegisters;
   readonly #records: VtdRecords;
   readonly #domains: VtdDomains;
@@ -70,7 +71,8 @@ export class Vtd implements MmioDevice {
     this.#core = core;
     this.#regs = core.registers;
     this.#records = new VtdRecords(core);
-    this.interrupts = new InterruptRemapper(core, this.#records);
+    this.#remapper = new InterruptRemapper(core, this.#records);
+    this.interrupts = this.#remapper;
     this.lookup = new GuestLookup(core);
     this.#domains = new VtdDomains(core);
     this.#streams = new VtdStreams(core, this.#domains);
@@ -94,7 +96,7 @@ export class Vtd implements MmioDevice {
       core,
       streams: this.#streams,
       domains: this.#domains,
-      remapper: this.interrupts,
+      remapper: this.#remapper,
       pageRequests: this.#pageRequests,
       waits: this.#waits,
     });
@@ -123,12 +125,12 @@ export class Vtd implements MmioDevice {
     }
   }
 
-  /** The streams with what each of their PASIDs is attached to, for people and tests. */
+  /** @internal The streams with what each of their PASIDs is attached to, for listings and tests. */
   get streams(): VtdStreams['list'] {
     return this.#streams.list;
   }
 
-  /** What every (device, PASID) is attached to now, for people and tests. */
+  /** What every (device, PASID) is attached to now, for listings and tests. */
   attachments(): readonly { rid: number; pasid: number; key: string; hwptId: number }[] {
     return this.#streams.list.flatMap((s) => {
       const slots = s.slots.list.map(({ pasid, domain }) => ({
@@ -158,7 +160,7 @@ export class Vtd implements MmioDevice {
   }
 
   /** What the host refused so far without the guest being told. */
-  get refusals(): VtdCore['refusals']['counts'] {
+  get refusals(): ReadonlyMap<string, number> {
     return this.#core.refusals.counts;
   }
 
@@ -267,7 +269,7 @@ export class Vtd implements MmioDevice {
     if ((value & GCMD.SRTP) !== 0) this.#setRoot();
     if ((changed & GCMD.QIE) !== 0 && properties.queuedInvalidation) this.#enableQueue((value & GCMD.QIE) !== 0);
     if ((value & GCMD.SIRTP) !== 0) {
-      this.interrupts.setTable(regs.get(PAGE.IRTA.at), regs.get(PAGE.IRTA.at + 4));
+      this.#remapper.setTable(regs.get(PAGE.IRTA.at), regs.get(PAGE.IRTA.at + 4));
       regs.setStatus(GCMD.SIRTP, true);
     }
     if (properties.intremap) {
@@ -276,7 +278,7 @@ export class Vtd implements MmioDevice {
       regs.setStatus(levels & ~value, false);
     }
     const now = regs.get(PAGE.GSTS.at);
-    this.interrupts.set((now & GCMD.IRE) !== 0, (now & GCMD.CFI) !== 0);
+    this.#remapper.set((now & GCMD.IRE) !== 0, (now & GCMD.CFI) !== 0);
     if ((now & (GCMD.TE | GCMD.IRE)) === 0) this.#records.idle();
   }
 
@@ -324,7 +326,7 @@ export class Vtd implements MmioDevice {
     this.#regs.reset();
     this.#queue.reset();
     this.#records.reset();
-    this.interrupts.reset();
+    this.#remapper.reset();
     this.#virtualCommands?.reset();
     root.on = false;
     root.base = root.high = 0;
@@ -349,7 +351,7 @@ export class Vtd implements MmioDevice {
       root: this.#core.root,
       queue: this.#queue,
       records: this.#records,
-      remapper: this.interrupts,
+      remapper: this.#remapper,
       virtualCommands: this.#virtualCommands,
     };
   }

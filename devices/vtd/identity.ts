@@ -5,9 +5,13 @@ import type { VtdProperties } from './properties.ts';
 
 /** What the capability registers say (VT-d §11.4.2, §11.4.3), as words. */
 export interface VtdIdentity {
+  /** CAP, low word. */
   readonly capLo: number;
+  /** CAP, high word. */
   readonly capHi: number;
+  /** ECAP, low word. */
   readonly ecapLo: number;
+  /** ECAP, high word. */
   readonly ecapHi: number;
   /** Host address width of the reserved-bit checks in bits, at most 52. It is in no register. */
   readonly haw: number;

@@ -25,8 +25,18 @@ export interface RemapperState {
   readonly extended: boolean;
 }
 
+/** What the machine asks of interrupt remapping, and what it learns of the interrupt remapped last. */
+export interface VtdInterruptPort extends InterruptRemapPort {
+  /** 32-bit destination: `outAddress` carries what a 64-bit MSI address can. */
+  readonly outDestination: number;
+  /** Index of its entry; -1 when it passed unchanged. */
+  readonly outIndex: number;
+  /** Its entry, 4 words. */
+  readonly outEntry: Int32Array;
+}
+
 /** Interrupt remapping (VT-d §5.1): decides every message in 0xFEEx_xxxx and every IOAPIC entry. */
-export class InterruptRemapper implements InterruptRemapPort {
+export class InterruptRemapper implements VtdInterruptPort {
   outAddress = 0;
   outData = 0;
   /** 32-bit destination of the last remapped interrupt: `outAddress` carries what a 64-bit MSI address can. */

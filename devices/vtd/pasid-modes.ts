@@ -60,6 +60,7 @@ export class GlobalPasids {
     return this.#twins.get(local)?.global ?? -1;
   }
 
+  /** The guest's PASID behind one of the host's pool, or -1. */
   localOf(global: number): number {
     return this.#locals.get(global) ?? UNKNOWN;
   }
@@ -79,6 +80,7 @@ export class GlobalPasids {
     return global;
   }
 
+  /** A function is through with the guest's PASID; with the last one its twin goes back to the pool, once it is drained. */
   release(local: number): void {
     const t = this.#twins.get(local);
     if (t === undefined || --t.users > 0) return;

@@ -88,7 +88,9 @@ export const VTD_DEVIATIONS = {
     'PGTT nested, first stage beside second stage, VCMD, TTM abort and 57 bits exist (§9.6, §11.4.3). QEMU offers none.',
 } as const;
 
+/** Name of a row. */
 export type VtdDeviationName = keyof typeof VTD_DEVIATIONS;
+/** For each row, whether the device goes QEMU's way. */
 export type VtdDeviations = Deviations<typeof VTD_DEVIATIONS>;
 
 /** The rows of a profile, single ones changed by `override`. @throws ViommuError `EINVAL` for what is not there. */

@@ -4,21 +4,33 @@ import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../
 
 /** A vVT-d as its owner ordered it, in QEMU's words (`-device intel-iommu,…`). */
 export interface VtdProperties {
+  /** Whose answers it gives where QEMU and the architecture differ. */
   readonly profile: ProfileName;
   /** Input address width: 39, 48, or (arch) 57. Also the host address width the reserved-bit checks use, at most 52. */
   readonly awBits: number;
+  /** Scalable mode (ECAP.SMTS). */
   readonly scalableMode: boolean;
+  /** First-stage translation in scalable mode (ECAP.FSTS). */
   readonly fsts: boolean;
+  /** First-stage pages of 1 GiB (CAP.FS1GP). */
   readonly fs1gp: boolean;
   /** PASID width; 0: none. */
   readonly pasidBits: number;
+  /** Shared virtual memory: page requests and what goes with them (ECAP.PRS). */
   readonly svm: boolean;
+  /** Device TLBs (ECAP.DT). */
   readonly deviceIotlb: boolean;
+  /** Interrupt remapping (ECAP.IR). */
   readonly intremap: boolean;
+  /** Interrupts with 32-bit destinations (ECAP.EIM). */
   readonly eim: boolean;
+  /** Caching mode (CAP.CM): the guest also invalidates what becomes present. */
   readonly cachingMode: boolean;
+  /** Snoop control (ECAP.SC). */
   readonly snoopControl: boolean;
+  /** DMA is translated; else the unit remaps interrupts only. */
   readonly dmaTranslation: boolean;
+  /** QEMU's `stale-tm`: TM bits of second-stage leaves do not count as reserved. */
   readonly staleTm: boolean;
   /** Not QEMU's: off, the unit has no invalidation queue (ECAP.QI), and drivers invalidate through registers. */
   readonly queuedInvalidation: boolean;

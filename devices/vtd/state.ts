@@ -17,10 +17,13 @@ export interface StateParts {
 /** A vVT-d as plain data: what the guest made of it. The host objects behind it are not part of it. */
 export interface VtdState {
   readonly regs: readonly number[];
+  /** @internal */
   readonly queue: QueueState;
   /** The fault recording register that is used next. */
   readonly faults: number;
+  /** @internal */
   readonly remapper: RemapperState;
+  /** @internal */
   readonly root: TableRoot;
   /** PASIDs given out by VCMD. */
   readonly pasids: readonly number[];

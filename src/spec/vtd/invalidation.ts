@@ -5,6 +5,7 @@
 
 /** One type of invalidation descriptor, as software writes it. */
 export interface InvalidationType {
+  /** Type of the descriptor. */
   readonly type: number;
   /** Under which recordings count it. */
   readonly name: string;
@@ -48,24 +49,26 @@ export const INVALIDATIONS = {
                 scalable: true, needs: 'PRS', granularities: null },
 } as const satisfies Readonly<Record<string, InvalidationType>>;
 
-type Rows = typeof INVALIDATIONS;
+/** The table, by name of the descriptor. */
+export type InvalidationRows = typeof INVALIDATIONS;
 /** A type of descriptor that there is. */
-export type InvType = Rows[keyof Rows]['type'];
+export type InvType = InvalidationRows[keyof InvalidationRows]['type'];
 
 /** Types by name: bits {11:9, 3:0} of word 0. */
 export const INV = Object.fromEntries(Object.entries(INVALIDATIONS).map(([key, row]) => [key, row.type])) as {
-  readonly [K in keyof Rows]: Rows[K]['type'];
+  readonly [K in keyof InvalidationRows]: InvalidationRows[K]['type'];
 };
 
-const BY_TYPE: readonly (Rows[keyof Rows] | undefined)[] = Array.from({ length: 0x80 }, (_, type) =>
-  Object.values(INVALIDATIONS).find((row) => row.type === type),
+const BY_TYPE: readonly (InvalidationRows[keyof InvalidationRows] | undefined)[] = Array.from(
+  { length: 0x80 },
+  (_, type) => Object.values(INVALIDATIONS).find((row) => row.type === type),
 );
 
 /** How many type numbers are in use: `INVALIDATIONS` by type fits an array of this length. */
 export const INV_TYPES: number = Math.max(...Object.values(INVALIDATIONS).map((row) => row.type)) + 1;
 
 /** The row of a descriptor's type (`invType`); undefined: there is none. */
-export function invalidationType(type: number): Rows[keyof Rows] | undefined {
+export function invalidationType(type: number): InvalidationRows[keyof InvalidationRows] | undefined {
   return BY_TYPE[type];
 }
 
