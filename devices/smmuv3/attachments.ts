@@ -182,7 +182,9 @@ export class Smmuv3Attachments {
     s.vdeviceIn = domain;
     domain.users++;
     if (s.sids.length === 1 || this.#core.deps.upcalls === null) return 0;
-    return this.#core.deps.upcalls.mapStreams(id, s.sids);
+    const mapped = this.#core.deps.upcalls.mapStreams(id, s.sids);
+    if (mapped < 0) this.#dropVdevice(s);
+    return mapped;
   }
 
   #dropVdevice(s: Smmuv3Stream): void {

@@ -19,8 +19,6 @@ export class CommandBatch {
   #viommu = 0;
   /** CMDQ_CONS of the command the host refused, after `flush` or `add` returned false. */
   refusedAt = 0;
-  /** What the host said: -errno. */
-  errno = 0;
 
   constructor(host: HostVerbs, trustCount: boolean) {
     this.#host = host;
@@ -52,7 +50,6 @@ export class CommandBatch {
     this.#count = 0;
     const r = this.#host.invalidateSmmuv3(this.#viommu, this.#words, 0, count);
     if (r === 0) return true;
-    this.errno = r;
     let at = this.#host.invalidated;
     // ENOMEM leaves the count at its input; whatever is not a valid index means that nothing is known to be done.
     if (!(at >= 0 && at < count)) at = 0;

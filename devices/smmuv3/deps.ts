@@ -17,7 +17,7 @@ export interface Smmuv3Deps {
   readonly name?: string;
   /** Its properties, as QEMU spells them. */
   readonly properties: Smmuv3Properties;
-  /** Single rows of the deviation table, away from the profile's column. */
+  /** Rows of the deviation table that are set otherwise than the profile says. */
   readonly deviations?: Partial<Smmuv3Deviations>;
   /** Guest-physical space with its windows. */
   readonly memory: Memory;
@@ -39,8 +39,8 @@ export interface Smmuv3Deps {
   /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is -1n. */
   roomAt(gpa: number): number;
   /**
-   * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued
-   * (facts of the uAPI), so invalidations are lost: only for showing that.
+   * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued, so
+   * invalidations are lost: only for showing that.
    */
   readonly trustPartialCount?: boolean;
 }

@@ -26,7 +26,6 @@ export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3
   const s1 = p.stage !== '2';
   const s2 = p.stage !== '1';
   const bit = (on: boolean, at: number) => (on ? 1 << at : 0);
-  const arch = !d.qemuRecordFields;
   return {
     idr0:
       bit(s2, 0) |
@@ -39,9 +38,9 @@ export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3
       bit(p.msi && !d.noMsi, 13) |
       bit(p.ats && p.pri, 16) |
       bit(true, 18) | // VMID16
-      bit(p.ssidsize > 0 && arch, 19) | // CD2L
+      bit(p.ssidsize > 0 && !d.fewFeatures, 19) | // CD2L
       (2 << 21) | // TTENDIAN: little
-      bit(p.ats && arch, 23) | // ATSRECERR
+      bit(p.ats && !d.fewFeatures, 23) | // ATSRECERR
       ((p.stall ? 0 : 1) << 24) | // STALL_MODEL
       bit(true, 26) | // TERM_MODEL: CD.A=0 is illegal
       (1 << 27), // ST_LEVEL: two-level tables

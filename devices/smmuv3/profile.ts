@@ -36,6 +36,8 @@ export const SMMUV3_DEVIATIONS = {
     'SSec=1 is illegal in every command that has it (§4.1.5). QEMU looks at it in CFGI commands only.',
   badSteIsIll:
     'An entry that cannot be used is reported when traffic uses it (§4.3.1). QEMU with accel=on makes CFGI_STE illegal.',
+  fewFeatures:
+    'IDR0.CD2L and IDR0.ATSRECERR come with SubstreamIDs and ATS (§6.3.1). QEMU shows neither.',
   noMsi:
     'IDR0.MSI says whether interrupts can be messages (§3.18). QEMU has none: the IRQ_CFG registers are storage.',
   emptyRangeAccepted:

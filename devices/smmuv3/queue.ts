@@ -34,7 +34,7 @@ export class Smmuv3Queue {
   readonly #name: string;
   readonly #sink: CommandSink;
   #running = false;
-  /** A CMD_SYNC was fetched and waits for completions; it is not announced twice. */
+  /** A CMD_SYNC was fetched and waits for completions; `tell` hears of it once. */
   #waiting = false;
 
   constructor(core: Smmuv3Core, sink: CommandSink) {
@@ -47,7 +47,7 @@ export class Smmuv3Queue {
     this.#sink = sink;
   }
 
-  /** Runs until the queue is empty, stops at an error, or waits. Does nothing inside itself. */
+  /** Runs until the queue is empty, stops at an error, or waits. What a command causes runs no second loop inside this one. */
   run(): void {
     if (this.#running) return;
     this.#running = true;

@@ -1,7 +1,7 @@
 import { Shadow, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
-import { PERM_READ, PERM_WRITE, permNeeded, type Stage2Regime, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
+import { PERM_READ, PERM_WRITE, permNeeded, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
@@ -50,18 +50,13 @@ class GuestStage2 implements ShadowWalk {
  */
 export class Smmuv3Shadow {
   readonly ioasId: number;
-  readonly #walk: GuestStage2;
   readonly #shadow: Shadow;
 
   /** @param ste the STE whose stage-2 fields are shadowed. */
   constructor(core: Smmuv3Core, ioasId: number, ste: Int32Array) {
     this.ioasId = ioasId;
-    this.#walk = new GuestStage2(core, ste);
-    this.#shadow = new Shadow({ verbs: core.host, ioasId, walk: this.#walk, memory: core.deps, unit: 'leaf' });
-  }
-
-  get regime(): Stage2Regime {
-    return this.#walk.regime;
+    const walk = new GuestStage2(core, ste);
+    this.#shadow = new Shadow({ verbs: core.host, ioasId, walk, memory: core.deps, unit: 'leaf' });
   }
 
   /** Pieces now mapped. */

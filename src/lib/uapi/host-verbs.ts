@@ -1,5 +1,6 @@
 import { NO_PASID } from '../../ports/dma.ts';
 import type { EventFd, IoasMap, IoasUnmap, Iommufd, VfioDevice } from '../../ports/iommufd.ts';
+import { E } from '../../spec/iommufd/errno.ts';
 import {
   HW_INFO,
   HW_INFO_FLAG,
@@ -192,14 +193,14 @@ export class HostVerbs {
       outFd: null as EventFd | null,
     };
     const r = this.#iommufd.veventqAlloc(c);
-    return r < 0 || c.outFd === null ? r : { id: c.outVeventqId, fd: c.outFd };
+    return r < 0 ? r : queueOf(c.outVeventqId, c.outFd);
   }
 
   /** A queue for the page requests of nested HWPTs, or -errno. */
   faultQueue(): HostQueue | VerbOutcome {
     const c = { flags: 0, outFaultId: 0, outFd: null as EventFd | null };
     const r = this.#iommufd.faultQueueAlloc(c);
-    return r < 0 || c.outFd === null ? r : { id: c.outFaultId, fd: c.outFd };
+    return r < 0 ? r : queueOf(c.outFaultId, c.outFd);
   }
 
   /** @param userVa where the memory is in this process. @param iova,length bytes. */
@@ -250,4 +251,9 @@ export class HostVerbs {
   get invalidated(): number {
     return this.#iommufd.invalidated;
   }
+}
+
+/** A queue without its file is none. */
+function queueOf(id: number, fd: EventFd | null): HostQueue | VerbOutcome {
+  return fd === null ? -E.BADF : { id, fd };
 }

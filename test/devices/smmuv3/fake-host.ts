@@ -202,7 +202,7 @@ export class FakeHost {
       };
     },
     outstanding: () => this.outstanding,
-    mapStreams: (id, vsids) => this.#say('MAP_STREAMS', `${id} ${vsids.join(',')}`, 0),
+    mapStreams: (id, vsids) => this.#say('MAP_STREAMS', `${id} ${vsids.join(',')}`, this.#failed('MAP_STREAMS')),
     shadow: (id, on) => {
       if (on) this.shadows.add(id);
       else this.shadows.delete(id);

@@ -104,3 +104,17 @@ test('unplugging a device that the host refuses to detach says so', () => {
   g.host.failing.set('DETACH', -E.IO);
   expect(unplug).toThrow(/detach refused: EIO/);
 });
+
+test('StreamIDs that the host does not take are asked for again with the next command', () => {
+  const g = new Guest();
+  g.plug(8, 9);
+  g.setUp();
+  g.host.failing.set('MAP_STREAMS', -E.NOMEM);
+  expect(g.run(cfgiSte(9), sync)).toBe(ILL);
+  expect(g.smmu.streams[0]!.vdeviceId).toBe(0);
+
+  g.host.failing.clear();
+  g.w(PAGE0.GERRORN.at, 1);
+  expect(g.r(PAGE0.CMDQ_CONS.at) & 0xff_ffff).toBe(2);
+  expect(g.smmu.streams[0]!.vdeviceId).toBeGreaterThan(0);
+});
