@@ -1,10 +1,13 @@
-import { AT, DMA } from '../src/ports/dma.ts';
+import { AT, DMA, NO_PASID } from '../src/ports/dma.ts';
 import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
 import { COMMAND, HEADER } from '../src/spec/pcie/header.ts';
 import type { Fabric } from './fabric.ts';
-import type { Slot } from './topology.ts';
+import type { Root, Slot } from './topology.ts';
 
-/** Where requests of one function leave its link: under which requester id, and whether at all. */
+/** A PASID that a slice has not set up: nothing can be sent under it. */
+export const NOT_SET_UP = -2;
+
+/** Where requests of one function leave its link, under one of its requester ids: as whom, and whether at all. */
 export class Departure {
   /** A requester id the function pretends to have (hardware numbering); -1: its own. Source validation stops it. */
   forged = -1;
@@ -14,15 +17,34 @@ export class Departure {
   cut = false;
   readonly #fabric: Fabric;
   readonly #slot: Slot;
+  /** Which of the slot's requester ids. */
+  readonly #index: number;
+  /** The function whose link carries the requests: for a slice its parent. */
+  readonly #sender: Slot;
 
-  constructor(fabric: Fabric, slot: Slot) {
+  constructor(fabric: Fabric, slot: Slot, index: number) {
     this.#fabric = fabric;
     this.#slot = slot;
+    this.#index = index;
+    this.#sender = slot.slice?.parent ?? slot;
   }
 
   /** Requester id the IOMMU sees (hardware numbering). */
   get stream(): number {
-    return this.forged >= 0 ? this.forged : this.#slot.stream;
+    return this.forged >= 0 ? this.forged : this.#slot.streams[this.#index]!;
+  }
+
+  /** Requester id as software sees it now, behind bridges the bridge's. */
+  get requester(): number {
+    return this.#slot.aliasRidOf(this.#index);
+  }
+
+  /** The PASID on the wire of what the function sends under `pasid`, or NOT_SET_UP. */
+  pasid(pasid: number): number {
+    const { slice } = this.#slot;
+    if (slice === null) return pasid;
+    const host = pasid === NO_PASID ? slice.pasid : slice.hostPasid(pasid);
+    return host < 0 ? NOT_SET_UP : host;
   }
 
   /**
@@ -31,36 +53,36 @@ export class Departure {
    */
   may(at: number): boolean {
     if (this.cut) return false;
-    const slot = this.#slot;
-    if (!this.ignoreMaster && (slot.fn.configRead(HEADER.COMMAND, 2) & COMMAND.MASTER) === 0) return false;
-    if (slot.bus.parent === null) return true;
-    if (!slot.forwarded) return false;
-    const acs = slot.acs;
+    if (!this.ignoreMaster && (this.#slot.fn.configRead(HEADER.COMMAND, 2) & COMMAND.MASTER) === 0) return false;
+    const sender = this.#sender;
+    if (sender.bus.parent === null) return true;
+    if (!sender.forwarded) return false;
+    const acs = sender.acs;
     if (at !== AT.UNTRANSLATED && (acs & ACS_CAP.TB) !== 0) return this.#violation();
     if (this.forged >= 0 && (acs & ACS_CAP.SV) !== 0) {
       const bus = this.forged >>> 8;
-      if (bus !== slot.bus.hostNumber) return this.#violation();
+      if (bus !== sender.bus.hostNumber) return this.#violation();
     }
     return true;
   }
 
   #violation(): boolean {
-    this.#slot.bus.parent!.bridge!.violation();
+    this.#sender.bus.parent!.bridge!.violation();
     return false;
   }
 
   /** A translated address that nobody gave to this machine: refused, and told at the port above. @returns a DMA value. */
   refuseForgery(): number {
     this.#fabric.forgeries++;
-    this.#slot.bus.parent?.bridge?.violation();
+    this.#sender.bus.parent?.bridge?.violation();
     return DMA.ABORT;
   }
 }
 
 /** Takes a message through interrupt remapping, if there is any, to the interrupt controller. @returns a DMA value. */
-export function deliverInterrupt(fabric: Fabric, slot: Slot, rid: number, address: number, data: number): number {
+export function deliverInterrupt(fabric: Fabric, root: Root, rid: number, address: number, data: number): number {
   const { irq } = fabric;
-  const { remap } = slot.bus.root.iommu;
+  const { remap } = root.iommu;
   if (remap === null) return irq === null || irq.message(address, data) ? DMA.OK : DMA.ABORT;
   if (!remap.remap(rid, address, data)) return DMA.ABORT;
   return irq === null || irq.message(remap.outAddress, remap.outData) ? DMA.OK : DMA.ABORT;

@@ -4,6 +4,7 @@ import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import type { BusListener } from './bus-message.ts';
 import type { PeerWindow } from './peer.ts';
+import type { PlugOptions } from './plug.ts';
 import type { PciBus, Slot } from './topology.ts';
 
 /** Nanoseconds messages travel; 0: they arrive inside the call that sends them, as in QEMU. */
@@ -44,7 +45,7 @@ export interface Fabric {
   /** Whether the function is still at its place. */
   plugged(slot: Slot): boolean;
   /** Puts a further function on a bus; see `RootComplex.plug` for what it throws. */
-  plug(bus: PciBus, devfn: number, fn: PciFunction): Slot;
+  plug(bus: PciBus, devfn: number, fn: PciFunction, options?: PlugOptions): Slot;
   /** Takes a function off its bus. */
   unplug(slot: Slot): void;
 }

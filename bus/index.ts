@@ -5,12 +5,6 @@ export type { Fabric, Latency } from './fabric.ts';
 export { type IommuPorts, Untranslated } from './iommu-ports.ts';
 export { isolationGroup } from './isolation.ts';
 export { PeerWindow } from './peer.ts';
-export {
-  type PlugListener,
-  type PlugOptions,
-  RootComplex,
-  type RootComplexDeps,
-  type RootComplexState,
-  type SavedFunction,
-} from './root-complex.ts';
-export { PciBus, Root, type RootParts, Slot } from './topology.ts';
+export type { PlugListener, PlugOptions, SliceOptions } from './plug.ts';
+export { RootComplex, type RootComplexDeps, type RootComplexState, type SavedFunction } from './root-complex.ts';
+export { PciBus, Root, type RootParts, type Slice, Slot, type SlotParts } from './topology.ts';

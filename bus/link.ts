@@ -1,4 +1,5 @@
 import { toBigint } from '../src/core/bits.ts';
+import { ViommuError } from '../src/core/errors.ts';
 import { MemoryRequest } from '../src/lib/pci/memory-request.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
@@ -7,7 +8,10 @@ import type { Fabric } from './fabric.ts';
 import { MemoryPath } from './memory-path.ts';
 import type { Slot } from './topology.ts';
 
-/** The way upstream of one function: its requests meet the ports above, the IOMMU, and then memory. */
+/**
+ * The way upstream of one function under one of its requester ids: its requests meet the ports above, the IOMMU, and then
+ * memory.
+ */
 export class Link implements Upstream {
   atsLo = 0;
   atsHi = 0;
@@ -26,15 +30,25 @@ export class Link implements Upstream {
   /** Used again by the next request; null while one is under way, because a write may come back to the same function. */
   #idle: MemoryRequest | null = new MemoryRequest();
 
-  constructor(fabric: Fabric, slot: Slot) {
+  /** The ways up under its further requester ids. */
+  readonly aliases: readonly Link[];
+  /** The function's own way up; wires are there only. */
+  readonly #main: Link;
+  readonly #index: number;
+
+  /** @param index which of the slot's requester ids; 0: its own. @param main set with `index` > 0. */
+  constructor(fabric: Fabric, slot: Slot, index = 0, main: Link | null = null) {
     this.#fabric = fabric;
     this.#slot = slot;
-    this.#departure = new Departure(fabric, slot);
+    this.#index = index;
+    this.#main = main ?? this;
+    this.aliases = main === null ? slot.aliases.map((_, i) => new Link(fabric, slot, i + 1, this)) : [];
+    this.#departure = new Departure(fabric, slot, index);
     this.#path = new MemoryPath(fabric, slot, this.#departure);
   }
 
   get rid(): number {
-    return this.#slot.rid;
+    return this.#slot.ridOf(this.#index);
   }
 
   get done(): number {
@@ -81,7 +95,7 @@ export class Link implements Upstream {
   /** The function was taken out: wires drop, nothing goes up any more, and what it brought to life goes with it. */
   cut(): void {
     for (let pin = 1; pin <= 4; pin++) this.intx(pin, false);
-    this.#departure.cut = true;
+    for (const link of [this, ...this.aliases]) link.#departure.cut = true;
     for (const slot of this.#spawned) this.#fabric.unplug(slot);
     this.#spawned.clear();
   }
@@ -125,7 +139,7 @@ export class Link implements Upstream {
   #request(pasid: number, lo: number, hi: number, access: number, at: number): MemoryRequest {
     const r = this.#idle ?? new MemoryRequest();
     this.#idle = null;
-    r.pasid = pasid;
+    r.pasid = this.#departure.pasid(pasid);
     r.lo = lo;
     r.hi = hi;
     r.access = access;
@@ -167,14 +181,18 @@ export class Link implements Upstream {
     const port = this.#slot.bus.root.iommu.translate;
     const outcome = port.translate(this.#departure.stream, NO_PASID, lo, hi, ACCESS.WRITE, AT.UNTRANSLATED);
     if (outcome === DMA.INTERRUPT) {
-      return deliverInterrupt(this.#fabric, this.#slot, this.#slot.aliasRid, lo >>> 0, data >>> 0);
+      return deliverInterrupt(this.#fabric, this.#slot.bus.root, this.#departure.requester, lo >>> 0, data >>> 0);
     }
     if (outcome !== DMA.OK) return outcome;
-    this.#fabric.requester = this.#slot.aliasRid;
+    this.#fabric.requester = this.#departure.requester;
     return this.#fabric.memory.store32(port.out, data | 0) ? DMA.OK : DMA.ABORT;
   }
 
   intx(pin: number, asserted: boolean): void {
+    if (this.#main !== this) {
+      this.#main.intx(pin, asserted);
+      return;
+    }
     if (this.#departure.cut || this.#pins[pin - 1] === asserted) return;
     this.#pins[pin - 1] = asserted;
     this.#fabric.wire(this.#slot, pin, asserted);
@@ -198,7 +216,8 @@ export class Link implements Upstream {
 
   #translationRequest(pasid: number, lo: number, hi: number, access: number): number {
     const ats = this.#slot.bus.root.iommu.ats;
-    if (ats === null || !this.#departure.may(AT.TRANSLATION_REQUEST)) return ATS.UR;
+    // The translation cache of a slice is its parent's: a request of its own is not supported.
+    if (ats === null || this.#slot.slice !== null || !this.#departure.may(AT.TRANSLATION_REQUEST)) return ATS.UR;
     const status = ats.translationRequest(this.#departure.stream, pasid, lo, hi, access);
     if (status !== ATS.SUCCESS) return status;
     this.atsLo = ats.atsOut | 0;
@@ -221,7 +240,7 @@ export class Link implements Upstream {
   }
 
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
-    if (!this.#departure.may(AT.UNTRANSLATED)) return;
+    if (this.#slot.slice !== null || !this.#departure.may(AT.UNTRANSLATED)) return;
     this.#fabric.onMessage?.({
       kind: 'page request',
       stream: this.#departure.stream,
@@ -235,9 +254,16 @@ export class Link implements Upstream {
   }
 
   spawn(offset: number, fn: PciFunction): (() => void) | null {
-    const devfn = this.#slot.devfn + offset;
-    if (this.#departure.cut || devfn > 255 || this.#slot.bus.slots.has(devfn)) return null;
-    const slot = this.#fabric.plug(this.#slot.bus, devfn, fn);
+    const { bus, devfn, pasids } = this.#slot;
+    if (this.#departure.cut) return null;
+    let slot: Slot;
+    try {
+      slot = this.#fabric.plug(bus, devfn + offset, fn, pasids === null ? {} : { pasids });
+    } catch (error) {
+      // A guest asks for it: what cannot be (the place is taken, the host refuses the function) stays away.
+      if (error instanceof ViommuError) return null;
+      throw error;
+    }
     this.#spawned.add(slot);
     return () => {
       this.#spawned.delete(slot);

@@ -1,7 +1,7 @@
 import { fromWords } from '../src/core/bits.ts';
 import type { MemoryRequest } from '../src/lib/pci/memory-request.ts';
 import { AT, DMA, NO_PASID } from '../src/ports/dma.ts';
-import { type Departure, deliverInterrupt } from './departure.ts';
+import { type Departure, deliverInterrupt, NOT_SET_UP } from './departure.ts';
 import type { Fabric } from './fabric.ts';
 import { directPeer } from './peer.ts';
 import type { Slot } from './topology.ts';
@@ -43,7 +43,7 @@ export class MemoryPath {
   /** Moves a request, split at page boundaries. @returns a DMA value; `done` says how far it came. */
   move(r: MemoryRequest): number {
     this.done = 0;
-    if (!this.#departure.may(r.at)) return DMA.ABORT;
+    if (r.pasid === NOT_SET_UP || !this.#departure.may(r.at)) return DMA.ABORT;
     let result: number = DMA.OK;
     let tries = 0;
     while (r.left > 0) {
@@ -90,7 +90,7 @@ export class MemoryPath {
   }
 
   #memory(r: MemoryRequest, out: number, count: number): number {
-    this.#fabric.requester = this.#slot.aliasRid;
+    this.#fabric.requester = this.#departure.requester;
     const { memory } = this.#fabric;
     const part = r.part(count);
     return (r.write ? memory.writeBytes(out, part) : memory.readBytes(out, part)) ? DMA.OK : DMA.ABORT;
@@ -103,7 +103,7 @@ export class MemoryPath {
     if (count !== 4 && this.#taken !== 4) return DMA.ABORT;
     const { bytes, start } = r;
     const data = bytes[start]! | (bytes[start + 1]! << 8) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 24);
-    const rid = this.#fabric.anonymousWrites ? 0 : this.#slot.aliasRid;
-    return deliverInterrupt(this.#fabric, this.#slot, rid, r.lo >>> 0, data >>> 0);
+    const rid = this.#fabric.anonymousWrites ? 0 : this.#departure.requester;
+    return deliverInterrupt(this.#fabric, this.#slot.bus.root, rid, r.lo >>> 0, data >>> 0);
   }
 }

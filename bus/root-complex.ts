@@ -6,13 +6,16 @@ import type { InterruptPort } from '../src/ports/irq.ts';
 import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import type { BusListener } from './bus-message.ts';
+import { configTarget } from './config-routing.ts';
 import type { Fabric, Latency } from './fabric.ts';
 import { IntxWires } from './intx-wires.ts';
 import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
-import { type PciBus, Root, Slot } from './topology.ts';
+import { checkPlug, type PlugListener, type PlugOptions } from './plug.ts';
+import { Streams } from './streams.ts';
+import { type PciBus, pathOf, Root, Slot } from './topology.ts';
 
 /** What a root complex stands on. */
 export interface RootComplexDeps {
@@ -24,24 +27,6 @@ export interface RootComplexDeps {
   readonly clock: Clock | null;
   /** Default: messages arrive inside the call that sends them. */
   readonly latency?: Partial<Latency>;
-}
-
-/** How a function is plugged in. */
-export interface PlugOptions {
-  /** Hardware number of the bus behind a bridge; by default the next free one. */
-  readonly hostBus?: number;
-  /** The slot was empty while the guest ran: the port above announces it. */
-  readonly hot?: boolean;
-}
-
-/** A function's place changed: what a machine listens to. */
-export interface PlugListener {
-  /** A function is there; it is not connected yet. */
-  plugged?(slot: Slot): void;
-  /** A function is gone; it was disconnected before. */
-  unplugged?(slot: Slot): void;
-  /** Software wrote into a bridge: bus numbers may have changed. */
-  renumbered?(): void;
 }
 
 /** A function's state, by its place: number of the root bus, then the devfn on each bus on the way down. */
@@ -58,12 +43,6 @@ export interface SavedFunction {
 export interface RootComplexState {
   readonly functions: readonly SavedFunction[];
   readonly lines: readonly number[];
-}
-
-/** Where a function is plugged in, independent of bus numbers a guest may have changed. */
-export function pathOf(slot: Slot): number[] {
-  const above = slot.bus.parent;
-  return [...(above === null ? [slot.bus.root.number] : pathOf(above)), slot.devfn];
 }
 
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
@@ -88,12 +67,12 @@ export class RootComplex implements Fabric {
   /** Plain memory writes into the interrupt window name no requester (QEMU; messages of MSI capabilities do). */
   anonymousWrites = false;
   /** Messages to functions below any root, for one IOMMU over all of them. */
-  readonly everywhere: EndpointPort = new Messages(this, (stream) => this.#anywhere(stream));
+  readonly everywhere: EndpointPort = new Messages(this, (stream) => this.#streams.anywhere(stream));
   readonly #listeners: PlugListener[] = [];
-  readonly #streams = new Map<Root, Map<number, Slot>>();
+  readonly #streams = new Streams();
   readonly #links = new Map<Slot, Link>();
+  readonly #functions = new Map<PciFunction, Slot>();
   readonly #wires: IntxWires;
-  #nextBus = 1;
 
   constructor(deps: RootComplexDeps) {
     this.memory = deps.memory;
@@ -115,61 +94,97 @@ export class RootComplex implements Fabric {
     const root: Root = new Root({ number, hostNumber: hostBus(number), iommu, endpoints });
     this.roots.push(root);
     this.roots.sort((a, b) => a.number - b.number);
-    this.#streams.set(root, new Map());
     return root;
   }
 
-  /** Tells a listener of functions that come and go. @returns stops telling it. */
+  /** Tells a listener of every change from now on. @returns stops it. */
   listen(listener: PlugListener): () => void {
     this.#listeners.push(listener);
     return () => void this.#listeners.splice(this.#listeners.indexOf(listener), 1);
   }
 
   /**
-   * Plugs a function in.
-   * @throws ViommuError `EBUSY` when the place is taken; `EINVAL` for a devfn a point-to-point link does not have.
+   * Plugs a function in, also while the guest runs. What a listener or the function throws undoes it: nothing of the
+   * function stays.
+   * @throws ViommuError see `checkPlug`; `EBUSY` also when the function is plugged in already, `ENOSPC` when no hardware
+   *   number is left for the bus behind a bridge.
    */
   plug(bus: PciBus, devfn: number, fn: PciFunction, options: PlugOptions = {}): Slot {
-    if (bus.slots.has(devfn)) throw new ViommuError('EBUSY', 'caller', 'the slot is taken', { bus: bus.number, devfn });
-    if (!(devfn >= 0 && devfn < 256)) throw new ViommuError('EINVAL', 'caller', 'a devfn is 0 … 255', { devfn });
-    const slot = new Slot(fn, bus, devfn, options.hostBus ?? hostBus(this.#freeBus()));
-    if (slot.behind !== null) this.#nextBus = this.#freeBus() + 1;
-    bus.slots.set(devfn, slot);
+    checkPlug(bus, devfn, fn, options);
+    if (this.#functions.has(fn))
+      throw new ViommuError('EBUSY', 'caller', `${fn.name} is plugged in already`, { devfn });
+    const { aliases = [], pasids = null, slice } = options;
+    const slot = new Slot({
+      fn,
+      bus,
+      devfn,
+      aliases,
+      pasids,
+      hostBehind: options.hostBus ?? hostBus(this.#freeBus()),
+      slice: slice === undefined ? null : { parent: slice.of, pasid: slice.pasid, hostPasid: () => -1 },
+    });
     const link = new Link(this, slot);
+    bus.slots.set(devfn, slot);
     this.#links.set(slot, link);
-    const streams = this.#streams.get(bus.root)!;
-    if (!streams.has(slot.stream)) streams.set(slot.stream, slot);
+    this.#functions.set(fn, slot);
+    this.#streams.add(slot);
+    slot.slice?.parent.slices.add(slot);
     if (slot.bridge !== null) {
       slot.bridge.onBusReset = () => this.#resetBehind(slot.behind!);
       slot.bridge.onError = (fatal) => errorMessage(slot, fatal);
     }
     this.generation++;
-    for (const l of this.#listeners) l.plugged?.(slot);
-    fn.connect(link);
+    const told: PlugListener[] = [];
+    try {
+      for (const l of this.#listeners) {
+        l.plugged?.(slot);
+        told.push(l);
+      }
+      fn.connect(link);
+    } catch (error) {
+      this.#forget(slot);
+      for (const l of told) l.unplugged?.(slot);
+      throw error;
+    }
     bus.parent?.bridge?.presence(true, options.hot === true);
     return slot;
   }
 
-  /** The number a guest that enumerates in this order will give the next bus. */
+  /** The lowest bus number nobody has: what a guest that enumerates in this order will give the next bus. */
   #freeBus(): number {
-    let n = this.#nextBus;
-    while (this.roots.some((r) => r.number === n)) n++;
-    return n;
+    const used = new Set(this.roots.map((r) => r.bus.hostNumber));
+    for (const slot of this.slots()) if (slot.behind !== null) used.add(slot.behind.hostNumber);
+    for (let n = 1; n < 256; n++) if (!used.has(hostBus(n))) return n;
+    throw new ViommuError('ENOSPC', 'caller', 'every bus number is in use');
   }
 
-  /** Takes a function out, and with a bridge everything behind it. Nothing of it is answered any more. */
+  /** Takes a function out, and with it its slices, and everything behind a bridge. Nothing of it is answered any more. */
   unplug(slot: Slot): void {
     if (!this.plugged(slot)) return;
+    for (const part of slot.slices) this.unplug(part);
     for (const below of [...(slot.behind?.slots.values() ?? [])]) this.unplug(below);
+    this.#forget(slot);
+    try {
+      slot.fn.connect(null);
+    } finally {
+      for (const l of this.#listeners) l.unplugged?.(slot);
+      if (slot.bus.slots.size === 0) slot.bus.parent?.bridge?.presence(false, true);
+    }
+  }
+
+  #forget(slot: Slot): void {
     this.#links.get(slot)!.cut();
     this.#links.delete(slot);
+    this.#functions.delete(slot.fn);
+    this.#streams.remove(slot);
     slot.bus.slots.delete(slot.devfn);
-    const streams = this.#streams.get(slot.bus.root)!;
-    if (streams.get(slot.stream) === slot) streams.delete(slot.stream);
+    slot.slice?.parent.slices.delete(slot);
     this.generation++;
-    slot.fn.connect(null);
-    for (const l of this.#listeners) l.unplugged?.(slot);
-    if (slot.bus.slots.size === 0) slot.bus.parent?.bridge?.presence(false, true);
+  }
+
+  /** Where a function is plugged in; undefined: nowhere. */
+  slotOf(fn: PciFunction): Slot | undefined {
+    return this.#functions.get(fn);
   }
 
   /** @internal The function's own way upstream, with its test knobs. */
@@ -193,15 +208,7 @@ export class RootComplex implements Fabric {
 
   /** The function whose requests carry `stream` below a root. */
   byStream(root: Root, stream: number): Slot | undefined {
-    return this.#streams.get(root)?.get(stream);
-  }
-
-  #anywhere(stream: number): Slot | undefined {
-    for (const root of this.roots) {
-      const slot = this.byStream(root, stream);
-      if (slot !== undefined) return slot;
-    }
-    return undefined;
+    return this.#streams.find(root, stream);
   }
 
   /** The function software calls `rid` now. */
@@ -237,24 +244,7 @@ export class RootComplex implements Fabric {
 
   /** The function a configuration request reaches, or null (no answer: all ones). */
   configTarget(bus: number, devfn: number): Slot | null {
-    for (const root of this.roots) {
-      if (root.number === bus) return root.bus.slots.get(devfn) ?? null;
-    }
-    let at: PciBus | null = null;
-    for (const root of this.roots) if (root.number < bus) at = root.bus;
-    for (let depth = 0; at !== null && depth < 256; depth++) {
-      let next: PciBus | null = null;
-      for (const slot of at.slots.values()) {
-        const b = slot.bridge;
-        if (b === null || b.secondary === 0 || bus < b.secondary || bus > b.subordinate) continue;
-        next = slot.behind!;
-        if (b.secondary !== bus) break;
-        if (b.pointToPoint && devfn > 7 && !b.ari) return null;
-        return next.slots.get(devfn) ?? null;
-      }
-      at = next;
-    }
-    return null;
+    return configTarget(this.roots, bus, devfn);
   }
 
   /** A configuration read by bus number; where no function answers, all ones. */

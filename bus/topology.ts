@@ -1,3 +1,4 @@
+import type { PasidManagement } from '../src/lib/pasid/pasid-management.ts';
 import type { EndpointPort } from '../src/ports/dma.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import { Bridge } from './bridge.ts';
@@ -58,6 +59,30 @@ export class PciBus {
   }
 }
 
+/** A function that is a part of another one: its requests go out as the other's, under PASIDs of the other (SIOV). */
+export interface Slice {
+  readonly parent: Slot;
+  /** The parent's PASID of what the slice sends without one. */
+  readonly pasid: number;
+  /** The parent's PASID of what the slice sends under `pasid`; -1: not set up. Whoever puts the slice behind an IOMMU sets it. */
+  hostPasid: (pasid: number) => number;
+}
+
+/** What a slot is made of. */
+export interface SlotParts {
+  readonly fn: PciFunction;
+  readonly bus: PciBus;
+  /** Device and function number, 0 … 255. */
+  readonly devfn: number;
+  /** The hardware's number of the bus behind a bridge. */
+  readonly hostBehind: number;
+  /** Further devfns under whose requester ids the function sends. */
+  readonly aliases: readonly number[];
+  /** Whose its PASIDs are, when its owner has said. */
+  readonly pasids: PasidManagement | null;
+  readonly slice: Slice | null;
+}
+
 /** A function at its place. */
 export class Slot {
   /** The function. */
@@ -70,40 +95,73 @@ export class Slot {
   readonly bridge: Bridge | null;
   /** The bus behind the function when it is a bridge; else null. */
   readonly behind: PciBus | null;
-  /** Requester id the hardware IOMMU sees: host numbering, behind bridges the alias. */
-  readonly stream: number;
+  /** Further devfns under whose requester ids it sends. */
+  readonly aliases: readonly number[];
+  /** Whose its PASIDs are; null: as its IOMMU has it by default. */
+  readonly pasids: PasidManagement | null;
+  /** Set for a slice of another function. */
+  readonly slice: Slice | null;
+  /** Slices of this function. */
+  readonly slices = new Set<Slot>();
+  /**
+   * Requester ids the hardware IOMMU sees: its own, then one for each of `aliases`. Host numbering, behind bridges the
+   * bridge's; for a slice the parent's.
+   */
+  readonly streams: readonly number[];
   /**
    * The host has the function's ATS on. Whether the guest lets it translate is in its own configuration space; without that
    * it has nothing cached, and answers invalidations all the same.
    */
   hostAts = false;
 
-  /** @param hostBehind the hardware's number of the bus behind it, when it is a bridge. */
-  constructor(fn: PciFunction, bus: PciBus, devfn: number, hostBehind: number) {
+  constructor(parts: SlotParts) {
+    const { fn, bus, devfn, aliases, slice } = parts;
     this.fn = fn;
     this.bus = bus;
     this.devfn = devfn;
+    this.aliases = aliases;
+    this.pasids = parts.pasids;
+    this.slice = slice;
     this.bridge = fn instanceof Bridge ? fn : null;
-    this.behind = this.bridge === null ? null : new PciBus(bus.root, this, hostBehind);
-    this.stream = this.#alias(true);
+    this.behind = this.bridge === null ? null : new PciBus(bus.root, this, parts.hostBehind);
+    this.streams = slice === null ? [devfn, ...aliases].map((d) => this.#above(d, true)) : slice.parent.streams;
+  }
+
+  /** The first of `streams`. */
+  get stream(): number {
+    return this.streams[0]!;
   }
 
   /** Requester id as software sees it now. */
   get rid(): number {
-    return (this.bus.number << 8) | this.devfn;
+    return this.ridOf(0);
+  }
+
+  /** Requester id as software sees it now. @param i 0: its own, from 1 on those of `aliases`. */
+  ridOf(i: number): number {
+    return (this.bus.number << 8) | this.#devfnOf(i);
   }
 
   /** Requester id its requests carry above the last bridge, in software's numbering. */
   get aliasRid(): number {
-    return this.#alias(false);
+    return this.aliasRidOf(0);
+  }
+
+  /** The same for requests under one of its further requester ids. */
+  aliasRidOf(i: number): number {
+    return this.#above(this.#devfnOf(i), false);
+  }
+
+  #devfnOf(i: number): number {
+    return i === 0 ? this.devfn : this.aliases[i - 1]!;
   }
 
   /**
    * A PCIe-to-PCI bridge sends on what comes from conventional devices as (secondary bus, 00.0), a conventional bridge
    * under its own id (PCI Express to PCI/PCI-X Bridge Specification §2.3).
    */
-  #alias(host: boolean): number {
-    let rid = ((host ? this.bus.hostNumber : this.bus.number) << 8) | this.devfn;
+  #above(devfn: number, host: boolean): number {
+    let rid = ((host ? this.bus.hostNumber : this.bus.number) << 8) | devfn;
     for (let above = this.bus.parent; above !== null; above = above.bus.parent) {
       const kind = above.bridge!.kind;
       if (kind === 'pcie-pci') rid = (host ? above.behind!.hostNumber : above.bridge!.secondary) << 8;
@@ -125,4 +183,10 @@ export class Slot {
     const above = this.bus.parent;
     return above === null ? 0 : above.bridge!.acs;
   }
+}
+
+/** Where a function is plugged in, independent of bus numbers: number of the root bus, then the devfn on each bus below. */
+export function pathOf(slot: Slot): number[] {
+  const above = slot.bus.parent;
+  return [...(above === null ? [slot.bus.root.number] : pathOf(above)), slot.devfn];
 }

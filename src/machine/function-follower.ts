@@ -1,49 +1,53 @@
-import type { PciWindowSpace } from '../../bus/decode.ts';
-import { isolationGroup } from '../../bus/isolation.ts';
+import { isolationGroupName } from '../../bus/isolation.ts';
 import type { RootComplex } from '../../bus/root-complex.ts';
 import type { Root, Slot } from '../../bus/topology.ts';
-import type { DeviceControl } from '../host/kernel/driver.ts';
-import type { MemoryWindow } from '../ports/memory.ts';
-import type { PciFunction } from '../ports/pci.ts';
+import { extendedCapability } from '../lib/pci/capability-list.ts';
 import { EXT, PASID_CAP } from '../spec/pcie/capabilities.ts';
 import { FixedFunction } from './fixed-function.ts';
-import type { IommuUnit } from './unit.ts';
+import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
+import { requireSupport } from './unit-functions.ts';
 
-interface Followed {
-  /** As the guest names it; -1: it has no name now. */
-  readonly rid: number;
-  readonly detach: () => void;
-  readonly users: Set<Slot>;
+/** What a follower connects. */
+export interface FollowerParts {
+  readonly complex: RootComplex;
+  /** Functions below this root are behind the unit. */
+  readonly root: Root;
+  readonly unit: IommuUnit;
+  /** Host-physical page behind the guest's doorbell, or -1 (x86: messages go to the interrupt remapper). */
+  readonly doorbell: number;
+  /** Hears what host or unit refuse when a guest renumbers buses; the function then stays blocked. */
+  readonly report: (error: unknown) => void;
 }
 
-/** Offset of an extended capability of a function, 0 when it has none. */
-export function extendedCapability(fn: PciFunction, id: number): number {
-  let at = 0x100;
-  for (let i = 0; i < 960 && at >= 0x100; i++) {
-    const head = fn.configRead(at, 4);
-    if (head === 0 || head === 0xffff_ffff) return 0;
-    if ((head & 0xffff) === id) return at;
-    at = (head >>> 20) & 0xffc;
-  }
-  return 0;
+/** The functions that share one requester id, as the unit knows them. */
+interface Followed {
+  /** Behind a bridge to conventional PCI several functions look like one. */
+  readonly users: Set<Slot>;
+  /** null: the guest has no name for it now, or the host refused it; its DMA is blocked. */
+  fn: UnitFunction | null;
 }
 
 /**
- * Keeps an IOMMU's list of functions equal to what is plugged in below a root bus: one entry a stream (functions with one
- * alias share it), under the requester id the guest's bus numbers give it now.
+ * Keeps an IOMMU's list of functions equal to what is plugged in below a root bus. The unit has one entry for each stream,
+ * under the requester ids that the guest's bus numbers give it now.
  */
 export class FunctionFollower {
   readonly #root: Root;
   readonly #unit: IommuUnit;
   readonly #doorbell: number;
+  readonly #report: (error: unknown) => void;
   readonly #streams = new Map<number, Followed>();
+  readonly #slices = new Map<Slot, UnitSlice | null>();
+  readonly #stop: () => void;
 
-  /** @param doorbell host-physical page behind the guest's doorbell, or -1 (x86). */
-  constructor(complex: RootComplex, root: Root, unit: IommuUnit, doorbell: number) {
-    this.#root = root;
-    this.#unit = unit;
-    this.#doorbell = doorbell;
-    complex.listen({
+  /** @throws ViommuError what the unit refuses of the functions that are plugged in already. */
+  constructor(parts: FollowerParts) {
+    const { complex } = parts;
+    this.#root = parts.root;
+    this.#unit = parts.unit;
+    this.#doorbell = parts.doorbell;
+    this.#report = parts.report;
+    this.#stop = complex.listen({
       plugged: (slot) => this.#plugged(slot),
       unplugged: (slot) => this.#unplugged(slot),
       renumbered: () => this.follow(),
@@ -51,79 +55,136 @@ export class FunctionFollower {
     for (const slot of complex.slots()) this.#plugged(slot);
   }
 
-  #plugged(slot: Slot): void {
-    // What is only there to be found sends nothing.
-    if (slot.bus.root !== this.#root || slot.bridge !== null || slot.fn instanceof FixedFunction) return;
-    const known = this.#streams.get(slot.stream);
-    if (known !== undefined) known.users.add(slot);
-    else this.#attach(slot, new Set([slot]));
+  /** Whether a slot is this follower's: what is only there to be found sends nothing. */
+  #mine(slot: Slot): boolean {
+    return slot.bus.root === this.#root && slot.bridge === null && !(slot.fn instanceof FixedFunction);
   }
 
-  #attach(slot: Slot, users: Set<Slot>): void {
-    const rid = nameOf(slot);
-    // Two bridges may pass through one bus number while a guest renumbers them.
-    if (rid < 0 || [...this.#streams.values()].some((f) => f.rid === rid)) {
-      this.#streams.set(slot.stream, { rid: -1, detach: () => {}, users });
+  #plugged(slot: Slot): void {
+    if (!this.#mine(slot)) return;
+    if (slot.slice !== null) {
+      this.#attachSlice(slot);
       return;
     }
-    const { fn, stream } = slot;
-    const pasid = extendedCapability(fn, EXT.PASID);
-    const capability = pasid === 0 ? 0 : fn.configRead(pasid + PASID_CAP.CAP, 2);
-    const { remove: detach } = this.#unit.addFunction([rid], [stream], {
-      name: `${fn.name}@${stream.toString(16)}`,
-      // Functions whose requests can pass for, or reach, each other are one group of the host's.
-      group: `pci${isolationGroup(slot)[0]}`,
-      ats: extendedCapability(fn, EXT.ATS) !== 0,
-      control: atsControl(slot),
-      pri: extendedCapability(fn, EXT.PRI) !== 0,
-      pasidBits: (capability >>> 8) & 0x1f,
-      pasidExec: (capability & PASID_CAP.EXEC) !== 0,
-      pasidPriv: (capability & PASID_CAP.PRIV) !== 0,
-      ...(this.#doorbell < 0 ? {} : { msiDoorbell: this.#doorbell }),
-    });
-    this.#streams.set(stream, { rid, detach, users });
+    const known = this.#streams.get(slot.stream);
+    if (known !== undefined) {
+      known.users.add(slot);
+      return;
+    }
+    const followed: Followed = { users: new Set([slot]), fn: null };
+    this.#attach(followed, slot);
+    this.#streams.set(slot.stream, followed);
   }
 
   #unplugged(slot: Slot): void {
-    const known = slot.bus.root === this.#root ? this.#streams.get(slot.stream) : undefined;
+    if (!this.#mine(slot)) return;
+    this.#slices.get(slot)?.remove();
+    if (this.#slices.delete(slot) || slot.slice !== null) return;
+    const known = this.#streams.get(slot.stream);
     if (known === undefined || !known.users.delete(slot) || known.users.size > 0) return;
     this.#streams.delete(slot.stream);
-    known.detach();
+    known.fn?.remove();
   }
 
-  /** Requester ids follow the bus numbers the guest gives its bridges. */
-  follow(): void {
-    const moved = [...this.#streams].filter(([, f]) => f.rid !== nameOf([...f.users][0]!));
-    for (const [stream, f] of moved) {
-      f.detach();
-      this.#streams.delete(stream);
+  /** Whether the guest calls something else so now: two bridges may pass through one bus number while it renumbers them. */
+  #taken(rid: number): boolean {
+    if (this.#unit.functionOf(rid) !== undefined) return true;
+    for (const slice of this.#slices.values()) if (slice?.rid === rid) return true;
+    return false;
+  }
+
+  #attach(followed: Followed, slot: Slot): void {
+    const rids = namesOf(slot);
+    requireSupport(this.#unit, slot.pasids, false);
+    if (rids === null || rids.some((rid) => this.#taken(rid))) return;
+    followed.fn = this.#unit.addFunction(rids, [...new Set(slot.streams)], this.#describe(slot));
+  }
+
+  #describe(slot: Slot): FunctionDescription {
+    const { fn, stream, pasids } = slot;
+    const pasid = extendedCapability(fn, EXT.PASID);
+    const capability = pasid === 0 ? 0 : fn.configRead(pasid + PASID_CAP.CAP, 2);
+    return {
+      name: `${fn.name}@${stream.toString(16)}`,
+      // Functions whose requests can pass for, or reach, each other are one group of the host's.
+      group: `${this.#unit.name} ${isolationGroupName(slot)}`,
+      ats: extendedCapability(fn, EXT.ATS) !== 0,
+      pri: extendedCapability(fn, EXT.PRI) !== 0,
+      // The host switches the function's ATS; page requests follow what the guest set up.
+      control: {
+        setAts: (on) => {
+          slot.hostAts = on;
+        },
+        setPri: () => {},
+      },
+      pasidBits: (capability >>> 8) & 0x1f,
+      pasidExec: (capability & PASID_CAP.EXEC) !== 0,
+      pasidPriv: (capability & PASID_CAP.PRIV) !== 0,
+      ...(pasids === null ? {} : { pasids }),
+      ...(this.#doorbell < 0 ? {} : { msiDoorbell: this.#doorbell }),
+    };
+  }
+
+  #attachSlice(slot: Slot): void {
+    const slice = slot.slice!;
+    requireSupport(this.#unit, slot.pasids, true);
+    const parent = this.#streams.get(slice.parent.stream)?.fn ?? null;
+    const rid = namesOf(slot)?.[0] ?? -1;
+    if (parent === null || rid < 0 || this.#taken(rid)) {
+      this.#slices.set(slot, null);
+      return;
     }
-    for (const [, f] of moved) this.#attach([...f.users][0]!, f.users);
+    const own = this.#unit.addSlice(rid, parent, slice.pasid);
+    slice.hostPasid = (pasid) => own.hostPasid(pasid);
+    this.#slices.set(slot, own);
+  }
+
+  /**
+   * Requester ids follow the bus numbers the guest gives its bridges. Everything that moves is taken away before anything
+   * comes back, because two buses may change their numbers with each other.
+   */
+  follow(): void {
+    const moved = [...this.#streams.values()].filter((f) => !sameNames(f.fn, [...f.users][0]!));
+    const parents = new Set(moved.map((f) => f.fn));
+    const slices = [...this.#slices].filter(
+      ([slot, own]) => own === null || parents.has(own.parent) || namesOf(slot)?.[0] !== own.rid,
+    );
+    for (const [slot, own] of slices) {
+      own?.remove();
+      slot.slice!.hostPasid = () => -1;
+      this.#slices.set(slot, null);
+    }
+    for (const f of moved) {
+      f.fn?.remove();
+      f.fn = null;
+    }
+    for (const f of moved) this.#try(() => this.#attach(f, [...f.users][0]!));
+    for (const [slot] of slices) this.#try(() => this.#attachSlice(slot));
+  }
+
+  /** A guest's write has caused it: what the host refuses must not come back as an exception out of the access. */
+  #try(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  /** Follows no longer. The unit keeps what it has. */
+  stop(): void {
+    this.#stop();
   }
 }
 
-/** The host's hand on a physical function: it switches its ATS; page requests follow what the guest set up. */
-export function atsControl(slot: Slot): DeviceControl {
-  return {
-    setAts: (on) => {
-      slot.hostAts = on;
-    },
-    setPri: () => {},
-  };
+/** The requester ids the guest sees, its own first; null behind a bridge that has no bus number. */
+function namesOf(slot: Slot): readonly number[] | null {
+  for (let bus = slot.bus; bus.parent !== null; bus = bus.parent.bus) if (bus.number === 0) return null;
+  return [...new Set([0, ...slot.aliases.map((_, i) => i + 1)].map((i) => slot.aliasRidOf(i)))];
 }
 
-/** The requester id the guest sees; -1 behind a bridge that has no bus number. */
-function nameOf(slot: Slot): number {
-  for (let bus = slot.bus; bus.parent !== null; bus = bus.parent.bus) if (bus.number === 0) return -1;
-  return slot.aliasRid;
-}
-
-/** A processor's window as other functions see it. */
-export function windowOf(device: PciWindowSpace): MemoryWindow {
-  return {
-    name: device.name,
-    claims: (offset) => device.claims(offset),
-    read: (offset, size) => device.read(offset, size),
-    write: (offset, size, value) => device.write(offset, size, value | 0, 0),
-  };
+function sameNames(fn: UnitFunction | null, slot: Slot): boolean {
+  const names = namesOf(slot);
+  if (fn === null || names === null) return fn === null && names === null;
+  return names.length === fn.rids.length && names.every((rid, i) => rid === fn.rids[i]);
 }

@@ -1,6 +1,7 @@
-export { type Emulator, type MachinePlan, type MakeUnit, PluggedMachine } from './emulator.ts';
 export type { InterruptSink } from './interrupt-queue.ts';
+export type { Emulator, MachinePlan, MakeUnit } from './machine-plan.ts';
 export { type MachineEvents, MachineObserver } from './observer.ts';
+export { type MachinePlugOptions, PluggedMachine } from './plugged-machine.ts';
 export { createQemuMachine, QemuMachine } from './qemu-machine.ts';
 export { makeReplayMachine } from './replay.ts';
 export { Smmuv3Unit, type Smmuv3UnitConfig } from './smmuv3-unit.ts';

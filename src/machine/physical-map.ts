@@ -10,6 +10,16 @@ interface Entry {
   readonly most: number;
 }
 
+/** A device as a window of an address space. */
+export function windowOf(device: MmioDevice & Pick<MemoryWindow, 'claims'>): MemoryWindow {
+  return {
+    name: device.name,
+    ...(device.claims === undefined ? {} : { claims: (offset) => device.claims!(offset) }),
+    read: (offset, size) => device.read(offset, size),
+    write: (offset, size, value) => device.write(offset, size, value | 0, 0),
+  };
+}
+
 /**
  * Guest-physical space as a processor sees it: RAM and devices with their own widths. Nothing decoded: reads give 0,
  * writes vanish (QEMU's unassigned memory). Devices are windows of `space` as well, so walkers meet them like the processor.
@@ -34,13 +44,7 @@ export class PhysicalMap {
    * @returns takes it away again. @throws ViommuError `EBUSY` on overlap.
    */
   attach(base: number, device: MmioDevice & Pick<MemoryWindow, 'claims'>, most: 4 | 8 = 8): () => void {
-    const window: MemoryWindow = {
-      name: device.name,
-      ...(device.claims === undefined ? {} : { claims: (offset) => device.claims!(offset) }),
-      read: (offset, size) => device.read(offset, size),
-      write: (offset, size, value) => device.write(offset, size, value | 0, 0),
-    };
-    const remove = this.space.addWindow(base, device.bytes, window);
+    const remove = this.space.addWindow(base, device.bytes, windowOf(device));
     const entry: Entry = { base, end: base + device.bytes, device, most };
     this.#entries = [...this.#entries, entry].sort((a, b) => a.base - b.base);
     return () => {

@@ -18,6 +18,8 @@ export interface QemuDefaults {
   readonly vga: boolean;
   readonly tell?: Tell | null;
   readonly profile?: string;
+  /** Hears what the host refuses when a guest renumbers buses; the function is then blocked. */
+  readonly report?: (error: unknown) => void;
   /** Which functions wait when an access faults (Arm: those that are platform devices in disguise). */
   readonly canStall?: (name: string) => boolean;
 }
@@ -174,9 +176,15 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     buses.addRoot(d.props.get('id') ?? `pxb.${number}`, plugExpander(board, number, devfnOf(d)));
   }
   const attach = type === 'virt' ? attachSmmus : attachVtd;
-  const iommus = attach(vm, board, buses.roots, irq, args, {
+  const iommus = attach({
+    vm,
+    board,
+    roots: buses.roots,
+    irq,
+    args,
     profile,
     tell: defaults.tell ?? null,
+    report: defaults.report ?? (() => {}),
     ...(defaults.canStall === undefined ? {} : { canStall: defaults.canStall }),
   });
   for (const device of args.devices) plugDevice(board, buses, device);

@@ -4,7 +4,6 @@ import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/pr
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
 import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
-import { ViommuError } from '../core/errors.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
@@ -13,7 +12,7 @@ import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction } from './unit.ts';
-import { type BoundFunction, UnitFunctions } from './unit-functions.ts';
+import { noSlices, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
 
 /** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
@@ -60,6 +59,10 @@ export class Smmuv3Unit implements IommuUnit {
   readonly hardware: PhysicalSmmuv3;
   readonly endpoints = new EndpointRelay();
   readonly remap = null;
+  /** The guest's context descriptors are its PASID table: the host has no part in how it manages PASIDs. */
+  readonly managements = ['guest-table'] as const;
+  /** A stream's PASIDs all lie in one guest table, so none can be another device's. */
+  readonly slices = false;
   readonly #functions: UnitFunctions;
 
   constructor(vm: Vm, config: Smmuv3UnitConfig) {
@@ -114,17 +117,7 @@ export class Smmuv3Unit implements IommuUnit {
       trustPartialCount: config.batchQuirk ?? false,
     });
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
-    this.#functions = new UnitFunctions(vm, this.driver, (f) => this.#take(f));
-  }
-
-  /** The guest's context descriptors are its PASID table: the host has no part in how it manages PASIDs. */
-  #take({ rids, vfio, description }: BoundFunction): () => void {
-    if ((description.pasids ?? 'guest-table') !== 'guest-table') {
-      throw new ViommuError('EOPNOTSUPP', 'caller', "behind an SMMUv3 the PASID table is the guest's", {
-        pasids: description.pasids!,
-      });
-    }
-    return this.device.addDevice({ sids: rids, vfio });
+    this.#functions = new UnitFunctions(vm, this, ({ rids, vfio }) => this.device.addDevice({ sids: rids, vfio }));
   }
 
   get window(): Smmuv3 {
@@ -141,9 +134,8 @@ export class Smmuv3Unit implements IommuUnit {
     return this.#functions.add(sids, streams, description);
   }
 
-  /** @throws ViommuError `EOPNOTSUPP` always: a stream's PASIDs all lie in one guest table, so none can be another device's. */
   addSlice(): never {
-    throw new ViommuError('EOPNOTSUPP', 'caller', "an SMMUv3 has no slices: all PASIDs of a stream are its guest's");
+    throw noSlices(this.name);
   }
 
   functionOf(sid: number): UnitFunction | undefined {

@@ -1,5 +1,5 @@
-import { pathOf, type RootComplex } from '../../bus/root-complex.ts';
-import type { Slot } from '../../bus/topology.ts';
+import type { RootComplex } from '../../bus/root-complex.ts';
+import { pathOf, type Slot } from '../../bus/topology.ts';
 import { Shell } from '../../devices/endpoints/shell.ts';
 import { ViommuError } from '../core/errors.ts';
 

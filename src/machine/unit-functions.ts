@@ -1,10 +1,28 @@
 import { ViommuError } from '../core/errors.ts';
 import { VfioFile } from '../host/iommufd/vfio-device.ts';
 import type { IommuDriver } from '../host/kernel/driver.ts';
+import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import type { VfioDevice } from '../ports/iommufd.ts';
 import { errnoName } from '../spec/iommufd/errno.ts';
-import type { FunctionDescription, UnitFunction } from './unit.ts';
+import type { FunctionDescription, IommuUnit, UnitFunction } from './unit.ts';
 import type { Vm } from './vm.ts';
+
+/** @param unit its name. */
+export function noSlices(unit: string): ViommuError {
+  return new ViommuError('EOPNOTSUPP', 'caller', `${unit} has no slices of functions`);
+}
+
+/**
+ * @param slice the function is a slice of another one.
+ * @throws ViommuError `EOPNOTSUPP` when the unit cannot have a function managed like that.
+ */
+export function requireSupport(unit: IommuUnit, pasids: PasidManagement | null | undefined, slice: boolean): void {
+  const { name, managements } = unit;
+  if (slice && !unit.slices) throw noSlices(name);
+  if (pasids == null || managements.includes(pasids)) return;
+  const has = managements.map((m) => `'${m}'`).join(' or ');
+  throw new ViommuError('EOPNOTSUPP', 'caller', `${name} manages PASIDs as ${has}, not as '${pasids}'`);
+}
 
 /** A function on its way into a device model. */
 export interface BoundFunction {
@@ -26,12 +44,14 @@ export type TakeFunction = (f: BoundFunction) => () => void;
 export class UnitFunctions {
   readonly #vm: Vm;
   readonly #driver: IommuDriver;
+  readonly #unit: IommuUnit;
   readonly #take: TakeFunction;
   readonly #byRid = new Map<number, UnitFunction>();
 
-  constructor(vm: Vm, driver: IommuDriver, take: TakeFunction) {
+  constructor(vm: Vm, unit: IommuUnit & { readonly driver: IommuDriver }, take: TakeFunction) {
     this.#vm = vm;
-    this.#driver = driver;
+    this.#unit = unit;
+    this.#driver = unit.driver;
     this.#take = take;
   }
 
@@ -41,6 +61,7 @@ export class UnitFunctions {
 
   /** See `IommuUnit.addFunction`. */
   add(rids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction {
+    requireSupport(this.#unit, description.pasids, false);
     const { kernel, iommufd } = this.#vm;
     const { pasids: _, ...described } = description;
     const device = kernel.addDevice({ ...described, streams, iommu: this.#driver });

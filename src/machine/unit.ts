@@ -1,13 +1,13 @@
 import type { DeviceDescription, KernelDevice } from '../host/kernel/device.ts';
+import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts';
 import type { VfioDevice } from '../ports/iommufd.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { EndpointRelay } from './hw-relay.ts';
-import type { PasidManagement } from './pasid/bindings.ts';
 
 /** What a machine says about a function that it puts behind a unit: the kernel's description, and whose its PASIDs are. */
 export interface FunctionDescription extends Omit<DeviceDescription, 'iommu' | 'streams'> {
-  /** Default: 'guest-table' behind an SMMUv3, 'host-table' behind a VT-d. */
+  /** Default: the first of the unit's `managements`. */
   readonly pasids?: PasidManagement;
 }
 
@@ -49,6 +49,10 @@ export interface IommuUnit {
   readonly remap: InterruptRemapPort | null;
   /** Where the hardware's messages to functions go. */
   readonly endpoints: EndpointRelay;
+  /** How it can manage PASIDs of a function; the first is what it does when a description does not say. */
+  readonly managements: readonly PasidManagement[];
+  /** Whether it takes slices of functions. */
+  readonly slices: boolean;
   /**
    * Puts a function behind the unit, also while the guest runs.
    * @param rids requester ids as the guest knows them. @param streams the same, in the same order, as the hardware does.

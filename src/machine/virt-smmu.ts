@@ -1,17 +1,12 @@
 import { PciWindowSpace } from '../../bus/decode.ts';
-import type { Root } from '../../bus/topology.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
-import type { ProfileName } from '../lib/profile/profile.ts';
-import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
-import type { InterruptPort } from '../ports/irq.ts';
-import type { Tell } from '../ports/tell.ts';
-import type { Board } from './board.ts';
-import { FunctionFollower, windowOf } from './function-follower.ts';
+import { putBehind } from './behind-unit.ts';
+import { windowOf } from './physical-map.ts';
+import type { QemuIommuParts } from './qemu-iommus.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
 import type { IommuUnit } from './unit.ts';
 import { QUIET, VIRT } from './virt.ts';
-import type { Vm } from './vm.ts';
 
 const PAGE = 4096;
 const DOORBELL_PAGE = VIRT.DOORBELL - (VIRT.DOORBELL % PAGE);
@@ -22,18 +17,8 @@ const SMMU_BYTES = 0x2_0000;
  * its root bus, with a physical SMMU of its own; functions go behind them as they are plugged in.
  * @throws ViommuError `E_PROFILE` for a property or a primary bus that is not there.
  */
-export function attachSmmus(
-  vm: Vm,
-  board: Board,
-  roots: ReadonlyMap<string, Root>,
-  irq: InterruptPort,
-  args: QemuArgs,
-  options: {
-    readonly profile: ProfileName;
-    readonly tell?: Tell | null;
-    readonly canStall?: (name: string) => boolean;
-  },
-): readonly IommuUnit[] {
+export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
+  const { vm, board, roots, irq, args, profile, tell, report, canStall } = p;
   const doorbell = vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, {
     name: 'its',
     read: () => 0,
@@ -51,7 +36,7 @@ export function attachSmmus(
   // DMA into the rest of the board finds something as well.
   for (const [base, bytes] of QUIET) vm.addWindow(base, bytes, { name: 'quiet', read: () => 0, write() {} });
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
-  return smmuv3Properties(args, options.profile).map((properties, n) => {
+  return smmuv3Properties(args, profile).map((properties, n) => {
     const root = roots.get(properties.primaryBus);
     if (root === undefined) {
       throw new ViommuError('E_PROFILE', 'caller', `arm-smmuv3: no root bus '${properties.primaryBus}'`);
@@ -60,17 +45,13 @@ export function attachSmmus(
       name: properties.id === '' ? `smmuv3.${n}` : properties.id,
       properties,
       irq,
-      tell: options.tell ?? null,
-      ...(options.canStall === undefined ? {} : { canStall: options.canStall }),
+      tell,
+      ...(canStall === undefined ? {} : { canStall }),
       doorbell: DOORBELL_PAGE,
     });
     board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.device, 8);
-    board.setIommu(
-      { translate: unit.translate, ats: unit.ats, remap: unit.remap, permits: (hpa) => vm.memory.gpaOf(hpa) >= 0 },
-      root,
-    );
     unit.endpoints.to = root.endpoints;
-    new FunctionFollower(board.complex, root, unit, doorbell);
+    putBehind(vm, { complex: board.complex, root, unit, doorbell, report });
     return unit;
   });
 }

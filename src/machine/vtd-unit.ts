@@ -2,9 +2,9 @@ import { Vtd } from '../../devices/vtd/device.ts';
 import type { VtdDeviations } from '../../devices/vtd/profile.ts';
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
 import type { VtdState } from '../../devices/vtd/state.ts';
-import { ViommuError } from '../core/errors.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import type { ReservedRegion } from '../host/kernel/driver.ts';
+import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
 import { FULL_CAP, FULL_ECAP, type VtdCacheSizes } from '../piommu/vtd/options.ts';
 import { type AtsPort, type InterruptRemapPort, NO_PASID, type TranslatePort } from '../ports/dma.ts';
@@ -15,7 +15,7 @@ import type { Tell } from '../ports/tell.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { PasidLayer } from './pasid/pasid-layer.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
-import { type BoundFunction, UnitFunctions } from './unit-functions.ts';
+import { type BoundFunction, requireSupport, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
 
 export interface VtdUnitConfig {
@@ -47,10 +47,15 @@ export class VtdUnit implements IommuUnit {
   readonly driver: VtdDriver;
   readonly hardware: PhysicalVtd;
   readonly endpoints = new EndpointRelay();
+  /** The host owns the PASID table. Twins for ENQCMD come from the VM's PASID layer. */
+  readonly managements: readonly PasidManagement[];
+  readonly slices: boolean;
   readonly #functions: UnitFunctions;
 
   constructor(vm: Vm, config: VtdUnitConfig) {
     this.name = config.name;
+    this.managements = config.pasids === undefined ? ['host-table'] : ['host-table', 'global'];
+    this.slices = config.pasids !== undefined;
     const events = new HwRelay();
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
@@ -93,16 +98,12 @@ export class VtdUnit implements IommuUnit {
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),
     });
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
-    this.#functions = new UnitFunctions(vm, this.driver, (f) => this.#take(f));
+    this.#functions = new UnitFunctions(vm, this, (f) => this.#take(f));
   }
 
   #take({ rids, vfio, description }: BoundFunction): () => void {
-    const { pasids = 'host-table' } = description;
-    if (pasids === 'guest-table') {
-      throw new ViommuError('EOPNOTSUPP', 'caller', "behind a VT-d the PASID table is the host's", { pasids });
-    }
-    const mode = pasids === 'global' ? 'global' : 'guest';
-    return this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids: mode });
+    const pasids = description.pasids === 'global' ? 'global' : 'guest';
+    return this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids });
   }
 
   get window(): MmioDevice {
@@ -123,6 +124,7 @@ export class VtdUnit implements IommuUnit {
   }
 
   addSlice(rid: number, parent: UnitFunction, pasid: number): UnitSlice {
+    requireSupport(this, null, true);
     const { device } = this;
     const remove = device.addDevice({ rid, vfio: parent.vfio, slice: pasid });
     const hostPasid = (own: number) => (own === NO_PASID ? pasid : (device.hostPasids(rid, own)[0] ?? -1));

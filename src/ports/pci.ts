@@ -51,6 +51,8 @@ export interface PciWindow {
 export interface Upstream {
   /** Requester id as software sees it now (bus number of the moment, devfn). */
   readonly rid: number;
+  /** The ways up under its further requester ids, in the order in which it was plugged in with them; empty for most. */
+  readonly aliases: readonly Upstream[];
   /**
    * A memory read of `count` bytes into `into` from `start` on. Split at page boundaries; stops at the first failure.
    * @param pasid NO_PASID or 0 … 2^20-1. @param access ACCESS bits: READ, with EXEC and PRIV as the PASID prefix has them.
@@ -108,7 +110,7 @@ export interface Upstream {
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void;
   /**
    * Brings a virtual function to life at requester id `rid + offset` (SR-IOV).
-   * @returns takes it away; null when something is there already.
+   * @returns takes it away; null when something is there already, or the host cannot take it.
    */
   spawn(offset: number, fn: PciFunction): (() => void) | null;
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { RamDisk } from '../../devices/endpoints/nvme/disk.ts';
 import { NvmeFunction } from '../../devices/endpoints/nvme/function.ts';
 import { LiveMachine, type LiveOptions } from '../../src/adapters/qemu/live-machine.ts';
-import type { PluggedMachine } from '../../src/machine/emulator.ts';
+import type { PluggedMachine } from '../../src/machine/plugged-machine.ts';
 import type { IommuUnit } from '../../src/machine/unit.ts';
 import { packageFolder } from '../package-folder.ts';
 import type { Guest } from './console.ts';

@@ -1,6 +1,6 @@
 import { ViommuError } from '../../core/errors.ts';
-import type { Emulator } from '../../machine/emulator.ts';
 import type { InterruptSink } from '../../machine/interrupt-queue.ts';
+import type { Emulator } from '../../machine/machine-plan.ts';
 import type { VmRam } from '../../machine/vm.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
 import type { FileRam } from './file-ram.ts';

@@ -1,6 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import type { Slot } from '../../../bus/topology.ts';
-import { type MachinePlan, type MakeUnit, PluggedMachine } from '../../machine/emulator.ts';
+import type { MachinePlan, MakeUnit } from '../../machine/machine-plan.ts';
+import { PluggedMachine } from '../../machine/plugged-machine.ts';
 import { QemuEmulator } from './emulator.ts';
 import { FileRam } from './file-ram.ts';
 import { QtestClient } from './qtest-client.ts';

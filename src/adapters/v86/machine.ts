@@ -1,9 +1,10 @@
 import type { VtdProperties } from '../../../devices/vtd/properties.ts';
-import { type Emulator, PluggedMachine } from '../../machine/emulator.ts';
 import { DMAR_SCOPE, type DmarStructure, dmar } from '../../machine/firmware/dmar.ts';
 import { acpiLoaderFiles } from '../../machine/firmware/loader.ts';
 import { mcfg } from '../../machine/firmware/mcfg.ts';
 import { dsdt, fadt, madt } from '../../machine/firmware/pc.ts';
+import type { Emulator } from '../../machine/machine-plan.ts';
+import { PluggedMachine } from '../../machine/plugged-machine.ts';
 import type { MachineState } from '../../machine/snapshot.ts';
 import { VtdUnit } from '../../machine/vtd-unit.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
@@ -191,7 +192,6 @@ export function plugIntoV86(emulator: unknown, options: V86Options): V86Machine 
     machine.vm.hostMemory.space.moved();
   };
   const pci = new V86PciBridge(cpu.devices.pci, machine.complex, mmio, report);
-  pci.onConfig = () => machine.follow();
   port.claim(V86_LAYOUT.ECAM, machine.guard(pci.ecam(V86_LAYOUT.BUSES)));
   for (let i = 0; i < PM.PORTS; i++) cpu.io.ports[PM.PROGRAMMED + i] = cpu.io.ports[PM.HARDWIRED + i];
   cpu.option_roms.push(...tables(options));

@@ -19,8 +19,6 @@ export class V86PciBridge implements ConfigTarget {
   readonly #mmio: V86Mmio;
   readonly #original: Pick<V86Pci, 'pci_query' | 'pci_write8' | 'pci_write16' | 'pci_write32'>;
   readonly #claims = new Map<string, () => void>();
-  /** Called after every configuration write to a function of ours. */
-  onConfig: (() => void) | null = null;
 
   constructor(pci: V86Pci, complex: RootComplex, mmio: V86Mmio, report: (error: unknown) => void) {
     this.#pci = pci;
@@ -87,7 +85,6 @@ export class V86PciBridge implements ConfigTarget {
     if (this.#ours(bdf)) {
       this.#complex.configWrite(bus, devfn, offset, size, value >>> 0);
       this.claimBars();
-      this.onConfig?.();
     } else if (offset < CONVENTIONAL) {
       this.#write((bdf << 8) | offset, size as 1 | 2 | 4, value);
     }

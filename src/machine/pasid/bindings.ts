@@ -1,3 +1,4 @@
+import type { PasidManagement } from '../../lib/pasid/pasid-management.ts';
 import type { PasidHandle } from '../../lib/pasid/pasid-space.ts';
 import { NO_PASID } from '../../ports/dma.ts';
 import type { GetHwInfo, Iommufd, VfioDevice } from '../../ports/iommufd.ts';
@@ -5,14 +6,6 @@ import type { HostUpcalls } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { HW_INFO } from '../../spec/iommufd/uapi.ts';
 import type { PasidLayer } from './pasid-layer.ts';
-
-/**
- * How a device's PASIDs are managed.
- * 'guest-table': the guest owns the table in its memory and the whole space (Arm, AMD); nothing is registered with the host.
- * 'host-table': the guest chooses PASIDs, the host owns the table and learns of each (Intel without ENQCMD).
- * 'global': the guest chooses below the split; every choice has a twin in the host's pool (Intel with ENQCMD).
- */
-export type PasidManagement = 'guest-table' | 'host-table' | 'global';
 
 export interface PasidInfo {
   /** The device can have several address spaces at once. */

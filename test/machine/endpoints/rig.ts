@@ -9,7 +9,7 @@ import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs
 import { Smmuv3Program, type Smmuv3ProgramOptions } from '../../../guest-fixtures/programs/smmuv3.ts';
 import { VtdProgram } from '../../../guest-fixtures/programs/vtd.ts';
 import type { AddressSpace } from '../../../src/lib/memory/address-space.ts';
-import { FunctionFollower } from '../../../src/machine/function-follower.ts';
+import { portsOf, putBehind } from '../../../src/machine/behind-unit.ts';
 import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
 import type { IommuUnit } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
@@ -113,11 +113,13 @@ export function rig(kind: Kind, o: RigOptions = {}) {
     clock: vm.clock,
     ...(o.latency === undefined ? {} : { latency: o.latency }),
   });
-  const permits = (hpa: number) => vm.memory.gpaOf(hpa) >= 0;
-  const root = complex.addRoot(0, { translate: unit.translate, ats: unit.ats, remap: unit.remap, permits });
+  const root = complex.addRoot(0, portsOf(vm, unit));
   unit.endpoints.to = root.endpoints;
   const doorbell = vm.memory.addHostWindow(DOORBELL, 4096, { name: 'its', read: () => 0, write: () => {} });
-  const follower = new FunctionFollower(complex, root, unit, kind === 'smmuv3' ? doorbell : -1);
+  const report = (error: unknown) => {
+    throw error;
+  };
+  const follower = putBehind(vm, { complex, root, unit, doorbell: kind === 'smmuv3' ? doorbell : -1, report });
   const memory = new GuestMemory(vm.memory.guest, RAM);
   const guest: GuestProgram =
     kind === 'smmuv3' ? new Smmuv3Program(unit.window, memory, o) : new VtdProgram(unit.window, memory);

@@ -2,8 +2,8 @@ import { ACCEL, Accelerator, DRAIN, QUEUE_MODE } from '../../../devices/endpoint
 import { encodeDescriptor, WORK_OP } from '../../../devices/endpoints/descriptor.ts';
 import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
+import { extendedCapability } from '../../../src/lib/pci/capability-list.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
-import { extendedCapability } from '../../../src/machine/function-follower.ts';
 import { PasidLayer, polled } from '../../../src/machine/pasid/pasid-layer.ts';
 import { Vm } from '../../../src/machine/vm.ts';
 import { VtdUnit, type VtdUnitConfig } from '../../../src/machine/vtd-unit.ts';

@@ -7,6 +7,7 @@ const PAGE = 4096;
 /** The way up for one function: its requests, through an IOMMU, into host memory. No ATS, no interrupts. */
 export class Wire implements Upstream {
   readonly rid: number;
+  readonly aliases = [];
   done = 0;
   stallToken = 0;
   readonly atsLo = 0;

@@ -1,6 +1,7 @@
 import { type VtdProperties, vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
-import { type Emulator, PluggedMachine } from '../../../src/machine/emulator.ts';
+import type { Emulator } from '../../../src/machine/machine-plan.ts';
+import { PluggedMachine } from '../../../src/machine/plugged-machine.ts';
 import { VtdUnit } from '../../../src/machine/vtd-unit.ts';
 import type { MmioDevice } from '../../../src/ports/mmio.ts';
 

@@ -1,0 +1,203 @@
+import { Bridge } from '../../bus/bridge.ts';
+import { Ecam } from '../../bus/config-access.ts';
+import { PciWindowSpace } from '../../bus/decode.ts';
+import type { IommuPorts } from '../../bus/iommu-ports.ts';
+import type { PlugOptions } from '../../bus/plug.ts';
+import { RootComplex } from '../../bus/root-complex.ts';
+import type { PciBus, Root, Slot } from '../../bus/topology.ts';
+import { ViommuError } from '../core/errors.ts';
+import { guestRid } from '../lib/pci/rids.ts';
+import type { MemoryWindow } from '../ports/memory.ts';
+import type { MmioDevice } from '../ports/mmio.ts';
+import type { PciFunction } from '../ports/pci.ts';
+import type { Tell } from '../ports/tell.ts';
+import type { TraceRecorder } from '../trace/recorder.ts';
+import { portsOf, putBehind } from './behind-unit.ts';
+import type { FunctionFollower } from './function-follower.ts';
+import { InterruptQueue } from './interrupt-queue.ts';
+import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
+import { loadFunctions, type MachineState, saveFunctions } from './snapshot.ts';
+import type { IommuUnit } from './unit.ts';
+import { Vm, type VmRam } from './vm.ts';
+
+/** Timers that may run until nothing is in flight any more. */
+const SETTLE = 1_000_000;
+
+/** How a function is plugged into a machine. */
+export interface MachinePlugOptions extends Omit<PlugOptions, 'slice'> {
+  /** The function is a slice of another one that is plugged in: its requests go out as that one's, under PASIDs of that one. */
+  readonly slice?: { readonly of: PciFunction; readonly pasid: number };
+}
+
+/**
+ * A vIOMMU, a PCIe root complex and functions, plugged into somebody's emulator. Handlers never throw into the emulator,
+ * and interrupts never arrive from inside an access.
+ */
+export class PluggedMachine {
+  readonly vm: Vm;
+  readonly unit: IommuUnit;
+  readonly complex: RootComplex;
+  readonly root: Root;
+  readonly interrupts: InterruptQueue;
+  readonly #report: (error: unknown) => void;
+  readonly #follower: FunctionFollower;
+
+  /** @throws ViommuError what the VM, the unit or the emulator refuses (overlapping windows: `EBUSY`). */
+  constructor(emulator: Emulator, plan: MachinePlan, make: MakeUnit) {
+    checkPlan(emulator.ram, plan);
+    const defer = emulator.defer?.bind(emulator) ?? ((action) => queueMicrotask(action));
+    this.#report =
+      emulator.report?.bind(emulator) ??
+      ((error) =>
+        defer(() => {
+          throw error;
+        }));
+    const record = plan.record ?? null;
+    const tell = recorded(plan.tell ?? null, record);
+    const watched = (r: VmRam): VmRam =>
+      record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
+    this.vm = new Vm({ ram: emulator.ram.map(watched), tell });
+    const { base, bytes } = plan.doorbell;
+    const answers = (address: number) => address >= base && address < base + bytes;
+    this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer);
+    const doorbell = this.vm.memory.addHostWindow(base, bytes, this.#messageWindow(base));
+    this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);
+    const irq = this.interrupts.port(plan.intx ?? []);
+    const complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock: this.vm.clock });
+    this.complex = complex;
+    const ports = portsOf(this.vm, this.unit);
+    const root = complex.addRoot(0, ports);
+    this.root = root;
+    this.unit.endpoints.to = root.endpoints;
+    const parts = { complex, root, unit: this.unit, doorbell, report: (error: unknown) => this.#report(error) };
+    this.#follower = putBehind(this.vm, parts, record === null ? ports : this.#recordedPorts(record, ports));
+    emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window, plan.recordReads) ?? this.unit.window));
+    if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(complex, plan.ecam.buses)));
+    if (plan.pci) {
+      const window = new PciWindowSpace(complex, plan.pci.base, plan.pci.bytes, 0xffff_ffff);
+      emulator.claim(plan.pci.base, this.guard(window));
+    }
+  }
+
+  /** A recording names functions as the guest does at that moment. */
+  #recordedPorts(record: TraceRecorder, ports: IommuPorts): IommuPorts {
+    const guest = (stream: number) => {
+      const slot = this.complex.byStream(this.root, stream);
+      return slot === undefined ? guestRid(stream) : slot.aliasRidOf(Math.max(0, slot.streams.indexOf(stream)));
+    };
+    const gpaOf = (hpa: number) => this.vm.memory.gpaOf(hpa);
+    const ats = ports.ats === null ? null : record.ats(ports.ats, guest, gpaOf);
+    return { ...ports, translate: record.translate(ports.translate, guest, gpaOf), ats };
+  }
+
+  #messageWindow(base: number): MemoryWindow {
+    const port = this.interrupts.port([]);
+    return {
+      name: 'doorbell',
+      read: () => 0,
+      write: (offset, size, value) => {
+        if (size === 4) port.message(base + offset, value);
+      },
+    };
+  }
+
+  /** A window for the emulator: what happens behind it never throws. */
+  guard(window: MmioDevice): MmioDevice {
+    const { name, bytes } = window;
+    return {
+      name,
+      bytes,
+      read: (offset, size) => {
+        try {
+          return window.read(offset, size);
+        } catch (error) {
+          this.#report(error);
+          return size === 4 ? 0xffff_ffff : 2 ** (8 * size) - 1;
+        }
+      },
+      read64: (offset, out) => {
+        try {
+          window.read64(offset, out);
+        } catch (error) {
+          this.#report(error);
+          out.fill(-1, 0, 2);
+        }
+      },
+      write: (offset, size, lo, hi) => {
+        try {
+          window.write(offset, size, lo, hi);
+        } catch (error) {
+          this.#report(error);
+        }
+      },
+    };
+  }
+
+  /**
+   * Plugs a function in, also while the guest runs. When anything refuses it, nothing of it stays.
+   * @param devfn device and function number, 0 … 255. @param at a bus, or the bridge it is behind (default: the root bus).
+   * @returns unplugs it. @throws ViommuError `EBUSY`: the place is taken, or the function is plugged in already; `EOPNOTSUPP`:
+   *   the unit cannot have it like that; `ENOENT`: the bridge or the function it is a slice of is not plugged in; and what the
+   *   host refuses.
+   */
+  plug(
+    fn: PciFunction,
+    devfn: number,
+    at: PciBus | Bridge = this.root.bus,
+    options: MachinePlugOptions = {},
+  ): () => void {
+    const { slice, ...rest } = options;
+    const bus = at instanceof Bridge ? this.#slotOf(at).behind! : at;
+    const part = slice === undefined ? {} : { slice: { of: this.#slotOf(slice.of), pasid: slice.pasid } };
+    const slot = this.complex.plug(bus, devfn, fn, { ...rest, ...part });
+    return () => this.complex.unplug(slot);
+  }
+
+  #slotOf(fn: PciFunction): Slot {
+    const slot = this.complex.slotOf(fn);
+    if (slot === undefined) throw new ViommuError('ENOENT', 'caller', `${fn.name} is not plugged in`);
+    return slot;
+  }
+
+  /**
+   * The machine's state as plain data, without guest memory: save that beside it, at the same moment. Everything in flight
+   * arrives first, and waiting interrupts are delivered. Call it outside of accesses.
+   * @throws ViommuError `EBUSY` when something stays in flight for ever.
+   */
+  save(): MachineState {
+    if (!this.vm.clock.settle(SETTLE))
+      throw new ViommuError('EBUSY', 'caller', 'requests in flight do not come to rest');
+    this.interrupts.flush();
+    return { unit: this.unit.save(), functions: saveFunctions(this.complex) };
+  }
+
+  /**
+   * Goes on where `save` was, on this machine or on another one with the same functions plugged in; guest memory is loaded
+   * before. The host's objects are made anew as the guest's tables say, from the first use on.
+   * @throws ViommuError `EINVAL` when other functions are plugged in; nothing is changed then.
+   */
+  load(state: MachineState): void {
+    const functions = loadFunctions(this.complex, state.functions);
+    this.reset();
+    this.vm.clock.settle(SETTLE);
+    this.interrupts.flush();
+    functions();
+    this.#follower.follow();
+    this.unit.load(state.unit);
+  }
+
+  /** Machine reset: functions first, so that nothing is in flight when the IOMMU resets. */
+  reset(): void {
+    this.complex.reset();
+    this.unit.reset();
+  }
+}
+
+/** Both hear everything. */
+function recorded(tell: Tell | null, record: TraceRecorder | null): Tell | null {
+  if (record === null) return tell;
+  return (said) => {
+    record.tell(said);
+    tell?.(said);
+  };
+}
