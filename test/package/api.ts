@@ -43,6 +43,16 @@ export function apiOf(folder: string, entries: readonly Entry[]): Api {
     return find(from);
   };
 
+  /** The declaration a name stands for in a file: declared there, imported, or in an imported namespace. */
+  const named = ({ file }: Declaration, name: string): Declaration | null => {
+    const { declarations, imports } = load(file);
+    const [space, inside] = name.split('.');
+    const imported = imports.get(space!);
+    if (imported?.name === '*') return inside === undefined ? null : find({ file: imported.file, name: inside });
+    const origin = imported ?? (declarations.has(space!) ? { file, name: space! } : undefined);
+    return origin === undefined ? null : find(origin);
+  };
+
   const exported = new Map<Declaration, string>();
   for (const { name, types } of entries) {
     for (const [as, origin] of exportsOf(join(folder, types))) {
@@ -53,21 +63,15 @@ export function apiOf(folder: string, entries: readonly Entry[]): Api {
   const missing = new Map<Declaration, Declaration>();
   const work = [...exported.keys()];
   for (let speaker = work.pop(); speaker !== undefined; speaker = work.pop()) {
-    const { declarations, imports } = load(speaker.file);
     for (const name of speaker.names) {
-      const origin = imports.get(name) ?? (declarations.has(name) ? { file: speaker.file, name } : undefined);
-      const named = origin === undefined ? null : find(origin);
-      if (named === null || exported.has(named) || missing.has(named)) continue;
-      missing.set(named, speaker);
-      work.push(named);
+      const spoken = named(speaker, name);
+      if (spoken === null || exported.has(spoken) || missing.has(spoken)) continue;
+      missing.set(spoken, speaker);
+      work.push(spoken);
     }
   }
   const inherited = (declaration: Declaration): Set<string> => {
-    const { declarations, imports } = load(declaration.file);
-    const bases = declaration.bases.flatMap((name) => {
-      const origin = imports.get(name) ?? (declarations.has(name) ? { file: declaration.file, name } : undefined);
-      return (origin === undefined ? null : find(origin)) ?? [];
-    });
+    const bases = declaration.bases.flatMap((name) => named(declaration, name) ?? []);
     return new Set(
       bases.flatMap((b) => [...b.members.filter((m) => m.doc || m.plain).map((m) => m.name), ...inherited(b)]),
     );

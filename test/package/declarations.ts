@@ -77,35 +77,38 @@ function isTag(rest: readonly Token[]): boolean {
   return rest.length === 2 && rest[0]!.text === ':' && rest[1]!.kind === 'string';
 }
 
-/** Names behind `extends` and `implements`, type arguments left out. */
+/** Names behind `extends` and `implements`, type arguments left out; `Port.Iommufd` is one name. */
 function basesOf(head: readonly Token[]): string[] {
   const from = head.findIndex((t) => t.text === 'extends' || t.text === 'implements');
   if (from < 0) return [];
+  const plain: Token[] = [];
   let depth = 0;
-  return head.slice(from).flatMap(({ kind, text }) => {
-    if (text === '<') depth++;
-    else if (text === '>') depth--;
-    return kind === 'word' && depth === 0 && text !== 'extends' && text !== 'implements' ? [text] : [];
-  });
+  for (const token of head.slice(from)) {
+    if (token.text === '<') depth++;
+    if (depth === 0) plain.push(token);
+    if (token.text === '>') depth--;
+  }
+  return [...namesIn(plain)].filter((name) => name !== 'extends' && name !== 'implements');
 }
 
 /** Names that may refer to a declaration: words that are neither a member's key nor behind a dot. */
 function namesIn(tokens: readonly Token[]): Set<string> {
   const words = tokens.filter((t) => t.kind !== 'comment');
   return new Set(
-    words
-      .filter((t, i) => {
-        const before = words[i - 1]?.text;
-        const next = words[i + 1]?.text;
-        const key = (next === ':' || (next === '?' && words[i + 2]?.text === ':')) && before !== '?';
-        return t.kind === 'word' && before !== '.' && !key;
-      })
-      .map((t) => t.text),
+    words.flatMap((t, i) => {
+      const before = words[i - 1]?.text;
+      const next = words[i + 1]?.text;
+      const key = (next === ':' || (next === '?' && words[i + 2]?.text === ':')) && before !== '?';
+      if (t.kind !== 'word' || before === '.' || key) return [];
+      return next === '.' ? [`${t.text}.${words[i + 2]?.text}`] : [t.text];
+    }),
   );
 }
 
 function importClause(words: readonly Token[], file: string): Map<string, Origin> {
   const names = new Map<string, Origin>();
+  const star = words.findIndex((t) => t.text === '*');
+  if (star >= 0) names.set(words[star + 2]!.text, { file, name: '*' });
   const open = words.findIndex((t) => t.text === '{');
   if (open < 0) return names;
   for (const piece of split(words.slice(open + 1, after(words, open + 1, '}') - 1), ',')) {

@@ -21,6 +21,7 @@ function shown(data: Port.UserData | null): { readonly data?: bigint } {
  * says false the verb takes back what it made and answers -EFAULT.
  */
 export class IommufdFile implements Port.Iommufd {
+  /** @internal */
   readonly context: IommufdContext;
   readonly #invalidator: Invalidator;
   #open = true;

@@ -36,7 +36,7 @@ export class VfioFile implements VfioDevice {
     return result;
   }
 
-  /** Its object in the iommufd; null: not bound. */
+  /** @internal Its object in the iommufd; null: not bound. */
   get device(): IommufdDevice | null {
     return this.#bound?.device ?? null;
   }

@@ -1,12 +1,14 @@
 import { NO_PASID } from '../../ports/dma.ts';
-import type { DeviceControl, Domain, IommuDriver, PageFault } from './driver.ts';
-import type { GroupMember, IommuGroup } from './group.ts';
+import type { DeviceControl, Domain, HostDevice, IommuDriver, PageFault } from './driver.ts';
+import type { IommuGroup } from './group.ts';
 
 /** What the machine says about a function when it puts it on the bus. */
 export interface DeviceDescription {
+  /** Its name in messages. */
   readonly name: string;
   /** Requester ids (StreamIDs), at least one. */
   readonly streams: readonly number[];
+  /** The driver of the IOMMU it is behind. */
   readonly iommu: IommuDriver;
   /** Devices with equal group names share one IOMMU group (no ACS between them). Without: a group of its own. */
   readonly group?: string;
@@ -14,11 +16,17 @@ export interface DeviceDescription {
   readonly pasidBits?: number;
   /** Overrides 2^pasidBits (the kernel's mock device has max_pasids 1). */
   readonly maxPasids?: number;
+  /** Requests with a PASID may ask for execute permission. Default false. */
   readonly pasidExec?: boolean;
+  /** Requests with a PASID may be privileged. Default false. */
   readonly pasidPriv?: boolean;
+  /** It has ATS. Default false. */
   readonly ats?: boolean;
+  /** It has page requests. Default false. */
   readonly pri?: boolean;
+  /** It is a virtual function: its ATS is enabled by the physical one's driver. Default false. */
   readonly virtualFunction?: boolean;
+  /** How the kernel enables ATS and page requests in it; without, it cannot. */
   readonly control?: DeviceControl;
   /** Whether DMA snoops CPU caches; false: binding is refused (EINVAL). Default true. */
   readonly cacheCoherent?: boolean;
@@ -42,7 +50,7 @@ export interface DeviceBinding {
 }
 
 /** A device of the emulated kernel: its description, its group, and what the IOMMU core attached to it. */
-export class KernelDevice implements GroupMember {
+export class KernelDevice implements HostDevice {
   readonly index: number;
   readonly name: string;
   readonly iommu: IommuDriver;
@@ -54,16 +62,23 @@ export class KernelDevice implements GroupMember {
   readonly pri: boolean;
   readonly virtualFunction: boolean;
   readonly control: DeviceControl | null;
+  /** DMA snoops CPU caches. */
   readonly cacheCoherent: boolean;
+  /** It is in an IOMMU group. */
   readonly grouped: boolean;
+  /** Its VFIO driver offers PASIDs. */
   readonly vfioPasids: boolean;
+  /** Its interrupts are isolated. */
   readonly msiIsolated: boolean;
+  /** Host-physical page of its interrupt doorbell. */
   readonly msiDoorbell: number;
+  /** @internal */
   readonly group: IommuGroup;
   devId = 0;
-  /** Its iommufd object while it is bound. */
+  /** @internal Its iommufd object while it is bound. */
   binding: DeviceBinding | null = null;
 
+  /** @internal */
   constructor(index: number, d: DeviceDescription, group: IommuGroup) {
     this.index = index;
     this.name = d.name;

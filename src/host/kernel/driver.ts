@@ -18,6 +18,7 @@ export interface IommuDriver {
   probe(kernel: KernelServices): void;
   /** A device behind this IOMMU appears (`probe_device`). Its RID is in `blocked` afterwards unless the machine says else. */
   addDevice(dev: HostDevice): number;
+  /** A device is gone; it is in `blocked` already. */
   removeDevice(dev: HostDevice): void;
 
   /**
@@ -73,20 +74,30 @@ export interface IommuDriver {
   pageResponse(dev: HostDevice, fault: PageFault, code: number): void;
 }
 
+/** What GET_HW_INFO says of a device's IOMMU. */
 export interface HwInfo {
+  /** HW_INFO value. */
   readonly type: number;
+  /** The kernel's structure of that type. */
   readonly data: Uint8Array;
 }
 
 /** `reserved`, `direct` (RMRR), `direct-relaxable` (ignored), `msi` (hardware window), `sw-msi` (window for doorbell pages). */
 export interface ReservedRegion {
+  /** First byte. */
   readonly start: bigint;
+  /** Last byte. */
   readonly last: bigint;
+  /**
+   * Why: never usable, mapped one to one (`direct`, given up by a user driver: `direct-relaxable`), an interrupt window
+   * of hardware (`msi`) or of software (`sw-msi`).
+   */
   readonly kind: 'reserved' | 'direct' | 'direct-relaxable' | 'msi' | 'sw-msi';
 }
 
 /** Driver-specific data of an ioctl: `type`, and the bytes in the caller's memory. See `copyDriverData`. */
 export interface DriverData {
+  /** What the data describes: HWPT_DATA or VIOMMU_TYPE value. */
   readonly type: number;
   readonly user: UserData;
 }
@@ -95,7 +106,9 @@ export interface DriverData {
 export interface HostDevice {
   /** Dense, from 0, over all devices of the kernel; never reused. */
   readonly index: number;
+  /** Its name in messages. */
   readonly name: string;
+  /** The driver of the IOMMU it is behind. */
   readonly iommu: IommuDriver;
   /** Requester ids (StreamIDs); `streams[0]` is the device's own. */
   readonly streams: readonly number[];
@@ -103,9 +116,11 @@ export interface HostDevice {
   readonly maxPasids: number;
   /** PASID control: execute and privileged requests permitted. */
   readonly pasidExec: boolean;
+  /** Requests with a PASID may be privileged. */
   readonly pasidPriv: boolean;
   /** The PCI function implements ATS / PRI. Whether it is enabled is the driver's affair: see `DeviceControl`. */
   readonly ats: boolean;
+  /** It has page requests. */
   readonly pri: boolean;
   /** A PCI virtual function. */
   readonly virtualFunction: boolean;
@@ -117,13 +132,17 @@ export interface HostDevice {
 
 /** What a host driver switches in a function's configuration space (the ATS and PRI enable bits of the *physical* function). */
 export interface DeviceControl {
+  /** ATS Enable of the function. */
   setAts(on: boolean): void;
+  /** PRI Enable of the function. */
   setPri(on: boolean): void;
 }
 
 /** An `iommu_domain`. One domain may be attached to any number of (device, PASID). */
 export interface Domain {
+  /** What it is made of. */
   readonly kind: 'paging' | 'nested' | 'blocked' | 'identity';
+  /** The driver that made it. */
   readonly iommu: IommuDriver;
   /** Whether `attach` may be called with a PASID (`set_dev_pasid`); false: EOPNOTSUPP. */
   readonly pasidCapable: boolean;
@@ -139,8 +158,10 @@ export interface Domain {
   free(): void;
 }
 
+/** Protection bits of `PagingDomain.map` (IOMMU_READ and so on). */
 export const MAP_PROT = { READ: 1, WRITE: 2, CACHE: 4, NOEXEC: 8, MMIO: 16 } as const;
 
+/** A domain whose page table the kernel fills (`iommu_paging_domain_alloc_flags`). */
 export interface PagingDomain extends Domain {
   readonly kind: 'paging';
   /** `IOMMU_HWPT_ALLOC_NEST_PARENT` was given. */
@@ -149,6 +170,7 @@ export interface PagingDomain extends Domain {
   readonly pageBytes: number;
   /** Inclusive limits of the IOVAs the domain can map. */
   readonly apertureStart: bigint;
+  /** Last byte that can be mapped. */
   readonly apertureLast: bigint;
   /** Forces snooping from now on. @returns whether it does. */
   enforceCacheCoherency(): boolean;
@@ -170,6 +192,7 @@ export interface PagingDomain extends Domain {
   readonly dirty: DirtyOps | null;
 }
 
+/** Dirty tracking of a paging domain (`iommu_dirty_ops`). */
 export interface DirtyOps {
   /** Switches tracking. Old bits have been cleared by a `read` before it is switched on. */
   set(enable: boolean): number;
@@ -177,12 +200,16 @@ export interface DirtyOps {
   read(iova: bigint, bytes: bigint, noClear: boolean, sink: DirtySink): number;
 }
 
+/** Where dirty ranges are told. */
 export interface DirtySink {
+  /** [iova, iova + bytes) was written to. */
   dirty(iova: bigint, bytes: number): void;
 }
 
+/** A domain whose page table is the user's, on a parent. */
 export interface NestedDomain extends Domain {
   readonly kind: 'nested';
+  /** The paging domain it stands on. */
   readonly parent: PagingDomain;
   /** HWPT_INVALIDATE on this HWPT's own id. null: EOPNOTSUPP. */
   readonly invalidation: Invalidation | null;
@@ -206,6 +233,7 @@ export interface Invalidation {
    * entries count as handled in the user's eyes, also on error.
    */
   run(words: Int32Array, start: number, count: number): number;
+  /** Entries the last `run` consumed. */
   readonly done: number;
 }
 
@@ -231,13 +259,17 @@ export interface DriverViommu {
   readonly invalidation: Invalidation | null;
   /** The driver's veto on a vDEVICE, and its notice that one goes away. */
   vdeviceInit(dev: HostDevice, virtId: bigint): number;
+  /** The guest's name of a device is gone. */
   vdeviceDestroy(dev: HostDevice, virtId: bigint): void;
   /** null: no hardware queues (EOPNOTSUPP). */
   readonly hwQueues: HwQueueOps | null;
+  /** The vIOMMU is gone; nothing stands on it any more. */
   destroy(): void;
 }
 
+/** Queues in guest memory that hardware reads by itself. */
 export interface HwQueueOps {
+  /** Whether a type of queue can be made. */
   supported(type: number): boolean;
   /**
    * @param hpa host-physical base of the (pinned, contiguous) queue; `iova` its address in the nest parent.
@@ -246,7 +278,9 @@ export interface HwQueueOps {
    */
   init(type: number, index: number, iova: bigint, hpa: number, length: bigint): Result<DriverHwQueue>;
 }
+/** One of those queues. */
 export interface DriverHwQueue {
+  /** The queue is gone. */
   destroy(): void;
 }
 
@@ -258,8 +292,11 @@ export interface PageFault {
   readonly grpid: number;
   /** PGFAULT_PERM bits. */
   readonly perm: number;
+  /** The last request of its group. */
   readonly last: boolean;
+  /** Address, low word. */
   readonly addrLo: number;
+  /** Address, high word. */
   readonly addrHi: number;
 }
 
@@ -270,6 +307,7 @@ export interface KernelServices {
    * held; without a handler the driver's `pageResponse` is called with INVALID at once.
    */
   reportFault(dev: HostDevice, fault: PageFault): void;
+  /** The device that sends requests as `stream`, or null. */
   deviceByStream(iommu: IommuDriver, stream: number): HostDevice | null;
   /** What is attached to the (device, PASID) now; null for an empty PASID slot. */
   attached(dev: HostDevice, pasid: number): Domain | null;

@@ -10,10 +10,13 @@ import { IommuGroup } from './group.ts';
 /** Bytes at host-physical addresses, as a kernel-side copy reaches them. */
 export type PhysicalBytes = Pick<HostMemory['space'], 'readBytes' | 'writeBytes'>;
 
+/** What a kernel runs on. */
 export interface KernelDeps {
   /** Host-physical memory: tables and queues of the drivers, and the guests' RAM. */
   readonly memory: HostMemory;
+  /** The machine's clock. */
   readonly clock: Clock;
+  /** Hears every verb with its result. */
   readonly tell?: Tell | null;
 }
 
@@ -22,10 +25,13 @@ export interface KernelDeps {
  * are opened on it. Everything is synchronous.
  */
 export class HostKernel implements KernelServices {
+  /** Host-physical memory. */
   readonly memory: HostMemory;
+  /** The machine's clock. */
   readonly clock: Clock;
   /** How kernel-side copies reach user memory by its host-physical address. */
   physical: PhysicalBytes;
+  /** Hears every verb with its result; null: nobody does. */
   tell: Tell | null;
   /** The module parameter that lets devices without isolated interrupts be bound. */
   allowUnsafeInterrupts = false;
@@ -42,6 +48,7 @@ export class HostKernel implements KernelServices {
     this.tell = deps.tell ?? null;
   }
 
+  /** A physical IOMMU appears; its driver is probed. */
   addIommu(driver: IommuDriver): void {
     this.#iommus.push(driver);
     this.#streams.set(driver, new Map());

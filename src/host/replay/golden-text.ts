@@ -4,8 +4,11 @@ import { ViommuError } from '../../core/errors.ts';
 export interface GoldenOp {
   /** Line in the file, from 1. */
   readonly line: number;
+  /** Its place in the sequence. */
   readonly index: number;
+  /** What is called. */
   readonly op: string;
+  /** Inputs by name. */
   readonly inputs: ReadonlyMap<string, string>;
   /** Everything behind the bar, as recorded. */
   readonly answer: string;
@@ -15,9 +18,13 @@ export interface GoldenOp {
   readonly rest: readonly string[];
 }
 
+/** One sequence of calls. */
 export interface GoldenSeedText {
+  /** Its number. */
   readonly seed: number;
+  /** Line in the file, from 1. */
   readonly line: number;
+  /** Its calls in order. */
   readonly ops: readonly GoldenOp[];
 }
 

@@ -1,19 +1,27 @@
 import { type GoldenSeedText, malformed } from './golden-text.ts';
 import { GoldenSeed } from './seed.ts';
 
+/** An answer that is not the recorded kernel's. */
 export interface GoldenFailure {
+  /** The file. */
   readonly file: string;
+  /** Number of the sequence in the file. */
   readonly seed: number;
   /** Line in the file, from 1. */
   readonly line: number;
   /** The operation as recorded, up to the bar. */
   readonly asked: string;
+  /** The kernel's answer. */
   readonly want: string;
+  /** This host's answer. */
   readonly got: string;
 }
 
+/** How a file of recorded answers went. */
 export interface GoldenResult {
+  /** Sequences that went as recorded. */
   readonly passed: number;
+  /** The first difference of every other one. */
   readonly failed: readonly GoldenFailure[];
 }
 

@@ -1,6 +1,7 @@
 import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { IommufdContext } from '../iommufd/context.ts';
+import type { IommufdFile } from '../iommufd/file.ts';
 import type { HostDevice } from '../kernel/driver.ts';
 import type { UpcallObjects } from './driver-upcalls.ts';
 import type { UpcallHub } from './upcall-hub.ts';
@@ -71,4 +72,9 @@ export class ContextUpcalls implements HostUpcalls {
     if (dev === null) return -E.NOENT;
     return this.#hub.driverOf(dev)?.quiet?.(dev, pasid, on) ?? -E.OPNOTSUPP;
   }
+}
+
+/** What device models of one VMM ask of the host beyond Linux. @param file the VMM's open /dev/iommu. */
+export function upcallsOf(hub: UpcallHub, file: IommufdFile): HostUpcalls {
+  return new ContextUpcalls(hub, objectsOf(file.context));
 }

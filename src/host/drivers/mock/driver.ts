@@ -9,17 +9,18 @@ import type {
   DriverViommu,
   HostDevice,
   HwInfo,
+  IommuDriver,
   NestedDomain,
   PagingDomain,
   ReservedRegion,
   Result,
   ViommuServices,
 } from '../../kernel/driver.ts';
-import { MockBlocked, type MockDeviceState, MockNested, type MockOwner, MockPaging } from './domains.ts';
+import { MockBlocked, type MockDeviceState, MockNested, MockPaging } from './domains.ts';
 import { MockViommu, readHwptData } from './viommu.ts';
 
 /** The IOMMU of the kernel's iommufd selftest: no hardware behind it, only the core's rules and a page table of runs. */
-export class MockDriver implements MockOwner {
+export class MockDriver implements IommuDriver {
   readonly name = 'mock';
   readonly driver = 'mock';
   readonly enforcesCoherency = false;
@@ -60,9 +61,11 @@ export class MockDriver implements MockOwner {
     });
     return 0;
   }
+  /** A mock device goes. */
   removeDevice(dev: HostDevice): void {
     this.#states.delete(dev.index);
   }
+  /** @internal */
   state(dev: HostDevice): MockDeviceState {
     return this.#states.get(dev.index)!;
   }

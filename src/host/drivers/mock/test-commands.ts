@@ -18,8 +18,11 @@ export interface SelftestObject extends ForeignObject {
 
 /** The answer of `mockDevice`. */
 export interface MockDeviceIds {
+  /** Id of the selftest's object. */
   stdevId: number;
+  /** Id of the HWPT it was attached to. */
   hwptId: number;
+  /** The iommufd device id. */
   idevId: number;
 }
 
@@ -30,6 +33,7 @@ export class MockCommands {
   /** The HWPT at which the last successful attach or replace ended. */
   ptId = 0;
 
+  /** @param file the /dev/iommu the commands come through. @param driver the kernel's mock driver. */
   constructor(file: IommufdFile, driver: MockDriver) {
     this.#context = file.context;
     this.#driver = driver;
@@ -87,6 +91,7 @@ export class MockCommands {
     return s === null ? -E.NOENT : this.#changed(replaceDevice(this.#context, s.device, 0, ptId));
   }
 
+  /** IOMMU_TEST_OP_PASID_ATTACH. @returns 0 or -errno; `ptId` is what is attached. */
   pasidAttach(stdevId: number, pasid: number, ptId: number, respond: Respond = respondAlways): number {
     const s = this.#selftest(stdevId);
     if (s === null) return -E.NOENT;
@@ -96,11 +101,13 @@ export class MockCommands {
     return -E.FAULT;
   }
 
+  /** IOMMU_TEST_OP_PASID_REPLACE. @returns 0 or -errno; `ptId` is what is attached. */
   pasidReplace(stdevId: number, pasid: number, ptId: number): number {
     const s = this.#selftest(stdevId);
     return s === null ? -E.NOENT : this.#changed(replaceDevice(this.#context, s.device, pasid, ptId));
   }
 
+  /** IOMMU_TEST_OP_PASID_DETACH. @returns 0 or -errno. */
   pasidDetach(stdevId: number, pasid: number): number {
     const s = this.#selftest(stdevId);
     if (s === null) return -E.NOENT;
@@ -119,6 +126,7 @@ export class MockCommands {
     return o === attached ? 0 : -E.INVAL;
   }
 
+  /** IOMMU_TEST_OP_TRIGGER_VEVENT. @returns 0 or -errno. */
   triggerVevent(devId: number): number {
     const device = this.#context.objects.get(devId, 'device');
     if (device === null) return -E.NOENT;
@@ -129,6 +137,7 @@ export class MockCommands {
     return viommu.services.reportEvent(MOCK.VEVENTQ, data);
   }
 
+  /** IOMMU_TEST_OP_TRIGGER_IOPF: the device asks for a page. @returns 0 or -errno. */
   triggerIopf(devId: number, pasid: number, grpid: number, perm: number, addr: bigint): number {
     const device = this.#context.objects.get(devId, 'device');
     if (device === null) return -E.NOENT;
@@ -143,6 +152,7 @@ export class MockCommands {
     return 0;
   }
 
+  /** IOMMU_TEST_OP_ADD_RESERVED. @returns 0 or -errno. */
   addReserved(ioasId: number, start: bigint, length: bigint): number {
     if (length === 0n) return -E.INVAL;
     const last = start + length - 1n;
@@ -151,6 +161,7 @@ export class MockCommands {
     return ioas === null ? -E.NOENT : ioas.reserve(start, last, TEST_OWNER);
   }
 
+  /** IOMMU_TEST_OP_MD_CHECK_IOTLB: whether a word of a nested HWPT's fake IOTLB is `value`. @returns 0 or -EINVAL. */
   checkIotlb(hwptId: number, index: number, value: number): number {
     const hwpt = this.#context.objects.get(hwptId, 'hwpt_nested');
     if (hwpt === null) return -E.NOENT;
@@ -158,13 +169,14 @@ export class MockCommands {
     return domain instanceof MockNested && domain.iotlb[index] === value ? 0 : -E.INVAL;
   }
 
+  /** IOMMU_TEST_OP_DEV_CHECK_CACHE: whether a word of a device's fake cache is `value`. @returns 0 or -EINVAL. */
   checkCache(devId: number, index: number, value: number): number {
     const device = this.#context.objects.get(devId, 'device');
     if (device === null) return -E.NOENT;
     return this.#driver.state(device.dev).cache[index] === value ? 0 : -E.INVAL;
   }
 
-  /** The mock domain behind a paging HWPT; -ENOENT, -EINVAL. */
+  /** @internal The mock domain behind a paging HWPT; -ENOENT, -EINVAL. */
   pagingDomain(hwptId: number): MockPaging | number {
     const hwpt = this.#context.objects.get(hwptId, 'hwpt_paging');
     if (hwpt === null) return -E.NOENT;
