@@ -23,6 +23,9 @@ export class HwRelay implements HwEvents {
   completed(token: number, error: number, rid: number): void {
     this.to?.completed(token, error, rid);
   }
+  unexpectedCompletion(rid: number): void {
+    this.to?.unexpectedCompletion?.(rid);
+  }
 }
 
 /** The same towards the bus, which is built after the hardware. Without a bus no function answers. */

@@ -82,6 +82,8 @@ export interface HwEvents {
    * @param error HW_ERROR.NONE or ATC_TIMEOUT. @param rid the function that did not answer.
    */
   completed(token: number, error: number, rid: number): void;
+  /** A function completed an ATS invalidation that it was not asked for. Hardware that has no report for that leaves it out. */
+  unexpectedCompletion?(rid: number): void;
 }
 
 /**

@@ -41,6 +41,8 @@ export interface ITagsOptions {
   readonly absent: number;
   /** A closed batch has ended. @param rid the function that did not answer; -1: all did. */
   readonly completed: (token: number, error: number, rid: number) => void;
+  /** A function sent a completion that nobody waits for. */
+  readonly unexpected?: (rid: number) => void;
 }
 
 export interface ITagsData {
@@ -196,6 +198,7 @@ export class ITags {
       if (((meant >>> itag) & 1) === 0 || this.#rid[itag] !== rid) {
         this.unexpected++;
         this.tell?.({ what: 'ats', message: 'unexpected-completion', rid, pasid: NO_PASID, args: { itag } });
+        this.#o.unexpected?.(rid);
         continue;
       }
       this.#received[itag] = this.#received[itag]! + 1;

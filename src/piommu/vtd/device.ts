@@ -79,6 +79,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort {
       clock: o.clock ?? null,
       timeout: o.invalidateTimeout ?? INVALIDATE_TIMEOUT,
       completed: (token, error, rid) => events.completed(token, error, Math.max(0, rid)),
+      unexpected: (rid) => events.unexpectedCompletion?.(rid),
     });
     const parts = { features, registers, tables, resolver, faults, iotlb };
     const pages = new VtdHwPageRequests({ ...parts, events, endpoints });

@@ -10,7 +10,7 @@ const B = 0x101_0000;
 const STATUS = 0x60_0000n;
 const WAIT = (data: bigint): [bigint, bigint] => [0x25n | (data << 32n), STATUS];
 
-describe('O9, O13: (device, PASID) → one guest page table each, the host learning of it from the PASID cache', () => {
+describe('(device, PASID) → one guest page table each, the host learning of it from the PASID cache', () => {
   test('two functions, three address spaces: every access lands where its own table says', () => {
     const rig = new Rig({ props: FIRST_STAGE });
     const { g } = rig;
@@ -227,6 +227,23 @@ describe('device TLBs', () => {
     expect([g.r32(0x34) & 0x40, g.load(Number(STATUS))]).toEqual([0, 8n]);
   });
 });
+
+test.each([
+  ['arch', 0x20, 0x10_0000_0000_0000n],
+  ['qemu-11.1', 0, 0n],
+] as const)(
+  '%s: a completion that the endpoint was not asked for is ICE with its source id, where there is ICE',
+  (profile, fsts, iqercd) => {
+    const rig = new Rig({ props: { profile, deviceIotlb: true } });
+    const { g } = rig;
+    rig.plug(0x10, 0, { ats: true });
+    g.queueOn();
+    rig.units[0]!.hardware.invalidateCompletion(hostRid(0x10), 1, 1);
+    expect([g.r32(0x34), profile === 'arch' ? g.r64(0xb0) : 0n]).toEqual([fsts, iqercd]);
+    g.submit(...WAIT(7n));
+    expect(g.load(Number(STATUS)) & 0xffff_ffffn).toBe(7n);
+  },
+);
 
 describe('what linux-only loses', () => {
   test('first use, faults in the guest’s records, and shadows on demand; what the guest announces still works', () => {

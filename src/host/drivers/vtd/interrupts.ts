@@ -73,4 +73,10 @@ export class VtdEvents implements HwEvents {
     }
     this.#upcalls.completed(this.#driver, token);
   }
+
+  /** FSTS.ICE: Linux clears it; whose function it was hears of it. */
+  unexpectedCompletion(rid: number): void {
+    const dev = this.#deviceOf(rid);
+    if (dev !== null) this.#upcalls?.invalidateError(dev, HW_ERROR.UNEXPECTED_COMPLETION);
+  }
 }
