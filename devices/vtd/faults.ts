@@ -4,27 +4,22 @@ import { ACCESS, AT } from '../../src/ports/dma.ts';
 import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/vtd/faults.ts';
 import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
-import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { VtdCore } from './core.ts';
 import type { PageRequest } from './page-request-queue.ts';
-import { canonicalInAw, QemuWalk } from './qemu/walk.ts';
+import { NO_FAULT, QemuReasons } from './qemu/reasons.ts';
 import type { VtdRecords } from './records.ts';
 import { guestLimits, VtdGuestTables } from './tables.ts';
 
-/** The walk found nothing wrong: the request failed for a reason the guest's unit would not know. */
-const NOTHING = 0;
-
 /**
  * Decides what a hardware fault looks like to the guest: it repeats the lookup through the guest's own tables, with the
- * profile's codes. Nothing found means no record (a leaf outside RAM just fails). It never yields an address for DMA.
+ * profile's codes. NO_FAULT means no record (a leaf outside RAM just fails). It never yields an address for DMA.
  */
 export class VtdFaults {
   readonly #core: VtdCore;
   readonly #records: VtdRecords;
   readonly #tables: VtdGuestTables;
   readonly #walker: VtdWalker;
-  /** QEMU's order of checks; null: the architecture's. */
-  readonly #qemu: QemuWalk | null;
+  readonly #qemu: QemuReasons;
   /** FPD as far as it counts for the last reason. */
   #fpd = false;
 
@@ -35,7 +30,7 @@ export class VtdFaults {
     this.#records = records;
     this.#tables = new VtdGuestTables(core);
     this.#walker = new VtdWalker(memory, limits);
-    this.#qemu = core.deviations.permissionFirst ? new QemuWalk(memory, limits) : null;
+    this.#qemu = new QemuReasons(memory, limits, core.deviations);
   }
 
   /** @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them. */
@@ -54,7 +49,7 @@ export class VtdFaults {
       return;
     }
     const reason = this.#reason(rid, pasid, lo, hi, access, at);
-    if (reason === NOTHING || (this.#fpd && isQualified(reason))) return;
+    if (reason === NO_FAULT || (this.#fpd && isQualified(reason))) return;
     this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
   }
 
@@ -65,9 +60,9 @@ export class VtdFaults {
   }
 
   #reason(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
-    const { root, features, deviations } = this.#core;
+    const { root, features } = this.#core;
     this.#fpd = false;
-    if (!root.on) return NOTHING;
+    if (!root.on) return NO_FAULT;
     if (root.mode === TTM.ABORT) return features.abortMode ? FAULT.ABORT_MODE : FAULT.TTM_UNSUPPORTED;
     if (root.mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
     if (root.mode === TTM.SCALABLE && !features.scalable) return FAULT.TTM_UNSUPPORTED;
@@ -75,17 +70,13 @@ export class VtdFaults {
     const r = this.#find(rid, pasid);
     if (r === null) return this.#tables.reason;
     const { context } = this.#tables;
-    if (at !== AT.UNTRANSLATED && !context.dte) {
-      return context.scalable && !deviations.legacyCodes ? FAULT.SM_DTE : FAULT.TRANSLATION_BLOCKED;
-    }
+    if (at !== AT.UNTRANSLATED && !context.dte) return this.#qemu.notEnabled(context.scalable);
     if ((access & ACCESS.PRIV) !== 0 && context.scalable && !r.sre) return FAULT.PASID_SRE;
-    if (r.pgtt === PGTT.PASS_THROUGH && deviations.passThroughUnchecked) return NOTHING;
-    const byAw = deviations.canonicalByAw && r.pgtt === PGTT.FIRST;
-    if (byAw && !canonicalInAw(r.secondLevels, lo, hi)) return FAULT.NON_CANONICAL;
-    if (this.#walker.walk(r, lo, hi, access)) return NOTHING;
-    const reason = this.#qemu?.reason(r, lo, hi, access) || this.#walker.reason;
-    const interrupt = deviations.legacyCodes && reason === FAULT.INTERRUPT_OUTPUT && features.scalable;
-    return interrupt ? FAULT.SM_INTERRUPT : reason;
+    const early = this.#qemu.beforeWalk(r, lo, hi);
+    if (early >= 0) return early;
+    // A walk that finds nothing wrong: the request failed for a reason the guest's unit would not know.
+    if (this.#walker.walk(r, lo, hi, access)) return NO_FAULT;
+    return this.#qemu.ofWalk(r, lo, hi, access, this.#walker.reason, features.scalable);
   }
 
   /** What the guest's tables say for a requester now, with its FPD. */
@@ -98,7 +89,7 @@ export class VtdFaults {
   /** Whether a page request may be queued; else its fault is recorded (§7.4.1). */
   pageRequest(r: PageRequest): boolean {
     const reason = this.#pageRequestReason(r.rid, r.pasid);
-    if (reason === NOTHING) return true;
+    if (reason === NO_FAULT) return true;
     if (!(this.#fpd && isQualified(reason))) {
       const w3 = frcdWord3((r.access & ACCESS.READ) !== 0, 0, r.pasid, reason);
       const w2 = frcdWord2(r.rid, r.pasid, (r.access & ACCESS.EXEC) !== 0, (r.access & ACCESS.PRIV) !== 0);
@@ -114,6 +105,6 @@ export class VtdFaults {
     if (!root.on || root.mode === TTM.ABORT) return FAULT.ABORT_MODE;
     if (root.mode !== TTM.SCALABLE) return FAULT.PAGE_REQUEST_IN_LEGACY;
     if (this.#find(rid, pasid) === null) return this.#tables.reason;
-    return this.#tables.context.pre ? NOTHING : FAULT.SM_PRE;
+    return this.#tables.context.pre ? NO_FAULT : FAULT.SM_PRE;
   }
 }
