@@ -9,7 +9,7 @@ import type { VtdStreams } from './streams.ts';
 import type { Waits } from './waits.ts';
 
 /** What descriptors act on. */
-export interface CommandTargets {
+export interface VtdCommandTargets {
   readonly core: VtdCore;
   readonly streams: VtdStreams;
   readonly domains: VtdDomains;
@@ -23,11 +23,11 @@ export interface CommandTargets {
  * stream changes. Each is complete when it returns, up to the device-TLB completions that a wait waits for.
  */
 export class VtdCommands {
-  readonly #c: CommandTargets;
+  readonly #c: VtdCommandTargets;
   /** Counts PASID-IOTLB invalidations, so that each reaches a table once however many streams use it. */
   #round = 0;
 
-  constructor(targets: CommandTargets) {
+  constructor(targets: VtdCommandTargets) {
     this.#c = targets;
   }
 

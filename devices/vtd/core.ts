@@ -7,7 +7,7 @@ import type { VtdInterrupts } from './interrupts.ts';
 import type { VtdDeviations } from './profile.ts';
 import type { VtdRegisters } from './registers.ts';
 
-/** What the device was doing when the host refused something. */
+/** What the device was doing when the host refused something that the guest is not told of yet. */
 export type VtdRefusedDuring =
   | 'invalidation'
   | 'register invalidation'

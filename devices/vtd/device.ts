@@ -22,7 +22,7 @@ import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
 import { VtdRegisters } from './registers.ts';
-import { loadDevice, saveDevice, type VtdState } from './state.ts';
+import { loadVtd, saveVtd, type VtdState } from './state.ts';
 import { VtdStreams } from './streams.ts';
 import { vtdUpcalls } from './upcalls.ts';
 import { VirtualCommands } from './virtual-commands.ts';
@@ -159,7 +159,7 @@ export class Vtd implements MmioDevice {
     return this.#queue.counts();
   }
 
-  /** What the host refused so far without the guest being told. */
+  /** How often the host refused something without the guest being told, by what the device was doing. */
   get refusals(): ReadonlyMap<string, number> {
     return this.#core.refusals.counts;
   }
@@ -336,12 +336,12 @@ export class Vtd implements MmioDevice {
 
   /** Plain data, also in the middle of a queue. */
   save(): VtdState {
-    return saveDevice(this.#parts());
+    return saveVtd(this.#parts());
   }
 
   /** Load guest memory and the host first. Host objects are made anew, and streams are set up on first use. */
   load(state: VtdState): void {
-    loadDevice(this.#parts(), state);
+    loadVtd(this.#parts(), state);
     this.#switched();
   }
 

@@ -1,7 +1,7 @@
 import { fromWords } from '../../src/core/bits.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Tell } from '../../src/ports/tell.ts';
-import { EVENT, PAGE } from '../../src/spec/vtd/registers.ts';
+import { EVENT_CONTROL, PAGE } from '../../src/spec/vtd/registers.ts';
 import type { VtdRegisters } from './registers.ts';
 
 /** The unit's own interrupts (VT-d §7.3). They are never remapped. */
@@ -40,7 +40,7 @@ export class EventMessage {
   /** The condition arose: IP is set, and the message leaves at once unless it is masked. */
   raise(): void {
     const { regs, control } = this.#c;
-    regs.set(control, regs.get(control) | EVENT.IP);
+    regs.set(control, regs.get(control) | EVENT_CONTROL.IP);
     this.unmasked();
   }
 
@@ -48,8 +48,8 @@ export class EventMessage {
   unmasked(): void {
     const { regs, control, irq, tell, name, line } = this.#c;
     const value = regs.get(control);
-    if ((value & EVENT.IP) === 0 || (value & EVENT.IM) !== 0) return;
-    regs.set(control, value & ~EVENT.IP);
+    if ((value & EVENT_CONTROL.IP) === 0 || (value & EVENT_CONTROL.IM) !== 0) return;
+    regs.set(control, value & ~EVENT_CONTROL.IP);
     const data = regs.get(control + 4) >>> 0;
     const address = fromWords(regs.get(control + 8), regs.get(control + 12) & 0xf_ffff);
     if (tell !== null) tell({ what: 'irq', device: name, line, address, data });
@@ -59,6 +59,6 @@ export class EventMessage {
   /** Software serviced the condition: a message still pending is dropped. */
   serviced(): void {
     const { regs, control } = this.#c;
-    regs.set(control, regs.get(control) & ~EVENT.IP);
+    regs.set(control, regs.get(control) & ~EVENT_CONTROL.IP);
   }
 }

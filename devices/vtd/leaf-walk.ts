@@ -1,6 +1,6 @@
 import type { LeafSink } from '../../src/lib/shadow/shadow-fill.ts';
 import type { Memory } from '../../src/ports/memory.ts';
-import { levelShift, type PagingLimits, SecondStageReserved, SS } from '../../src/spec/vtd/paging.ts';
+import { type PagingLimits, SecondStageReserved, SS, vtdLevelShift } from '../../src/spec/vtd/paging.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
 
 const RW = SS.R | SS.W;
@@ -31,7 +31,7 @@ export class SecondStageLeaves {
   /** @param base first page the table translates. @returns false: stop. */
   #table(table: number, level: number, base: number, perm: number, sink: LeafSink): boolean {
     const memory = this.#memory;
-    const span = 2 ** (levelShift(level) - 12);
+    const span = 2 ** (vtdLevelShift(level) - 12);
     const from = Math.max(0, Math.floor((this.#first - base) / span));
     const to = Math.min(511, Math.ceil((this.#end - base) / span) - 1);
     for (let i = from; i <= to; i++) {

@@ -4,7 +4,7 @@ import type { TableRoot, VtdCore } from './core.ts';
 import { guestLimits, VtdGuestTables } from './tables.ts';
 
 /**
- * What the guest's own tables say now about an address, for people and for replay: domain id and size of the leaf. It never
+ * What the guest's own tables say now about an address, for listings and for replay: domain id and size of the leaf. It never
  * yields an address for DMA.
  */
 export class GuestLookup {

@@ -5,7 +5,7 @@ import type { VtdRecords } from './records.ts';
 import type { VtdRegisters } from './registers.ts';
 import type { VirtualCommands } from './virtual-commands.ts';
 
-export interface StateParts {
+export interface VtdStateParts {
   readonly regs: VtdRegisters;
   readonly root: TableRoot;
   readonly queue: VtdQueue;
@@ -29,7 +29,7 @@ export interface VtdState {
   readonly pasids: readonly number[];
 }
 
-export function saveDevice(p: StateParts): VtdState {
+export function saveVtd(p: VtdStateParts): VtdState {
   return {
     regs: p.regs.save(),
     queue: p.queue.save(),
@@ -40,7 +40,7 @@ export function saveDevice(p: StateParts): VtdState {
   };
 }
 
-export function loadDevice(p: StateParts, s: VtdState): void {
+export function loadVtd(p: VtdStateParts, s: VtdState): void {
   p.regs.load(s.regs);
   p.queue.load(s.queue);
   p.records.load(s.faults);

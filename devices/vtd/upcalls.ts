@@ -6,7 +6,7 @@ import type { VtdPageRequests } from './page-requests.ts';
 import type { VtdStreams } from './streams.ts';
 
 /** Who handles what the host tells a vVT-d beyond Linux. */
-export interface UpcallTargets {
+export interface VtdUpcallTargets {
   readonly streams: VtdStreams;
   readonly faults: VtdFaults;
   readonly pageRequests: VtdPageRequests;
@@ -19,7 +19,7 @@ export interface UpcallTargets {
 }
 
 /** Misses, faults, page requests and completions on their way from the host to the parts of the device. */
-export function vtdUpcalls(t: UpcallTargets): UpcallHandlers {
+export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
   return {
     onStreamMiss: (devId, _stream, pasid) => t.streams.firstUse(devId, pasid),
     onStageTwoMiss: (devId, _stream, pasid, ipa, access) => {

@@ -30,8 +30,6 @@ const WORDS_TODAY = [
 const LONG_TODAY = [
   'test/bus/topology.test.ts',
   'test/devices/smmuv3/host-operations.test.ts',
-  'test/devices/vtd/domains.test.ts',
-  'test/devices/vtd/fake-host.ts',
   'test/piommu/vtd/reach.test.ts',
 ];
 

@@ -5,10 +5,10 @@ import { FAULT } from '../../spec/vtd/faults.ts';
 import {
   beyondWidth,
   levelIndex,
-  levelShift,
   type PagingLimits,
   SecondStageReserved,
   SS,
+  vtdLevelShift,
 } from '../../spec/vtd/paging.ts';
 import { TableReader } from './table-reader.ts';
 
@@ -115,7 +115,7 @@ export class VtdSecondStage {
         }
         this.dirty = ((eLo | flags) & SS.D) !== 0;
       }
-      const shift = levelShift(level);
+      const shift = vtdLevelShift(level);
       const offset = (1 << shift) - 1;
       this.outLo = (eLo & ~offset) | (lo & offset);
       this.outHi = eHi & 0xf_ffff;

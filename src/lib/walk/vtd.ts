@@ -8,8 +8,8 @@ import {
   FS,
   isCanonical,
   levelIndex,
-  levelShift,
   type PagingLimits,
+  vtdLevelShift,
 } from '../../spec/vtd/paging.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
 import { TableReader } from './table-reader.ts';
@@ -175,7 +175,7 @@ export class VtdWalker {
       // WPE=0: a privileged write passes over read-only pages.
       const perm = (granted & FS.RW) !== 0 || (priv && !r.wpe) ? RW : ACCESS.READ;
       if ((need & ~perm) !== 0) return this.#fail(FAULT.SM_WRITE);
-      const shift = levelShift(level);
+      const shift = vtdLevelShift(level);
       const offset = (1 << shift) - 1;
       const pageLo = (eLo & ~offset) | (lo & offset);
       const pageHi = eHi & 0xf_ffff;

@@ -1,6 +1,6 @@
 import { RegisterFile, type RegisterSpec, type RegisterTable } from '../../core/registers.ts';
 import type { HwRegisters } from '../../ports/hw.ts';
-import { EVENT, GCMD, PAGE, TTM } from '../../spec/vtd/registers.ts';
+import { EVENT_CONTROL, GCMD, PAGE, TTM } from '../../spec/vtd/registers.ts';
 
 const PAGE_BYTES = 0x1000;
 const TABLE: RegisterTable = PAGE;
@@ -95,12 +95,12 @@ export class VtdHwRegisters implements HwRegisters {
 
   /** The kernel is told of fault records: FECTL does not mask it. */
   get interruptsForFaults(): boolean {
-    return (this.#file.get(PAGE.FECTL.at) & EVENT.IM) === 0;
+    return (this.#file.get(PAGE.FECTL.at) & EVENT_CONTROL.IM) === 0;
   }
 
   /** The kernel is told of page requests: PECTL does not mask it. */
   get interruptsForPageRequests(): boolean {
-    return (this.#file.get(PAGE.PECTL.at) & EVENT.IM) === 0;
+    return (this.#file.get(PAGE.PECTL.at) & EVENT_CONTROL.IM) === 0;
   }
 
   save(): VtdHwRegistersData {

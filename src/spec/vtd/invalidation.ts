@@ -140,7 +140,7 @@ export const WAIT_PD = 0x80;
 export const INV_NAME: readonly string[] = Array.from({ length: INV_TYPES }, (_, type) => BY_TYPE[type]?.name ?? '');
 
 /** A descriptor as an object, for listings, traces and tests. Pages are page numbers, addresses bigint. */
-export type Invalidation =
+export type InvalidationDescriptor =
   | {
       readonly op: 'context-cache';
       readonly granularity: string;
@@ -193,7 +193,7 @@ export type Invalidation =
   | { readonly op: 'unknown'; readonly type: number };
 
 /** Decodes for listings, traces and tests (allocates; reserved bits are not judged). `words`: 4 or 8 of a descriptor from `start`. */
-export function decodeInvalidation(words: ArrayLike<number>, start = 0): Invalidation {
+export function decodeInvalidation(words: ArrayLike<number>, start = 0): InvalidationDescriptor {
   const w0 = words[start] ?? 0;
   const w1 = words[start + 1] ?? 0;
   const w2 = words[start + 2] ?? 0;

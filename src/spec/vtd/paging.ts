@@ -34,7 +34,7 @@ export const FS = {
 } as const;
 
 /** log2 bytes one entry of a level spans. */
-export function levelShift(level: number): number {
+export function vtdLevelShift(level: number): number {
   return 3 + 9 * level;
 }
 

@@ -105,7 +105,7 @@ export const GCMD = {
 export const FSTS = { PFO: 0x1, PPF: 0x2, IQE: 0x10, ICE: 0x20, ITE: 0x40 } as const;
 
 /** FECTL, IECTL and PECTL. */
-export const EVENT = { IM: 0x8000_0000 | 0, IP: 0x4000_0000 } as const;
+export const EVENT_CONTROL = { IM: 0x8000_0000 | 0, IP: 0x4000_0000 } as const;
 
 /** ICS.IWC: a wait descriptor with its interrupt flag completed. */
 export const ICS_IWC = 1;

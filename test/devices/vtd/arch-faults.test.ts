@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { FAULT, isQualified } from '../../../src/spec/vtd/faults.ts';
 import { TABLE_RESERVED } from '../../../src/spec/vtd/tables.ts';
-import { Guest, READ, WRITE } from './fake-host.ts';
+import { Guest, READ, WRITE } from './guest.ts';
 
 const RID = 0x10;
 const ROOT = 0x30_0000;

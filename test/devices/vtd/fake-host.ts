@@ -1,11 +1,5 @@
-import { Vtd } from '../../../devices/vtd/device.ts';
-import type { VtdDeviations } from '../../../devices/vtd/profile.ts';
-import { vtdPropertiesOf } from '../../../devices/vtd/properties.ts';
 import { hiWord, loWord } from '../../../src/core/bits.ts';
 import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
-import type { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
-import type { ProfileName } from '../../../src/lib/profile/profile.ts';
-import { parseOption } from '../../../src/lib/qemu-args/qemu-args.ts';
 import { VtdWalker } from '../../../src/lib/walk/vtd.ts';
 import { VtdRegime } from '../../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
@@ -13,7 +7,6 @@ import type { EventFd, Iommufd, VfioDevice } from '../../../src/ports/iommufd.ts
 import type { HostUpcalls, UpcallHandlers } from '../../../src/ports/upcalls.ts';
 import { frcdWord2, frcdWord3 } from '../../../src/spec/vtd/faults.ts';
 import { PGTT } from '../../../src/spec/vtd/tables.ts';
-import { GuestDriver } from './guest-driver.ts';
 
 interface Area {
   readonly iova: bigint;
@@ -49,7 +42,7 @@ export interface FakeFault {
   readonly cookie: number;
 }
 
-const RAM_BYTES = 64 << 20;
+export const RAM_BYTES = 64 << 20;
 const VA = 0x7000_0000_0000n;
 
 /** A host just large enough for the device: iommufd's objects, and hardware without caches that asks as the real one does. */
@@ -392,67 +385,3 @@ class ThroughParent {
     return at >= 0 && this.#memory.store64(at, lo, hi);
   }
 }
-
-/** A vVT-d on a fake host, with the accesses a driver makes. */
-export class Guest {
-  readonly host: FakeHost;
-  readonly vtd: Vtd;
-  readonly driver: GuestDriver;
-  readonly out = new Int32Array(2);
-  readonly w32: GuestDriver['w32'];
-  readonly w64: GuestDriver['w64'];
-  readonly r32: GuestDriver['r32'];
-  readonly r64: GuestDriver['r64'];
-  readonly store: GuestDriver['store'];
-  readonly load: GuestDriver['load'];
-  readonly queueOn: GuestDriver['queueOn'];
-  readonly submit: GuestDriver['submit'];
-  readonly translateOn: GuestDriver['translateOn'];
-  readonly fault: GuestDriver['fault'];
-
-  constructor(
-    options = '',
-    profile: ProfileName = 'qemu-11.1',
-    linuxOnly = false,
-    ramBytes = RAM_BYTES,
-    pasids?: PasidSpace,
-    deviations: Partial<VtdDeviations> = {},
-  ) {
-    const host = new FakeHost(ramBytes);
-    this.host = host;
-    this.vtd = new Vtd({
-      properties: vtdPropertiesOf(parseOption(`intel-iommu,${options}`, 'driver'), profile),
-      deviations,
-      memory: host.memory,
-      irq: {
-        pulse() {},
-        level() {},
-        message: (address, data) => host.messages.push({ address, data }) > 0,
-      },
-      iommufd: host.iommufd,
-      upcalls: linuxOnly ? null : host.upcalls,
-      ioasId: host.ramIoas,
-      tell: null,
-      fillMaps: 1000,
-      ...(pasids === undefined ? {} : { pasids }),
-      userVa: (gpa) => host.userVa(gpa),
-      roomAt: (gpa) => host.roomAt(gpa),
-      ram: () => [{ gpa: 0, bytes: ramBytes }],
-    });
-    const d = new GuestDriver(this.vtd, host.memory);
-    this.driver = d;
-    this.w32 = d.w32.bind(d);
-    this.w64 = d.w64.bind(d);
-    this.r32 = d.r32.bind(d);
-    this.r64 = d.r64.bind(d);
-    this.store = d.store.bind(d);
-    this.load = d.load.bind(d);
-    this.queueOn = d.queueOn.bind(d);
-    this.submit = d.submit.bind(d);
-    this.translateOn = d.translateOn.bind(d);
-    this.fault = d.fault.bind(d);
-  }
-}
-
-export const READ = ACCESS.READ;
-export const WRITE = ACCESS.WRITE;

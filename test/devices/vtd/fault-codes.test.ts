@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Guest, WRITE } from './fake-host.ts';
+import { Guest, WRITE } from './guest.ts';
 
 const RID = 0x10;
 const NOWHERE = 0xf0_0000_0000n;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { IRTE_RESERVED } from '../../../src/spec/vtd/interrupt.ts';
-import { Guest } from './fake-host.ts';
+import { Guest } from './guest.ts';
 
 const TABLE = 0x32_0000;
 const INDEX0 = 0xfee0_0010;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { pageRequestWord0, pageRequestWord1, pageRequestWord2 } from '../../../src/spec/vtd/page-request.ts';
-import { Guest } from './fake-host.ts';
+import { Guest } from './guest.ts';
 
 const RID = 0x10;
 const ROOT = 0x30_0000;
@@ -122,7 +122,7 @@ test('without svm the page-request registers are not there and requests are left
 
 describe('without upcalls page requests come through iommufd’s fault queue', () => {
   function linuxOnly(pri: boolean): Guest {
-    const g = new Guest(OPTIONS, 'arch', true);
+    const g = new Guest(OPTIONS, 'arch', { linuxOnly: true });
     g.host.pri = pri;
     g.vtd.addDevice({ rid: RID, vfio: g.host.vfio(RID) });
     g.store(ROOT, 0x31_0001n, 0n);

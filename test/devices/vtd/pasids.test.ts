@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
-import { Guest, READ, WRITE } from './fake-host.ts';
+import { Guest, READ, WRITE } from './guest.ts';
 
 const ROOT = 0x30_0000;
 const DIR = 0x31_1000;
@@ -10,7 +10,7 @@ const ARCH = 'scalable-mode=on,fsts=on,pasid-bits=8';
 
 /** Context entries of devfn 0x10 and 0x18 share a directory; page 5 → 0x400000 under every first-stage entry. */
 function guest(space?: PasidSpace): Guest {
-  const g = new Guest(ARCH, 'arch', false, 64 << 20, space);
+  const g = new Guest(ARCH, 'arch', { pasids: space });
   g.store(ROOT, 0x31_0001n, 0n);
   for (const devfn of [0x10, 0x18]) g.store(0x31_0000 + devfn * 32, BigInt(DIR) | 9n, 0n, 0n, 0n);
   g.store(DIR, BigInt(TABLE) | 1n);
@@ -27,7 +27,7 @@ function entry(g: Guest, pasid: number, present = true): void {
 }
 const PASID_CACHE = (pasid: number): bigint => 0x5_0017n | (BigInt(pasid) << 32n);
 
-describe('virtual commands (O18: PASIDs without any address space, from a guest)', () => {
+describe('virtual commands (PASIDs without any address space, from a guest)', () => {
   test('a guest allocates, frees and allocates again; values start at 1 and end with the width', () => {
     const g = guest();
     const command = (v: bigint): bigint => {
@@ -74,7 +74,7 @@ describe('virtual commands (O18: PASIDs without any address space, from a guest)
   });
 });
 
-test('O8: one device has several address spaces at once, chosen by requester id and PASID', () => {
+test('one device has several address spaces at once, chosen by requester id and PASID', () => {
   const g = guest();
   g.vtd.addDevice({ rid: 0x10, vfio: g.host.vfio(0x10) });
   g.translateOn(BigInt(ROOT) | 0x400n);
@@ -88,7 +88,7 @@ test('O8: one device has several address spaces at once, chosen by requester id 
   expect(seen).toEqual([0x40_0000, 0x5000, 0x60_5000]);
 });
 
-describe('global mode (O14, O15, O16)', () => {
+describe('global mode', () => {
   function two(): Guest {
     const g = guest(new PasidSpace(0x1000, 0x1100));
     g.vtd.addDevice({ rid: 0x10, vfio: g.host.vfio(0x10), pasids: 'global' });
@@ -110,7 +110,7 @@ describe('global mode (O14, O15, O16)', () => {
     expect([g.vtd.hostPasids(0x10, 3), g.host.dma(0x10, 0x1000, 0x5000, WRITE)]).toEqual([[], -1]);
   });
 
-  test('O15: another RID of the VM stays with the guest’s own PASIDs', () => {
+  test('another RID of the VM stays with the guest’s own PASIDs', () => {
     const g = two();
     entry(g, 3);
     g.submit(PASID_CACHE(3));
@@ -126,7 +126,7 @@ describe('global mode (O14, O15, O16)', () => {
     expect(g.fault()[2]).toBe(0x8000_0371_8000_0010n);
   });
 
-  test('O16: state carries local PASIDs; after a load the twins are new ones, the guest notices nothing', () => {
+  test('state carries local PASIDs; after a load the twins are new ones, the guest notices nothing', () => {
     const g = two();
     entry(g, 3);
     g.submit(PASID_CACHE(3));
@@ -142,13 +142,9 @@ describe('global mode (O14, O15, O16)', () => {
 
   test('a device-TLB invalidation of the local PASID reaches both', () => {
     const g = guest(new PasidSpace(0x1000, 0x1100));
-    const h = new Guest(
-      'scalable-mode=on,fsts=on,pasid-bits=8,device-iotlb=on',
-      'arch',
-      false,
-      64 << 20,
-      new PasidSpace(64, 96),
-    );
+    const h = new Guest('scalable-mode=on,fsts=on,pasid-bits=8,device-iotlb=on', 'arch', {
+      pasids: new PasidSpace(64, 96),
+    });
     expect(g.vtd.hostPasids(0x10, 3)).toEqual([]);
     h.store(ROOT, 0x31_0001n, 0n);
     h.store(0x31_0200, BigInt(DIR) | 0xdn, 0n, 0n, 0n);
@@ -163,7 +159,7 @@ describe('global mode (O14, O15, O16)', () => {
   });
 });
 
-describe('O17: a slice of a parent function', () => {
+describe('a slice of a parent function', () => {
   test('its requests carry its own PASID, its PASIDs get real ones, and two slices never meet', () => {
     const g = guest(new PasidSpace(64, 96));
     const vfio = g.host.vfio(0x99);

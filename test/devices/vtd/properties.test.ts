@@ -4,7 +4,7 @@ import { VTD_DEVIATIONS, type VtdDeviationName, vtdDeviations } from '../../../d
 import { checkVtdProperties, type VtdProperties, vtdDefaults, vtdProperties } from '../../../devices/vtd/properties.ts';
 import { toBigint } from '../../../src/core/bits.ts';
 import { parseQemuArgs } from '../../../src/lib/qemu-args/qemu-args.ts';
-import { Guest } from './fake-host.ts';
+import { Guest } from './guest.ts';
 
 function identityOf(p: VtdProperties): VtdIdentity {
   return vtdIdentity(checkVtdProperties(p), vtdDeviations(p.profile));
@@ -94,7 +94,7 @@ test('the two profiles differ in named switches only: every one on in qemu-11.1,
 test('every named switch says the rule with its section, then QEMU’s way; single ones can be changed', () => {
   for (const [name, text] of Object.entries(VTD_DEVIATIONS)) expect(text, name).toMatch(/^.*§\d.*\. QEMU\b.+\.$/);
   const deviations = { cfiIgnored: false };
-  expect(new Guest('', 'qemu-11.1', false, 64 << 20, undefined, deviations).vtd.deviations).toEqual({
+  expect(new Guest('', 'qemu-11.1', { deviations }).vtd.deviations).toEqual({
     ...vtdDeviations('qemu-11.1'),
     cfiIgnored: false,
   });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { INV_RESERVED } from '../../../src/spec/vtd/invalidation.ts';
-import { Guest } from './fake-host.ts';
+import { Guest } from './guest.ts';
 
 const IQH = 0x80;
 const FSTS = 0x34;

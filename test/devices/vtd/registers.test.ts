@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
-import { Guest, WRITE } from './fake-host.ts';
+import { Guest, WRITE } from './guest.ts';
 
 /** A unit with an empty root table: every DMA of these two is a fault. */
 function faulting(options = '', profile: 'qemu-11.1' | 'arch' = 'qemu-11.1'): Guest {

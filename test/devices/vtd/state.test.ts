@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Guest, READ, WRITE } from './fake-host.ts';
+import { Guest, READ, WRITE } from './guest.ts';
 
 const ROOT = 0x30_0000;
 const OPTIONS = 'scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on,caching-mode=on';
@@ -117,7 +117,7 @@ function run(g: Guest, a: Action): unknown {
 }
 
 function made(profile: 'qemu-11.1' | 'arch', options = OPTIONS): Guest {
-  const g = new Guest(options, profile, false, 16 << 20);
+  const g = new Guest(options, profile, { ramBytes: 16 << 20 });
   for (const rid of [0x10, 0x11, 0x80]) g.vtd.addDevice({ rid, vfio: g.host.vfio(rid) });
   stage(g);
   g.queueOn(true);

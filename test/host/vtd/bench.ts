@@ -13,7 +13,7 @@ import { AT, DMA, type EndpointPort, NO_PASID } from '../../../src/ports/dma.ts'
 import type { UserData } from '../../../src/ports/iommufd.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
 import { frcd } from '../../../src/spec/vtd/faults.ts';
-import { decodeInvalidation, type Invalidation } from '../../../src/spec/vtd/invalidation.ts';
+import { decodeInvalidation, type InvalidationDescriptor } from '../../../src/spec/vtd/invalidation.ts';
 import { CAP_ALL, ECAP_ALL, words } from '../../piommu/vtd/rig.ts';
 
 /** Bytes in the caller's memory. */
@@ -77,7 +77,7 @@ export class Bench {
   readonly driver: VtdDriver;
   readonly kernel: HostKernel;
   /** Descriptors that reached the unit. */
-  readonly seen: Invalidation[] = [];
+  readonly seen: InvalidationDescriptor[] = [];
   /** ATS and PRI as switched in the functions. */
   readonly switched: string[] = [];
   readonly hpa: number;

@@ -2,7 +2,7 @@
 import { ramBacking, ViommuError } from 'viommu';
 import { ACCESS, AT, Bars, ConfigSpace, DMA, endpointHeader, NO_PASID } from 'viommu/endpoints';
 import { PluggedMachine, Smmuv3Unit } from 'viommu/machine';
-import { defaultProperties } from 'viommu/smmuv3';
+import { smmuv3Defaults } from 'viommu/smmuv3';
 import { CR0, PAGE0 } from 'viommu/spec/smmuv3';
 
 /** Each write of BAR0 at 0 stores the value at the address in BAR0 at 4. */
@@ -66,7 +66,7 @@ const machine = new PluggedMachine(
   emulator,
   plan,
   (vm, irq, tell) =>
-    new Smmuv3Unit(vm, { name: 'smmuv3', properties: defaultProperties(), irq, tell, doorbell: 0x0809_0000 }),
+    new Smmuv3Unit(vm, { name: 'smmuv3', properties: smmuv3Defaults(), irq, tell, doorbell: 0x0809_0000 }),
 );
 const writer = new Writer();
 const unplug = machine.plug(writer, 8);
