@@ -66,9 +66,9 @@ export class UnitFunctions {
     const { pasids: _, ...described } = description;
     const device = kernel.addDevice({ ...described, streams, iommu: this.#driver });
     const vfio = new VfioFile(device);
-    const release = () => {
+    const release = (undo: boolean) => {
       vfio.close();
-      kernel.removeDevice(device);
+      kernel.removeDevice(device, undo);
     };
     let away: () => void;
     try {
@@ -78,7 +78,7 @@ export class UnitFunctions {
       }
       away = this.#take({ rids, vfio, description });
     } catch (error) {
-      release();
+      release(true);
       throw error;
     }
     const fn: UnitFunction = {
@@ -90,7 +90,7 @@ export class UnitFunctions {
         if (this.#byRid.get(rids[0]!) !== fn) return;
         for (const rid of rids) this.#byRid.delete(rid);
         away();
-        release();
+        release(false);
       },
     };
     for (const rid of rids) this.#byRid.set(rid, fn);

@@ -28,7 +28,7 @@ export function replaceDevice(context: IommufdContext, device: IommufdDevice, pa
 
 /** `iommufd_device_detach`: never fails, also when nothing is attached. */
 export function detachDevice(context: IommufdContext, device: IommufdDevice, pasid: number): void {
-  const hwpt = detachHwpt(device, pasid);
+  const hwpt = detachHwpt(device, pasid, false);
   if (hwpt === null) return;
   device.users--;
   context.putHwpt(hwpt);
@@ -67,7 +67,7 @@ function attachThenJoin(context: IommufdContext, device: IommufdDevice, pasid: n
     if (r !== 0) return r;
     const joined = made.join();
     if (joined !== 0) {
-      detachHwpt(device, pasid);
+      detachHwpt(device, pasid, true);
       made.users--;
     }
     return joined;

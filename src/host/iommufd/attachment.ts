@@ -1,4 +1,5 @@
 import { Undo } from '../../core/undo.ts';
+import { FAILURE_STEP } from '../../ports/failures.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { IommufdContext } from './context.ts';
 import { type Attachment, type IommufdDevice, RID_SLOT } from './device.ts';
@@ -27,7 +28,7 @@ export function attachHwpt(context: IommufdContext, device: IommufdDevice, pasid
   if (there !== undefined && there.hwpt !== hwpt) return -E.INVAL;
   const undo = new Undo();
   let r = pasid === RID_SLOT ? reserveRegions(context, device, pagingOf(hwpt), undo) : 0;
-  if (r === 0) r = there === undefined ? attachFirst(device, pasid, hwpt) : attachNext(device, pasid, there);
+  if (r === 0) r = there === undefined ? attachFirst(context, device, pasid, hwpt) : attachNext(device, pasid, there);
   if (r !== 0) {
     undo.run();
     return r;
@@ -36,9 +37,10 @@ export function attachHwpt(context: IommufdContext, device: IommufdDevice, pasid
   return 0;
 }
 
-function attachFirst(device: IommufdDevice, pasid: number, hwpt: Hwpt): number {
+function attachFirst(context: IommufdContext, device: IommufdDevice, pasid: number, hwpt: Hwpt): number {
   const { group } = device;
   let r = suits(hwpt, device, pasid);
+  if (r === 0 && context.kernel.fails(FAILURE_STEP.ATTACHMENT)) r = -E.NOMEM;
   if (r !== 0) return r;
   r = pasid === RID_SLOT ? group.group.setDomain(hwpt.domain) : group.group.setPasid(hwpt.domain, pasid, false);
   if (r === 0) group.attachments.set(pasid, { hwpt, handle: {}, devices: new Set([device]) });
@@ -70,6 +72,7 @@ export function replaceHwpt(context: IommufdContext, device: IommufdDevice, pasi
   if (moves) for (const d of a.devices) r = r === 0 ? reserveRegions(context, d, paging, undo) : r;
   else if (pasid === RID_SLOT) r = installDoorbells(context, group, paging, undo);
   if (r === 0) r = suits(hwpt, device, pasid);
+  if (r === 0 && context.kernel.fails(FAILURE_STEP.ATTACHMENT)) r = -E.NOMEM;
   if (r === 0) {
     r = pasid === RID_SLOT ? group.group.setDomain(hwpt.domain) : group.group.setPasid(hwpt.domain, pasid, true);
   }
@@ -88,15 +91,18 @@ export function replaceHwpt(context: IommufdContext, device: IommufdDevice, pasi
   return 0;
 }
 
-/** Takes the device out of its slot, with its last device the whole group. @returns what was attached; null: nothing. */
-export function detachHwpt(device: IommufdDevice, pasid: number): Hwpt | null {
+/**
+ * Takes the device out of its slot, with its last device the whole group.
+ * @param undo the attach is taken back: nothing that it made stays. @returns what was attached; null: nothing.
+ */
+export function detachHwpt(device: IommufdDevice, pasid: number, undo: boolean): Hwpt | null {
   const { group } = device;
   const a = group.attachments.get(pasid);
   if (a === undefined || !a.devices.delete(device)) return null;
   const { hwpt } = a;
   if (a.devices.size === 0) {
-    if (pasid === RID_SLOT) group.group.block(device.dev.iommu.blocked);
-    else group.group.clearPasid(pasid);
+    if (pasid === RID_SLOT) group.group.block(device.dev.iommu.blocked, undo);
+    else group.group.clearPasid(pasid, undo);
     group.attachments.delete(pasid);
     hwpt.fault?.answerAll(a.handle);
   }

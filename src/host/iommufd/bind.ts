@@ -1,3 +1,4 @@
+import { FAILURE_STEP } from '../../ports/failures.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { KernelDevice } from '../kernel/device.ts';
 import type { IommufdContext } from './context.ts';
@@ -5,7 +6,7 @@ import { IommufdDevice, IommufdGroup } from './device.ts';
 
 /**
  * `iommufd_device_bind`. @returns the device (published), or -EINVAL its DMA is not coherent; -ENODEV no group; -EPERM its
- * interrupts are not isolated, or another context owns the group; -EBUSY the kernel uses the group.
+ * interrupts are not isolated, or another context owns the group; -EBUSY the kernel uses the group; -ENOMEM.
  */
 export function bindDevice(context: IommufdContext, dev: KernelDevice): IommufdDevice | number {
   if (!dev.cacheCoherent) return -E.INVAL;
@@ -13,13 +14,16 @@ export function bindDevice(context: IommufdContext, dev: KernelDevice): IommufdD
   if (!dev.msiIsolated && !context.kernel.allowUnsafeInterrupts) return -E.PERM;
   const r = dev.group.claim(context);
   if (r !== 0) return r;
-  let group = context.groups.get(dev.group);
-  if (group === undefined) {
-    group = new IommufdGroup(dev.group);
-    context.groups.set(dev.group, group);
+  const known = context.groups.get(dev.group);
+  const id = known === undefined && context.kernel.fails(FAILURE_STEP.GROUP) ? 0 : context.objects.reserve();
+  if (id === 0) {
+    dev.group.release();
+    return -E.NOMEM;
   }
-  const device = new IommufdDevice(dev, group, context.groups);
-  device.id = context.objects.reserve();
+  const group = known ?? new IommufdGroup(dev.group);
+  if (known === undefined) context.groups.set(dev.group, group);
+  const device = new IommufdDevice({ dev, group, groups: context.groups, source: context.kernel.memory });
+  device.id = id;
   dev.devId = device.id;
   dev.binding = device;
   context.objects.publish(device);

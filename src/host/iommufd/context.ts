@@ -38,8 +38,8 @@ export class IommufdContext {
   readonly kernel: HostKernel;
   /** The address space of the process inside the verb: where IOAS_MAP's addresses point. */
   memory: UserMemory;
-  readonly objects = new ObjectTable<IommufdObject>();
-  readonly mmaps = new MmapTable();
+  readonly objects: ObjectTable<IommufdObject>;
+  readonly mmaps: MmapTable;
   readonly groups: IommufdGroups = new Map();
   /** Doorbell pages of all devices of this context: the index is the page's place in every software MSI window. */
   readonly doorbells: number[] = [];
@@ -55,6 +55,8 @@ export class IommufdContext {
 
   constructor(kernel: HostKernel, memory: UserMemory, privileged: boolean) {
     this.kernel = kernel;
+    this.objects = new ObjectTable(kernel.memory);
+    this.mmaps = new MmapTable(kernel.memory);
     this.memory = memory;
     this.privileged = privileged;
   }

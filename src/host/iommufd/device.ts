@@ -1,4 +1,5 @@
 import { NO_PASID } from '../../ports/dma.ts';
+import { FAILURE_STEP, type FailureSource } from '../../ports/failures.ts';
 import { PGFAULT_CODE } from '../../spec/iommufd/uapi.ts';
 import type { DeviceBinding, KernelDevice } from '../kernel/device.ts';
 import type { PageFault } from '../kernel/driver.ts';
@@ -43,6 +44,15 @@ export class IommufdGroup {
 /** The groups of one iommufd. */
 export type IommufdGroups = Map<IommuGroup, IommufdGroup>;
 
+/** What a bound device is made of. */
+export interface IommufdDeviceParts {
+  readonly dev: KernelDevice;
+  /** The device's group, in `groups`; it leaves them with its last device. */
+  readonly group: IommufdGroup;
+  readonly groups: IommufdGroups;
+  readonly source: FailureSource;
+}
+
 /** A device bound to an iommufd (`iommufd_device`). */
 export class IommufdDevice implements DeviceBinding {
   readonly kind = 'device';
@@ -56,15 +66,16 @@ export class IommufdDevice implements DeviceBinding {
   /** Unbinding: no new vDEVICE. */
   destroying = false;
   readonly #groups: IommufdGroups;
+  readonly #source: FailureSource;
   /** Page requests of groups whose last one has not come. */
   readonly #partial: PageFault[] = [];
 
-  /** @param group the device's, in `groups`; it leaves them with its last device. */
-  constructor(dev: KernelDevice, group: IommufdGroup, groups: IommufdGroups) {
-    this.dev = dev;
-    this.group = group;
-    this.#groups = groups;
-    group.devices++;
+  constructor(parts: IommufdDeviceParts) {
+    this.dev = parts.dev;
+    this.group = parts.group;
+    this.#groups = parts.groups;
+    this.#source = parts.source;
+    parts.group.devices++;
   }
 
   /** What is attached now at a PASID (0: the RID); null: nothing. */
@@ -79,7 +90,8 @@ export class IommufdDevice implements DeviceBinding {
 
   /**
    * Takes a page fault from the driver. Requests are held until the last of their group has come; then the group goes to
-   * the fault queue of what is attached. Without one the answer is INVALID at once.
+   * the fault queue of what is attached. Without one, and without memory for the group, the answer is INVALID at once; a
+   * request that is not the last and finds no memory is lost, as in the kernel.
    */
   report(fault: PageFault): void {
     const a = this.#handler(fault);
@@ -87,13 +99,18 @@ export class IommufdDevice implements DeviceBinding {
       if (fault.last) this.dev.iommu.pageResponse(this.dev, fault, PGFAULT_CODE.INVALID);
       return;
     }
+    const short = this.#source.failures?.fails(FAILURE_STEP.FAULT) ?? false;
     if (!fault.last) {
-      this.#partial.push(fault);
+      if (!short) this.#partial.push(fault);
       return;
     }
     const faults = this.#partial.filter((f) => f.grpid === fault.grpid);
     for (const f of faults) this.#partial.splice(this.#partial.indexOf(f), 1);
     faults.push(fault);
+    if (short) {
+      this.dev.iommu.pageResponse(this.dev, fault, PGFAULT_CODE.INVALID);
+      return;
+    }
     a.hwpt.fault.deliver({ device: this, handle: a.handle, faults, cookie: 0 });
   }
 

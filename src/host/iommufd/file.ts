@@ -52,6 +52,7 @@ export class IommufdFile implements Port.Iommufd {
   ioasAlloc(c: Port.IoasAlloc, respond: Respond = respondAlways): number {
     if (c.flags !== 0) return this.#said('IOAS_ALLOC', { flags: c.flags }, -E.OPNOTSUPP);
     const ioas = ioasVerbs.newIoas(this.context);
+    if (ioas === null) return this.#said('IOAS_ALLOC', { flags: c.flags }, -E.NOMEM);
     c.outIoasId = ioas.id;
     const r = this.context.finish(ioas, respond) ? 0 : -E.FAULT;
     return this.#said('IOAS_ALLOC', { id: c.outIoasId }, r);

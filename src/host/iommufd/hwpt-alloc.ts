@@ -1,3 +1,4 @@
+import { FAILURE_STEP } from '../../ports/failures.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { HWPT_FLAG } from '../../spec/iommufd/uapi.ts';
 import type { DriverData, NestedDomain } from '../kernel/driver.ts';
@@ -38,8 +39,8 @@ export interface ViommuRequest {
 /**
  * A HWPT over an IOAS, its id reserved but not published.
  * @param join brings it into the IOAS (and attaches, for an automatic one).
- * @returns the HWPT; -EOPNOTSUPP flags or data the driver cannot do; -EINVAL the device's coherency cannot be had; else what
- *   `join` says. Nothing is left on error.
+ * @returns the HWPT; -EOPNOTSUPP flags or data the driver cannot do; -EINVAL the device's coherency cannot be had; -ENOMEM;
+ *   else what `join` says. Nothing is left on error.
  */
 export function allocPagingHwpt(
   context: IommufdContext,
@@ -52,7 +53,10 @@ export function allocPagingHwpt(
   if ((flags & HWPT_FLAG.DIRTY_TRACKING) !== 0 && !dev.iommu.dirtyCapable(dev)) return -E.OPNOTSUPP;
   if ((flags & HWPT_FLAG.FAULT_ID_VALID) !== 0 && (flags & HWPT_FLAG.NEST_PARENT) !== 0) return -E.OPNOTSUPP;
   const id = context.objects.reserve();
-  const domain = dev.iommu.allocPaging(dev, flags & ~HWPT_FLAG.FAULT_ID_VALID, data);
+  if (id === 0) return -E.NOMEM;
+  const domain = context.kernel.fails(FAILURE_STEP.DOMAIN)
+    ? -E.NOMEM
+    : dev.iommu.allocPaging(dev, flags & ~HWPT_FLAG.FAULT_ID_VALID, data);
   if (typeof domain === 'number') {
     context.objects.release(id);
     return domain;
@@ -75,7 +79,7 @@ export function allocPagingHwpt(
 /**
  * A nested HWPT directly on a parent, its id reserved but not published.
  * @returns the HWPT; -EOPNOTSUPP flags, no data, or the driver nests through vIOMMUs only; -EINVAL the parent is automatic,
- *   not a nest parent, or of another driver; else what the driver says.
+ *   not a nest parent, or of another driver; -ENOMEM; else what the driver says.
  */
 export function allocNestedHwpt(context: IommufdContext, request: NestedRequest): NestedHwpt | number {
   const { parent, flags, data } = request;
@@ -107,7 +111,8 @@ function finish(
   alloc: () => NestedDomain | number,
 ): NestedHwpt | number {
   const id = context.objects.reserve();
-  const domain = alloc();
+  if (id === 0) return -E.NOMEM;
+  const domain = context.kernel.fails(FAILURE_STEP.DOMAIN) ? -E.NOMEM : alloc();
   if (typeof domain === 'number') {
     context.objects.release(id);
     return domain;

@@ -1,3 +1,4 @@
+import { FAILURE_STEP, type FailureSource } from '../../ports/failures.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { ObjectBase } from './object.ts';
 
@@ -16,10 +17,16 @@ interface Region {
 
 /** The regions of kernel memory an iommufd offers to mmap, each at its own offset (never 0). */
 export class MmapTable {
+  readonly #source: FailureSource;
   readonly #regions: Region[] = [];
 
-  /** Puts `bytes` at the lowest free offset. */
+  constructor(source: FailureSource) {
+    this.#source = source;
+  }
+
+  /** Puts `bytes` at the lowest free offset. @returns it, or -1n: no memory (ENOMEM). */
   offer(owner: ObjectBase, hpa: number, bytes: number): bigint {
+    if (this.#source.failures?.fails(FAILURE_STEP.MMAP)) return -1n;
     let offset = BigInt(PAGE);
     let i = 0;
     for (; i < this.#regions.length; i++) {
@@ -31,6 +38,7 @@ export class MmapTable {
     return offset;
   }
 
+  /** Takes everything back that was offered for the owner. */
   withdraw(owner: ObjectBase): void {
     for (let i = this.#regions.length - 1; i >= 0; i--)
       if (this.#regions[i]!.owner === owner) this.#regions.splice(i, 1);

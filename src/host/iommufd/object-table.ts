@@ -1,3 +1,4 @@
+import { FAILURE_STEP, type FailureSource } from '../../ports/failures.ts';
 import { FreeIds } from './free-ids.ts';
 import type { ObjectBase } from './object.ts';
 
@@ -8,11 +9,17 @@ import type { ObjectBase } from './object.ts';
 export class ObjectTable<O extends ObjectBase & { readonly kind: string }> {
   readonly #live = new Map<number, O>();
   readonly #free = new FreeIds();
+  readonly #source: FailureSource;
   #next = 1;
   #taken = 0;
 
-  /** Takes the lowest free id. */
+  constructor(source: FailureSource) {
+    this.#source = source;
+  }
+
+  /** Takes the lowest free id. @returns 0: there is no memory for the object (ENOMEM). */
   reserve(): number {
+    if (this.#source.failures?.fails(FAILURE_STEP.OBJECT)) return 0;
     this.#taken++;
     return this.#free.pop() || this.#next++;
   }

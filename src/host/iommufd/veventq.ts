@@ -1,3 +1,4 @@
+import { FAILURE_STEP, type FailureSource } from '../../ports/failures.ts';
 import type { EventFd } from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import { VEVENTQ_FLAG } from '../../spec/iommufd/uapi.ts';
@@ -13,6 +14,7 @@ export interface VeventQueueParts {
   readonly type: number;
   /** Events it holds before it loses some. */
   readonly depth: number;
+  readonly source: FailureSource;
   /** The file was closed for good. */
   readonly onClose: () => void;
 }
@@ -33,6 +35,7 @@ export class VeventQueue {
   readonly type: number;
   readonly #viommu: Viommu;
   readonly #depth: number;
+  readonly #source: FailureSource;
   readonly fd: EventFd;
   readonly #events: Vevent[] = [];
   #head = 0;
@@ -45,6 +48,7 @@ export class VeventQueue {
     this.#viommu = viommu;
     this.type = parts.type;
     this.#depth = parts.depth;
+    this.#source = parts.source;
     viommu.users++;
     viommu.veventqs.push(this);
     const closed = { value: false };
@@ -71,7 +75,8 @@ export class VeventQueue {
     const was = this.#empty;
     const sequence = this.#sequence;
     this.#sequence = sequence === 0x7fff_ffff ? 0 : sequence + 1;
-    if (this.#events.length - this.#head >= this.#depth) {
+    const full = this.#events.length - this.#head >= this.#depth;
+    if (full || this.#source.failures?.fails(FAILURE_STEP.EVENT)) {
       this.#lost = sequence;
     } else {
       this.#lost = -1;

@@ -18,8 +18,11 @@ export interface IommuDriver {
   probe(kernel: KernelServices): void;
   /** A device behind this IOMMU appears (`probe_device`). Its RID is in `blocked` afterwards unless the machine says else. */
   addDevice(dev: HostDevice): number;
-  /** A device is gone; it is in `blocked` already. */
-  removeDevice(dev: HostDevice): void;
+  /**
+   * A device is gone; it is in `blocked` already. @param undo it does not come after all (a later step of its arrival failed): what was made for it goes
+   *   too, also what a driver keeps when a device that was there goes.
+   */
+  removeDevice(dev: HostDevice, undo: boolean): void;
 
   /**
    * GET_HW_INFO. @param type 0: the driver's default; else a wanted type.
@@ -41,7 +44,7 @@ export interface IommuDriver {
   reservedRegions(dev: HostDevice): readonly ReservedRegion[];
 
   /** The domain in which all DMA fails; attaching it is how a RID or PASID is detached. It cannot fail. */
-  readonly blocked: Domain;
+  readonly blocked: BlockedDomain;
 
   /**
    * `domain_alloc_paging_flags`. @param flags HWPT_FLAG bits (FAULT_ID_VALID removed). @param data null: none given.
@@ -158,6 +161,16 @@ export interface Domain {
   free(): void;
 }
 
+/** The domain in which all DMA fails. */
+export interface BlockedDomain extends Domain {
+  readonly kind: 'blocked';
+  /**
+   * @param undo the attach of `old` is taken back (a later step of the same operation failed): what it made goes too, also
+   *   what a driver keeps at an ordinary detach. @returns 0.
+   */
+  attach(dev: HostDevice, pasid: number, old: Domain | null, undo?: boolean): number;
+}
+
 /** Protection bits of `PagingDomain.map` (IOMMU_READ and so on). */
 export const MAP_PROT = { READ: 1, WRITE: 2, CACHE: 4, NOEXEC: 8, MMIO: 16 } as const;
 
@@ -183,9 +196,10 @@ export interface PagingDomain extends Domain {
   map(iova: bigint, hpa: number, bytes: number, prot: number): number;
   /**
    * Takes a range away that consists of whole earlier `map` calls, and does the invalidations that needs before it returns.
+   * @param undo those calls are taken back (a later step of the same operation failed): tables without entries go too.
    * @returns bytes unmapped.
    */
-  unmap(iova: bigint, bytes: bigint): bigint;
+  unmap(iova: bigint, bytes: bigint, undo?: boolean): bigint;
   /** Host-physical address of the byte, or -1. */
   iovaToPhys(iova: bigint): number;
   /** null: no dirty tracking on this domain (EOPNOTSUPP). */
@@ -247,7 +261,7 @@ export interface ViommuServices {
    * Offers an event to the vEVENTQ of `type`. @returns 0 (also when it was lost), -EOPNOTSUPP: no such queue.
    */
   reportEvent(type: number, data: Uint8Array): number;
-  /** Offers `bytes` (whole pages) of kernel memory at `hpa` for mmap of the fd. @returns the offset to tell the user. */
+  /** Offers `bytes` (whole pages) of kernel memory at `hpa` for mmap of the fd. @returns the offset to tell the user, or -1n: no memory (ENOMEM). */
   offerMmap(hpa: number, bytes: number): bigint;
 }
 

@@ -1,6 +1,7 @@
+import { Undo } from '../../core/undo.ts';
 import { NO_PASID } from '../../ports/dma.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import type { Domain, HostDevice } from './driver.ts';
+import type { BlockedDomain, Domain, HostDevice } from './driver.ts';
 
 /** What a group needs of its members beyond what drivers know of them. */
 export interface GroupMember extends HostDevice {
@@ -26,23 +27,42 @@ export class IommuGroup {
   kernelUse = false;
   /** A device of the group is being reset: attach, replace and PASID operations answer EBUSY. */
   resetting = false;
-  readonly #blocked: Domain;
+  readonly #blocked: BlockedDomain;
   /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
   readonly #behind = new Set<GroupMember>();
 
-  constructor(key: string, blocked: Domain) {
+  constructor(key: string, blocked: BlockedDomain) {
     this.key = key;
     this.#blocked = blocked;
     this.domain = blocked;
   }
 
-  /** A device appears in the group (hot-plug): what the group is attached to, it is attached to (`__iommu_probe_device`). */
-  join(dev: GroupMember): void {
+  /**
+   * A device appears in the group (hot-plug): what the group is attached to, it is attached to (`__iommu_probe_device`).
+   * A domain that cannot take it yet leaves it blocked. @returns 0, or -ENOMEM and the device is not in the group.
+   */
+  join(dev: GroupMember): number {
+    const undo = new Undo();
+    const attach = (domain: Domain, pasid: number, old: Domain | null): number => {
+      const r = domain.attach(dev, pasid, old);
+      if (r === 0) undo.add(() => this.#blocked.attach(dev, pasid, domain, true));
+      return r;
+    };
+    let r = this.domain === this.#blocked ? 0 : attach(this.domain, NO_PASID, this.#blocked);
+    const behind = r !== 0;
+    for (const [pasid, domain] of this.pasids) {
+      if (r !== -E.NOMEM && dev.maxPasids > pasid) r = attach(domain, pasid, null);
+    }
+    if (r === -E.NOMEM) {
+      undo.run();
+      return r;
+    }
     this.devices.push(dev);
-    if (this.domain !== this.#blocked && this.domain.attach(dev, NO_PASID, this.#blocked) !== 0) this.#behind.add(dev);
-    for (const [pasid, domain] of this.pasids) if (dev.maxPasids > pasid) domain.attach(dev, pasid, null);
+    if (behind) this.#behind.add(dev);
+    return 0;
   }
 
+  /** A device goes: what was attached to it has been taken away by the driver. */
   leave(dev: GroupMember): void {
     this.devices.splice(this.devices.indexOf(dev), 1);
     this.#behind.delete(dev);
@@ -73,8 +93,16 @@ export class IommuGroup {
     return 0;
   }
 
+  /** Gives one claim back. */
   release(): void {
     if (--this.ownerCount === 0) this.owner = null;
+  }
+
+  /** A device that `domain` took already goes back to where it was; if even that fails it is blocked, as one that is behind. */
+  #back(dev: GroupMember, domain: Domain, old: Domain): void {
+    if (this.#from(dev, old).attach(dev, NO_PASID, domain) === 0) return;
+    this.#blocked.attach(dev, NO_PASID, domain);
+    this.#behind.add(dev);
   }
 
   /** Moves the RID of every device to `domain`; on failure those already moved go back. */
@@ -86,10 +114,7 @@ export class IommuGroup {
       const dev = this.devices[i]!;
       const r = domain.attach(dev, NO_PASID, this.#from(dev, old));
       if (r === 0) continue;
-      while (--i >= 0) {
-        const moved = this.devices[i]!;
-        this.#from(moved, old).attach(moved, NO_PASID, domain);
-      }
+      while (--i >= 0) this.#back(this.devices[i]!, domain, old);
       return r;
     }
     this.#behind.clear();
@@ -97,11 +122,11 @@ export class IommuGroup {
     return 0;
   }
 
-  /** Detaches the RID: everything it does is blocked from now on. Cannot fail. */
-  block(blocked: Domain): void {
+  /** Detaches the RID: everything it does is blocked from now on. Cannot fail. @param undo the attach is taken back. */
+  block(blocked: BlockedDomain, undo = false): void {
     const old = this.domain;
     if (old === blocked) return;
-    for (const d of this.devices) if (!this.#behind.has(d)) blocked.attach(d, NO_PASID, old);
+    for (const d of this.devices) if (!this.#behind.has(d)) blocked.attach(d, NO_PASID, old, undo);
     this.#behind.clear();
     this.domain = blocked;
   }
@@ -136,10 +161,11 @@ export class IommuGroup {
     return 0;
   }
 
-  clearPasid(pasid: number): void {
+  /** Detaches a PASID: it is blocked from now on. Cannot fail. @param undo the attach is taken back. */
+  clearPasid(pasid: number, undo = false): void {
     const old = this.pasids.get(pasid);
     if (old === undefined) return;
-    for (const d of this.devices) if (d.maxPasids > 0) d.iommu.blocked.attach(d, pasid, old);
+    for (const d of this.devices) if (d.maxPasids > 0) d.iommu.blocked.attach(d, pasid, old, undo);
     this.pasids.delete(pasid);
   }
 }

@@ -1,4 +1,5 @@
 import { ViommuError } from '../../core/errors.ts';
+import { FAILURE_STEP, type FailurePlan, type FailureSource } from '../../ports/failures.ts';
 import type { Backing } from '../../ports/memory.ts';
 import { AddressSpace, ramBacking } from './address-space.ts';
 
@@ -11,9 +12,11 @@ const ARENA_PAGES = 1024;
  * The host's physical memory: the emulated kernel's own pages (tables, queues) and the guests' RAM, which lies at addresses
  * that differ from the guest-physical ones, so that a forgotten stage 2 shows at once.
  */
-export class HostMemory {
+export class HostMemory implements FailureSource {
   /** Everything, as the hardware and the bus see it. */
   readonly space = new AddressSpace();
+  /** Which allocations of the host fail although there is memory (tests, fault injection). */
+  failures: FailurePlan | null = null;
   readonly #limit: number;
   /** Kernel pages come from below, guest RAM and windows from above. */
   #nextArena = 0x1_0000_0000;
@@ -40,7 +43,7 @@ export class HostMemory {
    * @returns the host-physical address, or -1 when memory is out (ENOMEM is the caller's word).
    */
   allocate(count = 1): number {
-    if (this.#used + count > this.#limit) return -1;
+    if (this.#used + count > this.#limit || this.failures?.fails(FAILURE_STEP.KERNEL_PAGES)) return -1;
     if (count === 1) {
       if (this.#free.length === 0) this.#grow(ARENA_PAGES);
       this.#used++;

@@ -163,6 +163,11 @@ describe('IOAS_COPY', () => {
     must(h.map(a, 0x8000n, PAGE, VA, 5));
     expect(copy(h, a, b, 0x1000n, PAGE, 0n, 8 | FIXED_RW)).toBe(-E.OPNOTSUPP);
     expect(copy(h, a, b, 0x1000n, PAGE, ALL)).toBe(-E.OVERFLOW);
+    // The source is judged as the destination is, before anything else is looked at.
+    expect(copy(h, a, b, ALL, PAGE, 0n)).toBe(-E.OVERFLOW);
+    expect(copy(h, a, b, ALL, PAGE, 0n, 1)).toBe(-E.OVERFLOW);
+    expect(copy(h, 99, b, ALL, 0n, 0n)).toBe(-E.OVERFLOW);
+    expect(copy(h, a, b, ALL, PAGE, 0n, 8 | FIXED_RW)).toBe(-E.OPNOTSUPP);
     expect(copy(h, a, b, 0x1000n, PAGE, 0n, 1)).toBe(-E.INVAL);
     expect(copy(h, 99, b, 0x1000n, PAGE, 0n)).toBe(-E.NOENT);
     expect(copy(h, a, b, 0x1000n, 0n, 0n)).toBe(-E.INVAL);

@@ -4,7 +4,7 @@ import { MOCK, MOCK_DEVICE_FLAG, MOCK_PAGETABLE } from '../../../spec/iommufd/se
 import { HWPT_FLAG } from '../../../spec/iommufd/uapi.ts';
 import type { DeviceDescription } from '../../kernel/device.ts';
 import type {
-  Domain,
+  BlockedDomain,
   DriverData,
   DriverViommu,
   HostDevice,
@@ -25,7 +25,7 @@ export class MockDriver implements IommuDriver {
   readonly driver = 'mock';
   readonly enforcesCoherency = false;
   readonly userPasidTable = true;
-  readonly blocked: Domain;
+  readonly blocked: BlockedDomain;
   readonly #memory: HostMemory;
   readonly #states = new Map<number, MockDeviceState>();
   #created = 0;

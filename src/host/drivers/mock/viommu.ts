@@ -61,6 +61,7 @@ export class MockViommu implements DriverViommu {
     const word = view.getUint32(0, true);
     memory.space.store32(this.#pages, word | 0);
     const offset = this.services.offerMmap(this.#pages, PAGES * 4096);
+    if (offset < 0n) return -E.NOMEM;
     view.setUint32(4, word, true);
     view.setBigUint64(8, offset, true);
     view.setBigUint64(16, BigInt(PAGES * 4096), true);

@@ -60,10 +60,11 @@ export class Cmdqv implements HwQueueOps {
     });
     if (hw === null) return -E.NOSPC;
     const place = o.place(hw.window, hw.bytes);
+    const offset = services.offerMmap(place.hpa, hw.bytes);
     const view = new DataView(bytes.buffer);
-    view.setBigUint64(0, services.offerMmap(place.hpa, hw.bytes), true);
+    view.setBigInt64(0, offset, true);
     view.setBigUint64(8, BigInt(hw.bytes), true);
-    const answer = answerDriverData(data, bytes);
+    const answer = offset < 0n ? -E.NOMEM : answerDriverData(data, bytes);
     if (answer !== 0) {
       place.remove();
       hw.close();

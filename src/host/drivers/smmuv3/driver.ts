@@ -3,6 +3,7 @@ import { HW_ERROR, type HwEvents, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_FLAG, PGFAULT_CODE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
 import type {
+  BlockedDomain,
   Domain,
   DriverData,
   DriverViommu,
@@ -66,7 +67,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   readonly userPasidTable = true;
   /** Nested domains exist through a vIOMMU only. */
   readonly allocNested = null;
-  readonly blocked: Domain;
+  readonly blocked: BlockedDomain;
   readonly features: SmmuFeatures;
   readonly queue: CommandQueue;
   readonly maintenance: Maintenance;
@@ -105,8 +106,8 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
       iommu: this,
       pasidCapable: true,
       iopf: false,
-      attach: (dev, pasid, old) => {
-        this.#state.streams.detach(dev, pasid, old);
+      attach: (dev, pasid, old, undo = false) => {
+        this.#state.streams.detach(dev, pasid, old, undo);
         return 0;
       },
       free: () => {},
@@ -166,9 +167,9 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.#state.streams.add(dev);
   }
 
-  removeDevice(dev: HostDevice): void {
+  removeDevice(dev: HostDevice, undo: boolean): void {
     this.#faults?.forget(dev);
-    this.#state.streams.remove(dev);
+    this.#state.streams.remove(dev, undo);
   }
 
   hwInfo(_dev: HostDevice, type: number): HwInfo | null {

@@ -26,7 +26,11 @@ export class Master implements SteDevice {
   ats = false;
   /** The RID is attached to nothing. */
   blocked = true;
+  /** The kernel's own CD table, and the domain for whose attach it was made. */
   cds: KernelCdTable | null = null;
+  cdsFor: object | null = null;
+  /** A StreamID of each level-2 stream table that was made for this device. */
+  madeTables: readonly number[] = [];
   latched: LatchedStreams | null = null;
 
   constructor(dev: HostDevice, features: SmmuFeatures, canStall: boolean) {

@@ -93,6 +93,40 @@ export class IoPgtable {
     return done;
   }
 
+  /**
+   * Takes tables without entries out of the tree above [iova, iova + bytes), for a `map` that is taken back: `unmap` leaves
+   * the table of a range that does not fill it, as the kernel does. They are kept until `reclaim`.
+   */
+  prune(iova: number, bytes: number): void {
+    this.#pruneIn(this.root, this.startLevel, 0, iova, iova + bytes);
+  }
+
+  #pruneIn(table: number, level: number, base: number, from: number, end: number): void {
+    const space = this.#memory.space;
+    const size = 2 ** shiftOf(level);
+    const first = Math.floor((from - base) / size);
+    const last = Math.ceil((end - base) / size);
+    for (let i = first; level < LAST && i < last; i++) {
+      const entry = table + 8 * i;
+      space.load64(entry);
+      if ((space.lo & 3) !== TABLE) continue;
+      const below = this.#address(space.lo, space.hi);
+      const at = base + i * size;
+      this.#pruneIn(below, level + 1, at, Math.max(from, at), Math.min(end, at + size));
+      if (!this.#empty(below)) continue;
+      space.store64(entry, 0, 0);
+      this.#retired.push(below);
+    }
+  }
+
+  #empty(table: number): boolean {
+    for (let i = 0; i < 2 ** STRIDE; i++) {
+      this.#memory.space.load64(table + 8 * i);
+      if ((this.#memory.space.lo & 1) !== 0) return false;
+    }
+    return true;
+  }
+
   #blockLevel(iova: number, hpa: number, bytes: number): number {
     for (let level = Math.max(1, this.startLevel); level < LAST; level++) {
       const size = 2 ** shiftOf(level);

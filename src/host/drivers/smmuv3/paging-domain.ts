@@ -85,16 +85,20 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
     if ((prot & (PROT.READ | PROT.WRITE)) === 0) return 0;
     const at = Number(iova);
     const done = this.#tables.map(at, hpa, bytes, prot);
-    if (done < bytes) this.#tables.unmap(at, done);
+    if (done < bytes) {
+      this.#tables.unmap(at, done);
+      this.#tables.prune(at, bytes);
+    }
     if (this.#tables.retired || done < bytes) this.#forget({ iova: at, bytes, level: 0 });
     return done < bytes ? -E.NOMEM : 0;
   }
 
-  unmap(iova: bigint, bytes: bigint): bigint {
+  unmap(iova: bigint, bytes: bigint, undo = false): bigint {
     if (iova > this.apertureLast) return 0n;
     const at = Number(iova);
     const end = iova + bytes > this.apertureLast ? Number(this.apertureLast) + 1 : Number(iova + bytes);
     const done = this.#tables.unmap(at, end - at);
+    if (undo) this.#tables.prune(at, end - at);
     if (done > 0 || this.#tables.retired) this.#forget({ iova: at, bytes: end - at, level: this.#leafLevel() });
     return BigInt(done);
   }

@@ -47,8 +47,13 @@ export class Streams {
   add(dev: HostDevice): number {
     const { table, features, canStall } = this.#deps;
     for (const sid of dev.streams) if (!table.inRange(sid)) return -E.RANGE;
-    for (const sid of dev.streams) if (!table.prepare(sid)) return -E.NOMEM;
+    const made: number[] = [];
+    if (!table.prepare(dev.streams, made)) {
+      this.#takeBack(made);
+      return -E.NOMEM;
+    }
     const master = new Master(dev, features, canStall(dev));
+    master.madeTables = made;
     // What the table says of streams without a device.
     for (const ste of master.stes) abortSte(ste);
     this.#masters.set(dev.index, master);
@@ -56,7 +61,8 @@ export class Streams {
     return 0;
   }
 
-  remove(dev: HostDevice): void {
+  /** @param undo its arrival failed: the tables that were made for it go too. */
+  remove(dev: HostDevice, undo: boolean): void {
     const master = this.masterOf(dev);
     if (master === null) return;
     const ste = new Int32Array(STE_WORDS);
@@ -64,6 +70,17 @@ export class Streams {
     this.#attacher.writeSte(master, ste);
     master.cds?.destroy();
     this.#masters.delete(dev.index);
+    if (undo) this.#takeBack(master.madeTables);
+  }
+
+  #takeBack(sids: readonly number[]): void {
+    const { queue, table } = this.#deps;
+    for (const sid of sids) {
+      table.takeBack(sid, () => {
+        queue.cfgiSte(sid);
+        queue.sync();
+      });
+    }
   }
 
   /** A listener of upcalls came or went: a stream without a domain asks it, or is refused silently. */
@@ -85,7 +102,7 @@ export class Streams {
       this.#clearCd(master, 0);
       return 0;
     }
-    const cds = this.#cds(master, 0);
+    const cds = this.#cds(master, 0, domain);
     if (cds === null) return -E.NOMEM;
     this.#writeCd(master, cds, 0, domain);
     this.#move(master, old, domain, true, null, (ste, ats) => cdTableSte(ste, master, cds, ats, S1DSS.SSID0));
@@ -110,13 +127,18 @@ export class Streams {
     return 0;
   }
 
-  detach(dev: HostDevice, pasid: number, old: Domain | null): void {
+  /** @param undo the attach of `old` is taken back: so is the CD table it made. */
+  detach(dev: HostDevice, pasid: number, old: Domain | null, undo: boolean): void {
     const master = this.masterOf(dev);
     if (master === null) return;
-    if (pasid === NO_PASID) {
-      this.#block(master, old);
-      return;
-    }
+    if (pasid === NO_PASID) this.#block(master, old);
+    else this.#detachPasid(master, pasid, old);
+    if (!undo || master.cdsFor !== old || master.pasidsInUse) return;
+    master.cds?.destroy();
+    master.cds = null;
+  }
+
+  #detachPasid(master: Master, pasid: number, old: Domain | null): void {
     this.#clearCd(master, pasid);
     if (master.ats) this.#attacher.flushAtc(master, pasid);
     stageOf(old)?.leave({ master, ssid: pasid });
@@ -152,7 +174,7 @@ export class Streams {
     const rid = this.#deps.kernel.attached(master.dev, NO_PASID);
     const ridStage = rid instanceof SmmuPagingDomain ? rid.stage.kind : 0;
     if (!master.blocked && ridStage !== 1) return -E.INVAL;
-    const cds = this.#cds(master, pasid);
+    const cds = this.#cds(master, pasid, domain);
     if (cds === null) return -E.NOMEM;
     const user = { master, ssid: pasid };
     domain.join(user);
@@ -166,11 +188,18 @@ export class Streams {
     return 0;
   }
 
-  /** The device's CD table with room for `ssid`; null: out of memory. */
-  #cds(master: Master, ssid: number): KernelCdTable | null {
+  /** The device's CD table with room for `ssid`, for a domain that is to be attached; null: out of memory. */
+  #cds(master: Master, ssid: number, domain: SmmuPagingDomain): KernelCdTable | null {
     const { hw, memory, features } = this.#deps;
-    master.cds ??= KernelCdTable.create(hw, memory, master.ssidBits, features.twoLevelCds);
-    return master.cds?.prepare(ssid) === true ? master.cds : null;
+    const cds = master.cds ?? KernelCdTable.create(hw, memory, master.ssidBits, features.twoLevelCds);
+    if (cds === null) return null;
+    if (!cds.prepare(ssid)) {
+      if (master.cds === null) cds.destroy();
+      return null;
+    }
+    if (master.cds === null) master.cdsFor = domain;
+    master.cds = cds;
+    return cds;
   }
 
   #writeCd(master: Master, cds: KernelCdTable, ssid: number, domain: SmmuPagingDomain): void {

@@ -56,8 +56,15 @@ export class StreamTable {
     return sid < 2 ** this.#sidBits;
   }
 
-  /** Makes sure the entry of `sid` exists. @returns false: out of memory. */
-  prepare(sid: number): boolean {
+  /**
+   * Makes sure the entries of `sids` exist. @param made collects a StreamID of each level-2 table that had to be made.
+   * @returns false: out of memory.
+   */
+  prepare(sids: readonly number[], made: number[]): boolean {
+    return sids.every((sid) => this.#prepare(sid, made));
+  }
+
+  #prepare(sid: number, made: number[]): boolean {
     if (!this.#twoLevel) return true;
     const index = sid >>> SPLIT;
     if (this.#l2.has(index)) return true;
@@ -65,8 +72,23 @@ export class StreamTable {
     if (table < 0) return false;
     this.#abortAll(table, 2 ** SPLIT);
     this.#l2.set(index, table);
+    made.push(sid);
     this.#hw.writeEntry(this.base, index * L1_BYTES, 0, loWord(table) | SPAN, hiWord(table));
     return true;
+  }
+
+  /**
+   * Takes the level-2 table around `sid` back, which `prepare` made for a device that does not come after all.
+   * @param sync makes the SMMU forget the level-1 descriptor.
+   */
+  takeBack(sid: number, sync: () => void): void {
+    const index = sid >>> SPLIT;
+    const table = this.#l2.get(index);
+    if (table === undefined) return;
+    this.#l2.delete(index);
+    this.#hw.writeEntry(this.base, index * L1_BYTES, 0, 0, 0);
+    sync();
+    this.#memory.free(table, L2_PAGES);
   }
 
   /** Stores 64-bit word `word` of the entry of a prepared `sid`. */

@@ -5,7 +5,7 @@ import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_DATA, HWPT_FLAG } from '../../../spec/iommufd/uapi.ts';
 import type {
-  Domain,
+  BlockedDomain,
   DriverData,
   DriverViommu,
   HostDevice,
@@ -71,7 +71,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
   readonly enforcesCoherency: boolean;
   /** The host owns the PASID table. */
   readonly userPasidTable = false;
-  readonly blocked: Domain;
+  readonly blocked: BlockedDomain;
   readonly unit: VtdFeatures;
   readonly queue: InvalidationQueue;
   readonly attacher: Attacher;
@@ -161,14 +161,18 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
     const pasids = dev.maxPasids > 0 && unit.pasidBits > 0;
     const table = PasidTable.create(hw, memory, pasids ? Math.min(dev.maxPasids, 2 ** unit.pasidBits) : 1);
     if (table === null) return -E.NOMEM;
-    if (!table.prepare(RID_PASID) || !dev.streams.every((rid) => root.prepare(rid))) {
+    const made: number[] = [];
+    if (!table.prepare(RID_PASID) || !root.prepare(dev.streams, made)) {
+      for (const rid of made) root.takeBack(rid);
       table.destroy();
       return -E.NOMEM;
     }
     const ats = unit.deviceTlb && dev.ats;
     const pri = ats && unit.pageRequests && dev.pri;
     const flags = (ats ? DTE : 0) | (pasids ? PASIDE : 0) | (pri ? PRE : 0) | (table.pdts << 9);
-    this.#masters.set(dev.index, new Master(dev, table, ats, pri, pasids));
+    const master = new Master(dev, table, ats, pri, pasids);
+    master.madeTables = made;
+    this.#masters.set(dev.index, master);
     for (const rid of dev.streams) root.set(rid, table.directory, flags);
     if (unit.cachingMode) this.#forgetDevice(dev);
     if (ats) dev.control?.setAts(true);
@@ -176,7 +180,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
     return 0;
   }
 
-  removeDevice(dev: HostDevice): void {
+  removeDevice(dev: HostDevice, undo: boolean): void {
     const master = this.#masters.get(dev.index);
     if (master === undefined) return;
     for (const pasid of [...master.entries.keys()]) this.attacher.tearDown(master, pasid, null);
@@ -184,6 +188,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, DomainOwner {
     if (master.ats) dev.control?.setAts(false);
     for (const rid of dev.streams) this.#state.root.clear(rid);
     this.#forgetDevice(dev);
+    if (undo) for (const rid of master.madeTables) this.#state.root.takeBack(rid);
     this.#masters.delete(dev.index);
     master.table.destroy();
   }

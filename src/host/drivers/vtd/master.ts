@@ -20,6 +20,8 @@ export class Master {
   readonly ats: boolean;
   readonly pri: boolean;
   readonly pasids: boolean;
+  /** A requester id of each context table that was made for this device. */
+  madeTables: readonly number[] = [];
   /** Present entries by PASID. */
   readonly entries = new Map<number, Installed>();
 

@@ -27,13 +27,21 @@ export class RootTable {
     return base < 0 ? null : new RootTable(hw, memory, base);
   }
 
-  /** Makes room for the context entry of `rid`. @returns false: out of memory. */
-  prepare(rid: number): boolean {
+  /**
+   * Makes room for the context entries of `rids`. @param made collects a requester id of each table that had to be made.
+   * @returns false: out of memory.
+   */
+  prepare(rids: readonly number[], made: number[]): boolean {
+    return rids.every((rid) => this.#prepare(rid, made));
+  }
+
+  #prepare(rid: number, made: number[]): boolean {
     const half = rid >>> 7;
     if (this.#contexts.has(half)) return true;
     const table = this.#memory.allocate();
     if (table < 0) return false;
     this.#contexts.set(half, table);
+    made.push(rid);
     this.#hw.writeEntry(this.base, (rid >>> 8) * ROOT_BYTES, half & 1, loWord(table) | 1, hiWord(table));
     return true;
   }
@@ -52,6 +60,19 @@ export class RootTable {
   clear(rid: number): void {
     const table = this.#contexts.get(rid >>> 7);
     if (table !== undefined) this.#hw.writeEntry(table, this.#entry(rid), 0, 0, 0);
+  }
+
+  /**
+   * Takes the context table around `rid` back, which `prepare` made for a device that does not come after all. The caches
+   * have forgotten the entries in it.
+   */
+  takeBack(rid: number): void {
+    const half = rid >>> 7;
+    const table = this.#contexts.get(half);
+    if (table === undefined) return;
+    this.#contexts.delete(half);
+    this.#hw.writeEntry(this.base, (rid >>> 8) * ROOT_BYTES, half & 1, 0, 0);
+    this.#memory.free(table);
   }
 
   destroy(): void {

@@ -1,13 +1,13 @@
+import { FAILURE_STEP, type FailureSource, type FailureStep } from '../../../ports/failures.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { MAP_PROT, type PagingDomain } from '../../kernel/driver.ts';
 import { Area, AreaTree } from './area-tree.ts';
 import { firstPage, lastPage, loadArea, unloadArea } from './loading.ts';
 import type { Pages } from './pages.ts';
-import { IOVA_LAST, type IovaRange, joinRanges, ReservedRanges } from './ranges.ts';
+import { chooseIova } from './placement.ts';
+import { IOVA_LAST, type IovaRange, ReservedRanges } from './ranges.ts';
 
 const PAGE = 4096;
-/** Automatic IOVAs line up with transparent huge pages up to this size. */
-const HUGE_PAGE = 0x20_0000n;
 
 /** An in-kernel user of an IOAS, as the IOAS sees it. */
 export interface IoasAccess {
@@ -36,31 +36,44 @@ export class Ioas {
   readonly #domains: PagingDomain[] = [];
   #alignment = 1;
   #largePages = true;
-  #onDestroy: (() => void) | null;
+  readonly #source: FailureSource;
+  readonly #onDestroy: (ioas: Ioas) => void;
 
   /** @param onDestroy the context forgets a compatibility pointer to this IOAS. */
-  constructor(onDestroy: (() => void) | null = null) {
+  constructor(source: FailureSource, onDestroy: (ioas: Ioas) => void) {
+    this.#source = source;
     this.#onDestroy = onDestroy;
+  }
+
+  #fails(step: FailureStep): boolean {
+    return this.#source.failures?.fails(step) ?? false;
   }
 
   destroy(): void {
     this.unmapAll();
-    this.#onDestroy?.();
-    this.#onDestroy = null;
+    this.#onDestroy(this);
   }
 
   /** Bytes every IOVA and length must be a multiple of. */
   get alignment(): number {
     return this.#alignment;
   }
+  /** What is mapped. */
   get areas(): AreaTree {
     return this.#areas;
   }
+  /** The domains that joined, in order. */
   get domains(): readonly PagingDomain[] {
     return this.#domains;
   }
+  /** OPTION HUGE_PAGES. */
   get largePages(): boolean {
     return this.#largePages;
+  }
+
+  /** The allow-list; empty: everything is allowed. */
+  get allowed(): readonly IovaRange[] {
+    return this.#allowed;
   }
 
   /** IOVAs that are not reserved. */
@@ -68,17 +81,19 @@ export class Ioas {
     return this.#reserved.holes(0n, IOVA_LAST);
   }
 
-  /** Replaces the allow-list. @param list sorted and disjoint. @returns -EADDRINUSE: one of them is reserved. */
+  /** Replaces the allow-list. @param list sorted and disjoint. @returns -EADDRINUSE: one of them is reserved; -ENOMEM. */
   allow(list: IovaRange[]): number {
     for (const r of list) if (this.#reserved.intersects(r.start, r.last)) return -E.ADDRINUSE;
+    if (this.#fails(FAILURE_STEP.ALLOWED)) return -E.NOMEM;
     this.#allowed = list;
     return 0;
   }
 
-  /** Reserves a region for `owner`. @returns -EADDRINUSE mapped or on the allow-list. */
+  /** Reserves a region for `owner`. @returns -EADDRINUSE mapped or on the allow-list; -ENOMEM. */
   reserve(start: bigint, last: bigint, owner: object): number {
     if (this.#areas.first(start, last) !== null) return -E.ADDRINUSE;
     if (this.#allowed.some((r) => r.start <= last && start <= r.last)) return -E.ADDRINUSE;
+    if (this.#fails(FAILURE_STEP.RESERVED)) return -E.NOMEM;
     this.#reserved.add(start, last, owner);
     return 0;
   }
@@ -96,9 +111,12 @@ export class Ioas {
     let iova = fixed ?? 0n;
     if (fixed === null) {
       const first = slices[0]!;
-      const r = this.#choose(first.pages.base + BigInt(first.startByte), length);
-      if (r !== 0) return r;
-      iova = this.mappedAt;
+      iova = chooseIova(
+        { areas: this.#areas, reserved: this.#reserved, allowed: this.#allowed, alignment: this.#alignment },
+        first.pages.base + BigInt(first.startByte),
+        length,
+      );
+      if (iova < 0n) return Number(iova);
     } else {
       const r = this.#checkFixed(iova, length);
       if (r !== 0) return r;
@@ -109,6 +127,7 @@ export class Ioas {
     for (const s of slices) {
       if ((prot & MAP_PROT.WRITE) !== 0 && !s.pages.writable) result = -E.PERM;
       else if ((s.startByte % PAGE) % this.#alignment !== 0) result = -E.INVAL;
+      else if (this.#fails(FAILURE_STEP.AREA)) result = -E.NOMEM;
       if (result !== 0) break;
       const { pages, startByte } = s;
       const area = new Area({ start: at, last: at + s.length - 1n, pages, startByte, prot }, this.#areas.nextWeight());
@@ -119,7 +138,7 @@ export class Ioas {
     for (let i = 0; result === 0 && i < made.length; i++) result = this.#fill(made[i]!);
     if (result !== 0) {
       for (const a of made) {
-        this.#unfill(a);
+        this.#unfill(a, true);
         this.#areas.remove(a);
       }
       return result;
@@ -136,45 +155,6 @@ export class Ioas {
     if (last > IOVA_LAST) return -E.OVERFLOW;
     if (this.#reserved.intersects(iova, last)) return -E.INVAL;
     return this.#areas.first(iova, last) === null ? 0 : -E.EXIST;
-  }
-
-  /** Finds a free place that keeps the alignment of `address` as far as that helps large pages. */
-  #choose(address: bigint, length: bigint): number {
-    if (length >= IOVA_LAST / 2n) return -E.OVERFLOW;
-    let align = 1n;
-    while (align < length) align <<= 1n;
-    if (address !== 0n) {
-      const natural = address & -address;
-      if (natural < align) align = natural;
-    }
-    if (align > HUGE_PAGE) align = HUGE_PAGE;
-    if (align < BigInt(this.#alignment)) return -E.INVAL;
-    const offset = address % 4096n;
-    // The first address of [start, last] that serves; -1n when none does.
-    const place = (start: bigint, last: bigint): bigint => {
-      const at = ((start + align - 1n) & -align) | offset;
-      return at >= last || at > IOVA_LAST || last - at < length - 1n ? -1n : at;
-    };
-    // Never page 0 and never the top page.
-    const lowest = 4096n;
-    const highest = IOVA_LAST - 4096n;
-    const allowed = this.#allowed.length === 0 ? [{ start: lowest, last: highest }] : joinRanges(this.#allowed);
-    for (const piece of allowed) {
-      if (piece.last < lowest || piece.start > highest) continue;
-      const last = piece.last > highest ? highest : piece.last;
-      const start = place(piece.start < lowest ? lowest : piece.start, last);
-      if (start < 0n) continue;
-      for (const hole of this.#reserved.holes(start, last)) {
-        const found = this.#areas.findHole(hole.start, hole.last, Number(length), (page, off, lastPage, lastOff) => {
-          const at = place((BigInt(page) << 12n) | BigInt(off), (BigInt(lastPage) << 12n) | BigInt(lastOff));
-          if (at < 0n) return false;
-          this.mappedAt = at;
-          return true;
-        });
-        if (found) return 0;
-      }
-    }
-    return -E.NOSPC;
   }
 
   /**
@@ -198,7 +178,7 @@ export class Ioas {
         if (++tries > 100) return -E.DEADLK;
         continue;
       }
-      this.#unfill(area);
+      this.#unfill(area, false);
       this.#areas.remove(area);
       this.unmapped += end - first + 1n;
       if (end >= last) break;
@@ -256,7 +236,7 @@ export class Ioas {
     }
     if (failed !== 0) {
       for (const area of done) {
-        unloadArea(area, domain);
+        unloadArea(area, domain, true);
         if (first) this.#unpin(area);
       }
       this.unreserve(domain);
@@ -270,7 +250,7 @@ export class Ioas {
   removeDomain(domain: PagingDomain): void {
     this.#domains.splice(this.#domains.indexOf(domain), 1);
     for (const area of this.#areas) {
-      unloadArea(area, domain);
+      unloadArea(area, domain, false);
       if (this.#domains.length === 0) this.#unpin(area);
     }
     this.unreserve(domain);
@@ -355,21 +335,22 @@ export class Ioas {
     for (let i = 0; i < this.#domains.length; i++) {
       r = loadArea(area, this.#domains[i]!, this.#largePages);
       if (r === 0) continue;
-      while (--i >= 0) unloadArea(area, this.#domains[i]!);
+      while (--i >= 0) unloadArea(area, this.#domains[i]!, true);
       this.#unpin(area);
       return r;
     }
     return 0;
   }
 
-  #unfill(area: Area): void {
+  #unfill(area: Area, undo: boolean): void {
     if (!area.filled) return;
-    for (const d of this.#domains) unloadArea(area, d);
+    for (const d of this.#domains) unloadArea(area, d, undo);
     this.#unpin(area);
   }
 
   #pin(area: Area): number {
-    const r = area.pages.dmabuf ? 0 : area.pages.pin(firstPage(area), lastPage(area));
+    const failed = this.#fails(FAILURE_STEP.PIN);
+    const r = failed ? -E.NOMEM : area.pages.dmabuf ? 0 : area.pages.pin(firstPage(area), lastPage(area));
     if (r === 0) area.filled = true;
     return r;
   }
@@ -382,7 +363,7 @@ export class Ioas {
   /** The exporter of a dma-buf takes its memory back: it leaves every domain, the areas stay. */
   revoke(pages: Pages): void {
     for (const area of this.#areas) {
-      if (area.pages === pages) for (const d of this.#domains) unloadArea(area, d);
+      if (area.pages === pages) for (const d of this.#domains) unloadArea(area, d, false);
     }
   }
 }

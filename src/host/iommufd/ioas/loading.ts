@@ -26,7 +26,7 @@ export function loadArea(area: Area, domain: PagingDomain, largePages: boolean):
     if (result === 0) done = at + bytes - start;
     return result;
   });
-  if (r !== 0 && done > 0) domain.unmap(iova, BigInt(done));
+  if (r !== 0 && done > 0) domain.unmap(iova, BigInt(done), true);
   return r;
 }
 
@@ -52,7 +52,7 @@ function mapRun(
     const n = Math.min(PAGE - ((hpa + done) % PAGE), bytes - done);
     const r = domain.map(iova + BigInt(done), hpa + done, n, prot);
     if (r !== 0) {
-      if (done > 0) domain.unmap(iova, BigInt(done));
+      if (done > 0) domain.unmap(iova, BigInt(done), true);
       return r;
     }
     done += n;
@@ -60,6 +60,7 @@ function mapRun(
   return 0;
 }
 
-export function unloadArea(area: Area, domain: PagingDomain): void {
-  if (area.filled && !area.pages.revoked) domain.unmap(area.start, BigInt(area.length));
+/** Unmaps an area from a domain. @param undo its mapping is taken back. */
+export function unloadArea(area: Area, domain: PagingDomain, undo: boolean): void {
+  if (area.filled && !area.pages.revoked) domain.unmap(area.start, BigInt(area.length), undo);
 }

@@ -53,6 +53,12 @@ export class Pages implements PagesParts {
     return this.file !== null && this.file.kind === 'dmabuf';
   }
 
+  /** How many users hold a page. */
+  pinsOf(page: number): number {
+    const r = this.#runs[this.#find(page)];
+    return r !== undefined && r.first <= page ? r.pins : 0;
+  }
+
   /** Index of the first run that ends at or behind `page`. */
   #find(page: number): number {
     let lo = 0;

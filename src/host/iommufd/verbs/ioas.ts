@@ -1,3 +1,4 @@
+import { FAILURE_STEP } from '../../../ports/failures.ts';
 import type {
   IoasCopy,
   IoasIovaRange,
@@ -18,11 +19,14 @@ import { IOVA_LAST, type IovaRange, insertDisjoint } from '../ioas/ranges.ts';
 const MAP_FLAGS = IOAS_MAP_FLAG.FIXED_IOVA | IOAS_MAP_FLAG.WRITEABLE | IOAS_MAP_FLAG.READABLE;
 const PAGE = 4096n;
 
-export function newIoas(context: IommufdContext): Ioas {
-  const ioas: Ioas = new Ioas(() => {
-    if (context.vfioIoas === ioas) context.vfioIoas = null;
+/** An IOAS, its id reserved but not published; null: ENOMEM. */
+export function newIoas(context: IommufdContext): Ioas | null {
+  const id = context.objects.reserve();
+  if (id === 0) return null;
+  const ioas = new Ioas(context.kernel.memory, (gone) => {
+    if (context.vfioIoas === gone) context.vfioIoas = null;
   });
-  ioas.id = context.objects.reserve();
+  ioas.id = id;
   return ioas;
 }
 
@@ -48,10 +52,13 @@ export function allowIovas(
   return ioas.allow(list);
 }
 
-/** Checks that MAP, MAP_FILE and COPY share. */
-function checkMap(flags: number, reserved: number, length: bigint, iova: bigint): number {
+/**
+ * Checks that MAP, MAP_FILE and COPY share, in the kernel's order.
+ * @param values the length and every IOVA of the structure: 2^64-1 does not fit the kernel's arithmetic.
+ */
+function checkMap(flags: number, reserved: number, ...values: readonly bigint[]): number {
   if ((flags & ~MAP_FLAGS) !== 0 || reserved !== 0) return -E.OPNOTSUPP;
-  if (iova === IOVA_LAST || length === IOVA_LAST) return -E.OVERFLOW;
+  if (values.includes(IOVA_LAST)) return -E.OVERFLOW;
   return (flags & (IOAS_MAP_FLAG.WRITEABLE | IOAS_MAP_FLAG.READABLE)) === 0 ? -E.INVAL : 0;
 }
 
@@ -73,6 +80,7 @@ export function mapUser(
 ): number {
   if (va + length > IOVA_LAST) return -E.OVERFLOW;
   if (length === 0n || length > IOVA_LAST - PAGE) return -E.INVAL;
+  if (context.kernel.fails(FAILURE_STEP.PAGES)) return -E.NOMEM;
   const base = va & -PAGE;
   const startByte = Number(va - base);
   const count = Number((BigInt(startByte) + length + PAGE - 1n) / PAGE);
@@ -106,6 +114,7 @@ export function ioasMapFile(context: IommufdContext, c: IoasMapFile, respond: Re
   if (c.length > IOVA_LAST - PAGE) return -E.INVAL;
   if (file.kind === 'dmabuf' && file.onRevoke === undefined) return -E.OPNOTSUPP;
   if (file.revoked === true) return -E.NODEV;
+  if (context.kernel.fails(FAILURE_STEP.PAGES)) return -E.NOMEM;
   const base = c.start & -PAGE;
   const startByte = Number(c.start - base);
   const count = Number((BigInt(startByte) + c.length + PAGE - 1n) / PAGE);
@@ -126,12 +135,13 @@ export function ioasMapFile(context: IommufdContext, c: IoasMapFile, respond: Re
 }
 
 export function ioasCopy(context: IommufdContext, c: IoasCopy, respond: Respond): number {
-  const r = checkMap(c.flags, 0, c.length, c.dstIova);
+  const r = checkMap(c.flags, 0, c.length, c.srcIova, c.dstIova);
   if (r !== 0) return r;
   const source = context.objects.get(c.srcIoasId, 'ioas');
   if (source === null) return -E.NOENT;
   if (c.length === 0n) return -E.INVAL;
   if (c.srcIova + c.length - 1n > IOVA_LAST) return -E.OVERFLOW;
+  if (context.kernel.fails(FAILURE_STEP.PAGES)) return -E.NOMEM;
   const slices = source.slices(c.srcIova, c.length);
   if (slices === null) return -E.NOENT;
   const ioas = context.objects.get(c.dstIoasId, 'ioas');

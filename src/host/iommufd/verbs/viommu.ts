@@ -19,6 +19,7 @@ const MAX_QUEUE_PAGES = 0x7fff_ffffn / 8n;
 export function faultQueueAlloc(context: IommufdContext, c: FaultQueueAlloc, respond: Respond): number {
   if (c.flags !== 0) return -E.OPNOTSUPP;
   const id = context.objects.reserve();
+  if (id === 0) return -E.NOMEM;
   const fault = new FaultQueue(() => context.drop());
   fault.id = id;
   context.hold();
@@ -39,8 +40,10 @@ export function viommuAlloc(context: IommufdContext, c: ViommuAlloc, respond: Re
   const hwpt = objects.get(c.hwptId, 'hwpt_paging');
   if (hwpt === null) return -E.NOENT;
   if (!hwpt.nestParent) return -E.INVAL;
+  const id = objects.reserve();
+  if (id === 0) return -E.NOMEM;
   const viommu = new Viommu({ hwpt, iommu: dev.iommu, mmaps: context.mmaps });
-  viommu.id = objects.reserve();
+  viommu.id = id;
   const user = c.data ?? NO_DATA;
   const data: DriverData | null = user.length > 0 ? { type: c.type, user } : null;
   const driver = dev.iommu.viommuInit(dev, c.type, hwpt.domain, data, viommu);
@@ -63,6 +66,7 @@ export function vdeviceAlloc(context: IommufdContext, c: VdeviceAlloc, respond: 
   if (device.destroying) return -E.NOENT;
   if (device.vdevice !== null) return -E.EXIST;
   const id = objects.reserve();
+  if (id === 0) return -E.NOMEM;
   const r = viommu.hasVirtId(c.virtId) ? -E.EXIST : viommu.driver.vdeviceInit(device.dev, c.virtId);
   if (r !== 0) {
     objects.release(id);
@@ -81,7 +85,10 @@ export function veventqAlloc(context: IommufdContext, c: VeventqAlloc, respond: 
   if (viommu === null) return -E.NOENT;
   if (viommu.veventqs.some((q) => q.type === c.type)) return -E.EXIST;
   const id = context.objects.reserve();
-  const queue = new VeventQueue({ viommu, type: c.type, depth: c.depth, onClose: () => context.drop() });
+  if (id === 0) return -E.NOMEM;
+  const { type, depth } = c;
+  const source = context.kernel.memory;
+  const queue = new VeventQueue({ viommu, type, depth, source, onClose: () => context.drop() });
   queue.id = id;
   context.hold();
   c.outVeventqId = id;
@@ -102,17 +109,21 @@ export function hwQueueAlloc(context: IommufdContext, c: HwQueueAlloc, respond: 
   const ops = viommu.driver.hwQueues;
   if (ops === null || !ops.supported(c.type)) return -E.OPNOTSUPP;
 
-  const id = objects.reserve();
   const access = new AccessObject(context.kernel.physical, true, null);
   const base = iova & -PAGE;
   const offset = iova - base;
   const bytes = offset + c.length + PAGE - 1n;
+  const id = objects.reserve();
+  if (id === 0) return -E.NOMEM;
   let r = bytes > IOVA_LAST ? -E.RANGE : bytes / PAGE > MAX_QUEUE_PAGES ? -E.NOMEM : 0;
+  if (r === 0) {
+    access.id = objects.reserve();
+    if (access.id === 0) r = -E.NOMEM;
+  }
   if (r !== 0) {
     objects.release(id);
     return r;
   }
-  access.id = objects.reserve();
   const pinned = (bytes / PAGE) * PAGE;
   const pages: number[] = [];
   r = access.change(viommu.hwpt.ioas);
