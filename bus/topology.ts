@@ -61,6 +61,7 @@ export class PciBus {
 
 /** A function that is a part of another one: its requests go out as the other's, under PASIDs of the other (SIOV). */
 export interface Slice {
+  /** The function it is a part of. */
   readonly parent: Slot;
   /** The parent's PASID of what the slice sends without one. */
   readonly pasid: number;
@@ -70,7 +71,9 @@ export interface Slice {
 
 /** What a slot is made of. */
 export interface SlotParts {
+  /** The function. */
   readonly fn: PciFunction;
+  /** The bus it is on. */
   readonly bus: PciBus;
   /** Device and function number, 0 … 255. */
   readonly devfn: number;
@@ -80,6 +83,7 @@ export interface SlotParts {
   readonly aliases: readonly number[];
   /** Whose its PASIDs are, when its owner has said. */
   readonly pasids: PasidManagement | null;
+  /** What it is a part of; null: a function of its own. */
   readonly slice: Slice | null;
 }
 

@@ -22,6 +22,7 @@ export {
   NO_PASID,
   type TranslatePort,
 } from './ports/dma.ts';
+export { FAILURE_STEP, type FailurePlan, type FailureSource, type FailureStep } from './ports/failures.ts';
 export {
   HW_ERROR,
   type HwEvents,

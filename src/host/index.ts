@@ -7,6 +7,7 @@ export { IommufdFile } from './iommufd/file.ts';
 export { VfioFile } from './iommufd/vfio-device.ts';
 export { type DeviceDescription, KernelDevice } from './kernel/device.ts';
 export {
+  type BlockedDomain,
   type DeviceControl,
   type DirtyOps,
   type DirtySink,

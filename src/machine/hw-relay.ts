@@ -6,6 +6,7 @@ import type { HwEvents } from '../ports/hw.ts';
  * Before a driver is there nothing is configured, and every access misses.
  */
 export class HwRelay implements HwEvents {
+  /** The driver's handlers; null until it is probed. */
   to: HwEvents | null = null;
 
   streamMiss(rid: number, pasid: number): boolean {
@@ -30,6 +31,7 @@ export class HwRelay implements HwEvents {
 
 /** The same towards the bus, which is built after the hardware. Without a bus no function answers. */
 export class EndpointRelay implements EndpointPort {
+  /** The bus; null until it is built. */
   to: EndpointPort | null = null;
 
   invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {

@@ -32,11 +32,13 @@ export interface MachinePlan {
   readonly lines?: readonly number[];
   /** INTA … INTD of the root complex. */
   readonly intx?: readonly number[];
+  /** Configuration space as memory: 1 MiB for each bus from 0 on. */
   readonly ecam?: { readonly base: number; readonly buses: number };
   /** Memory for BARs: what no function decodes there reads as ones. An emulator that follows BARs itself leaves it out. */
   readonly pci?: { readonly base: number; readonly bytes: number };
   /** The page messages are written to (Arm: an ITS's or GICv2m's doorbell; x86: 0xfee00000 + 1 MiB). */
   readonly doorbell: { readonly base: number; readonly bytes: number };
+  /** Hears everything that happens. */
   readonly tell?: Tell | null;
   /** Makes a recording of everything that passes between guest, IOMMU and functions. */
   readonly record?: TraceRecorder | null;

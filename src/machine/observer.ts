@@ -11,8 +11,10 @@ export type MachineEvents = { said: [said: Said] } & {
  * made; inside the house arrows are ports, and a machine without an observer emits nothing.
  */
 export class MachineObserver {
+  /** What to listen on: `events.on('command', …)`. */
   readonly events = new EventEmitter<MachineEvents>();
 
+  /** To be given to a machine. */
   readonly tell: Tell = (said) => {
     this.events.emit('said', said);
     // The type system cannot see that name and argument belong together.

@@ -20,13 +20,19 @@ const NESTING = 3;
 const XNX = 1 << 4;
 const PAGE = 4096;
 
+/** A vSMMUv3 with its host's SMMU, as a machine orders it. */
 export interface Smmuv3UnitConfig {
+  /** Name in `tell`. */
   readonly name: string;
+  /** Properties of the vSMMUv3. */
   readonly properties: Smmuv3Properties;
   /** Single rows of the deviation table, away from the profile's column. */
   readonly deviations?: Partial<Smmuv3Deviations>;
+  /** Its wired lines and messages. */
   readonly irq: InterruptPort;
+  /** Hears everything that happens. */
   readonly tell?: Tell | null;
+  /** Sizes of the physical SMMU's caches. */
   readonly caches?: Smmuv3CacheSizes;
   /** Debugging: the physical SMMU swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
@@ -53,9 +59,13 @@ function doorbellPage(msiGpa: number, machine: number): number {
 
 /** One vSMMUv3 with everything under it: the kernel's driver and a physical SMMU of its own. */
 export class Smmuv3Unit implements IommuUnit {
+  /** Name in `tell`. */
   readonly name: string;
+  /** What the guest sees. */
   readonly device: Smmuv3;
+  /** The host kernel's driver. */
   readonly driver: Smmuv3Driver;
+  /** The physical SMMU. */
   readonly hardware: PhysicalSmmuv3;
   readonly endpoints = new EndpointRelay();
   readonly remap = null;
@@ -65,6 +75,10 @@ export class Smmuv3Unit implements IommuUnit {
   readonly slices = false;
   readonly #functions: UnitFunctions;
 
+  /**
+   * Makes the physical SMMU, gives the kernel its driver, and puts the device in front. @throws ViommuError `EIO` the
+   * host refuses it.
+   */
   constructor(vm: Vm, config: Smmuv3UnitConfig) {
     const { properties, name } = config;
     this.name = name;

@@ -26,8 +26,11 @@ export function requireSupport(unit: IommuUnit, pasids: PasidManagement | null |
 
 /** A function on its way into a device model. */
 export interface BoundFunction {
+  /** Requester ids as the guest knows them. */
   readonly rids: readonly number[];
+  /** The VMM's open VFIO device, bound to its iommufd. */
   readonly vfio: VfioDevice;
+  /** What the machine said about it. */
   readonly description: FunctionDescription;
 }
 
@@ -48,6 +51,7 @@ export class UnitFunctions {
   readonly #take: TakeFunction;
   readonly #byRid = new Map<number, UnitFunction>();
 
+  /** @param unit whose functions they are. @param take takes a bound function into the device model. */
   constructor(vm: Vm, unit: IommuUnit & { readonly driver: IommuDriver }, take: TakeFunction) {
     this.#vm = vm;
     this.#unit = unit;
@@ -55,6 +59,7 @@ export class UnitFunctions {
     this.#take = take;
   }
 
+  /** The function the guest knows by this requester id. */
   of(rid: number): UnitFunction | undefined {
     return this.#byRid.get(rid);
   }

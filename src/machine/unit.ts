@@ -29,6 +29,7 @@ export interface UnitFunction {
 export interface UnitSlice {
   /** Requester id as the guest knows it. */
   readonly rid: number;
+  /** The function it is a part of. */
   readonly parent: UnitFunction;
   /** The PASID under which the function sends what the slice sends without one. */
   readonly pasid: number;
@@ -40,10 +41,13 @@ export interface UnitSlice {
 
 /** A vIOMMU with everything under it, of either architecture, as the rest of a machine sees it. */
 export interface IommuUnit {
+  /** Name in `tell`. */
   readonly name: string;
   /** The guest's register window. */
   readonly window: MmioDevice;
+  /** What every request of its functions passes. */
   readonly translate: TranslatePort;
+  /** Translation requests, completions and page requests of its functions. */
   readonly ats: AtsPort;
   /** x86: interrupt remapping; null: the unit has none. */
   readonly remap: InterruptRemapPort | null;

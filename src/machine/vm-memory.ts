@@ -22,6 +22,7 @@ interface Placed {
  * host-physical (where the hardware finds it), and the VMM process's virtual addresses that IOAS_MAP names.
  */
 export class VmMemory implements UserMemory {
+  /** Guest-physical space: RAM and windows as the guest sees them. */
   readonly guest = new AddressSpace();
   hpa = 0;
   run = 0;

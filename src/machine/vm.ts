@@ -11,16 +11,21 @@ import type { Tell } from '../ports/tell.ts';
 import type { HostUpcalls } from '../ports/upcalls.ts';
 import { VmMemory } from './vm-memory.ts';
 
+/** A piece of guest RAM. */
 export interface VmRam {
   /** Guest-physical address, bytes, 4 KiB aligned. */
   readonly base: number;
+  /** Size in bytes, whole pages of 4 KiB. */
   readonly bytes: number;
   /** The emulator's own storage; fresh zeroed memory by default. */
   readonly backing?: Backing;
 }
 
+/** What a VM is made of. */
 export interface VmOptions {
+  /** Its RAM at the start; more can be added. */
   readonly ram: readonly VmRam[];
+  /** Hears every verb of the host. */
   readonly tell?: Tell | null;
   /** 4 KiB pages the host kernel may take for tables (2^20). */
   readonly hostPages?: number;
@@ -37,14 +42,21 @@ const READ_ONLY_FLAGS = 5;
  * where the guest sees it. Devices and IOMMUs are put on top by the machine.
  */
 export class Vm {
+  /** Virtual time of the machine and of its host. */
   readonly clock: VirtualClock;
+  /** Host-physical memory. */
   readonly hostMemory: HostMemory;
+  /** The host kernel. */
   readonly kernel: HostKernel;
+  /** The VM's memory in its three spaces: guest-physical, the VMM's own, host-physical. */
   readonly memory: VmMemory;
+  /** The VMM's open /dev/iommu. */
   readonly iommufd: Iommufd;
   /** Which device model serves which device, beyond Linux: one per kernel. */
   readonly hub: UpcallHub;
+  /** What its device models ask of the host beyond Linux. */
   readonly upcalls: HostUpcalls;
+  /** The address space in which all guest RAM is mapped. */
   readonly ioasId: number;
   /** Who holds guest memory elsewhere (shadows of guest tables) lets go of it here before it is unplugged. */
   readonly memoryLeaves = new Set<(gpa: number, bytes: number) => void>();

@@ -18,13 +18,19 @@ import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './
 import { type BoundFunction, requireSupport, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
 
+/** A vVT-d with its host's unit, as a machine orders it. */
 export interface VtdUnitConfig {
+  /** Name in `tell`. */
   readonly name: string;
+  /** Properties of the vVT-d. */
   readonly properties: VtdProperties;
   /** Single rows of the deviation table, away from the profile's. */
   readonly deviations?: Partial<VtdDeviations>;
+  /** Its messages. */
   readonly irq: InterruptPort;
+  /** Hears everything that happens. */
   readonly tell?: Tell | null;
+  /** Sizes of the physical unit's caches. */
   readonly caches?: VtdCacheSizes;
   /** Debugging: the physical unit swallows invalidations. */
   readonly ignoreInvalidations?: boolean;
@@ -42,9 +48,13 @@ export interface VtdUnitConfig {
 
 /** One vVT-d with everything under it: the kernel's driver and a physical unit of its own. */
 export class VtdUnit implements IommuUnit {
+  /** Name in `tell`. */
   readonly name: string;
+  /** What the guest sees. */
   readonly device: Vtd;
+  /** The host kernel's driver. */
   readonly driver: VtdDriver;
+  /** The physical unit. */
   readonly hardware: PhysicalVtd;
   readonly endpoints = new EndpointRelay();
   /** The host owns the PASID table. Twins for ENQCMD come from the VM's PASID layer. */
@@ -52,6 +62,10 @@ export class VtdUnit implements IommuUnit {
   readonly slices: boolean;
   readonly #functions: UnitFunctions;
 
+  /**
+   * Makes the physical unit, gives the kernel its driver, and puts the device in front. @throws ViommuError `EIO` the
+   * host refuses it.
+   */
   constructor(vm: Vm, config: VtdUnitConfig) {
     this.name = config.name;
     this.managements = config.pasids === undefined ? ['host-table'] : ['host-table', 'global'];

@@ -22,6 +22,7 @@ export const FAILURE_STEP = {
   FAULT: 'page request',
   EVENT: 'event',
 } as const;
+/** A step of `FAILURE_STEP`. */
 export type FailureStep = (typeof FAILURE_STEP)[keyof typeof FAILURE_STEP];
 
 /**
@@ -36,5 +37,6 @@ export interface FailurePlan {
 
 /** Who carries the plan in force; null: nothing fails but for real. */
 export interface FailureSource {
+  /** The plan in force. */
   readonly failures: FailurePlan | null;
 }

@@ -7,19 +7,23 @@ import { E } from '../../spec/iommufd/errno.ts';
 import { HW_INFO } from '../../spec/iommufd/uapi.ts';
 import type { PasidLayer } from './pasid-layer.ts';
 
+/** What a device can do with PASIDs, and who chooses them. */
 export interface PasidInfo {
   /** The device can have several address spaces at once. */
   readonly several: boolean;
   /** PASID width in bits as the device has it; 0: none. */
   readonly bits: number;
+  /** How its PASIDs are managed. */
   readonly management: PasidManagement;
   /** The user chooses PASIDs in [first, end). Empty: the space is not delegated. */
   readonly first: number;
+  /** One more than the last PASID the user may choose. */
   readonly end: number;
 }
 
 /** Routing information: what selects an I/O page table is the device, or the device and a PASID. Nothing else. */
 export interface Routing {
+  /** The device. */
   readonly vfio: VfioDevice;
   /** NO_PASID: the requester id alone. */
   readonly pasid: number;
@@ -47,6 +51,9 @@ export class PasidBindings {
   readonly #freed = new Set<number>();
   readonly #reserved = new Set<number>();
 
+  /**
+   * @param upcalls null: bindings that are taken back are not silent while they drain. @param layer the VM's PASIDs.
+   */
   constructor(iommufd: Iommufd, upcalls: HostUpcalls | null, layer: PasidLayer) {
     this.#iommufd = iommufd;
     this.#upcalls = upcalls;

@@ -31,6 +31,7 @@ export class CpuPasidTable {
     return this.#host.get(local) ?? -1;
   }
 
+  /** Every pairing, by local PASID. */
   get entries(): readonly (readonly [local: number, global: number])[] {
     return [...this.#host].sort(([a], [b]) => a - b);
   }

@@ -14,11 +14,14 @@ import { CpuPasidTable } from './cpu-pasid-table.ts';
  * Everything is tied to this object: `close` gives it all back, whatever the order.
  */
 export class PasidLayer implements PasidDrain {
+  /** The host's pool. */
   readonly space: PasidSpace;
+  /** The twins this VM's local PASIDs have in the pool. */
   readonly globals: GlobalPasids;
+  /** The processor's translation of local PASIDs. */
   readonly cpu = new CpuPasidTable();
   readonly #users = new Set<PasidDrain>();
-  /** Drains under way, for people and tests. */
+  /** Drains under way, for listings and tests. */
   #draining = 0;
 
   /** @param space local PASIDs lie below its `min`, the host's from there on. */
@@ -34,6 +37,7 @@ export class PasidLayer implements PasidDrain {
     return () => this.#users.delete(user);
   }
 
+  /** Drains under way. */
   get draining(): number {
     return this.#draining;
   }
