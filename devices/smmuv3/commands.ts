@@ -54,12 +54,15 @@ export class Smmuv3Commands implements CommandSink {
   readonly #c: Smmuv3CommandTargets;
   readonly #core: Smmuv3Core;
   readonly #legality: Smmuv3Legality;
+  /** Range forms without a range are legal here, and hardware with ranges does not take them. */
+  readonly #emptyRanges: boolean;
   /** A device did not answer an ATS invalidation: the next CMD_SYNC reports it (IHI 0070 §3.9.1.4). */
   timedOut = false;
 
   constructor(targets: Smmuv3CommandTargets) {
     this.#c = targets;
     this.#core = targets.core;
+    this.#emptyRanges = targets.core.deviations.emptyRangeAccepted || !targets.core.features.ril;
     this.#legality = new Smmuv3Legality(targets.core.features, targets.core.deviations);
   }
 
@@ -94,7 +97,7 @@ export class Smmuv3Commands implements CommandSink {
         return this.#tlbi(cons, w0, w1, w2, w3);
       case OP.TLBI_NH_VA:
       case OP.TLBI_NH_VAA:
-        return this.#tlbi(cons, w0, w1, named(w0, w2), w3);
+        return this.#tlbi(cons, w0, w1, this.#emptyRanges ? named(w0, w2) : w2, w3);
       case OP.TLBI_S12_VMALL:
         return this.#s12(cons, cmdVmid(w1));
       case OP.TLBI_S2_IPA:
