@@ -3,7 +3,7 @@ import type { Course } from './course.ts';
 import { type Invalidation, isWhole, type StaleEntry, StaleSet } from './stale.ts';
 
 /** How many invalidations are remembered to say which one was meant for an entry it did not reach. */
-const REMEMBERED = 512;
+const REMEMBERED = 8192;
 
 /** Everything hardware may cache under one tag: an ASID of a VMID, a VMID, a domain id, a PASID of a domain id. */
 export class CacheTag {
@@ -16,8 +16,10 @@ export class CacheTag {
   readonly left = new Map<number, LeftRoot>();
   /** Tables in use under this tag. */
   users = 0;
-  /** Whole invalidations issued for it so far. */
-  flushes = 0;
+  /** Sequence number of the last whole invalidation issued for it; -1: none. */
+  flushed = -1;
+  /** Number of the event that issued it. */
+  flushedAt = -1;
   /** Invalidations by address that reached a leaf so far. */
   ranged = 0;
 
@@ -54,6 +56,9 @@ export class Caches {
     this.#course = course;
   }
 
+  /** Whether an invalidation that covers the entry counts: those of functions must not come too early. */
+  mayReach: (e: StaleEntry) => boolean = () => true;
+
   /** @param b -1: none. */
   tag(stage: number, a: number, b: number): CacheTag {
     const key = (stage * 0x10_0000 + a) * 0x20_0000 + b + 1;
@@ -85,12 +90,13 @@ export class Caches {
   #reach(tag: CacheTag, i: Invalidation): void {
     const whole = isWhole(i);
     if (whole && !i.leafOnly) {
-      tag.flushes++;
-      if (!i.keepsGlobal) for (const left of tag.left.values()) this.#issue(tag, left, i);
+      tag.flushed = i.seq;
+      tag.flushedAt = i.event;
+      for (const left of tag.left.values()) this.#issue(tag, left, i);
     }
     let leaves = 0;
     tag.stale.overlapping(i.from, i.to, (e) => {
-      if (e.seq >= 0 || !covers(i, e)) return;
+      if (e.seq >= 0 || !covers(i, e) || !this.mayReach(e)) return;
       if (!e.table) leaves++;
       i.reached++;
       if (i.reached === 1) i.firstEvent = e.event;
@@ -114,7 +120,10 @@ export class Caches {
       const { tag, e } = pending[this.#head++]!;
       if ('root' in e) {
         if (tag.left.get(e.root) === e) tag.left.delete(e.root);
-      } else tag.stale.delete(e);
+      } else {
+        e.done = true;
+        tag.stale.delete(e);
+      }
     }
     if (this.#head > 1024 && this.#head * 2 > pending.length) {
       this.#pending = pending.slice(this.#head);
@@ -134,10 +143,13 @@ export class Caches {
 
   /** The invalidations issued after event `since`, oldest first, as far as they are remembered. */
   *since(since: number): IterableIterator<Invalidation> {
-    for (let n = Math.max(0, this.#logged - REMEMBERED); n < this.#logged; n++) {
-      const i = this.#log[n % REMEMBERED]!;
-      if (i.event > since) yield i;
+    let from = Math.max(0, this.#logged - REMEMBERED);
+    for (let to = this.#logged; from < to; ) {
+      const middle = (from + to) >>> 1;
+      if (this.#log[middle % REMEMBERED]!.event > since) to = middle;
+      else from = middle + 1;
     }
+    for (let n = from; n < this.#logged; n++) yield this.#log[n % REMEMBERED]!;
   }
 
   /** Nothing is cached any more (reset). */

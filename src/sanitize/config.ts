@@ -1,7 +1,10 @@
 import type { Course } from './course.ts';
+import type { TrackedPage } from './memory.ts';
 
 /** A configuration entry that hardware may still hold although memory says something else. */
 export interface StaleConfig {
+  /** Names the entry among all. */
+  readonly key: string;
   /** STE, CD, root entry, context entry, … */
   readonly kind: string;
   /** In words: which one. */
@@ -10,17 +13,46 @@ export interface StaleConfig {
   readonly stream: number;
   readonly pasid: number;
   readonly did: number;
-  /** Number of the event that changed it first, and the submission it was before. */
-  readonly event: number;
+  /** Number of the event that changed it first, the submission it was before, and the completions before it. */
+  event: number;
   readonly batch: number;
   completions: number;
-  /** Hardware may hold the entry valid. */
-  readonly wasValid: boolean;
-  /** Nothing of it is cached any more. */
-  readonly release: () => void;
+  /** Completions before the first word of it was written. */
+  readonly began: number;
+  /** It says the same to hardware so far: only words were changed that it does not look at. */
+  quiet: boolean;
+  /** Nothing of what it said before was cached: it is being written for the first time. */
+  filling: boolean;
+  /** Nothing of it is cached any more: what only it led to is done with. */
+  readonly release: Release[];
+  /** Words when the last completed invalidation found it, and the words that were changed since, step by step. */
+  readonly base: Int32Array;
+  readonly steps: number[];
   seq: number;
   issued: number;
   reported: boolean;
+}
+
+/** @param seq of the invalidation that did it; none: what led there was cut off. */
+export type Release = (seq?: number) => void;
+
+/** One change of an entry. */
+export interface EntryWrite {
+  /** Names the entry among all. */
+  readonly key: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly stream: number;
+  readonly pasid: number;
+  readonly did: number;
+  readonly page: TrackedPage;
+  readonly old: Int32Array;
+  readonly now: Int32Array;
+  /** Hardware looks at these bits, given what the entry says; valid until the next call. */
+  readonly used: (words: Int32Array) => ArrayLike<number>;
+  readonly valid: (words: Int32Array) => boolean;
+  /** An entry that is not valid may be cached as such. */
+  readonly cachesInvalid: boolean;
 }
 
 /** A completion or two after which a driver that meant to invalidate would have done it. */
@@ -30,18 +62,145 @@ const SETTLED = 2;
 export class ConfigCaches {
   readonly #course: Course;
   readonly #stale = new Set<StaleConfig>();
+  /** The change of each entry that no invalidation covers yet. */
+  readonly #open = new Map<string, StaleConfig>();
   #pending: StaleConfig[] = [];
 
   constructor(course: Course) {
     this.#course = course;
   }
 
-  /** An entry was changed; what it said before may be cached. */
-  changed(c: Pick<StaleConfig, 'kind' | 'name' | 'stream' | 'pasid' | 'did' | 'wasValid' | 'release'>): StaleConfig {
-    const { event, batch, completions } = this.#course;
-    const stale: StaleConfig = { ...c, event, batch, completions, seq: -1, issued: -1, reported: false };
-    this.#stale.add(stale);
-    return stale;
+  /**
+   * An entry was written. @param release what to do once nothing holds what it said before.
+   * @returns whether it says something else to hardware now.
+   */
+  write(w: EntryWrite, release: Release): boolean {
+    const wasValid = w.valid(w.old);
+    const same = agree(w.old, w.now, w.used);
+    let open = this.#open.get(w.key);
+    if (w.page.late || w.page.whole || (open === undefined && !wasValid && !w.valid(w.now))) {
+      release();
+      return !same;
+    }
+    const { batch } = this.#course;
+    // An entry that nothing had cached is in use from the next submission on.
+    if (open?.filling && open.batch !== batch) {
+      this.#done(open);
+      open = undefined;
+    }
+    const issued = open !== undefined && open.seq >= 0;
+    const entry = open === undefined || issued ? this.#begin(w, open) : open;
+    if (open === undefined && !wasValid && !w.cachesInvalid) entry.filling = true;
+    this.#step(w, entry, issued ? open : undefined);
+    if (same || entry.filling) {
+      release();
+      return !same;
+    }
+    if (entry.quiet) {
+      entry.quiet = false;
+      entry.event = this.#course.event;
+      entry.completions = this.#course.completions;
+    }
+    entry.release.push(release);
+    return true;
+  }
+
+  /** @param before the change that is issued and not complete: what it began with may be cached still. */
+  #begin(w: EntryWrite, before: StaleConfig | undefined): StaleConfig {
+    const { key, kind, name, stream, pasid, did } = w;
+    const { event, completions, batch } = this.#course;
+    const entry: StaleConfig = {
+      key,
+      kind,
+      name,
+      stream,
+      pasid,
+      did,
+      event,
+      batch,
+      completions,
+      began: before === undefined ? completions : before.began,
+      quiet: true,
+      filling: false,
+      release: [],
+      base: before === undefined ? w.old.slice() : before.base,
+      steps: before === undefined ? [] : [...before.steps],
+      seq: -1,
+      issued: -1,
+      reported: false,
+    };
+    this.#stale.add(entry);
+    this.#open.set(w.key, entry);
+    return entry;
+  }
+
+  /** Whether hardware that fetches word by word can read a mixture that the guest never wrote (IHI 0070 §3.21.3, VT-d §6.5.3.3). */
+  #step(w: EntryWrite, entry: StaleConfig, issued: StaleConfig | undefined): void {
+    const { base } = entry;
+    entry.steps.push(changes(w.old, w.now, null));
+    if (entry.reported) return;
+    if (!w.valid(base)) {
+      // It was valid before this word was written, and hardware looks at the word. The first word may say less afterwards.
+      if (!w.valid(w.old) || !w.valid(w.now)) return;
+      if ((changes(w.old, w.now, copy(w.used(w.now))) & ~1) !== 0) this.#torn('valid-before-filled', w, entry);
+      return;
+    }
+    const looked = copy(w.used(base));
+    if (w.valid(w.now)) {
+      const now = w.used(w.now);
+      for (let i = 0; i < now.length; i++) looked[i] = (looked[i] ?? 0) | now[i]!;
+    }
+    const changed = changes(base, w.now, looked);
+    // What one store wrote is never read in part.
+    if (entry.steps.some((step) => (changed & ~step) === 0)) return;
+    // The driver waited between its steps, for something that did not name the entry.
+    if (issued !== undefined) this.#early(entry, issued);
+    else if (entry.began < this.#course.completions) this.#found(entry);
+    else this.#torn('torn-entry', w, entry);
+  }
+
+  #torn(rule: 'torn-entry' | 'valid-before-filled', w: EntryWrite, entry: StaleConfig): void {
+    entry.reported = true;
+    const what =
+      rule === 'torn-entry'
+        ? 'was changed word by word while hardware may read it: make it invalid, invalidate it and wait before the other words are written'
+        : 'was made valid before all of its words were written: write the word with the valid bit last';
+    this.#course.findings.add(rule, {
+      stream: w.stream < 0 ? undefined : w.stream,
+      pasid: w.pasid < 0 ? undefined : w.pasid,
+      kind: w.kind,
+      events: [entry.event, this.#course.event],
+      message: `the ${w.name} ${what}`,
+    });
+  }
+
+  #early(entry: StaleConfig, issued: StaleConfig): void {
+    entry.reported = true;
+    this.#course.findings.add('invalidation-not-awaited', {
+      stream: entry.stream < 0 ? undefined : entry.stream,
+      pasid: entry.pasid < 0 ? undefined : entry.pasid,
+      kind: entry.kind,
+      events: [issued.event, issued.issued, this.#course.event],
+      message: `the ${entry.name} was changed again before its invalidation had completed: wait for it, hardware may read a mixture`,
+    });
+  }
+
+  /** A pointer to a table was changed; what it led to may be cached. */
+  changed(c: Pick<StaleConfig, 'kind' | 'name' | 'stream' | 'pasid' | 'did'>, release: Release): void {
+    const { event, completions, batch } = this.#course;
+    const rest = {
+      key: '',
+      batch,
+      began: completions,
+      quiet: false,
+      filling: false,
+      base: new Int32Array(0),
+      steps: [],
+      seq: -1,
+      issued: -1,
+      reported: false,
+    };
+    this.#stale.add({ ...c, event, completions, release: [release], ...rest });
   }
 
   /** An invalidation was issued for what `match` says. */
@@ -56,31 +215,31 @@ export class ConfigCaches {
 
   complete(seq: number): void {
     let done = 0;
-    while (done < this.#pending.length && this.#pending[done]!.seq <= seq) {
-      const c = this.#pending[done++]!;
-      this.#stale.delete(c);
-      c.release();
-    }
+    while (done < this.#pending.length && this.#pending[done]!.seq <= seq) this.#done(this.#pending[done++]!);
     if (done > 0) this.#pending = this.#pending.slice(done);
   }
 
-  /** The stream was used: what it uses may be an old entry. */
-  used(stream: number): void {
-    if (this.#stale.size === 0) return;
-    for (const c of this.#stale) if (c.stream === stream) this.#judge(c);
+  #done(c: StaleConfig): void {
+    this.#stale.delete(c);
+    if (this.#open.get(c.key) === c) this.#open.delete(c.key);
+    for (const release of c.release) release(c.seq < 0 ? undefined : c.seq);
   }
 
-  usedWhere(match: (c: StaleConfig) => boolean): void {
+  /** Something was used that `match` says: it may be used as an old entry says. */
+  used(match: (c: StaleConfig) => boolean): void {
     if (this.#stale.size === 0) return;
     for (const c of this.#stale) if (match(c)) this.#judge(c);
   }
 
   #judge(c: StaleConfig): void {
-    if (c.seq >= 0 || c.reported || c.completions + 1 > this.#course.completions) return;
+    if (!c.quiet && c.seq < 0 && !c.reported && c.completions < this.#course.completions) this.#found(c);
+  }
+
+  #found(c: StaleConfig): void {
     c.reported = true;
     this.#course.findings.add('config-change-not-invalidated', {
       stream: c.stream < 0 ? undefined : c.stream,
-      pasid: c.pasid < 0 ? undefined : c.pasid,
+      pasid: c.pasid < 0 || c.kind === 'IRTE' ? undefined : c.pasid,
       kind: c.kind,
       events: [c.event, this.#course.event],
       message: `the ${c.name} was changed and not invalidated: hardware may go on with what it said before; invalidate it and wait`,
@@ -89,24 +248,34 @@ export class ConfigCaches {
 
   /** Every entry that was changed and not invalidated although the driver went on. */
   finish(): void {
-    for (const c of this.#stale) {
-      if (c.completions + SETTLED <= this.#course.completions) this.#judge(c);
-    }
+    for (const c of this.#stale) if (c.completions + SETTLED <= this.#course.completions) this.#judge(c);
   }
 
   /** Hardware has forgotten what `match` says, at once. */
   forget(match: (c: StaleConfig) => boolean): void {
-    for (const c of this.#stale) {
-      if (!match(c)) continue;
-      this.#stale.delete(c);
-      c.release();
-    }
+    for (const c of this.#stale) if (match(c)) this.#done(c);
     this.#pending = this.#pending.filter((c) => this.#stale.has(c));
   }
+}
 
-  clear(): void {
-    for (const c of this.#stale) c.release();
-    this.#stale.clear();
-    this.#pending = [];
+/** Whether two entries say the same to hardware. */
+function agree(a: Int32Array, b: Int32Array, used: EntryWrite['used']): boolean {
+  for (const words of [a, b]) {
+    const m = used(words);
+    for (let i = 0; i < a.length; i++) if (((a[i]! ^ b[i]!) & (m[i] ?? 0)) !== 0) return false;
   }
+  return true;
+}
+
+function copy(mask: ArrayLike<number>): Int32Array {
+  return Int32Array.from(mask);
+}
+
+/** Bit n: 64-bit word n differs, in what the mask has. */
+function changes(a: Int32Array, b: Int32Array, mask: Int32Array | null): number {
+  let out = 0;
+  for (let i = 0; i < b.length; i++) {
+    if (((a[i]! ^ b[i]!) & (mask === null ? -1 : (mask[i] ?? 0))) !== 0) out |= 1 << (i >>> 1);
+  }
+  return out;
 }

@@ -26,7 +26,9 @@ const NEIGHBOURS = 512;
 export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
   for (const i of caches.since(e.event)) {
     const why = miss(i, tag, e, words);
-    if (why !== null) return why;
+    if (why === null) continue;
+    i.missed = true;
+    return why;
   }
   return null;
 }
@@ -66,6 +68,8 @@ function neighbours(i: Invalidation, tag: CacheTag, e: StaleEntry): boolean {
   if (gap > NEIGHBOURS) return false;
   const slack = 4 * (gap + 1);
   if (e.event < i.firstEvent - slack || e.event > i.lastEvent + slack) return false;
+  // What lies between was found before.
+  if (i.missed) return true;
   for (let n = 1; n <= gap; n++) {
     const between = tag.stale.get(up ? e.base - n * pages : e.base + n * pages, e.shift, e.table);
     if (between === undefined || between.batch !== e.batch) return false;

@@ -25,7 +25,7 @@ export const RULE = {
   'use-after-unmap': { severity: 'error', group: T, smmuv3: '§3.17, §3.21.1', vtd: '§6.2.3, §6.5.3.3', finds: 'an access through a mapping that the tables no longer have' },
   'missing-invalidation': { severity: 'error', group: T, smmuv3: '§3.17, §3.21.1', vtd: '§6.2.3, §6.5.3.3', finds: 'an IOVA gets another output, or a table page another use, while the old entry may be cached' },
   'invalidation-too-small': { severity: 'error', group: T, smmuv3: '§4.4', vtd: '§6.5.2.3, §6.5.2.4', finds: 'the same, and an invalidation was issued that did not reach the entry: tag, range, level or last level only' },
-  'invalidation-not-awaited': { severity: 'error', group: T, smmuv3: '§3.21.1, §4.7.3', vtd: '§6.5.2.8', finds: 'an IOVA is used anew before the sync or wait behind its invalidation completed' },
+  'invalidation-not-awaited': { severity: 'error', group: T, smmuv3: '§3.21.1, §4.7.3', vtd: '§6.5.2.8', finds: 'an IOVA is mapped anew, or an entry changed again, before the sync or wait behind its invalidation completed' },
   'break-before-make': { severity: 'error', group: T, smmuv3: '§3.21.1.3, §6.3.4 (BBML)', vtd: null, finds: 'a valid entry gets another size or output without being invalid in between' },
   'missing-notpresent-invalidation': { severity: 'error', group: T, smmuv3: null, vtd: '§6.1', finds: 'caching mode: an entry became present and that it was not may be cached' },
   'missing-atc-invalidation': { severity: 'error', group: T, smmuv3: '§3.9.1, §4.5.1', vtd: '§4.3, §6.5.2.5', finds: 'an IOVA gets another output while a function with ATS on may hold the old one' },

@@ -10,14 +10,8 @@ import type { IommuWatch } from './watch.ts';
 
 /** Rules that nothing here judges. */
 const NOBODY: readonly RuleId[] = [
-  'missing-atc-invalidation',
-  'atc-before-iotlb',
-  'torn-entry',
-  'valid-before-filled',
   'table-not-aligned',
   'beyond-output-size',
-  'tag-shared',
-  'tag-reused',
   'pasid-not-drained',
   'queue-overrun',
   'command-overwritten',

@@ -44,6 +44,12 @@ export interface StaleEntry {
   parts: Uint32Array | null;
   /** A table: nothing below it is cached any more. */
   below: boolean;
+  /** It is no longer cached. */
+  done: boolean;
+  /** A function's copy: what the IOMMU may hold of the same entry. */
+  readonly twin: StaleEntry | null;
+  /** A function's copy: the event that told it to forget too early; -1: none. */
+  early: number;
 }
 
 /** An invalidation of translations, as both architectures can say it. */
@@ -70,6 +76,8 @@ export interface Invalidation {
   reached: number;
   firstEvent: number;
   lastEvent: number;
+  /** An entry it was meant for was found that it did not reach. */
+  missed: boolean;
 }
 
 /** An invalidation of everything under a tag; to be narrowed. */
@@ -89,6 +97,7 @@ export function wholeInvalidation(seq: number, stages: number, a: number, b: num
     reached: 0,
     firstEvent: 0,
     lastEvent: 0,
+    missed: false,
   };
 }
 

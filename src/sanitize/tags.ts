@@ -7,15 +7,63 @@ import type { TagListener, Trees } from './trees.ts';
 export class Tags implements TagListener {
   readonly #course: Course;
   readonly #words: (stage: number) => TagWords;
+  /** Whether memory (not only a cached copy) leads to the tree. */
+  readonly #current: (tree: TranslationTree) => boolean;
   trees: Trees | null = null;
 
-  constructor(course: Course, words: (stage: number) => TagWords) {
+  constructor(course: Course, words: (stage: number) => TagWords, current: (tree: TranslationTree) => boolean) {
     this.#course = course;
     this.#words = words;
+    this.#current = current;
   }
 
-  taken(_tree: TranslationTree): void {
-    void this.#course;
-    void this.#words;
+  taken(tree: TranslationTree): void {
+    const { tag } = tree;
+    const { findings, event } = this.#course;
+    const name = this.#name(tree);
+    for (const other of this.trees?.of(tag) ?? []) {
+      if (other === tree || other.root === tree.root) continue;
+      const [stream] = other.streams;
+      if (this.#current(other)) {
+        findings.add('tag-shared', {
+          stream,
+          pasid: other.pasid < 0 ? undefined : other.pasid,
+          kind: name,
+          events: [other.since, event],
+          message: `${name} stands for the tables at ${at(other)} and at ${at(tree)} at once: hardware may use either for both; give each its own`,
+        });
+        return;
+      }
+      // Its translations were flushed: what is still there of it is the way to it, which is another rule's.
+      if (tag.flushedAt <= other.since) this.#reused(tree, name, other.root, other.since);
+      return;
+    }
+    for (const left of tag.left.values()) {
+      if (left.root === tree.root) continue;
+      this.#reused(tree, name, left.root, left.event);
+      tag.left.delete(left.root);
+      return;
+    }
   }
+
+  #reused(tree: TranslationTree, name: string, root: number, since: number): void {
+    const old = `0x${(root * 4096).toString(16)}`;
+    this.#course.findings.add('tag-reused', {
+      pasid: tree.pasid < 0 ? undefined : tree.pasid,
+      kind: name,
+      events: [since, this.#course.event],
+      message: `${name} got the tables at ${at(tree)} while translations of those at ${old} may be cached: invalidate all of it and wait first`,
+    });
+  }
+
+  #name(tree: TranslationTree): string {
+    const { tag } = tree;
+    const words = this.#words(tag.stage);
+    if (tag.b < 0) return `${words.a} ${tag.a}`;
+    return words.a === 'VMID' && tag.a === 0 ? `${words.b} ${tag.b}` : `${words.b} ${tag.b} of ${words.a} ${tag.a}`;
+  }
+}
+
+function at(tree: TranslationTree): string {
+  return `0x${(tree.root * 4096).toString(16)}`;
 }

@@ -1,6 +1,7 @@
 import { POW2 } from '../core/bits.ts';
 import type { Caches, CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
+import type { DeviceTlbs } from './device-tlbs.ts';
 import { ENTRY } from './formats.ts';
 import { nearestMiss, type TagWords } from './reach.ts';
 import type { RuleId } from './rules.ts';
@@ -36,16 +37,19 @@ export class Translations implements TreeListener {
     { readonly tag: CacheTag; readonly e: StaleEntry; readonly tree: TranslationTree }
   >();
 
-  constructor(course: Course, caches: Caches, rules: TranslationRules) {
+  readonly devices: DeviceTlbs;
+
+  constructor(course: Course, caches: Caches, devices: DeviceTlbs, rules: TranslationRules) {
     this.#course = course;
     this.#caches = caches;
+    this.devices = devices;
     this.rules = rules;
   }
 
   entry(c: EntryChange): void {
     const { tree } = c;
     const late = c.node.page.late;
-    if (c.kind !== ENTRY.NONE) this.#appears(c);
+    if (c.kind !== ENTRY.NONE) this.devices.appears(c, this.#appears(c));
     if (c.oldKind === ENTRY.NONE) {
       if ((this.rules.cachesAbsence >>> tree.tag.stage) & 1 && !tree.entering && !c.linking)
         this.#stale(c, STALE.ABSENT);
@@ -78,9 +82,14 @@ export class Translations implements TreeListener {
       walked: false,
       parts: null,
       below: why === STALE.ABSENT || (table && isEmpty(node.below.get(c.at), tree)),
+      done: false,
+      twin: null,
+      early: -1,
     };
     // Told late: the store may be older than every invalidation since the page was seen last.
-    if (node.page.late && this.#caches.coveredSince(tree.tag, e, node.page.since)) return null;
+    const gone = node.page.late && this.#caches.coveredSince(tree.tag, e, node.page.since);
+    if (why !== STALE.ABSENT && why !== STALE.RAISED) this.devices.changed(c, gone ? null : e, e);
+    if (gone) return null;
     tree.tag.stale.add(e);
     return e;
   }
@@ -102,11 +111,12 @@ export class Translations implements TreeListener {
     return true;
   }
 
-  /** A new entry is in the tables: what may be cached at its addresses must not say something else. */
-  #appears(c: EntryChange): void {
+  /** A new entry is in the tables: what may be cached at its addresses must not say something else. @returns whether it does. */
+  #appears(c: EntryChange): boolean {
     const { stale } = c.tree.tag;
+    let found = false;
     if (c.kind === ENTRY.TABLE) this.#tableUsed(c.out, c);
-    if (stale.size === 0) return;
+    if (stale.size === 0) return false;
     stale.overlapping(c.base, c.base + POW2[c.shift - 12]! - 1, (e) => {
       if (e.why === STALE.ABSENT || e.why === STALE.RAISED) {
         if (e.base === c.base && e.shift === c.shift) stale.delete(e);
@@ -120,7 +130,9 @@ export class Translations implements TreeListener {
         return;
       }
       this.#violation(c.tree, e, c.base);
+      found = true;
     });
+    return found;
   }
 
   /** The entry is what it was when it was cached: nothing is stale any more. */
@@ -245,7 +257,8 @@ export class Translations implements TreeListener {
   }
 
   /** The end of what there is to see: what was never invalidated although the driver went on. */
-  finish(trees: Iterable<TranslationTree>): void {
+  finish(trees: readonly TranslationTree[]): void {
+    this.devices.finish(trees);
     for (const tree of trees) {
       tree.tag.stale.all((e) => {
         if (e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;

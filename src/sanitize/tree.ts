@@ -94,6 +94,8 @@ export class TranslationTree {
   readonly pasid: number;
   readonly streams = new Set<number>();
   readonly tops: TableNode[] = [];
+  /** Number of the event that brought it into use. */
+  since = 0;
   /** Something valid was ever reachable. */
   mapped = false;
   /** Some table below was not told. */

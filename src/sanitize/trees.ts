@@ -18,6 +18,8 @@ export interface TreeSpec {
   readonly format: TableFormat;
   readonly tops: readonly Top[];
   readonly pasid: number;
+  /** It is told late: the order of what happened to tags is not known. */
+  readonly late: boolean;
   readonly locate?: (pfn: number) => number;
 }
 
@@ -60,7 +62,8 @@ export class Trees {
       this.#held.set(key, held);
       this.#of(tag).add(tree);
       tree.key = key;
-      this.#tags.taken(tree);
+      tree.since = this.#course.event;
+      if (!spec.late) this.#tags.taken(tree);
       tag.left.delete(root);
       tree.entering = true;
       for (const t of tops) tree.top(t.address, t.entries, t.shift, t.base);
@@ -71,14 +74,16 @@ export class Trees {
     return held.tree;
   }
 
-  release(tree: TranslationTree): void {
+  /** @param since sequence number of the invalidation that made hardware forget the way to the tree; none: it was cut off. */
+  release(tree: TranslationTree, since = Number.POSITIVE_INFINITY): void {
     const held = this.#held.get(tree.key);
     if (held === undefined || held.tree !== tree || --held.users > 0) return;
     this.#held.delete(tree.key);
     this.#of(tree.tag).delete(tree);
     tree.tag.users--;
     tree.close();
-    if (tree.mapped) {
+    // What was flushed behind that invalidation cannot come back.
+    if (tree.mapped && tree.tag.flushed <= since) {
       const { event, batch } = this.#course;
       tree.tag.left.set(tree.root, { root: tree.root, event, batch, seq: -1, issued: -1 });
     }

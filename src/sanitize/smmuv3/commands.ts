@@ -1,6 +1,8 @@
-import { fromWords } from '../../core/bits.ts';
+import { fromWords, POW2 } from '../../core/bits.ts';
 import {
+  ATC_SIZE_ALL,
   cmdAsid,
+  cmdAtcSize,
   cmdNum,
   cmdRange,
   cmdScale,
@@ -10,10 +12,12 @@ import {
   cmdVmid,
   OP,
   RANGE_ALL,
+  SSV,
 } from '../../spec/smmuv3/commands.ts';
 import { levelShift } from '../../spec/smmuv3/descriptors.ts';
 import type { Caches } from '../caches.ts';
 import type { ConfigCaches } from '../config.ts';
+import type { DeviceTlbs } from '../device-tlbs.ts';
 import { wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: EL1 stage 1 (VMID, ASID), stage 2 (VMID), EL2 stage 1 (0, ASID). */
@@ -26,11 +30,13 @@ const EL2 = 1 << SMMU_STAGE.EL2;
 export class Smmuv3Invalidations {
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
+  readonly #devices: DeviceTlbs;
   /** VMIDs count: stage 2 is implemented (IDR0.S2P). */
   vmids = true;
 
-  constructor(caches: Caches, config: ConfigCaches) {
+  constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs) {
     this.#caches = caches;
+    this.#devices = devices;
     this.#config = config;
   }
 
@@ -95,9 +101,23 @@ export class Smmuv3Invalidations {
       case OP.TLBI_NSNH_ALL:
         this.#whole(seq, S1 | S2, -1, -1, false);
         return true;
+      case OP.ATC_INV:
+        this.#device(seq, w0, sid, w2, w3);
+        return true;
       default:
         return false;
     }
+  }
+
+  /** IHI 0070 §4.5.1: 2^Size pages around the address; 52 is everything. */
+  #device(seq: number, w0: number, sid: number, w2: number, w3: number): void {
+    const ssid = (w0 & SSV) !== 0 ? cmdSsid(w0) : -1;
+    const size = cmdAtcSize(w2);
+    const pages = POW2[Math.min(size, ATC_SIZE_ALL)]!;
+    const page = fromWords(w2 & ~0xfff, w3) / 4096;
+    const from = page - (page % pages);
+    const to = size >= ATC_SIZE_ALL ? Number.POSITIVE_INFINITY : from + pages - 1;
+    this.#devices.invalidate(seq, sid, ssid, from, to, (w0 & (1 << 9)) !== 0);
   }
 
   #whole(seq: number, stages: number, a: number, b: number, keepsGlobal: boolean): void {

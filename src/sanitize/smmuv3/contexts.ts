@@ -77,10 +77,10 @@ export class CdTable {
     for (const c of this.#contexts.values()) c.tree?.streams.delete(sid);
   }
 
-  close(): void {
+  close(seq?: number): void {
     const { memory, trees } = this.#shared;
     for (const u of this.#uses) memory.unuse(u.first, u.last, u.use);
-    for (const c of this.#contexts.values()) if (c.tree !== null) trees.release(c.tree);
+    for (const c of this.#contexts.values()) if (c.tree !== null) trees.release(c.tree, seq);
     this.#contexts.clear();
   }
 
@@ -108,7 +108,7 @@ export class CdTable {
     const address = l1CdValid(lo) ? l1CdL2Ptr(lo, hi) : -1;
     if (known?.address === address) return;
     if (known !== undefined) {
-      this.#shared.changedL1Cd(this, index << this.#split, true);
+      if (!page.late) this.#shared.changedL1Cd(this, index << this.#split);
       this.#leaves.delete(index);
     }
     if (address >= 0) this.#leaf(index, address, POW2[this.#split]!);
@@ -132,26 +132,23 @@ export class CdTable {
   #cd(ssid: number, page: TrackedPage, at: number): void {
     const now = entryWords(page, at);
     const known = this.#contexts.get(ssid);
+    if (known === undefined && !cdValid(now, 0)) return;
     const old = known?.words ?? new Int32Array(CD_WORDS);
     if (known !== undefined && sameEntry(old, now, cdUsed)) {
+      this.#shared.writtenCd(this, ssid, page, old, now, true, () => {});
       known.words.set(now);
       return;
     }
-    const tree = cdValid(now, 0) ? this.#tree(now, ssid) : null;
-    if (known === undefined) {
-      if (tree !== null) for (const s of this.streams) tree.streams.add(s);
-      this.#contexts.set(ssid, { words: now, tree });
-      return;
-    }
-    const before = known.tree;
-    this.#shared.changedCd(this, ssid, cdValid(old, 0), page, () => {
-      if (before !== null) this.#shared.trees.release(before);
-    });
-    this.#contexts.set(ssid, { words: now, tree });
+    const tree = cdValid(now, 0) ? this.#tree(now, ssid, page.late) : null;
     if (tree !== null) for (const s of this.streams) tree.streams.add(s);
+    this.#contexts.set(ssid, { words: now, tree });
+    const before = known?.tree ?? null;
+    this.#shared.writtenCd(this, ssid, page, old, now, known !== undefined, (seq) => {
+      if (before !== null) this.#shared.trees.release(before, seq);
+    });
   }
 
-  #tree(words: Int32Array, ssid: number): TranslationTree {
+  #tree(words: Int32Array, ssid: number, late: boolean): TranslationTree {
     const shared = this.#shared;
     readStage1(REGIME, words, 0, shared.oas);
     const { vmid, el2 } = this.spec;
@@ -166,7 +163,7 @@ export class CdTable {
     const main = REGIME.half0.disabled ? REGIME.half1 : REGIME.half0;
     const format = new VmsaFormat(false, main.granule, main.outBits, REGIME.affd || REGIME.ha);
     const pasid = this.spec.log2 === 0 ? -1 : ssid;
-    const spec = { tag, format, tops, pasid };
+    const spec = { tag, format, tops, pasid, late };
     return shared.trees.acquire(this.spec.locate === undefined ? spec : { ...spec, locate: this.spec.locate });
   }
 }

@@ -77,6 +77,7 @@ export class Smmuv3CommandQueue {
     const w0 = w === null ? 0 : w[i]!;
     if ((w0 & 0xff) === OP.SYNC) {
       this.#syncs.push({ position: this.#issued, seq, event: course.event });
+      this.#shared.devices.barrier = seq;
       return;
     }
     if (w !== null) this.#run.run(seq, w0, w[i + 1]!, w[i + 2]!, w[i + 3]!);
@@ -93,8 +94,9 @@ export class Smmuv3CommandQueue {
     let done = -1;
     while (this.#syncs.length > 0 && this.#syncs[0]!.position <= this.#consumed) done = this.#syncs.shift()!.seq;
     if (done < 0) return;
-    const { caches, config, course } = this.#shared;
+    const { caches, config, course, devices } = this.#shared;
     caches.complete(done);
+    devices.complete(done);
     config.complete(done);
     course.completions++;
   }

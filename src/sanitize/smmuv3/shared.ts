@@ -1,8 +1,11 @@
+import { cdValid } from '../../spec/smmuv3/cd.ts';
 import type { Caches } from '../caches.ts';
-import type { ConfigCaches } from '../config.ts';
+import type { ConfigCaches, Release } from '../config.ts';
 import type { Course } from '../course.ts';
+import type { DeviceTlbs } from '../device-tlbs.ts';
 import type { TrackedMemory, TrackedPage } from '../memory.ts';
 import type { Trees } from '../trees.ts';
+import { cdUsed } from './entries.ts';
 
 /** A table of context descriptors as far as its changes are told. */
 export interface CdTableUsers {
@@ -17,38 +20,57 @@ export class Smmuv3Shared {
   readonly caches: Caches;
   readonly config: ConfigCaches;
   readonly trees: Trees;
+  readonly devices: DeviceTlbs;
   /** Bits of output addresses, IDR5.OAS. */
   oas = 48;
 
-  constructor(course: Course, memory: TrackedMemory, caches: Caches, config: ConfigCaches, trees: Trees) {
+  constructor(
+    course: Course,
+    memory: TrackedMemory,
+    caches: Caches,
+    config: ConfigCaches,
+    trees: Trees,
+    devices: DeviceTlbs,
+  ) {
     this.course = course;
     this.memory = memory;
     this.caches = caches;
     this.config = config;
     this.trees = trees;
+    this.devices = devices;
   }
 
-  /** A CD of a table some streams use was changed. */
-  changedCd(table: CdTableUsers, ssid: number, wasValid: boolean, page: TrackedPage, release: () => void): void {
+  /** A CD of a table some streams use was written. @param release when nothing holds what it said. */
+  writtenCd(
+    table: CdTableUsers,
+    ssid: number,
+    page: TrackedPage,
+    old: Int32Array,
+    now: Int32Array,
+    known: boolean,
+    release: Release,
+  ): void {
     const streams = [...table.streams];
-    if (streams.length === 0 || page.late) {
-      release();
-      return;
-    }
     let left = streams.length;
-    const one = () => {
-      if (--left === 0) release();
+    if (left === 0) release();
+    const one = (seq?: number) => {
+      if (--left === 0) release(seq);
     };
     for (const stream of streams) {
       const name = `CD of stream 0x${stream.toString(16)}${table.spec.log2 === 0 ? '' : `, substream ${ssid}`}`;
-      this.config.changed({ kind: 'CD', name, stream, pasid: ssid, did: -1, wasValid, release: one });
+      const entry = { key: `cd${stream}/${ssid}`, kind: 'CD', name, stream, pasid: ssid, did: -1 };
+      this.config.write({ ...entry, page, old, now, used: cdUsed, valid: cdIsValid, cachesInvalid: known }, one);
     }
   }
 
-  changedL1Cd(table: CdTableUsers, ssid: number, wasValid: boolean): void {
+  changedL1Cd(table: CdTableUsers, ssid: number): void {
     for (const stream of table.streams) {
       const name = `level-1 CD descriptor of stream 0x${stream.toString(16)}`;
-      this.config.changed({ kind: 'level-1 CD', name, stream, pasid: ssid, did: -1, wasValid, release: () => {} });
+      this.config.changed({ kind: 'level-1 CD', name, stream, pasid: -1, did: ssid }, () => {});
     }
   }
+}
+
+function cdIsValid(words: Int32Array): boolean {
+  return cdValid(words, 0);
 }

@@ -62,6 +62,15 @@ export class Streams {
     yield* this.#streams;
   }
 
+  /** Whether an STE in memory leads to the tree. */
+  leadsTo(tree: TranslationTree): boolean {
+    for (const sid of tree.streams) {
+      const c = this.#streams.get(sid);
+      if (c?.stage2 === tree || c?.table?.tree(Math.max(0, tree.pasid)) === tree) return true;
+    }
+    return false;
+  }
+
   /** @param base bytes. @param split log2 of the entries of a second-level table; -1: linear. */
   attach(base: number, log2: number, split: number): void {
     this.detach();
@@ -111,15 +120,7 @@ export class Streams {
     if (known !== undefined) {
       const name = `level-1 descriptor of streams from 0x${(index << split).toString(16)}`;
       const first = index << split;
-      this.#shared.config.changed({
-        kind: 'STE',
-        name,
-        stream: first,
-        pasid: -1,
-        did: -1,
-        wasValid: true,
-        release: () => {},
-      });
+      if (!page.late) this.#shared.config.changed({ kind: 'STE', name, stream: first, pasid: -1, did: -1 }, () => {});
     }
     this.#leaves.set(index, pointer);
     if (pointer >= 0) this.#leaf(index << split, pointer - (pointer % (STE_BYTES * POW2[span - 1]!)), POW2[span - 1]!);
@@ -139,28 +140,38 @@ export class Streams {
     const now = entryWords(page, at);
     const known = this.#streams.get(sid);
     const old = known?.words ?? new Int32Array(16);
+    // Until an entry is valid nothing leads from it.
+    if (known === undefined && !steValid(now, 0)) return;
+    const write = {
+      key: `ste${sid}`,
+      kind: 'STE',
+      name: `STE of stream 0x${sid.toString(16)}`,
+      stream: sid,
+      pasid: -1,
+      did: -1,
+      page,
+      old,
+      now,
+      used: steUsed,
+      valid: steIsValid,
+      cachesInvalid: known !== undefined,
+    };
+    const release = known === undefined ? () => {} : (seq?: number) => this.#release(sid, known, seq);
     if (known !== undefined && sameEntry(old, now, steUsed)) {
+      this.#shared.config.write(write, () => {});
       known.words.set(now);
       return;
     }
-    // Until the entry is valid nothing leads from it.
-    if (known === undefined && !steValid(now, 0)) return;
-    const config = this.#read(sid, now);
-    this.#streams.set(sid, config);
-    if (known === undefined) return;
-    const name = `STE of stream 0x${sid.toString(16)}`;
-    const wasValid = steValid(old, 0);
-    const release = () => this.#release(sid, known);
-    if (page.late) release();
-    else this.#shared.config.changed({ kind: 'STE', name, stream: sid, pasid: -1, did: -1, wasValid, release });
+    this.#streams.set(sid, this.#read(sid, now, page.late));
+    this.#shared.config.write(write, release);
   }
 
-  #read(sid: number, words: Int32Array): StreamConfig {
+  #read(sid: number, words: Int32Array, late: boolean): StreamConfig {
     const none = { words, table: null, stage2: null, plain: -2, ats: false };
     const config = steConfig(words, 0);
     if (!steValid(words, 0) || (config & 4) === 0) return { ...none, kind: 'abort' };
     if (config === 4) return { ...none, kind: 'bypass' };
-    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words) : null;
+    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words, late) : null;
     stage2?.streams.add(sid);
     const eats = steEats(words, 0);
     const ats = eats === 1 || eats === 2;
@@ -174,7 +185,7 @@ export class Streams {
     return { words, kind: 'translate', table, stage2, plain, ats };
   }
 
-  #stage2(words: Int32Array): TranslationTree {
+  #stage2(words: Int32Array, late: boolean): TranslationTree {
     const shared = this.#shared;
     readStage2(S2, words, 0, shared.oas, true);
     const tag = shared.caches.tag(SMMU_STAGE.S2, steS2Vmid(words, 0), -1);
@@ -182,7 +193,7 @@ export class Streams {
     const entries = POW2[Math.max(0, S2.inBits - shift)]!;
     const format = new VmsaFormat(true, S2.granule, S2.outBits, S2.affd || S2.ha);
     const address = (S2.ttbHi >>> 0) * POW2[32]! + (S2.ttbLo >>> 0);
-    return shared.trees.acquire({ tag, format, tops: [{ address, entries, shift, base: 0 }], pasid: -1 });
+    return shared.trees.acquire({ tag, format, tops: [{ address, entries, shift, base: 0 }], pasid: -1, late });
   }
 
   #cdTable(words: Int32Array, stage2: TranslationTree | null): CdTable {
@@ -203,16 +214,16 @@ export class Streams {
   }
 
   /** Neither memory nor a cached copy leads to it any more. */
-  #release(sid: number, c: StreamConfig): void {
+  #release(sid: number, c: StreamConfig, seq?: number): void {
     const now = this.#streams.get(sid);
     if (c.stage2 !== null) {
       if (now?.stage2 !== c.stage2) c.stage2.streams.delete(sid);
-      this.#shared.trees.release(c.stage2);
+      this.#shared.trees.release(c.stage2, seq);
     }
     if (c.table === null) return;
     if (now?.table !== c.table) c.table.leave(sid);
     if (--c.table.users > 0) return;
-    c.table.close();
+    c.table.close(seq);
     this.#tables.delete(c.table.key);
   }
 }
@@ -223,4 +234,8 @@ function through(stage2: TranslationTree): (pfn: number) => number {
     stage2.walk(pfn);
     return stage2.kind === ENTRY.LEAF ? stage2.out : -1;
   };
+}
+
+function steIsValid(words: Int32Array): boolean {
+  return steValid(words, 0);
 }

@@ -3,6 +3,7 @@ import { CR0, PAGE0, PAGE1_BASE } from '../../spec/smmuv3/registers.ts';
 import { Caches } from '../caches.ts';
 import { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
+import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
 import { Tags } from '../tags.ts';
@@ -26,6 +27,7 @@ export class Smmuv3Watch implements IommuWatch {
   readonly #memory: TrackedMemory;
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
+  readonly #devices: DeviceTlbs;
   readonly #translations: Translations;
   readonly #trees: Trees;
   readonly #streams: Streams;
@@ -39,17 +41,26 @@ export class Smmuv3Watch implements IommuWatch {
     this.#memory = memory;
     this.#caches = new Caches(course);
     this.#config = new ConfigCaches(course);
-    this.#translations = new Translations(course, this.#caches, {
+    this.#devices = new DeviceTlbs(course, {
+      afterSync: true,
+      ats: (sid) => this.#streams.get(sid)?.ats === true,
+      pasid: (sid, tree) => (tree.pasid === this.#streams.get(sid)?.plain ? -1 : tree.pasid),
+    });
+    this.#translations = new Translations(course, this.#caches, this.#devices, {
       bbml: 0,
       cachesAbsence: 0,
       words: (stage) => WORDS[stage] ?? WORDS[0],
     });
-    const tags = new Tags(course, (stage) => WORDS[stage] ?? WORDS[0]);
+    const tags = new Tags(
+      course,
+      (stage) => WORDS[stage] ?? WORDS[0],
+      (tree) => this.#streams.leadsTo(tree),
+    );
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
-    this.#shared = new Smmuv3Shared(course, memory, this.#caches, this.#config, this.#trees);
+    this.#shared = new Smmuv3Shared(course, memory, this.#caches, this.#config, this.#trees, this.#devices);
     this.#streams = new Streams(this.#shared);
-    this.#run = new Smmuv3Invalidations(this.#caches, this.#config);
+    this.#run = new Smmuv3Invalidations(this.#caches, this.#config, this.#devices);
     this.#queue = new Smmuv3CommandQueue(this.#shared, this.#run);
   }
 
@@ -76,9 +87,10 @@ export class Smmuv3Watch implements IommuWatch {
   #reset(): void {
     this.#regs.fill(0);
     this.#streams.detach();
-    this.#config.clear();
+    this.#config.forget(() => true);
     this.#trees.clear();
     this.#caches.clear();
+    this.#devices.clear();
     this.#queue.restart(0, 0);
   }
 
@@ -151,7 +163,7 @@ export class Smmuv3Watch implements IommuWatch {
   }
 
   #xlat(e: AccessSeen): void {
-    this.#config.used(e.sid);
+    this.#config.used((c) => c.stream === e.sid);
     const config = this.#streams.get(e.sid);
     if (config === undefined || config.kind !== 'translate') return;
     const page = (e.hi >>> 0) * 0x10_0000 + (e.lo >>> 12);
@@ -173,7 +185,7 @@ export class Smmuv3Watch implements IommuWatch {
   }
 
   finish(): void {
-    this.#translations.finish(this.#trees.all());
+    this.#translations.finish([...this.#trees.all()]);
     this.#config.finish();
     void this.#memory;
   }

@@ -2,6 +2,7 @@ import { POW2 } from '../../core/bits.ts';
 import { CONTEXT_G, INV, IOTLB_G, inv, invType, PASID_CACHE_G, PASID_IOTLB_G } from '../../spec/vtd/invalidation.ts';
 import type { Caches } from '../caches.ts';
 import type { ConfigCaches } from '../config.ts';
+import { type DeviceTlbs, sizedRange } from '../device-tlbs.ts';
 import { type Invalidation, wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: second stage (domain id), first stage and nested (domain id, PASID). */
@@ -16,11 +17,13 @@ const FM_MASK = [0xffff, 0xfffb, 0xfff9, 0xfff8] as const;
 export class VtdInvalidations {
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
+  readonly #devices: DeviceTlbs;
   /** Scalable mode: context-cache invalidation by domain acts as global. */
   scalable = false;
 
-  constructor(caches: Caches, config: ConfigCaches) {
+  constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs) {
     this.#caches = caches;
+    this.#devices = devices;
     this.#config = config;
   }
 
@@ -57,6 +60,16 @@ export class VtdInvalidations {
         const last = first + POW2[inv.iecMask(w0)]! - 1;
         const all = !inv.iecSelective(w0);
         this.#config.invalidate(seq, (c) => c.kind === 'IRTE' && (all || (c.pasid >= first && c.pasid <= last)));
+        return true;
+      }
+      case INV.DEVICE_TLB: {
+        const [from, to] = sizedRange(w2, w3, inv.deviceS(w2));
+        this.#devices.invalidate(seq, inv.sid(w1), -1, from, to, false);
+        return true;
+      }
+      case INV.PASID_DEVICE_TLB: {
+        const [from, to] = sizedRange(w2, w3, inv.pasidDeviceS(w2));
+        this.#devices.invalidate(seq, inv.sidLow(w0), inv.pasid(w1), from, to, inv.pasidDeviceG(w2));
         return true;
       }
       default:

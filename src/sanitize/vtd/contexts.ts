@@ -43,6 +43,16 @@ export class Contexts {
     yield* this.#contexts;
   }
 
+  /** Whether an entry in memory leads to the tree. */
+  leadsTo(tree: TranslationTree): boolean {
+    for (const rid of tree.streams) {
+      const c = this.#contexts.get(rid);
+      if (c?.second === tree) return true;
+      for (const [, p] of c?.pasids?.configs() ?? []) if (p.first === tree || p.second === tree) return true;
+    }
+    return false;
+  }
+
   attach(address: number, scalable: boolean): void {
     this.detach();
     this.#scalable = scalable;
@@ -70,8 +80,7 @@ export class Contexts {
     if (known !== undefined && page.late) known.close();
     else if (known !== undefined) {
       const name = `root entry of bus ${at >>> 1}`;
-      const stale = { kind: 'root entry', name, stream: first, pasid: -1, did: -1, wasValid: true };
-      this.#shared.config.changed({ ...stale, release: known.close });
+      this.#shared.config.changed({ kind: 'root entry', name, stream: first, pasid: -1, did: -1 }, known.close);
     }
     this.#tables.delete(at);
     if (address < 0) return;
@@ -89,31 +98,35 @@ export class Contexts {
   #context(rid: number, count: number, page: TrackedPage, at: number): void {
     const now = pageWords(page, at - (at % count), count);
     const known = this.#contexts.get(rid);
+    if (known === undefined && !present(now)) return;
     const old = known?.words ?? new Int32Array(2 * count);
-    const wasPresent = (old[0]! & 1) !== 0;
-    const present = (now[0]! & 1) !== 0;
-    if ((!wasPresent && !present) || old.every((w, i) => w === now[i])) {
+    const changed = (present(old) || present(now)) && old.some((w, i) => w !== now[i]);
+    const write = {
+      key: `context${rid}`,
+      kind: 'context entry',
+      name: `context entry of 0x${rid.toString(16)}`,
+      stream: rid,
+      pasid: -1,
+      // What is not present is cached under domain 0, and only in caching mode (VT-d §6.1).
+      did: present(old) ? (known?.did ?? -1) : 0,
+      page,
+      old,
+      now,
+      used: this.#scalable ? usedScalable : usedLegacy,
+      valid: present,
+      cachesInvalid: this.#shared.cachingMode,
+    };
+    if (!changed) {
+      this.#shared.config.write(write, () => {});
       known?.words.set(now);
       return;
     }
-    const config = this.#scalable ? this.#readScalable(rid, now) : this.#readLegacy(rid, now);
-    this.#contexts.set(rid, config);
-    const release = () => {
-      if (known !== undefined) this.#release(rid, known);
-    };
-    // What is not present is not cached, but in caching mode (VT-d §6.1).
-    if (page.late || page.whole || (!wasPresent && !this.#shared.cachingMode)) {
-      release();
-      return;
-    }
-    const name = `context entry of 0x${rid.toString(16)}`;
-    // What is not present is cached under domain 0 (VT-d §6.1).
-    const did = wasPresent ? (known?.did ?? -1) : 0;
-    const stale = { kind: 'context entry', name, stream: rid, pasid: -1, did, wasValid: wasPresent };
-    this.#shared.config.changed({ ...stale, release });
+    const { late } = page;
+    this.#contexts.set(rid, this.#scalable ? this.#readScalable(rid, now) : this.#readLegacy(rid, now, late));
+    this.#shared.config.write(write, known === undefined ? () => {} : (seq?: number) => this.#release(rid, known, seq));
   }
 
-  #readLegacy(rid: number, words: Int32Array): ContextConfig {
+  #readLegacy(rid: number, words: Int32Array, late: boolean): ContextConfig {
     const none = { words, present: true, second: null, pasids: null, ridPasid: 0, passThrough: false, ats: false };
     if (!context.p(words[0]!)) return { ...none, present: false, did: -1 };
     const did = context.did(words[2]!);
@@ -123,7 +136,7 @@ export class Contexts {
     const { caches, trees } = this.#shared;
     const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
     const top = { address: context.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
-    const second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1 });
+    const second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1, late });
     second.streams.add(rid);
     return { ...none, did, second, ats: tt === TT.ALL };
   }
@@ -152,16 +165,29 @@ export class Contexts {
   }
 
   /** Neither memory nor a cached copy leads to it any more. */
-  #release(rid: number, c: ContextConfig): void {
+  #release(rid: number, c: ContextConfig, seq?: number): void {
     const now = this.#contexts.get(rid);
     if (c.second !== null) {
       if (now?.second !== c.second) c.second.streams.delete(rid);
-      this.#shared.trees.release(c.second);
+      this.#shared.trees.release(c.second, seq);
     }
     if (c.pasids === null) return;
     if (now?.pasids !== c.pasids) c.pasids.leave(rid);
     if (--c.pasids.users > 0) return;
-    c.pasids.close();
+    c.pasids.close(seq);
     this.#directories.delete(c.pasids.address);
   }
+}
+
+function present(words: Int32Array): boolean {
+  return (words[0]! & 1) !== 0;
+}
+
+/** Words hardware looks at: of an entry that is not present P alone (and FPD, which only keeps faults from being recorded). */
+function usedLegacy(words: Int32Array): readonly number[] {
+  return present(words) ? [-1, -1, -1, -1] : [1];
+}
+
+function usedScalable(words: Int32Array): readonly number[] {
+  return present(words) ? [-1, -1, -1, -1, -1, -1, -1, -1] : [1];
 }

@@ -1,15 +1,15 @@
 import { fromWords, POW2 } from '../../core/bits.ts';
 import { irte } from '../../spec/vtd/interrupt.ts';
-import type { StaleConfig } from '../config.ts';
 import type { TrackedPage } from '../memory.ts';
-import type { VtdShared } from './shared.ts';
+import { pageWords, type VtdShared } from './shared.ts';
 
 const PAGE = 4096;
 
 /** The interrupt remapping table. */
 export class InterruptTable {
   readonly #shared: VtdShared;
-  readonly #open = new Map<number, StaleConfig>();
+  /** Entries as they were before the store whose other half may come. */
+  readonly #before = new Map<number, Int32Array>();
   #close: (() => void) | null = null;
   #base = 0;
   #entries = 0;
@@ -23,25 +23,56 @@ export class InterruptTable {
     this.#base = fromWords(lo & ~0xfff, hi & 0xf_ffff);
     this.#entries = POW2[(lo & 0xf) + 1]!;
     this.#close = this.#shared.follow(this.#base, this.#entries * 16, {
-      changed: (page, at, oldLo) => this.#changed(page, at, oldLo),
+      changed: (page, at, oldLo, oldHi) => {
+        const gpa = page.pfn * PAGE + 8 * at;
+        const index = Math.floor((gpa - this.#base) / 16);
+        if (page.late || page.whole || index < 0 || index >= this.#entries) return;
+        let old = this.#before.get(index);
+        if (old === undefined) {
+          old = pageWords(page, at & ~1, 2);
+          old[2 * (at & 1)] = oldLo;
+          old[2 * (at & 1) + 1] = oldHi;
+          this.#before.set(index, old);
+        }
+        const was = old;
+        this.#shared.course.pair(page, gpa, `irte${index}`, () => {
+          this.#before.delete(index);
+          this.#entry(index, page, at, was);
+        });
+      },
     });
   }
 
   detach(): void {
     this.#close?.();
     this.#close = null;
-    this.#open.clear();
+    this.#before.clear();
   }
 
-  #changed(page: TrackedPage, at: number, oldLo: number): void {
-    if (page.late || page.whole) return;
-    const index = Math.floor((page.pfn * PAGE + 8 * at - this.#base) / 16);
-    if (index < 0 || index >= this.#entries) return;
-    const wasPresent = irte.p((at & 1) === 0 ? oldLo : page.lo(at - 1));
-    if (!wasPresent && !this.#shared.cachingMode) return;
-    const open = this.#open.get(index);
-    if (open !== undefined && open.seq < 0) return;
-    const stale = { kind: 'IRTE', name: `IRTE ${index}`, stream: -1, pasid: index, did: -1, wasValid: wasPresent };
-    this.#open.set(index, this.#shared.config.changed({ ...stale, release: () => {} }));
+  #entry(index: number, page: TrackedPage, at: number, old: Int32Array): void {
+    const now = pageWords(page, at & ~1, 2);
+    const write = {
+      key: `irte${index}`,
+      kind: 'IRTE',
+      name: `IRTE ${index}`,
+      stream: -1,
+      pasid: index,
+      did: -1,
+      page,
+      old,
+      now,
+      used,
+      valid: present,
+      cachesInvalid: this.#shared.cachingMode,
+    };
+    this.#shared.config.write(write, () => {});
   }
+}
+
+function present(words: Int32Array): boolean {
+  return irte.p(words[0]!);
+}
+
+function used(words: Int32Array): readonly number[] {
+  return present(words) ? [-1, -1, -1, -1] : [1];
 }

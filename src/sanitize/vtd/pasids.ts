@@ -26,7 +26,11 @@ function used(w: Int32Array): readonly number[] {
   return [second ? -1 : 0xfff, second ? -1 : 0, -1, 0, first ? -1 : 0, first ? -1 : 0];
 }
 
-export function samePasidEntry(a: Int32Array, b: Int32Array): boolean {
+function present(w: Int32Array): boolean {
+  return pasidEntry.p(w[0]!);
+}
+
+function samePasidEntry(a: Int32Array, b: Int32Array): boolean {
   return [used(a), used(b)].every((m) => m.every((bits, i) => ((a[i]! ^ b[i]!) & bits) === 0));
 }
 
@@ -71,15 +75,15 @@ export class PasidTables {
     for (const c of this.#entries.values()) for (const t of [c.first, c.second]) t?.streams.delete(rid);
   }
 
-  close(): void {
+  close(seq?: number): void {
     this.#close();
     for (const t of this.#tables.values()) t.close();
-    for (const c of this.#entries.values()) this.#release(c);
+    for (const c of this.#entries.values()) this.#release(c, seq);
     this.#entries.clear();
   }
 
-  #release(c: PasidConfig): void {
-    for (const t of [c.first, c.second]) if (t !== null) this.#shared.trees.release(t);
+  #release(c: PasidConfig, seq?: number): void {
+    for (const t of [c.first, c.second]) if (t !== null) this.#shared.trees.release(t, seq);
   }
 
   #stream(): number {
@@ -95,8 +99,8 @@ export class PasidTables {
     else if (known !== undefined) {
       const stream = this.#stream();
       const name = `PASID directory entry ${index} of 0x${stream.toString(16)}`;
-      const stale = { kind: 'PASID directory entry', name, stream, pasid: -1, did: -1, wasValid: true };
-      this.#shared.config.changed({ ...stale, release: known.close });
+      const stale = { kind: 'PASID directory entry', name, stream, pasid: -1, did: -1 };
+      this.#shared.config.changed(stale, known.close);
     }
     this.#tables.delete(index);
     if (address < 0) return;
@@ -110,31 +114,37 @@ export class PasidTables {
   #entry(pasid: number, page: TrackedPage, at: number): void {
     const now = pageWords(page, at - (at % 8), 8);
     const known = this.#entries.get(pasid);
+    if (known === undefined && !pasidEntry.p(now[0]!)) return;
     const old = known?.words ?? new Int32Array(ENTRY_WORDS);
+    const wasPresent = pasidEntry.p(old[0]!);
+    const stream = this.#stream();
+    const write = {
+      key: `pasid${this.address}/${pasid}`,
+      kind: 'PASID entry',
+      name: `PASID entry ${pasid} of 0x${stream.toString(16)}`,
+      stream,
+      pasid,
+      did: pasidEntry.did(wasPresent ? old[2]! : now[2]!),
+      page,
+      old,
+      now,
+      used,
+      valid: present,
+      // What is not present is not cached, but in caching mode (VT-d §6.1).
+      cachesInvalid: this.#shared.cachingMode,
+    };
     if (known !== undefined && samePasidEntry(old, now)) {
+      this.#shared.config.write(write, () => {});
       known.words.set(now);
       return;
     }
-    if (known === undefined && !pasidEntry.p(now[0]!)) return;
-    const config = this.#read(now, pasid);
+    const config = this.#read(now, pasid, page.late);
     this.#entries.set(pasid, config);
     for (const t of [config.first, config.second]) for (const rid of this.rids) t?.streams.add(rid);
-    const wasValid = pasidEntry.p(old[0]!);
-    if (known === undefined && !this.#shared.cachingMode) return;
-    const release = () => {
-      if (known !== undefined) this.#release(known);
-    };
-    if (page.late || page.whole || (!wasValid && !this.#shared.cachingMode)) {
-      release();
-      return;
-    }
-    const stream = this.#stream();
-    const name = `PASID entry ${pasid} of 0x${stream.toString(16)}`;
-    const did = known === undefined || !wasValid ? config.did : known.did;
-    this.#shared.config.changed({ kind: 'PASID entry', name, stream, pasid, did, wasValid, release });
+    this.#shared.config.write(write, known === undefined ? () => {} : (seq?: number) => this.#release(known, seq));
   }
 
-  #read(words: Int32Array, pasid: number): PasidConfig {
+  #read(words: Int32Array, pasid: number, late: boolean): PasidConfig {
     const { caches, trees } = this.#shared;
     const pgtt = pasidEntry.pgtt(words[0]!);
     const did = pasidEntry.did(words[2]!);
@@ -146,14 +156,14 @@ export class PasidTables {
       const shift = 3 + 9 * levels;
       const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
       const top = { address: pasidEntry.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
-      second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1 });
+      second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1, late });
     }
     if (pgtt !== PGTT.FIRST && pgtt !== PGTT.NESTED) return { ...none, second };
     const levels = 4 + pasidEntry.fspm(words[4]!);
     const tag = caches.tag(VTD_STAGE.FIRST, did, pasid);
     // Both halves of the canonical space: entry 256 on stands for the upper one, where page numbers wrap.
     const top = { address: pasidEntry.fsptptr(words[4]!, words[5]!), entries: 512, shift: 3 + 9 * levels, base: 0 };
-    const spec = { tag, format: new VtdFormat(true), tops: [top], pasid };
+    const spec = { tag, format: new VtdFormat(true), tops: [top], pasid, late };
     const first = trees.acquire(second === null ? spec : { ...spec, locate: through(second) });
     return { ...none, first, second };
   }

@@ -112,8 +112,9 @@ export class VtdQueue {
   }
 
   #complete(seq: number): void {
-    const { caches, config, course } = this.#shared;
+    const { caches, config, course, devices } = this.#shared;
     caches.complete(seq);
+    devices.complete(seq);
     config.complete(seq);
     course.completions++;
   }

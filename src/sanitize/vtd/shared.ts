@@ -1,6 +1,7 @@
 import type { Caches } from '../caches.ts';
 import type { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
+import type { DeviceTlbs } from '../device-tlbs.ts';
 import type { PageUse, TrackedMemory, TrackedPage } from '../memory.ts';
 import type { Trees } from '../trees.ts';
 
@@ -20,16 +21,25 @@ export class VtdShared {
   readonly caches: Caches;
   readonly config: ConfigCaches;
   readonly trees: Trees;
+  readonly devices: DeviceTlbs;
   scalable = false;
   /** CAP.CM: what is not present may be cached. */
   cachingMode = false;
 
-  constructor(course: Course, memory: TrackedMemory, caches: Caches, config: ConfigCaches, trees: Trees) {
+  constructor(
+    course: Course,
+    memory: TrackedMemory,
+    caches: Caches,
+    config: ConfigCaches,
+    trees: Trees,
+    devices: DeviceTlbs,
+  ) {
     this.course = course;
     this.memory = memory;
     this.caches = caches;
     this.config = config;
     this.trees = trees;
+    this.devices = devices;
   }
 
   /** Follows a table and enters what was told of it. @returns ends that. */

@@ -4,6 +4,7 @@ import { PGTT } from '../../spec/vtd/tables.ts';
 import { Caches } from '../caches.ts';
 import { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
+import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type MessageSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
 import { Tags } from '../tags.ts';
@@ -28,6 +29,7 @@ const CANONICAL = 2 ** 36;
 export class VtdWatch implements IommuWatch {
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
+  readonly #devices: DeviceTlbs;
   readonly #translations: Translations;
   readonly #trees: Trees;
   readonly #shared: VtdShared;
@@ -51,14 +53,19 @@ export class VtdWatch implements IommuWatch {
     this.#caches = new Caches(course);
     this.#config = new ConfigCaches(course);
     const words = (stage: number) => WORDS[stage] ?? WORDS[0];
-    this.#translations = new Translations(course, this.#caches, { bbml: null, cachesAbsence: 0, words });
-    const tags = new Tags(course, words);
+    this.#devices = new DeviceTlbs(course, {
+      afterSync: false,
+      ats: (rid) => this.#contexts.get(rid)?.ats === true,
+      pasid: (rid, tree) => (tree.pasid === this.#contexts.get(rid)?.ridPasid ? -1 : tree.pasid),
+    });
+    this.#translations = new Translations(course, this.#caches, this.#devices, { bbml: null, cachesAbsence: 0, words });
+    const tags = new Tags(course, words, (tree) => this.#contexts.leadsTo(tree));
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
-    this.#shared = new VtdShared(course, memory, this.#caches, this.#config, this.#trees);
+    this.#shared = new VtdShared(course, memory, this.#caches, this.#config, this.#trees, this.#devices);
     this.#contexts = new Contexts(this.#shared);
     this.#interrupts = new InterruptTable(this.#shared);
-    this.#run = new VtdInvalidations(this.#caches, this.#config);
+    this.#run = new VtdInvalidations(this.#caches, this.#config, this.#devices);
     this.#queue = new VtdQueue(this.#shared, this.#run);
   }
 
@@ -94,9 +101,10 @@ export class VtdWatch implements IommuWatch {
     this.#status = 0;
     this.#contexts.detach();
     this.#interrupts.detach();
-    this.#config.clear();
+    this.#config.forget(() => true);
     this.#trees.clear();
     this.#caches.clear();
+    this.#devices.clear();
   }
 
   #write(offset: number, size: number, lo: number, hi: number): void {
@@ -184,11 +192,11 @@ export class VtdWatch implements IommuWatch {
   #remap(e: MessageSeen): void {
     if (e.irte === null) return;
     const { index } = e.irte;
-    this.#config.usedWhere((c) => c.kind === 'IRTE' && c.pasid === index);
+    this.#config.used((c) => c.kind === 'IRTE' && c.pasid === index);
   }
 
   #xlat(e: AccessSeen): void {
-    this.#config.used(e.sid);
+    this.#config.used((c) => c.stream === e.sid);
     const context = this.#contexts.get(e.sid);
     if (context === undefined || (this.#status & GCMD.TE) === 0) return;
     const page = (e.hi >>> 0) * 0x10_0000 + (e.lo >>> 12);
@@ -213,7 +221,7 @@ export class VtdWatch implements IommuWatch {
   }
 
   finish(): void {
-    this.#translations.finish(this.#trees.all());
+    this.#translations.finish([...this.#trees.all()]);
     this.#config.finish();
   }
 }
