@@ -24,7 +24,7 @@ export interface StaleConfig {
   /** Nothing of what it said before was cached: it is being written for the first time. */
   filling: boolean;
   /** Nothing of it is cached any more: what only it led to is done with. */
-  readonly release: Release[];
+  readonly release: OnForgotten[];
   /** Words when the last completed invalidation found it, and the words that were changed since, step by step. */
   readonly base: Int32Array;
   readonly steps: number[];
@@ -34,7 +34,7 @@ export interface StaleConfig {
 }
 
 /** @param seq of the invalidation that did it; none: what led there was cut off. */
-export type Release = (seq?: number) => void;
+export type OnForgotten = (seq?: number) => void;
 
 /** One change of an entry. */
 export interface EntryWrite {
@@ -74,7 +74,7 @@ export class ConfigCaches {
    * An entry was written. @param release what to do once nothing holds what it said before.
    * @returns whether it says something else to hardware now.
    */
-  write(w: EntryWrite, release: Release): boolean {
+  write(w: EntryWrite, release: OnForgotten): boolean {
     const wasValid = w.valid(w.old);
     const same = agree(w.old, w.now, w.used);
     let open = this.#open.get(w.key);
@@ -186,7 +186,7 @@ export class ConfigCaches {
   }
 
   /** A pointer to a table was changed; what it led to may be cached. */
-  changed(c: Pick<StaleConfig, 'kind' | 'name' | 'stream' | 'pasid' | 'did'>, release: Release): void {
+  changed(c: Pick<StaleConfig, 'kind' | 'name' | 'stream' | 'pasid' | 'did'>, release: OnForgotten): void {
     const { event, completions, batch } = this.#course;
     const rest = {
       key: '',

@@ -1,6 +1,6 @@
 import { cdValid } from '../../spec/smmuv3/cd.ts';
 import type { Caches } from '../caches.ts';
-import type { ConfigCaches, Release } from '../config.ts';
+import type { ConfigCaches, OnForgotten } from '../config.ts';
 import type { Course } from '../course.ts';
 import type { DeviceTlbs } from '../device-tlbs.ts';
 import type { TrackedMemory, TrackedPage } from '../memory.ts';
@@ -48,7 +48,7 @@ export class Smmuv3Shared {
     old: Int32Array,
     now: Int32Array,
     known: boolean,
-    release: Release,
+    release: OnForgotten,
   ): void {
     const streams = [...table.streams];
     let left = streams.length;
