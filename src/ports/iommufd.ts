@@ -1,48 +1,12 @@
+import type { PageFile, UserData } from './user-memory.ts';
+
+export type { PageFile, PinAccount, UserData, UserMemory } from './user-memory.ts';
+
 /**
  * Device → host: Linux's iommufd verbs (include/uapi/linux/iommufd.h, 7.2) with its order of checks and its errno. A verb
  * takes the ioctl's structure (fields renamed to camelCase, u64 as bigint, `out…` fields written) and returns 0 or -errno.
  * Pointers to driver data are `UserData`; in process they are plain bytes, over the socket they are the client's memory.
  */
-export interface UserData {
-  readonly length: number;
-  /** Copies [offset, offset + into.length) in. @returns false: EFAULT. */
-  copyIn(offset: number, into: Uint8Array): boolean;
-  /** @returns false: EFAULT. */
-  copyOut(offset: number, from: Uint8Array): boolean;
-}
-
-/** The memory of the process that owns the fd (its mm): where IOAS_MAP's user_va points. */
-export interface UserMemory {
-  /**
-   * The host-physical run that backs `va`.
-   * @param bytes how much is wanted; the answer may be shorter (then ask again behind it), never longer.
-   * @returns false: not mapped, or not writable although `write` (EFAULT). Else `hpa` and `run` are valid.
-   */
-  pin(va: bigint, bytes: bigint, write: boolean): boolean;
-  /** Host-physical address (bytes) of what the last `pin` found. */
-  readonly hpa: number;
-  /** Bytes that lie behind `hpa` without a gap. */
-  readonly run: number;
-  /** Why the last `pin` failed, where that is not EFAULT: an errno (ENOMEM: too much is pinned already). */
-  readonly failure?: number;
-  /** A run that `pin` answered (or a part of it) is not used any more. */
-  unpin?(hpa: number, bytes: number): void;
-}
-
-/**
- * What IOAS_MAP_FILE maps: `pin` takes offsets into the file. A memfd, or the dma-buf of a device's MMIO (one contiguous
- * piece whose exporter may take it back).
- */
-export interface PageFile extends UserMemory {
-  /** What kind of file it is; only memory files and dma-bufs can be mapped. */
-  readonly kind: 'memfd' | 'dmabuf' | 'other';
-  /** Bytes. */
-  readonly size: bigint;
-  /** dma-buf: the exporter took the memory back. */
-  readonly revoked?: boolean;
-  /** dma-buf: called when the exporter takes the memory back, while it is mapped. */
-  onRevoke?(tell: () => void): () => void;
-}
 
 /** struct iommu_ioas_alloc. */
 export interface IoasAlloc {

@@ -6,7 +6,7 @@ import { HostKernel } from '../../src/host/kernel/kernel.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { ramBacking } from '../../src/lib/memory/address-space.ts';
 import { HostMemory } from '../../src/lib/memory/host-memory.ts';
-import type { EventFd, UserData, UserMemory } from '../../src/ports/iommufd.ts';
+import type { EventFd, PinAccount, UserData, UserMemory } from '../../src/ports/iommufd.ts';
 import { MOCK } from '../../src/spec/iommufd/selftest.ts';
 
 export const APERTURE = MOCK.APERTURE_START;
@@ -33,6 +33,8 @@ export class Process implements UserMemory {
   longest = Number.POSITIVE_INFINITY;
   asked = 0;
   readonly pins = new Map<number, number>();
+  /** Who pays; set before the first map. */
+  account?: PinAccount;
 
   constructor(memory: HostMemory) {
     this.base = memory.place(0, BUFFER, ramBacking(BUFFER));

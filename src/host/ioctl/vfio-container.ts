@@ -13,7 +13,7 @@ import {
 } from '../../spec/iommufd/vfio.ts';
 import type { IommufdContext } from '../iommufd/context.ts';
 import type { Ioas } from '../iommufd/ioas/ioas.ts';
-import { mapUser, unmapRange } from '../iommufd/verbs/ioas.ts';
+import { mapUser, unmapRange } from '../iommufd/verbs/map.ts';
 import { MAP_PROT } from '../kernel/driver.ts';
 import type { Caller } from './caller.ts';
 

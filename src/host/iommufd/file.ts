@@ -5,6 +5,8 @@ import { IommufdContext, type Respond, respondAlways } from './context.ts';
 import { getDirtyBitmap, getHwInfo, hwptAlloc, setDirtyTracking } from './verbs/hwpt.ts';
 import { Invalidator } from './verbs/invalidate.ts';
 import * as ioasVerbs from './verbs/ioas.ts';
+import * as mapVerbs from './verbs/map.ts';
+import { changeProcess } from './verbs/process.ts';
 import * as viommuVerbs from './verbs/viommu.ts';
 
 /** Driver data as one number, for whoever listens; larger data is left out. */
@@ -78,21 +80,21 @@ export class IommufdFile implements Port.Iommufd {
   }
 
   ioasMap(c: Port.IoasMap, respond: Respond = respondAlways): number {
-    const r = ioasVerbs.ioasMap(this.context, c, respond);
+    const r = mapVerbs.ioasMap(this.context, c, respond);
     if (!this.#heard) return r;
     const { flags, ioasId, userVa, length, iova } = c;
     return this.#said('IOAS_MAP', { ioas: ioasId, flags, userVa, length, iova }, r);
   }
 
   ioasMapFile(c: Port.IoasMapFile, respond: Respond = respondAlways): number {
-    const r = ioasVerbs.ioasMapFile(this.context, c, respond);
+    const r = mapVerbs.ioasMapFile(this.context, c, respond);
     if (!this.#heard) return r;
     const { flags, ioasId, start, length, iova } = c;
     return this.#said('IOAS_MAP_FILE', { ioas: ioasId, flags, start, length, iova }, r);
   }
 
   ioasCopy(c: Port.IoasCopy, respond: Respond = respondAlways): number {
-    const r = ioasVerbs.ioasCopy(this.context, c, respond);
+    const r = mapVerbs.ioasCopy(this.context, c, respond);
     if (!this.#heard) return r;
     const { flags, dstIoasId, srcIoasId, length, dstIova, srcIova } = c;
     return this.#said('IOAS_COPY', { flags, dst: dstIoasId, src: srcIoasId, length, dstIova, srcIova }, r);
@@ -100,12 +102,12 @@ export class IommufdFile implements Port.Iommufd {
 
   ioasUnmap(c: Port.IoasUnmap, respond: Respond = respondAlways): number {
     const { ioasId, iova, length } = c;
-    const r = ioasVerbs.ioasUnmap(this.context, c, respond);
+    const r = mapVerbs.ioasUnmap(this.context, c, respond);
     return this.#heard ? this.#said('IOAS_UNMAP', { ioas: ioasId, iova, length }, r) : r;
   }
 
   ioasChangeProcess(reserved: number): number {
-    return ioasVerbs.changeProcess(this.context, reserved);
+    return changeProcess(this.context, reserved);
   }
 
   vfioIoas(c: Port.VfioIoas, respond: Respond = respondAlways): number {

@@ -10,6 +10,8 @@ const PAGES = new Pages({
   count: 1,
   writable: true,
   file: null,
+  account: null,
+  mode: 'none',
 });
 
 interface Plain {

@@ -1,5 +1,6 @@
-import type { PageFile, UserMemory } from '../../../ports/iommufd.ts';
+import type { PageFile, PinAccount, UserMemory } from '../../../ports/iommufd.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
+import { type AccountMode, charge, uncharge } from './accounting.ts';
 
 const PAGE = 4096;
 
@@ -24,6 +25,9 @@ export interface PagesParts {
   readonly writable: boolean;
   /** null: process memory. */
   readonly file: PageFile | null;
+  /** Who pays for its pins; null: nobody counts. */
+  readonly account: PinAccount | null;
+  readonly mode: AccountMode;
 }
 
 /**
@@ -37,9 +41,12 @@ export class Pages implements PagesParts {
   readonly count: number;
   readonly writable: boolean;
   readonly file: PageFile | null;
+  readonly mode: AccountMode;
   /** A dma-buf whose exporter took its memory away after it was mapped. */
   revoked = false;
   readonly #runs: Run[] = [];
+  #account: PinAccount | null;
+  #pinned = 0;
 
   constructor(parts: PagesParts) {
     this.source = parts.source;
@@ -47,10 +54,25 @@ export class Pages implements PagesParts {
     this.count = parts.count;
     this.writable = parts.writable;
     this.file = parts.file;
+    this.#account = parts.account;
+    this.mode = parts.mode;
   }
 
   get dmabuf(): boolean {
     return this.file !== null && this.file.kind === 'dmabuf';
+  }
+
+  /** Pages that are pinned by anybody. */
+  get pinned(): number {
+    return this.#pinned;
+  }
+  /** Who pays for them. */
+  get account(): PinAccount | null {
+    return this.#account;
+  }
+  /** Another process pays from now on; the caller has charged it, and takes the charge off the old one. */
+  moveAccount(to: PinAccount | null): void {
+    this.#account = to;
   }
 
   /** How many users hold a page. */
@@ -84,9 +106,18 @@ export class Pages implements PagesParts {
   /**
    * Pins pages [first, last].
    * @returns 0; -EFAULT process memory that is not there or not writable; -EINVAL beyond the end of a file; -ENOMEM too much
-   *   is pinned. Nothing is pinned then.
+   *   is pinned, or more than the account may lock. Nothing is pinned then.
    */
   pin(first: number, last: number): number {
+    const before = this.#pinned;
+    const r = this.#pinPages(first, last);
+    const more = this.#pinned - before;
+    if (r !== 0 || more === 0 || charge(this.#account, this.mode, more)) return r;
+    this.#unpinPages(first, last);
+    return -E.NOMEM;
+  }
+
+  #pinPages(first: number, last: number): number {
     this.#cut(first);
     this.#cut(last + 1);
     let i = this.#find(first);
@@ -100,7 +131,7 @@ export class Pages implements PagesParts {
       }
       const want = Math.min(last + 1, r === undefined ? Number.POSITIVE_INFINITY : r.first) - page;
       if (!this.source.pin(this.base + BigInt(page) * 4096n, BigInt(want * PAGE), this.writable)) {
-        if (page > first) this.unpin(first, page - 1);
+        if (page > first) this.#unpinPages(first, page - 1);
         return -(this.source.failure || (this.file === null ? E.FAULT : E.INVAL));
       }
       const got = this.source.run / PAGE;
@@ -118,12 +149,19 @@ export class Pages implements PagesParts {
         i++;
       }
       page += got;
+      this.#pinned += got;
     }
     return 0;
   }
 
   /** Undoes one `pin` of exactly these pages (or of a range that contains them). */
   unpin(first: number, last: number): void {
+    const before = this.#pinned;
+    this.#unpinPages(first, last);
+    if (this.#pinned < before) uncharge(this.#account, this.mode, before - this.#pinned);
+  }
+
+  #unpinPages(first: number, last: number): void {
     this.#cut(first);
     this.#cut(last + 1);
     const from = this.#find(first);
@@ -133,6 +171,7 @@ export class Pages implements PagesParts {
       const r = this.#runs[to]!;
       if (--r.pins > 0) continue;
       gone++;
+      this.#pinned -= r.last - r.first + 1;
       this.source.unpin?.(r.hpa, (r.last - r.first + 1) * PAGE);
     }
     if (gone === 0) return;
