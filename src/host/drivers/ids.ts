@@ -1,14 +1,18 @@
-/** Numbers 1..last for VMIDs and ASIDs; 0 stays with the kernel. The lowest free one is taken, without allocation. */
+/** Numbers that hardware tags translations with (VMIDs, ASIDs, domain ids). The lowest free one is taken, without allocation. */
 export class IdPool {
+  readonly #first: number;
   readonly #last: number;
+  /** Bit per number. */
   readonly #taken: Int32Array;
   /** No free number below. */
-  #from = 1;
+  #from: number;
 
-  /** @param bits of the hardware's field, 8 or 16. @param limit at most so many. */
-  constructor(bits: number, limit = Number.POSITIVE_INFINITY) {
-    this.#last = Math.min(2 ** bits - 1, limit);
-    this.#taken = new Int32Array(2 ** bits / 32);
+  /** @param first,last the numbers handed out; those below `first` stay with the kernel. */
+  constructor(first: number, last: number) {
+    this.#first = first;
+    this.#last = last;
+    this.#from = first;
+    this.#taken = new Int32Array((last >>> 5) + 1);
   }
 
   /** @returns -1: none left. */
@@ -30,6 +34,6 @@ export class IdPool {
 
   give(id: number): void {
     this.#taken[id >>> 5]! &= ~(1 << (id & 31));
-    if (id < this.#from) this.#from = id;
+    this.#from = Math.max(this.#first, Math.min(this.#from, id));
   }
 }

@@ -43,7 +43,10 @@ export interface IommuDriver {
   /** Reserved IOVA regions of the device (`get_resv_regions`). */
   reservedRegions(dev: HostDevice): readonly ReservedRegion[];
 
-  /** The domain in which all DMA fails; attaching it is how a RID or PASID is detached. It cannot fail. */
+  /**
+   * The domain in which all DMA fails; attaching it is how a RID or PASID is detached. That cannot be refused; -errno says
+   * that the hardware did not confirm it, and the old domain then keeps its tables and its tag for good.
+   */
   readonly blocked: BlockedDomain;
 
   /**
@@ -166,7 +169,7 @@ export interface BlockedDomain extends Domain {
   readonly kind: 'blocked';
   /**
    * @param undo the attach of `old` is taken back (a later step of the same operation failed): what it made goes too, also
-   *   what a driver keeps at an ordinary detach. @returns 0.
+   *   what a driver keeps at an ordinary detach. @returns 0; -errno: the hardware did not confirm it.
    */
   attach(dev: HostDevice, pasid: number, old: Domain | null, undo?: boolean): number;
 }
@@ -197,7 +200,8 @@ export interface PagingDomain extends Domain {
   /**
    * Takes a range away that consists of whole earlier `map` calls, and does the invalidations that needs before it returns.
    * @param undo those calls are taken back (a later step of the same operation failed): tables without entries go too.
-   * @returns bytes unmapped.
+   * @returns bytes unmapped; or -errno: the entries are gone, but the hardware did not confirm that it has forgotten them.
+   *   The same call again tries the invalidation again.
    */
   unmap(iova: bigint, bytes: bigint, undo?: boolean): bigint;
   /** Host-physical address of the byte, or -1. */

@@ -36,18 +36,20 @@ export class VtdHwTranslation implements TranslatePort {
   readonly #registers: VtdHwRegisters;
   readonly #tables: VtdHwTables;
   readonly #iotlb: Iotlb;
+  readonly #resolver: VtdHwResolver;
 
   constructor(parts: VtdHwTranslationParts) {
     this.#p = parts;
     this.#registers = parts.registers;
     this.#tables = parts.tables;
     this.#iotlb = parts.iotlb;
+    this.#resolver = parts.resolver;
   }
 
   translate(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
     if (pasid === NO_PASID && hi === 0 && lo >>> 20 === 0xfee) return this.#interruptWindow(rid, lo, access, at);
     if (at !== AT.UNTRANSLATED || !this.#registers.enabled) return this.#unwalked(rid, pasid, lo, hi, access, at);
-    const { resolver } = this.#p;
+    const resolver = this.#resolver;
     const slot = this.#tables.cached(rid, pasid) ?? resolver.resolve(rid, pasid);
     if (slot === null) return this.#refuse(resolver, rid, pasid, lo, hi, access, at);
     const asked = slot.priv ? access | ACCESS.PRIV : access;

@@ -1,13 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { CD_RULES, stageOneCd } from '../../../src/host/drivers/smmuv3/cd.ts';
 import {
   abortSte,
   bypassSte,
+  CD_RULES,
   cdTableSte,
   nestedSte,
   STE_RULES,
   type SteDevice,
+  stageOneCd,
   stageTwoSte,
 } from '../../../src/host/drivers/smmuv3/entries.ts';
 import { ENTRY_HALVES, type EntryRules, EntryWriter } from '../../../src/host/drivers/smmuv3/entry-writer.ts';

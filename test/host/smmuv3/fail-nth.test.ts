@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
+import type { PageAllocator } from '../../../src/host/drivers/page-allocator.ts';
 import { Smmuv3Driver } from '../../../src/host/drivers/smmuv3/driver.ts';
-import type { PageAllocator } from '../../../src/host/drivers/smmuv3/page-table.ts';
 import { IommufdFile } from '../../../src/host/iommufd/file.ts';
 import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import type { DriverData } from '../../../src/host/kernel/driver.ts';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type IoPgtableConfig, PROT } from '../../../src/host/drivers/smmuv3/leaf.ts';
-import { IoPgtable, startTable } from '../../../src/host/drivers/smmuv3/page-table.ts';
+import { PROT, type Smmuv3PageTableConfig } from '../../../src/host/drivers/smmuv3/leaf.ts';
+import { Smmuv3PageTable, startTable } from '../../../src/host/drivers/smmuv3/page-table.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { walk } from './bigint-walker.ts';
 
@@ -10,10 +10,10 @@ const K4 = 4096;
 const M2 = 2 ** 21;
 const G1 = 2 ** 30;
 
-function make(config: Partial<IoPgtableConfig> = {}, pages?: number) {
+function make(config: Partial<Smmuv3PageTableConfig> = {}, pages?: number) {
   const memory = new HostMemory(pages);
-  const full: IoPgtableConfig = { stage: 2, ias: 44, oas: 44, ...config };
-  const tables = IoPgtable.create(memory, full)!;
+  const full: Smmuv3PageTableConfig = { stage: 2, ias: 44, oas: 44, ...config };
+  const tables = Smmuv3PageTable.create(memory, full)!;
   const look = (iova: number) =>
     walk(memory.space, full.stage, BigInt(tables.root), full.ias, tables.startLevel, BigInt(iova));
   return { memory, tables, look };
@@ -172,14 +172,14 @@ test('destroying the tables gives back every page, also after a map that ran out
 });
 
 test('no memory for the start table is null, not an exception', () => {
-  expect(IoPgtable.create(new HostMemory(1), { stage: 2, ias: 42, oas: 42 })).toBeNull();
+  expect(Smmuv3PageTable.create(new HostMemory(1), { stage: 2, ias: 42, oas: 42 })).toBeNull();
 });
 
 describe('dirty bits', () => {
   const SMALL = { stage: 1, ias: 48, oas: 48, dirty: true } as const;
 
   /** The hardware's part: a write through a writable-clean entry makes it writable-dirty (IHI 0070 §3.13). */
-  function hardwareWrites(memory: HostMemory, tables: IoPgtable, iova: number): void {
+  function hardwareWrites(memory: HostMemory, tables: Smmuv3PageTable, iova: number): void {
     let table = tables.root;
     for (let level = 0; ; level++) {
       const at = table + 8 * (Math.floor(iova / 2 ** (12 + 9 * (3 - level))) % 512);

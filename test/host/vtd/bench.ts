@@ -163,10 +163,10 @@ export class Bench {
 
   /** @returns guest-physical address reached, or minus the fault reason. */
   dma(iova: bigint, rid: number, pasid: number = NO_PASID, access = 1): number {
-    const before = this.driver.events.log.length;
+    const before = this.driver.faultLog.length;
     const r = this.hw.translate(rid, pasid, ...words(iova), access, AT.UNTRANSLATED);
     if (r === DMA.OK) return this.hw.out - this.hpa;
-    return this.driver.events.log.length === before ? -1000 : -frcd.reason(this.driver.events.log.at(-1)![3]!);
+    return this.driver.faultLog.length === before ? -1000 : -frcd.reason(this.driver.faultLog.at(-1)![3]!);
   }
 
   /** Descriptors since the last call, in short. */

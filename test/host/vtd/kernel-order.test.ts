@@ -187,7 +187,7 @@ describe('upcalls', () => {
     const linux = served(false);
     expect(linux.b.dma(0x1000n, 0x10)).toBe(-0x59);
     expect(linux.heard).toEqual([]);
-    expect(linux.b.driver.events.log.length).toBe(1);
+    expect(linux.b.driver.faultLog.length).toBe(1);
   });
 
   test('a shadow is asked for its pages, its nested domain as well; other domains are not', () => {

@@ -3,25 +3,20 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import { STE_RULES } from './entries.ts';
 import { EntryWriter } from './entry-writer.ts';
-import type { LatchedStreams, Master } from './master.ts';
-import type { CommandQueue } from './queue.ts';
+import type { LatchedStreams, Smmuv3Master } from './master.ts';
+import type { Smmuv3DriverQueue } from './queue.ts';
 import type { StreamTable } from './tables.ts';
+import type { Smmuv3User } from './users.ts';
 
 /** A stage that invalidates: it knows every device it is attached to, so that its changes reach their ATCs. */
 export interface Invalidated {
-  join(user: User): void;
-  leave(user: User): void;
-}
-
-/** One (device, PASID) below a domain. */
-export interface User {
-  readonly master: Master;
-  readonly ssid: number;
+  join(user: Smmuv3User): void;
+  leave(user: Smmuv3User): void;
 }
 
 /** What an attach of a RID will do. */
-export interface Move {
-  readonly master: Master;
+export interface Smmuv3Move {
+  readonly master: Smmuv3Master;
   /** Whose invalidations the device needs from now on, and up to now. */
   readonly joins: Invalidated | null;
   readonly leaves: Invalidated | null;
@@ -38,85 +33,117 @@ export interface Move {
  * function may hold either covered by an invalidation or refused: function off before the entry changes to refuse it; on only
  * after the entry allows it and the old translations are gone.
  */
-export class Attacher {
-  readonly #queue: CommandQueue;
+export class Smmuv3DriverAttacher {
+  readonly #queue: Smmuv3DriverQueue;
   readonly #table: StreamTable;
   readonly #atsCapable: boolean;
   readonly #writer = new EntryWriter(STE_RULES);
   readonly #target = new Int32Array(STE_WORDS);
   #sid = 0;
+  /** The first error of the entry being written. */
+  #failed = 0;
   readonly #sink = {
     store: (word: number, lo: number, hi: number) => this.#table.store(this.#sid, word, lo, hi),
     sync: () => {
       this.#queue.cfgiSte(this.#sid);
-      this.#queue.sync();
+      this.#failed ||= this.#queue.sync();
     },
   };
 
-  constructor(queue: CommandQueue, table: StreamTable, atsCapable: boolean) {
+  constructor(queue: Smmuv3DriverQueue, table: StreamTable, atsCapable: boolean) {
     this.#queue = queue;
     this.#table = table;
     this.#atsCapable = atsCapable;
   }
 
-  atsSupported(master: Master): boolean {
+  atsSupported(master: Smmuv3Master): boolean {
     return this.#atsCapable && master.dev.ats;
   }
 
   /** Whether fault delivery, if the domain wants it, is possible (`arm_smmu_enable_iopf`). */
-  faultsPossible(master: Master, iopf: boolean): number {
+  faultsPossible(master: Smmuv3Master, iopf: boolean): number {
     return iopf && master.stallEnabled && master.dev.streams.length !== 1 ? -E.OPNOTSUPP : 0;
   }
 
-  moveRid(move: Move): void {
+  /**
+   * @returns 0, or -errno of a command that failed. A move to a domain is then undone, and the old configuration is in
+   *   force; a move to nothing has been stored, but the old domain keeps the device, because the SMMU may still use it.
+   */
+  moveRid(move: Smmuv3Move): number {
     const { master } = move;
     const ats = move.ats && this.atsSupported(master);
     const user = { master, ssid: NO_PASID };
+    const before = move.blocked ? null : master.stes.map((ste) => ste.slice());
+    const hadAts = master.ats;
     // Both stages list the device until the hardware has left the old one.
     move.joins?.join(user);
     this.#atsOff(master, ats);
     move.ste(this.#target, ats);
-    this.writeSte(master, this.#target);
+    const r = this.writeSte(master, this.#target) || this.#commitAts(master, ats, NO_PASID);
+    if (r !== 0 && before !== null) {
+      this.#undo(master, before, hadAts && !ats);
+      move.joins?.leave(user);
+      return r;
+    }
     master.latched = move.latched;
     master.blocked = move.blocked;
-    this.#commitAts(master, ats, NO_PASID);
-    move.leaves?.leave(user);
+    master.ats = ats;
+    if (r === 0) move.leaves?.leave(user);
+    return r;
   }
 
-  /** Writes the entries of all streams of the device, each with the steps its current content asks for. */
-  writeSte(master: Master, target: Int32Array): void {
+  /**
+   * Puts the entries back as they were. A second failure can only be left alone.
+   * @param ats the function's ATS was switched off for the move.
+   */
+  #undo(master: Smmuv3Master, stes: readonly Int32Array[], ats: boolean): void {
+    for (let i = 0; i < stes.length; i++) {
+      this.#sid = master.dev.streams[i]!;
+      this.#writer.write(master.stes[i]!, stes[i]!, this.#sink);
+    }
+    if (ats) master.dev.control?.setAts(true);
+  }
+
+  /** Writes the entries of all streams of the device, each with the steps its current content asks for. @returns -errno. */
+  writeSte(master: Smmuv3Master, target: Int32Array): number {
+    this.#failed = 0;
     for (let i = 0; i < master.stes.length; i++) {
       this.#sid = master.dev.streams[i]!;
       this.#writer.write(master.stes[i]!, target, this.#sink);
     }
+    return this.#failed;
   }
 
   /** Before the entry changes: the function stops using ATS if it may not any longer. */
-  #atsOff(master: Master, ats: boolean): void {
+  #atsOff(master: Smmuv3Master, ats: boolean): void {
     if (master.ats && !ats) master.dev.control?.setAts(false);
   }
 
-  #commitAts(master: Master, ats: boolean, ssid: number): void {
+  #commitAts(master: Smmuv3Master, ats: boolean, ssid: number): number {
     const was = master.ats;
-    if (was || ats) this.flushAtc(master, ssid);
+    const r = was || ats ? this.flushAtc(master, ssid) : 0;
+    if (r !== 0) return r;
     if (ats && !was) master.dev.control?.setAts(true);
     master.ats = ats;
+    return 0;
   }
 
-  /** ATS for a PASID attach: it may become needed, and stays. @param before runs between the two halves. */
-  movePasid(master: Master, ssid: number, ats: boolean, before: (ats: boolean) => void): void {
+  /**
+   * ATS for a PASID attach: it may become needed, and stays.
+   * @param before runs between the two halves: 0 or -errno. @returns 0 or -errno of it or of the invalidation.
+   */
+  movePasid(master: Smmuv3Master, ssid: number, ats: boolean, before: (ats: boolean) => number): number {
     const on = ats && this.atsSupported(master);
     this.#atsOff(master, on);
-    before(on);
-    this.#commitAts(master, on, ssid);
+    return before(on) || this.#commitAts(master, on, ssid);
   }
 
   /** Everything the function may hold for this PASID. */
-  flushAtc(master: Master, ssid: number): void {
+  flushAtc(master: Smmuv3Master, ssid: number): number {
     for (const sid of master.dev.streams) {
       if (ssid === NO_PASID) this.#queue.atcInvWhole(sid, master.ssidBits > 0);
       else this.#queue.atcInvAll(sid, ssid);
     }
-    this.#queue.sync();
+    return this.#queue.sync();
   }
 }

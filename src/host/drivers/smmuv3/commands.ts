@@ -2,7 +2,7 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { INVALIDATE_DATA } from '../../../spec/iommufd/uapi.ts';
 import { COMMAND_BYTES, COMMAND_WORDS, OP } from '../../../spec/smmuv3/commands.ts';
 import type { HostDevice, Invalidation } from '../../kernel/driver.ts';
-import { BATCH, type CommandQueue } from './queue.ts';
+import { BATCH, type Smmuv3DriverQueue } from './queue.ts';
 
 /**
  * What `done` means when a batch fails.
@@ -26,13 +26,13 @@ export interface StreamNames {
  * HWPT_INVALIDATE on a vSMMU: guest commands are converted (real VMID, real StreamID) and go to the hardware in batches of
  * 63 with a sync behind each, in order. Nothing here allocates.
  */
-export class GuestCommands implements Invalidation {
+export class Smmuv3DriverCommands implements Invalidation {
   readonly type = INVALIDATE_DATA.VIOMMU_ARM_SMMUV3;
   readonly entryBytes = COMMAND_BYTES;
   readonly copy = 'all';
   readonly emptyOk = false;
   done = 0;
-  readonly #queue: CommandQueue;
+  readonly #queue: Smmuv3DriverQueue;
   readonly #vmid: number;
   readonly #names: StreamNames;
   readonly #exact: boolean;
@@ -41,7 +41,7 @@ export class GuestCommands implements Invalidation {
   /** Why the last `#fill` stopped early: 0 or -errno. */
   #bad = 0;
 
-  constructor(queue: CommandQueue, vmid: number, names: StreamNames, count: PartialCount) {
+  constructor(queue: Smmuv3DriverQueue, vmid: number, names: StreamNames, count: PartialCount) {
     this.#queue = queue;
     this.#vmid = vmid;
     this.#names = names;

@@ -19,21 +19,23 @@ import type {
 } from '../../kernel/driver.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { IdPool } from '../ids.ts';
+import type { PageAllocator } from '../page-allocator.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import type { PartialCount } from './commands.ts';
-import { Faults } from './faults.ts';
-import { featuresOf, type SmmuFeatures, type Smmuv3Identity, STAGE1_IAS } from './features.ts';
-import { SmmuEvents } from './interrupts.ts';
-import { Maintenance } from './maintenance.ts';
+import { Smmuv3DriverFaults } from './faults.ts';
+import { featuresOf, type Smmuv3DriverFeatures, type Smmuv3Identity, STAGE1_IAS } from './features.ts';
+import { Smmuv3DriverInterrupts } from './interrupts.ts';
+import { Smmuv3DriverMaintenance } from './maintenance.ts';
 import type { LatchedStreams } from './master.ts';
-import type { SmmuNestedDomain } from './nested-domain.ts';
-import { IoPgtable, type PageAllocator } from './page-table.ts';
-import { SmmuPagingDomain, type Stage } from './paging-domain.ts';
-import { CommandQueue } from './queue.ts';
+import type { Smmuv3NestedDomain } from './nested-domain.ts';
+import { Smmuv3DriverPageRequests } from './page-requests.ts';
+import { Smmuv3PageTable } from './page-table.ts';
+import { Smmuv3PagingDomain, type Stage } from './paging-domain.ts';
+import { Smmuv3DriverQueue } from './queue.ts';
 import { readSmmuv3Identity, Smmuv3DriverRegisters, type StreamTableRegisters } from './registers.ts';
-import { Streams } from './streams.ts';
+import { Smmuv3DriverStreams } from './streams.ts';
 import { StreamTable } from './tables.ts';
-import { SmmuViommu } from './viommu.ts';
+import { Smmuv3DriverViommu } from './viommu.ts';
 
 export interface Smmuv3DriverOptions {
   readonly name: string;
@@ -58,6 +60,15 @@ export interface Smmuv3DriverOptions {
 
 const PAGING_FLAGS = HWPT_FLAG.NEST_PARENT | HWPT_FLAG.DIRTY_TRACKING | HWPT_FLAG.PASID;
 
+interface Probed {
+  readonly kernel: KernelServices;
+  readonly table: StreamTable;
+  readonly streams: Smmuv3DriverStreams;
+  readonly faults: Smmuv3DriverFaults;
+  readonly requests: Smmuv3DriverPageRequests;
+  readonly interrupts: Smmuv3DriverInterrupts;
+}
+
 /** The kernel's driver of one physical SMMUv3: Linux's rules and errno, over real tables and a real command queue. */
 export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   readonly name: string;
@@ -68,9 +79,9 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   /** Nested domains exist through a vIOMMU only. */
   readonly allocNested = null;
   readonly blocked: BlockedDomain;
-  readonly features: SmmuFeatures;
-  readonly queue: CommandQueue;
-  readonly maintenance: Maintenance;
+  readonly features: Smmuv3DriverFeatures;
+  readonly queue: Smmuv3DriverQueue;
+  readonly maintenance: Smmuv3DriverMaintenance;
   readonly partialCount: PartialCount;
   readonly #options: Smmuv3DriverOptions;
   readonly #identity: Smmuv3Identity;
@@ -79,9 +90,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   readonly #asids: IdPool;
   /** Outstanding submissions with a guest's own ATS invalidations: only their errors are the guest's. */
   readonly #guestTokens = new Set<number>();
-  #probed: { readonly kernel: KernelServices; readonly streams: Streams; readonly table: StreamTable } | null = null;
-  #faults: Faults | null = null;
-  #events: HwEvents | null = null;
+  #probed: Probed | null = null;
 
   constructor(options: Smmuv3DriverOptions) {
     this.#options = options;
@@ -91,25 +100,23 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     this.features = featuresOf(this.#identity);
     this.enforcesCoherency = options.canWriteBackSnoop ?? true;
     this.partialCount = options.partialCount ?? 'uapi-ideal';
-    this.#vmids = new IdPool(this.features.vmidBits, options.maxVmids);
-    this.#asids = new IdPool(this.features.asidBits);
-    this.queue = new CommandQueue(options.hw, {
+    const vmids = 2 ** this.features.vmidBits - 1;
+    this.#vmids = new IdPool(1, Math.min(vmids, options.maxVmids ?? vmids));
+    this.#asids = new IdPool(1, 2 ** this.features.asidBits - 1);
+    this.queue = new Smmuv3DriverQueue(options.hw, {
       pending: (sid, token, guest) => {
         if (guest && this.#upcalls !== null) this.#guestTokens.add(token);
         this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token));
       },
       atcTimeout: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
     });
-    this.maintenance = new Maintenance(this.queue, this.features);
+    this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
     this.blocked = {
       kind: 'blocked',
       iommu: this,
       pasidCapable: true,
       iopf: false,
-      attach: (dev, pasid, old, undo = false) => {
-        this.#state.streams.detach(dev, pasid, old, undo);
-        return 0;
-      },
+      attach: (dev, pasid, old, undo = false) => this.#state.streams.detach(dev, pasid, old, undo),
       free: () => {},
     };
   }
@@ -123,7 +130,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.#state.kernel.deviceByStream(this, sid);
   }
 
-  get #state() {
+  get #state(): Probed {
     if (this.#probed === null) throw new ViommuError('EINVAL', 'caller', `${this.name} is not part of a kernel yet`);
     return this.#probed;
   }
@@ -134,28 +141,30 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
    *   does not do what it is told.
    */
   probe(kernel: KernelServices): void {
-    const { hw, memory, canStall } = this.#options;
+    const { hw, memory } = this.#options;
     const { features } = this;
     if (!features.stage1 && !features.stage2) throw new ViommuError('EINVAL', 'caller', `${this.name} has no stage`);
     const table = StreamTable.create(hw, memory, features);
     if (table === null) throw new ViommuError('ENOMEM', 'host', `no room for the stream table of ${this.name}`);
     const { queue } = this;
     const upcalls = this.#upcalls;
-    const deps = { kernel, hw, memory, features, queue, table, upcalls, canStall: canStall ?? (() => false) };
-    const streams = new Streams(deps);
-    this.#probed = { kernel, streams, table };
+    const canStall = this.#options.canStall ?? (() => false);
     const deviceOf = (sid: number) => kernel.deviceByStream(this, sid);
-    this.#faults = new Faults({ kernel, upcalls, queue, deviceOf, masterOf: (dev) => streams.masterOf(dev) });
+    const streams = new Smmuv3DriverStreams({ kernel, hw, memory, features, queue, table, upcalls, canStall });
+    const masterOf = (dev: HostDevice) => streams.masterOf(dev);
+    const faults = new Smmuv3DriverFaults({ kernel, upcalls, queue, deviceOf, masterOf });
+    const requests = new Smmuv3DriverPageRequests({ upcalls, queue, deviceOf });
     const queues = this.#options.cmdqv?.port ?? null;
-    this.#events = new SmmuEvents(this, kernel, upcalls, this.#faults, this.#guestTokens, queues);
+    const guestTokens = this.#guestTokens;
+    const parts = { driver: this, kernel, upcalls, faults, requests, guestTokens, queues, deviceOf };
+    this.#probed = { kernel, table, streams, faults, requests, interrupts: new Smmuv3DriverInterrupts(parts) };
     new Smmuv3DriverRegisters(hw, features, queue).start(table);
     upcalls?.register(this);
   }
 
   /** What the hardware raises; valid after `probe`. */
   get events(): HwEvents {
-    if (this.#events === null) throw new ViommuError('EINVAL', 'caller', `${this.name} is not part of a kernel yet`);
-    return this.#events;
+    return this.#state.interrupts;
   }
 
   /** The stream table in host memory, and what the kernel programmed for it; valid after `probe`. */
@@ -168,8 +177,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   }
 
   removeDevice(dev: HostDevice, undo: boolean): void {
-    this.#faults?.forget(dev);
-    this.#state.streams.remove(dev, undo);
+    const { faults, requests, streams } = this.#state;
+    faults.forget(dev);
+    requests.forget(dev);
+    streams.remove(dev, undo);
   }
 
   hwInfo(_dev: HostDevice, type: number): HwInfo | null {
@@ -212,7 +223,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   #stageTwo(parent: boolean): Result<PagingDomain> {
     const { oas, oasCode, forcedWriteBack } = this.features;
     const fwb = parent && forcedWriteBack;
-    const tables = IoPgtable.create(this.#options.memory, { stage: 2, ias: oas, oas, fwb });
+    const tables = Smmuv3PageTable.create(this.#options.memory, { stage: 2, ias: oas, oas, fwb });
     if (tables === null) return -E.NOMEM;
     const vmid = this.#vmids.take();
     if (vmid < 0) {
@@ -220,12 +231,12 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
       return -E.NOSPC;
     }
     const s2 = { vmid, ttb: tables.root, ias: oas, psCode: oasCode, fwb };
-    return new SmmuPagingDomain(this, tables, { kind: 2, vmid, s2 }, parent);
+    return new Smmuv3PagingDomain(this, tables, { kind: 2, vmid, s2 }, parent);
   }
 
   #stageOne(dirty: boolean): Result<PagingDomain> {
     const { oas, oasCode } = this.features;
-    const tables = IoPgtable.create(this.#options.memory, { stage: 1, ias: STAGE1_IAS, oas, dirty });
+    const tables = Smmuv3PageTable.create(this.#options.memory, { stage: 1, ias: STAGE1_IAS, oas, dirty });
     if (tables === null) return -E.NOMEM;
     const asid = this.#asids.take();
     if (asid < 0) {
@@ -234,19 +245,24 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     }
     const s1 = { asid, ttb: tables.root, ias: STAGE1_IAS, ipsCode: oasCode, dirty };
     const stage: Stage = { kind: 1, asid, s1 };
-    return new SmmuPagingDomain(this, tables, stage, false);
+    return new Smmuv3PagingDomain(this, tables, stage, false);
   }
 
-  released(domain: SmmuPagingDomain): void {
+  released(domain: Smmuv3PagingDomain): void {
     if (domain.stage.kind === 2) this.#vmids.give(domain.stage.vmid);
     else this.#asids.give(domain.stage.asid);
   }
 
-  attachPaging(domain: SmmuPagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number {
+  attachPaging(domain: Smmuv3PagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number {
     return this.#state.streams.attachPaging(domain, dev, pasid, old);
   }
 
-  attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number {
+  attachNested(
+    domain: Smmuv3NestedDomain,
+    dev: HostDevice,
+    old: Domain | null,
+    latched: LatchedStreams | null,
+  ): number {
     return this.#state.streams.attachNested(domain, dev, old, latched);
   }
 
@@ -268,19 +284,19 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     data: DriverData | null,
     services: ViommuServices,
   ): Result<DriverViommu> {
-    if (!(parent instanceof SmmuPagingDomain) || parent.iommu !== this || parent.stage.kind !== 2) return -E.INVAL;
+    if (!(parent instanceof Smmuv3PagingDomain) || parent.iommu !== this || parent.stage.kind !== 2) return -E.INVAL;
     const { vmid } = parent.stage;
     const { cmdqv } = this.#options;
     if (type !== VIOMMU_TYPE.TEGRA241_CMDQV || cmdqv === undefined) {
-      return new SmmuViommu(this, parent, vmid, services, null);
+      return new Smmuv3DriverViommu(this, parent, vmid, services, null);
     }
     const queues = Cmdqv.create(cmdqv, vmid, this.features.queueLog2.commands, data, services);
-    return typeof queues === 'number' ? queues : new SmmuViommu(this, parent, vmid, services, queues);
+    return typeof queues === 'number' ? queues : new Smmuv3DriverViommu(this, parent, vmid, services, queues);
   }
 
   pageResponse(dev: HostDevice, fault: PageFault, code: number): void {
     // The kernel aborts what it cannot answer (RESUME.Ab), where a guest may also terminate.
-    this.#faults?.respond(dev, fault.pasid, fault.grpid, code === PGFAULT_CODE.SUCCESS ? 0 : 15, true);
+    this.#state.faults.respond(dev, fault.pasid, fault.grpid, code === PGFAULT_CODE.SUCCESS ? 0 : 15);
   }
 
   served(dev: HostDevice, on: boolean): void {
@@ -291,10 +307,11 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
 
   /** @returns -EINVAL: the vDEVICE is not of this driver; -EEXIST: a name is taken. */
   mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number {
-    return viommu instanceof SmmuViommu ? viommu.nameStreams(dev, vsids) : -E.INVAL;
+    return viommu instanceof Smmuv3DriverViommu ? viommu.nameStreams(dev, vsids) : -E.INVAL;
   }
 
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number {
-    return this.#faults?.respond(dev, pasid, group, code, stall) === true ? 0 : -E.INVAL;
+    const { faults, requests } = this.#state;
+    return stall ? faults.respond(dev, pasid, group, code) : requests.respondTaken(dev, pasid, group, code);
   }
 }

@@ -1,7 +1,7 @@
 /** 64-bit words in a stream table entry and in a context descriptor. */
-export const ENTRY_WORDS = 8;
+export const ENTRY_QWORDS = 8;
 /** The same as 32-bit words: lo and hi of each. */
-export const ENTRY_HALVES = 2 * ENTRY_WORDS;
+export const ENTRY_HALVES = 2 * ENTRY_QWORDS;
 
 /** What the hardware reads of an entry, and what may change under it. Entries are 16 halves: lo, hi of words 0-7. */
 export interface EntryRules {
@@ -40,21 +40,21 @@ export class EntryWriter {
   write(entry: Int32Array, target: Int32Array, sink: EntrySink): boolean {
     const differing = this.#compare(entry, target);
     if (differing === 0) {
-      this.#put(entry, target, 0, ENTRY_WORDS, sink);
+      this.#put(entry, target, 0, ENTRY_QWORDS, sink);
       return true;
     }
     if ((differing & (differing - 1)) === 0) {
       const critical = 31 - Math.clz32(differing);
       this.#prepared[2 * critical] = entry[2 * critical]!;
       this.#prepared[2 * critical + 1] = entry[2 * critical + 1]!;
-      this.#put(entry, this.#prepared, 0, ENTRY_WORDS, sink);
+      this.#put(entry, this.#prepared, 0, ENTRY_QWORDS, sink);
       this.#put(entry, target, critical, 1, sink);
-      this.#put(entry, target, 0, ENTRY_WORDS, sink);
+      this.#put(entry, target, 0, ENTRY_QWORDS, sink);
       return true;
     }
     this.#prepared.fill(0, 0, 2);
     this.#put(entry, this.#prepared, 0, 1, sink);
-    this.#put(entry, target, 1, ENTRY_WORDS - 1, sink);
+    this.#put(entry, target, 1, ENTRY_QWORDS - 1, sink);
     this.#put(entry, target, 0, 1, sink);
     return false;
   }

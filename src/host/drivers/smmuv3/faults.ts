@@ -1,11 +1,12 @@
 import { NO_PASID } from '../../../ports/dma.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
 import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
-import { OP, PRI_RESP, RESUME_AB, RESUME_AC, SSV } from '../../../spec/smmuv3/commands.ts';
-import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType, PRI1 } from '../../../spec/smmuv3/events.ts';
+import { OP, RESUME_AB, RESUME_AC } from '../../../spec/smmuv3/commands.ts';
+import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType } from '../../../spec/smmuv3/events.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
-import type { Master } from './master.ts';
-import type { CommandQueue } from './queue.ts';
+import type { Smmuv3Master } from './master.ts';
+import type { Smmuv3DriverQueue } from './queue.ts';
 
 /** Types the kernel hands to a guest; everything else stays in its log. */
 const FORWARDED: ReadonlySet<number> = new Set([
@@ -20,27 +21,28 @@ const FORWARDED: ReadonlySet<number> = new Set([
 ]);
 
 /** Codes of HostUpcalls.respond. */
-const ANSWER = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
+export const ANSWER = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
 
-export interface FaultsOwner {
+export interface Smmuv3DriverFaultsParts {
   readonly kernel: KernelServices;
   readonly upcalls: DriverUpcalls | null;
-  readonly queue: CommandQueue;
+  readonly queue: Smmuv3DriverQueue;
   deviceOf(sid: number): HostDevice | null;
-  masterOf(dev: HostDevice): Master | null;
+  masterOf(dev: HostDevice): Smmuv3Master | null;
 }
 
-/** The kernel's event and PRI queue handlers, and the answers that go back. */
-export class Faults {
-  readonly #owner: FaultsOwner;
-  /** Stalls and page requests somebody has to answer, by `keyOf`: the stream they came from. */
+/** The kernel's event queue handler, and the answers to stalled transactions that go back. */
+export class Smmuv3DriverFaults {
+  readonly #owner: Smmuv3DriverFaultsParts;
+  /** Stalls somebody has to answer: device/pasid/STAG → the stream they came from. */
   readonly #waiting = new Map<string, number>();
 
-  constructor(owner: FaultsOwner) {
+  constructor(owner: Smmuv3DriverFaultsParts) {
     this.#owner = owner;
   }
 
-  event(record: Int32Array): void {
+  /** An event record, 8 words. */
+  report(record: Int32Array): void {
     const sid = evSid(record);
     const dev = this.#owner.deviceOf(sid);
     if (dev === null) return;
@@ -63,57 +65,28 @@ export class Faults {
     const stag = evStag(record);
     const { kernel, upcalls } = this.#owner;
     const domain = kernel.attached(dev, pasid) ?? kernel.attached(dev, NO_PASID);
-    this.#waiting.set(keyOf(dev, true, pasid, stag), dev.streams[stream]!);
+    this.#waiting.set(keyOf(dev, pasid, stag), dev.streams[stream]!);
     const taken = upcalls?.fault(dev, stream, record) ?? false;
     if (taken && domain?.iopf !== true) return;
     const type = evType(record);
     // Only translation-related faults can be repaired; any other is aborted.
-    if (type < EVENT.F_TRANSLATION || type > EVENT.F_PERMISSION) this.respond(dev, pasid, stag, ANSWER.FAILURE, true);
+    if (type < EVENT.F_TRANSLATION || type > EVENT.F_PERMISSION) this.respond(dev, pasid, stag, ANSWER.FAILURE);
     else kernel.reportFault(dev, pageFault(record, pasid, stag));
   }
 
-  pageRequest(record: Int32Array): void {
-    const sid = record[0]! >>> 0;
-    const flags = record[1]!;
-    const group = record[2]! & 0x1ff;
-    const pasid = (flags & PRI1.SSV) !== 0 ? flags & 0xf_ffff : NO_PASID;
-    const dev = this.#owner.deviceOf(sid);
-    const last = (flags & PRI1.LAST) !== 0;
-    if (dev !== null && this.#owner.upcalls !== null) {
-      const key = keyOf(dev, false, pasid, group);
-      const waited = this.#waiting.has(key);
-      this.#waiting.set(key, sid);
-      if (this.#owner.upcalls.pageRequest(dev, dev.streams.indexOf(sid), record)) return;
-      if (!waited) this.#waiting.delete(key);
-    }
-    // A stop marker is never answered (PCIe PRI).
-    const marker = pasid !== NO_PASID && (flags & (PRI1.READ | PRI1.WRITE)) === 0;
-    if (last && !marker) this.#answerPages(sid, pasid, group, PRI_RESP.DENY);
-  }
-
-  #answerPages(sid: number, pasid: number, group: number, response: number): void {
-    const substream = pasid === NO_PASID ? 0 : SSV | (pasid << 12);
-    this.#owner.queue.add(OP.PRI_RESP | substream, sid, group | (response << 12), 0);
-    this.#owner.queue.sync();
-  }
-
-  /** @returns false: nothing waits under that name. */
-  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): boolean {
-    const key = keyOf(dev, stall, pasid, group);
+  /**
+   * Decides a waiting transaction.
+   * @param code an ANSWER: retry, terminate as the context says, or abort.
+   * @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed.
+   */
+  respond(dev: HostDevice, pasid: number, stag: number, code: number): number {
+    const key = keyOf(dev, pasid, stag);
     const sid = this.#waiting.get(key);
-    if (sid === undefined) return false;
+    if (sid === undefined) return -E.INVAL;
     this.#waiting.delete(key);
-    if (stall) {
-      // RESUME: retry, terminate as the context says, or abort.
-      const action = code === ANSWER.SUCCESS ? RESUME_AC : code === ANSWER.INVALID ? 0 : RESUME_AB;
-      this.#owner.queue.add(OP.RESUME | action, sid, group, 0);
-      this.#owner.queue.sync();
-    } else {
-      const response =
-        code === ANSWER.SUCCESS ? PRI_RESP.SUCCESS : code === ANSWER.INVALID ? PRI_RESP.FAIL : PRI_RESP.DENY;
-      this.#answerPages(sid, pasid, group, response);
-    }
-    return true;
+    const action = code === ANSWER.SUCCESS ? RESUME_AC : code === ANSWER.INVALID ? 0 : RESUME_AB;
+    this.#owner.queue.add(OP.RESUME | action, sid, stag, 0);
+    return this.#owner.queue.sync();
   }
 
   /** The device goes: nothing of it will be answered any more. */
@@ -122,8 +95,8 @@ export class Faults {
   }
 }
 
-function keyOf(dev: HostDevice, stall: boolean, pasid: number, group: number): string {
-  return `${dev.index}/${stall ? 's' : 'p'}/${pasid}/${group}`;
+function keyOf(dev: HostDevice, pasid: number, stag: number): string {
+  return `${dev.index}/${pasid}/${stag}`;
 }
 
 function pageFault(record: Int32Array, pasid: number, stag: number): PageFault {

@@ -10,7 +10,7 @@ export interface Smmuv3Identity {
 }
 
 /** What the kernel makes of them. Sizes in bits. */
-export interface SmmuFeatures {
+export interface Smmuv3DriverFeatures {
   readonly stage1: boolean;
   readonly stage2: boolean;
   /** Both stages: nest parents and vIOMMUs are possible. */
@@ -59,7 +59,7 @@ function cannotNest(iidr: number): boolean {
   return mmu600 && field(iidr, 16, 4) < 2;
 }
 
-export function featuresOf({ idr, iidr }: Smmuv3Identity): SmmuFeatures {
+export function featuresOf({ idr, iidr }: Smmuv3Identity): Smmuv3DriverFeatures {
   const [idr0, idr1, , idr3, , idr5] = idr;
   const stage1 = at(idr0, R0.S1P) === 1;
   const stage2 = at(idr0, R0.S2P) === 1;

@@ -2,74 +2,70 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type VirtualQueuePort } from '../../../ports/hw.ts';
 import type { HostDevice, IommuDriver, KernelServices, PagingDomain } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
-import type { Faults } from './faults.ts';
-import { SmmuNestedDomain } from './nested-domain.ts';
-import { SmmuPagingDomain } from './paging-domain.ts';
+import type { Smmuv3DriverFaults } from './faults.ts';
+import { Smmuv3NestedDomain } from './nested-domain.ts';
+import type { Smmuv3DriverPageRequests } from './page-requests.ts';
+import { Smmuv3PagingDomain } from './paging-domain.ts';
+
+export interface Smmuv3DriverInterruptsParts {
+  readonly driver: IommuDriver;
+  readonly kernel: KernelServices;
+  readonly upcalls: DriverUpcalls | null;
+  readonly faults: Smmuv3DriverFaults;
+  readonly requests: Smmuv3DriverPageRequests;
+  /** Outstanding submissions with a guest's own ATS invalidations: only their errors are the guest's. */
+  readonly guestTokens: Set<number>;
+  /** Queues that guests ring themselves; null: the SMMU has none. */
+  readonly queues: VirtualQueuePort | null;
+  readonly deviceOf: (sid: number) => HostDevice | null;
+}
 
 /** The driver's interrupt handlers: what the SMMU says, to the kernel's paths and to the listeners of upcalls. */
-export class SmmuEvents implements HwEvents {
-  readonly #driver: IommuDriver;
-  readonly #kernel: KernelServices;
-  readonly #upcalls: DriverUpcalls | null;
-  readonly #faults: Faults;
-  readonly #guestTokens: Set<number>;
-  readonly #queues: VirtualQueuePort | null;
+export class Smmuv3DriverInterrupts implements HwEvents {
+  readonly #p: Smmuv3DriverInterruptsParts;
 
-  constructor(
-    driver: IommuDriver,
-    kernel: KernelServices,
-    upcalls: DriverUpcalls | null,
-    faults: Faults,
-    guestTokens: Set<number>,
-    queues: VirtualQueuePort | null,
-  ) {
-    this.#driver = driver;
-    this.#kernel = kernel;
-    this.#upcalls = upcalls;
-    this.#faults = faults;
-    this.#guestTokens = guestTokens;
-    this.#queues = queues;
-  }
-
-  #deviceOf(sid: number): HostDevice | null {
-    return this.#kernel.deviceByStream(this.#driver, sid);
+  constructor(parts: Smmuv3DriverInterruptsParts) {
+    this.#p = parts;
   }
 
   streamMiss(rid: number, pasid: number): boolean {
-    if (this.#upcalls === null) return false;
-    const dev = this.#deviceOf(rid);
-    return dev === null ? false : this.#upcalls.streamMiss(dev, dev.streams.indexOf(rid), pasid);
+    const { upcalls, deviceOf } = this.#p;
+    if (upcalls === null) return false;
+    const dev = deviceOf(rid);
+    return dev === null ? false : upcalls.streamMiss(dev, dev.streams.indexOf(rid), pasid);
   }
 
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
-    if (this.#upcalls === null) return false;
-    const dev = this.#deviceOf(rid);
+    const { upcalls, deviceOf } = this.#p;
+    if (upcalls === null) return false;
+    const dev = deviceOf(rid);
     const domain = dev === null ? null : this.#stageTwoOf(dev);
     if (dev === null || domain === null) return false;
-    return this.#upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+    return upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
   }
 
   #stageTwoOf(dev: HostDevice): PagingDomain | null {
-    const domain = this.#kernel.attached(dev, NO_PASID);
-    if (domain instanceof SmmuNestedDomain) return domain.parent;
-    return domain instanceof SmmuPagingDomain ? domain : null;
+    const domain = this.#p.kernel.attached(dev, NO_PASID);
+    if (domain instanceof Smmuv3NestedDomain) return domain.parent;
+    return domain instanceof Smmuv3PagingDomain ? domain : null;
   }
 
   fault(record: Int32Array): void {
-    this.#faults.event(record);
+    this.#p.faults.report(record);
   }
 
   pageRequest(record: Int32Array): void {
-    this.#faults.pageRequest(record);
+    this.#p.requests.receive(record);
   }
 
   completed(token: number, error: number, rid: number): void {
-    if (this.#queues?.completed(token, error) === true || this.#upcalls === null) return;
-    const guest = this.#guestTokens.delete(token);
+    const { driver, upcalls, guestTokens, queues, deviceOf } = this.#p;
+    if (queues?.completed(token, error) === true || upcalls === null) return;
+    const guest = guestTokens.delete(token);
     if (guest && error !== HW_ERROR.NONE) {
-      const dev = this.#deviceOf(rid);
-      if (dev !== null) this.#upcalls.invalidateError(dev, error);
+      const dev = deviceOf(rid);
+      if (dev !== null) upcalls.invalidateError(dev, error);
     }
-    this.#upcalls.completed(this.#driver, token);
+    upcalls.completed(driver, token);
   }
 }

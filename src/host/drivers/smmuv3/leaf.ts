@@ -3,7 +3,7 @@ import { S1_HI, S1_LO, S2_HI, S2_LO } from '../../../spec/smmuv3/descriptors.ts'
 /** Protection of a mapping. CACHE is what iommufd always asks for; MMIO marks doorbell pages. */
 export const PROT = { READ: 1, WRITE: 2, CACHE: 4, NOEXEC: 8, MMIO: 16, PRIV: 32 } as const;
 
-export interface IoPgtableConfig {
+export interface Smmuv3PageTableConfig {
   readonly stage: 1 | 2;
   /** Input address bits (stage 2: the IPA size), 32..48. */
   readonly ias: number;
@@ -23,7 +23,7 @@ const ATTR_STAGE1 = { NC: 0, CACHE: 1 << 2, DEVICE: 2 << 2 } as const;
 const ATTR_STAGE2 = { NC: 5 << 2, CACHE: 0xf << 2, DEVICE: 1 << 2, FORCED: 6 << 2 } as const;
 
 /** Low attributes of a block or page, without its type (DDI 0487 D8.3). The access flag is always set. */
-export function leafAttributes(config: IoPgtableConfig, prot: number): number {
+export function leafAttributes(config: Smmuv3PageTableConfig, prot: number): number {
   const share = (prot & PROT.CACHE) !== 0 ? SH_INNER : SH_OUTER;
   if (config.stage === 2) {
     const read = (prot & PROT.READ) !== 0 ? S2_LO.S2AP_READ : 0;
@@ -38,7 +38,7 @@ export function leafAttributes(config: IoPgtableConfig, prot: number): number {
 }
 
 /** High attributes of a block or page. */
-export function leafAttributesHigh(config: IoPgtableConfig, prot: number): number {
+export function leafAttributesHigh(config: Smmuv3PageTableConfig, prot: number): number {
   if (config.stage === 2) return (prot & PROT.NOEXEC) !== 0 ? S2_HI.XN1 : 0;
   const never = (prot & PROT.NOEXEC) !== 0 ? S1_HI.PXN | S1_HI.UXN : 0;
   return never | (config.dirty === true && (prot & PROT.WRITE) !== 0 ? S1_HI.DBM : 0);

@@ -1,7 +1,7 @@
 import { OP } from '../../../spec/smmuv3/commands.ts';
-import type { User } from './attach.ts';
-import type { SmmuFeatures } from './features.ts';
-import type { CommandQueue } from './queue.ts';
+import type { Smmuv3DriverFeatures } from './features.ts';
+import type { Smmuv3DriverQueue } from './queue.ts';
+import type { Smmuv3User } from './users.ts';
 
 const PAGE_SHIFT = 12;
 /** Without range commands, more pages than this are invalidated by context. */
@@ -21,11 +21,11 @@ export interface Extent {
 }
 
 /** The invalidations the kernel issues for changes of its own page tables (IHI 0070 §4.4). */
-export class Maintenance {
-  readonly #queue: CommandQueue;
+export class Smmuv3DriverMaintenance {
+  readonly #queue: Smmuv3DriverQueue;
   readonly #ranges: boolean;
 
-  constructor(queue: CommandQueue, features: SmmuFeatures) {
+  constructor(queue: Smmuv3DriverQueue, features: Smmuv3DriverFeatures) {
     this.#queue = queue;
     this.#ranges = features.rangeInvalidation;
   }
@@ -33,34 +33,37 @@ export class Maintenance {
   /**
    * A stage-2 change: by IPA, then, for a parent of guest stages, everything cached for the VMID's stage 1, then the ATCs
    * whole, since a guest's addresses below it are not known here.
+   * @returns 0 or -errno: some cache may still know what was there.
    */
-  stageTwo(vmid: number, extent: Extent, parent: boolean, users: Iterable<User>): void {
+  stageTwo(vmid: number, extent: Extent, parent: boolean, users: Iterable<Smmuv3User>): number {
     if (this.#tooBig(extent)) this.#queue.add(OP.TLBI_S12_VMALL, vmid, 0, 0);
     else this.#range(OP.TLBI_S2_IPA, vmid, extent);
-    this.#queue.sync();
+    let r = this.#queue.sync();
     if (parent) {
       this.#queue.add(OP.TLBI_NH_ALL, vmid, 0, 0);
-      this.#queue.sync();
+      r = this.#queue.sync() || r;
     }
-    this.#atcs(users, parent ? null : extent);
+    return this.#atcs(users, parent ? null : extent) || r;
   }
 
-  stageOne(asid: number, extent: Extent, users: Iterable<User>): void {
+  /** A stage-1 change. @returns see `stageTwo`. */
+  stageOne(asid: number, extent: Extent, users: Iterable<Smmuv3User>): number {
     if (this.#tooBig(extent)) this.#queue.add(OP.TLBI_NH_ASID, asid << 16, 0, 0);
     else this.#range(OP.TLBI_NH_VA, asid << 16, extent);
-    this.#queue.sync();
-    this.#atcs(users, extent);
+    const r = this.#queue.sync();
+    return this.#atcs(users, extent) || r;
   }
 
-  /** Nobody uses the VMID (ASID) any more. */
-  dropVmid(vmid: number): void {
+  /** Nobody uses the VMID any more. @returns see `stageTwo`. */
+  dropVmid(vmid: number): number {
     this.#queue.add(OP.TLBI_S12_VMALL, vmid, 0, 0);
-    this.#queue.sync();
+    return this.#queue.sync();
   }
 
-  dropAsid(asid: number): void {
+  /** Nobody uses the ASID any more. @returns see `stageTwo`. */
+  dropAsid(asid: number): number {
     this.#queue.add(OP.TLBI_NH_ASID, asid << 16, 0, 0);
-    this.#queue.sync();
+    return this.#queue.sync();
   }
 
   #tooBig(extent: Extent): boolean {
@@ -94,7 +97,8 @@ export class Maintenance {
     }
   }
 
-  #atcs(users: Iterable<User>, extent: Extent | null): void {
+  /** What functions hold of the extent; null: everything. */
+  #atcs(users: Iterable<Smmuv3User>, extent: Extent | null): number {
     for (const { master, ssid } of users) {
       if (!master.ats) continue;
       for (const sid of master.dev.streams) {
@@ -102,6 +106,6 @@ export class Maintenance {
         else this.#queue.atcInvRange(sid, ssid, extent.iova, extent.bytes);
       }
     }
-    this.#queue.sync();
+    return this.#queue.sync();
   }
 }

@@ -1,8 +1,8 @@
 import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import type { HostDevice } from '../../kernel/driver.ts';
 import type { SteDevice } from './entries.ts';
-import type { SmmuFeatures } from './features.ts';
-import type { KernelCdTable } from './pasid-table.ts';
+import type { Smmuv3DriverFeatures } from './features.ts';
+import type { Smmuv3CdTable } from './pasid-table.ts';
 
 /** Which guest stream a physical one stands for, as it was when the nested domain was attached. */
 export interface LatchedStreams {
@@ -13,7 +13,7 @@ export interface LatchedStreams {
 }
 
 /** A device as this driver sees it: its table entries, and what is switched on for it. */
-export class Master implements SteDevice {
+export class Smmuv3Master implements SteDevice {
   readonly dev: HostDevice;
   readonly attrTypesOvr: boolean;
   readonly stalls: boolean;
@@ -27,13 +27,13 @@ export class Master implements SteDevice {
   /** The RID is attached to nothing. */
   blocked = true;
   /** The kernel's own CD table, and the domain for whose attach it was made. */
-  cds: KernelCdTable | null = null;
+  cds: Smmuv3CdTable | null = null;
   cdsFor: object | null = null;
   /** A StreamID of each level-2 stream table that was made for this device. */
   madeTables: readonly number[] = [];
   latched: LatchedStreams | null = null;
 
-  constructor(dev: HostDevice, features: SmmuFeatures, canStall: boolean) {
+  constructor(dev: HostDevice, features: Smmuv3DriverFeatures, canStall: boolean) {
     this.dev = dev;
     this.attrTypesOvr = features.attrTypesOvr;
     this.stalls = features.stalls;

@@ -3,27 +3,27 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { CONFIG } from '../../../spec/smmuv3/ste.ts';
 import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import type { Vste } from './nested-data.ts';
-import type { SmmuPagingDomain } from './paging-domain.ts';
-import type { SmmuViommu } from './viommu.ts';
+import type { Smmuv3PagingDomain } from './paging-domain.ts';
+import type { Smmuv3DriverViommu } from './viommu.ts';
 
 /** A guest's stream configuration over its vIOMMU's stage 2. Both never change. */
-export class SmmuNestedDomain implements NestedDomain {
+export class Smmuv3NestedDomain implements NestedDomain {
   readonly kind = 'nested';
   readonly iommu: IommuDriver;
   readonly pasidCapable = false;
   /** Guest commands go through the vIOMMU. */
   readonly invalidation = null;
-  readonly viommu: SmmuViommu;
+  readonly viommu: Smmuv3DriverViommu;
   readonly vste: Vste;
   iopf = false;
 
-  constructor(viommu: SmmuViommu, vste: Vste) {
+  constructor(viommu: Smmuv3DriverViommu, vste: Vste) {
     this.iommu = viommu.iommu;
     this.viommu = viommu;
     this.vste = vste;
   }
 
-  get parent(): SmmuPagingDomain {
+  get parent(): Smmuv3PagingDomain {
     return this.viommu.parent;
   }
 

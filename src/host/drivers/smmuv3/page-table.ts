@@ -1,15 +1,7 @@
 import { hiWord, loWord } from '../../../core/bits.ts';
-import type { Memory } from '../../../ports/memory.ts';
 import { DESC_TYPE, levelShift, OA_HI, S1_HI, S1_LO } from '../../../spec/smmuv3/descriptors.ts';
-import { type IoPgtableConfig, leafAttributes, leafAttributesHigh } from './leaf.ts';
-
-/** What the kernel's page allocator offers: zeroed 4 KiB pages in host-physical memory. */
-export interface PageAllocator {
-  readonly space: Memory;
-  /** `count` contiguous pages, aligned to their size. @returns host-physical address, or -1. */
-  allocate(count?: number): number;
-  free(hpa: number, count?: number): void;
-}
+import type { PageAllocator } from '../page-allocator.ts';
+import { leafAttributes, leafAttributesHigh, type Smmuv3PageTableConfig } from './leaf.ts';
 
 const GRANULE = 12;
 const STRIDE = 9;
@@ -35,8 +27,8 @@ export function startTable(stage: 1 | 2, ias: number): { level: number; entries:
  * keeps them: concatenated stage-2 start tables, blocks of 1 GiB and 2 MiB wherever alignment allows. Nothing here
  * invalidates a cache; the owner does that after `unmap`, before it lets go of the memory.
  */
-export class IoPgtable {
-  readonly config: IoPgtableConfig;
+export class Smmuv3PageTable {
+  readonly config: Smmuv3PageTableConfig;
   readonly startLevel: number;
   /** Host-physical address of the start table (TTB). */
   readonly root: number;
@@ -46,7 +38,13 @@ export class IoPgtable {
   /** Tables that left the tree in the current `unmap`; freed by `reclaim`, after the caches were told. */
   readonly #retired: number[] = [];
 
-  private constructor(memory: PageAllocator, config: IoPgtableConfig, root: number, level: number, pages: number) {
+  private constructor(
+    memory: PageAllocator,
+    config: Smmuv3PageTableConfig,
+    root: number,
+    level: number,
+    pages: number,
+  ) {
     this.config = config;
     this.startLevel = level;
     this.root = root;
@@ -56,10 +54,10 @@ export class IoPgtable {
   }
 
   /** @returns null when no page is left (ENOMEM). */
-  static create(memory: PageAllocator, config: IoPgtableConfig): IoPgtable | null {
+  static create(memory: PageAllocator, config: Smmuv3PageTableConfig): Smmuv3PageTable | null {
     const start = startTable(config.stage, config.ias);
     const root = memory.allocate(start.pages);
-    return root < 0 ? null : new IoPgtable(memory, config, root, start.level, start.pages);
+    return root < 0 ? null : new Smmuv3PageTable(memory, config, root, start.level, start.pages);
   }
 
   /** 4 KiB pages the tables occupy, retired ones included until `reclaim`. */

@@ -1,20 +1,19 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import type { DirtyOps, Domain, HostDevice, IommuDriver, PagingDomain } from '../../kernel/driver.ts';
-import type { Invalidated, User } from './attach.ts';
-import type { StageOne } from './cd.ts';
-import type { StageTwo } from './entries.ts';
+import type { Invalidated } from './attach.ts';
+import type { StageOne, StageTwo } from './entries.ts';
 import { PROT } from './leaf.ts';
-import type { Extent, Maintenance } from './maintenance.ts';
-import type { IoPgtable } from './page-table.ts';
-import { Users } from './users.ts';
+import type { Extent, Smmuv3DriverMaintenance } from './maintenance.ts';
+import type { Smmuv3PageTable } from './page-table.ts';
+import { type Smmuv3User, Smmuv3Users } from './users.ts';
 
 /** What a paging domain asks of its driver. */
-export interface PagingOwner {
+export interface Smmuv3PagingOwner {
   readonly iommu: IommuDriver;
-  readonly maintenance: Maintenance;
-  attachPaging(domain: SmmuPagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number;
-  released(domain: SmmuPagingDomain): void;
+  readonly maintenance: Smmuv3DriverMaintenance;
+  attachPaging(domain: Smmuv3PagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number;
+  released(domain: Smmuv3PagingDomain): void;
 }
 
 /** How the tables are tagged in the TLBs: an ASID of the kernel's stage 1, or a VMID. */
@@ -23,7 +22,7 @@ export type Stage =
   | { readonly kind: 2; readonly vmid: number; readonly s2: StageTwo };
 
 /** The kernel's own translation: stage 1 for ordinary domains, stage 2 for nest parents (or without stage 1). */
-export class SmmuPagingDomain implements PagingDomain, Invalidated {
+export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
   readonly kind = 'paging';
   readonly iommu: IommuDriver;
   readonly nestParent: boolean;
@@ -33,11 +32,13 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
   readonly dirty: DirtyOps | null;
   readonly stage: Stage;
   iopf = false;
-  readonly #owner: PagingOwner;
-  readonly #tables: IoPgtable;
-  readonly #users = new Users();
+  readonly #owner: Smmuv3PagingOwner;
+  readonly #tables: Smmuv3PageTable;
+  readonly #users = new Smmuv3Users();
+  /** An invalidation failed: some cache may still know what is gone. */
+  #stale = false;
 
-  constructor(owner: PagingOwner, tables: IoPgtable, stage: Stage, nestParent: boolean) {
+  constructor(owner: Smmuv3PagingOwner, tables: Smmuv3PageTable, stage: Stage, nestParent: boolean) {
     this.iommu = owner.iommu;
     this.#owner = owner;
     this.#tables = tables;
@@ -57,22 +58,23 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
   }
 
   /** The devices below it, nested ones included. */
-  get users(): Iterable<User> {
+  get users(): Iterable<Smmuv3User> {
     return this.#users;
   }
 
-  join(user: User): void {
+  join(user: Smmuv3User): void {
     this.#users.add(user);
   }
 
-  leave(user: User): void {
+  leave(user: Smmuv3User): void {
     this.#users.remove(user);
-    if (this.#users.empty) this.#drop();
+    if (this.#users.empty) this.#stale = this.#drop() !== 0;
   }
 
-  #drop(): void {
-    if (this.stage.kind === 2) this.#owner.maintenance.dropVmid(this.stage.vmid);
-    else this.#owner.maintenance.dropAsid(this.stage.asid);
+  /** Every TLB forgets the domain. @returns 0 or -errno. */
+  #drop(): number {
+    const { maintenance } = this.#owner;
+    return this.stage.kind === 2 ? maintenance.dropVmid(this.stage.vmid) : maintenance.dropAsid(this.stage.asid);
   }
 
   enforceCacheCoherency(): boolean {
@@ -89,8 +91,10 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
       this.#tables.unmap(at, done);
       this.#tables.prune(at, bytes);
     }
-    if (this.#tables.retired || done < bytes) this.#forget({ iova: at, bytes, level: 0 });
-    return done < bytes ? -E.NOMEM : 0;
+    if (!this.#tables.retired && done === bytes) return 0;
+    const r = this.#forget({ iova: at, bytes, level: 0 });
+    if (r !== 0 && done === bytes) this.#tables.unmap(at, bytes);
+    return r !== 0 || done === bytes ? r : -E.NOMEM;
   }
 
   unmap(iova: bigint, bytes: bigint, undo = false): bigint {
@@ -99,8 +103,9 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
     const end = iova + bytes > this.apertureLast ? Number(this.apertureLast) + 1 : Number(iova + bytes);
     const done = this.#tables.unmap(at, end - at);
     if (undo) this.#tables.prune(at, end - at);
-    if (done > 0 || this.#tables.retired) this.#forget({ iova: at, bytes: end - at, level: this.#leafLevel() });
-    return BigInt(done);
+    const changed = done > 0 || this.#tables.retired || this.#stale;
+    const r = changed ? this.#forget({ iova: at, bytes: end - at, level: this.#leafLevel() }) : 0;
+    return BigInt(r < 0 ? r : done);
   }
 
   /** 1..3 when the last unmap cleared leaves of that level only, else 0. */
@@ -112,17 +117,24 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
 
   /**
    * Every cache forgets the extent; then its old tables can go. A domain without users was flushed when the last one left,
-   * and nothing can have come into a cache since.
+   * and nothing can have come into a cache since. After a failure the old tables stay, and the next change forgets everything.
+   * @returns 0 or -errno.
    */
-  #forget(extent: Extent): void {
+  #forget(extent: Extent): number {
+    const r = this.#users.empty && !this.#stale ? 0 : this.#invalidate(this.#stale ? this.#everything : extent);
+    this.#stale = r !== 0;
+    if (r === 0) this.#tables.reclaim();
+    return r;
+  }
+
+  #invalidate(extent: Extent): number {
     const { maintenance } = this.#owner;
-    if (this.#users.empty) {
-      this.#tables.reclaim();
-      return;
-    }
-    if (this.stage.kind === 2) maintenance.stageTwo(this.stage.vmid, extent, this.nestParent, this.#users);
-    else maintenance.stageOne(this.stage.asid, extent, this.#users);
-    this.#tables.reclaim();
+    if (this.stage.kind === 2) return maintenance.stageTwo(this.stage.vmid, extent, this.nestParent, this.#users);
+    return maintenance.stageOne(this.stage.asid, extent, this.#users);
+  }
+
+  get #everything(): Extent {
+    return { iova: 0, bytes: 2 ** this.#tables.config.ias, level: 0 };
   }
 
   iovaToPhys(iova: bigint): number {
@@ -137,8 +149,7 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
         const at = Number(iova);
         const size = Number(bytes);
         const cleaned = this.#tables.readDirty(at, size, noClear, (i, n) => sink.dirty(BigInt(i), n));
-        if (cleaned > 0) this.#forget({ iova: at, bytes: size, level: 0 });
-        return 0;
+        return cleaned > 0 ? this.#forget({ iova: at, bytes: size, level: 0 }) : 0;
       },
     };
   }
@@ -150,6 +161,8 @@ export class SmmuPagingDomain implements PagingDomain, Invalidated {
   }
 
   free(): void {
+    // An SMMU that did not confirm a detach, or an invalidation, may still use the tables and their tag: neither is used again.
+    if (!this.#users.empty || (this.#stale && this.#drop() !== 0)) return;
     this.#tables.destroy();
     this.#owner.released(this);
   }

@@ -2,17 +2,16 @@ import { hiWord, loWord } from '../../../core/bits.ts';
 import type { HwPort } from '../../../ports/hw.ts';
 import { CD_BYTES, CD_SPLIT_64K } from '../../../spec/smmuv3/cd.ts';
 import { S1FMT } from '../../../spec/smmuv3/ste.ts';
-import { CD_RULES } from './cd.ts';
-import type { CdTable } from './entries.ts';
+import type { PageAllocator } from '../page-allocator.ts';
+import { CD_RULES, type CdTable } from './entries.ts';
 import { ENTRY_HALVES, type EntrySink, EntryWriter } from './entry-writer.ts';
-import type { PageAllocator } from './page-table.ts';
 
 const PAGE = 4096;
 const L2_ENTRIES = 2 ** CD_SPLIT_64K;
 const L2_PAGES = (L2_ENTRIES * CD_BYTES) / PAGE;
 
 /** The kernel's own CD table of one device, for stage-1 domains on its RID and PASIDs. */
-export class KernelCdTable implements CdTable {
+export class Smmuv3CdTable implements CdTable {
   readonly base: number;
   readonly s1Fmt: number;
   readonly cdMax: number;
@@ -34,12 +33,12 @@ export class KernelCdTable implements CdTable {
   }
 
   /** @param bits log2 of the SSIDs the device can use. @returns null: out of memory. */
-  static create(hw: HwPort, memory: PageAllocator, bits: number, twoLevelCds: boolean): KernelCdTable | null {
+  static create(hw: HwPort, memory: PageAllocator, bits: number, twoLevelCds: boolean): Smmuv3CdTable | null {
     const twoLevel = twoLevelCds && bits > CD_SPLIT_64K;
     const bytes = twoLevel ? 8 * 2 ** (bits - CD_SPLIT_64K) : CD_BYTES * 2 ** bits;
     const pages = Math.max(1, bytes / PAGE);
     const base = memory.allocate(pages);
-    return base < 0 ? null : new KernelCdTable(hw, memory, base, pages, twoLevel, bits);
+    return base < 0 ? null : new Smmuv3CdTable(hw, memory, base, pages, twoLevel, bits);
   }
 
   /** Makes room for the descriptor of `ssid`. @returns false: out of memory. */
@@ -52,20 +51,36 @@ export class KernelCdTable implements CdTable {
     return true;
   }
 
-  /** @param sync makes the SMMU forget the descriptor of `ssid`. */
-  write(ssid: number, target: Int32Array, sync: () => void): void {
+  /**
+   * @param sync makes the SMMU forget the descriptor of `ssid`: 0 or -errno.
+   * @returns 0 or the first error of `sync`.
+   */
+  write(ssid: number, target: Int32Array, sync: () => number): number {
     const two = this.s1Fmt === S1FMT.L2_64K;
     const table = two ? this.#l2.get(ssid >>> CD_SPLIT_64K)! : this.base;
     const offset = CD_BYTES * (two ? ssid & (L2_ENTRIES - 1) : ssid);
     const entry = this.#entries.get(ssid) ?? new Int32Array(ENTRY_HALVES);
-    const sink: EntrySink = { store: (word, lo, hi) => this.#hw.writeEntry(table, offset, word, lo, hi), sync };
+    let result = 0;
+    const sink: EntrySink = {
+      store: (word, lo, hi) => this.#hw.writeEntry(table, offset, word, lo, hi),
+      sync: () => {
+        result = result || sync();
+      },
+    };
     this.#writer.write(entry, target, sink);
     if (entry[0] === 0) this.#entries.delete(ssid);
     else this.#entries.set(ssid, entry);
+    return result;
   }
 
-  clear(ssid: number, sync: () => void): void {
-    if (this.#entries.has(ssid)) this.write(ssid, new Int32Array(ENTRY_HALVES), sync);
+  /** The descriptor of `ssid` becomes invalid. See `write`. */
+  clear(ssid: number, sync: () => number): number {
+    return this.#entries.has(ssid) ? this.write(ssid, new Int32Array(ENTRY_HALVES), sync) : 0;
+  }
+
+  /** A copy of the descriptor of `ssid` as the hardware sees it; zeros: it has none. */
+  read(ssid: number): Int32Array {
+    return this.#entries.get(ssid)?.slice() ?? new Int32Array(ENTRY_HALVES);
   }
 
   /** Descriptors in use besides that of SSID 0 (the RID's). */

@@ -10,7 +10,7 @@ const ATC_GLOBAL = 1 << 9;
 const RETRIES = 3;
 
 /** Who is told what became of the ATS invalidations of a submission. */
-export interface QueueListener {
+export interface Smmuv3DriverQueueListener {
   /** Completions for the function at `sid` are outstanding under `token`. @param guest for commands of a guest. */
   pending(sid: number, token: number, guest: boolean): void;
   /** The function at `sid` did not answer a guest's command in time. */
@@ -22,19 +22,21 @@ export interface QueueListener {
  * does about errors. A command the hardware refuses is replaced by a sync and skipped, an unreadable queue and an ATS
  * timeout are tried again. Building and submitting commands allocates nothing.
  */
-export class CommandQueue {
+export class Smmuv3DriverQueue {
   /** The batch being built, and how many commands it has. */
   words = new Int32Array(BATCH * COMMAND_WORDS);
   count = 0;
   /** A submission can cause faults whose handling submits again: each depth builds in its own buffer. */
   readonly #buffers = [this.words];
   #depth = 0;
+  /** What went wrong in batches of the kernel's own that went out because they were full. */
+  #early = 0;
   /** After a failed `flush`: index in the batch of the command that did it. */
   failedAt = 0;
   readonly #hw: HwPort;
-  readonly #listener: QueueListener;
+  readonly #listener: Smmuv3DriverQueueListener;
 
-  constructor(hw: HwPort, listener: QueueListener) {
+  constructor(hw: HwPort, listener: Smmuv3DriverQueueListener) {
     this.#hw = hw;
     this.#listener = listener;
   }
@@ -43,9 +45,9 @@ export class CommandQueue {
     return this.count === BATCH;
   }
 
-  /** Adds a command; a full batch goes out first, its errors only logged by the kernel. */
+  /** Adds a command; a full batch goes out first, and `sync` tells what became of it. */
   add(w0: number, w1: number, w2: number, w3: number): void {
-    if (this.count === BATCH) this.flush(true, false);
+    if (this.count === BATCH) this.#early ||= this.flush(true, false);
     const at = this.count++ * COMMAND_WORDS;
     this.words[at] = w0;
     this.words[at + 1] = w1;
@@ -55,7 +57,10 @@ export class CommandQueue {
 
   /** The kernel's own batch. Refused commands are skipped. @returns 0; -EIO: one was; -ETIMEDOUT. */
   sync(): number {
-    return this.count === 0 ? 0 : this.flush(true, false);
+    const early = this.#early;
+    this.#early = 0;
+    const r = this.count === 0 ? 0 : this.flush(true, false);
+    return early || r;
   }
 
   /**

@@ -2,8 +2,8 @@ import { ViommuError } from '../../../core/errors.ts';
 import type { HwRegisters } from '../../../ports/hw.ts';
 import { OP, RANGE_ALL } from '../../../spec/smmuv3/commands.ts';
 import { CR0, CR2, IRQ_CTRL, PAGE0, PAGE1, PAGE1_BASE } from '../../../spec/smmuv3/registers.ts';
-import type { SmmuFeatures, Smmuv3Identity } from './features.ts';
-import type { CommandQueue } from './queue.ts';
+import type { Smmuv3DriverFeatures, Smmuv3Identity } from './features.ts';
+import type { Smmuv3DriverQueue } from './queue.ts';
 
 /** How often an acknowledge register is read before the SMMU counts as dead. */
 const POLLS = 100;
@@ -39,10 +39,10 @@ export function readSmmuv3Identity(hw: HwRegisters): Smmuv3Identity {
  */
 export class Smmuv3DriverRegisters {
   readonly #hw: HwRegisters;
-  readonly #features: SmmuFeatures;
-  readonly #queue: CommandQueue;
+  readonly #features: Smmuv3DriverFeatures;
+  readonly #queue: Smmuv3DriverQueue;
 
-  constructor(hw: HwRegisters, features: SmmuFeatures, queue: CommandQueue) {
+  constructor(hw: HwRegisters, features: Smmuv3DriverFeatures, queue: Smmuv3DriverQueue) {
     this.#hw = hw;
     this.#features = features;
     this.#queue = queue;

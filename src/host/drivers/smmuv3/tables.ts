@@ -1,8 +1,8 @@
 import { hiWord, loWord } from '../../../core/bits.ts';
 import type { HwPort } from '../../../ports/hw.ts';
 import { CONFIG, STE_BYTES } from '../../../spec/smmuv3/ste.ts';
-import type { SmmuFeatures } from './features.ts';
-import type { PageAllocator } from './page-table.ts';
+import type { PageAllocator } from '../page-allocator.ts';
+import type { Smmuv3DriverFeatures } from './features.ts';
 
 const PAGE = 4096;
 const L1_BYTES = 8;
@@ -28,7 +28,7 @@ export class StreamTable {
   readonly #twoLevel: boolean;
   readonly #l2 = new Map<number, number>();
 
-  private constructor(hw: HwPort, memory: PageAllocator, features: SmmuFeatures, base: number) {
+  private constructor(hw: HwPort, memory: PageAllocator, features: Smmuv3DriverFeatures, base: number) {
     this.#hw = hw;
     this.#memory = memory;
     this.#sidBits = features.sidBits;
@@ -38,7 +38,7 @@ export class StreamTable {
   }
 
   /** @returns null: out of memory. */
-  static create(hw: HwPort, memory: PageAllocator, features: SmmuFeatures): StreamTable | null {
+  static create(hw: HwPort, memory: PageAllocator, features: Smmuv3DriverFeatures): StreamTable | null {
     const two = features.twoLevelStreams && features.sidBits > SPLIT;
     const bytes = two ? 2 ** (features.sidBits - SPLIT) * L1_BYTES : 2 ** features.sidBits * STE_BYTES;
     const base = memory.allocate(Math.max(1, bytes / PAGE));
@@ -79,16 +79,15 @@ export class StreamTable {
 
   /**
    * Takes the level-2 table around `sid` back, which `prepare` made for a device that does not come after all.
-   * @param sync makes the SMMU forget the level-1 descriptor.
+   * @param sync makes the SMMU forget the level-1 descriptor: 0 or -errno, and then the table is never used again.
    */
-  takeBack(sid: number, sync: () => void): void {
+  takeBack(sid: number, sync: () => number): void {
     const index = sid >>> SPLIT;
     const table = this.#l2.get(index);
     if (table === undefined) return;
     this.#l2.delete(index);
     this.#hw.writeEntry(this.base, index * L1_BYTES, 0, 0, 0);
-    sync();
-    this.#memory.free(table, L2_PAGES);
+    if (sync() === 0) this.#memory.free(table, L2_PAGES);
   }
 
   /** Stores 64-bit word `word` of the entry of a prepared `sid`. */

@@ -1,17 +1,24 @@
-import type { User } from './attach.ts';
+import type { Smmuv3Master } from './master.ts';
+
+/** One (device, PASID) below a domain. */
+export interface Smmuv3User {
+  readonly master: Smmuv3Master;
+  /** SubstreamID, NO_PASID for the RID. */
+  readonly ssid: number;
+}
 
 /** The (device, PASID)s below a domain. While a re-attach is under way one may be in it twice. */
-export class Users {
-  readonly #users = new Map<number, { readonly user: User; times: number }>();
+export class Smmuv3Users {
+  readonly #users = new Map<number, { readonly user: Smmuv3User; times: number }>();
 
-  add(user: User): void {
+  add(user: Smmuv3User): void {
     const k = key(user);
     const there = this.#users.get(k);
     if (there === undefined) this.#users.set(k, { user, times: 1 });
     else there.times++;
   }
 
-  remove(user: User): void {
+  remove(user: Smmuv3User): void {
     const k = key(user);
     const there = this.#users.get(k);
     if (there !== undefined && --there.times === 0) this.#users.delete(k);
@@ -21,12 +28,12 @@ export class Users {
     return this.#users.size === 0;
   }
 
-  *[Symbol.iterator](): IterableIterator<User> {
+  *[Symbol.iterator](): IterableIterator<Smmuv3User> {
     for (const { user } of this.#users.values()) yield user;
   }
 }
 
 /** PASIDs have 20 bits; NO_PASID is -1. */
-function key({ master, ssid }: User): number {
+function key({ master, ssid }: Smmuv3User): number {
   return master.dev.index * 2 ** 21 + ssid + 1;
 }

@@ -15,30 +15,30 @@ import type {
 } from '../../kernel/driver.ts';
 import { copyDriverData } from '../../kernel/driver-data.ts';
 import type { Cmdqv } from './cmdqv.ts';
-import { GuestCommands, type PartialCount, type StreamNames } from './commands.ts';
+import { type PartialCount, Smmuv3DriverCommands, type StreamNames } from './commands.ts';
 import type { LatchedStreams } from './master.ts';
 import { acceptVste, VSTE_BYTES } from './nested-data.ts';
-import { SmmuNestedDomain } from './nested-domain.ts';
-import type { SmmuPagingDomain } from './paging-domain.ts';
-import type { CommandQueue } from './queue.ts';
+import { Smmuv3NestedDomain } from './nested-domain.ts';
+import type { Smmuv3PagingDomain } from './paging-domain.ts';
+import type { Smmuv3DriverQueue } from './queue.ts';
 
 /** What a vIOMMU asks of its driver. */
-export interface ViommuOwner {
+export interface Smmuv3DriverViommuOwner {
   readonly iommu: IommuDriver;
-  readonly queue: CommandQueue;
+  readonly queue: Smmuv3DriverQueue;
   readonly partialCount: PartialCount;
   /** Devices with several streams may have a vDEVICE: upcalls is there to name the streams. */
   readonly manyStreams: boolean;
-  attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number;
+  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number;
 }
 
 /** The driver's half of a vSMMU: guest streams and their configurations over one stage 2 and its VMID. */
-export class SmmuViommu implements DriverViommu, StreamNames {
+export class Smmuv3DriverViommu implements DriverViommu, StreamNames {
   readonly iommu: IommuDriver;
-  readonly parent: SmmuPagingDomain;
-  readonly invalidation: GuestCommands;
+  readonly parent: Smmuv3PagingDomain;
+  readonly invalidation: Smmuv3DriverCommands;
   readonly hwQueues: HwQueueOps | null;
-  readonly #owner: ViommuOwner;
+  readonly #owner: Smmuv3DriverViommuOwner;
   readonly #services: ViommuServices;
   /** Queues the guest rings itself; null: it has none. */
   readonly #cmdqv: Cmdqv | null;
@@ -47,8 +47,8 @@ export class SmmuViommu implements DriverViommu, StreamNames {
   readonly #named = new Map<HostDevice, readonly number[]>();
 
   constructor(
-    owner: ViommuOwner,
-    parent: SmmuPagingDomain,
+    owner: Smmuv3DriverViommuOwner,
+    parent: Smmuv3PagingDomain,
     vmid: number,
     services: ViommuServices,
     cmdqv: Cmdqv | null,
@@ -59,7 +59,7 @@ export class SmmuViommu implements DriverViommu, StreamNames {
     this.#services = services;
     this.#cmdqv = cmdqv;
     this.hwQueues = cmdqv;
-    this.invalidation = new GuestCommands(owner.queue, vmid, this, owner.partialCount);
+    this.invalidation = new Smmuv3DriverCommands(owner.queue, vmid, this, owner.partialCount);
   }
 
   allocNested(flags: number, data: DriverData): Result<NestedDomain> {
@@ -68,11 +68,11 @@ export class SmmuViommu implements DriverViommu, StreamNames {
     const r = copyDriverData(data, HWPT_DATA.ARM_SMMUV3, VSTE_BYTES, bytes);
     if (r !== 0) return r;
     const vste = acceptVste(bytes);
-    return typeof vste === 'number' ? vste : new SmmuNestedDomain(this, vste);
+    return typeof vste === 'number' ? vste : new Smmuv3NestedDomain(this, vste);
   }
 
   /** Names are taken as they are now: a vDEVICE made later counts at the next attach. */
-  attachNested(domain: SmmuNestedDomain, dev: HostDevice, old: Domain | null): number {
+  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null): number {
     const vsid = this.#services.virtIdOf(dev);
     if (vsid < 0n && domain.vste.config === CONFIG.S1) return -E.NOENT;
     const latched = vsid < 0n ? null : this.#latch(dev, Number(vsid & 0xffff_ffffn));

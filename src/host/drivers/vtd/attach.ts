@@ -3,39 +3,42 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { PGTT } from '../../../spec/vtd/tables.ts';
 import type { Domain, HostDevice } from '../../kernel/driver.ts';
-import { buildEntry, ENTRY_WORDS } from './entries.ts';
+import { buildEntry, PASID_ENTRY_WORDS } from './entries.ts';
 import { flushDevice } from './maintenance.ts';
-import { type Installed, type Master, RID_PASID } from './master.ts';
-import { ALL_PAGES, type InvalidationQueue } from './queue.ts';
-import type { Attachable, Membership } from './users.ts';
+import { type InstalledEntry, RID_PASID, type VtdMaster } from './master.ts';
+import { ALL_PAGES, type VtdDriverQueue } from './queue.ts';
+import type { VtdAttachable, VtdUsers } from './users.ts';
 
-/** Fault processing disable, bit 1 of a PASID entry (VT-d §9.6). */
+/** Present and fault processing disable, bits 0 and 1 of a PASID entry (VT-d §9.6). */
+const P = 1;
 const FPD = 2;
+
+export interface VtdDriverAttacherParts {
+  readonly features: VtdFeatures;
+  readonly queue: VtdDriverQueue;
+  readonly masterOf: (dev: HostDevice) => VtdMaster | null;
+  /** Answers page requests of the (device, PASID) that are still held. */
+  readonly answer: (master: VtdMaster, pasid: number) => void;
+}
 
 /**
  * Installs and removes PASID entries, in the kernel's order. Every change is break-before-make: what was there is torn down
  * and forgotten by every cache before the next entry appears.
  */
-export class Attacher {
-  readonly #unit: VtdFeatures;
-  readonly #queue: InvalidationQueue;
-  readonly #masterOf: (dev: HostDevice) => Master | null;
-  /** Page requests of the (device, PASID) that are still held are answered. */
-  readonly #answer: (master: Master, pasid: number) => void;
+export class VtdDriverAttacher {
+  readonly #features: VtdFeatures;
+  readonly #queue: VtdDriverQueue;
+  readonly #masterOf: (dev: HostDevice) => VtdMaster | null;
+  readonly #answer: VtdDriverAttacherParts['answer'];
 
-  constructor(
-    unit: VtdFeatures,
-    queue: InvalidationQueue,
-    masterOf: (dev: HostDevice) => Master | null,
-    answer: (master: Master, pasid: number) => void,
-  ) {
-    this.#unit = unit;
-    this.#queue = queue;
-    this.#masterOf = masterOf;
-    this.#answer = answer;
+  constructor(parts: VtdDriverAttacherParts) {
+    this.#features = parts.features;
+    this.#queue = parts.queue;
+    this.#masterOf = parts.masterOf;
+    this.#answer = parts.answer;
   }
 
-  attachPaging(domain: Attachable, dev: HostDevice, pasid: number, old: Domain | null): number {
+  attachPaging(domain: VtdAttachable, dev: HostDevice, pasid: number, old: Domain | null): number {
     const master = this.#masterOf(dev);
     // Tables of another unit: the user tries the next domain or makes one.
     if (master === null || dev.iommu !== domain.iommu) return -E.INVAL;
@@ -46,69 +49,106 @@ export class Attacher {
    * A RID is blocked first and checked then, as the kernel does: a refused attach leaves it blocked.
    * @param supported what only attach looks at: 0 or -errno.
    */
-  attachNested(domain: Attachable, dev: HostDevice, pasid: number, old: Domain | null, supported: number): number {
+  attachNested(domain: VtdAttachable, dev: HostDevice, pasid: number, old: Domain | null, supported: number): number {
     const master = this.#masterOf(dev);
     if (master === null || dev.iommu !== domain.iommu) return -E.INVAL;
-    if (pasid === NO_PASID) this.tearDown(master, RID_PASID, old);
+    if (pasid === NO_PASID) {
+      const left = this.#leave(master, RID_PASID, old);
+      if (left !== 0) return left;
+    }
     return this.#possible(domain, master, pasid) || supported || this.#move(master, domain, pasid, old);
   }
 
-  #possible(domain: Domain, master: Master, pasid: number): number {
+  #possible(domain: Domain, master: VtdMaster, pasid: number): number {
     if (pasid !== NO_PASID) {
       if (!master.pasids) return -E.OPNOTSUPP;
-      if (pasid >= 2 ** this.#unit.pasidBits) return -E.INVAL;
+      if (pasid >= 2 ** this.#features.pasidBits) return -E.INVAL;
       if (pasid >= master.table.capacity) return -E.NODEV;
     }
     return domain.iopf && !master.pri ? -E.NODEV : 0;
   }
 
-  #move(master: Master, domain: Attachable, requested: number, old: Domain | null): number {
+  #move(master: VtdMaster, domain: VtdAttachable, requested: number, old: Domain | null): number {
     const pasid = requested === NO_PASID ? RID_PASID : requested;
     const { members } = domain;
     // For a PASID everything that can fail comes before the old entry goes.
-    if (pasid === RID_PASID) this.tearDown(master, pasid, old);
+    if (pasid === RID_PASID) {
+      const left = this.#leave(master, pasid, old);
+      if (left !== 0) return left;
+    }
     if (!master.table.prepare(pasid)) return -E.NOMEM;
     const joined = members.join(master, pasid);
     if (joined !== 0) return joined;
-    if (pasid !== RID_PASID) this.tearDown(master, pasid, old);
+    if (pasid !== RID_PASID) {
+      const left = this.#leave(master, pasid, old);
+      if (left !== 0) {
+        members.leave(master, pasid);
+        return left;
+      }
+    }
     const content = domain.content(members.did);
-    const installed: Installed = { content, words: new Int32Array(ENTRY_WORDS), members };
+    const installed: InstalledEntry = { content, words: new Int32Array(PASID_ENTRY_WORDS), members };
     buildEntry(installed.words, content);
     master.table.write(pasid, installed.words);
     master.entries.set(pasid, installed);
-    if (this.#unit.cachingMode) {
-      this.#queue.pasidCache(content.did, pasid);
-      this.#queue.pasidIotlb(content.did, pasid);
-      this.#queue.flush();
-    }
-    return 0;
+    return this.#announce(master, pasid, content.did);
   }
 
-  /** Detaches a (device, PASID): its entry is not present afterwards and nothing of it is cached anywhere. */
-  tearDown(master: Master, pasid: number, old: Domain | null): void {
+  /** A unit that caches what is not present has to be told of a new entry. @returns 0; -EIO: it was not, the entry is gone. */
+  #announce(master: VtdMaster, pasid: number, did: number): number {
+    if (!this.#features.cachingMode) return 0;
+    this.#queue.pasidCache(did, pasid);
+    this.#queue.pasidIotlb(did, pasid);
+    const r = this.#queue.flush();
+    if (r !== 0) this.tearDown(master, pasid, null);
+    return r;
+  }
+
+  /** `tearDown` for an attach: when it fails, the old entry stays in force. */
+  #leave(master: VtdMaster, pasid: number, old: Domain | null): number {
+    const r = this.tearDown(master, pasid, old);
     const installed = master.entries.get(pasid);
-    if (installed === undefined) return;
+    if (r !== 0 && installed !== undefined) {
+      installed.words[0] = installed.words[0]! | P;
+      master.table.writeWord(pasid, 0, installed.words);
+    }
+    return r;
+  }
+
+  /**
+   * Detaches a (device, PASID): its entry is not present afterwards and nothing of it is cached anywhere.
+   * @returns 0; -EIO: the unit did not confirm. The entry is not present in memory, but its domain keeps its id and its
+   *   tables, and the next attempt tears it down again.
+   */
+  tearDown(master: VtdMaster, pasid: number, old: Domain | null): number {
+    const installed = master.entries.get(pasid);
+    if (installed === undefined) return 0;
     const { words } = installed;
-    words[0] = words[0]! & ~1;
+    words[0] = words[0]! & ~P;
     master.table.writeWord(pasid, 0, words);
-    this.#forget(master, pasid, installed);
+    const forgotten = this.#forget(master, pasid, installed);
+    if (forgotten !== 0) return forgotten;
+    if (old?.iopf === true) {
+      const drained = this.#drain(master, pasid, installed.content.did);
+      if (drained !== 0) return drained;
+    }
     words.fill(0);
     master.table.write(pasid, words);
     master.entries.delete(pasid);
     installed.members.leave(master, pasid);
-    if (old?.iopf === true) this.#drain(master, pasid, installed.content.did);
+    return 0;
   }
 
   /** Page requests on their way are fenced off: after the last wait none of them can appear any more (VT-d §7.10). */
-  #drain(master: Master, pasid: number, did: number): void {
+  #drain(master: VtdMaster, pasid: number, did: number): number {
     this.#answer(master, pasid);
     const queue = this.#queue;
     queue.wait(true, false);
     if (pasid === RID_PASID) queue.iotlbDomain(did);
     else queue.pasidIotlb(did, pasid);
     if (master.ats) flushDevice(queue, master, pasid, 0, ALL_PAGES);
-    queue.wait(false, this.#unit.pageRequestDrain);
-    queue.flush();
+    queue.wait(false, this.#features.pageRequestDrain);
+    return queue.flush();
   }
 
   /**
@@ -120,33 +160,35 @@ export class Attacher {
     if (master === null || !master.pasids || pasid < 0 || pasid >= master.table.capacity) return -E.INVAL;
     if (master.entries.has(pasid)) return -E.BUSY;
     if (!master.table.prepare(pasid)) return -E.NOMEM;
-    const words = new Int32Array(ENTRY_WORDS);
+    const words = new Int32Array(PASID_ENTRY_WORDS);
     words[0] = on ? FPD : 0;
     master.table.writeWord(pasid, 0, words);
     return 0;
   }
 
   /** PASID cache, then translations, then what the function holds. */
-  #forget(master: Master, pasid: number, { content }: Installed): void {
+  #forget(master: VtdMaster, pasid: number, { content }: InstalledEntry): number {
     const queue = this.#queue;
     queue.pasidCache(content.did, pasid);
     if (content.pgtt === PGTT.FIRST || content.pgtt === PGTT.PASS_THROUGH) queue.pasidIotlb(content.did, pasid);
     else queue.iotlbDomain(content.did);
-    queue.flush();
-    if (!master.ats) return;
+    const r = queue.flush();
+    if (r !== 0 || !master.ats) return r;
     flushDevice(queue, master, pasid, 0, ALL_PAGES);
-    queue.flush();
+    return queue.flush();
   }
 
-  /** Switches SSADE in the entries of a domain's users. */
-  retrack(members: Membership, ssade: boolean): void {
+  /** Switches SSADE in the entries of a domain's users. @returns 0 or -EIO: an entry is not in force yet. */
+  retrack(members: VtdUsers, ssade: boolean): number {
+    let result = 0;
     for (const { master, pasid } of members.users) {
       const installed = master.entries.get(pasid);
       if (installed === undefined) continue;
       installed.content = { ...installed.content, ssade };
       buildEntry(installed.words, installed.content);
       master.table.writeWord(pasid, 0, installed.words);
-      this.#forget(master, pasid, installed);
+      result ||= this.#forget(master, pasid, installed);
     }
+    return result;
   }
 }

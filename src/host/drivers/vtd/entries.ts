@@ -2,7 +2,10 @@ import { hiWord, loWord } from '../../../core/bits.ts';
 import { PGSNP, PGTT, PWSNP } from '../../../spec/vtd/tables.ts';
 
 /** 32-bit words of a PASID entry. */
-export const ENTRY_WORDS = 16;
+export const PASID_ENTRY_WORDS = 16;
+
+/** Fields of a scalable-mode context entry's first word (VT-d §9.3). */
+export const CONTEXT = { DTE: 0x4, PASIDE: 0x8, PRE: 0x10, PDTS_AT: 9 } as const;
 
 const P = 1;
 const SSADE = 0x200;
@@ -12,7 +15,7 @@ const WPE = 0x10;
 const EAFE = 0x80;
 
 /** What the kernel puts behind a (device, PASID). Addresses are host-physical, `firstRoot` of a nested entry guest-physical. */
-export interface EntryContent {
+export interface PasidEntryContent {
   readonly pgtt: number;
   readonly did: number;
   readonly firstRoot: number;
@@ -30,7 +33,7 @@ export interface EntryContent {
 }
 
 /** Builds a present PASID entry (VT-d §9.6). */
-export function buildEntry(into: Int32Array, e: EntryContent): void {
+export function buildEntry(into: Int32Array, e: PasidEntryContent): void {
   into.fill(0);
   const first = e.pgtt === PGTT.FIRST || e.pgtt === PGTT.NESTED;
   const second = e.pgtt === PGTT.SECOND || e.pgtt === PGTT.NESTED;

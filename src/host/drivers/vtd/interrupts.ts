@@ -1,82 +1,72 @@
 import { HW_ERROR, type HwEvents } from '../../../ports/hw.ts';
-import { frcd } from '../../../spec/vtd/faults.ts';
 import type { HostDevice, KernelServices, PagingDomain } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
+import type { VtdDriverFaults } from './faults.ts';
 import { VtdNestedDomain } from './nested-domain.ts';
-import type { PageRequests } from './page-requests.ts';
+import type { VtdDriverPageRequests } from './page-requests.ts';
 import { VtdPagingDomain } from './paging-domain.ts';
 
-/** Fault records the kernel's log keeps. */
-const LOG = 256;
+export interface VtdDriverInterruptsParts {
+  /** The driver's identity, as in `HostDevice.iommu`. */
+  readonly driver: object;
+  readonly kernel: KernelServices;
+  readonly upcalls: DriverUpcalls | null;
+  readonly faults: VtdDriverFaults;
+  readonly requests: VtdDriverPageRequests;
+  readonly deviceOf: (rid: number) => HostDevice | null;
+}
 
 /** The driver's interrupt handlers: what the unit says, to the kernel's paths and to the listeners of upcalls. */
-export class VtdEvents implements HwEvents {
-  /** Unrecoverable faults end in the host's log and nowhere else, as far as Linux goes. Newest last. */
-  readonly log: Int32Array[] = [];
-  readonly #driver: object;
-  readonly #kernel: KernelServices;
-  readonly #upcalls: DriverUpcalls | null;
-  readonly #requests: PageRequests;
-  readonly #deviceOf: (rid: number) => HostDevice | null;
+export class VtdDriverInterrupts implements HwEvents {
+  readonly #p: VtdDriverInterruptsParts;
 
-  constructor(
-    driver: object,
-    kernel: KernelServices,
-    upcalls: DriverUpcalls | null,
-    requests: PageRequests,
-    deviceOf: (rid: number) => HostDevice | null,
-  ) {
-    this.#driver = driver;
-    this.#kernel = kernel;
-    this.#upcalls = upcalls;
-    this.#requests = requests;
-    this.#deviceOf = deviceOf;
+  constructor(parts: VtdDriverInterruptsParts) {
+    this.#p = parts;
   }
 
   streamMiss(rid: number, pasid: number): boolean {
-    if (this.#upcalls === null) return false;
-    const dev = this.#deviceOf(rid);
-    return dev === null ? false : this.#upcalls.streamMiss(dev, dev.streams.indexOf(rid), pasid);
+    const { upcalls, deviceOf } = this.#p;
+    if (upcalls === null) return false;
+    const dev = deviceOf(rid);
+    return dev === null ? false : upcalls.streamMiss(dev, dev.streams.indexOf(rid), pasid);
   }
 
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
-    if (this.#upcalls === null) return false;
-    const dev = this.#deviceOf(rid);
+    const { upcalls, deviceOf } = this.#p;
+    if (upcalls === null) return false;
+    const dev = deviceOf(rid);
     const domain = dev === null ? null : this.#secondStageOf(dev, pasid);
     if (dev === null || domain === null) return false;
-    return this.#upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+    return upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
   }
 
   #secondStageOf(dev: HostDevice, pasid: number): PagingDomain | null {
-    const domain = this.#kernel.attached(dev, pasid);
+    const domain = this.#p.kernel.attached(dev, pasid);
     if (domain instanceof VtdNestedDomain) return domain.parent;
     return domain instanceof VtdPagingDomain ? domain : null;
   }
 
   fault(record: Int32Array): void {
-    this.log.push(record);
-    if (this.log.length > LOG) this.log.shift();
-    const rid = frcd.sid(record[2]!);
-    const dev = this.#deviceOf(rid);
-    if (dev !== null) this.#upcalls?.fault(dev, dev.streams.indexOf(rid), record);
+    this.#p.faults.report(record);
   }
 
   pageRequest(record: Int32Array): void {
-    this.#requests.receive(record);
+    this.#p.requests.receive(record);
   }
 
   completed(token: number, error: number, rid: number): void {
-    if (this.#upcalls === null) return;
+    const { driver, upcalls, deviceOf } = this.#p;
+    if (upcalls === null) return;
     if (error !== HW_ERROR.NONE) {
-      const dev = this.#deviceOf(rid);
-      if (dev !== null) this.#upcalls.invalidateError(dev, error);
+      const dev = deviceOf(rid);
+      if (dev !== null) upcalls.invalidateError(dev, error);
     }
-    this.#upcalls.completed(this.#driver, token);
+    upcalls.completed(driver, token);
   }
 
   /** FSTS.ICE: Linux clears it; whose function it was hears of it. */
   unexpectedCompletion(rid: number): void {
-    const dev = this.#deviceOf(rid);
-    if (dev !== null) this.#upcalls?.invalidateError(dev, HW_ERROR.UNEXPECTED_COMPLETION);
+    const dev = this.#p.deviceOf(rid);
+    if (dev !== null) this.#p.upcalls?.invalidateError(dev, HW_ERROR.UNEXPECTED_COMPLETION);
   }
 }

@@ -1,19 +1,19 @@
 import type { HostDevice } from '../../kernel/driver.ts';
-import type { EntryContent } from './entries.ts';
-import type { PasidTable } from './tables.ts';
+import type { PasidEntryContent } from './entries.ts';
+import type { PasidTable } from './pasid-table.ts';
 
 /** PASID entry of requests without PASID: the context entry's RID_PASID. */
 export const RID_PASID = 0;
 
 /** A present entry: what it says, the words in memory, and the domain's list it is in. */
-export interface Installed {
-  content: EntryContent;
+export interface InstalledEntry {
+  content: PasidEntryContent;
   readonly words: Int32Array;
-  readonly members: { leave(master: Master, pasid: number): void };
+  readonly members: { leave(master: VtdMaster, pasid: number): void };
 }
 
 /** A device as this driver sees it. */
-export class Master {
+export class VtdMaster {
   readonly dev: HostDevice;
   readonly table: PasidTable;
   /** ATS, PRI and PASID are switched on in the function. */
@@ -23,7 +23,7 @@ export class Master {
   /** A requester id of each context table that was made for this device. */
   madeTables: readonly number[] = [];
   /** Present entries by PASID. */
-  readonly entries = new Map<number, Installed>();
+  readonly entries = new Map<number, InstalledEntry>();
 
   constructor(dev: HostDevice, table: PasidTable, ats: boolean, pri: boolean, pasids: boolean) {
     this.dev = dev;
@@ -35,7 +35,7 @@ export class Master {
 }
 
 /** One (device, PASID) below a domain; PASID 0 is the RID. */
-export interface User {
-  readonly master: Master;
+export interface VtdUser {
+  readonly master: VtdMaster;
   readonly pasid: number;
 }

@@ -1,29 +1,32 @@
 import { NO_PASID } from '../../../ports/dma.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
 import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
 import { pageRequest, RESPONSE } from '../../../spec/vtd/page-request.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
-import type { InvalidationQueue } from './queue.ts';
+import type { VtdDriverQueue } from './queue.ts';
+
+export interface VtdDriverPageRequestsParts {
+  readonly kernel: KernelServices;
+  readonly upcalls: DriverUpcalls | null;
+  readonly queue: VtdDriverQueue;
+  readonly deviceOf: (rid: number) => HostDevice | null;
+}
 
 /** The kernel's page-request handler of one unit, and the answers that go back. */
-export class PageRequests {
+export class VtdDriverPageRequests {
   readonly #kernel: KernelServices;
   readonly #upcalls: DriverUpcalls | null;
-  readonly #queue: InvalidationQueue;
+  readonly #queue: VtdDriverQueue;
   readonly #deviceOf: (rid: number) => HostDevice | null;
   /** Groups a listener of upcalls has to answer: device/pasid/group → requester. */
   readonly #taken = new Map<string, number>();
 
-  constructor(
-    kernel: KernelServices,
-    upcalls: DriverUpcalls | null,
-    queue: InvalidationQueue,
-    deviceOf: (rid: number) => HostDevice | null,
-  ) {
-    this.#kernel = kernel;
-    this.#upcalls = upcalls;
-    this.#queue = queue;
-    this.#deviceOf = deviceOf;
+  constructor(parts: VtdDriverPageRequestsParts) {
+    this.#kernel = parts.kernel;
+    this.#upcalls = parts.upcalls;
+    this.#queue = parts.queue;
+    this.#deviceOf = parts.deviceOf;
   }
 
   receive(record: Int32Array): void {
@@ -77,14 +80,13 @@ export class PageRequests {
     this.#answer(dev.streams[0]!, fault.pasid, fault.grpid, code);
   }
 
-  /** A listener's answer. @returns false: nothing waits under that name. */
-  respondTaken(dev: HostDevice, pasid: number, group: number, code: number): boolean {
+  /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -EIO: the unit did not take it. */
+  respondTaken(dev: HostDevice, pasid: number, group: number, code: number): number {
     const key = keyOf(dev, pasid, group);
     const rid = this.#taken.get(key);
-    if (rid === undefined) return false;
+    if (rid === undefined) return -E.INVAL;
     this.#taken.delete(key);
-    this.#answer(rid, pasid, group, code);
-    return true;
+    return this.#answer(rid, pasid, group, code);
   }
 
   /** The (device, PASID) goes: what a listener still holds is answered invalid, nothing waits any longer. */
@@ -97,9 +99,9 @@ export class PageRequests {
     }
   }
 
-  #answer(rid: number, pasid: number, group: number, code: number): void {
+  #answer(rid: number, pasid: number, group: number, code: number): number {
     this.#queue.pageResponse(rid, pasid, group, code);
-    this.#queue.flush();
+    return this.#queue.flush();
   }
 }
 

@@ -1,16 +1,9 @@
 import { hiWord, loWord, TWO32 } from '../../../core/bits.ts';
 import type { Memory } from '../../../ports/memory.ts';
 import { FS, SS } from '../../../spec/vtd/paging.ts';
+import type { PageAllocator } from '../page-allocator.ts';
 
-/** What the kernel's page allocator offers: zeroed 4 KiB pages in host-physical memory. */
-export interface PageAllocator {
-  readonly space: Memory;
-  /** `count` contiguous pages, aligned to their size. @returns host-physical address, or -1. */
-  allocate(count?: number): number;
-  free(hpa: number, count?: number): void;
-}
-
-export interface PageTableConfig {
+export interface VtdPageTableConfig {
   readonly stage: 'first' | 'second';
   readonly levels: number;
   /** Largest leaf: level 1 (4 KiB) to 3 (1 GiB). */
@@ -28,7 +21,7 @@ const PAGE = 4096;
  * cache; the owner does that after `unmap`, before `reclaim`.
  */
 export class VtdPageTable {
-  readonly config: PageTableConfig;
+  readonly config: VtdPageTableConfig;
   /** Host-physical address of the top table. */
   readonly root: number;
   readonly #memory: PageAllocator;
@@ -41,7 +34,7 @@ export class VtdPageTable {
   /** Tables on the way to the entry last found, by level. */
   readonly #path = new Float64Array(6);
 
-  private constructor(memory: PageAllocator, config: PageTableConfig, root: number) {
+  private constructor(memory: PageAllocator, config: VtdPageTableConfig, root: number) {
     this.config = config;
     this.root = root;
     this.#memory = memory;
@@ -52,7 +45,7 @@ export class VtdPageTable {
   }
 
   /** @returns null when no page is left. */
-  static create(memory: PageAllocator, config: PageTableConfig): VtdPageTable | null {
+  static create(memory: PageAllocator, config: VtdPageTableConfig): VtdPageTable | null {
     const root = memory.allocate();
     return root < 0 ? null : new VtdPageTable(memory, config, root);
   }

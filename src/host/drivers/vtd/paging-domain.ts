@@ -10,22 +10,23 @@ import {
   MAP_PROT,
   type PagingDomain,
 } from '../../kernel/driver.ts';
-import type { Attacher } from './attach.ts';
-import type { EntryContent } from './entries.ts';
-import { flushDevices } from './maintenance.ts';
+import type { VtdDriverAttacher } from './attach.ts';
+import type { PasidEntryContent } from './entries.ts';
+import type { VtdCached, VtdDriverMaintenance } from './maintenance.ts';
 import type { VtdPageTable } from './page-table.ts';
-import { type InvalidationQueue, spanOf } from './queue.ts';
-import type { Attachable, Membership } from './users.ts';
+import type { VtdDriverQueue } from './queue.ts';
+import type { VtdAttachable, VtdUsers } from './users.ts';
 
 /** What a domain asks of its driver. */
-export interface DomainOwner {
+export interface VtdDomainOwner {
   readonly iommu: IommuDriver;
-  readonly unit: VtdFeatures;
-  readonly queue: InvalidationQueue;
-  readonly attacher: Attacher;
+  readonly features: VtdFeatures;
+  readonly queue: VtdDriverQueue;
+  readonly maintenance: VtdDriverMaintenance;
+  readonly attacher: VtdDriverAttacher;
 }
 
-export interface PagingOptions {
+export interface VtdPagingOptions {
   readonly nestParent: boolean;
   readonly dirty: boolean;
   /** Read-only mappings are refused (errata 772415). */
@@ -33,9 +34,11 @@ export interface PagingOptions {
 }
 
 const RW = MAP_PROT.READ | MAP_PROT.WRITE;
+/** More pages than any table has. */
+const ALL = 2 ** 52;
 
 /** One of the kernel's own page tables: first-stage format for ordinary domains, second-stage where it has to be. */
-export class VtdPagingDomain implements PagingDomain, Attachable {
+export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
   readonly kind = 'paging';
   readonly iommu: IommuDriver;
   readonly pasidCapable = true;
@@ -44,19 +47,21 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
   readonly apertureStart = 0n;
   readonly apertureLast: bigint;
   readonly dirty: DirtyOps | null;
-  readonly members: Membership;
+  readonly members: VtdUsers;
   /** Nested domains on this parent. */
-  readonly nested = new Set<{ readonly members: Membership }>();
+  readonly nested = new Set<{ readonly members: VtdUsers }>();
   iopf = false;
   /** SSADE in every entry that names these tables. */
   tracking = false;
   /** Accesses snoop: SNP in second-stage leaves, PGSNP in entries of first-stage ones. */
   #coherent = false;
-  readonly #owner: DomainOwner;
+  /** An invalidation failed: some cache may still know what is gone. */
+  #stale = false;
+  readonly #owner: VtdDomainOwner;
   readonly #tables: VtdPageTable;
   readonly #refusesReadOnly: boolean;
 
-  constructor(owner: DomainOwner, members: Membership, tables: VtdPageTable, bits: number, options: PagingOptions) {
+  constructor(owner: VtdDomainOwner, members: VtdUsers, tables: VtdPageTable, bits: number, options: VtdPagingOptions) {
     this.iommu = owner.iommu;
     this.#owner = owner;
     this.members = members;
@@ -72,8 +77,8 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
   }
 
   /** The entry that names these tables. `did` of the domain below (its own, or a nested one's). */
-  content(did: number): EntryContent {
-    const { unit } = this.#owner;
+  content(did: number): PasidEntryContent {
+    const { features } = this.#owner;
     const { levels } = this.#tables.config;
     return {
       pgtt: this.first ? PGTT.FIRST : PGTT.SECOND,
@@ -86,7 +91,7 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
       secondRoot: this.first ? 0 : this.#tables.root,
       secondLevels: this.first ? 4 : levels,
       ssade: !this.first && this.tracking,
-      pwsnp: unit.pageWalkCoherency,
+      pwsnp: features.pageWalkCoherency,
       pgsnp: this.first && this.#coherent,
     };
   }
@@ -101,7 +106,7 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
   }
 
   enforceCacheCoherency(): boolean {
-    if (!this.#owner.unit.snoopControl) return false;
+    if (!this.#owner.features.snoopControl) return false;
     this.#coherent = true;
     return true;
   }
@@ -109,18 +114,19 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
   map(iova: bigint, hpa: number, bytes: number, prot: number): number {
     if ((prot & RW) === 0) return -E.INVAL;
     if (this.nestParent && this.#refusesReadOnly && (prot & MAP_PROT.WRITE) === 0) return -E.INVAL;
-    if (iova + BigInt(bytes) - 1n > this.apertureLast || hpa + bytes > 2 ** this.#owner.unit.haw) return -E.RANGE;
+    if (iova + BigInt(bytes) - 1n > this.apertureLast || hpa + bytes > 2 ** this.#owner.features.haw) return -E.RANGE;
     const pfn = Number(iova >> 12n);
     const pages = bytes / 4096;
     const done = this.#tables.map(pfn, hpa, pages, this.#leafBits(prot));
     if (done < pages) {
       this.#tables.unmap(pfn, done);
-      this.#forget(pfn, pages);
-      return -E.NOMEM;
+      return this.#forget(pfn, pages) || -E.NOMEM;
     }
     // A unit that caches what is not present has to be told.
-    if (this.#owner.unit.cachingMode) this.#forget(pfn, pages);
-    return 0;
+    if (!this.#owner.features.cachingMode) return 0;
+    const r = this.#forget(pfn, pages);
+    if (r !== 0) this.#tables.unmap(pfn, pages);
+    return r;
   }
 
   #leafBits(prot: number): number {
@@ -136,37 +142,22 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
     const pfn = Number(iova >> 12n);
     const pages = Number((end - iova) >> 12n);
     const done = this.#tables.unmap(pfn, pages);
-    if (done > 0) this.#forget(pfn, pages);
-    return BigInt(done) * 4096n;
+    const r = done > 0 || this.#stale ? this.#forget(pfn, pages) : 0;
+    return r < 0 ? BigInt(r) : BigInt(done) * 4096n;
   }
 
-  /** Every cache forgets the pages, nested translations and device TLBs included; then old tables can go. */
-  #forget(pfn: number, pages: number): void {
-    const { queue } = this.#owner;
-    const leaf = !this.#tables.retired;
-    this.#forgetIotlb(this.members, pfn, pages, leaf);
-    flushDevices(queue, this.members.users, pfn, spanOf(pfn, pages));
-    for (const child of this.nested) {
-      this.#forgetIotlb(child.members, pfn, pages, leaf);
-      // What a function holds are guest addresses: any of them may go through these pages.
-      flushDevices(queue, child.members.users, 0, 64);
-    }
-    queue.flush();
-    this.#tables.reclaim();
-  }
-
-  #forgetIotlb(members: Membership, pfn: number, pages: number, leaf: boolean): void {
-    if (members.did < 0) return;
-    const { queue, unit } = this.#owner;
-    const mask = spanOf(pfn, pages);
-    if (this.first) {
-      for (const [i, u] of members.users.entries()) {
-        if (members.users.findIndex((o) => o.pasid === u.pasid) === i) {
-          queue.pasidIotlbPages(members.did, u.pasid, pfn, mask, leaf);
-        }
-      }
-    } else if (!unit.psi || mask > unit.mamv) queue.iotlbDomain(members.did);
-    else queue.iotlbPages(members.did, pfn, mask, leaf);
+  /**
+   * Every cache forgets the pages; then old tables can go. After a failure they stay, and the next change forgets everything.
+   * @returns 0 or -EIO.
+   */
+  #forget(pfn: number, pages: number): number {
+    const { maintenance } = this.#owner;
+    const r = this.#stale
+      ? maintenance.changed(this, 0, ALL, false)
+      : maintenance.changed(this, pfn, pages, !this.#tables.retired);
+    this.#stale = r !== 0;
+    if (r === 0) this.#tables.reclaim();
+    return r;
   }
 
   iovaToPhys(iova: bigint): number {
@@ -177,16 +168,15 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
     return {
       set: (enable) => {
         this.tracking = enable;
-        this.#owner.attacher.retrack(this.members, enable);
-        for (const child of this.nested) this.#owner.attacher.retrack(child.members, enable);
-        return 0;
+        let r = this.#owner.attacher.retrack(this.members, enable);
+        for (const child of this.nested) r = this.#owner.attacher.retrack(child.members, enable) || r;
+        return r;
       },
       read: (iova, bytes, noClear, sink) => {
         const pfn = Number(iova >> 12n);
         const pages = Number(bytes >> 12n);
         const report = (page: number, n: number) => sink.dirty(BigInt(page) * 4096n, n * 4096);
-        if (this.#tables.readDirty(pfn, pages, noClear, report) > 0) this.#forget(pfn, pages);
-        return 0;
+        return this.#tables.readDirty(pfn, pages, noClear, report) > 0 ? this.#forget(pfn, pages) : 0;
       },
     };
   }
@@ -196,6 +186,7 @@ export class VtdPagingDomain implements PagingDomain, Attachable {
   }
 
   free(): void {
-    this.#tables.destroy();
+    // A unit that did not confirm a detach, or an invalidation, may still read the tables: they are never used again.
+    if (!this.#stale && this.members.users.length === 0) this.#tables.destroy();
   }
 }

@@ -11,7 +11,7 @@ const WORDS = 8;
 export const ALL_PAGES = 52;
 
 /** Who is told what became of device-TLB invalidations. */
-export interface QueueListener {
+export interface VtdDriverQueueListener {
   /** Completions of the function at `sid` are outstanding under `token`. */
   pending(sid: number, token: number): void;
   /** The function at `sid` did not answer. */
@@ -31,24 +31,26 @@ export function spanOf(page: number, pages: number): number {
 
 /**
  * The kernel's invalidation queue of one unit in scalable mode: 256-bit descriptors in batches with a wait behind them.
- * Building and submitting allocates nothing. A descriptor the hardware refuses is skipped, as the kernel logs and goes on.
+ * Building and submitting allocates nothing. A descriptor the hardware refuses is skipped; whoever flushes is told.
  */
-export class InvalidationQueue {
+export class VtdDriverQueue {
   #words = new Int32Array(BATCH * WORDS);
   #count = 0;
   /** A submission can cause work that submits again: each depth builds in its own buffer. */
   readonly #buffers = [this.#words];
   #depth = 0;
+  /** What went wrong in batches that went out because they were full. */
+  #early = 0;
   readonly #hw: HwPort;
-  readonly #listener: QueueListener;
+  readonly #listener: VtdDriverQueueListener;
 
-  constructor(hw: HwPort, listener: QueueListener) {
+  constructor(hw: HwPort, listener: VtdDriverQueueListener) {
     this.#hw = hw;
     this.#listener = listener;
   }
 
   #add(w0: number, w1: number, w2: number, w3: number): void {
-    if (this.#count === BATCH) this.flush();
+    if (this.#count === BATCH) this.#early ||= this.flush();
     const at = this.#count++ * WORDS;
     const words = this.#words;
     words[at] = w0;
@@ -127,27 +129,27 @@ export class InvalidationQueue {
   }
 
   /**
-   * Submits what was added and waits.
-   * @returns 0, or what went wrong first: -EIO a descriptor that the unit refused or could not read (those behind it were
-   *   run), -ETIMEDOUT a function that did not answer.
+   * Submits what was added and waits. What a function does not answer in time is told to the listener and is no error here.
+   * @returns 0, or -EIO: the unit refused a descriptor, or could not read one. Those behind it were run.
    */
   flush(): number {
     const total = this.#count;
-    if (total === 0) return 0;
+    let result = this.#early;
+    this.#early = 0;
+    if (total === 0) return result;
     const batch = this.#words;
     this.#count = 0;
     this.#depth++;
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * WORDS);
     this.#words = this.#buffers[this.#depth]!;
-    let result = 0;
     for (let at = 0; at < total; ) {
       this.#hw.submit(batch, at * WORDS, total - at);
       const { done, error, pending } = this.#hw;
       if (pending > 0) this.#outstanding(batch, at, error === HW_ERROR.NONE ? total : at + done, pending);
       if (error === HW_ERROR.NONE) break;
       at += done;
-      if (result === 0) result = error === HW_ERROR.ATC_TIMEOUT ? -E.TIMEDOUT : -E.IO;
       if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS));
+      else result = -E.IO;
       at++;
     }
     this.#depth--;

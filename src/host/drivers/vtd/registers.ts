@@ -1,7 +1,7 @@
 import { ViommuError } from '../../../core/errors.ts';
 import type { HwRegisters } from '../../../ports/hw.ts';
 import { GCMD, PAGE, TTM } from '../../../spec/vtd/registers.ts';
-import type { InvalidationQueue } from './queue.ts';
+import type { VtdDriverQueue } from './queue.ts';
 
 /** How often GSTS is read before the unit counts as dead. */
 const POLLS = 100;
@@ -21,11 +21,11 @@ export function readVtdIdentity(hw: HwRegisters): { readonly cap: bigint; readon
  */
 export class VtdDriverRegisters {
   readonly #hw: HwRegisters;
-  readonly #queue: InvalidationQueue;
+  readonly #queue: VtdDriverQueue;
   /** Levels of GCMD that are on: every write has to repeat them. */
   #on = 0;
 
-  constructor(hw: HwRegisters, queue: InvalidationQueue) {
+  constructor(hw: HwRegisters, queue: VtdDriverQueue) {
     this.#hw = hw;
     this.#queue = queue;
   }

@@ -1,29 +1,29 @@
 import { E } from '../../../spec/iommufd/errno.ts';
 import type { Domain } from '../../kernel/driver.ts';
-import type { EntryContent } from './entries.ts';
-import type { DomainIds } from './ids.ts';
-import type { Master, User } from './master.ts';
+import type { IdPool } from '../ids.ts';
+import type { PasidEntryContent } from './entries.ts';
+import type { VtdMaster, VtdUser } from './master.ts';
 
 /** A domain as attaching sees it. */
-export interface Attachable extends Domain {
-  readonly members: Membership;
+export interface VtdAttachable extends Domain {
+  readonly members: VtdUsers;
   /** The entry that names its tables. @param did its domain id. */
-  content(did: number): EntryContent;
+  content(did: number): PasidEntryContent;
 }
 
 /** The (device, PASID)s below one domain, and the domain id they share while there are any. */
-export class Membership {
-  readonly users: User[] = [];
+export class VtdUsers {
+  readonly users: VtdUser[] = [];
   /** -1: nobody is below. */
   did = -1;
-  readonly #ids: DomainIds;
+  readonly #ids: IdPool;
 
-  constructor(ids: DomainIds) {
+  constructor(ids: IdPool) {
     this.#ids = ids;
   }
 
   /** @returns 0 or -ENOSPC: no domain id left. */
-  join(master: Master, pasid: number): number {
+  join(master: VtdMaster, pasid: number): number {
     if (this.did < 0) this.did = this.#ids.take();
     if (this.did < 0) return -E.NOSPC;
     this.users.push({ master, pasid });
@@ -31,7 +31,7 @@ export class Membership {
   }
 
   /** Call it when the entry and everything cached of it are gone. */
-  leave(master: Master, pasid: number): void {
+  leave(master: VtdMaster, pasid: number): void {
     const at = this.users.findIndex((u) => u.master === master && u.pasid === pasid);
     if (at < 0) return;
     this.users.splice(at, 1);

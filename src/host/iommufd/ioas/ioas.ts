@@ -158,7 +158,8 @@ export class Ioas {
   }
 
   /**
-   * Removes the areas inside [start, last]. @returns 0 or -errno; `unmapped` counts the bytes in both cases.
+   * Removes the areas inside [start, last]. An area that the hardware does not confirm to have forgotten stays, and the same
+   * call again removes it. @returns 0 or -errno; `unmapped` counts the bytes in both cases.
    * @param mustExist -ENOENT when nothing was there.
    */
   unmap(start: bigint, last: bigint): number {
@@ -178,7 +179,8 @@ export class Ioas {
         if (++tries > 100) return -E.DEADLK;
         continue;
       }
-      this.#unfill(area, false);
+      const r = this.#unfill(area, false);
+      if (r !== 0) return r;
       this.#areas.remove(area);
       this.unmapped += end - first + 1n;
       if (end >= last) break;
@@ -342,10 +344,16 @@ export class Ioas {
     return 0;
   }
 
-  #unfill(area: Area, undo: boolean): void {
-    if (!area.filled) return;
-    for (const d of this.#domains) unloadArea(area, d, undo);
-    this.#unpin(area);
+  /**
+   * Takes an area out of every domain. @param undo its mapping is taken back.
+   * @returns 0; -errno: a domain's hardware may still know it, and it stays pinned.
+   */
+  #unfill(area: Area, undo: boolean): number {
+    if (!area.filled) return 0;
+    let r = 0;
+    for (const d of this.#domains) r = unloadArea(area, d, undo) || r;
+    if (r === 0) this.#unpin(area);
+    return r;
   }
 
   #pin(area: Area): number {

@@ -60,7 +60,12 @@ function mapRun(
   return 0;
 }
 
-/** Unmaps an area from a domain. @param undo its mapping is taken back. */
-export function unloadArea(area: Area, domain: PagingDomain, undo: boolean): void {
-  if (area.filled && !area.pages.revoked) domain.unmap(area.start, BigInt(area.length), undo);
+/**
+ * Takes an area out of a domain. @param undo its mapping is taken back.
+ * @returns 0 or -errno: the hardware may still know it; the same call tries again.
+ */
+export function unloadArea(area: Area, domain: PagingDomain, undo: boolean): number {
+  if (!area.filled || area.pages.revoked) return 0;
+  const r = domain.unmap(area.start, BigInt(area.length), undo);
+  return r < 0n ? Number(r) : 0;
 }

@@ -1,0 +1,78 @@
+import { NO_PASID } from '../../../ports/dma.ts';
+import { E } from '../../../spec/iommufd/errno.ts';
+import { OP, PRI_RESP, SSV } from '../../../spec/smmuv3/commands.ts';
+import { PRI1 } from '../../../spec/smmuv3/events.ts';
+import type { HostDevice } from '../../kernel/driver.ts';
+import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
+import { ANSWER } from './faults.ts';
+import type { Smmuv3DriverQueue } from './queue.ts';
+
+export interface Smmuv3DriverPageRequestsParts {
+  readonly upcalls: DriverUpcalls | null;
+  readonly queue: Smmuv3DriverQueue;
+  readonly deviceOf: (sid: number) => HostDevice | null;
+}
+
+/** The kernel's PRI queue handler, and the answers that go back. Linux denies every request; a listener may take it. */
+export class Smmuv3DriverPageRequests {
+  readonly #upcalls: DriverUpcalls | null;
+  readonly #queue: Smmuv3DriverQueue;
+  readonly #deviceOf: (sid: number) => HostDevice | null;
+  /** Groups a listener of upcalls has to answer: device/pasid/group → the stream they came from. */
+  readonly #taken = new Map<string, number>();
+
+  constructor(parts: Smmuv3DriverPageRequestsParts) {
+    this.#upcalls = parts.upcalls;
+    this.#queue = parts.queue;
+    this.#deviceOf = parts.deviceOf;
+  }
+
+  receive(record: Int32Array): void {
+    const sid = record[0]! >>> 0;
+    const flags = record[1]!;
+    const group = record[2]! & 0x1ff;
+    const pasid = (flags & PRI1.SSV) !== 0 ? flags & 0xf_ffff : NO_PASID;
+    const dev = this.#deviceOf(sid);
+    if (dev !== null && this.#listens(dev, sid, pasid, group, record)) return;
+    // A stop marker is never answered (PCIe PRI), nor is a request that is not the last of its group.
+    const marker = pasid !== NO_PASID && (flags & (PRI1.READ | PRI1.WRITE)) === 0;
+    if ((flags & PRI1.LAST) !== 0 && !marker) this.#answer(sid, pasid, group, PRI_RESP.DENY);
+  }
+
+  #listens(dev: HostDevice, sid: number, pasid: number, group: number, record: Int32Array): boolean {
+    if (this.#upcalls === null) return false;
+    // The answer may come from inside the call.
+    const key = keyOf(dev, pasid, group);
+    const waited = this.#taken.has(key);
+    this.#taken.set(key, sid);
+    if (this.#upcalls.pageRequest(dev, dev.streams.indexOf(sid), record)) return true;
+    if (!waited) this.#taken.delete(key);
+    return false;
+  }
+
+  /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed. */
+  respondTaken(dev: HostDevice, pasid: number, group: number, code: number): number {
+    const key = keyOf(dev, pasid, group);
+    const sid = this.#taken.get(key);
+    if (sid === undefined) return -E.INVAL;
+    this.#taken.delete(key);
+    const response =
+      code === ANSWER.SUCCESS ? PRI_RESP.SUCCESS : code === ANSWER.INVALID ? PRI_RESP.FAIL : PRI_RESP.DENY;
+    return this.#answer(sid, pasid, group, response);
+  }
+
+  #answer(sid: number, pasid: number, group: number, response: number): number {
+    const substream = pasid === NO_PASID ? 0 : SSV | (pasid << 12);
+    this.#queue.add(OP.PRI_RESP | substream, sid, group | (response << 12), 0);
+    return this.#queue.sync();
+  }
+
+  /** The device goes: nothing of it will be answered any more. */
+  forget(dev: HostDevice): void {
+    for (const key of this.#taken.keys()) if (key.startsWith(`${dev.index}/`)) this.#taken.delete(key);
+  }
+}
+
+function keyOf(dev: HostDevice, pasid: number, group: number): string {
+  return `${dev.index}/${pasid}/${group}`;
+}
