@@ -106,6 +106,11 @@ export class Rig {
     return this.#guest;
   }
 
+  /** The kernel's driver of the unit. */
+  get driver(): Smmuv3Unit['driver'] | VtdUnit['driver'] {
+    return (this.machine.unit as Smmuv3Unit | VtdUnit).driver;
+  }
+
   /** A configuration write of the guest. */
   config(bus: number, devfn: number, at: number, size: number, value: number): void {
     this.#windows.get(ECAM)!.write((bus << 20) | (devfn << 12) | at, size, value, 0);
