@@ -6,5 +6,6 @@ export { type IommuPorts, Untranslated } from './iommu-ports.ts';
 export { isolationGroup } from './isolation.ts';
 export { PeerWindow } from './peer.ts';
 export type { PlugListener, PlugOptions, SliceOptions } from './plug.ts';
-export { RootComplex, type RootComplexDeps, type RootComplexState, type SavedFunction } from './root-complex.ts';
+export { RootComplex, type RootComplexDeps } from './root-complex.ts';
+export type { RootComplexState, SavedFunction } from './saved-bus.ts';
 export { PciBus, Root, type RootParts, type Slice, Slot, type SlotParts } from './topology.ts';

@@ -28,7 +28,13 @@ export class IntxWires {
     return [...this.#holders];
   }
 
+  /** @param holders what `save` gave; nobody is told. */
   load(holders: readonly number[]): void {
-    for (const [i, n] of holders.entries()) this.#holders[i] = n;
+    for (const [line, n] of holders.entries()) this.#holders[line] = n;
+  }
+
+  /** Drives every line that is up once more: the interrupt controller may have seen it fall in a reset before a load. */
+  drive(): void {
+    for (const [line, n] of this.#holders.entries()) if (n > 0) this.#irq?.level(line, true);
   }
 }

@@ -264,6 +264,7 @@ export class Link implements Upstream {
       if (error instanceof ViommuError) return null;
       throw error;
     }
+    slot.spawned = true;
     this.#spawned.add(slot);
     return () => {
       this.#spawned.delete(slot);

@@ -14,8 +14,9 @@ import { Link } from './link.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { checkPlug, type PlugListener, type PlugOptions } from './plug.ts';
+import { checkPlaces, placeOf, type RootComplexState, type SavedFunction, saveFunctions } from './saved-bus.ts';
 import { Streams } from './streams.ts';
-import { type PciBus, pathOf, Root, Slot } from './topology.ts';
+import { type PciBus, Root, Slot } from './topology.ts';
 
 /** What a root complex stands on. */
 export interface RootComplexDeps {
@@ -27,22 +28,6 @@ export interface RootComplexDeps {
   readonly clock: Clock | null;
   /** Default: messages arrive inside the call that sends them. */
   readonly latency?: Partial<Latency>;
-}
-
-/** A function's state, by its place: number of the root bus, then the devfn on each bus on the way down. */
-export interface SavedFunction {
-  /** Number of the root bus, then the devfn on each bus on the way down. */
-  readonly path: readonly number[];
-  /** What the function saved. */
-  readonly state: unknown;
-  /** INTA to INTD as the function drives them. */
-  readonly pins: readonly boolean[];
-}
-
-/** Saved state of a root complex: every function's, by its place, and the wires. */
-export interface RootComplexState {
-  readonly functions: readonly SavedFunction[];
-  readonly lines: readonly number[];
 }
 
 /** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
@@ -265,31 +250,40 @@ export class RootComplex implements Fabric {
 
   /** Everything functions and bridges remember. What is plugged in where is the machine's to make again. */
   save(): RootComplexState {
-    const functions = [...this.slots()].map((slot) => ({
-      path: pathOf(slot),
-      state: slot.fn.save?.() ?? null,
-      pins: this.#links.get(slot)!.savePins(),
-    }));
+    const functions = saveFunctions(this.slots(), (slot) => this.#links.get(slot)!);
     return { functions, lines: this.#wires.save() };
   }
 
   /**
-   * Bridges come before what is behind them, so bus numbers are right when the functions go on with their work.
-   * @throws ViommuError `ENOENT` for a function that is not plugged in here.
+   * Goes on where `save` was, on a host that makes its tables anew. Everything is reset first, then bridges get their bus
+   * numbers back, then functions go on with their work.
+   * @param between runs when bus numbers are right and no function has gone on yet: IOMMUs are loaded there.
+   * @throws ViommuError `EINVAL` when other functions are plugged in than were saved; nothing is changed then.
    */
-  load(state: RootComplexState): void {
+  load(state: RootComplexState, between: () => void = () => {}): void {
+    checkPlaces(this.slots(), state);
+    this.reset();
     this.#wires.load(state.lines);
-    const slots = new Map([...this.slots()].map((s) => [pathOf(s).join(), s]));
-    for (const saved of state.functions) {
-      const slot = slots.get(saved.path.join());
-      if (slot === undefined) {
-        throw new ViommuError('ENOENT', 'caller', 'no function at a saved place', { path: saved.path.join('/') });
+    const saved = new Map(state.functions.map((f) => [f.place, f]));
+    const each = (bridges: boolean, action: (slot: Slot, f: SavedFunction) => void) => {
+      for (const slot of [...this.slots()]) {
+        const f = saved.get(placeOf(slot));
+        if (f !== undefined && (slot.bridge !== null) === bridges) action(slot, f);
       }
-      this.#links.get(slot)!.loadPins(saved.pins);
-      slot.fn.load?.(saved.state);
+    };
+    const load = (slot: Slot, f: SavedFunction) => {
+      this.#links.get(slot)!.loadPins(f.pins);
+      if (f.state !== null) slot.fn.load?.(f.state, true);
       this.generation++;
-      if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
-    }
+    };
+    each(true, load);
+    for (const l of this.#listeners) l.renumbered?.();
+    each(false, (slot, f) => {
+      if (f.state !== null) slot.fn.respawn?.(f.state);
+    });
+    between();
+    each(false, load);
+    this.#wires.drive();
   }
 
   /** A pin of a function rises or falls. */

@@ -117,6 +117,8 @@ export class Slot {
    * it has nothing cached, and answers invalidations all the same.
    */
   hostAts = false;
+  /** Another function brought it to life (a virtual function). */
+  spawned = false;
 
   constructor(parts: SlotParts) {
     const { fn, bus, devfn, aliases, slice } = parts;

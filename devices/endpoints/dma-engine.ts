@@ -72,6 +72,7 @@ export class DmaEngine {
       resumed: (token, outcome) => this.unit.resumed(token, outcome),
       save: (): EngineState => ({ regs: Array.from(this.#regs), unit: this.unit.save() }),
       load: (state) => this.#load(state as EngineState),
+      respawn: () => this.sriov?.restore(),
     });
   }
 

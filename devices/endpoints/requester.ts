@@ -328,9 +328,10 @@ export class Requester {
     return { atc: this.atc.save(), nextGroup: this.#groups?.next ?? 0 };
   }
 
-  /** Goes back to a saved state. */
-  load(state: RequesterState): void {
-    this.atc.load(state.atc);
+  /** Goes back to a saved state. @param cold without the translations it had cached. */
+  load(state: RequesterState, cold = false): void {
+    if (cold) this.atc.clear();
+    else this.atc.load(state.atc);
     if (this.#groups !== null) this.#groups.next = state.nextGroup;
   }
 }

@@ -19,6 +19,8 @@ export interface Behaviour {
   resumed?(token: number, outcome: number): void;
   /** What is behind the BARs, as plain data. */
   save?(): unknown;
+  /** Brings virtual functions to life again, as the loaded configuration space has them. */
+  respawn?(): void;
   /** Goes back to what `save` gave. The configuration space was loaded before. */
   load?(state: unknown): void;
 }
@@ -166,11 +168,16 @@ export class Shell implements PciFunction {
     };
   }
 
-  load(saved: unknown): void {
+  respawn(saved: unknown): void {
+    this.config.load((saved as ShellState).config);
+    this.#behaviour?.respawn?.();
+  }
+
+  load(saved: unknown, cold = false): void {
     const state = saved as ShellState;
     this.config.load(state.config);
     this.interrupts.load(state.interrupts);
-    this.memory.load(state.requester);
+    this.memory.load(state.requester, cold);
     this.#behaviour?.load?.(state.behaviour);
   }
 }

@@ -2,7 +2,8 @@ import { ConfigPorts } from '../../bus/config-access.ts';
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Latency } from '../../bus/fabric.ts';
 import { type IommuPorts, Untranslated } from '../../bus/iommu-ports.ts';
-import { RootComplex, type RootComplexState } from '../../bus/root-complex.ts';
+import { RootComplex } from '../../bus/root-complex.ts';
+import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { IommuTestdev } from '../../devices/endpoints/iommu-testdev.ts';
 import { ViommuError } from '../core/errors.ts';
@@ -46,6 +47,8 @@ export class Board {
   readonly complex: RootComplex;
   /** Root bus 0. */
   readonly root: Root;
+  /** Follows registers of the chipset that a reset or a load has changed without a write (q35: where the ECAM is). */
+  chipset: (() => void) | null = null;
   /** q35: where wired interrupts go. */
   ioapic: Ioapic | null = null;
   readonly #guest: AddressSpace;
@@ -118,10 +121,17 @@ export class Board {
     return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0, ioapic };
   }
 
-  load(state: BoardState): void {
-    this.#ports?.load(state.ports);
-    if (state.ioapic !== null) this.ioapic?.load(state.ioapic);
-    this.complex.load(state.complex);
+  /**
+   * Goes on where `save` was. @param between loads what functions meet on their way (see `RootComplex.load`).
+   * @throws ViommuError `EINVAL` when other functions are plugged in than were saved; nothing is changed then.
+   */
+  load(state: BoardState, between: () => void): void {
+    this.complex.load(state.complex, () => {
+      between();
+      this.#ports?.load(state.ports);
+      if (state.ioapic !== null) this.ioapic?.load(state.ioapic);
+    });
+    this.chipset?.();
   }
 
   /** Power-on state of every function and of the configuration ports; RAM keeps its contents. */
@@ -129,5 +139,6 @@ export class Board {
     this.#ports?.reset();
     this.ioapic?.reset();
     this.complex.reset();
+    this.chipset?.();
   }
 }

@@ -4,6 +4,7 @@ import { PciWindowSpace } from '../../bus/decode.ts';
 import type { IommuPorts } from '../../bus/iommu-ports.ts';
 import type { PlugOptions } from '../../bus/plug.ts';
 import { RootComplex } from '../../bus/root-complex.ts';
+import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
 import { guestRid } from '../lib/pci/rids.ts';
@@ -13,15 +14,21 @@ import type { PciFunction } from '../ports/pci.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { TraceRecorder } from '../trace/recorder.ts';
 import { portsOf, putBehind } from './behind-unit.ts';
-import type { FunctionFollower } from './function-follower.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
 import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
-import { loadFunctions, type MachineState, saveFunctions } from './snapshot.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
 /** Timers that may run until nothing is in flight any more. */
 const SETTLE = 1_000_000;
+
+/** A machine without its memory: that is the emulator's to save. */
+export interface MachineState {
+  /** What the guest sees of its IOMMU. */
+  readonly unit: unknown;
+  /** Every function, and the wires. */
+  readonly bus: RootComplexState;
+}
 
 /** How a function is plugged into a machine. */
 export interface MachinePlugOptions extends Omit<PlugOptions, 'slice'> {
@@ -40,7 +47,6 @@ export class PluggedMachine {
   readonly root: Root;
   readonly interrupts: InterruptQueue;
   readonly #report: (error: unknown) => void;
-  readonly #follower: FunctionFollower;
 
   /** @throws ViommuError what the VM, the unit or the emulator refuses (overlapping windows: `EBUSY`). */
   constructor(emulator: Emulator, plan: MachinePlan, make: MakeUnit) {
@@ -70,7 +76,7 @@ export class PluggedMachine {
     this.root = root;
     this.unit.endpoints.to = root.endpoints;
     const parts = { complex, root, unit: this.unit, doorbell, report: (error: unknown) => this.#report(error) };
-    this.#follower = putBehind(this.vm, parts, record === null ? ports : this.#recordedPorts(record, ports));
+    putBehind(this.vm, parts, record === null ? ports : this.#recordedPorts(record, ports));
     emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window, plan.recordReads) ?? this.unit.window));
     if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(complex, plan.ecam.buses)));
     if (plan.pci) {
@@ -168,7 +174,7 @@ export class PluggedMachine {
     if (!this.vm.clock.settle(SETTLE))
       throw new ViommuError('EBUSY', 'caller', 'requests in flight do not come to rest');
     this.interrupts.flush();
-    return { unit: this.unit.save(), functions: saveFunctions(this.complex) };
+    return { unit: this.unit.save(), bus: this.complex.save() };
   }
 
   /**
@@ -177,13 +183,12 @@ export class PluggedMachine {
    * @throws ViommuError `EINVAL` when other functions are plugged in; nothing is changed then.
    */
   load(state: MachineState): void {
-    const functions = loadFunctions(this.complex, state.functions);
-    this.reset();
-    this.vm.clock.settle(SETTLE);
-    this.interrupts.flush();
-    functions();
-    this.#follower.follow();
-    this.unit.load(state.unit);
+    this.complex.load(state.bus, () => {
+      this.unit.reset();
+      this.vm.clock.settle(SETTLE);
+      this.interrupts.flush();
+      this.unit.load(state.unit);
+    });
   }
 
   /** Machine reset: functions first, so that nothing is in flight when the IOMMU resets. */

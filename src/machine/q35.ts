@@ -100,7 +100,8 @@ export function createQ35(deps: BoardDeps): Board {
   const host = new FixedFunction('mch', { vendor: 0x8086, device: 0x29c0, classCode: 0x060000 });
   host.config.writable(PCIEXBAR, 4, 0xf000_0007);
   host.config.writable(PCIEXBAR + 4, 4, 0xf);
-  host.config.watch(PCIEXBAR, 4, (_, now) => {
+  const layEcam = () => {
+    const now = host.config.get(PCIEXBAR, 4);
     removeEcam?.();
     removeEcam = null;
     layPci(0, 0);
@@ -110,7 +111,9 @@ export function createQ35(deps: BoardDeps): Board {
     if (base < low || base + buses * 0x10_0000 > CHIPSET) return;
     layPci(base, buses * 0x10_0000);
     removeEcam = map.attach(base, new Ecam(complex, buses), 4);
-  });
+  };
+  host.config.watch(PCIEXBAR, 4, layEcam);
+  board.chipset = layEcam;
   board.plug(host, 0);
   if (deps.vga !== false) board.plug(vga());
   if (deps.nic === true) board.plug(new FixedFunction('nic', { vendor: 0x8086, device: 0x10d3, classCode: 0x020000 }));

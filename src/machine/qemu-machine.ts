@@ -9,6 +9,7 @@ import { plugBridge, plugExpander } from './bridges.ts';
 import type { PhysicalMap } from './physical-map.ts';
 import { createQ35, q35Ram } from './q35.ts';
 import { attachVtd } from './q35-vtd.ts';
+import type { IommuUnit } from './unit.ts';
 import { createVirt, virtRam } from './virt.ts';
 import { attachSmmus } from './virt-smmu.ts';
 import { Vm } from './vm.ts';
@@ -41,13 +42,6 @@ export class InterruptTap implements InterruptPort {
   }
 }
 
-/** What a machine resets and saves besides its board. */
-export interface Resettable {
-  reset(): void;
-  save(): unknown;
-  load(state: unknown): void;
-}
-
 /** Devices and IOMMUs; RAM is saved by whoever owns its storage, and must be back before `load`. */
 export interface QemuMachineState {
   readonly board: BoardState | null;
@@ -60,9 +54,9 @@ export class QemuMachine {
   readonly board: Board | null;
   readonly vm: Vm | null;
   readonly irq: InterruptTap;
-  readonly #iommus: readonly Resettable[];
+  readonly #iommus: readonly IommuUnit[];
 
-  constructor(vm: Vm | null, board: Board | null, irq: InterruptTap, iommus: readonly Resettable[]) {
+  constructor(vm: Vm | null, board: Board | null, irq: InterruptTap, iommus: readonly IommuUnit[]) {
     this.vm = vm;
     this.board = board;
     this.irq = irq;
@@ -102,9 +96,12 @@ export class QemuMachine {
     if (state.iommus.length !== this.#iommus.length || (state.board === null) !== (this.board === null)) {
       throw new ViommuError('EINVAL', 'caller', 'the state is of another machine');
     }
-    // IOMMUs first: functions that go on with their work meet them as they were.
-    for (const [i, iommu] of this.#iommus.entries()) iommu.load(state.iommus[i]);
-    if (state.board !== null) this.board?.load(state.board);
+    this.board?.load(state.board!, () => {
+      for (const [i, iommu] of this.#iommus.entries()) {
+        iommu.reset();
+        iommu.load(state.iommus[i]);
+      }
+    });
   }
 
   /** System reset: devices first, so that nothing of them meets an IOMMU in the middle of its own reset. */

@@ -30,8 +30,17 @@ export interface PciFunction {
   resumed?(token: number, outcome: number): void;
   /** Everything it remembers, as plain data; `load` gets that back, also in the middle of its work. */
   save?(): unknown;
-  /** Goes back to what `save` gave. @param state of this function or of one made alike. */
-  load?(state: unknown): void;
+  /**
+   * Goes back to what `save` gave, and goes on with its work.
+   * @param state of this function or of one made alike. @param cold the host has made its tables anew: translations that
+   *   were cached when it was saved are not valid any more.
+   */
+  load?(state: unknown, cold: boolean): void;
+  /**
+   * Brings to life again what the function had spawned when `state` was saved (virtual functions), and does nothing else:
+   * in a load it comes before IOMMUs get their state back, `load` comes after it.
+   */
+  respawn?(state: unknown): void;
 }
 
 /** A window of addresses a function decodes. */

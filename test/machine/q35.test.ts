@@ -106,3 +106,27 @@ describe('the IOAPIC of q35', () => {
     expect([read(VTD + 0x22c) & 0xff, read(VTD + 0x228) & 0xffff]).toEqual([0x22, IOAPIC_RID]);
   });
 });
+
+describe('the ECAM of q35', () => {
+  const ECAM = 0xe000_0000;
+  const made = () => {
+    const m = machine('-device intel-iommu');
+    const pciexbar = (value: number) => {
+      m.m.portWrite(0xcf8, 4, 0x8000_0060);
+      m.m.portWrite(0xcfc, 4, value);
+    };
+    return { ...m, pciexbar };
+  };
+
+  test('is where PCIEXBAR says after a load, and nowhere after a reset', () => {
+    const a = made();
+    a.pciexbar(ECAM + 1);
+    expect(a.read(ECAM)).toBe(0x29c0_8086);
+    const b = made();
+    expect(b.read(ECAM)).toBe(0);
+    b.m.load(JSON.parse(JSON.stringify(a.m.save())));
+    expect(b.read(ECAM)).toBe(0x29c0_8086);
+    b.m.reset();
+    expect(b.read(ECAM)).toBe(0);
+  });
+});

@@ -3,7 +3,7 @@ import { RamDisk } from '../../devices/endpoints/nvme/disk.ts';
 import { NvmeFunction } from '../../devices/endpoints/nvme/function.ts';
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
 import { plugIntoV86, V86_LAYOUT, type V86Machine } from '../../src/adapters/v86/machine.ts';
-import type { MachineState } from '../../src/machine/snapshot.ts';
+import type { MachineState } from '../../src/machine/plugged-machine.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import type { TraceRecorder } from '../../src/trace/recorder.ts';
 import { Console, type Guest } from '../live/console.ts';

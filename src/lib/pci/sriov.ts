@@ -74,6 +74,12 @@ export class Sriov<F> {
     }
   }
 
+  /** Brings virtual functions back to life when a loaded configuration space says they are there. */
+  restore(): void {
+    const control = this.#config.get(this.#at + SRIOV_CAP.CONTROL, 2);
+    if ((control & SRIOV_CAP.ENABLE) !== 0 && this.#alive.length === 0) this.#enable();
+  }
+
   /** Takes every virtual function away: VF Enable cleared, reset or unplugged. */
   disable(): void {
     const alive = this.#alive;

@@ -18,8 +18,8 @@ import type { Said } from '../../../src/ports/tell.ts';
 export type Kind = 'smmuv3' | 'vtd';
 export const KINDS: readonly Kind[] = ['smmuv3', 'vtd'];
 
-const RAM = 0x4000_0000;
-const RAM_BYTES = 0x200_0000;
+export const RAM = 0x4000_0000;
+export const RAM_BYTES = 0x200_0000;
 /** The guest program's tables begin at RAM, data of tests here. */
 export const DATA = RAM + 0x180_0000;
 const IOMMU = 0x1000_0000;
