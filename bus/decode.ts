@@ -63,6 +63,18 @@ export class Decoder {
   }
 }
 
+/** Where a piece of the processor's address space lies that belongs to PCI. */
+export interface PciWindowPlace {
+  /** First address, as functions see it (bytes). */
+  readonly base: number;
+  /** Size in bytes. */
+  readonly bytes: number;
+  /** What a read gives where no function answers: 0xffffffff, or 0 and accesses of functions abort there. */
+  readonly unclaimed: number;
+  /** Ports instead of memory. */
+  readonly io?: boolean;
+}
+
 /** A piece of the processor's address space that belongs to PCI: what no function decodes reads as `unclaimed`. */
 export class PciWindowSpace implements MmioDevice {
   readonly name: string;
@@ -71,15 +83,12 @@ export class PciWindowSpace implements MmioDevice {
   readonly #decoder: Decoder;
   readonly #unclaimed: number;
 
-  /**
-   * @param base where the window sits, as functions see it (bytes).
-   * @param unclaimed what a read gives where no function answers: 0xffffffff, or 0 and devices' accesses abort there.
-   */
-  constructor(buses: DecodedBuses, base: number, bytes: number, unclaimed: number, io = false) {
+  constructor(buses: DecodedBuses, place: PciWindowPlace) {
+    const { io = false } = place;
     this.name = io ? 'pci-io' : 'pci-memory';
-    this.bytes = bytes;
-    this.#base = base;
-    this.#unclaimed = unclaimed;
+    this.bytes = place.bytes;
+    this.#base = place.base;
+    this.#unclaimed = place.unclaimed;
     this.#decoder = new Decoder(buses, io);
   }
 

@@ -15,7 +15,7 @@ import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { checkPlug, type PlugListener, type PlugOptions } from './plug.ts';
 import { checkPlaces, placeOf, type RootComplexState, type SavedFunction, saveFunctions } from './saved-bus.ts';
-import { Streams } from './streams.ts';
+import { StreamSlots } from './stream-slots.ts';
 import { type PciBus, Root, Slot } from './topology.ts';
 
 /** What a root complex stands on. */
@@ -54,7 +54,7 @@ export class RootComplex implements Fabric {
   /** Messages to functions below any root, for one IOMMU over all of them. */
   readonly everywhere: EndpointPort = new Messages(this, (stream) => this.#streams.anywhere(stream));
   readonly #listeners: PlugListener[] = [];
-  readonly #streams = new Streams();
+  readonly #streams = new StreamSlots();
   readonly #links = new Map<Slot, Link>();
   readonly #functions = new Map<PciFunction, Slot>();
   readonly #wires: IntxWires;

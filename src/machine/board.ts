@@ -1,7 +1,7 @@
 import { ConfigPorts } from '../../bus/config-access.ts';
 import { PciWindowSpace } from '../../bus/decode.ts';
 import type { Latency } from '../../bus/fabric.ts';
-import { type IommuPorts, Untranslated } from '../../bus/iommu-ports.ts';
+import { Untranslated } from '../../bus/iommu-ports.ts';
 import { RootComplex } from '../../bus/root-complex.ts';
 import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
@@ -68,12 +68,9 @@ export class Board {
     });
     this.root = this.complex.addRoot(0, { translate: new Untranslated(), ats: null, remap: null });
     this.#ports = ports ? new ConfigPorts(this.complex) : null;
-    this.#io = ports ? new PciWindowSpace(this.complex, 0, 0x1_0000, 0xffff_ffff, true) : null;
-  }
-
-  /** Puts an IOMMU between a root bus and memory. */
-  setIommu(ports: IommuPorts, root: Root = this.root): void {
-    root.iommu = ports;
+    this.#io = ports
+      ? new PciWindowSpace(this.complex, { base: 0, bytes: 0x1_0000, unclaimed: 0xffff_ffff, io: true })
+      : null;
   }
 
   /**

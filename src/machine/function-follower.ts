@@ -38,7 +38,6 @@ export class FunctionFollower {
   readonly #report: (error: unknown) => void;
   readonly #streams = new Map<number, Followed>();
   readonly #slices = new Map<Slot, UnitSlice | null>();
-  readonly #stop: () => void;
 
   /** @throws ViommuError what the unit refuses of the functions that are plugged in already. */
   constructor(parts: FollowerParts) {
@@ -47,7 +46,7 @@ export class FunctionFollower {
     this.#unit = parts.unit;
     this.#doorbell = parts.doorbell;
     this.#report = parts.report;
-    this.#stop = complex.listen({
+    complex.listen({
       plugged: (slot) => this.#plugged(slot),
       unplugged: (slot) => this.#unplugged(slot),
       renumbered: () => this.follow(),
@@ -169,11 +168,6 @@ export class FunctionFollower {
     } catch (error) {
       this.#report(error);
     }
-  }
-
-  /** Follows no longer. The unit keeps what it has. */
-  stop(): void {
-    this.#stop();
   }
 }
 

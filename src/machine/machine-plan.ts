@@ -7,6 +7,8 @@ import type { InterruptSink } from './interrupt-queue.ts';
 import type { IommuUnit } from './unit.ts';
 import type { Vm, VmRam } from './vm.ts';
 
+const PAGE = 4096;
+
 /** What an emulator gives. Everything else of a machine comes from here. */
 export interface Emulator {
   /** Guest RAM: where it is and the emulator's own storage. */
@@ -53,7 +55,7 @@ export interface MachinePlan {
 export type MakeUnit = (vm: Vm, irq: InterruptPort, tell: Tell | null) => IommuUnit;
 
 /**
- * @throws ViommuError `EINVAL`: the emulator has no RAM; `EBUSY` names two parts of the plan that overlap.
+ * @throws ViommuError `EINVAL`: the emulator has no RAM, or a place is not aligned; `EBUSY` names two parts of the plan that overlap.
  */
 export function checkPlan(ram: readonly VmRam[], plan: MachinePlan): void {
   if (ram.length === 0) {
@@ -69,4 +71,7 @@ export function checkPlan(ram: readonly VmRam[], plan: MachinePlan): void {
     if (below === undefined || below[1] + below[2] <= base) return;
     throw new ViommuError('EBUSY', 'caller', `${name} overlaps ${below[0]}: move one of them`, { base });
   });
+  if (plan.pci !== undefined && (plan.pci.base % PAGE !== 0 || plan.pci.bytes % PAGE !== 0)) {
+    throw new ViommuError('EINVAL', 'caller', 'memory for BARs consists of pages of 4 KiB', plan.pci);
+  }
 }

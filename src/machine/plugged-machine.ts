@@ -16,6 +16,7 @@ import type { TraceRecorder } from '../trace/recorder.ts';
 import { portsOf, putBehind } from './behind-unit.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
 import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
+import { windowOf } from './physical-map.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
@@ -80,8 +81,10 @@ export class PluggedMachine {
     emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window, plan.recordReads) ?? this.unit.window));
     if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(complex, plan.ecam.buses)));
     if (plan.pci) {
-      const window = new PciWindowSpace(complex, plan.pci.base, plan.pci.bytes, 0xffff_ffff);
-      emulator.claim(plan.pci.base, this.guard(window));
+      const { base, bytes } = plan.pci;
+      emulator.claim(base, this.guard(new PciWindowSpace(complex, { base, bytes, unclaimed: 0xffff_ffff })));
+      // Functions reach each other's registers as they reach memory; where nothing is, their requests abort.
+      this.vm.addWindow(base, bytes, windowOf(new PciWindowSpace(complex, { base, bytes, unclaimed: 0 })));
     }
   }
 

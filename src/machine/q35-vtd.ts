@@ -18,7 +18,7 @@ export function attachVtd(p: QemuIommuParts): readonly IommuUnit[] {
   const unit = new VtdUnit(vm, { name: 'vtd', properties, irq, tell });
   // Peers in the PCI hole are reached through both stages like memory is; where nothing is, the request aborts.
   const low = Math.max(...vm.memory.ram().map((r) => (r.gpa < Q35.ABOVE ? r.gpa + r.bytes : 0)));
-  const hole = new PciWindowSpace(board.complex, low, Q35.IOAPIC - low, 0);
+  const hole = new PciWindowSpace(board.complex, { base: low, bytes: Q35.IOAPIC - low, unclaimed: 0 });
   vm.addWindow(low, Q35.IOAPIC - low, windowOf(hole));
   board.map.attach(Q35.VTD, unit.window, 8);
   // QEMU's test device writes into the interrupt window without naming itself; messages of MSI capabilities do.

@@ -80,12 +80,13 @@ export function createQ35(deps: BoardDeps): Board {
   let removeEcam: (() => void) | null = null;
   let removePci: (() => void)[] = [];
 
+  const pci = (from: number, to: number) => new PciWindowSpace(complex, { base: from, bytes: to - from, unclaimed: 0 });
   // The PCI hole is everything from the end of low RAM to the chipset, with the ECAM cut out when it is on.
   const layPci = (ecam: number, bytes: number) => {
     for (const remove of removePci) remove();
     removePci = [];
     const lay = (from: number, to: number) => {
-      if (to > from) removePci.push(map.attach(from, new PciWindowSpace(complex, from, to - from, 0), 4));
+      if (to > from) removePci.push(map.attach(from, pci(from, to), 4));
     };
     if (ecam >= low && ecam + bytes <= CHIPSET && bytes > 0) {
       lay(low, ecam);
@@ -95,7 +96,7 @@ export function createQ35(deps: BoardDeps): Board {
   layPci(0, 0);
   map.attach(Q35.MSI, new MessageWindow(deps.irq), 4);
   const pci64 = Math.max(Q35.PCI64, high);
-  map.attach(pci64, new PciWindowSpace(complex, pci64, Q35.PCI64 + Q35.PCI64_BYTES - pci64, 0), 4);
+  map.attach(pci64, pci(pci64, Q35.PCI64 + Q35.PCI64_BYTES), 4);
 
   const host = new FixedFunction('mch', { vendor: 0x8086, device: 0x29c0, classCode: 0x060000 });
   host.config.writable(PCIEXBAR, 4, 0xf000_0007);

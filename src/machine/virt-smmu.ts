@@ -31,7 +31,8 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
     [VIRT.PCI, VIRT.PCI_BYTES],
     [VIRT.PCI64, VIRT.PCI64_BYTES],
   ] as const) {
-    vm.addWindow(base, bytes, windowOf(new PciWindowSpace(board.complex, base, bytes, 0xffff_ffff)));
+    const window = new PciWindowSpace(board.complex, { base, bytes, unclaimed: 0xffff_ffff });
+    vm.addWindow(base, bytes, windowOf(window));
   }
   // DMA into the rest of the board finds something as well.
   for (const [base, bytes] of QUIET) vm.addWindow(base, bytes, { name: 'quiet', read: () => 0, write() {} });

@@ -50,7 +50,7 @@ export function virtRam(bytes: number): readonly RamPiece[] {
 const TRANSLATER = VIRT.DOORBELL - VIRT.ITS;
 
 /** The ITS as far as the bus needs it: a 4-byte write into GITS_TRANSLATER is a message. */
-export class ItsDoorbell implements MmioDevice {
+class ItsDoorbell implements MmioDevice {
   readonly name = 'its';
   readonly bytes = VIRT.ITS_BYTES;
   readonly #irq: InterruptPort | null;
@@ -78,10 +78,12 @@ export function createVirt(deps: BoardDeps): Board {
   const { complex, map } = board;
   for (const [base, bytes] of QUIET) map.attach(base, new Quiet(bytes), 4);
   map.attach(VIRT.ITS, new ItsDoorbell(deps.irq), 4);
-  map.attach(VIRT.PCI, new PciWindowSpace(complex, VIRT.PCI, VIRT.PCI_BYTES, 0xffff_ffff), 4);
-  map.attach(VIRT.PIO, new PciWindowSpace(complex, 0, VIRT.PIO_BYTES, 0xffff_ffff, true), 4);
+  const unclaimed = 0xffff_ffff;
+  const pci = (base: number, bytes: number) => new PciWindowSpace(complex, { base, bytes, unclaimed });
+  map.attach(VIRT.PCI, pci(VIRT.PCI, VIRT.PCI_BYTES), 4);
+  map.attach(VIRT.PIO, new PciWindowSpace(complex, { base: 0, bytes: VIRT.PIO_BYTES, unclaimed, io: true }), 4);
   map.attach(VIRT.ECAM, new Ecam(complex), 4);
-  map.attach(VIRT.PCI64, new PciWindowSpace(complex, VIRT.PCI64, VIRT.PCI64_BYTES, 0xffff_ffff), 4);
+  map.attach(VIRT.PCI64, pci(VIRT.PCI64, VIRT.PCI64_BYTES), 4);
   board.plug(new FixedFunction('gpex', { vendor: 0x1b36, device: 0x0008, classCode: 0x060000 }), 0);
   if (deps.nic === true) board.plug(new FixedFunction('nic', { vendor: 0x1af4, device: 0x1000, classCode: 0x020000 }));
   return board;

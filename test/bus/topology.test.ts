@@ -84,7 +84,7 @@ describe('memory routing', () => {
     const h = harness();
     const port = bridge(h, h.root.bus, 0x08, 'root', 1, 1, 0x1000_0000);
     const { c } = engine(h, port.behind!, 0, 0x1000_4000);
-    const space = new PciWindowSpace(h.complex, 0x1000_0000, 0x1000_0000, 0xffff_ffff);
+    const space = new PciWindowSpace(h.complex, { base: 0x1000_0000, bytes: 0x1000_0000, unclaimed: 0xffff_ffff });
     space.write(0x4008, 4, 0x4000, 0);
     expect(space.read(0x4008, 4)).toBe(0x4000);
     expect(space.read(0x8008, 4)).toBe(0xffff_ffff);
@@ -123,7 +123,7 @@ describe('requester ids', () => {
     expect([d.aliasRid, d.rid, d.stream]).toEqual([0x30, 0x510, 0x4030]);
   });
 
-  test('O10 devices below a bridge that cannot isolate are one group; below ports with ACS each is its own', () => {
+  test('devices below a bridge that cannot isolate are one group; below ports with ACS each is its own', () => {
     const h = harness();
     const up = bridge(h, bridge(h, h.root.bus, 0x08, 'root', 1, 4).behind!, 0, 'upstream', 2, 4);
     const ports = [0, 8].map((devfn, i) => bridge(h, up.behind!, devfn, 'downstream', 3 + i));

@@ -55,7 +55,7 @@ function machine(options: AcceleratorOptions = {}) {
 }
 
 describe('shared work queues', () => {
-  test('O14 an enqueue carries the PASID the processor put in, whatever the descriptor says', () => {
+  test('an enqueue carries the PASID the processor put in, whatever the descriptor says', () => {
     const m = machine();
     m.map(5);
     expect(m.accel.enqcmd(0, m.work({ pasid: 9 }), 5)).toBe(true);
@@ -118,7 +118,7 @@ describe('faults and draining', () => {
     expect(m.read(ACCEL.QUEUE + ACCEL.QUEUE_BYTES + ACCEL.USED)).toBe(0);
   });
 
-  test('O21 a PASID reads busy until its last descriptor is done: only then may it be used again', () => {
+  test('a PASID reads busy until its last descriptor is done: only then may it be used again', () => {
     const clock = new VirtualClock();
     const m = machine({ timing: { clock, step: 10, flight: 0 } });
     m.map(5);

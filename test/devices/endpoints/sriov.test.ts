@@ -17,7 +17,7 @@ function machine(total = 4) {
   const slot = h.complex.plug(port.behind!, 0, engine.fn);
   const c = config(h.complex, slot);
   const at = c.extended(EXT.SRIOV);
-  const space = new PciWindowSpace(h.complex, 0x1000_0000, 0x1000_0000, 0xffff_ffff);
+  const space = new PciWindowSpace(h.complex, { base: 0x1000_0000, bytes: 0x1000_0000, unclaimed: 0xffff_ffff });
   const enable = (n: number) => {
     c.write(at + 0x24, 4, 0x1010_0000);
     c.write(at + 0x10, 2, n);

@@ -17,7 +17,7 @@ function bridge(m: Machine, options: ConstructorParameters<typeof Bridge>[0]) {
 
 for (const kind of KINDS) {
   describe(`groups of endpoints behind a ${kind}`, () => {
-    test('O10 conventional devices behind one bridge are one requester to guest and hardware: one address space for both', () => {
+    test('conventional devices behind one bridge are one requester to guest and hardware: one address space for both', () => {
       const m = rig(kind);
       const { behind } = bridge(m, { kind: 'pcie-pci' });
       const a = new EngineDriver(m, 0x10, [], PLAIN, { bus: behind!, sid: 0x100 });
@@ -35,7 +35,7 @@ for (const kind of KINDS) {
       expect(b.fill(VA)).toBe(WORK_STATUS.SUCCESS);
     });
 
-    test('O10 functions below a port without ACS are one group of the host; each keeps its own requester id', () => {
+    test('functions below a port without ACS are one group of the host; each keeps its own requester id', () => {
       const m = rig(kind);
       const { behind } = bridge(m, { kind: 'root', acs: false });
       const a = new EngineDriver(m, 0, [], PLAIN, { bus: behind!, sid: 0x100 });

@@ -19,7 +19,7 @@ function shared(o: ConstructorParameters<typeof Intel>[0] = {}) {
 }
 
 describe('a guest with a shared work queue', () => {
-  test('O14 allocates a PASID by VCMD, sets it up, and reaches one address space by ENQCMD and by the dedicated queue', () => {
+  test('allocates a PASID by VCMD, sets it up, and reaches one address space by ENQCMD and by the dedicated queue', () => {
     const { g, card, enqcmd } = shared();
     const [status, local] = g.vcmd(ALLOC);
     expect([status, local]).toEqual([0, 1]);
@@ -38,7 +38,7 @@ describe('a guest with a shared work queue', () => {
     expect([...card.wire.seen]).toEqual([0x1000, 1]);
   });
 
-  test('O14 every operation on the local PASID applies to its twin: replace, invalidate, take away', () => {
+  test('every operation on the local PASID applies to its twin: replace, invalidate, take away', () => {
     const { g, enqcmd } = shared();
     const [, local] = g.vcmd(ALLOC);
     g.setPasid(local, 0);
@@ -60,7 +60,7 @@ describe('a guest with a shared work queue', () => {
     expect(enqcmd(local)).toBe(ENQUEUE.UNTRANSLATED);
   });
 
-  test('O14 the split is where it was configured: local PASIDs below, twins from there on, and none beyond the pool', () => {
+  test('the split is where it was configured: local PASIDs below, twins from there on, and none beyond the pool', () => {
     const layer = new PasidLayer(new PasidSpace(0x80, 0x82));
     const { g } = shared({ layer });
     for (let local = 1; local <= 3; local++) {
@@ -76,7 +76,7 @@ describe('a guest with a shared work queue', () => {
     expect(g.dma(0x10, 2, DATA)).toBe(dataOf(2));
   });
 
-  test('O15 one RID of a VM is in the global pool, another is not', () => {
+  test('one RID of a VM is in the global pool, another is not', () => {
     const { g } = shared();
     g.accelerator(0x18, 'host-table');
     g.setPasid(3, 0);
@@ -85,7 +85,7 @@ describe('a guest with a shared work queue', () => {
     expect([g.dma(0x18, 3, DATA), g.dma(0x18, 0x1000, DATA)]).toEqual([dataOf(0), -1]);
   });
 
-  test('O14 two RIDs with the same local PASID share its twin: the processor has one table', () => {
+  test('two RIDs with the same local PASID share its twin: the processor has one table', () => {
     const { g } = shared();
     const other = g.accelerator(0x18, 'global');
     g.setPasid(3, 0);
@@ -95,7 +95,7 @@ describe('a guest with a shared work queue', () => {
   });
 });
 
-test('O16 a migration changes every global PASID, and the guest notices nothing', () => {
+test('a migration changes every global PASID, and the guest notices nothing', () => {
   const { g } = shared();
   const locals = [g.vcmd(ALLOC)[1], g.vcmd(ALLOC)[1]];
   for (const [i, local] of locals.entries()) g.setPasid(local, i);
@@ -126,7 +126,7 @@ test('O16 a migration changes every global PASID, and the guest notices nothing'
   expect(there.vcmd(FREE(locals[0]!))[0]).toBe(0);
 });
 
-describe('O17 a slice of a parent function', () => {
+describe('a slice of a parent function', () => {
   test('is a device of its own whose PASIDs are virtual: the real one goes into the register', () => {
     const g = new Intel();
     g.boot(0x10, 0x18);
@@ -155,7 +155,7 @@ describe('O17 a slice of a parent function', () => {
   });
 });
 
-describe('O13 a guest that chooses PASIDs in a table the host owns', () => {
+describe('a guest that chooses PASIDs in a table the host owns', () => {
   test('is heard through its PASID-cache invalidation, and each (device, PASID) has one page table', () => {
     const g = new Intel();
     g.boot(0x10);

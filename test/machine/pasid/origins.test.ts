@@ -47,7 +47,7 @@ function program(o: ConstructorParameters<typeof Intel>[0] = {}) {
   return { g, vfio, device, bindings, addressSpace, at: (pasid: number) => ({ vfio, pasid }) };
 }
 
-test('O8 (device, optional PASID) selects an address space, and nothing else; a device has several at once', () => {
+test('(device, optional PASID) selects an address space, and nothing else; a device has several at once', () => {
   const { g, bindings, addressSpace, at } = program();
   const pages = [0x80_0000, 0x81_0000, 0x82_0000];
   const spaces = pages.map(addressSpace);
@@ -58,7 +58,7 @@ test('O8 (device, optional PASID) selects an address space, and nothing else; a 
   expect(g.dma(0x99, 9, 0x5000)).toBe(pages[1]);
 });
 
-test('O9 the same verbs serve a device on guest memory, a PASID table in guest memory, and a page table per PASID', () => {
+test('the same verbs serve a device on guest memory, a PASID table in guest memory, and a page table per PASID', () => {
   // Intel: one guest page table each.
   const intel = new Intel();
   intel.boot(0x10);
@@ -84,7 +84,7 @@ test('O9 the same verbs serve a device on guest memory, a PASID table in guest m
   }
 });
 
-test('O11 a program learns whether a device has several address spaces, how wide its PASIDs are, and whose they are', () => {
+test('a program learns whether a device has several address spaces, how wide its PASIDs are, and whose they are', () => {
   const { g, vfio, bindings } = program();
   const plain = g.vm.kernel.addDevice({ name: 'plain', streams: [hostRid(0x98)], iommu: g.unit.driver });
   const other = new VfioFile(plain);
@@ -111,7 +111,7 @@ test('O11 a program learns whether a device has several address spaces, how wide
   });
 });
 
-test('O12 a guest that owns its PASID table sets PASIDs up and takes them away, and the host is told nothing', () => {
+test('a guest that owns its PASID table sets PASIDs up and takes them away, and the host is told nothing', () => {
   const rig = new Rig({ properties: { profile: 'arch', ssidsize: 8 } });
   const { g } = rig;
   rig.plug(8, 0, { pasidBits: 8 });
@@ -136,7 +136,7 @@ test('O12 a guest that owns its PASID table sets PASIDs up and takes them away, 
   expect(Object.keys(rig.hostOps())).toEqual(['HWPT_INVALIDATE']);
 });
 
-test('O18 PASIDs are reserved and freed without any address space behind them; they are the host’s, from the split on', () => {
+test('PASIDs are reserved and freed without any address space behind them; they are the host’s, from the split on', () => {
   const layer = new PasidLayer(new PasidSpace(0x100, 0x103));
   const { bindings } = program({ layer });
   expect([bindings.reserve(), bindings.reserve(), bindings.reserve()]).toEqual([0x100, 0x101, 0x102]);
@@ -146,7 +146,7 @@ test('O18 PASIDs are reserved and freed without any address space behind them; t
   expect(bindings.reserve()).toBe(0x101);
 });
 
-test('O18 a PASID of the pool is its owner’s alone', () => {
+test('a PASID of the pool is its owner’s alone', () => {
   const { g, vfio, bindings, addressSpace } = program();
   const pasid = bindings.reserve();
   const { hwptId } = addressSpace(0x80_0000);
@@ -156,7 +156,7 @@ test('O18 a PASID of the pool is its owner’s alone', () => {
   expect(bindings.bind({ vfio, pasid }, hwptId)).toBe(0);
 });
 
-test('O19 several PASIDs name one address space, and a change of it is seen by each at once', () => {
+test('several PASIDs name one address space, and a change of it is seen by each at once', () => {
   const { g, bindings, addressSpace, at } = program();
   const { hwptId, ioasId } = addressSpace(0x80_0000);
   const pasids = [3, 4, 0x200];
@@ -171,7 +171,7 @@ test('O19 several PASIDs name one address space, and a change of it is seen by e
   expect(pasids.map((p) => g.dma(0x99, p, 0x5000))).toEqual([0x90_0000, 0x90_0000, 0x90_0000]);
 });
 
-test('O20 each binding carries private data, found by (device, PASID) while it lasts', () => {
+test('each binding carries private data, found by (device, PASID) while it lasts', () => {
   const { bindings, addressSpace, at } = program();
   const { hwptId } = addressSpace(0x80_0000);
   const mine = { process: 42 };
@@ -185,7 +185,7 @@ test('O20 each binding carries private data, found by (device, PASID) while it l
   expect(bindings.dataOf(at(7))).toBeUndefined();
 });
 
-describe('O21 a PASID that was given back', () => {
+describe('a PASID that was given back', () => {
   test('is not reused before what is in flight is through, and raises no fault report meanwhile', () => {
     const { g, vfio, bindings, addressSpace } = program({
       step: 100,
@@ -319,7 +319,7 @@ describe('O21 a PASID that was given back', () => {
   });
 });
 
-describe('O22 when its handle closes', () => {
+describe('when its handle closes', () => {
   test('everything an owner has is drained and released, bindings before reservations or not', () => {
     const layer = new PasidLayer(new PasidSpace(0x100, 0x110));
     const { g, bindings, addressSpace, at } = program({ layer });

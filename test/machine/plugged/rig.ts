@@ -24,7 +24,7 @@ export const RAM_BYTES = 0x200_0000;
 export const DATA = RAM + 0x180_0000;
 const IOMMU = 0x1000_0000;
 const ECAM = 0x2000_0000;
-const PCI = 0x3000_0000;
+export const PCI = 0x3000_0000;
 const DOORBELL = 0x0809_0000;
 /** An IOVA for tests. */
 export const VA = 0x1234_5000;

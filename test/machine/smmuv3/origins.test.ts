@@ -21,7 +21,7 @@ function translating(options: ConstructorParameters<typeof Rig>[0] = {}, sids: n
   return { rig, g, tables, ste, fn };
 }
 
-test('O1 an ATC invalidation for a guest StreamID reaches the one function the host knows by another name', () => {
+test('an ATC invalidation for a guest StreamID reaches the one function the host knows by another name', () => {
   const { rig, g } = translating({ properties: { profile: 'arch', ats: true } });
   const seen: number[] = [];
   rig.units[0]!.endpoints.to = {
@@ -39,7 +39,7 @@ test('O1 an ATC invalidation for a guest StreamID reaches the one function the h
   expect(seen).toEqual([0x4008]);
 });
 
-test('O2 one context is one HWPT however many streams use it, and it goes with the last of them', () => {
+test('one context is one HWPT however many streams use it, and it goes with the last of them', () => {
   const rig = new Rig();
   const { g } = rig;
   const { ste, tables } = space(g, 0, 0x11);
@@ -61,7 +61,7 @@ test('O2 one context is one HWPT however many streams use it, and it goes with t
   }
 });
 
-test('O2 a CFGI_STE that changes nothing still makes the hardware look again', () => {
+test('a CFGI_STE that changes nothing still makes the hardware look again', () => {
   const { rig, g, tables } = translating();
   g.run(cfgiSte(8), sync);
   expect(rig.dma(8, 0x5000)).toBe(PAGE);
@@ -77,7 +77,7 @@ test('O2 a CFGI_STE that changes nothing still makes the hardware look again', (
   expect(tables.root).not.toBe(other.tables.root);
 });
 
-test('O3 a device with three StreamIDs translates from each, and one invalidation reaches what each of them cached', () => {
+test('a device with three StreamIDs translates from each, and one invalidation reaches what each of them cached', () => {
   const { rig, g, tables } = translating({}, [8, 9, 10]);
   g.run(cfgiSte(9), sync);
   for (const sid of [8, 9, 10]) expect(rig.dma(sid, 0x5000)).toBe(PAGE);
@@ -87,12 +87,12 @@ test('O3 a device with three StreamIDs translates from each, and one invalidatio
   for (const sid of [8, 9, 10]) expect(rig.dma(sid, 0x5000), `stream ${sid}`).toBe(PAGE + 0x1000);
 });
 
-test('O3 without upcalls a device with several StreamIDs is refused, as Linux 7.2 refuses it', () => {
+test('without upcalls a device with several StreamIDs is refused, as Linux 7.2 refuses it', () => {
   const { g } = translating({ linuxOnly: true }, [8, 9]);
   expect(g.run(cfgiSte(8), sync)).toBe(0x0100_0000);
 });
 
-test('O4 a host that refuses an attach fails the command that asked for it, and the acknowledged queue tries again', () => {
+test('a host that refuses an attach fails the command that asked for it, and the acknowledged queue tries again', () => {
   let broken = false;
   const { rig, g, fn } = translating();
   const attach = fn.vfio.attach.bind(fn.vfio);
@@ -106,7 +106,7 @@ test('O4 a host that refuses an attach fails the command that asked for it, and 
   expect(rig.dma(8, 0x5000)).toBe(PAGE);
 });
 
-test('O4 a function that never answers is CERROR_ATC_INV_SYNC at the SYNC, once the time is up and not before', () => {
+test('a function that never answers is CERROR_ATC_INV_SYNC at the SYNC, once the time is up and not before', () => {
   const { rig, g } = translating({ properties: { profile: 'arch', ats: true }, invalidateTimeout: 1000 });
   g.run(cfgiSte(8), sync);
   rig.vm.clock.advance(5000);
@@ -123,7 +123,7 @@ test('O4 a function that never answers is CERROR_ATC_INV_SYNC at the SYNC, once 
   expect([g.r(PAGE0.CMDQ_CONS.at), rig.interrupts]).toEqual([before + 2, ['cmd_sync']]);
 });
 
-test('O5 attaching stage 1 is one replace that brings its stage 2 along; there is no way to another stage 2', () => {
+test('attaching stage 1 is one replace that brings its stage 2 along; there is no way to another stage 2', () => {
   const { rig, g } = translating();
   g.run(cfgiSte(8), sync);
   rig.hostOps(true);
@@ -137,7 +137,7 @@ test('O5 attaching stage 1 is one replace that brings its stage 2 along; there i
   expect(s.vfio.ptId).toBe(s.context!.hwptId);
 });
 
-test('O6 memory plugged in under active nested domains is reachable, and unplugged again it is not, whatever was cached', () => {
+test('memory plugged in under active nested domains is reachable, and unplugged again it is not, whatever was cached', () => {
   const { rig, g, tables } = translating();
   g.run(cfgiSte(8), sync);
   const more = RAM + 0x1000_0000;
@@ -151,7 +151,7 @@ test('O6 memory plugged in under active nested domains is reachable, and unplugg
   expect(rig.dma(8, 0x5000)).toBe(PAGE);
 });
 
-test('O7 the MSI doorbell is in the stage 2 from the attach on: the first message of a translated device arrives', () => {
+test('the MSI doorbell is in the stage 2 from the attach on: the first message of a translated device arrives', () => {
   const { rig, g, tables } = translating();
   tables.map(0xffff_f000, DOORBELL - (DOORBELL % 4096));
   g.run(cfgiSte(8), sync);

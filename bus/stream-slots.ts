@@ -1,7 +1,7 @@
 import type { Root, Slot } from './topology.ts';
 
 /** Which function an IOMMU means by a requester id (hardware numbering). */
-export class Streams {
+export class StreamSlots {
   readonly #roots = new Map<Root, Map<number, Slot[]>>();
 
   /** The function the IOMMU of `root` knows by this stream: the one plugged in first, where a bridge lets several share it. */
