@@ -69,6 +69,7 @@ export class VtdAttachments {
     return 0;
   }
 
+  /** Takes a PASID of a stream away, its domain with the last user. @returns 0, also when nothing was attached, or -errno. */
   detach(s: VtdStream, pasid: number): VerbOutcome {
     const slot = s.slots.get(pasid);
     return slot === undefined ? 0 : this.#detachSlot(s, slot);

@@ -23,7 +23,9 @@ export type VtdDomain =
 
 /** Host objects by what they stand for, made on first use and destroyed with their last user. */
 export class VtdDomains {
+  /** Copies of the guest's second stages, by what they stand for. */
   readonly shadows = new ListedMap<string, VtdShadow>();
+  /** The guest's first-stage tables, by what they stand for. */
   readonly firsts = new ListedMap<string, FirstStage>();
   /**
    * Second stages are filled when the guest invalidates: no one asks for what is missing, or the guest promises to announce

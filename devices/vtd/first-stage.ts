@@ -10,11 +10,14 @@ const EVERYTHING_AM = 40;
 
 /** The nested HWPT of one guest first-stage table, shared by every (device, PASID) of its guest domain. */
 export class FirstStage {
+  /** The guest's domain id. */
   readonly did: number;
   readonly hwptId: number;
+  /** What it stands for: two regimes with equal keys share it. */
   readonly key: string;
   /** The guest's second stage below it; null: guest RAM itself. */
   readonly parent: VtdShadow | null;
+  /** Slots attached to it. */
   users = 0;
   /** Stamp of the last invalidation round that reached it. */
   round = 0;

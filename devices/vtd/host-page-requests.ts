@@ -18,6 +18,7 @@ export interface HostPageRequest {
   readonly lo: number;
   readonly hi: number;
   readonly last: boolean;
+  /** What the kernel wants back in the answer. */
   readonly cookie: number;
 }
 

@@ -17,11 +17,17 @@ import type { VtdRecords } from './records.ts';
 /** Direct-mapped entries of the interrupt entry cache. */
 const CACHED = 256;
 
+/** Interrupt remapping as plain data: what SIRTP, IRE and CFI latched. */
 export interface RemapperState {
+  /** IRES. */
   readonly on: boolean;
+  /** CFIS: messages in compatibility format pass. */
   readonly compatibility: boolean;
+  /** The table, bytes. */
   readonly base: number;
+  /** Entries. */
   readonly size: number;
+  /** EIME: destinations of 32 bits. */
   readonly extended: boolean;
 }
 

@@ -14,8 +14,9 @@ import type { VtdRegisters } from './registers.ts';
 
 const POINTER = 0x7_ffe0;
 
-/** What became of a page request. */
+/** A page request waits for the guest's answer. */
 export const QUEUED = -1;
+/** A page request is lost, and nobody answers it. */
 export const DROPPED = -2;
 
 /** One page request in the guest's terms. */
@@ -28,6 +29,7 @@ export interface PageRequest {
   readonly hi: number;
   /** ACCESS bits. */
   readonly access: number;
+  /** Page request group index, 9 bits. */
   readonly group: number;
   /** The last one of its group, which is answered. */
   readonly last: boolean;

@@ -3,7 +3,7 @@ import type { PasidHandle, PasidSpace } from '../../src/lib/pasid/pasid-space.ts
 import { NO_PASID } from '../../src/ports/dma.ts';
 
 /** No guest PASID stands behind a host PASID. */
-export const UNKNOWN = -2;
+export const UNKNOWN_PASID = -2;
 
 /** How the PASIDs a guest uses on one function relate to those the host's hardware sees. */
 export interface PasidMode {
@@ -13,7 +13,7 @@ export interface PasidMode {
   release(pasid: number): void;
   /** Host PASIDs of a PASID that is set up. */
   toHost(pasid: number): readonly number[];
-  /** The guest's name of a host PASID; UNKNOWN when it has none. */
+  /** The guest's name of a host PASID; UNKNOWN_PASID when it has none. */
   toGuest(host: number): number;
 }
 
@@ -62,7 +62,7 @@ export class GlobalPasids {
 
   /** The guest's PASID behind one of the host's pool, or -1. */
   localOf(global: number): number {
-    return this.#locals.get(global) ?? UNKNOWN;
+    return this.#locals.get(global) ?? UNKNOWN_PASID;
   }
 
   /** @returns the twin, allocated with its first user; -1 when the pool is empty or `local` is not a local one. */
@@ -149,6 +149,6 @@ export function sliceMode(own: number, space: PasidSpace, drain: PasidDrain = DR
       giveBack(space, handle, drain, known);
     },
     toHost: (pasid) => (pasid === NO_PASID ? [own] : real.has(pasid) ? [real.get(pasid)!] : []),
-    toGuest: (host) => (host === own ? NO_PASID : (guest.get(host) ?? UNKNOWN)),
+    toGuest: (host) => (host === own ? NO_PASID : (guest.get(host) ?? UNKNOWN_PASID)),
   };
 }

@@ -8,15 +8,23 @@ import type { VtdRecords } from './records.ts';
 import type { VtdRegisters } from './registers.ts';
 import type { Waits } from './waits.ts';
 
+/** The invalidation queue as plain data. */
 export interface QueueState {
+  /** QIES. */
   readonly enabled: boolean;
+  /** Descriptors of 256 bits. */
   readonly wide: boolean;
+  /** Bytes. */
   readonly base: number;
+  /** Entries; head and tail count them too. */
   readonly size: number;
   readonly head: number;
   readonly tail: number;
+  /** Type of the descriptor executed last. */
   readonly last: number;
+  /** Words of the waits that are outstanding, four each. */
   readonly waits: readonly number[];
+  /** Descriptors executed, by type. */
   readonly counts: readonly number[];
 }
 

@@ -112,6 +112,7 @@ export class VtdRecords {
     this.#next = 0;
   }
 
+  /** IQE or ITE waits for the guest: no descriptor is fetched (§6.5.2). */
   get queueHalted(): boolean {
     return (this.#regs.get(PAGE.FSTS.at) & (FSTS.IQE | FSTS.ITE)) !== 0;
   }

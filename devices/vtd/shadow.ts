@@ -29,11 +29,15 @@ export interface VtdShadowDeps {
 
 /** The host's copy of one guest second stage, with the HWPT that translates with it. */
 export class VtdShadow {
+  /** The guest's domain id. */
   readonly did: number;
+  /** Levels of the guest's table. */
   readonly levels: number;
   readonly ioasId: number;
   readonly hwptId: number;
+  /** What it stands for: two regimes with equal keys share it. */
   readonly key: string;
+  /** Slots and first stages that stand on it. */
   users = 0;
   /** Stamp of the last invalidation round that reached it. */
   round = 0;
@@ -78,6 +82,7 @@ export class VtdShadow {
     return this.#shadow.forget(gpa, bytes);
   }
 
+  /** Takes everything away. */
   clear(): VerbOutcome {
     return this.#shadow.clear();
   }

@@ -5,6 +5,7 @@ import type { VtdRecords } from './records.ts';
 import type { VtdRegisters } from './registers.ts';
 import type { VirtualCommands } from './virtual-commands.ts';
 
+/** The parts of a device that have state. */
 export interface VtdStateParts {
   readonly regs: VtdRegisters;
   readonly root: TableRoot;
@@ -29,6 +30,7 @@ export interface VtdState {
   readonly pasids: readonly number[];
 }
 
+/** What must be loaded again for the guest to go on. */
 export function saveVtd(p: VtdStateParts): VtdState {
   return {
     regs: p.regs.save(),
@@ -40,6 +42,7 @@ export function saveVtd(p: VtdStateParts): VtdState {
   };
 }
 
+/** Puts the parts into a saved state; the streams are for the caller to set up. */
 export function loadVtd(p: VtdStateParts, s: VtdState): void {
   p.regs.load(s.regs);
   p.queue.load(s.queue);

@@ -9,12 +9,14 @@ export interface VtdSlot {
   readonly pasid: number;
   /** Index of its PASID entry. */
   readonly index: number;
+  /** The guest's domain id. */
   readonly did: number;
   readonly domain: VtdDomain;
   /** Host PASIDs the domain is attached under. */
   readonly host: readonly number[];
 }
 
+/** What a function brings along when it is plugged in. */
 export interface VtdStreamConfig {
   /** Requester id as the guest knows it. */
   readonly rid: number;

@@ -9,7 +9,7 @@ import { VtdAttachments } from './attachments.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
 import type { VtdDomains } from './domains.ts';
-import { GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN } from './pasid-modes.ts';
+import { GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
 import { VtdStream } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
 
@@ -55,10 +55,12 @@ export class VtdStreams {
     return this.#list;
   }
 
+  /** The stream of a guest requester id, also of an alias. */
   byRid(rid: number): VtdStream | undefined {
     return this.#byRid.get(rid);
   }
 
+  /** Streams of a VFIO device: one, or its slices. */
   ofDevice(devId: number): readonly VtdStream[] {
     return this.#byDev.get(devId) ?? [];
   }
@@ -69,7 +71,7 @@ export class VtdStreams {
     if (list === undefined) return undefined;
     for (let i = 0; i < list.length; i++) {
       const pasid = list[i]!.mode.toGuest(host);
-      if (pasid === UNKNOWN) continue;
+      if (pasid === UNKNOWN_PASID) continue;
       this.pasid = pasid;
       return list[i];
     }

@@ -11,10 +11,6 @@ export class ListedMap<K, V> {
     return this.#map.has(key);
   }
 
-  keys(): K[] {
-    return [...this.#map.keys()];
-  }
-
   set(key: K, value: V): void {
     const old = this.#map.get(key);
     if (old === undefined) this.list.push(value);

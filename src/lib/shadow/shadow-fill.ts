@@ -18,6 +18,7 @@ export interface LeafSource {
   leaves(first: number, pages: number, sink: LeafSink): void;
 }
 
+/** What a fill works with. */
 export interface ShadowFillConfig {
   readonly shadow: Shadow;
   readonly source: LeafSource;

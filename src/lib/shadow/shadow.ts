@@ -30,6 +30,7 @@ export interface ShadowMemory {
   roomAt(gpa: number): number;
 }
 
+/** What a shadow works with. */
 export interface ShadowConfig {
   readonly verbs: HostVerbs;
   /** An IOAS of its own that is empty. */

@@ -15,7 +15,7 @@ import type { IommuWatch } from '../watch.ts';
 import { VTD_STAGE, VtdInvalidations } from './commands.ts';
 import { Contexts } from './contexts.ts';
 import { InterruptTable } from './interrupts.ts';
-import { VtdQueue } from './queue.ts';
+import { VtdDescriptorQueue } from './queue.ts';
 import { VtdShared } from './shared.ts';
 
 const WORDS = [
@@ -36,7 +36,7 @@ export class VtdWatch implements IommuWatch {
   readonly #contexts: Contexts;
   readonly #interrupts: InterruptTable;
   readonly #run: VtdInvalidations;
-  readonly #queue: VtdQueue;
+  readonly #queue: VtdDescriptorQueue;
   readonly #regs = new Int32Array(0x1000 / 4);
   /** GSTS as it follows from GCMD. */
   #status = 0;
@@ -66,7 +66,7 @@ export class VtdWatch implements IommuWatch {
     this.#contexts = new Contexts(this.#shared);
     this.#interrupts = new InterruptTable(this.#shared);
     this.#run = new VtdInvalidations(this.#caches, this.#config, this.#devices);
-    this.#queue = new VtdQueue(this.#shared, this.#run);
+    this.#queue = new VtdDescriptorQueue(this.#shared, this.#run);
   }
 
   event(e: SeenEvent): void {
