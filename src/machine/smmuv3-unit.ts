@@ -1,8 +1,6 @@
 import { Smmuv3 } from '../../devices/smmuv3/device.ts';
-import { smmuv3Identity } from '../../devices/smmuv3/identity.ts';
 import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
-import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
 import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
@@ -10,14 +8,12 @@ import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
+import { smmuv3HardwareOf } from './hardware-options.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction } from './unit.ts';
 import { noSlices, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
 
-/** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
-const NESTING = 3;
-const XNX = 1 << 4;
 const PAGE = 4096;
 
 /** A vSMMUv3 with its host's SMMU, as a machine orders it. */
@@ -83,24 +79,16 @@ export class Smmuv3Unit implements IommuUnit {
     const { properties, name } = config;
     this.name = name;
     const deviations = smmuv3Deviations(properties.profile, config.deviations);
-    const id = smmuv3Identity(properties, deviations);
-    const idr0 = id.idr0 | NESTING;
-    const idr3 = id.idr3 | XNX;
     const events = new HwRelay();
     this.hardware = new PhysicalSmmuv3({
       name: `${name}.hw`,
       memory: vm.hostMemory.space,
-      idr0,
-      idr1: id.idr1,
-      idr3,
-      idr5: id.idr5,
-      aidr: id.aidr,
+      ...smmuv3HardwareOf(properties, deviations),
       events,
       clock: vm.clock,
       endpoints: this.endpoints,
-      walk: vmsaChoicesOf(deviations),
       ...(config.caches === undefined ? {} : { caches: config.caches }),
-      ...(config.invalidateTimeout === undefined ? {} : { atcTimeout: config.invalidateTimeout }),
+      ...(config.invalidateTimeout === undefined ? {} : { invalidateTimeout: config.invalidateTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,
     });
     const hw = config.wrapHw?.(this.hardware) ?? this.hardware;

@@ -6,12 +6,13 @@ import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import type { ReservedRegion } from '../host/kernel/driver.ts';
 import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
-import { FULL_CAP, FULL_ECAP, type VtdCacheSizes } from '../piommu/vtd/options.ts';
+import type { VtdCacheSizes } from '../piommu/vtd/options.ts';
 import { type AtsPort, type InterruptRemapPort, NO_PASID, type TranslatePort } from '../ports/dma.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
+import { VTD_HARDWARE } from './hardware-options.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { PasidLayer } from './pasid/pasid-layer.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
@@ -74,9 +75,7 @@ export class VtdUnit implements IommuUnit {
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
       memory: vm.hostMemory.space,
-      // A host with nesting has everything, whatever its guest is shown.
-      cap: FULL_CAP,
-      ecap: FULL_ECAP,
+      ...VTD_HARDWARE,
       clock: vm.clock,
       events,
       endpoints: this.endpoints,

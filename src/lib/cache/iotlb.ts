@@ -1,5 +1,5 @@
 import { TWO32 } from '../../core/bits.ts';
-import { Tags, type TagsData, type TlbContext } from './tags.ts';
+import { type TlbContext, TlbTags, type TlbTagsData } from './tags.ts';
 import { CLASS_OF_SHIFT, pageHi, pageLo, SHIFT_OF_CLASS, TlbTable } from './tlb-table.ts';
 
 /** Pages of one size class a range invalidation looks up; beyond, the whole context is renewed. */
@@ -21,7 +21,7 @@ export interface IotlbOptions {
 export interface IotlbData {
   readonly leaves: ReturnType<TlbTable['save']>;
   readonly walks: ReturnType<TlbTable['save']>;
-  readonly tags: TagsData;
+  readonly tags: TlbTagsData;
 }
 
 /**
@@ -32,7 +32,7 @@ export interface IotlbData {
 export class Iotlb {
   readonly #leaves: TlbTable;
   readonly #walks: TlbTable;
-  readonly #tags: Tags;
+  readonly #tags: TlbTags;
   readonly #walkCache: boolean;
   readonly #entries: number;
   /** Output address of the byte looked up, in words. */
@@ -60,7 +60,7 @@ export class Iotlb {
     this.#leaves = new TlbTable(options.entries);
     this.#walks = new TlbTable(walkEntries);
     this.#walkCache = walkEntries > 0;
-    this.#tags = new Tags(options.contexts ?? 4096, () => {
+    this.#tags = new TlbTags(options.contexts ?? 4096, () => {
       this.#leaves.clear();
       this.#walks.clear();
     });

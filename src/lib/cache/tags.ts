@@ -24,7 +24,7 @@ export interface TlbDomain {
 
 const LAST_TAG = 0xffff;
 
-export interface TagsData {
+export interface TlbTagsData {
   readonly next: number;
   readonly contexts: readonly (readonly [
     domain: number,
@@ -41,7 +41,7 @@ export interface TagsData {
  * The live tags of all contexts. Renewal is O(1), except that after 65535 renewals the tables are cleared once
  * (`onWrap`) and counting starts again.
  */
-export class Tags {
+export class TlbTags {
   readonly #limit: number;
   readonly #onWrap: () => void;
   readonly #domains = new Map<number, TlbDomain>();
@@ -138,8 +138,8 @@ export class Tags {
     this.#onWrap();
   }
 
-  save(): TagsData {
-    const contexts: TagsData['contexts'][number][] = [];
+  save(): TlbTagsData {
+    const contexts: TlbTagsData['contexts'][number][] = [];
     const globals: number[] = [];
     for (const [number, d] of this.#domains) {
       for (const c of d.contexts) contexts.push([c.domain, c.id, c.tag, c.sizes, c.walks, c.split]);
@@ -148,7 +148,7 @@ export class Tags {
     return { next: this.#next, contexts, globals };
   }
 
-  load(data: TagsData): void {
+  load(data: TlbTagsData): void {
     this.forget();
     for (const [domain, id, tag, sizes, walks, split] of data.contexts) {
       this.#add({ domain, id, tag, sizes, walks, split });

@@ -12,7 +12,7 @@ import {
   cmdTtl,
   cmdVmid,
   OP,
-  type OpName,
+  type Opcode,
   RANGE_ALL,
   RESUME_AB,
   RESUME_AC,
@@ -26,8 +26,6 @@ import type { Smmuv3HwPageRequests } from './page-requests.ts';
 import type { Smmuv3HwRegisters } from './registers.ts';
 import type { Smmuv3HwStalls } from './stalls.ts';
 import type { Smmuv3HwTables } from './tables.ts';
-
-type Opcode = (typeof OP)[OpName];
 
 export interface Smmuv3HwCommandsParts {
   readonly features: Smmuv3Features;

@@ -24,7 +24,7 @@ import { Smmuv3HwTables, type Smmuv3HwTablesData } from './tables.ts';
 import { Smmuv3HwTranslation } from './translation.ts';
 
 /** Nanoseconds an ATS invalidation may take, unless the options say otherwise. */
-const ATC_TIMEOUT = 60e9;
+const INVALIDATE_TIMEOUT = 60e9;
 /** Stalled transactions at once when IDR5.STALL_MAX does not say. */
 const STALLS = 64;
 
@@ -92,7 +92,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     const deviceTlb = new Smmuv3HwDeviceTlb({
       endpoints,
       clock,
-      timeout: o.atcTimeout ?? ATC_TIMEOUT,
+      timeout: o.invalidateTimeout ?? INVALIDATE_TIMEOUT,
       depth: o.atcDepth ?? 32,
       completed: (token, error, rid) => events.completed(token, error, rid),
     });

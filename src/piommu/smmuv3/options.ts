@@ -31,8 +31,8 @@ export interface PhysicalSmmuv3Options extends Smmuv3Identification {
   readonly endpoints?: EndpointPort | null;
   /** Sizes of its caches. */
   readonly caches?: Smmuv3CacheSizes;
-  /** Nanoseconds an ATS invalidation may take (60 s). The architecture leaves it open. */
-  readonly atcTimeout?: number;
+  /** Nanoseconds until an unanswered ATS invalidation is given up (60 s). The architecture leaves it open. */
+  readonly invalidateTimeout?: number;
   /** Invalidation requests one function takes at a time, 1..32 (32): its Invalidate Queue Depth. */
   readonly atcDepth?: number;
   /** Nanoseconds until the host has read what came into the PRI queue (0: at once). */

@@ -5,6 +5,7 @@ import {
   CONTEXT_G,
   INV,
   INV_RESERVED,
+  type InvType,
   IOTLB_G,
   inv,
   invType,
@@ -18,8 +19,6 @@ import { invalidatePages } from './forget.ts';
 import type { VtdHwPageRequests } from './page-requests.ts';
 import type { VtdHwRegisters } from './registers.ts';
 import type { VtdHwTables } from './tables.ts';
-
-type DescriptorType = (typeof INV)[keyof typeof INV];
 
 export interface VtdHwCommandsParts {
   readonly features: VtdFeatures;
@@ -68,7 +67,7 @@ export class VtdHwCommands {
     const type = invType(w0);
     if (!this.#legal(type, w0, w1, w2, w3)) return false;
     if (wide && (q[at + 4]! | q[at + 5]! | q[at + 6]! | q[at + 7]!) !== 0) return false;
-    const known = type as DescriptorType;
+    const known = type as InvType;
     switch (known) {
       case INV.CONTEXT:
         return this.#context(w0, w1);

@@ -1,5 +1,5 @@
 import { Smmuv3Driver, type Smmuv3DriverOptions } from '../../../src/host/drivers/smmuv3/driver.ts';
-import type { Smmuv3Identity } from '../../../src/host/drivers/smmuv3/features.ts';
+import type { Smmuv3DriverIdentity } from '../../../src/host/drivers/smmuv3/features.ts';
 import type { IommufdFile } from '../../../src/host/iommufd/file.ts';
 import { type DeviceDescription, KernelDevice } from '../../../src/host/kernel/device.ts';
 import type {
@@ -41,7 +41,7 @@ export class FakeHw implements HwPort {
   readonly #memory: HostMemory;
   readonly #registers: Smmuv3HwRegisters;
 
-  constructor(memory: HostMemory, { idr: [idr0, idr1, , idr3, , idr5], iidr, aidr }: Smmuv3Identity = IDENTITY) {
+  constructor(memory: HostMemory, { idr: [idr0, idr1, , idr3, , idr5], iidr, aidr }: Smmuv3DriverIdentity = IDENTITY) {
     this.#memory = memory;
     this.#registers = new Smmuv3HwRegisters({ idr0, idr1, idr3, idr5, iidr, aidr }, () => {});
   }
@@ -93,14 +93,14 @@ export class FakeHw implements HwPort {
 }
 
 /** Everything a nested translation needs: S1P, S2P, ATS, 2-level tables, 16-bit VMIDs and ASIDs, 44-bit output. */
-export const IDENTITY: Smmuv3Identity = {
+export const IDENTITY: Smmuv3DriverIdentity = {
   idr: [0x0d44_141b, 0x0273_0010, 0, 0x1414, 0, 0x74],
   iidr: 0x43b,
   aidr: 1,
 };
 
 /** IDENTITY with fields of IDR0..5 changed: [register, mask, value]. */
-export function identity(...changes: readonly (readonly [number, number, number])[]): Smmuv3Identity {
+export function identity(...changes: readonly (readonly [number, number, number])[]): Smmuv3DriverIdentity {
   const idr = [...IDENTITY.idr] as [number, number, number, number, number, number];
   for (const [n, mask, value] of changes) idr[n] = (idr[n]! & ~mask) | value;
   return { ...IDENTITY, idr };
@@ -108,7 +108,7 @@ export function identity(...changes: readonly (readonly [number, number, number]
 
 export interface BenchOptions extends Partial<Smmuv3DriverOptions> {
   /** What the SMMU says it is. */
-  readonly identity?: Smmuv3Identity;
+  readonly identity?: Smmuv3DriverIdentity;
   readonly withUpcalls?: boolean;
   readonly pages?: number;
 }

@@ -264,7 +264,7 @@ describe('ATC_INV', () => {
   });
 
   test('not answered, it is given up after the timeout: the batch fails and names the function', () => {
-    const rig = new Rig({ ...FULL_IDRS, atcTimeout: 1000 });
+    const rig = new Rig({ ...FULL_IDRS, invalidateTimeout: 1000 });
     rig.onInvalidate = () => true;
     rig.submit(atcInv(0x1000n, 0), atcInv(0x2000n, 0));
     const token = rig.hw.pending;
@@ -279,7 +279,7 @@ describe('ATC_INV', () => {
   });
 
   test('with a timeout of nothing the sync itself fails', () => {
-    const rig = new Rig({ ...FULL_IDRS, atcTimeout: 0 });
+    const rig = new Rig({ ...FULL_IDRS, invalidateTimeout: 0 });
     rig.onInvalidate = () => true;
     expect(rig.submit(atcInv(0x1000n, 0))).toBe(HW_ERROR.ATC_TIMEOUT);
     expect([rig.hw.done, rig.hw.pending]).toEqual([1, 0]);
@@ -337,12 +337,12 @@ describe('ATC_INV', () => {
 
   test('in flight it survives saving: the answer, or the rest of the timeout', () => {
     for (const answer of [true, false]) {
-      const rig = new Rig({ ...FULL_IDRS, atcTimeout: 1000, atcDepth: 1 });
+      const rig = new Rig({ ...FULL_IDRS, invalidateTimeout: 1000, atcDepth: 1 });
       rig.onInvalidate = () => true;
       rig.submit(atcInv(0x1000n, 0), atcInv(0x2000n, 0));
       const token = rig.hw.pending;
       rig.clock.advance(400);
-      const other = new Rig({ ...FULL_IDRS, atcTimeout: 1000, atcDepth: 1 });
+      const other = new Rig({ ...FULL_IDRS, invalidateTimeout: 1000, atcDepth: 1 });
       other.onInvalidate = () => true;
       other.clock.advance(400);
       other.hw.load(JSON.parse(JSON.stringify(rig.hw.save())));

@@ -1,6 +1,6 @@
 import { E } from '../../../spec/iommufd/errno.ts';
 import { INVALIDATE_DATA } from '../../../spec/iommufd/uapi.ts';
-import { COMMAND_BYTES, COMMAND_WORDS, OP } from '../../../spec/smmuv3/commands.ts';
+import { COMMAND_BYTES, COMMAND_WORDS, cmdOp, OP, type Opcode } from '../../../spec/smmuv3/commands.ts';
 import type { HostDevice, Invalidation } from '../../kernel/driver.ts';
 import { BATCH, type Smmuv3DriverQueue } from './queue.ts';
 
@@ -133,13 +133,39 @@ export class Smmuv3DriverCommands implements Invalidation {
 
   /** Adds a command that names a stream. @returns 0, -EIO, or NO_ROOM: the batch must go out first. */
   #named(words: Int32Array, at: number, entry: number): number {
-    switch (words[at]! & 0xff) {
+    const op = cmdOp(words[at]!) as Opcode;
+    switch (op) {
       case OP.ATC_INV:
       case OP.CFGI_CD:
       case OP.CFGI_CD_ALL:
         return this.#forStream(entry, words[at]!, words[at + 1]! >>> 0, words[at + 2]!, words[at + 3]!);
-      default:
+      // `#fill` takes these itself.
+      case OP.TLBI_NH_ALL:
+      case OP.TLBI_NH_ASID:
+      case OP.TLBI_NH_VA:
+      case OP.TLBI_NH_VAA:
+      case OP.TLBI_NSNH_ALL:
+      // What a guest may not say to the hardware itself.
+      case OP.PREFETCH_CONFIG:
+      case OP.PREFETCH_ADDR:
+      case OP.CFGI_STE:
+      case OP.CFGI_STE_RANGE:
+      case OP.CFGI_VMS_PIDM:
+      case OP.TLBI_EL3_ALL:
+      case OP.TLBI_EL3_VA:
+      case OP.TLBI_EL2_ALL:
+      case OP.TLBI_EL2_ASID:
+      case OP.TLBI_EL2_VA:
+      case OP.TLBI_EL2_VAA:
+      case OP.TLBI_S12_VMALL:
+      case OP.TLBI_S2_IPA:
+      case OP.PRI_RESP:
+      case OP.RESUME:
+      case OP.STALL_TERM:
+      case OP.SYNC:
         return -E.IO;
+      default:
+        return reserved(op);
     }
   }
 
@@ -157,4 +183,9 @@ export class Smmuv3DriverCommands implements Invalidation {
     }
     return 0;
   }
+}
+
+/** An opcode that no command has. A command of the specification without a case above does not compile here. */
+function reserved(_op: never): number {
+  return -E.IO;
 }

@@ -23,7 +23,7 @@ import type { PageAllocator } from '../page-allocator.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import type { PartialCount } from './commands.ts';
 import { Smmuv3DriverFaults } from './faults.ts';
-import { featuresOf, type Smmuv3DriverFeatures, type Smmuv3Identity, STAGE1_IAS } from './features.ts';
+import { featuresOf, type Smmuv3DriverFeatures, type Smmuv3DriverIdentity, STAGE1_IAS } from './features.ts';
 import { Smmuv3DriverInterrupts } from './interrupts.ts';
 import { Smmuv3DriverMaintenance } from './maintenance.ts';
 import type { LatchedStreams } from './master.ts';
@@ -84,7 +84,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   readonly maintenance: Smmuv3DriverMaintenance;
   readonly partialCount: PartialCount;
   readonly #options: Smmuv3DriverOptions;
-  readonly #identity: Smmuv3Identity;
+  readonly #identity: Smmuv3DriverIdentity;
   readonly #upcalls: DriverUpcalls | null;
   readonly #vmids: IdPool;
   readonly #asids: IdPool;
@@ -108,7 +108,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
         if (guest && this.#upcalls !== null) this.#guestTokens.add(token);
         this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token));
       },
-      atcTimeout: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
+      timedOut: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
     this.blocked = {

@@ -126,13 +126,19 @@ export function stageTwoSte(into: Int32Array, dev: SteDevice, s2: StageTwo, ats:
 }
 
 /** A context descriptor table of the kernel's own, for its stage-1 domains. */
-export interface CdTable {
+export interface CdTableLocation {
   readonly base: number;
   readonly s1Fmt: number;
   readonly cdMax: number;
 }
 
-export function cdTableSte(into: Int32Array, dev: SteDevice, table: CdTable, ats: boolean, s1dss: number): void {
+export function cdTableSte(
+  into: Int32Array,
+  dev: SteDevice,
+  table: CdTableLocation,
+  ats: boolean,
+  s1dss: number,
+): void {
   invalidSte(into);
   into[0] = V | (CONFIG.S1 << 1) | (table.s1Fmt << 4) | (loWord(table.base) & ~0x3f);
   into[1] = (hiWord(table.base) & 0xf_ffff) | (table.cdMax << 27);

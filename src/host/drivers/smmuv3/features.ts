@@ -2,7 +2,7 @@ import { field } from '../../../core/bits.ts';
 import { PAGE0 } from '../../../spec/smmuv3/registers.ts';
 
 /** The identity registers of a physical SMMU as the kernel reads them at probe, and as GET_HW_INFO hands them out. */
-export interface Smmuv3Identity {
+export interface Smmuv3DriverIdentity {
   /** IDR0..IDR5. */
   readonly idr: readonly [number, number, number, number, number, number];
   readonly iidr: number;
@@ -59,7 +59,7 @@ function cannotNest(iidr: number): boolean {
   return mmu600 && field(iidr, 16, 4) < 2;
 }
 
-export function featuresOf({ idr, iidr }: Smmuv3Identity): Smmuv3DriverFeatures {
+export function featuresOf({ idr, iidr }: Smmuv3DriverIdentity): Smmuv3DriverFeatures {
   const [idr0, idr1, , idr3, , idr5] = idr;
   const stage1 = at(idr0, R0.S1P) === 1;
   const stage2 = at(idr0, R0.S2P) === 1;

@@ -3,7 +3,7 @@ import type { HwPort } from '../../../ports/hw.ts';
 import { CD_BYTES, CD_SPLIT_64K } from '../../../spec/smmuv3/cd.ts';
 import { S1FMT } from '../../../spec/smmuv3/ste.ts';
 import type { PageAllocator } from '../page-allocator.ts';
-import { CD_RULES, type CdTable } from './entries.ts';
+import { CD_RULES, type CdTableLocation } from './entries.ts';
 import { ENTRY_HALVES, type EntrySink, EntryWriter } from './entry-writer.ts';
 
 const PAGE = 4096;
@@ -11,7 +11,7 @@ const L2_ENTRIES = 2 ** CD_SPLIT_64K;
 const L2_PAGES = (L2_ENTRIES * CD_BYTES) / PAGE;
 
 /** The kernel's own CD table of one device, for stage-1 domains on its RID and PASIDs. */
-export class Smmuv3CdTable implements CdTable {
+export class Smmuv3CdTable implements CdTableLocation {
   readonly base: number;
   readonly s1Fmt: number;
   readonly cdMax: number;

@@ -14,7 +14,7 @@ export interface Smmuv3DriverQueueListener {
   /** Completions for the function at `sid` are outstanding under `token`. @param guest for commands of a guest. */
   pending(sid: number, token: number, guest: boolean): void;
   /** The function at `sid` did not answer a guest's command in time. */
-  atcTimeout(sid: number): void;
+  timedOut(sid: number): void;
 }
 
 /**
@@ -120,7 +120,7 @@ export class Smmuv3DriverQueue {
       const at = i * COMMAND_WORDS;
       if ((batch[at]! & 0xff) !== OP.ATC_INV) continue;
       const sid = batch[at + 1]! >>> 0;
-      if (token === 0) this.#listener.atcTimeout(sid);
+      if (token === 0) this.#listener.timedOut(sid);
       else this.#listener.pending(sid, token, guest);
     }
   }

@@ -2,7 +2,7 @@ import { ViommuError } from '../../../core/errors.ts';
 import type { HwRegisters } from '../../../ports/hw.ts';
 import { OP, RANGE_ALL } from '../../../spec/smmuv3/commands.ts';
 import { CR0, CR2, IRQ_CTRL, PAGE0, PAGE1, PAGE1_BASE } from '../../../spec/smmuv3/registers.ts';
-import type { Smmuv3DriverFeatures, Smmuv3Identity } from './features.ts';
+import type { Smmuv3DriverFeatures, Smmuv3DriverIdentity } from './features.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
 
 /** How often an acknowledge register is read before the SMMU counts as dead. */
@@ -21,7 +21,7 @@ export interface StreamTableRegisters {
 }
 
 /** Reads what the SMMU says it is. */
-export function readSmmuv3Identity(hw: HwRegisters): Smmuv3Identity {
+export function readSmmuv3Identity(hw: HwRegisters): Smmuv3DriverIdentity {
   const { IDR0, IDR1, IDR2, IDR3, IDR4, IDR5, IIDR, AIDR } = PAGE0;
   const read = (r: { readonly at: number }): number => Number(hw.readRegister(r.at));
   return {

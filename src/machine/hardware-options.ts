@@ -1,0 +1,26 @@
+import { smmuv3Identity } from '../../devices/smmuv3/identity.ts';
+import type { Smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
+import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
+import type { PhysicalSmmuv3Options } from '../piommu/smmuv3/options.ts';
+import { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions } from '../piommu/vtd/options.ts';
+
+/** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
+const NESTING = 3;
+const XNX = 1 << 4;
+
+/**
+ * The physical SMMU that a host needs under a vSMMU: the guest's identification with both stages, and walks that translate
+ * what the guest's profile translates. That is all the hardware learns of a profile; how records look and which fault comes
+ * first is the device model's own.
+ */
+export function smmuv3HardwareOf(
+  properties: Smmuv3Properties,
+  deviations: Smmuv3Deviations,
+): Pick<PhysicalSmmuv3Options, 'idr0' | 'idr1' | 'idr3' | 'idr5' | 'aidr' | 'walk'> {
+  const { idr0, idr1, idr3, idr5, aidr } = smmuv3Identity(properties, deviations);
+  return { idr0: idr0 | NESTING, idr1, idr3: idr3 | XNX, idr5, aidr, walk: vmsaChoicesOf(deviations) };
+}
+
+/** The physical unit that a host needs under a vVT-d: one with everything, whatever the guest is shown. */
+export const VTD_HARDWARE: Pick<PhysicalVtdOptions, 'cap' | 'ecap'> = { cap: FULL_CAP, ecap: FULL_ECAP };
