@@ -5,6 +5,7 @@ export { VMSA_ARCHITECTURE, type VmsaChoices } from '../lib/walk/vmsa-choices.ts
 export { PhysicalSmmuv3, type PhysicalSmmuv3Data } from './smmuv3/device.ts';
 export type { PhysicalSmmuv3Options, Smmuv3CacheSizes } from './smmuv3/options.ts';
 export type { Smmuv3Identification } from './smmuv3/registers.ts';
+export { VirtualQueues, type VirtualQueuesOptions } from './smmuv3/virtual-queues.ts';
 export { PhysicalVtd, type PhysicalVtdData } from './vtd/device.ts';
 export { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions, type VtdCacheSizes } from './vtd/options.ts';
 export type { VtdIdentification } from './vtd/registers.ts';

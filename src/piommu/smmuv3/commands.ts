@@ -48,7 +48,7 @@ export class Smmuv3HwCommands {
   readonly #deviceTlb: Smmuv3HwDeviceTlb;
   readonly #stalls: Smmuv3HwStalls;
   readonly #pages: Smmuv3HwPageRequests;
-  readonly #deaf: boolean;
+  readonly #ignore: boolean;
 
   constructor(parts: Smmuv3HwCommandsParts) {
     this.#f = parts.features;
@@ -58,7 +58,7 @@ export class Smmuv3HwCommands {
     this.#deviceTlb = parts.deviceTlb;
     this.#stalls = parts.stalls;
     this.#pages = parts.pages;
-    this.#deaf = parts.ignoreInvalidations;
+    this.#ignore = parts.ignoreInvalidations;
   }
 
   /** Runs the command at word index `at`. @returns false: CERROR_ILL (IHI 0070 §4.1–§4.7). */
@@ -141,7 +141,7 @@ export class Smmuv3HwCommands {
   #tlbiVa(w0: number, w1: number, w2: number, w3: number): boolean {
     const pages = this.#range(w0, w2);
     if (!this.#f.s1p || pages === 0) return false;
-    if (this.#deaf) return true;
+    if (this.#ignore) return true;
     const vmid = this.#vmid(w1);
     const leaf = (w2 & 1) !== 0;
     // Entries are kept by the address with its ignored top byte replaced by the sign.
@@ -158,14 +158,14 @@ export class Smmuv3HwCommands {
   #tlbiVaa(w0: number, w1: number, w2: number, w3: number): boolean {
     const pages = this.#range(w0, w2);
     if (!this.#f.s1p || pages === 0) return false;
-    if (this.#deaf) return true;
+    if (this.#ignore) return true;
     this.#tlb.invalidateRangeAll(this.#vmid(w1), w2 & ~0xfff, (w3 << 8) >> 8, pages, (w2 & 1) !== 0);
     return true;
   }
 
   #tlbiAsid(w1: number): boolean {
     if (!this.#f.s1p) return false;
-    if (this.#deaf) return true;
+    if (this.#ignore) return true;
     const context = this.#tlb.findContext(this.#vmid(w1), this.#asid(w1));
     if (context !== null) this.#tlb.invalidateContext(context);
     return true;
@@ -173,14 +173,14 @@ export class Smmuv3HwCommands {
 
   #tlbiNhAll(w1: number): boolean {
     if (!this.#f.s1p) return false;
-    if (!this.#deaf) this.#tlb.invalidateDomain(this.#vmid(w1), false);
+    if (!this.#ignore) this.#tlb.invalidateDomain(this.#vmid(w1), false);
     return true;
   }
 
   #tlbiIpa(w0: number, w1: number, w2: number, w3: number): boolean {
     const pages = this.#range(w0, w2);
     if (!this.#f.s2p || pages === 0) return false;
-    if (this.#deaf) return true;
+    if (this.#ignore) return true;
     const context = this.#tlb.findContext(this.#vmid(w1), -1);
     if (context !== null) this.#tlb.invalidateRange(context, w2 & ~0xfff, w3 & 0xf_ffff, pages, (w2 & 1) !== 0);
     return true;
@@ -188,24 +188,24 @@ export class Smmuv3HwCommands {
 
   #tlbiVmall(w1: number): boolean {
     if (!this.#f.s2p) return false;
-    if (!this.#deaf) this.#tlb.invalidateDomain(this.#vmid(w1), true);
+    if (!this.#ignore) this.#tlb.invalidateDomain(this.#vmid(w1), true);
     return true;
   }
 
   #tlbiAll(): boolean {
-    if (!this.#deaf) this.#tlb.invalidateAll();
+    if (!this.#ignore) this.#tlb.invalidateAll();
     return true;
   }
 
   #cfgiSte(w0: number, w1: number): boolean {
     if ((w0 & SSEC) !== 0) return false;
-    if (!this.#deaf) this.#tables.dropStream(w1 >>> 0);
+    if (!this.#ignore) this.#tables.dropStream(w1 >>> 0);
     return true;
   }
 
   #cfgiRange(w0: number, w1: number, w2: number): boolean {
     if ((w0 & SSEC) !== 0) return false;
-    if (this.#deaf) return true;
+    if (this.#ignore) return true;
     const range = cmdRange(w2);
     if (range === RANGE_ALL) this.#tables.dropAll();
     else {
@@ -218,20 +218,20 @@ export class Smmuv3HwCommands {
 
   #cfgiCd(w0: number, w1: number): boolean {
     if ((w0 & SSEC) !== 0 || !this.#f.s1p) return false;
-    if (!this.#deaf) this.#tables.dropContext(w1 >>> 0, cmdSsid(w0));
+    if (!this.#ignore) this.#tables.dropContext(w1 >>> 0, cmdSsid(w0));
     return true;
   }
 
   #cfgiCdAll(w0: number, w1: number): boolean {
     if ((w0 & SSEC) !== 0 || !this.#f.s1p) return false;
-    if (!this.#deaf) this.#tables.dropContexts(w1 >>> 0);
+    if (!this.#ignore) this.#tables.dropContexts(w1 >>> 0);
     return true;
   }
 
   #atcInv(w0: number, w1: number, w2: number, w3: number): boolean {
     if (!this.#f.ats) return false;
     // Without SMMUEN it is consumed and does nothing (§4.5.1).
-    if (!this.#registers.enabled(CR0.SMMUEN) || this.#deaf) return true;
+    if (!this.#registers.enabled(CR0.SMMUEN) || this.#ignore) return true;
     this.#deviceTlb.invalidate(w0, w1, w2, w3);
     return true;
   }

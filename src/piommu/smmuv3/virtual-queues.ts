@@ -244,22 +244,37 @@ function next(q: Queue, cons: number): number {
   return (cons + 1) & mask(q);
 }
 
+/** What the virtual command queues of an SMMU are made of. */
+export interface VirtualQueuesOptions {
+  /** Host-physical memory: the queues lie in it. */
+  readonly memory: Memory;
+  /** The SMMU: commands run there. */
+  readonly hw: HwPort;
+  /** Interfaces, each for one guest (1). */
+  readonly interfaces?: number;
+  /** Queues of an interface: a power of two (2). */
+  readonly queues?: number;
+  /** Streams an interface can name: a power of two (16). */
+  readonly slots?: number;
+}
+
 /** The virtual command queues of one SMMU. */
 export class VirtualQueues implements VirtualQueuePort {
+  /** @internal */
   readonly memory: Memory;
+  /** @internal */
   readonly hw: HwPort;
   readonly queues: number;
   readonly slots: number;
   readonly #limit: number;
   readonly #open = new Set<Interface>();
 
-  /** @param interfaces, queues, slots as the hardware has them. */
-  constructor(memory: Memory, hw: HwPort, interfaces = 1, queues = 2, slots = 16) {
-    this.memory = memory;
-    this.hw = hw;
-    this.#limit = interfaces;
-    this.queues = queues;
-    this.slots = slots;
+  constructor(o: VirtualQueuesOptions) {
+    this.memory = o.memory;
+    this.hw = o.hw;
+    this.#limit = o.interfaces ?? 1;
+    this.queues = o.queues ?? 2;
+    this.slots = o.slots ?? 16;
   }
 
   open(vmid: number, failed: (queues: number) => void): VirtualQueueInterface | null {
@@ -269,6 +284,7 @@ export class VirtualQueues implements VirtualQueuePort {
     return i;
   }
 
+  /** @internal An interface is free again. */
   closed(i: VirtualQueueInterface): void {
     this.#open.delete(i as Interface);
   }

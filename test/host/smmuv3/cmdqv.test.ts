@@ -49,7 +49,7 @@ function vmm() {
   const memory = new HostMemory();
   const hpa = memory.place(IOVA, RAM, ramBacking(RAM));
   const hw = new FakeHw(memory);
-  const queues = new VirtualQueues(memory.space, hw, 1, 2, 4);
+  const queues = new VirtualQueues({ memory: memory.space, hw, slots: 4 });
   const place = (window: MemoryWindow, bytes: number) => {
     const at = memory.place(0, bytes, null);
     return { hpa: at, remove: memory.space.addWindow(at, bytes, window) };

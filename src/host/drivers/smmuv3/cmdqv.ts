@@ -17,6 +17,14 @@ export interface CmdqvOptions {
   place(window: MemoryWindow, bytes: number): { readonly hpa: number; remove(): void };
 }
 
+export interface CmdqvParts {
+  readonly vmid: number;
+  /** IDR1.CMDQS. */
+  readonly cmdqs: number;
+  readonly data: DriverData | null;
+  readonly services: ViommuServices;
+}
+
 /** The Tegra241 part of a vIOMMU: a register page for the guest, its queues, and the streams they may name. */
 export class Cmdqv implements HwQueueOps {
   readonly #hw: VirtualQueueInterface;
@@ -39,17 +47,8 @@ export class Cmdqv implements HwQueueOps {
     this.#slots = new Array(port.slots).fill(null);
   }
 
-  /**
-   * @param cmdqs IDR1.CMDQS.
-   * @returns -EINVAL, -EFAULT the driver data; -ENOSPC no interface is free.
-   */
-  static create(
-    o: CmdqvOptions,
-    vmid: number,
-    cmdqs: number,
-    data: DriverData | null,
-    services: ViommuServices,
-  ): Result<Cmdqv> {
+  /** @returns -EINVAL, -EFAULT the driver data; -ENOSPC no interface is free; -ENOMEM. */
+  static create(o: CmdqvOptions, { vmid, cmdqs, data, services }: CmdqvParts): Result<Cmdqv> {
     const bytes = new Uint8Array(DATA_BYTES);
     const r = copyDriverData(data, VIOMMU_TYPE.TEGRA241_CMDQV, DATA_BYTES, bytes);
     if (r !== 0 || data === null) return r;

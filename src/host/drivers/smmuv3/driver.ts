@@ -288,10 +288,11 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     const { vmid } = parent.stage;
     const { cmdqv } = this.#options;
     if (type !== VIOMMU_TYPE.TEGRA241_CMDQV || cmdqv === undefined) {
-      return new Smmuv3DriverViommu(this, parent, vmid, services, null);
+      return new Smmuv3DriverViommu(this, { parent, vmid, services, cmdqv: null });
     }
-    const queues = Cmdqv.create(cmdqv, vmid, this.features.queueLog2.commands, data, services);
-    return typeof queues === 'number' ? queues : new Smmuv3DriverViommu(this, parent, vmid, services, queues);
+    const queues = Cmdqv.create(cmdqv, { vmid, cmdqs: this.features.queueLog2.commands, data, services });
+    if (typeof queues === 'number') return queues;
+    return new Smmuv3DriverViommu(this, { parent, vmid, services, cmdqv: queues });
   }
 
   pageResponse(dev: HostDevice, fault: PageFault, code: number): void {

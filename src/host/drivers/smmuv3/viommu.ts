@@ -32,6 +32,15 @@ export interface Smmuv3DriverViommuOwner {
   attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number;
 }
 
+export interface Smmuv3DriverViommuParts {
+  /** The stage 2 below, and its VMID. */
+  readonly parent: Smmuv3PagingDomain;
+  readonly vmid: number;
+  readonly services: ViommuServices;
+  /** Queues the guest rings itself; null: it has none. */
+  readonly cmdqv: Cmdqv | null;
+}
+
 /** The driver's half of a vSMMU: guest streams and their configurations over one stage 2 and its VMID. */
 export class Smmuv3DriverViommu implements DriverViommu, StreamNames {
   readonly iommu: IommuDriver;
@@ -46,20 +55,14 @@ export class Smmuv3DriverViommu implements DriverViommu, StreamNames {
   readonly #aliases = new Map<number, number>();
   readonly #named = new Map<HostDevice, readonly number[]>();
 
-  constructor(
-    owner: Smmuv3DriverViommuOwner,
-    parent: Smmuv3PagingDomain,
-    vmid: number,
-    services: ViommuServices,
-    cmdqv: Cmdqv | null,
-  ) {
+  constructor(owner: Smmuv3DriverViommuOwner, parts: Smmuv3DriverViommuParts) {
     this.iommu = owner.iommu;
     this.#owner = owner;
-    this.parent = parent;
-    this.#services = services;
-    this.#cmdqv = cmdqv;
-    this.hwQueues = cmdqv;
-    this.invalidation = new Smmuv3DriverCommands(owner.queue, vmid, this, owner.partialCount);
+    this.parent = parts.parent;
+    this.#services = parts.services;
+    this.#cmdqv = parts.cmdqv;
+    this.hwQueues = parts.cmdqv;
+    this.invalidation = new Smmuv3DriverCommands(owner.queue, parts.vmid, this, owner.partialCount);
   }
 
   allocNested(flags: number, data: DriverData): Result<NestedDomain> {

@@ -240,8 +240,9 @@ export class VtdDriver implements IommuDriver, UpcallDriver, VtdDomainOwner {
   #paging(config: VtdPageTable['config'], bits: number, nestParent: boolean, dirty: boolean): Result<PagingDomain> {
     const tables = VtdPageTable.create(this.#options.memory, config);
     if (tables === null) return -E.NOMEM;
-    const options = { nestParent, dirty, refusesReadOnly: this.#refusesReadOnly };
-    return new VtdPagingDomain(this, new VtdUsers(this.#ids), tables, bits, options);
+    const members = new VtdUsers(this.#ids);
+    const refusesReadOnly = this.#refusesReadOnly;
+    return new VtdPagingDomain(this, { members, tables, bits, nestParent, dirty, refusesReadOnly });
   }
 
   /** What the structure says is looked at by attach only. */

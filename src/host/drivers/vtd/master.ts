@@ -25,12 +25,12 @@ export class VtdMaster {
   /** Present entries by PASID. */
   readonly entries = new Map<number, InstalledEntry>();
 
-  constructor(dev: HostDevice, table: PasidTable, ats: boolean, pri: boolean, pasids: boolean) {
+  constructor(dev: HostDevice, table: PasidTable, on: Pick<VtdMaster, 'ats' | 'pri' | 'pasids'>) {
     this.dev = dev;
     this.table = table;
-    this.ats = ats;
-    this.pri = pri;
-    this.pasids = pasids;
+    this.ats = on.ats;
+    this.pri = on.pri;
+    this.pasids = on.pasids;
   }
 }
 

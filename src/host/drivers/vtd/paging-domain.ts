@@ -26,7 +26,11 @@ export interface VtdDomainOwner {
   readonly attacher: VtdDriverAttacher;
 }
 
-export interface VtdPagingOptions {
+export interface VtdPagingParts {
+  readonly members: VtdUsers;
+  readonly tables: VtdPageTable;
+  /** Bits of input address. */
+  readonly bits: number;
   readonly nestParent: boolean;
   readonly dirty: boolean;
   /** Read-only mappings are refused (errata 772415). */
@@ -61,15 +65,15 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
   readonly #tables: VtdPageTable;
   readonly #refusesReadOnly: boolean;
 
-  constructor(owner: VtdDomainOwner, members: VtdUsers, tables: VtdPageTable, bits: number, options: VtdPagingOptions) {
+  constructor(owner: VtdDomainOwner, parts: VtdPagingParts) {
     this.iommu = owner.iommu;
     this.#owner = owner;
-    this.members = members;
-    this.#tables = tables;
-    this.nestParent = options.nestParent;
-    this.#refusesReadOnly = options.refusesReadOnly;
-    this.apertureLast = (1n << BigInt(bits)) - 1n;
-    this.dirty = options.dirty ? this.#dirtyOps() : null;
+    this.members = parts.members;
+    this.#tables = parts.tables;
+    this.nestParent = parts.nestParent;
+    this.#refusesReadOnly = parts.refusesReadOnly;
+    this.apertureLast = (1n << BigInt(parts.bits)) - 1n;
+    this.dirty = parts.dirty ? this.#dirtyOps() : null;
   }
 
   get first(): boolean {

@@ -51,7 +51,7 @@ export class VtdDriverStreams {
       (pasids ? CONTEXT.PASIDE : 0) |
       (pri ? CONTEXT.PRE : 0) |
       (table.pdts << CONTEXT.PDTS_AT);
-    const master = new VtdMaster(dev, table, ats, pri, pasids);
+    const master = new VtdMaster(dev, table, { ats, pri, pasids });
     master.madeTables = made;
     masters.set(dev.index, master);
     for (const rid of dev.streams) root.set(rid, table.directory, flags);
