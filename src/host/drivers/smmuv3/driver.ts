@@ -1,4 +1,5 @@
 import { ViommuError } from '../../../core/errors.ts';
+import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_FLAG, PGFAULT_CODE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
@@ -19,15 +20,15 @@ import type {
 } from '../../kernel/driver.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { IdPool } from '../ids.ts';
+import { DriverInterrupts } from '../interrupts.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import type { PartialCount } from './commands.ts';
 import { Smmuv3DriverFaults } from './faults.ts';
 import { featuresOf, type Smmuv3DriverFeatures, type Smmuv3DriverIdentity, STAGE1_IAS } from './features.ts';
-import { Smmuv3DriverInterrupts } from './interrupts.ts';
 import { Smmuv3DriverMaintenance } from './maintenance.ts';
 import type { LatchedStreams } from './master.ts';
-import type { Smmuv3NestedDomain } from './nested-domain.ts';
+import { Smmuv3NestedDomain } from './nested-domain.ts';
 import { Smmuv3DriverPageRequests } from './page-requests.ts';
 import { Smmuv3PageTable } from './page-table.ts';
 import { Smmuv3PagingDomain, type Stage } from './paging-domain.ts';
@@ -66,7 +67,7 @@ interface Probed {
   readonly streams: Smmuv3DriverStreams;
   readonly faults: Smmuv3DriverFaults;
   readonly requests: Smmuv3DriverPageRequests;
-  readonly interrupts: Smmuv3DriverInterrupts;
+  readonly interrupts: DriverInterrupts;
 }
 
 /** The kernel's driver of one physical SMMUv3: Linux's rules and errno, over real tables and a real command queue. */
@@ -154,12 +155,24 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     const masterOf = (dev: HostDevice) => streams.masterOf(dev);
     const faults = new Smmuv3DriverFaults({ kernel, upcalls, queue, deviceOf, masterOf });
     const requests = new Smmuv3DriverPageRequests({ upcalls, queue, deviceOf });
-    const queues = this.#options.cmdqv?.port ?? null;
-    const guestTokens = this.#guestTokens;
-    const parts = { driver: this, kernel, upcalls, faults, requests, guestTokens, queues, deviceOf };
-    this.#probed = { kernel, table, streams, faults, requests, interrupts: new Smmuv3DriverInterrupts(parts) };
+    const interrupts = new DriverInterrupts({
+      driver: this,
+      upcalls,
+      deviceOf,
+      stageTwoOf: (dev) => stageTwoOf(kernel.attached(dev, NO_PASID)),
+      fault: (record) => faults.report(record),
+      pageRequest: (record) => requests.receive(record),
+      completed: (token, error) => this.#completed(token, error),
+    });
+    this.#probed = { kernel, table, streams, faults, requests, interrupts };
     new Smmuv3DriverRegisters(hw, features, queue).start(table);
     upcalls?.register(this);
+  }
+
+  /** Only the errors of a guest's own ATS invalidations are the guest's. */
+  #completed(token: number, error: number): boolean | null {
+    if (this.#options.cmdqv?.port.completed(token, error) === true) return null;
+    return this.#guestTokens.delete(token);
   }
 
   /** What the hardware raises; valid after `probe`. */
@@ -315,4 +328,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     const { faults, requests } = this.#state;
     return stall ? faults.respond(dev, pasid, group, code) : requests.respondTaken(dev, pasid, group, code);
   }
+}
+
+/** The stage 2 of the kernel's that a domain translates with. */
+function stageTwoOf(domain: Domain | null): PagingDomain | null {
+  if (domain instanceof Smmuv3NestedDomain) return domain.parent;
+  return domain instanceof Smmuv3PagingDomain ? domain : null;
 }

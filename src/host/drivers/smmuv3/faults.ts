@@ -5,6 +5,7 @@ import { OP, RESUME_AB, RESUME_AC } from '../../../spec/smmuv3/commands.ts';
 import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType } from '../../../spec/smmuv3/events.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
+import { TakenRequests } from '../taken-requests.ts';
 import type { Smmuv3Master } from './master.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
 
@@ -34,8 +35,8 @@ export interface Smmuv3DriverFaultsParts {
 /** The kernel's event queue handler, and the answers to stalled transactions that go back. */
 export class Smmuv3DriverFaults {
   readonly #owner: Smmuv3DriverFaultsParts;
-  /** Stalls somebody has to answer: device/pasid/STAG → the stream they came from. */
-  readonly #waiting = new Map<string, number>();
+  /** Stalls somebody has to answer; a group is a STAG. */
+  readonly #waiting = new TakenRequests();
 
   constructor(owner: Smmuv3DriverFaultsParts) {
     this.#owner = owner;
@@ -65,7 +66,7 @@ export class Smmuv3DriverFaults {
     const stag = evStag(record);
     const { kernel, upcalls } = this.#owner;
     const domain = kernel.attached(dev, pasid) ?? kernel.attached(dev, NO_PASID);
-    this.#waiting.set(keyOf(dev, pasid, stag), dev.streams[stream]!);
+    this.#waiting.add(dev, dev.streams[stream]!, pasid, stag);
     const taken = upcalls?.fault(dev, stream, record) ?? false;
     if (taken && domain?.iopf !== true) return;
     const type = evType(record);
@@ -80,10 +81,8 @@ export class Smmuv3DriverFaults {
    * @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed.
    */
   respond(dev: HostDevice, pasid: number, stag: number, code: number): number {
-    const key = keyOf(dev, pasid, stag);
-    const sid = this.#waiting.get(key);
-    if (sid === undefined) return -E.INVAL;
-    this.#waiting.delete(key);
+    const sid = this.#waiting.take(dev, pasid, stag);
+    if (sid < 0) return -E.INVAL;
     const action = code === ANSWER.SUCCESS ? RESUME_AC : code === ANSWER.INVALID ? 0 : RESUME_AB;
     this.#owner.queue.add(OP.RESUME | action, sid, stag, 0);
     return this.#owner.queue.sync();
@@ -91,12 +90,8 @@ export class Smmuv3DriverFaults {
 
   /** The device goes: nothing of it will be answered any more. */
   forget(dev: HostDevice): void {
-    for (const key of this.#waiting.keys()) if (key.startsWith(`${dev.index}/`)) this.#waiting.delete(key);
+    this.#waiting.forget(dev);
   }
-}
-
-function keyOf(dev: HostDevice, pasid: number, stag: number): string {
-  return `${dev.index}/${pasid}/${stag}`;
 }
 
 function pageFault(record: Int32Array, pasid: number, stag: number): PageFault {

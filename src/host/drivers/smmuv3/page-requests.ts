@@ -4,6 +4,7 @@ import { OP, PRI_RESP, SSV } from '../../../spec/smmuv3/commands.ts';
 import { PRI1 } from '../../../spec/smmuv3/events.ts';
 import type { HostDevice } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
+import { TakenRequests } from '../taken-requests.ts';
 import { ANSWER } from './faults.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
 
@@ -18,8 +19,7 @@ export class Smmuv3DriverPageRequests {
   readonly #upcalls: DriverUpcalls | null;
   readonly #queue: Smmuv3DriverQueue;
   readonly #deviceOf: (sid: number) => HostDevice | null;
-  /** Groups a listener of upcalls has to answer: device/pasid/group → the stream they came from. */
-  readonly #taken = new Map<string, number>();
+  readonly #taken = new TakenRequests();
 
   constructor(parts: Smmuv3DriverPageRequestsParts) {
     this.#upcalls = parts.upcalls;
@@ -40,22 +40,16 @@ export class Smmuv3DriverPageRequests {
   }
 
   #listens(dev: HostDevice, sid: number, pasid: number, group: number, record: Int32Array): boolean {
-    if (this.#upcalls === null) return false;
-    // The answer may come from inside the call.
-    const key = keyOf(dev, pasid, group);
-    const waited = this.#taken.has(key);
-    this.#taken.set(key, sid);
-    if (this.#upcalls.pageRequest(dev, dev.streams.indexOf(sid), record)) return true;
-    if (!waited) this.#taken.delete(key);
-    return false;
+    const upcalls = this.#upcalls;
+    if (upcalls === null) return false;
+    const ask = () => upcalls.pageRequest(dev, dev.streams.indexOf(sid), record);
+    return this.#taken.offer(dev, sid, pasid, group, ask);
   }
 
   /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed. */
   respondTaken(dev: HostDevice, pasid: number, group: number, code: number): number {
-    const key = keyOf(dev, pasid, group);
-    const sid = this.#taken.get(key);
-    if (sid === undefined) return -E.INVAL;
-    this.#taken.delete(key);
+    const sid = this.#taken.take(dev, pasid, group);
+    if (sid < 0) return -E.INVAL;
     const response =
       code === ANSWER.SUCCESS ? PRI_RESP.SUCCESS : code === ANSWER.INVALID ? PRI_RESP.FAIL : PRI_RESP.DENY;
     return this.#answer(sid, pasid, group, response);
@@ -69,10 +63,6 @@ export class Smmuv3DriverPageRequests {
 
   /** The device goes: nothing of it will be answered any more. */
   forget(dev: HostDevice): void {
-    for (const key of this.#taken.keys()) if (key.startsWith(`${dev.index}/`)) this.#taken.delete(key);
+    this.#taken.forget(dev);
   }
-}
-
-function keyOf(dev: HostDevice, pasid: number, group: number): string {
-  return `${dev.index}/${pasid}/${group}`;
 }

@@ -6,6 +6,7 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_DATA, HWPT_FLAG } from '../../../spec/iommufd/uapi.ts';
 import type {
   BlockedDomain,
+  Domain,
   DriverData,
   DriverViommu,
   HostDevice,
@@ -20,10 +21,10 @@ import type {
 } from '../../kernel/driver.ts';
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { IdPool } from '../ids.ts';
+import { DriverInterrupts } from '../interrupts.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import { VtdDriverAttacher } from './attach.ts';
 import { VtdDriverFaults } from './faults.ts';
-import { VtdDriverInterrupts } from './interrupts.ts';
 import { VtdDriverMaintenance } from './maintenance.ts';
 import { RID_PASID, type VtdMaster } from './master.ts';
 import { readFirstStage } from './nested-data.ts';
@@ -63,7 +64,7 @@ interface Probed {
   readonly attacher: VtdDriverAttacher;
   readonly streams: VtdDriverStreams;
   readonly faults: VtdDriverFaults;
-  readonly interrupts: VtdDriverInterrupts;
+  readonly interrupts: DriverInterrupts;
 }
 
 /** The kernel's driver of one physical VT-d unit in scalable mode: Linux's rules and errno over real tables. */
@@ -144,7 +145,15 @@ export class VtdDriver implements IommuDriver, UpcallDriver, VtdDomainOwner {
     const masters = new Map<number, VtdMaster>();
     const requests = new VtdDriverPageRequests({ kernel, upcalls, queue, deviceOf });
     const faults = new VtdDriverFaults({ upcalls, deviceOf });
-    const interrupts = new VtdDriverInterrupts({ driver: this, kernel, upcalls, faults, requests, deviceOf });
+    const interrupts = new DriverInterrupts({
+      driver: this,
+      upcalls,
+      deviceOf,
+      stageTwoOf: (dev, pasid) => secondStageOf(kernel.attached(dev, pasid)),
+      fault: (record) => faults.report(record),
+      pageRequest: (record) => requests.receive(record),
+      completed: () => true,
+    });
     const attacher = new VtdDriverAttacher({
       features,
       queue,
@@ -288,4 +297,10 @@ export class VtdDriver implements IommuDriver, UpcallDriver, VtdDomainOwner {
     for (const rid of dev.streams) this.queue.deviceTlbRaw(rid, pasid, lo, hi, global);
     return this.queue.flush();
   }
+}
+
+/** The second stage of the kernel's that a domain translates with. */
+function secondStageOf(domain: Domain | null): PagingDomain | null {
+  if (domain instanceof VtdNestedDomain) return domain.parent;
+  return domain instanceof VtdPagingDomain ? domain : null;
 }

@@ -4,6 +4,7 @@ import { PGFAULT_PERM } from '../../../spec/iommufd/uapi.ts';
 import { pageRequest, RESPONSE } from '../../../spec/vtd/page-request.ts';
 import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
+import { TakenRequests } from '../taken-requests.ts';
 import type { VtdDriverQueue } from './queue.ts';
 
 export interface VtdDriverPageRequestsParts {
@@ -19,8 +20,7 @@ export class VtdDriverPageRequests {
   readonly #upcalls: DriverUpcalls | null;
   readonly #queue: VtdDriverQueue;
   readonly #deviceOf: (rid: number) => HostDevice | null;
-  /** Groups a listener of upcalls has to answer: device/pasid/group → requester. */
-  readonly #taken = new Map<string, number>();
+  readonly #taken = new TakenRequests();
 
   constructor(parts: VtdDriverPageRequestsParts) {
     this.#kernel = parts.kernel;
@@ -65,14 +65,10 @@ export class VtdDriverPageRequests {
 
   /** A domain with a fault queue is asked by the kernel; anything else a listener may take. */
   #listens(dev: HostDevice, rid: number, pasid: number, group: number, record: Int32Array): boolean {
-    if (this.#upcalls === null || this.#kernel.attached(dev, pasid)?.iopf === true) return false;
-    // The answer may come from inside the call.
-    const key = keyOf(dev, pasid, group);
-    const waited = this.#taken.has(key);
-    this.#taken.set(key, rid);
-    if (this.#upcalls.pageRequest(dev, dev.streams.indexOf(rid), record)) return true;
-    if (!waited) this.#taken.delete(key);
-    return false;
+    const upcalls = this.#upcalls;
+    if (upcalls === null || this.#kernel.attached(dev, pasid)?.iopf === true) return false;
+    const ask = () => upcalls.pageRequest(dev, dev.streams.indexOf(rid), record);
+    return this.#taken.offer(dev, rid, pasid, group, ask);
   }
 
   /** An answer of the kernel's. */
@@ -82,31 +78,19 @@ export class VtdDriverPageRequests {
 
   /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -EIO: the unit did not take it. */
   respondTaken(dev: HostDevice, pasid: number, group: number, code: number): number {
-    const key = keyOf(dev, pasid, group);
-    const rid = this.#taken.get(key);
-    if (rid === undefined) return -E.INVAL;
-    this.#taken.delete(key);
-    return this.#answer(rid, pasid, group, code);
+    const rid = this.#taken.take(dev, pasid, group);
+    return rid < 0 ? -E.INVAL : this.#answer(rid, pasid, group, code);
   }
 
   /** The (device, PASID) goes: what a listener still holds is answered invalid, nothing waits any longer. */
   drain(dev: HostDevice, pasid: number): void {
-    for (const [key, rid] of this.#taken) {
-      const [index, p, group] = key.split('/').map(Number);
-      if (index !== dev.index || p !== pasid) continue;
-      this.#taken.delete(key);
-      this.#answer(rid, pasid, group!, RESPONSE.INVALID);
-    }
+    this.#taken.takeAll(dev, pasid, (rid, group) => this.#answer(rid, pasid, group, RESPONSE.INVALID));
   }
 
   #answer(rid: number, pasid: number, group: number, code: number): number {
     this.#queue.pageResponse(rid, pasid, group, code);
     return this.#queue.flush();
   }
-}
-
-function keyOf(dev: HostDevice, pasid: number, group: number): string {
-  return `${dev.index}/${pasid}/${group}`;
 }
 
 /** What the kernel answers INVALID without looking further. */
