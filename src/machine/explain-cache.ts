@@ -8,7 +8,7 @@ function bytes(shift: number): string {
 }
 
 /**
- * The hardware's cached translations in lines for people. Outputs are shown as the guest knows them.
+ * The hardware's cached translations as lines of a listing. Outputs are shown as the guest knows them.
  * @param domain,id what the architecture calls the two halves of a context.
  */
 export function cachedLines(

@@ -208,7 +208,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort {
     this.error = error;
   }
 
-  /** What is cached now, for people; `id` is the PASID (0 for requests without one). */
+  /** What is cached now, for listings; `id` is the PASID (0 for requests without one). */
   cached(): CachedTranslation[] {
     return cachedTranslations(this.#iotlb.save()).map((c) => ({ ...c, id: c.id >> 1 }));
   }

@@ -146,7 +146,7 @@ describe('windows', () => {
     expect(cpu.load(0xfed9_1000, 4)).toBe(0x8000_0000n);
   });
 
-  test('a place a guest chose gives way to what is there, whichever came first', () => {
+  test('a place a guest chose loses to what is there, whichever came first', () => {
     const { mmio, cpu } = made();
     const bar = window(0x2000, 'bar');
     mmio.claim(0xfed8_f000, bar.device, true);

@@ -1,14 +1,14 @@
 import { expect, test } from 'vitest';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
 
-test('O18: PASIDs are allocated and freed without any address space; 0 is reserved, the range is the configured one', () => {
+test('PASIDs are allocated and freed without any address space; 0 is reserved, the range is the configured one', () => {
   const handle = new PasidSpace(1, 4).open();
   expect([handle.allocate(), handle.allocate(), handle.allocate(), handle.allocate()]).toEqual([1, 2, 3, -1]);
   expect([handle.free(2), handle.free(2), handle.allocate()]).toEqual([true, false, 2]);
   expect(() => new PasidSpace(0, 4)).toThrow('within [1, 2^20)');
 });
 
-test('O20: private data is found by PASID, and only while it is allocated', () => {
+test('private data is found by PASID, and only while it is allocated', () => {
   const space = new PasidSpace(16, 32);
   const handle = space.open();
   const pasid = handle.allocate('binding');
@@ -17,7 +17,7 @@ test('O20: private data is found by PASID, and only while it is allocated', () =
   expect([space.dataOf(pasid), space.ownerOf(pasid)]).toEqual([undefined, null]);
 });
 
-test('O21: a PASID is not reused before every user is done and the drain has finished', () => {
+test('a PASID is not reused before every user is done and the drain has finished', () => {
   const space = new PasidSpace(1, 2);
   const handle = space.open();
   const pasid = handle.allocate();
@@ -30,7 +30,7 @@ test('O21: a PASID is not reused before every user is done and the drain has fin
   expect(handle.allocate()).toBe(pasid);
 });
 
-test('O22: closing a handle gives back what is left, and nothing of anybody else', () => {
+test('closing a handle gives back what is left, and nothing of anybody else', () => {
   const space = new PasidSpace(1, 100);
   const [a, b] = [space.open(), space.open()];
   for (let i = 0; i < 5; i++) {

@@ -68,7 +68,7 @@ describe('a guest that uses stage 2 alone', () => {
     }
   });
 
-  test('what becomes mapped needs no invalidation, and a block that gives way to pages needs one', () => {
+  test('what becomes mapped needs no invalidation, and a block that is replaced by pages needs one', () => {
     const { rig, g } = owner();
     expect(rig.dma(8, 0x9000)).toBe('ABORT');
     g.put(S2_L3 + 8 * 9, 0x4040_94ffn);

@@ -30,7 +30,7 @@ test.each([
   [[0x3_0010_0008n, 0x5801n], { op: 'p-device', sid: 0x10, pasid: 3, address: 0x5000n, size: true, global: true }],
   [[0x3_0010_1019n, 0x38n], { op: 'page-response', sid: 0x10, pasid: 3, group: 7, code: 1 }],
   [[0xe0fn, 0n], { op: 'unknown', type: 0x7f }],
-])('a descriptor reads for people', (qwords, want) => {
+])('a descriptor as an object', (qwords, want) => {
   expect(decodeInvalidation(words(...qwords))).toEqual(want);
   if (want.op !== 'unknown') expect(INV_NAME[invType(words(qwords[0]!)[0]!)]).toBe(want.op);
 });

@@ -139,7 +139,7 @@ export class Smmuv3PageTable {
     return 2 ** STRIDE - (index % 2 ** STRIDE);
   }
 
-  /** An entry in the way of a block: a table without a leaf gives way, anything else stays. */
+  /** An entry in the way of a block: a table without a leaf is taken away, anything else stays. */
   #clearEmpty(entry: number, lo: number, hi: number, level: number): boolean {
     if (level === LAST || (lo & 3) !== TABLE) return false;
     const table = this.#address(lo, hi);
