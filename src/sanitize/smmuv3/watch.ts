@@ -6,14 +6,14 @@ import type { Course } from '../course.ts';
 import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
-import { Tags } from '../tags.ts';
+import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
 import { Trees } from '../trees.ts';
 import type { IommuWatch } from '../watch.ts';
 import { Smmuv3Invalidations } from './commands.ts';
 import { Smmuv3CommandQueue } from './queue.ts';
 import { Smmuv3Shared } from './shared.ts';
-import { Streams } from './streams.ts';
+import { WatchedStreams } from './streams.ts';
 
 const WORDS = [
   { a: 'VMID', b: 'ASID' },
@@ -30,7 +30,7 @@ export class Smmuv3Watch implements IommuWatch {
   readonly #devices: DeviceTlbs;
   readonly #translations: Translations;
   readonly #trees: Trees;
-  readonly #streams: Streams;
+  readonly #streams: WatchedStreams;
   readonly #shared: Smmuv3Shared;
   readonly #run: Smmuv3Invalidations;
   readonly #queue: Smmuv3CommandQueue;
@@ -51,7 +51,7 @@ export class Smmuv3Watch implements IommuWatch {
       cachesAbsence: 0,
       words: (stage) => WORDS[stage] ?? WORDS[0],
     });
-    const tags = new Tags(
+    const tags = new TagsInUse(
       course,
       (stage) => WORDS[stage] ?? WORDS[0],
       (tree) => this.#streams.leadsTo(tree),
@@ -59,7 +59,7 @@ export class Smmuv3Watch implements IommuWatch {
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
     this.#shared = new Smmuv3Shared(course, memory, this.#caches, this.#config, this.#trees, this.#devices);
-    this.#streams = new Streams(this.#shared);
+    this.#streams = new WatchedStreams(this.#shared);
     this.#run = new Smmuv3Invalidations(this.#caches, this.#config, this.#devices);
     this.#queue = new Smmuv3CommandQueue(this.#shared, this.#run);
   }

@@ -7,7 +7,7 @@ import type { Course } from '../course.ts';
 import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type MessageSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
-import { Tags } from '../tags.ts';
+import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
 import type { TranslationTree } from '../tree.ts';
 import { Trees } from '../trees.ts';
@@ -59,7 +59,7 @@ export class VtdWatch implements IommuWatch {
       pasid: (rid, tree) => (tree.pasid === this.#contexts.get(rid)?.ridPasid ? -1 : tree.pasid),
     });
     this.#translations = new Translations(course, this.#caches, this.#devices, { bbml: null, cachesAbsence: 0, words });
-    const tags = new Tags(course, words, (tree) => this.#contexts.leadsTo(tree));
+    const tags = new TagsInUse(course, words, (tree) => this.#contexts.leadsTo(tree));
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
     this.#shared = new VtdShared(course, memory, this.#caches, this.#config, this.#trees, this.#devices);
