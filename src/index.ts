@@ -50,6 +50,7 @@ export type {
   Iommufd,
   IommufdOption,
   PageFile,
+  PinAccount,
   SetDirtyTracking,
   UserData,
   UserMemory,

@@ -18,6 +18,7 @@ export interface PinAccount {
   readonly limit: number;
   /** Pages the process has pinned (VmPin), and locked in its own name (VmLck). */
   pinned: number;
+  /** Pages the process has locked in its own name (VmLck). */
   locked: number;
   /** Pages locked in the name of the user, by all of its processes together. */
   readonly user: { locked: number };

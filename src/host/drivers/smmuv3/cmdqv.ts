@@ -13,7 +13,9 @@ const COMMAND_LOG2 = 4;
 
 /** Queues a guest rings itself, and where their registers can be put in host memory. */
 export interface CmdqvOptions {
+  /** The hardware's queues. */
   readonly port: VirtualQueuePort;
+  /** Puts a register page where guests can map it. @returns its host-physical address, and what takes it away. */
   place(window: MemoryWindow, bytes: number): { readonly hpa: number; remove(): void };
 }
 

@@ -38,8 +38,11 @@ import { Smmuv3DriverStreams } from './streams.ts';
 import { StreamTable } from './tables.ts';
 import { Smmuv3DriverViommu } from './viommu.ts';
 
+/** What the kernel's SMMUv3 driver runs on. */
 export interface Smmuv3DriverOptions {
+  /** Its name in `tell` and messages. */
   readonly name: string;
+  /** The physical SMMU: registers, tables and queue. */
   readonly hw: HwPort;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
@@ -80,9 +83,13 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   /** Nested domains exist through a vIOMMU only. */
   readonly allocNested = null;
   readonly blocked: BlockedDomain;
+  /** @internal */
   readonly features: Smmuv3DriverFeatures;
+  /** @internal */
   readonly queue: Smmuv3DriverQueue;
+  /** @internal */
   readonly maintenance: Smmuv3DriverMaintenance;
+  /** @internal */
   readonly partialCount: PartialCount;
   readonly #options: Smmuv3DriverOptions;
   readonly #identity: Smmuv3DriverIdentity;
@@ -180,7 +187,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.#state.interrupts;
   }
 
-  /** The stream table in host memory, and what the kernel programmed for it; valid after `probe`. */
+  /** @internal The stream table in host memory, and what the kernel programmed for it; valid after `probe`. */
   get streamTable(): StreamTableRegisters & { addressOf(sid: number): number } {
     return this.#state.table;
   }
@@ -261,15 +268,18 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return new Smmuv3PagingDomain(this, tables, stage, false);
   }
 
+  /** @internal */
   released(domain: Smmuv3PagingDomain): void {
     if (domain.stage.kind === 2) this.#vmids.give(domain.stage.vmid);
     else this.#asids.give(domain.stage.asid);
   }
 
+  /** @internal */
   attachPaging(domain: Smmuv3PagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number {
     return this.#state.streams.attachPaging(domain, dev, pasid, old);
   }
 
+  /** @internal */
   attachNested(
     domain: Smmuv3NestedDomain,
     dev: HostDevice,

@@ -31,15 +31,18 @@ import { readFirstStage } from './nested-data.ts';
 import { VtdNestedDomain } from './nested-domain.ts';
 import { VtdDriverPageRequests } from './page-requests.ts';
 import { VtdPageTable } from './page-table.ts';
-import { type VtdDomainOwner, VtdPagingDomain } from './paging-domain.ts';
+import { VtdPagingDomain } from './paging-domain.ts';
 import { VtdDriverQueue } from './queue.ts';
 import { readVtdIdentity, VtdDriverRegisters } from './registers.ts';
 import { VtdDriverStreams } from './streams.ts';
 import { RootTable } from './tables.ts';
 import { VtdUsers } from './users.ts';
 
+/** What the kernel's VT-d driver runs on. */
 export interface VtdDriverOptions {
+  /** Its name in `tell` and messages. */
   readonly name: string;
+  /** The physical unit: registers, tables and queue. */
   readonly hw: HwPort;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
@@ -68,7 +71,7 @@ interface Probed {
 }
 
 /** The kernel's driver of one physical VT-d unit in scalable mode: Linux's rules and errno over real tables. */
-export class VtdDriver implements IommuDriver, UpcallDriver, VtdDomainOwner {
+export class VtdDriver implements IommuDriver, UpcallDriver {
   readonly name: string;
   readonly driver = 'vtd';
   readonly iommu: IommuDriver = this;
@@ -76,8 +79,11 @@ export class VtdDriver implements IommuDriver, UpcallDriver, VtdDomainOwner {
   /** The host owns the PASID table. */
   readonly userPasidTable = false;
   readonly blocked: BlockedDomain;
+  /** @internal */
   readonly features: VtdFeatures;
+  /** @internal */
   readonly queue: VtdDriverQueue;
+  /** @internal */
   readonly maintenance: VtdDriverMaintenance;
   readonly allocNested: NonNullable<IommuDriver['allocNested']>;
   readonly #options: VtdDriverOptions;
@@ -176,7 +182,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver, VtdDomainOwner {
     return this.#state.faults.log;
   }
 
-  /** Moves (device, PASID)s between domains; valid after `probe`. */
+  /** @internal Moves (device, PASID)s between domains; valid after `probe`. */
   get attacher(): VtdDriverAttacher {
     return this.#state.attacher;
   }
