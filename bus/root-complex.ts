@@ -30,7 +30,7 @@ export interface RootComplexDeps {
   readonly latency?: Partial<Latency>;
 }
 
-/** The PCI side of a machine: root buses, what is plugged in below, and the roads between them. */
+/** The PCI side of a machine: root buses, what is plugged in below, and the ways between them. */
 export class RootComplex implements Fabric {
   readonly memory: Memory;
   readonly irq: InterruptPort | null;

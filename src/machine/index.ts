@@ -6,8 +6,15 @@ export { type MachineEvents, MachineObserver } from './observer.ts';
 export { PasidBindings, type PasidInfo, type Routing } from './pasid/bindings.ts';
 export { CpuPasidTable, ENQUEUE, type EnqueueTarget } from './pasid/cpu-pasid-table.ts';
 export { PasidLayer, polled } from './pasid/pasid-layer.ts';
+export { PhysicalMap } from './physical-map.ts';
 export { type MachinePlugOptions, type MachineState, PluggedMachine } from './plugged-machine.ts';
-export { createQemuMachine, QemuMachine } from './qemu-machine.ts';
+export {
+  createQemuMachine,
+  InterruptTap,
+  type QemuDefaults,
+  QemuMachine,
+  type QemuMachineState,
+} from './qemu-machine.ts';
 export { makeReplayMachine } from './replay.ts';
 export { Smmuv3Unit, type Smmuv3UnitConfig } from './smmuv3-unit.ts';
 export type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';

@@ -25,9 +25,11 @@ export function windowOf(device: MmioDevice & Pick<MemoryWindow, 'claims'>): Mem
  * writes vanish (QEMU's unassigned memory). Devices are windows of `space` as well, so walkers meet them like the processor.
  */
 export class PhysicalMap {
+  /** Everything as an address space. */
   readonly space: AddressSpace;
   /** The value of the last `read`: low and high word. */
   lo = 0;
+  /** High word of the last 8-byte read. */
   hi = 0;
   #entries: Entry[] = [];
   #last: Entry | null = null;

@@ -42,10 +42,15 @@ export interface MachinePlugOptions extends Omit<PlugOptions, 'slice'> {
  * and interrupts never arrive from inside an access.
  */
 export class PluggedMachine {
+  /** Memory, host and clock. */
   readonly vm: Vm;
+  /** Its IOMMU. */
   readonly unit: IommuUnit;
+  /** Its PCI side. */
   readonly complex: RootComplex;
+  /** Its root bus. */
   readonly root: Root;
+  /** Interrupts that wait until the emulator is outside of any access. */
   readonly interrupts: InterruptQueue;
   readonly #report: (error: unknown) => void;
 

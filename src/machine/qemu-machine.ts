@@ -14,10 +14,15 @@ import { createVirt, virtRam } from './virt.ts';
 import { attachSmmus } from './virt-smmu.ts';
 import { Vm } from './vm.ts';
 
+/** What a command line leaves open. */
 export interface QemuDefaults {
+  /** A network card is there unless the line says otherwise. */
   readonly nic: boolean;
+  /** A display adapter is there unless the line says otherwise. */
   readonly vga: boolean;
+  /** Hears everything that happens. */
   readonly tell?: Tell | null;
+  /** `qemu-11.1` (default) or `arch`. */
   readonly profile?: string;
   /** Hears what the host refuses when a guest renumbers buses; the function is then blocked. */
   readonly report?: (error: unknown) => void;
@@ -27,6 +32,7 @@ export interface QemuDefaults {
 
 /** Where the machine's interrupts go: whoever drives it may put a listener here. */
 export class InterruptTap implements InterruptPort {
+  /** Where interrupts go; null: nowhere. */
   to: InterruptPort | null = null;
 
   pulse(line: number): void {
@@ -42,20 +48,24 @@ export class InterruptTap implements InterruptPort {
   }
 }
 
-/** Devices and IOMMUs; RAM is saved by whoever owns its storage, and must be back before `load`. */
+/** Saved state: devices and IOMMUs. RAM is saved by whoever owns its storage, and must be back before `load`. */
 export interface QemuMachineState {
+  /** @internal */
   readonly board: BoardState | null;
   readonly iommus: readonly unknown[];
 }
 
 /** A machine as a QEMU command line describes it. */
 export class QemuMachine {
-  /** null: `-machine none`. */
+  /** @internal null: `-machine none`. */
   readonly board: Board | null;
+  /** Memory, host and clock; null for a machine without RAM (`-M none`). */
   readonly vm: Vm | null;
+  /** Where its interrupts end. */
   readonly irq: InterruptTap;
   readonly #iommus: readonly IommuUnit[];
 
+  /** @internal */
   constructor(vm: Vm | null, board: Board | null, irq: InterruptTap, iommus: readonly IommuUnit[]) {
     this.vm = vm;
     this.board = board;
@@ -63,30 +73,37 @@ export class QemuMachine {
     this.#iommus = iommus;
   }
 
+  /** Guest-physical space as a CPU sees it; null for a machine without RAM. */
   get map(): PhysicalMap | null {
     return this.board?.map ?? null;
   }
 
+  /** An I/O port read of 1, 2 or 4 bytes: unsigned. */
   portRead(port: number, size: number): number {
     return this.board?.portRead(port, size) ?? 2 ** (8 * size) - 1;
   }
 
+  /** An I/O port write of 1, 2 or 4 bytes. */
   portWrite(port: number, size: number, value: number): void {
     this.board?.portWrite(port, size, value);
   }
 
+  /** Virtual time in nanoseconds. */
   now(): number {
     return this.vm?.clock.now() ?? 0;
   }
 
+  /** When the next timer is due; Infinity: none is. */
   next(): number {
     return this.vm?.clock.next ?? Number.POSITIVE_INFINITY;
   }
 
+  /** Lets virtual time pass. */
   advance(nanoseconds: number): void {
     this.vm?.clock.advance(nanoseconds);
   }
 
+  /** Everything but guest memory, as plain data. */
   save(): QemuMachineState {
     return { board: this.board?.save() ?? null, iommus: this.#iommus.map((i) => i.save()) };
   }
