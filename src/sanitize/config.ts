@@ -48,6 +48,8 @@ export interface EntryWrite {
   readonly page: TrackedPage;
   readonly old: Int32Array;
   readonly now: Int32Array;
+  /** What it said after each store on the way; the last is `now`. */
+  readonly trail: readonly Int32Array[];
   /** Hardware looks at these bits, given what the entry says; valid until the next call. */
   readonly used: (words: Int32Array) => ArrayLike<number>;
   readonly valid: (words: Int32Array) => boolean;
@@ -91,7 +93,11 @@ export class ConfigCaches {
     const issued = open !== undefined && open.seq >= 0;
     const entry = open === undefined || issued ? this.#begin(w, open) : open;
     if (open === undefined && !wasValid && !w.cachesInvalid) entry.filling = true;
-    this.#step(w, entry, issued ? open : undefined);
+    let from = w.old;
+    for (const to of w.trail) {
+      this.#step({ ...w, old: from, now: to }, entry, issued ? open : undefined);
+      from = to;
+    }
     if (same || entry.filling) {
       release();
       return !same;

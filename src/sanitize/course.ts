@@ -19,28 +19,29 @@ export class Course {
   /** Completions the guest could see so far (a CMD_SYNC consumed, a wait done, a register that says done). */
   completions = 0;
   readonly #deferred = new Map<string, Deferred>();
-  /** Address / 16 of the entry a pair of stores may be writing; -1: none. */
-  #pair = -1;
+  /** Addresses of the entry that is being written, [from, to); -1: none. */
+  #from = -1;
+  #to = -1;
 
   constructor(findings: Findings) {
     this.findings = findings;
   }
 
-  /**
-   * Looks at an entry of `page`: at once, or, where stores are told late, once all that are told together are told.
-   * @param key names the entry.
-   */
+  /** Looks at an entry of `page`: at once, or, where stores are told late, once all that are told together are told. */
   entry(page: TrackedPage, key: string, action: () => void): void {
     if (page.late) this.#defer(page, key, action);
     else action();
   }
 
   /**
-   * The same for an entry of 16 bytes that a guest can store at once: a recording has that as two stores that follow each
-   * other. @param gpa of the word that changed.
+   * Looks at an entry of several words once the stores to it that follow each other are told. @param gpa of the word that
+   * changed. @param bytes size of the entry, a power of two. @param key names the entry.
    */
-  pair(page: TrackedPage, gpa: number, key: string, action: () => void): void {
-    if (!page.whole) this.#pair = Math.floor(gpa / 16);
+  together(page: TrackedPage, gpa: number, bytes: number, key: string, action: () => void): void {
+    if (!page.whole) {
+      this.#from = gpa - (gpa % bytes);
+      this.#to = this.#from + bytes;
+    }
     this.#defer(page, key, action);
   }
 
@@ -49,14 +50,14 @@ export class Course {
     this.#deferred.set(key, { page, late, whole, event: this.event, action });
   }
 
-  /** A store comes that is not the other half of what was stored last. */
+  /** A store comes; it may be of another entry than the one that is being written. */
   beforeStore(gpa: number): void {
-    if (this.#pair >= 0 && Math.floor(gpa / 16) !== this.#pair) this.settle();
+    if (this.#to >= 0 && (gpa < this.#from || gpa >= this.#to)) this.settle();
   }
 
   /** What was told together is told. */
   settle(): void {
-    this.#pair = -1;
+    this.#to = -1;
     if (this.#deferred.size === 0) return;
     const all = [...this.#deferred.values()];
     this.#deferred.clear();

@@ -45,6 +45,14 @@ export interface PageRequestSeen extends Value {
   readonly last: boolean;
 }
 
+/** ATS was switched in a function's configuration space. No recording has it. */
+export interface AtsSeen {
+  readonly t: 'ats';
+  readonly i: number;
+  readonly sid: number;
+  readonly on: boolean;
+}
+
 /**
  * What a sanitizer is told of a machine: `i` numbers the events in causal order. The words are those of a viommu-trace,
  * so that an event of a recording is one of these.
@@ -74,6 +82,7 @@ export type SeenEvent =
   | { readonly t: 'msi'; readonly i: number; readonly address: number; readonly data: number }
   | MessageSeen
   | PageRequestSeen
+  | AtsSeen
   | { readonly t: 'note' | 'reset'; readonly i: number };
 
 /** The machine the events are of. */

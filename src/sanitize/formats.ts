@@ -17,6 +17,8 @@ export interface TableFormat {
   /** ACCESS READ | WRITE. */
   perm: number;
   global: boolean;
+  /** Bits of an output address. */
+  readonly outBits: number;
   /** log2 of the bytes of a table below the start tables. */
   readonly tableShift: number;
   /** log2 of the bytes an entry stands for, one level down. */
@@ -34,7 +36,7 @@ export class VmsaFormat implements TableFormat {
   global = false;
   readonly tableShift: number;
   readonly #stage2: boolean;
-  readonly #outBits: number;
+  readonly outBits: number;
   /** The access flag of a leaf does not matter, or hardware sets it. */
   readonly #anyAccessFlag: boolean;
 
@@ -43,7 +45,7 @@ export class VmsaFormat implements TableFormat {
     this.name = stage2 ? 'stage 2' : 'stage 1';
     this.tableShift = granule;
     this.#stage2 = stage2;
-    this.#outBits = outBits;
+    this.outBits = outBits;
     this.#anyAccessFlag = anyAccessFlag;
   }
 
@@ -56,7 +58,7 @@ export class VmsaFormat implements TableFormat {
     this.kind = ENTRY.NONE;
     if ((lo & 1) === 0) return;
     let address = fromWords(lo & -(1 << granule), hi & 0xffff);
-    if (granule === 16 && this.#outBits === 52) address += ((lo >>> 12) & 0xf) * 2 ** 48;
+    if (granule === 16 && this.outBits === 52) address += ((lo >>> 12) & 0xf) * 2 ** 48;
     this.out = address / 4096;
     const last = shift === granule;
     if (!last && (lo & 3) === DESC_TYPE.TABLE) {
@@ -66,7 +68,7 @@ export class VmsaFormat implements TableFormat {
     }
     if (last) {
       if ((lo & 3) !== DESC_TYPE.TABLE) return;
-    } else if (!blockAllowed(granule, 3 - (shift - granule) / (granule - 3), this.#outBits)) return;
+    } else if (!blockAllowed(granule, 3 - (shift - granule) / (granule - 3), this.outBits)) return;
     // An entry without the access flag faults, and what faults is never cached (Arm ARM D8.16.5).
     if ((lo & S1_LO.AF) === 0 && !this.#anyAccessFlag) return;
     this.kind = ENTRY.LEAF;
@@ -89,9 +91,11 @@ export class VtdFormat implements TableFormat {
   perm = 0;
   readonly global = false;
   readonly tableShift = 12;
+  readonly outBits: number;
   readonly #first: boolean;
 
-  constructor(first: boolean) {
+  constructor(first: boolean, outBits: number) {
+    this.outBits = outBits;
     this.name = first ? 'first stage' : 'second stage';
     this.#first = first;
   }

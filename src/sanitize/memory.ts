@@ -55,6 +55,8 @@ export class TrackedMemory {
   #wide: WideUse[] = [];
   /** Pages told late since the last other event: all of it was stored since each was seen before. */
   #burst: TrackedPage[] = [];
+  /** Some stores were told late. */
+  anyLate = false;
   readonly #bytes = new DataView(new ArrayBuffer(16));
 
   /** The page, known or not. */
@@ -118,6 +120,7 @@ export class TrackedMemory {
       page.whole = false;
     }
     page.late = late;
+    if (late) this.anyLate = true;
     this.#told(page, event);
   }
 

@@ -53,7 +53,7 @@ export interface StaleEntry {
 }
 
 /** An invalidation of translations, as both architectures can say it. */
-export interface SeenInvalidation {
+export interface Invalidation {
   event: number;
   batch: number;
   /** Position in the order in which the queue (or a register) takes invalidations. */
@@ -81,7 +81,7 @@ export interface SeenInvalidation {
 }
 
 /** An invalidation of everything under a tag; to be narrowed. */
-export function wholeInvalidation(seq: number, stages: number, a: number, b: number): SeenInvalidation {
+export function wholeInvalidation(seq: number, stages: number, a: number, b: number): Invalidation {
   return {
     event: 0,
     batch: 0,
@@ -101,7 +101,7 @@ export function wholeInvalidation(seq: number, stages: number, a: number, b: num
   };
 }
 
-export function isWhole(i: SeenInvalidation): boolean {
+export function isWhole(i: Invalidation): boolean {
   return i.from === 0 && i.to === Number.POSITIVE_INFINITY;
 }
 

@@ -4,7 +4,7 @@ import type { TranslationTree } from './tree.ts';
 import type { TagListener, Trees } from './trees.ts';
 
 /** The rules about tags: one ASID, VMID, domain id or PASID stands for one set of tables at a time. */
-export class TagsInUse implements TagListener {
+export class Tags implements TagListener {
   readonly #course: Course;
   readonly #words: (stage: number) => TagWords;
   /** Whether memory (not only a cached copy) leads to the tree. */
@@ -17,13 +17,17 @@ export class TagsInUse implements TagListener {
     this.#current = current;
   }
 
-  taken(tree: TranslationTree): void {
+  taken(tree: TranslationTree, replaces: TranslationTree | null): void {
     const { tag } = tree;
     const { findings, event } = this.#course;
     const name = this.#name(tree);
     for (const other of this.trees?.of(tag) ?? []) {
       if (other === tree || other.root === tree.root) continue;
       const [stream] = other.streams;
+      if (other === replaces) {
+        if (other.mapped) this.#reused(tree, name, other.root, other.since);
+        continue;
+      }
       if (this.#current(other)) {
         findings.add('tag-shared', {
           stream,

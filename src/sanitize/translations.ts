@@ -4,9 +4,11 @@ import type { Course } from './course.ts';
 import type { DeviceTlbs } from './device-tlbs.ts';
 import { ENTRY } from './formats.ts';
 import { nearestMiss, type TagWords } from './reach.ts';
+import { beyond } from './register-rules.ts';
 import type { RuleId } from './rules.ts';
 import { STALE, type StaleEntry } from './stale.ts';
 import type { EntryChange, TableNode, TranslationTree, TreeListener } from './tree.ts';
+import type { Usage } from './usage.ts';
 
 /** What differs between the architectures, for translations. */
 export interface TranslationRules {
@@ -38,8 +40,10 @@ export class Translations implements TreeListener {
   >();
 
   readonly devices: DeviceTlbs;
+  readonly usage: Usage;
 
-  constructor(course: Course, caches: Caches, devices: DeviceTlbs, rules: TranslationRules) {
+  constructor(course: Course, caches: Caches, devices: DeviceTlbs, usage: Usage, rules: TranslationRules) {
+    this.usage = usage;
     this.#course = course;
     this.#caches = caches;
     this.devices = devices;
@@ -49,6 +53,8 @@ export class Translations implements TreeListener {
   entry(c: EntryChange): void {
     const { tree } = c;
     const late = c.node.page.late;
+    this.usage.entry(c);
+    if (c.kind !== ENTRY.NONE && c.out >= POW2[tree.format.outBits - 12]!) this.#beyond(c);
     if (c.kind !== ENTRY.NONE) this.devices.appears(c, this.#appears(c));
     if (c.oldKind === ENTRY.NONE) {
       if ((this.rules.cachesAbsence >>> tree.tag.stage) & 1 && !tree.entering && !c.linking)
@@ -59,6 +65,12 @@ export class Translations implements TreeListener {
     if (c.kind !== ENTRY.NONE && why === STALE.REPLACED && !late && this.#breaks(c)) return;
     const e = this.#stale(c, why);
     if (e?.table) this.#tables.set(e.out, { tag: tree.tag, e, tree });
+  }
+
+  #beyond(c: EntryChange): void {
+    const [stream] = c.tree.streams;
+    const what = `the ${c.kind === ENTRY.TABLE ? 'table' : 'output'} of ${addressOf(c.base)},`;
+    beyond(this.#course, what, c.out * 4096, c.tree.format.outBits, stream);
   }
 
   #stale(c: EntryChange, why: number): StaleEntry | null {
@@ -222,31 +234,44 @@ export class Translations implements TreeListener {
   /**
    * An access that was translated.
    * @param page input page. @param out output page.
+   * @param told the kind of the access is told, not only what the entry allows.
    * @returns false: the tables that were told do not say it, and nothing that was cached does.
    */
-  access(tree: TranslationTree, stream: number, page: number, out: number, access: number): boolean {
+  access(tree: TranslationTree, stream: number, page: number, out: number, access: number, told: boolean): boolean {
     const node = tree.walk(page);
     if (node === null) return false;
     if (tree.kind === ENTRY.LEAF && tree.out === out) {
-      this.#uses(tree, node, page, access);
+      this.usage.access(tree, node, stream, access, told);
+      this.#uses(tree, page);
       return true;
     }
     if (node.page.late || !node.page.known) return false;
     const e = tree.tag.stale.leafAt(page);
     if (e === undefined || e.out + (page - e.base) !== out) return false;
+    this.#afterUnmap(stream, page, e);
+    return true;
+  }
+
+  /** An access that was refused for want of a translation: other hardware could still have had the old one. */
+  refused(tree: TranslationTree, stream: number, page: number): void {
+    const e = tree.tag.stale.leafAt(page);
+    const node = tree.walk(page);
+    if (e === undefined || e.why !== STALE.UNMAPPED || node === null || node.page.late || tree.kind !== ENTRY.NONE)
+      return;
+    this.#afterUnmap(stream, page, e);
+  }
+
+  #afterUnmap(stream: number, page: number, e: StaleEntry): void {
     this.#course.findings.add('use-after-unmap', {
       stream,
       page,
       events: [e.event, this.#course.event],
-      message: `the function accessed ${addressOf(page)} after it was unmapped, through a translation that was still cached: stop the function before unmapping`,
+      message: `the function accessed ${addressOf(page)} after it was unmapped, when the translation may still be cached: stop the function before unmapping`,
     });
-    return true;
   }
 
   /** An access through a mapping that is in the tables. */
-  #uses(tree: TranslationTree, node: TableNode, page: number, access: number): void {
-    node.used ??= new Uint8Array(512);
-    node.used[tree.at] = node.used[tree.at]! | access;
+  #uses(tree: TranslationTree, page: number): void {
     const { stale } = tree.tag;
     if (stale.size === 0) return;
     stale.overlapping(page, page, (e) => {
@@ -259,11 +284,12 @@ export class Translations implements TreeListener {
   /** The end of what there is to see: what was never invalidated although the driver went on. */
   finish(trees: readonly TranslationTree[]): void {
     this.devices.finish(trees);
+    this.usage.finish(trees);
     for (const tree of trees) {
       tree.tag.stale.all((e) => {
         if (e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
         if (e.why === STALE.UNMAPPED) {
-          // SeenInvalidation by address without delay is this driver's way, and it left this one out.
+          // Invalidation by address without delay is this driver's way, and it left this one out.
           if (!e.table && tree.tag.ranged - e.ranged >= STRICT)
             this.#violation(tree, e, e.base, `${addressOf(e.base)} was unmapped, others after it were invalidated,`);
           return;

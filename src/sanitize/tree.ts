@@ -102,6 +102,11 @@ export class TranslationTree {
   gaps = false;
   /** What is found now was there before the tree came into use. */
   entering = false;
+  /** Pages that are mapped, that were at most, that were ever used, that are mapped to themselves. */
+  mappedPages = 0;
+  mostPages = 0;
+  usedPages = 0;
+  identityPages = 0;
   /** What `Trees` knows it by. */
   key = '';
   readonly #memory: TrackedMemory;

@@ -20,12 +20,15 @@ export interface TreeSpec {
   readonly pasid: number;
   /** It is told late: the order of what happened to tags is not known. */
   readonly late: boolean;
+  /** What the same configuration entry led to before. */
+  readonly replaces: TranslationTree | null;
   readonly locate?: (pfn: number) => number;
 }
 
 /** Hears when a tag gets tables, and which others it has or had. */
 export interface TagListener {
-  taken(tree: TranslationTree): void;
+  /** @param replaces what the same configuration entry led to before. */
+  taken(tree: TranslationTree, replaces: TranslationTree | null): void;
 }
 
 interface Held {
@@ -63,7 +66,7 @@ export class Trees {
       this.#of(tag).add(tree);
       tree.key = key;
       tree.since = this.#course.event;
-      if (!spec.late) this.#tags.taken(tree);
+      if (!spec.late) this.#tags.taken(tree, spec.replaces);
       tag.left.delete(root);
       tree.entering = true;
       for (const t of tops) tree.top(t.address, t.entries, t.shift, t.base);

@@ -18,6 +18,7 @@ import { levelShift } from '../../spec/smmuv3/descriptors.ts';
 import type { Caches } from '../caches.ts';
 import type { ConfigCaches } from '../config.ts';
 import type { DeviceTlbs } from '../device-tlbs.ts';
+import type { PageRequestRules } from '../requests.ts';
 import { wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: EL1 stage 1 (VMID, ASID), stage 2 (VMID), EL2 stage 1 (0, ASID). */
@@ -31,10 +32,12 @@ export class Smmuv3Invalidations {
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
   readonly #devices: DeviceTlbs;
+  readonly #requests: PageRequestRules;
   /** VMIDs count: stage 2 is implemented (IDR0.S2P). */
   vmids = true;
 
-  constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs) {
+  constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs, requests: PageRequestRules) {
+    this.#requests = requests;
     this.#caches = caches;
     this.#devices = devices;
     this.#config = config;
@@ -104,6 +107,15 @@ export class Smmuv3Invalidations {
       case OP.ATC_INV:
         this.#device(seq, w0, sid, w2, w3);
         return true;
+      case OP.PRI_RESP:
+        this.#requests.answered(sid, (w0 & SSV) !== 0 ? cmdSsid(w0) : -1, w2 & 0x1ff);
+        return false;
+      case OP.RESUME:
+        this.#requests.resumed(sid, w2 & 0xffff);
+        return false;
+      case OP.STALL_TERM:
+        this.#requests.terminated(sid);
+        return false;
       default:
         return false;
     }

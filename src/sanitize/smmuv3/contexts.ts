@@ -1,14 +1,25 @@
 import { fromWords, POW2 } from '../../core/bits.ts';
 import { type HalfRegime, readStage1, type Stage1Regime, stage1Regime } from '../../lib/walk/vmsa-regime.ts';
-import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, cdValid, l1CdL2Ptr, l1CdValid } from '../../spec/smmuv3/cd.ts';
+import {
+  CD_BYTES,
+  CD_SPLIT_4K,
+  CD_SPLIT_64K,
+  CD_WORDS,
+  cdTtb0,
+  cdTtb1,
+  cdValid,
+  l1CdL2Ptr,
+  l1CdValid,
+} from '../../spec/smmuv3/cd.ts';
 import { levelShift } from '../../spec/smmuv3/descriptors.ts';
 import { S1FMT } from '../../spec/smmuv3/ste.ts';
 import { VmsaFormat } from '../formats.ts';
 import type { PageUse, TrackedPage } from '../memory.ts';
+import { beyond, misaligned } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
 import type { Top } from '../trees.ts';
 import { SMMU_STAGE } from './commands.ts';
-import { cdUsed, entryWords, sameEntry } from './entries.ts';
+import { cdUsed, sameEntry } from './entries.ts';
 import type { Smmuv3Shared } from './shared.ts';
 
 const REGIME: Stage1Regime = stage1Regime();
@@ -33,7 +44,7 @@ interface Context {
 }
 
 /** A table of context descriptors, linear or of two levels, used by one stream or several. */
-export class WatchedCdTable {
+export class CdTable {
   readonly streams = new Set<number>();
   readonly spec: CdTableSpec;
   users = 0;
@@ -121,34 +132,41 @@ export class WatchedCdTable {
         const offset = page.pfn * PAGE + 8 * at - address;
         const n = Math.floor(offset / CD_BYTES);
         if (n < 0 || n >= count) return;
-        this.#shared.course.entry(page, `cd${page.pfn}/${at >>> 3}`, () => this.#cd(first + n, page, at));
+        const key = `cd${page.pfn}/${at >>> 3}`;
+        const gpa = page.pfn * PAGE + 8 * at;
+        this.#shared.trails.stored(page, gpa, CD_BYTES, key, (trail) => this.#cd(first + n, page, trail));
       },
     };
     this.#leaves.set(index, { use, address });
     this.#attach(address, count * CD_BYTES, use);
   }
 
-  /** Word `at` of the page, which is of a CD, changed. */
-  #cd(ssid: number, page: TrackedPage, at: number): void {
-    const now = entryWords(page, at);
+  /** A CD was written. */
+  #cd(ssid: number, page: TrackedPage, trail: readonly Int32Array[]): void {
+    const now = trail.at(-1)!;
     const known = this.#contexts.get(ssid);
-    if (known === undefined && !cdValid(now, 0)) return;
+    if (known === undefined && !trail.some((w) => cdValid(w, 0))) return;
     const old = known?.words ?? new Int32Array(CD_WORDS);
     if (known !== undefined && sameEntry(old, now, cdUsed)) {
-      this.#shared.writtenCd(this, ssid, page, old, now, true, () => {});
+      this.#shared.writtenCd(this, ssid, page, old, trail, true, () => {});
       known.words.set(now);
       return;
     }
-    const tree = cdValid(now, 0) ? this.#tree(now, ssid, page.late) : null;
+    const tree = cdValid(now, 0) ? this.#tree(now, ssid, page.late, known?.tree ?? null) : null;
     if (tree !== null) for (const s of this.streams) tree.streams.add(s);
     this.#contexts.set(ssid, { words: now, tree });
     const before = known?.tree ?? null;
-    this.#shared.writtenCd(this, ssid, page, old, now, known !== undefined, (seq) => {
+    const pasid = this.spec.log2 === 0 ? -1 : ssid;
+    for (const s of this.streams) {
+      if (tree !== null) this.#shared.requests.given(s, pasid);
+      else if (before !== null) this.#shared.requests.tornDown(s, pasid);
+    }
+    this.#shared.writtenCd(this, ssid, page, old, trail, known !== undefined, (seq) => {
       if (before !== null) this.#shared.trees.release(before, seq);
     });
   }
 
-  #tree(words: Int32Array, ssid: number, late: boolean): TranslationTree {
+  #tree(words: Int32Array, ssid: number, late: boolean, replaces: TranslationTree | null): TranslationTree {
     const shared = this.#shared;
     readStage1(REGIME, words, 0, shared.oas);
     const { vmid, el2 } = this.spec;
@@ -158,12 +176,17 @@ export class WatchedCdTable {
       [REGIME.half0, false],
       [REGIME.half1, true],
     ] as const) {
-      if (!half.disabled) tops.push(topOf(half, upper));
+      if (half.disabled) continue;
+      const top = topOf(half, upper);
+      const ttb = upper ? cdTtb1(words, 0) : cdTtb0(words, 0);
+      misaligned(shared.course, 'stage-1 table', ttb, Math.max(16, 8 * top.entries));
+      if (this.spec.locate === undefined) beyond(shared.course, 'the stage-1 table at', ttb, half.outBits);
+      tops.push(top);
     }
     const main = REGIME.half0.disabled ? REGIME.half1 : REGIME.half0;
     const format = new VmsaFormat(false, main.granule, main.outBits, REGIME.affd || REGIME.ha);
     const pasid = this.spec.log2 === 0 ? -1 : ssid;
-    const spec = { tag, format, tops, pasid, late };
+    const spec = { tag, format, tops, pasid, late, replaces };
     return shared.trees.acquire(this.spec.locate === undefined ? spec : { ...spec, locate: this.spec.locate });
   }
 }

@@ -1,8 +1,6 @@
 import { cdEpd0, cdEpd1, cdValid } from '../../spec/smmuv3/cd.ts';
 import { S1DSS, steConfig, steS1CdMax, steS1Dss, steS1Enabled, steS2Enabled, steValid } from '../../spec/smmuv3/ste.ts';
 
-import type { TrackedPage } from '../memory.ts';
-
 /**
  * Which bits of an entry the SMMU looks at, given what the entry says: the others can change without being seen
  * (IHI 0070 §5.2, §5.4; what Linux's driver calls the used bits).
@@ -65,10 +63,4 @@ export function sameEntry(a: Int32Array, b: Int32Array, used: (w: Int32Array) =>
   const n = used(b);
   for (let i = 0; i < 16; i++) if (((a[i]! ^ b[i]!) & n[i]!) !== 0) return false;
   return true;
-}
-
-/** The 64-byte entry around word `at` of the page. */
-export function entryWords(page: TrackedPage, at: number): Int32Array {
-  const first = (at - (at % 8)) * 2;
-  return page.words === null ? new Int32Array(16) : page.words.slice(first, first + 16);
 }

@@ -1,5 +1,8 @@
 import { OP } from '../../spec/smmuv3/commands.ts';
+import type { PageUse } from '../memory.ts';
+import { reservedBits } from '../register-rules.ts';
 import type { Smmuv3Invalidations } from './commands.ts';
+import { reservedOf } from './reserved.ts';
 import type { Smmuv3Shared } from './shared.ts';
 
 interface Sync {
@@ -27,6 +30,16 @@ export class Smmuv3CommandQueue {
   #syncs: Sync[] = [];
   /** Nobody tells the guest's reads: a command is consumed when it is issued. */
   #unread = false;
+  /** Event of the first invalidation no CMD_SYNC follows, and the submission it was in; -1: none. */
+  #unsynced = -1;
+  #unsyncedBatch = 0;
+  #bytes = 0;
+  readonly #use: PageUse = {
+    changed: (page, at) => {
+      const offset = page.pfn * 4096 + 8 * at - this.#base;
+      if (offset >= 0 && offset < this.#bytes) this.#stored(offset);
+    },
+  };
 
   constructor(shared: Smmuv3Shared, run: Smmuv3Invalidations) {
     this.#shared = shared;
@@ -34,8 +47,13 @@ export class Smmuv3CommandQueue {
   }
 
   setup(base: number, log2: number): void {
+    const { memory } = this.#shared;
+    if (this.#bytes > 0)
+      memory.unuse(Math.floor(this.#base / 4096), Math.floor((this.#base + this.#bytes - 1) / 4096), this.#use);
     this.#base = base - (base % 2 ** Math.max(5, log2 + 4));
     this.#log2 = log2;
+    this.#bytes = 16 * 2 ** log2;
+    memory.use(Math.floor(this.#base / 4096), Math.floor((this.#base + this.#bytes - 1) / 4096), this.#use);
   }
 
   /** CMDQ_PROD or CMDQ_CONS were given a start while the queue is off. */
@@ -55,6 +73,7 @@ export class Smmuv3CommandQueue {
     const prod = value & (size - 1);
     const count = (prod - this.#prod + size) % size;
     const entries = 2 ** this.#log2;
+    if (count + this.#issued - this.#consumed > entries) this.#overrun(count);
     for (let n = 0; n < Math.min(count, entries); n++) this.#command((this.#prod + n) % entries);
     this.#prod = prod;
     course.batch++;
@@ -76,11 +95,58 @@ export class Smmuv3CommandQueue {
     const w = page.words;
     const w0 = w === null ? 0 : w[i]!;
     if ((w0 & 0xff) === OP.SYNC) {
+      if (w !== null) reservedBits(course, 'CMD_SYNC', reservedOf(w0, w[i + 1]!, w[i + 2]!, w[i + 3]!));
       this.#syncs.push({ position: this.#issued, seq, event: course.event });
       this.#shared.devices.barrier = seq;
+      this.#unsynced = -1;
       return;
     }
-    if (w !== null) this.#run.run(seq, w0, w[i + 1]!, w[i + 2]!, w[i + 3]!);
+    if (w !== null)
+      reservedBits(course, `opcode 0x${(w0 & 0xff).toString(16)}`, reservedOf(w0, w[i + 1]!, w[i + 2]!, w[i + 3]!));
+    if (w !== null && this.#run.run(seq, w0, w[i + 1]!, w[i + 2]!, w[i + 3]!) && this.#unsynced < 0) {
+      this.#unsynced = course.event;
+      this.#unsyncedBatch = course.batch;
+    }
+  }
+
+  /** IHI 0070 §7.1: PROD never passes CONS by more than the queue holds. */
+  #overrun(count: number): void {
+    const { course } = this.#shared;
+    if (this.#unread || course.completions === 0) return;
+    course.findings.add('queue-overrun', {
+      events: [course.event],
+      message: `${count} commands were submitted while the queue had room for ${2 ** this.#log2 - (this.#issued - this.#consumed)}: read CMDQ_CONS and wait for room`,
+    });
+    // What follows is counted from here.
+    this.#consumed = this.#issued;
+    this.#cons = this.#prod;
+  }
+
+  /** A command stopped the queue: until that is acknowledged nothing is fetched, and commands may be mended. */
+  stopped = false;
+
+  /** A word of the queue was stored. @param offset bytes from its start. */
+  #stored(offset: number): void {
+    const waiting = this.#issued - this.#consumed;
+    if (waiting === 0 || this.#unread || this.stopped) return;
+    const entries = 2 ** this.#log2;
+    const index = offset >>> 4;
+    const ahead = (index - (this.#cons % entries) + entries) % entries;
+    if (ahead >= waiting) return;
+    const { course } = this.#shared;
+    course.findings.add('command-overwritten', {
+      events: [course.event],
+      message: `the command at index ${index} was stored over although CMDQ_CONS is not known to have passed it: wait for it`,
+    });
+  }
+
+  finish(): void {
+    const { course } = this.#shared;
+    if (this.#unsynced < 0 || course.batch < this.#unsyncedBatch + 2) return;
+    course.findings.add('command-without-sync', {
+      events: [this.#unsynced],
+      message: 'invalidations were issued and no CMD_SYNC followed: nothing says when they take effect',
+    });
   }
 
   /** The guest knows that CMDQ_CONS is `value`. */

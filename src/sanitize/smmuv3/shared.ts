@@ -4,6 +4,9 @@ import type { ConfigCaches, OnForgotten } from '../config.ts';
 import type { Course } from '../course.ts';
 import type { DeviceTlbs } from '../device-tlbs.ts';
 import type { TrackedMemory, TrackedPage } from '../memory.ts';
+import type { WatchParts } from '../parts.ts';
+import type { PageRequestRules } from '../requests.ts';
+import { EntryTrails } from '../trails.ts';
 import type { Trees } from '../trees.ts';
 import { cdUsed } from './entries.ts';
 
@@ -14,30 +17,29 @@ export interface CdTableUsers {
 }
 
 /** What the parts that follow an SMMUv3 share. */
-export class Smmuv3Shared {
+export class Smmuv3Shared implements WatchParts {
   readonly course: Course;
   readonly memory: TrackedMemory;
   readonly caches: Caches;
   readonly config: ConfigCaches;
   readonly trees: Trees;
   readonly devices: DeviceTlbs;
+  readonly requests: PageRequestRules;
+  readonly trails: EntryTrails;
+  /** ATS is not allowed any more for a stream. */
+  forbidden: (stream: number) => void = () => {};
   /** Bits of output addresses, IDR5.OAS. */
   oas = 48;
 
-  constructor(
-    course: Course,
-    memory: TrackedMemory,
-    caches: Caches,
-    config: ConfigCaches,
-    trees: Trees,
-    devices: DeviceTlbs,
-  ) {
-    this.course = course;
-    this.memory = memory;
-    this.caches = caches;
-    this.config = config;
-    this.trees = trees;
-    this.devices = devices;
+  constructor(parts: WatchParts) {
+    this.course = parts.course;
+    this.memory = parts.memory;
+    this.caches = parts.caches;
+    this.config = parts.config;
+    this.trees = parts.trees;
+    this.devices = parts.devices;
+    this.requests = parts.requests;
+    this.trails = new EntryTrails(parts.course);
   }
 
   /** A CD of a table some streams use was written. @param release when nothing holds what it said. */
@@ -46,7 +48,7 @@ export class Smmuv3Shared {
     ssid: number,
     page: TrackedPage,
     old: Int32Array,
-    now: Int32Array,
+    trail: readonly Int32Array[],
     known: boolean,
     release: OnForgotten,
   ): void {
@@ -59,7 +61,10 @@ export class Smmuv3Shared {
     for (const stream of streams) {
       const name = `CD of stream 0x${stream.toString(16)}${table.spec.log2 === 0 ? '' : `, substream ${ssid}`}`;
       const entry = { key: `cd${stream}/${ssid}`, kind: 'CD', name, stream, pasid: ssid, did: -1 };
-      this.config.write({ ...entry, page, old, now, used: cdUsed, valid: cdIsValid, cachesInvalid: known }, one);
+      this.config.write(
+        { ...entry, page, old, now: trail.at(-1)!, trail, used: cdUsed, valid: cdIsValid, cachesInvalid: known },
+        one,
+      );
     }
   }
 

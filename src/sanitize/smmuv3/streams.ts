@@ -14,16 +14,18 @@ import {
   steS1Enabled,
   steS1Fmt,
   steS2Enabled,
+  steS2Ttb,
   steS2Vmid,
   steStrw,
   steValid,
 } from '../../spec/smmuv3/ste.ts';
 import { ENTRY, VmsaFormat } from '../formats.ts';
 import type { PageUse, TrackedPage } from '../memory.ts';
+import { beyond, misaligned } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
 import { SMMU_STAGE } from './commands.ts';
-import { WatchedCdTable } from './contexts.ts';
-import { entryWords, sameEntry, steUsed } from './entries.ts';
+import { CdTable } from './contexts.ts';
+import { sameEntry, steUsed } from './entries.ts';
 import type { Smmuv3Shared } from './shared.ts';
 
 const PAGE = 4096;
@@ -33,7 +35,7 @@ const S2 = stage2Regime();
 export interface StreamConfig {
   readonly words: Int32Array;
   readonly kind: 'abort' | 'bypass' | 'translate';
-  readonly table: WatchedCdTable | null;
+  readonly table: CdTable | null;
   readonly stage2: TranslationTree | null;
   /** The context of accesses without a SubstreamID; -1: stage 1 is bypassed, -2: they fail. */
   readonly plain: number;
@@ -41,10 +43,10 @@ export interface StreamConfig {
 }
 
 /** The stream table: linear or of two levels. */
-export class WatchedStreams {
+export class Streams {
   readonly #shared: Smmuv3Shared;
   readonly #streams = new Map<number, StreamConfig>();
-  readonly #tables = new Map<string, WatchedCdTable>();
+  readonly #tables = new Map<string, CdTable>();
   #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
   readonly #leaves = new Map<number, number>();
   /** IDR0.S2P: VMIDs count. */
@@ -131,17 +133,20 @@ export class WatchedStreams {
       changed: (page, at) => {
         const n = Math.floor((page.pfn * PAGE + 8 * at - address) / STE_BYTES);
         if (n < 0 || n >= count) return;
-        this.#shared.course.entry(page, `ste${first + n}`, () => this.#ste(first + n, page, at));
+        const gpa = page.pfn * PAGE + 8 * at;
+        this.#shared.trails.stored(page, gpa, STE_BYTES, `ste${first + n}`, (trail) =>
+          this.#ste(first + n, page, trail),
+        );
       },
     });
   }
 
-  #ste(sid: number, page: TrackedPage, at: number): void {
-    const now = entryWords(page, at);
+  #ste(sid: number, page: TrackedPage, trail: readonly Int32Array[]): void {
+    const now = trail.at(-1)!;
     const known = this.#streams.get(sid);
     const old = known?.words ?? new Int32Array(16);
     // Until an entry is valid nothing leads from it.
-    if (known === undefined && !steValid(now, 0)) return;
+    if (known === undefined && !trail.some((w) => steValid(w, 0))) return;
     const write = {
       key: `ste${sid}`,
       kind: 'STE',
@@ -152,6 +157,7 @@ export class WatchedStreams {
       page,
       old,
       now,
+      trail,
       used: steUsed,
       valid: steIsValid,
       cachesInvalid: known !== undefined,
@@ -162,20 +168,28 @@ export class WatchedStreams {
       known.words.set(now);
       return;
     }
-    this.#streams.set(sid, this.#read(sid, now, page.late));
+    const config = this.#read(sid, now, page.late, known);
+    this.#streams.set(sid, config);
+    if (known?.ats === true && !config.ats) this.#shared.forbidden(sid);
+    if (known?.kind === 'translate' && config.kind !== 'translate') this.#shared.requests.tornDown(sid, -1);
+    if (config.kind === 'translate') this.#shared.requests.given(sid, -1);
     this.#shared.config.write(write, release);
   }
 
-  #read(sid: number, words: Int32Array, late: boolean): StreamConfig {
+  #read(sid: number, words: Int32Array, late: boolean, before: StreamConfig | undefined): StreamConfig {
     const none = { words, table: null, stage2: null, plain: -2, ats: false };
     const config = steConfig(words, 0);
     if (!steValid(words, 0) || (config & 4) === 0) return { ...none, kind: 'abort' };
     if (config === 4) return { ...none, kind: 'bypass' };
-    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words, late) : null;
+    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words, late, before?.stage2 ?? null) : null;
     stage2?.streams.add(sid);
     const eats = steEats(words, 0);
     const ats = eats === 1 || eats === 2;
     if (!steS1Enabled(words, 0)) return { ...none, kind: 'translate', stage2, ats, plain: -1 };
+    const { course, oas } = this.#shared;
+    const pointer = steS1ContextPtr(words, 0);
+    misaligned(course, 'CD table', pointer, cdTableBytes(words), sid);
+    if (stage2 === null) beyond(course, 'the CD table at', pointer, oas, sid);
     const table = this.#cdTable(words, stage2);
     table.join(sid);
     table.users++;
@@ -185,7 +199,7 @@ export class WatchedStreams {
     return { words, kind: 'translate', table, stage2, plain, ats };
   }
 
-  #stage2(words: Int32Array, late: boolean): TranslationTree {
+  #stage2(words: Int32Array, late: boolean, replaces: TranslationTree | null): TranslationTree {
     const shared = this.#shared;
     readStage2(S2, words, 0, shared.oas, true);
     const tag = shared.caches.tag(SMMU_STAGE.S2, steS2Vmid(words, 0), -1);
@@ -193,10 +207,19 @@ export class WatchedStreams {
     const entries = POW2[Math.max(0, S2.inBits - shift)]!;
     const format = new VmsaFormat(true, S2.granule, S2.outBits, S2.affd || S2.ha);
     const address = (S2.ttbHi >>> 0) * POW2[32]! + (S2.ttbLo >>> 0);
-    return shared.trees.acquire({ tag, format, tops: [{ address, entries, shift, base: 0 }], pasid: -1, late });
+    misaligned(shared.course, 'stage-2 table', steS2Ttb(words, 0), Math.max(16, 8 * entries));
+    beyond(shared.course, 'the stage-2 table at', steS2Ttb(words, 0), S2.outBits);
+    return shared.trees.acquire({
+      tag,
+      format,
+      tops: [{ address, entries, shift, base: 0 }],
+      pasid: -1,
+      late,
+      replaces,
+    });
   }
 
-  #cdTable(words: Int32Array, stage2: TranslationTree | null): WatchedCdTable {
+  #cdTable(words: Int32Array, stage2: TranslationTree | null): CdTable {
     const address = steS1ContextPtr(words, 0);
     const log2 = steS1CdMax(words, 0);
     const format = steS1Fmt(words, 0);
@@ -206,7 +229,7 @@ export class WatchedStreams {
     let table = this.#tables.get(key);
     if (table === undefined) {
       const spec = { address, log2, format, vmid, el2 };
-      table = new WatchedCdTable(stage2 === null ? spec : { ...spec, locate: through(stage2) }, this.#shared);
+      table = new CdTable(stage2 === null ? spec : { ...spec, locate: through(stage2) }, this.#shared);
       table.key = key;
       this.#tables.set(key, table);
     }
@@ -238,4 +261,12 @@ function through(stage2: TranslationTree): (pfn: number) => number {
 
 function steIsValid(words: Int32Array): boolean {
   return steValid(words, 0);
+}
+
+/** Bytes of the first level of a CD table, to which its pointer is aligned (IHI 0070 §5.2). */
+function cdTableBytes(words: Int32Array): number {
+  const log2 = steS1CdMax(words, 0);
+  const format = steS1Fmt(words, 0);
+  const split = format === 1 ? 6 : format === 2 ? 10 : 0;
+  return split === 0 || log2 === 0 ? 64 * POW2[log2]! : Math.max(64, 8 * POW2[Math.max(0, log2 - split)]!);
 }

@@ -3,7 +3,8 @@ import { CONTEXT_G, INV, IOTLB_G, inv, invType, PASID_CACHE_G, PASID_IOTLB_G } f
 import type { Caches } from '../caches.ts';
 import type { ConfigCaches } from '../config.ts';
 import { type DeviceTlbs, sizedRange } from '../device-tlbs.ts';
-import { type SeenInvalidation, wholeInvalidation } from '../stale.ts';
+import type { PageRequestRules } from '../requests.ts';
+import { type Invalidation, wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: second stage (domain id), first stage and nested (domain id, PASID). */
 export const VTD_STAGE = { SECOND: 0, FIRST: 1 } as const;
@@ -18,10 +19,12 @@ export class VtdInvalidations {
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
   readonly #devices: DeviceTlbs;
+  readonly #requests: PageRequestRules;
   /** Scalable mode: context-cache invalidation by domain acts as global. */
   scalable = false;
 
-  constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs) {
+  constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs, requests: PageRequestRules) {
+    this.#requests = requests;
     this.#caches = caches;
     this.#devices = devices;
     this.#config = config;
@@ -72,6 +75,9 @@ export class VtdInvalidations {
         this.#devices.invalidate(seq, inv.sidLow(w0), inv.pasid(w1), from, to, inv.pasidDeviceG(w2));
         return true;
       }
+      case INV.PAGE_GROUP_RESPONSE:
+        this.#requests.answered(inv.sidLow(w0), inv.responsePP(w0) ? inv.pasid(w1) : -1, inv.responseGroup(w2));
+        return false;
       default:
         return false;
     }
@@ -99,7 +105,7 @@ export class VtdInvalidations {
 }
 
 /** The 2^am pages around `page`: address bits below the mask are taken as zero. */
-function pages(i: SeenInvalidation, page: number, am: number, ih: boolean): void {
+function pages(i: Invalidation, page: number, am: number, ih: boolean): void {
   const count = POW2[Math.min(am, 52)]!;
   i.from = page - (page % count);
   i.to = i.from + count - 1;

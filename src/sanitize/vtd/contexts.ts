@@ -1,6 +1,7 @@
 import { awLevels, context, root, smContext, TT } from '../../spec/vtd/tables.ts';
 import { VtdFormat } from '../formats.ts';
 import type { TrackedPage } from '../memory.ts';
+import { beyond } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
 import { VTD_STAGE } from './commands.ts';
 import { PasidTables } from './pasids.ts';
@@ -88,8 +89,9 @@ export class Contexts {
     const close = this.#shared.follow(address, PAGE, {
       changed: (p, i) => {
         const rid = first + Math.floor(i / words);
+        // Entries can be stored 16 bytes at a time: what follows each other there is one store.
         const look = () => this.#context(rid, words, p, i);
-        this.#shared.course.pair(p, p.pfn * PAGE + 8 * i, `context${rid}`, look);
+        this.#shared.course.together(p, p.pfn * PAGE + 8 * i, 16, `context${rid}`, look);
       },
     });
     this.#tables.set(at, { address, close });
@@ -112,6 +114,7 @@ export class Contexts {
       page,
       old,
       now,
+      trail: [now],
       used: this.#scalable ? usedScalable : usedLegacy,
       valid: present,
       cachesInvalid: this.#shared.cachingMode,
@@ -122,21 +125,33 @@ export class Contexts {
       return;
     }
     const { late } = page;
-    this.#contexts.set(rid, this.#scalable ? this.#readScalable(rid, now) : this.#readLegacy(rid, now, late));
+    const config = this.#scalable ? this.#readScalable(rid, now) : this.#readLegacy(rid, now, late, known);
+    this.#contexts.set(rid, config);
+    if (known?.ats === true && !config.ats) this.#shared.forbidden(rid);
+    if (config.present) this.#shared.requests.given(rid, -1);
+    else this.#shared.requests.tornDown(rid, -1);
     this.#shared.config.write(write, known === undefined ? () => {} : (seq?: number) => this.#release(rid, known, seq));
   }
 
-  #readLegacy(rid: number, words: Int32Array, late: boolean): ContextConfig {
+  #readLegacy(rid: number, words: Int32Array, late: boolean, before: ContextConfig | undefined): ContextConfig {
     const none = { words, present: true, second: null, pasids: null, ridPasid: 0, passThrough: false, ats: false };
     if (!context.p(words[0]!)) return { ...none, present: false, did: -1 };
     const did = context.did(words[2]!);
     const tt = context.tt(words[0]!);
     if (tt === TT.PASS_THROUGH) return { ...none, did, passThrough: true };
     const shift = 3 + 9 * (awLevels(context.aw(words[2]!)) || 4);
-    const { caches, trees } = this.#shared;
+    const { caches, trees, outBits, course } = this.#shared;
+    beyond(course, 'the second-stage table at', context.ssptptr(words[0]!, words[1]!), outBits, rid);
     const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
     const top = { address: context.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
-    const second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1, late });
+    const second = trees.acquire({
+      tag,
+      format: new VtdFormat(false, outBits),
+      tops: [top],
+      pasid: -1,
+      late,
+      replaces: before?.second ?? null,
+    });
     second.streams.add(rid);
     return { ...none, did, second, ats: tt === TT.ALL };
   }

@@ -35,7 +35,7 @@ export class InterruptTable {
           this.#before.set(index, old);
         }
         const was = old;
-        this.#shared.course.pair(page, gpa, `irte${index}`, () => {
+        this.#shared.course.together(page, gpa, 16, `irte${index}`, () => {
           this.#before.delete(index);
           this.#entry(index, page, at, was);
         });
@@ -61,6 +61,7 @@ export class InterruptTable {
       page,
       old,
       now,
+      trail: [now],
       used,
       valid: present,
       cachesInvalid: this.#shared.cachingMode,

@@ -1,9 +1,9 @@
-import { awLevels, PGTT, pasidDir, pasidEntry } from '../../spec/vtd/tables.ts';
+import { awLevels, PASID_BYTES, PGTT, pasidDir, pasidEntry } from '../../spec/vtd/tables.ts';
 import { ENTRY, VtdFormat } from '../formats.ts';
 import type { TrackedPage } from '../memory.ts';
 import type { TranslationTree } from '../tree.ts';
 import { VTD_STAGE } from './commands.ts';
-import { pageWords, type VtdShared } from './shared.ts';
+import type { VtdShared } from './shared.ts';
 
 const PAGE = 4096;
 const ENTRY_WORDS = 16;
@@ -106,15 +106,17 @@ export class PasidTables {
     if (address < 0) return;
     const close = this.#shared.follow(address, PAGE, {
       changed: (p, i) =>
-        this.#shared.course.entry(p, `pasid${address}/${i >>> 3}`, () => this.#entry(64 * index + (i >>> 3), p, i)),
+        this.#shared.trails.stored(p, p.pfn * PAGE + 8 * i, PASID_BYTES, `pasid${address}/${i >>> 3}`, (trail) =>
+          this.#entry(64 * index + (i >>> 3), p, trail),
+        ),
     });
     this.#tables.set(index, { address, close });
   }
 
-  #entry(pasid: number, page: TrackedPage, at: number): void {
-    const now = pageWords(page, at - (at % 8), 8);
+  #entry(pasid: number, page: TrackedPage, trail: readonly Int32Array[]): void {
+    const now = trail.at(-1)!;
     const known = this.#entries.get(pasid);
-    if (known === undefined && !pasidEntry.p(now[0]!)) return;
+    if (known === undefined && !trail.some((w) => pasidEntry.p(w[0]!))) return;
     const old = known?.words ?? new Int32Array(ENTRY_WORDS);
     const wasPresent = pasidEntry.p(old[0]!);
     const stream = this.#stream();
@@ -128,6 +130,7 @@ export class PasidTables {
       page,
       old,
       now,
+      trail,
       used,
       valid: present,
       // What is not present is not cached, but in caching mode (VT-d §6.1).
@@ -138,14 +141,18 @@ export class PasidTables {
       known.words.set(now);
       return;
     }
-    const config = this.#read(now, pasid, page.late);
+    const config = this.#read(now, pasid, page.late, known);
     this.#entries.set(pasid, config);
+    for (const rid of this.rids) {
+      if (config.pgtt !== 0) this.#shared.requests.given(rid, pasid);
+      else if (wasPresent) this.#shared.requests.tornDown(rid, pasid);
+    }
     for (const t of [config.first, config.second]) for (const rid of this.rids) t?.streams.add(rid);
     this.#shared.config.write(write, known === undefined ? () => {} : (seq?: number) => this.#release(known, seq));
   }
 
-  #read(words: Int32Array, pasid: number, late: boolean): PasidConfig {
-    const { caches, trees } = this.#shared;
+  #read(words: Int32Array, pasid: number, late: boolean, before: PasidConfig | undefined): PasidConfig {
+    const { caches, trees, outBits } = this.#shared;
     const pgtt = pasidEntry.pgtt(words[0]!);
     const did = pasidEntry.did(words[2]!);
     const none = { words, pgtt, did, first: null, second: null };
@@ -156,14 +163,28 @@ export class PasidTables {
       const shift = 3 + 9 * levels;
       const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
       const top = { address: pasidEntry.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
-      second = trees.acquire({ tag, format: new VtdFormat(false), tops: [top], pasid: -1, late });
+      second = trees.acquire({
+        tag,
+        format: new VtdFormat(false, outBits),
+        tops: [top],
+        pasid: -1,
+        late,
+        replaces: before?.second ?? null,
+      });
     }
     if (pgtt !== PGTT.FIRST && pgtt !== PGTT.NESTED) return { ...none, second };
     const levels = 4 + pasidEntry.fspm(words[4]!);
     const tag = caches.tag(VTD_STAGE.FIRST, did, pasid);
     // Both halves of the canonical space: entry 256 on stands for the upper one, where page numbers wrap.
     const top = { address: pasidEntry.fsptptr(words[4]!, words[5]!), entries: 512, shift: 3 + 9 * levels, base: 0 };
-    const spec = { tag, format: new VtdFormat(true), tops: [top], pasid, late };
+    const spec = {
+      tag,
+      format: new VtdFormat(true, outBits),
+      tops: [top],
+      pasid,
+      late,
+      replaces: before?.first ?? null,
+    };
     const first = trees.acquire(second === null ? spec : { ...spec, locate: through(second) });
     return { ...none, first, second };
   }

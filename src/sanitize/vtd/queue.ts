@@ -1,5 +1,7 @@
 import { fromWords } from '../../core/bits.ts';
-import { INV, inv, invType } from '../../spec/vtd/invalidation.ts';
+import { INV, INV_NAME, INV_RESERVED, inv, invType, WAIT_PD } from '../../spec/vtd/invalidation.ts';
+import type { PageUse } from '../memory.ts';
+import { reservedBits } from '../register-rules.ts';
 import type { VtdInvalidations } from './commands.ts';
 import type { VtdShared } from './shared.ts';
 
@@ -18,7 +20,7 @@ interface Wait {
  * Invalidations as the guest orders them: by descriptors, issued when IQT passes them and complete with a wait behind
  * them (VT-d §6.5.2.8), or by registers, complete when the register says so (§6.5.1).
  */
-export class VtdDescriptorQueue {
+export class VtdQueue {
   readonly #shared: VtdShared;
   readonly #run: VtdInvalidations;
   #base = 0;
@@ -29,6 +31,16 @@ export class VtdDescriptorQueue {
   #consumed = 0;
   #seq = 0;
   #waits: Wait[] = [];
+  /** Event of the first invalidation no wait follows, and the submission it was in; -1: none. */
+  #unsynced = -1;
+  #unsyncedBatch = 0;
+  #bytes = 0;
+  readonly #use: PageUse = {
+    changed: (page, at) => {
+      const offset = page.pfn * 4096 + 8 * at - this.#base;
+      if (offset >= 0 && offset < this.#bytes && !page.late) this.#stored(offset);
+    },
+  };
 
   constructor(shared: VtdShared, run: VtdInvalidations) {
     this.#shared = shared;
@@ -37,7 +49,11 @@ export class VtdDescriptorQueue {
 
   /** The queue is switched on. @param iqa words of IQA. */
   start(lo: number, hi: number): void {
+    const { memory } = this.#shared;
+    if (this.#bytes > 0) memory.unuse(this.#base / 4096, (this.#base + this.#bytes) / 4096 - 1, this.#use);
     this.#base = fromWords(lo & ~0xfff, hi & 0xf_ffff);
+    this.#bytes = 2 ** ((lo & 7) + 12);
+    memory.use(this.#base / 4096, (this.#base + this.#bytes) / 4096 - 1, this.#use);
     this.#wide = (lo & 0x800) !== 0;
     this.#entries = 2 ** ((lo & 7) + (this.#wide ? 7 : 8));
     this.#tail = 0;
@@ -55,6 +71,8 @@ export class VtdDescriptorQueue {
     const tail = this.#index(offset);
     if (tail >= this.#entries) return;
     const count = (tail - this.#tail + this.#entries) % this.#entries;
+    // One entry stays free: a queue that is full looks empty (VT-d §6.5.2).
+    if (count + this.#issued - this.#consumed >= this.#entries) this.#overrun(count);
     for (let n = 0; n < count; n++) this.#descriptor((this.#tail + n) % this.#entries);
     this.#tail = tail;
     this.#shared.course.batch++;
@@ -75,13 +93,64 @@ export class VtdDescriptorQueue {
     const i = (at % 4096) / 4;
     const w0 = w[i]!;
     const w1 = w[i + 1]!;
+    this.#reserved(w, i);
     if (invType(w0) !== INV.WAIT) {
-      this.#run.run(seq, w0, w1, w[i + 2]!, w[i + 3]!);
+      if (this.#run.run(seq, w0, w1, w[i + 2]!, w[i + 3]!) && this.#unsynced < 0) {
+        this.#unsynced = course.event;
+        this.#unsyncedBatch = course.batch;
+      }
       return;
     }
+    if (inv.waitSW(w0) || inv.waitIF(w0)) this.#unsynced = -1;
+    if (inv.waitPD(w0)) this.#shared.requests.drained();
     const status = inv.waitSW(w0) ? fromWords(w[i + 2]! & ~3, w[i + 3]! & 0xf_ffff) : -1;
     const wait = { position: this.#issued, seq, status, data: w1, interrupt: inv.waitIF(w0), event: course.event };
     this.#waits.push(wait);
+  }
+
+  /** VT-d §6.5.2.10: what is not defined for the type stops the queue on hardware that looks. */
+  #reserved(w: Int32Array, i: number): void {
+    const type = invType(w[i]!);
+    const mask = INV_RESERVED[type];
+    if (mask === undefined || type === 0) return;
+    let bits = type === INV.WAIT ? w[i]! & mask[0] & ~WAIT_PD : w[i]! & mask[0];
+    for (let n = 1; n < 4; n++) bits |= w[i + n]! & mask[n]!;
+    if (this.#wide) for (let n = 4; n < 8; n++) bits |= w[i + n]!;
+    reservedBits(this.#shared.course, `${INV_NAME[type]} descriptor`, bits);
+  }
+
+  #overrun(count: number): void {
+    const { course } = this.#shared;
+    if (course.completions === 0) return;
+    course.findings.add('queue-overrun', {
+      events: [course.event],
+      message: `${count} descriptors were submitted while the queue had room for ${this.#entries - 1 - (this.#issued - this.#consumed)}: wait for those before`,
+    });
+    this.#consumed = this.#issued;
+  }
+
+  /** A word of the queue was stored. @param offset bytes from its start. */
+  #stored(offset: number): void {
+    const waiting = this.#issued - this.#consumed;
+    if (waiting === 0) return;
+    const index = this.#index(offset);
+    const behind = (this.#tail - index + this.#entries) % this.#entries;
+    if (behind === 0 || behind > waiting) return;
+    const { course } = this.#shared;
+    course.findings.add('command-overwritten', {
+      events: [course.event],
+      message: `the descriptor at index ${index} was stored over although nothing says that it was fetched: wait for a wait behind it`,
+    });
+  }
+
+  finish(): void {
+    const { course } = this.#shared;
+    if (this.#unsynced < 0 || course.batch < this.#unsyncedBatch + 2) return;
+    course.findings.add('command-without-sync', {
+      events: [this.#unsynced],
+      message:
+        'invalidations were issued and no wait with a status or interrupt followed: nothing says when they take effect',
+    });
   }
 
   /** The IOMMU wrote a status word. */

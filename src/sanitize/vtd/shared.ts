@@ -3,6 +3,9 @@ import type { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
 import type { DeviceTlbs } from '../device-tlbs.ts';
 import type { PageUse, TrackedMemory, TrackedPage } from '../memory.ts';
+import type { WatchParts } from '../parts.ts';
+import type { PageRequestRules } from '../requests.ts';
+import { EntryTrails } from '../trails.ts';
 import type { Trees } from '../trees.ts';
 
 const PAGE = 4096;
@@ -15,31 +18,32 @@ interface Followed {
 }
 
 /** What the parts that follow a VT-d unit share. */
-export class VtdShared {
+export class VtdShared implements WatchParts {
   readonly course: Course;
   readonly memory: TrackedMemory;
   readonly caches: Caches;
   readonly config: ConfigCaches;
   readonly trees: Trees;
   readonly devices: DeviceTlbs;
+  readonly requests: PageRequestRules;
+  readonly trails: EntryTrails;
+  /** ATS is not allowed any more for a stream. */
+  forbidden: (stream: number) => void = () => {};
   scalable = false;
   /** CAP.CM: what is not present may be cached. */
   cachingMode = false;
+  /** Bits of output addresses: what CAP.MGAW says is never less (VT-d §11.4.2). */
+  outBits = 52;
 
-  constructor(
-    course: Course,
-    memory: TrackedMemory,
-    caches: Caches,
-    config: ConfigCaches,
-    trees: Trees,
-    devices: DeviceTlbs,
-  ) {
-    this.course = course;
-    this.memory = memory;
-    this.caches = caches;
-    this.config = config;
-    this.trees = trees;
-    this.devices = devices;
+  constructor(parts: WatchParts) {
+    this.course = parts.course;
+    this.memory = parts.memory;
+    this.caches = parts.caches;
+    this.config = parts.config;
+    this.trees = parts.trees;
+    this.devices = parts.devices;
+    this.requests = parts.requests;
+    this.trails = new EntryTrails(parts.course);
   }
 
   /** Follows a table and enters what was told of it. @returns ends that. */

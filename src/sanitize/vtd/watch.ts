@@ -1,21 +1,25 @@
 import { fromWords } from '../../core/bits.ts';
+import { FAULT } from '../../spec/vtd/faults.ts';
 import { GCMD, ICS_IWC, PAGE } from '../../spec/vtd/registers.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
+import { AtsOrder } from '../ats-order.ts';
 import { Caches } from '../caches.ts';
 import { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
 import { DeviceTlbs } from '../device-tlbs.ts';
-import { type AccessSeen, type MessageSeen, type SeenEvent, UNSAID } from '../events.ts';
+import { type AccessSeen, type MessageSeen, type RefusalSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
-import { TagsInUse } from '../tags.ts';
+import { PageRequestRules } from '../requests.ts';
+import { Tags } from '../tags.ts';
 import { Translations } from '../translations.ts';
-import type { TranslationTree } from '../tree.ts';
 import { Trees } from '../trees.ts';
+import { Usage } from '../usage.ts';
 import type { IommuWatch } from '../watch.ts';
 import { VTD_STAGE, VtdInvalidations } from './commands.ts';
 import { Contexts } from './contexts.ts';
 import { InterruptTable } from './interrupts.ts';
-import { VtdDescriptorQueue } from './queue.ts';
+import { VtdQueue } from './queue.ts';
+import { VtdRegisterRules } from './registers.ts';
 import { VtdShared } from './shared.ts';
 
 const WORDS = [
@@ -30,14 +34,18 @@ export class VtdWatch implements IommuWatch {
   readonly #caches: Caches;
   readonly #config: ConfigCaches;
   readonly #devices: DeviceTlbs;
+  readonly #usage: Usage;
+  readonly #requests: PageRequestRules;
+  readonly #ats: AtsOrder;
   readonly #translations: Translations;
   readonly #trees: Trees;
   readonly #shared: VtdShared;
   readonly #contexts: Contexts;
   readonly #interrupts: InterruptTable;
   readonly #run: VtdInvalidations;
-  readonly #queue: VtdDescriptorQueue;
+  readonly #queue: VtdQueue;
   readonly #regs = new Int32Array(0x1000 / 4);
+  readonly #rules: VtdRegisterRules;
   /** GSTS as it follows from GCMD. */
   #status = 0;
   /** SRTP invalidates everything (CAP.ESRTPS). */
@@ -49,7 +57,7 @@ export class VtdWatch implements IommuWatch {
   #ccmd = -1;
   #iotlb = -1;
 
-  constructor(course: Course, memory: TrackedMemory) {
+  constructor(course: Course, memory: TrackedMemory, ramPages: number) {
     this.#caches = new Caches(course);
     this.#config = new ConfigCaches(course);
     const words = (stage: number) => WORDS[stage] ?? WORDS[0];
@@ -58,15 +66,32 @@ export class VtdWatch implements IommuWatch {
       ats: (rid) => this.#contexts.get(rid)?.ats === true,
       pasid: (rid, tree) => (tree.pasid === this.#contexts.get(rid)?.ridPasid ? -1 : tree.pasid),
     });
-    this.#translations = new Translations(course, this.#caches, this.#devices, { bbml: null, cachesAbsence: 0, words });
-    const tags = new TagsInUse(course, words, (tree) => this.#contexts.leadsTo(tree));
+    this.#usage = new Usage(course, ramPages);
+    this.#requests = new PageRequestRules(course);
+    this.#ats = new AtsOrder(course, (rid) => this.#contexts.get(rid)?.ats === true);
+    this.#translations = new Translations(course, this.#caches, this.#devices, this.#usage, {
+      bbml: null,
+      cachesAbsence: 0,
+      words,
+    });
+    const tags = new Tags(course, words, (tree) => this.#contexts.leadsTo(tree));
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
-    this.#shared = new VtdShared(course, memory, this.#caches, this.#config, this.#trees, this.#devices);
+    this.#shared = new VtdShared({
+      course,
+      memory,
+      caches: this.#caches,
+      config: this.#config,
+      trees: this.#trees,
+      devices: this.#devices,
+      requests: this.#requests,
+    });
+    this.#shared.forbidden = (rid) => this.#ats.forbidden(rid);
     this.#contexts = new Contexts(this.#shared);
     this.#interrupts = new InterruptTable(this.#shared);
-    this.#run = new VtdInvalidations(this.#caches, this.#config, this.#devices);
-    this.#queue = new VtdDescriptorQueue(this.#shared, this.#run);
+    this.#run = new VtdInvalidations(this.#caches, this.#config, this.#devices, this.#requests);
+    this.#queue = new VtdQueue(this.#shared, this.#run);
+    this.#rules = new VtdRegisterRules(course, (offset) => this.#regs[offset >>> 2]!);
   }
 
   event(e: SeenEvent): void {
@@ -80,11 +105,22 @@ export class VtdWatch implements IommuWatch {
       case 'xlat':
         this.#xlat(e);
         return;
+      case 'fault':
+        this.#fault(e);
+        return;
+      case 'ats':
+        this.#ats.function(e.sid, e.on);
+        return;
       case 'dst':
+        if (e.bytes.length >= 16) this.#written(e.gpa, e.bytes);
         if (e.bytes.length === 4)
           this.#queue.status(e.gpa, new DataView(e.bytes.buffer, e.bytes.byteOffset).getInt32(0, true));
         return;
+      case 'frcd':
+        this.#rules.recorded();
+        return;
       case 'msi':
+        this.#rules.message(e.address, e.data);
         if (e.data === this.#regs[PAGE.IEDATA.at >>> 2]) this.#queue.signalled();
         return;
       case 'remap':
@@ -98,6 +134,7 @@ export class VtdWatch implements IommuWatch {
 
   #reset(): void {
     this.#regs.fill(0);
+    this.#rules.reset();
     this.#status = 0;
     this.#contexts.detach();
     this.#interrupts.detach();
@@ -105,11 +142,13 @@ export class VtdWatch implements IommuWatch {
     this.#trees.clear();
     this.#caches.clear();
     this.#devices.clear();
+    this.#requests.reset();
   }
 
   #write(offset: number, size: number, lo: number, hi: number): void {
     const at = offset >>> 2;
     if (at >= this.#regs.length) return;
+    this.#rules.write(offset, size, lo, hi, this.#status);
     this.#regs[at] = lo;
     if (size === 8) this.#regs[at + 1] = hi;
     const high = size === 8 ? hi : lo;
@@ -169,6 +208,7 @@ export class VtdWatch implements IommuWatch {
   #read(offset: number, size: number, lo: number, hi: number): void {
     const high = size === 8 ? hi : lo;
     const last = size === 8 ? offset + 4 : offset;
+    this.#rules.read(offset, size, lo, hi, this.#status);
     if (offset === PAGE.IQH.at) this.#queue.head(lo);
     else if (offset === PAGE.ICS.at && (lo & ICS_IWC) !== 0) this.#queue.signalled();
     else if (last === PAGE.CCMD.at + 4 && high >= 0 && this.#ccmd >= 0) {
@@ -179,10 +219,14 @@ export class VtdWatch implements IommuWatch {
       this.#iotlb = -1;
     } else if (offset === PAGE.CAP.at) {
       const cachingMode = (lo & 0x80) !== 0;
+      this.#shared.outBits = Math.min(52, ((lo >>> 16) & 0x3f) + 1);
       this.#shared.cachingMode = cachingMode;
       const cachesAbsence = cachingMode ? 1 << VTD_STAGE.SECOND : 0;
       this.#translations.rules = { ...this.#translations.rules, cachesAbsence };
-    } else if (offset === PAGE.ECAP.at) this.#iro = ((lo >>> 8) & 0x3ff) * 16;
+    } else if (offset === PAGE.ECAP.at) {
+      this.#iro = ((lo >>> 8) & 0x3ff) * 16;
+      this.#rules.iro = this.#iro;
+    }
     if (last === PAGE.CAP.at + 4) {
       this.#rootFlushes = high < 0;
       this.#irFlushes = (high & 0x4000_0000) !== 0;
@@ -198,30 +242,58 @@ export class VtdWatch implements IommuWatch {
   #xlat(e: AccessSeen): void {
     this.#config.used((c) => c.stream === e.sid);
     const context = this.#contexts.get(e.sid);
+    if ((this.#status & GCMD.TE) === 0) this.#usage.unprotected(e.sid);
     if (context === undefined || (this.#status & GCMD.TE) === 0) return;
+    if (context.passThrough) this.#usage.passed(e.sid);
     const page = (e.hi >>> 0) * 0x10_0000 + (e.lo >>> 12);
     const out = Math.floor(e.out / 4096);
-    const access = e.perm === UNSAID ? e.access : e.perm;
-    if (context.second !== null) this.#judge(context.second, e.sid, page, out, access);
+    const told = e.perm === UNSAID;
+    const access = told ? e.access : e.perm;
+    if (context.second !== null) this.#translations.access(context.second, e.sid, page, out, access, told);
     const pasid = context.pasids?.get(context.ridPasid);
     if (pasid === undefined) return;
-    if (pasid.pgtt === PGTT.SECOND && pasid.second !== null) this.#judge(pasid.second, e.sid, page, out, access);
+    if (pasid.pgtt === PGTT.PASS_THROUGH) this.#usage.passed(e.sid);
+    if (pasid.pgtt === PGTT.SECOND && pasid.second !== null)
+      this.#translations.access(pasid.second, e.sid, page, out, access, told);
     else if (pasid.pgtt === PGTT.FIRST && pasid.first !== null)
-      this.#judge(pasid.first, e.sid, page % CANONICAL, out, access);
+      this.#translations.access(pasid.first, e.sid, page % CANONICAL, out, access, told);
     else if (pasid.first !== null && pasid.second !== null) {
       pasid.first.walk(page % CANONICAL);
       const middle = pasid.first.out;
-      this.#judge(pasid.first, e.sid, page % CANONICAL, middle, access);
-      this.#judge(pasid.second, e.sid, middle, out, access);
+      this.#translations.access(pasid.first, e.sid, page % CANONICAL, middle, access, told);
+      this.#translations.access(pasid.second, e.sid, middle, out, access, told);
     }
   }
 
-  #judge(tree: TranslationTree, sid: number, page: number, out: number, access: number): void {
-    this.#translations.access(tree, sid, page, out, access);
+  #fault(e: RefusalSeen): void {
+    if (e.reason === FAULT.TRANSLATION_BLOCKED || e.reason === FAULT.SM_DTE) this.#ats.refused(e.sid);
+    const context = this.#contexts.get(e.sid);
+    const pasid = context?.pasids?.get(context.ridPasid);
+    const tree = context?.second ?? pasid?.first ?? pasid?.second;
+    const page = (e.hi >>> 0) * 0x10_0000 + (e.lo >>> 12);
+    if (tree !== null && tree !== undefined) this.#translations.refused(tree, e.sid, page % CANONICAL);
+  }
+
+  /** The unit wrote into memory: a page request, if it is in their queue (VT-d §7.4.1). */
+  #written(gpa: number, bytes: Uint8Array): void {
+    const word = (n: number) => new DataView(bytes.buffer, bytes.byteOffset).getInt32(4 * n, true);
+    const lo = this.#regs[PAGE.PQA.at >>> 2]!;
+    const base = fromWords(lo & ~0xfff, this.#regs[(PAGE.PQA.at >>> 2) + 1]! & 0xf_ffff);
+    if (base === 0 || gpa < base || gpa >= base + 2 ** ((lo & 7) + 12)) return;
+    const w0 = word(0);
+    const w2 = word(2);
+    const pasid = (w0 & 0x100) !== 0 ? word(1) & 0xf_ffff : -1;
+    const page = (word(3) >>> 0) * 0x10_0000 + (w2 >>> 12);
+    if ((w2 & 7) === 4 && pasid >= 0) return;
+    this.#requests.queued(w0 >>> 16, pasid, (w2 >>> 3) & 0x1ff, (w2 & 4) !== 0, page);
   }
 
   finish(): void {
+    this.#requests.finish();
+    this.#ats.finish([...this.#contexts.all()].some(([, c]) => c.ats));
     this.#translations.finish([...this.#trees.all()]);
     this.#config.finish();
+    this.#queue.finish();
+    this.#rules.finish();
   }
 }
