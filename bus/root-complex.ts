@@ -30,7 +30,10 @@ export interface RootComplexDeps {
   readonly latency?: Partial<Latency>;
 }
 
-/** The PCI side of a machine: root buses, what is plugged in below, and the ways between them. */
+/**
+ * The PCI side of a machine: root buses, what is plugged in below them, and how requests, messages and configuration
+ * accesses get from one to the other.
+ */
 export class RootComplex implements Fabric {
   readonly memory: Memory;
   readonly irq: InterruptPort | null;

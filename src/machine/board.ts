@@ -91,7 +91,10 @@ export class Board {
     throw new ViommuError('ENOSPC', 'caller', 'no free device number on the bus', { bus: bus.number });
   }
 
-  /** QEMU's test device, with QEMU's manners on the bus: no bus mastering needed, failing accesses tried piece by piece. */
+  /**
+   * QEMU's test device as QEMU has it: it sends although bus mastering is off, and after a failing piece of a request it
+   * tries the next one.
+   */
   plugTestdev(devfn?: number, bus: PciBus = this.root.bus): Slot {
     const slot = this.plug(new IommuTestdev(this.#guest), devfn, bus);
     const link = this.complex.link(slot)!;

@@ -8,7 +8,7 @@ export type MachineEvents = { said: [said: Said] } & {
 
 /**
  * The public edge of a machine: events for traces, user interfaces and tests. Give its `tell` to the machine when it is
- * made; inside the package arrows are ports, and a machine without an observer emits nothing.
+ * made. The parts of a machine talk through ports, not through these events; a machine without an observer emits nothing.
  */
 export class MachineObserver {
   /** What to listen on: `events.on('command', …)`. */

@@ -26,7 +26,7 @@ export interface QemuDefaults {
   readonly profile?: string;
   /** Hears what the host refuses when a guest renumbers buses; the function is then blocked. */
   readonly report?: (error: unknown) => void;
-  /** Which functions wait when an access faults (Arm: those that are platform devices in disguise). */
+  /** Which functions wait when an access faults (Arm: stalls are for platform devices; PCI functions do not wait by default). */
   readonly canStall?: (name: string) => boolean;
 }
 

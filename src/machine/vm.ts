@@ -58,7 +58,10 @@ export class Vm {
   readonly upcalls: HostUpcalls;
   /** The address space in which all guest RAM is mapped. */
   readonly ioasId: number;
-  /** Who holds guest memory elsewhere (shadows of guest tables) lets go of it here before it is unplugged. */
+  /**
+   * Called before guest memory is unplugged, with its first address and size (bytes): whoever has mapped it elsewhere
+   * (shadows of guest tables) unmaps it.
+   */
   readonly memoryLeaves = new Set<(gpa: number, bytes: number) => void>();
 
   /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit; `ENOMEM` when the host is out of memory. */

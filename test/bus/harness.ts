@@ -1,5 +1,7 @@
+import { Bridge, type BridgeKind } from '../../bus/bridge.ts';
 import { RootComplex, type RootComplexDeps } from '../../bus/root-complex.ts';
-import type { Slot } from '../../bus/topology.ts';
+import type { PciBus, Slot } from '../../bus/topology.ts';
+import { DmaEngine } from '../../devices/endpoints/dma-engine.ts';
 import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
 import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
 import { EXT } from '../../src/spec/pcie/capabilities.ts';
@@ -61,4 +63,35 @@ export function config(complex: RootComplex, slot: Slot) {
     },
     pasid: (on: boolean) => write(extended(EXT.PASID) + 6, 2, on ? 1 : 0),
   };
+}
+
+/** What `harness` makes. */
+export type Harness = ReturnType<typeof harness>;
+
+/** A bridge with its bus numbers and a memory window [at, at + 1 MiB) programmed, as firmware does. */
+export function bridge(
+  h: Harness,
+  bus: PciBus,
+  devfn: number,
+  kind: BridgeKind,
+  secondary: number,
+  last = secondary,
+  at = 0,
+) {
+  const slot = h.complex.plug(bus, devfn, new Bridge({ kind }));
+  const c = config(h.complex, slot);
+  c.write(0x18, 4, bus.number | (secondary << 8) | (last << 16));
+  if (at !== 0) c.write(0x20, 4, ((at >>> 16) | (at & 0xffff_0000)) >>> 0);
+  c.write(4, 2, 7);
+  return slot;
+}
+
+/** A DMA engine that may send, with its driver's view and its way up. */
+export function engine(h: Harness, bus: PciBus, devfn: number, bar = 0) {
+  const e = new DmaEngine({ integrated: bus.parent === null });
+  const slot = h.complex.plug(bus, devfn, e.fn);
+  const c = config(h.complex, slot);
+  if (bar !== 0) c.write(0x10, 4, bar);
+  c.master();
+  return { e, slot, c, link: h.complex.link(slot)! };
 }

@@ -84,7 +84,7 @@ export function pcieNode(p: DtPcie): DtNode {
   };
 }
 
-/** Source text (dts), for reading and for dtc. */
+/** Source text (dts), for readers and for dtc. */
 export function dts(root: DtNode): string {
   return `/dts-v1/;\n\n${nodeText({ ...root, name: '/' }, '')}`;
 }
