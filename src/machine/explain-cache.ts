@@ -7,17 +7,20 @@ function bytes(shift: number): string {
   return `${2 ** (shift % 10)} ${units[Math.floor(shift / 10)]}`;
 }
 
-/**
- * The hardware's cached translations as lines of a listing. Outputs are shown as the guest knows them.
- * @param domain,id what the architecture calls the two halves of a context.
- */
-export function cachedLines(
-  list: readonly CachedTranslation[],
-  domain: string,
-  id: string,
-  memory: VmMemory,
-  limit: number,
-): string[] {
+/** What a listing of cached translations is made of. */
+export interface CacheListing {
+  readonly list: readonly CachedTranslation[];
+  /** What the architecture calls the two halves of a context: the domain, and the address space in it. */
+  readonly domain: string;
+  readonly id: string;
+  /** Says where the guest has a host-physical address. */
+  readonly memory: VmMemory;
+  /** Most lines of each context. */
+  readonly limit: number;
+}
+
+/** The hardware's cached translations as lines of a listing. Outputs are shown as the guest knows them. */
+export function cachedLines({ list, domain, id, memory, limit }: CacheListing): string[] {
   const lines = ['', `Cached translations (${list.length}; ${domain}s are the hardware's)`];
   let shown = 0;
   let last = '';

@@ -55,6 +55,14 @@ export interface QemuMachineState {
   readonly iommus: readonly unknown[];
 }
 
+/** What a machine of a command line is made of; `-machine none` has neither VM nor board. */
+export interface QemuMachineParts {
+  readonly vm: Vm | null;
+  readonly board: Board | null;
+  readonly irq: InterruptTap;
+  readonly iommus: readonly IommuUnit[];
+}
+
 /** A machine as a QEMU command line describes it. */
 export class QemuMachine {
   /** @internal null: `-machine none`. */
@@ -66,11 +74,11 @@ export class QemuMachine {
   readonly #iommus: readonly IommuUnit[];
 
   /** @internal */
-  constructor(vm: Vm | null, board: Board | null, irq: InterruptTap, iommus: readonly IommuUnit[]) {
-    this.vm = vm;
-    this.board = board;
-    this.irq = irq;
-    this.#iommus = iommus;
+  constructor(parts: QemuMachineParts) {
+    this.vm = parts.vm;
+    this.board = parts.board;
+    this.irq = parts.irq;
+    this.#iommus = parts.iommus;
   }
 
   /** Guest-physical space as a CPU sees it; null for a machine without RAM. */
@@ -174,7 +182,7 @@ const IOMMUS = new Set(['arm-smmuv3', 'intel-iommu']);
 export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuMachine {
   const irq = new InterruptTap();
   const type = args.machine.kind.replace(/^(?:pc-)?(virt|q35)-\d.*$/, '$1') || 'none';
-  if (type === 'none') return new QemuMachine(null, null, irq, []);
+  if (type === 'none') return new QemuMachine({ vm: null, board: null, irq, iommus: [] });
   if (type !== 'virt' && type !== 'q35') {
     throw new ViommuError('E_PROFILE', 'caller', `unsupported machine type '${type}': virt, q35 or none`);
   }
@@ -202,7 +210,7 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     ...(defaults.canStall === undefined ? {} : { canStall: defaults.canStall }),
   });
   for (const device of args.devices) plugDevice(board, buses, device);
-  return new QemuMachine(vm, board, irq, iommus);
+  return new QemuMachine({ vm, board, irq, iommus });
 }
 
 function plugDevice(board: Board, buses: Buses, device: QemuOption): void {

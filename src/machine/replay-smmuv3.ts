@@ -2,15 +2,12 @@ import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { fromWords } from '../core/bits.ts';
 import { cachedTranslations } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
-import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
-import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
-import type { ReplayOptions, ReplayTarget, TraceHeader } from '../trace/index.ts';
+import type { ReplayOptions } from '../trace/index.ts';
 import { cachedLines } from './explain-cache.ts';
-import { PromptEndpoints } from './replay-endpoints.ts';
-import { ReplayMemory } from './replay-memory.ts';
+import { type ReplayedIommu, SILENT_INTERRUPTS } from './replay-machine.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
-import { Vm } from './vm.ts';
+import type { Vm } from './vm.ts';
 
 /** What the replay asks of the machine's caches. */
 const CACHES = {
@@ -20,86 +17,55 @@ const CACHES = {
 } as const;
 const PAGE = 4096;
 
-/** Interrupts are compared through `tell`; nothing else listens in a replay. */
-const SILENT: InterruptPort = { pulse() {}, level() {}, message: () => true };
+/** What the vSMMUv3 of a recording is made of. */
+export interface ReplayedSmmuv3Parts {
+  readonly vm: Vm;
+  readonly properties: Smmuv3Properties;
+  readonly options: ReplayOptions;
+  readonly tell: Tell;
+  /** Guest-physical page of the doorbell for messages. */
+  readonly doorbell: number;
+}
 
-/** The machine a recording of an SMMUv3 guest describes: memory, host, hardware, vSMMUv3, and whoever sends DMA. */
-export class Smmuv3ReplayMachine extends ReplayMemory implements ReplayTarget {
+/** The vSMMUv3 of a recording. */
+export class ReplayedSmmuv3 implements ReplayedIommu {
   readonly unit: Smmuv3Unit;
-  lo = 0;
-  hi = 0;
-  out = 0;
-  perm = 0;
-  guestShift = 0;
   tag = -1;
-  readonly outAddress = 0;
-  readonly outData = 0;
+  guestShift = 0;
+  readonly #vm: Vm;
   readonly #doorbell: number;
-  readonly #pair = new Int32Array(2);
 
-  constructor(header: TraceHeader, properties: Smmuv3Properties, options: ReplayOptions, tell: Tell, doorbell: number) {
-    super(new Vm({ ram: header.ram.map((r) => ({ base: r.gpa, bytes: r.size })), tell }));
-    this.#doorbell = this.vm.memory.addHostWindow(doorbell, PAGE, { name: 'its', read: () => 0, write: () => {} });
-    this.unit = new Smmuv3Unit(this.vm, {
+  constructor({ vm, properties, options, tell, doorbell }: ReplayedSmmuv3Parts) {
+    this.#vm = vm;
+    this.#doorbell = vm.memory.addHostWindow(doorbell, PAGE, { name: 'its', read: () => 0, write: () => {} });
+    this.unit = new Smmuv3Unit(vm, {
       name: 'smmuv3',
       properties,
-      irq: SILENT,
+      irq: SILENT_INTERRUPTS,
       tell,
       caches: CACHES[options.caches ?? 'full'],
       ignoreInvalidations: options.ignoreInvalidations ?? false,
       batchQuirk: options.batchQuirk ?? false,
-      doorbell: doorbell,
+      doorbell,
     });
-    this.unit.endpoints.to = new PromptEndpoints(this.unit.hardware);
-    for (const d of header.devices) this.#plug(d.sid, d.name);
   }
 
-  #plug(sid: number, name: string): void {
-    const description = { name, msiDoorbell: this.#doorbell };
-    this.unit.addFunction([sid], [hostRid(sid)], description);
+  plug(rid: number, name: string): void {
+    this.unit.addFunction([rid], [hostRid(rid)], { name, msiDoorbell: this.#doorbell });
   }
 
-  read(offset: number, size: number): void {
-    if (size === 8) {
-      this.unit.device.read64(offset, this.#pair);
-      this.lo = this.#pair[0]!;
-      this.hi = this.#pair[1]!;
-    } else {
-      this.lo = this.unit.device.read(offset, size);
-      this.hi = 0;
-    }
-  }
-
-  write(offset: number, size: number, lo: number, hi: number): void {
-    this.unit.device.write(offset, size, lo, hi);
-  }
-
-  dma(sid: number, lo: number, hi: number, access: number): number {
-    // A function that appeared after the recording of the header was made: it was hot-plugged.
-    if (this.unit.functionOf(sid) === undefined) this.#plug(sid, `sid${sid}`);
-    const hw = this.unit.hardware;
-    const status = hw.translate(hostRid(sid), NO_PASID, lo, hi, access, AT.UNTRANSLATED);
-    if (status !== DMA.OK) return status;
-    this.out = this.vm.memory.gpaOf(hw.out);
-    this.perm = hw.outPerm & (ACCESS.READ | ACCESS.WRITE);
-    this.tag = hw.tag;
-    this.guestShift = hw.guestShift > 0 ? hw.guestShift : this.unit.device.shadowLeaf(sid, fromWords(lo, hi));
-    return status;
-  }
-
-  remap(): boolean {
-    return false;
+  look(rid: number, lo: number, hi: number): void {
+    const { hardware, device } = this.unit;
+    this.tag = hardware.tag;
+    this.guestShift = hardware.guestShift > 0 ? hardware.guestShift : device.shadowLeaf(rid, fromWords(lo, hi));
   }
 
   irte(): boolean {
     return false;
   }
 
-  explain(limit: number): string[] {
-    return cachedLines(cachedTranslations(this.unit.hardware.save().iotlb), 'VMID', 'ASID', this.vm.memory, limit);
-  }
-
-  reset(): void {
-    this.unit.device.reset();
+  cached(limit: number): string[] {
+    const list = cachedTranslations(this.unit.hardware.save().iotlb);
+    return cachedLines({ list, domain: 'VMID', id: 'ASID', memory: this.#vm.memory, limit });
   }
 }

@@ -3,15 +3,22 @@ import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseQemuArgs } from '../lib/qemu-args/qemu-args.ts';
-import type { MakeReplayTarget } from '../trace/index.ts';
-import { Smmuv3ReplayMachine } from './replay-smmuv3.ts';
-import { VtdReplayMachine } from './replay-vtd.ts';
+import type { Tell } from '../ports/tell.ts';
+import type { MakeReplayTarget, TraceHeader } from '../trace/index.ts';
+import { ReplayMachine } from './replay-machine.ts';
+import { ReplayedSmmuv3 } from './replay-smmuv3.ts';
+import { ReplayedVtd } from './replay-vtd.ts';
 import { VIRT } from './virt.ts';
+import { Vm } from './vm.ts';
 
 const SMMU_BYTES = 0x2_0000;
 
 /** Machine types that can have the IOMMU (versioned names included). */
 const MACHINES = { smmuv3: /^virt(-\d.*)?$/, vtd: /^(q35|pc|pc-q35-.*|pc-i440fx-.*)$/ } as const;
+
+function vmOf(header: TraceHeader, tell: Tell): Vm {
+  return new Vm({ ram: header.ram.map((r) => ({ base: r.gpa, bytes: r.size })), tell });
+}
 
 /**
  * Stands up the machine of a recording.
@@ -38,9 +45,11 @@ export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
     // Messages go to GICv2m's frame where the machine has one, else to the ITS.
     const v2m = args.machine.props.get('gic-version') === '2';
     const doorbell = v2m ? VIRT.V2M : VIRT.DOORBELL - (VIRT.DOORBELL % 4096);
-    return new Smmuv3ReplayMachine(header, properties, options, tell, doorbell);
+    const vm = vmOf(header, tell);
+    return new ReplayMachine(vm, new ReplayedSmmuv3({ vm, properties, options, tell, doorbell }), header);
   }
-  const props = vtdProperties(args, profile);
-  if (props === null) throw new ViommuError('E_PROFILE', 'trace', 'the command line has no intel-iommu device');
-  return new VtdReplayMachine(header, props, options, tell);
+  const properties = vtdProperties(args, profile);
+  if (properties === null) throw new ViommuError('E_PROFILE', 'trace', 'the command line has no intel-iommu device');
+  const vm = vmOf(header, tell);
+  return new ReplayMachine(vm, new ReplayedVtd({ vm, properties, options, tell }), header);
 };

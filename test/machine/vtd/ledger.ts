@@ -1,6 +1,6 @@
-import type { VtdReplayMachine } from '../../../src/machine/replay-vtd.ts';
 import type { Memory } from '../../../src/ports/memory.ts';
 import type { Said } from '../../../src/ports/tell.ts';
+import type { VtdReplayMachine } from './replayed.ts';
 
 /** What every IOAS of a run holds, kept from what the host says it did. Pages count 4 KiB. */
 export class Ledger {

@@ -1,7 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { VtdReplayMachine } from '../../../src/machine/replay-vtd.ts';
 import { Ledger, readStage, stagesOf } from './ledger.ts';
-import { RECORDINGS, replay } from './replayed.ts';
+import { RECORDINGS, replay, type VtdReplayMachine } from './replayed.ts';
 
 test.each(RECORDINGS)('the guest of %s sees and does what it saw and did on QEMU', async (name) => {
   const r = await replay(name);

@@ -1,5 +1,8 @@
 import { makeReplayMachine } from '../../../src/machine/replay.ts';
-import { VtdReplayMachine } from '../../../src/machine/replay-vtd.ts';
+import { ReplayMachine } from '../../../src/machine/replay-machine.ts';
+import { ReplayedVtd } from '../../../src/machine/replay-vtd.ts';
+import type { Vm } from '../../../src/machine/vm.ts';
+import type { VtdUnit } from '../../../src/machine/vtd-unit.ts';
 import type { Said } from '../../../src/ports/tell.ts';
 import { Heard, Replay, type ReplayOptions, type ReplayResult } from '../../../src/trace/index.ts';
 import { loadTrace } from '../../../src/trace/node.ts';
@@ -20,6 +23,12 @@ export const RECORDINGS = [
   'vtd-xen-register-invalidation',
 ];
 
+/** The machine of a recording. */
+export interface VtdReplayMachine {
+  readonly vm: Vm;
+  readonly unit: VtdUnit;
+}
+
 /** A recording, lived through by the machine it describes. `listen` hears everything, at the moment it happens. */
 export async function replay(
   name: string,
@@ -33,8 +42,10 @@ export async function replay(
     heard.tell(said);
     if (machine !== null) listen(said, machine);
   });
-  if (!(target instanceof VtdReplayMachine)) throw new Error(`${name} is no VT-d recording`);
-  machine = target;
+  if (!(target instanceof ReplayMachine && target.iommu instanceof ReplayedVtd)) {
+    throw new Error(`${name} is no VT-d recording`);
+  }
+  machine = { vm: target.vm, unit: target.iommu.unit };
   const r = new Replay(header, target, heard);
   for (const e of events) r.apply(e);
   return r.finish();
