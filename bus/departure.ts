@@ -1,14 +1,14 @@
 import { AT, DMA, NO_PASID } from '../src/ports/dma.ts';
 import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
 import { COMMAND, HEADER } from '../src/spec/pcie/header.ts';
-import type { Fabric } from './fabric.ts';
-import type { Root, Slot } from './topology.ts';
+import type { Fabric, Sender } from './fabric.ts';
+import type { Root, Slice, Slot } from './topology.ts';
 
 /** A PASID that a slice has not set up: nothing can be sent under it. */
 export const NOT_SET_UP = -2;
 
 /** Where requests of one function leave its link, under one of its requester ids: as whom, and whether at all. */
-export class Departure {
+export class Departure implements Sender {
   /** A requester id the function pretends to have (hardware numbering); -1: its own. Source validation stops it. */
   forged = -1;
   /** Requests leave although COMMAND.MASTER is off (QEMU's iommu-testdev). */
@@ -19,6 +19,9 @@ export class Departure {
   readonly #slot: Slot;
   /** Which of the slot's requester ids. */
   readonly #index: number;
+  readonly #slice: Slice | null;
+  /** Its own requester id (hardware numbering). */
+  readonly #stream: number;
   /** The function whose link carries the requests: for a slice its parent. */
   readonly #sender: Slot;
 
@@ -26,12 +29,14 @@ export class Departure {
     this.#fabric = fabric;
     this.#slot = slot;
     this.#index = index;
+    this.#slice = slot.slice;
+    this.#stream = slot.streams[index]!;
     this.#sender = slot.slice?.parent ?? slot;
   }
 
   /** Requester id the IOMMU sees (hardware numbering). */
   get stream(): number {
-    return this.forged >= 0 ? this.forged : this.#slot.streams[this.#index]!;
+    return this.forged >= 0 ? this.forged : this.#stream;
   }
 
   /** Requester id as software sees it now, behind bridges the bridge's. */
@@ -41,7 +46,7 @@ export class Departure {
 
   /** The PASID on the wire of what the function sends under `pasid`, or NOT_SET_UP. */
   pasid(pasid: number): number {
-    const { slice } = this.#slot;
+    const slice = this.#slice;
     if (slice === null) return pasid;
     const host = pasid === NO_PASID ? slice.pasid : slice.hostPasid(pasid);
     return host < 0 ? NOT_SET_UP : host;

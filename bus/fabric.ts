@@ -17,6 +17,12 @@ export interface Latency {
   response: number;
 }
 
+/** Who sends a request. */
+export interface Sender {
+  /** Requester id as software sees it now, behind bridges the bridge's. */
+  readonly requester: number;
+}
+
 /**
  * What the way of one function to memory, and the way of messages back to it, use of the root complex. The parts of the bus
  * know this interface only; the root complex knows the parts.
@@ -36,8 +42,8 @@ export interface Fabric {
   readonly onMessage: BusListener | null;
   /** Plain memory writes into the interrupt window name no requester. */
   readonly anonymousWrites: boolean;
-  /** Software's requester id of the write being delivered. */
-  requester: number;
+  /** Who sent the memory request that is being delivered. */
+  sender: Sender | null;
   /** Translated requests refused because the address was not the machine's. */
   forgeries: number;
   /** A pin of a function rises or falls. */

@@ -184,7 +184,7 @@ export class Link implements Upstream {
       return deliverInterrupt(this.#fabric, this.#slot.bus.root, this.#departure.requester, lo >>> 0, data >>> 0);
     }
     if (outcome !== DMA.OK) return outcome;
-    this.#fabric.requester = this.#departure.requester;
+    this.#fabric.sender = this.#departure;
     return this.#fabric.memory.store32(port.out, data | 0) ? DMA.OK : DMA.ABORT;
   }
 

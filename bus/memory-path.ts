@@ -90,7 +90,7 @@ export class MemoryPath {
   }
 
   #memory(r: MemoryRequest, out: number, count: number): number {
-    this.#fabric.requester = this.#departure.requester;
+    this.#fabric.sender = this.#departure;
     const { memory } = this.#fabric;
     const part = r.part(count);
     return (r.write ? memory.writeBytes(out, part) : memory.readBytes(out, part)) ? DMA.OK : DMA.ABORT;

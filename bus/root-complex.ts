@@ -7,7 +7,7 @@ import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import type { BusListener } from './bus-message.ts';
 import { configTarget } from './config-routing.ts';
-import type { Fabric, Latency } from './fabric.ts';
+import type { Fabric, Latency, Sender } from './fabric.ts';
 import { IntxWires } from './intx-wires.ts';
 import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
@@ -46,8 +46,7 @@ export class RootComplex implements Fabric {
   readonly peers: PeerWindow[] = [];
   /** Counts everything that can change where an access goes. */
   generation = 0;
-  /** Software's requester id of the write being delivered; windows that stand for an interrupt controller look at it. */
-  requester = 0;
+  sender: Sender | null = null;
   /** Sees every message on the links; null while nobody does, and then nothing is made for it. */
   onMessage: BusListener | null = null;
   /** Translated requests refused because the address was not the machine's. */
@@ -168,6 +167,14 @@ export class RootComplex implements Fabric {
     slot.bus.slots.delete(slot.devfn);
     slot.slice?.parent.slices.delete(slot);
     this.generation++;
+  }
+
+  /**
+   * Software's requester id of the memory request that is being delivered: windows that stand for an interrupt controller
+   * look at it. -1: there was none yet.
+   */
+  get requester(): number {
+    return this.sender?.requester ?? -1;
   }
 
   /** Where a function is plugged in; undefined: nowhere. */

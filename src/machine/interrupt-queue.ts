@@ -4,13 +4,17 @@ import type { InterruptPort } from '../ports/irq.ts';
 export interface InterruptSink {
   /** A wired line changes (the emulator's own numbering). An edge is a rise followed by a fall. */
   line(number: number, asserted: boolean): void;
-  /** A message: 4 bytes written to a guest-physical address. */
-  message(address: number, data: number): void;
+  /**
+   * A message: 4 bytes written to a guest-physical address.
+   * @param requester requester id of the function that sent it, as the guest knows it (an ITS's DeviceID); -1: a message of
+   *   the IOMMU itself, or one that went through interrupt remapping.
+   */
+  message(address: number, data: number, requester: number): void;
 }
 
 /**
- * Holds interrupts back until the emulator is out of the access that caused them: `enter` and `leave` bracket every access,
- * and what came meanwhile is delivered by `defer`red work, in order.
+ * Holds interrupts back until the emulator is out of the access that caused them: what comes is delivered by `defer`red
+ * work, in order.
  */
 export class InterruptQueue {
   readonly #sink: InterruptSink;
@@ -43,12 +47,15 @@ export class InterruptQueue {
         const n = wired(line);
         if (n >= 0) this.#push(() => this.#sink.line(n, asserted));
       },
-      message: (address, data) => {
-        if (!this.#accepts(address)) return false;
-        this.#push(() => this.#sink.message(address, data));
-        return true;
-      },
+      message: (address, data) => this.message(address, data, -1),
     };
+  }
+
+  /** A message of a function. @param requester see `InterruptSink.message`. @returns false: nothing answers there. */
+  message(address: number, data: number, requester: number): boolean {
+    if (!this.#accepts(address)) return false;
+    this.#push(() => this.#sink.message(address, data, requester));
+    return true;
   }
 
   #push(action: () => void): void {

@@ -105,12 +105,11 @@ export class PluggedMachine {
   }
 
   #messageWindow(base: number): MemoryWindow {
-    const port = this.interrupts.port([]);
     return {
       name: 'doorbell',
       read: () => 0,
       write: (offset, size, value) => {
-        if (size === 4) port.message(base + offset, value);
+        if (size === 4) this.interrupts.message(base + offset, value, this.complex.requester);
       },
     };
   }

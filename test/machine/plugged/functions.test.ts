@@ -5,7 +5,7 @@ import { addAcs } from '../../../src/lib/pci/standard.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { Upstream } from '../../../src/ports/pci.ts';
 import { PRG } from '../../../src/spec/pcie/messages.ts';
-import { DATA, KINDS, probe, Rig, VA } from './rig.ts';
+import { DATA, DOORBELL, KINDS, probe, Rig, VA } from './rig.ts';
 
 /** What the host kernel says the function can do. */
 function info(rig: Rig, rid: number) {
@@ -163,3 +163,17 @@ for (const kind of KINDS) {
     });
   });
 }
+
+test('a message says which function sent it, as an interrupt controller with device ids asks', () => {
+  const rig = new Rig('smmuv3');
+  const port = new Bridge({ kind: 'root' });
+  rig.machine.plug(port, 0x08);
+  rig.number(0, 0x08, 2);
+  const fn = probe();
+  rig.plug(fn, 0, port, 2);
+  rig.guest.function(0x200, [NO_PASID]);
+  rig.guest.map(0x200, NO_PASID, VA, DOORBELL);
+  expect(rig.write(fn, 33, NO_PASID, VA + 0x40)).toBe(DMA.OK);
+  rig.machine.interrupts.flush();
+  expect(rig.messages).toEqual([[DOORBELL + 0x40, 33, 0x200]]);
+});

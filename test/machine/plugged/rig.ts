@@ -25,7 +25,7 @@ export const DATA = RAM + 0x180_0000;
 const IOMMU = 0x1000_0000;
 const ECAM = 0x2000_0000;
 export const PCI = 0x3000_0000;
-const DOORBELL = 0x0809_0000;
+export const DOORBELL = 0x0809_0000;
 /** An IOVA for tests. */
 export const VA = 0x1234_5000;
 
@@ -70,6 +70,8 @@ export class Rig {
   readonly machine: PluggedMachine;
   readonly said: Said[] = [];
   readonly errors: unknown[] = [];
+  /** Address, data and requester of messages. */
+  readonly messages: [number, number, number][] = [];
   readonly #windows = new Map<number, MmioDevice>();
   readonly #kind: Kind;
   #guest: GuestProgram | null = null;
@@ -80,7 +82,7 @@ export class Rig {
       {
         ram: [{ base: RAM, bytes: RAM_BYTES, backing: ramBacking(RAM_BYTES) }],
         claim: (base, window) => void this.#windows.set(base, window),
-        interrupts: { line() {}, message() {} },
+        interrupts: { line() {}, message: (...message) => void this.messages.push(message) },
         defer: () => {},
         report: (error) => this.errors.push(error),
       },
