@@ -1,6 +1,6 @@
 import { POW2 } from '../core/bits.ts';
 import type { Course } from './course.ts';
-import { type Invalidation, isWhole, type StaleEntry, StaleSet } from './stale.ts';
+import { isWhole, type SeenInvalidation, type StaleEntry, StaleSet } from './stale.ts';
 
 /** How many invalidations are remembered to say which one was meant for an entry it did not reach. */
 const REMEMBERED = 8192;
@@ -49,7 +49,7 @@ export class Caches {
   /** Issued, not yet completed: in order. */
   #pending: { readonly tag: CacheTag; readonly e: StaleEntry | LeftRoot; readonly seq: number }[] = [];
   #head = 0;
-  readonly #log: Invalidation[] = [];
+  readonly #log: SeenInvalidation[] = [];
   #logged = 0;
 
   constructor(course: Course) {
@@ -75,7 +75,7 @@ export class Caches {
   }
 
   /** An invalidation was issued. */
-  invalidate(i: Invalidation): void {
+  invalidate(i: SeenInvalidation): void {
     i.event = this.#course.event;
     i.batch = this.#course.batch;
     i.reached = 0;
@@ -87,7 +87,7 @@ export class Caches {
     this.#log[this.#logged++ % REMEMBERED] = i;
   }
 
-  #reach(tag: CacheTag, i: Invalidation): void {
+  #reach(tag: CacheTag, i: SeenInvalidation): void {
     const whole = isWhole(i);
     if (whole && !i.leafOnly) {
       tag.flushed = i.seq;
@@ -106,7 +106,7 @@ export class Caches {
     if (leaves > 0 && !whole) tag.ranged++;
   }
 
-  #issue(tag: CacheTag, e: StaleEntry | LeftRoot, i: Invalidation): void {
+  #issue(tag: CacheTag, e: StaleEntry | LeftRoot, i: SeenInvalidation): void {
     if (e.seq >= 0) return;
     e.seq = i.seq;
     e.issued = i.event;
@@ -142,7 +142,7 @@ export class Caches {
   }
 
   /** The invalidations issued after event `since`, oldest first, as far as they are remembered. */
-  *since(since: number): IterableIterator<Invalidation> {
+  *since(since: number): IterableIterator<SeenInvalidation> {
     let from = Math.max(0, this.#logged - REMEMBERED);
     for (let to = this.#logged; from < to; ) {
       const middle = (from + to) >>> 1;
@@ -164,17 +164,17 @@ export class Caches {
   }
 }
 
-export function matches(i: Invalidation, tag: CacheTag): boolean {
+export function matches(i: SeenInvalidation, tag: CacheTag): boolean {
   return ((i.stages >>> tag.stage) & 1) !== 0 && (i.a < 0 || i.a === tag.a) && (i.b < 0 || i.b === tag.b);
 }
 
 /** Whether the address range of an invalidation touches the entry. */
-export function touches(i: Invalidation, e: StaleEntry): boolean {
+export function touches(i: SeenInvalidation, e: StaleEntry): boolean {
   return e.base <= i.to && e.base + POW2[e.shift - 12]! > i.from;
 }
 
 /** Whether the entry (of a tag that matches) is gone once the invalidation is complete. Notes what it did to a table. */
-function covers(i: Invalidation, e: StaleEntry): boolean {
+function covers(i: SeenInvalidation, e: StaleEntry): boolean {
   if (!touches(i, e)) return false;
   if (i.keepsGlobal && e.global) return false;
   if (!e.table) return i.shift === 0 || i.shift === e.shift;

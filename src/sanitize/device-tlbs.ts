@@ -3,7 +3,7 @@ import { Caches, type CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
 import { ENTRY } from './formats.ts';
 import { nearestMiss } from './reach.ts';
-import { type Invalidation, STALE, type StaleEntry, wholeInvalidation } from './stale.ts';
+import { type SeenInvalidation, STALE, type StaleEntry, wholeInvalidation } from './stale.ts';
 import type { EntryChange, TranslationTree } from './tree.ts';
 
 /** What the caches of functions need to know of the IOMMU. */
@@ -121,7 +121,7 @@ export class DeviceTlbs {
 
   /** @param pasid -1: requests without PASID only. @param from,to page numbers. @param every PASID as well. */
   invalidate(seq: number, stream: number, pasid: number, from: number, to: number, every: boolean): void {
-    const i: Invalidation = wholeInvalidation(seq, 1, stream, every ? -1 : pasid + 1);
+    const i: SeenInvalidation = wholeInvalidation(seq, 1, stream, every ? -1 : pasid + 1);
     i.from = from;
     i.to = to;
     this.#caches.invalidate(i);

@@ -1,6 +1,6 @@
 import { POW2 } from '../core/bits.ts';
 import { type Caches, type CacheTag, matches, touches } from './caches.ts';
-import { type Invalidation, isWhole, type StaleEntry } from './stale.ts';
+import { isWhole, type SeenInvalidation, type StaleEntry } from './stale.ts';
 
 /** How the parts of a tag and of an invalidation are called on one architecture, by stage kind. */
 export interface TagWords {
@@ -10,7 +10,7 @@ export interface TagWords {
 
 /** An invalidation that was meant for an entry and did not reach it. */
 export interface Miss {
-  readonly by: Invalidation;
+  readonly by: SeenInvalidation;
   /** What is wrong with it, a clause. */
   readonly why: string;
   readonly kind: string;
@@ -33,7 +33,7 @@ export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words:
   return null;
 }
 
-function miss(i: Invalidation, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
+function miss(i: SeenInvalidation, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
   const near = i.batch <= e.batch + 1;
   if (matches(i, tag)) {
     if (touches(i, e)) {
@@ -61,7 +61,7 @@ function miss(i: Invalidation, tag: CacheTag, e: StaleEntry, words: TagWords): M
 }
 
 /** Whether invalidation and entry belong to one unmapped range: nothing but stale pages of one loop lies between them. */
-function neighbours(i: Invalidation, tag: CacheTag, e: StaleEntry): boolean {
+function neighbours(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolean {
   const pages = POW2[e.shift - 12]!;
   const up = e.base > i.to;
   const gap = up ? (e.base - i.to - 1) / pages : (i.from - e.base) / pages - 1;
@@ -77,7 +77,7 @@ function neighbours(i: Invalidation, tag: CacheTag, e: StaleEntry): boolean {
   return true;
 }
 
-function range(i: Invalidation): string {
+function range(i: SeenInvalidation): string {
   const to = (i.to + 1) * 4096 - 1;
   return `0x${(i.from * 4096).toString(16)} to 0x${to.toString(16)}`;
 }

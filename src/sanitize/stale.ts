@@ -53,7 +53,7 @@ export interface StaleEntry {
 }
 
 /** An invalidation of translations, as both architectures can say it. */
-export interface Invalidation {
+export interface SeenInvalidation {
   event: number;
   batch: number;
   /** Position in the order in which the queue (or a register) takes invalidations. */
@@ -81,7 +81,7 @@ export interface Invalidation {
 }
 
 /** An invalidation of everything under a tag; to be narrowed. */
-export function wholeInvalidation(seq: number, stages: number, a: number, b: number): Invalidation {
+export function wholeInvalidation(seq: number, stages: number, a: number, b: number): SeenInvalidation {
   return {
     event: 0,
     batch: 0,
@@ -101,7 +101,7 @@ export function wholeInvalidation(seq: number, stages: number, a: number, b: num
   };
 }
 
-export function isWhole(i: Invalidation): boolean {
+export function isWhole(i: SeenInvalidation): boolean {
   return i.from === 0 && i.to === Number.POSITIVE_INFINITY;
 }
 

@@ -4,7 +4,7 @@ import type { TranslationTree } from './tree.ts';
 import type { TagListener, Trees } from './trees.ts';
 
 /** The rules about tags: one ASID, VMID, domain id or PASID stands for one set of tables at a time. */
-export class Tags implements TagListener {
+export class TagsInUse implements TagListener {
   readonly #course: Course;
   readonly #words: (stage: number) => TagWords;
   /** Whether memory (not only a cached copy) leads to the tree. */

@@ -289,7 +289,7 @@ export class Translations implements TreeListener {
       tree.tag.stale.all((e) => {
         if (e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
         if (e.why === STALE.UNMAPPED) {
-          // Invalidation by address without delay is this driver's way, and it left this one out.
+          // SeenInvalidation by address without delay is this driver's way, and it left this one out.
           if (!e.table && tree.tag.ranged - e.ranged >= STRICT)
             this.#violation(tree, e, e.base, `${addressOf(e.base)} was unmapped, others after it were invalidated,`);
           return;

@@ -14,7 +14,7 @@ const TOLD = 0x80;
 export class Usage {
   readonly #course: Course;
   readonly #ramPages: number;
-  /** Streams whose accesses are told at all. */
+  /** WatchedStreams whose accesses are told at all. */
   readonly #seen = new Set<number>();
   readonly #passed = new Set<number>();
   /** Of some access only what the entry allows was told. */

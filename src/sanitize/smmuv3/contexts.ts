@@ -44,7 +44,7 @@ interface Context {
 }
 
 /** A table of context descriptors, linear or of two levels, used by one stream or several. */
-export class CdTable {
+export class WatchedCdTable {
   readonly streams = new Set<number>();
   readonly spec: CdTableSpec;
   users = 0;

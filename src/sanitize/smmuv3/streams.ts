@@ -24,7 +24,7 @@ import type { PageUse, TrackedPage } from '../memory.ts';
 import { beyond, misaligned } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
 import { SMMU_STAGE } from './commands.ts';
-import { CdTable } from './contexts.ts';
+import { WatchedCdTable } from './contexts.ts';
 import { sameEntry, steUsed } from './entries.ts';
 import type { Smmuv3Shared } from './shared.ts';
 
@@ -35,7 +35,7 @@ const S2 = stage2Regime();
 export interface StreamConfig {
   readonly words: Int32Array;
   readonly kind: 'abort' | 'bypass' | 'translate';
-  readonly table: CdTable | null;
+  readonly table: WatchedCdTable | null;
   readonly stage2: TranslationTree | null;
   /** The context of accesses without a SubstreamID; -1: stage 1 is bypassed, -2: they fail. */
   readonly plain: number;
@@ -43,10 +43,10 @@ export interface StreamConfig {
 }
 
 /** The stream table: linear or of two levels. */
-export class Streams {
+export class WatchedStreams {
   readonly #shared: Smmuv3Shared;
   readonly #streams = new Map<number, StreamConfig>();
-  readonly #tables = new Map<string, CdTable>();
+  readonly #tables = new Map<string, WatchedCdTable>();
   #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
   readonly #leaves = new Map<number, number>();
   /** IDR0.S2P: VMIDs count. */
@@ -219,7 +219,7 @@ export class Streams {
     });
   }
 
-  #cdTable(words: Int32Array, stage2: TranslationTree | null): CdTable {
+  #cdTable(words: Int32Array, stage2: TranslationTree | null): WatchedCdTable {
     const address = steS1ContextPtr(words, 0);
     const log2 = steS1CdMax(words, 0);
     const format = steS1Fmt(words, 0);
@@ -229,7 +229,7 @@ export class Streams {
     let table = this.#tables.get(key);
     if (table === undefined) {
       const spec = { address, log2, format, vmid, el2 };
-      table = new CdTable(stage2 === null ? spec : { ...spec, locate: through(stage2) }, this.#shared);
+      table = new WatchedCdTable(stage2 === null ? spec : { ...spec, locate: through(stage2) }, this.#shared);
       table.key = key;
       this.#tables.set(key, table);
     }

@@ -9,7 +9,7 @@ import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type RefusalSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
 import { PageRequestRules } from '../requests.ts';
-import { Tags } from '../tags.ts';
+import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
 import { Trees } from '../trees.ts';
 import { Usage } from '../usage.ts';
@@ -18,7 +18,7 @@ import { Smmuv3Invalidations } from './commands.ts';
 import { Smmuv3CommandQueue } from './queue.ts';
 import { PAGE1_AT, Smmuv3RegisterRules } from './registers.ts';
 import { Smmuv3Shared } from './shared.ts';
-import { Streams } from './streams.ts';
+import { WatchedStreams } from './streams.ts';
 
 const WORDS = [
   { a: 'VMID', b: 'ASID' },
@@ -38,7 +38,7 @@ export class Smmuv3Watch implements IommuWatch {
   readonly #ats: AtsOrder;
   readonly #translations: Translations;
   readonly #trees: Trees;
-  readonly #streams: Streams;
+  readonly #streams: WatchedStreams;
   readonly #shared: Smmuv3Shared;
   readonly #run: Smmuv3Invalidations;
   readonly #queue: Smmuv3CommandQueue;
@@ -63,7 +63,7 @@ export class Smmuv3Watch implements IommuWatch {
       cachesAbsence: 0,
       words: (stage) => WORDS[stage] ?? WORDS[0],
     });
-    const tags = new Tags(
+    const tags = new TagsInUse(
       course,
       (stage) => WORDS[stage] ?? WORDS[0],
       (tree) => this.#streams.leadsTo(tree),
@@ -80,7 +80,7 @@ export class Smmuv3Watch implements IommuWatch {
       requests: this.#requests,
     });
     this.#shared.forbidden = (sid) => this.#ats.forbidden(sid);
-    this.#streams = new Streams(this.#shared);
+    this.#streams = new WatchedStreams(this.#shared);
     this.#run = new Smmuv3Invalidations(this.#caches, this.#config, this.#devices, this.#requests);
     this.#queue = new Smmuv3CommandQueue(this.#shared, this.#run);
     this.#rules = new Smmuv3RegisterRules(course, (at) => this.#get(at));

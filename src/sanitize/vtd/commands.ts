@@ -4,7 +4,7 @@ import type { Caches } from '../caches.ts';
 import type { ConfigCaches } from '../config.ts';
 import { type DeviceTlbs, sizedRange } from '../device-tlbs.ts';
 import type { PageRequestRules } from '../requests.ts';
-import { type Invalidation, wholeInvalidation } from '../stale.ts';
+import { type SeenInvalidation, wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: second stage (domain id), first stage and nested (domain id, PASID). */
 export const VTD_STAGE = { SECOND: 0, FIRST: 1 } as const;
@@ -105,7 +105,7 @@ export class VtdInvalidations {
 }
 
 /** The 2^am pages around `page`: address bits below the mask are taken as zero. */
-function pages(i: Invalidation, page: number, am: number, ih: boolean): void {
+function pages(i: SeenInvalidation, page: number, am: number, ih: boolean): void {
   const count = POW2[Math.min(am, 52)]!;
   i.from = page - (page % count);
   i.to = i.from + count - 1;

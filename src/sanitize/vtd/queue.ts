@@ -20,7 +20,7 @@ interface Wait {
  * Invalidations as the guest orders them: by descriptors, issued when IQT passes them and complete with a wait behind
  * them (VT-d §6.5.2.8), or by registers, complete when the register says so (§6.5.1).
  */
-export class VtdQueue {
+export class VtdDescriptorQueue {
   readonly #shared: VtdShared;
   readonly #run: VtdInvalidations;
   #base = 0;

@@ -10,7 +10,7 @@ import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type MessageSeen, type RefusalSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
 import { PageRequestRules } from '../requests.ts';
-import { Tags } from '../tags.ts';
+import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
 import { Trees } from '../trees.ts';
 import { Usage } from '../usage.ts';
@@ -18,7 +18,7 @@ import type { IommuWatch } from '../watch.ts';
 import { VTD_STAGE, VtdInvalidations } from './commands.ts';
 import { Contexts } from './contexts.ts';
 import { InterruptTable } from './interrupts.ts';
-import { VtdQueue } from './queue.ts';
+import { VtdDescriptorQueue } from './queue.ts';
 import { VtdRegisterRules } from './registers.ts';
 import { VtdShared } from './shared.ts';
 
@@ -43,7 +43,7 @@ export class VtdWatch implements IommuWatch {
   readonly #contexts: Contexts;
   readonly #interrupts: InterruptTable;
   readonly #run: VtdInvalidations;
-  readonly #queue: VtdQueue;
+  readonly #queue: VtdDescriptorQueue;
   readonly #regs = new Int32Array(0x1000 / 4);
   readonly #rules: VtdRegisterRules;
   /** GSTS as it follows from GCMD. */
@@ -74,7 +74,7 @@ export class VtdWatch implements IommuWatch {
       cachesAbsence: 0,
       words,
     });
-    const tags = new Tags(course, words, (tree) => this.#contexts.leadsTo(tree));
+    const tags = new TagsInUse(course, words, (tree) => this.#contexts.leadsTo(tree));
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
     this.#shared = new VtdShared({
@@ -90,7 +90,7 @@ export class VtdWatch implements IommuWatch {
     this.#contexts = new Contexts(this.#shared);
     this.#interrupts = new InterruptTable(this.#shared);
     this.#run = new VtdInvalidations(this.#caches, this.#config, this.#devices, this.#requests);
-    this.#queue = new VtdQueue(this.#shared, this.#run);
+    this.#queue = new VtdDescriptorQueue(this.#shared, this.#run);
     this.#rules = new VtdRegisterRules(course, (offset) => this.#regs[offset >>> 2]!);
   }
 

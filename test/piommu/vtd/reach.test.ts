@@ -1,8 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { PhysicalVtd } from '../../../src/piommu/vtd/device.ts';
-import { NO_PASID } from '../../../src/ports/dma.ts';
 import { HW_ERROR } from '../../../src/ports/hw.ts';
-import { CAP_ALL, ECAP_ALL, INVALIDATE as I, Rig } from './rig.ts';
+import { ECAP_ALL, INVALIDATE as I, Rig } from './rig.ts';
 
 /** Page n of a domain, and where it goes before and after the tables were changed. */
 const PAGES = [0x1000n, 0x2000n, 0x8000n, 0x4000_0000n];
@@ -349,65 +347,4 @@ test('what is cached can be listed by domain and PASID', () => {
   expect(list.length).toBe(16);
   expect(list[0]).toEqual([7, 1, PAGES[0], Number(OLD + PAGES[0]!)]);
   expect(list.at(-1)).toEqual([8, 4, PAGES[3], Number(OLD + PAGES[3]!)]);
-});
-
-test('first use: the host is asked once before an absent entry counts', () => {
-  const rig = new Rig();
-  const table = rig.page();
-  rig.map(table, 0x1000n, OLD, 3n);
-  rig.scalable().enable(1);
-  rig.heard.onStreamMiss = () => false;
-  expect(rig.dma(0x1000n)).toBe(-0x59);
-  expect(rig.heard.streamMisses).toBe(1);
-  rig.heard.onStreamMiss = (rid, pasid) => {
-    expect([rid, pasid]).toEqual([0x10, NO_PASID]);
-    rig.second(0, 7, table);
-    return true;
-  };
-  expect(rig.dma(0x1000n)).toBe(Number(OLD));
-  expect([rig.heard.streamMisses, rig.heard.faults.length]).toEqual([2, 1]);
-});
-
-test('second-stage misses are offered page by page and retried; a refusal is the fault', () => {
-  const rig = new Rig();
-  const second = rig.page();
-  const first = rig.page();
-  rig.map(first, 0x1000n, OLD, 7n);
-  rig.scalable().nested(1, 7, first, second).enable(1);
-  const offered: [number, number][] = [];
-  rig.heard.onStageTwoMiss = (ipa, access) => {
-    offered.push([ipa, access]);
-    rig.map(second, BigInt(ipa), BigInt(ipa), 3n);
-    return true;
-  };
-  expect(rig.dma(0x1000n, 2, 0x10, 1)).toBe(Number(OLD));
-  expect(offered.length).toBe(5);
-  expect(offered.at(-1)).toEqual([Number(OLD), 2]);
-  rig.map(first, 0x2000n, OLD + 0x1000n, 7n);
-  rig.heard.onStageTwoMiss = () => false;
-  expect(rig.dma(0x2000n, 2, 0x10, 1)).toBe(-0x79);
-  // A host that says yes and maps nothing cannot hang the request.
-  rig.heard.onStageTwoMiss = () => true;
-  expect(rig.dma(0x2000n, 2, 0x10, 1)).toBe(-0x79);
-});
-
-test('a saved unit goes on with the same stale entries', () => {
-  const rig = staleRig();
-  const data = JSON.parse(JSON.stringify(rig.hw.save()));
-  const caches = { iotlb: 1024, walks: 64 };
-  const other = new PhysicalVtd({ memory: rig.memory, cap: CAP_ALL, ecap: ECAP_ALL, events: rig.heard, caches });
-  other.load(data);
-  for (const page of PAGES) {
-    expect(other.translate(0x10, 1, Number(page), 0, 1, 0)).toBe(0);
-    expect(other.out).toBe(Number(OLD + page));
-  }
-  const buffer = new Int32Array(8);
-  buffer[0] = 0x36 | (7 << 16);
-  buffer[1] = 1;
-  buffer[2] = 0x1000;
-  other.submit(buffer, 0, 1);
-  other.translate(0x10, 1, 0x1000, 0, 1, 0);
-  expect(other.out).toBe(Number(NEW + 0x1000n));
-  other.translate(0x10, 1, 0x2000, 0, 1, 0);
-  expect(other.out).toBe(Number(OLD + 0x2000n));
 });

@@ -4,7 +4,13 @@ import { CONFIG } from '../../../spec/smmuv3/ste.ts';
 import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import type { Vste } from './nested-data.ts';
 import type { Smmuv3PagingDomain } from './paging-domain.ts';
-import type { Smmuv3DriverViommu } from './viommu.ts';
+
+/** What a guest's stream configuration stands on: its vIOMMU, which moves devices for it. */
+export interface Smmuv3NestedOwner {
+  readonly iommu: IommuDriver;
+  readonly parent: Smmuv3PagingDomain;
+  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null): number;
+}
 
 /** A guest's stream configuration over its vIOMMU's stage 2. Both never change. */
 export class Smmuv3NestedDomain implements NestedDomain {
@@ -13,11 +19,11 @@ export class Smmuv3NestedDomain implements NestedDomain {
   readonly pasidCapable = false;
   /** Guest commands go through the vIOMMU. */
   readonly invalidation = null;
-  readonly viommu: Smmuv3DriverViommu;
+  readonly viommu: Smmuv3NestedOwner;
   readonly vste: Vste;
   iopf = false;
 
-  constructor(viommu: Smmuv3DriverViommu, vste: Vste) {
+  constructor(viommu: Smmuv3NestedOwner, vste: Vste) {
     this.iommu = viommu.iommu;
     this.viommu = viommu;
     this.vste = vste;
