@@ -1,7 +1,7 @@
 export { Bridge, type BridgeKind, type BridgeOptions } from './bridge.ts';
 export type { BusListener, BusMessage, Routed } from './bus-message.ts';
 export { ConfigPorts, type ConfigTarget, Ecam } from './config-access.ts';
-export type { Fabric, Latency } from './fabric.ts';
+export type { Fabric, Latency, Sender } from './fabric.ts';
 export { type IommuPorts, Untranslated } from './iommu-ports.ts';
 export { isolationGroup } from './isolation.ts';
 export { PeerWindow } from './peer.ts';
