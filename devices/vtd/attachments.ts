@@ -1,5 +1,7 @@
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
 import type { VtdSlot, VtdStream } from './stream.ts';
@@ -8,7 +10,7 @@ import type { VtdGuestTables } from './tables.ts';
 /** The guest's tables have nothing valid for a (stream, PASID), so that nothing is attached. No refusal of the host. */
 export const NOTHING_VALID = 1;
 /** No PASID of the host is left for a new one of the guest. */
-const NO_HOST_PASID = 2;
+const NO_HOST_PASID = -E.NOSPC;
 
 /** Makes the host follow the guest's tables for one (stream, PASID): attach, replace, detach. */
 export class VtdAttachments {
@@ -26,14 +28,29 @@ export class VtdAttachments {
 
   /**
    * Makes (stream, pasid) what the guest's tables say now.
-   * @returns 0: it is attached to that; NOTHING_VALID or another value above 0: it is not; -errno: the host refuses.
+   * @returns 0: it is attached to that; NOTHING_VALID: there is nothing to attach it to; -errno: the host refuses. Then it is
+   *   detached, since what was there is no longer what the tables say, and counts as unsettled until a later call succeeds.
    */
   configure(s: VtdStream, pasid: number): VerbOutcome {
+    const outcome = this.#configure(s, pasid);
+    if (outcome >= 0) {
+      s.unsettled.delete(pasid);
+      return outcome;
+    }
+    this.detach(s, pasid);
+    s.unsettled.add(pasid);
+    return outcome;
+  }
+
+  #configure(s: VtdStream, pasid: number): VerbOutcome {
     const r = this.#tables.find(s.rid, pasid);
     if (r === null) {
       const gone = this.detach(s, pasid);
       return gone < 0 ? gone : NOTHING_VALID;
     }
+    // An unsettled slot is on something that the host did not change as it should have: it does not stay there.
+    const gone = s.unsettled.has(pasid) ? this.detach(s, pasid) : 0;
+    if (gone < 0) return gone;
     const old = s.slots.get(pasid);
     if (old !== undefined && old.domain.key === this.#domains.keyOf(r, s.faultId)) return 0;
     const domain = this.#domains.acquire(s.vfio.devId, r, s.faultId);
@@ -47,9 +64,10 @@ export class VtdAttachments {
       if (s.faultId === 0) return attached;
       // A function without PRI cannot be attached to a HWPT with a fault queue (ENODEV).
       s.faultId = 0;
-      return this.configure(s, pasid);
+      return this.#configure(s, pasid);
     }
     s.slots.set(pasid, { ...slot, host });
+    if (pasid === NO_PASID) s.bypass = false;
     if (old !== undefined) this.#domains.release(old.domain);
     return 0;
   }
@@ -71,20 +89,38 @@ export class VtdAttachments {
 
   /** Takes a PASID of a stream away, its domain with the last user. @returns 0, also when nothing was attached, or -errno. */
   detach(s: VtdStream, pasid: number): VerbOutcome {
+    const bypass = pasid === NO_PASID ? this.#leaveRam(s) : 0;
     const slot = s.slots.get(pasid);
-    return slot === undefined ? 0 : this.#detachSlot(s, slot);
+    const refused = slot === undefined ? 0 : this.#detachSlot(s, slot);
+    return bypass || refused;
+  }
+
+  /** The stream is taken out of the VM: what the host did not detach goes when its file is closed. */
+  abandon(s: VtdStream): void {
+    for (const slot of [...s.slots.list]) this.#forget(s, slot);
+    s.bypass = false;
+  }
+
+  #forget(s: VtdStream, slot: VtdSlot): void {
+    s.slots.delete(slot.pasid);
+    s.mode.release(slot.pasid);
+    this.#domains.release(slot.domain);
   }
 
   #detachSlot(s: VtdStream, slot: VtdSlot): VerbOutcome {
     let refused = 0;
-    s.slots.delete(slot.pasid);
     for (const host of slot.host) {
       const r = this.#host.detach(s.vfio, host);
-      if (r < 0) refused ||= r;
+      if (isRefusal(r)) refused ||= r;
     }
-    s.mode.release(slot.pasid);
-    this.#domains.release(slot.domain);
-    return refused;
+    if (refused < 0) {
+      // It stays known, so that it is tried again.
+      s.unsettled.add(slot.pasid);
+      return refused;
+    }
+    s.unsettled.delete(slot.pasid);
+    this.#forget(s, slot);
+    return 0;
   }
 
   /** Every PASID of a stream goes, the requester id itself stays. */
@@ -106,6 +142,13 @@ export class VtdAttachments {
       if (r < 0) refused ||= r;
       s.bypass = r >= 0;
     }
+    if (!s.bypass) {
+      // It may not go on translating either.
+      this.detach(s, NO_PASID);
+      s.unsettled.add(NO_PASID);
+      return refused;
+    }
+    s.unsettled.delete(NO_PASID);
     s.slots.delete(NO_PASID);
     if (old !== undefined) this.#domains.release(old.domain);
     return refused;
@@ -120,9 +163,17 @@ export class VtdAttachments {
   unset(s: VtdStream): VerbOutcome {
     const pasids = this.#detachPasids(s);
     const configured = this.detach(s, NO_PASID);
-    const bypass = s.bypass ? this.#host.detach(s.vfio, ownPasid(s)) : 0;
-    s.bypass = false;
-    return pasids || configured || bypass;
+    return pasids || configured;
+  }
+
+  /** Takes a stream off guest RAM. */
+  #leaveRam(s: VtdStream): VerbOutcome {
+    if (!s.bypass) return 0;
+    const r = this.#host.detach(s.vfio, ownPasid(s));
+    s.bypass = isRefusal(r);
+    if (!s.bypass) return 0;
+    s.unsettled.add(NO_PASID);
+    return r;
   }
 }
 

@@ -1,5 +1,7 @@
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import { CONTEXT_G, INV, type InvType, IOTLB_G, inv, PASID_IOTLB_G } from '../../src/spec/vtd/invalidation.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
@@ -58,7 +60,7 @@ export class VtdCommands {
       case INV.PASID_IOTLB:
         return this.#pasidIotlb(g, inv.did(w0), inv.pasid(w1), inv.page(w2, w3), inv.am(w2), inv.ih(w2));
       case INV.PASID_CACHE:
-        return this.#c.streams.pasidInvalidated(g, inv.did(w0), inv.pasid(w1));
+        return this.#finish(this.#c.streams.pasidInvalidated(g, inv.did(w0), inv.pasid(w1)));
       case INV.PASID_DEVICE_TLB:
         return this.#deviceTlb(inv.sidLow(w0), inv.pasid(w1), inv.pasidDeviceS(w2), w2, w3, inv.pasidDeviceG(w2));
       case INV.PAGE_GROUP_RESPONSE: {
@@ -70,7 +72,7 @@ export class VtdCommands {
 
   /** @param g CONTEXT_G. @param fm masks function bits of `sid`. */
   contextCache(g: number, did: number, sid: number, fm: number): VerbOutcome {
-    return this.#c.streams.contextInvalidated(g, did, sid, fm);
+    return this.#finish(this.#c.streams.contextInvalidated(g, did, sid, fm));
   }
 
   /** @param g IOTLB_G. @param page 2^am pages around it, for a page-selective request. */
@@ -97,7 +99,7 @@ export class VtdCommands {
       const stage = firsts[i]!;
       if (g === IOTLB_G.GLOBAL || stage.did === did) refused = stage.invalidateAll() || refused;
     }
-    return refused;
+    return this.#finish(refused);
   }
 
   /** @param g PASID_IOTLB_G. @param leaf intermediate entries may stay cached. */
@@ -126,7 +128,18 @@ export class VtdCommands {
         }
       }
     }
-    return refused;
+    return this.#finish(refused);
+  }
+
+  /**
+   * The end of every invalidation of translations: what the host did not take away is detached, and whatever it refused
+   * before is tried again.
+   */
+  #finish(refused: VerbOutcome): VerbOutcome {
+    const { streams } = this.#c;
+    const kept = refused < 0 ? streams.takeOffStale() : 0;
+    const again = streams.heal();
+    return refused || kept || again;
   }
 
   /** The range as on the bus: address words with S at bit 11 of `w2`. A source id without a function is nothing. */
@@ -139,7 +152,9 @@ export class VtdCommands {
     const hosts = stream.mode.toHost(pasid);
     let refused = 0;
     for (let i = 0; i < hosts.length; i++) {
-      refused = upcalls.invalidateDeviceTlb(stream.vfio.devId, hosts[i]!, lo, w3, global) || refused;
+      const r = upcalls.invalidateDeviceTlb(stream.vfio.devId, hosts[i]!, lo, w3, global);
+      // A function without ATS keeps no translations.
+      if (isRefusal(r) && r !== -E.OPNOTSUPP) refused = r;
     }
     return refused;
   }

@@ -110,6 +110,10 @@ export class VtdDomains {
   #first(devId: number, r: VtdRegime, shadow: VtdShadow | null, faultId: number): VtdDomain | VerbOutcome {
     const key = firstKey(r, shadow?.key ?? '', faultId);
     let first = this.firsts.get(key);
+    if (first?.stale) {
+      const r = first.invalidateAll();
+      if (r < 0) return r;
+    }
     if (first === undefined) {
       const parent = shadow ?? this.parent(devId);
       if (typeof parent === 'number') return parent;
@@ -127,7 +131,10 @@ export class VtdDomains {
   #shadowOf(devId: number, r: VtdRegime, nest: boolean): VtdShadow | VerbOutcome {
     const key = shadowKey(r, nest);
     const known = this.shadows.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      const r = known.stale ? known.clear() : 0;
+      return r < 0 ? r : known;
+    }
     const { upcalls } = this.#core.deps;
     const ioasId = this.#host.ioasAlloc();
     if (ioasId < 0) return ioasId;
@@ -139,11 +146,24 @@ export class VtdDomains {
       this.#host.release(ioasId);
       return hwptId;
     }
-    this.#core.refusals.note('first use', upcalls?.shadow(hwptId, true) ?? 0);
+    const asks = upcalls?.shadow(hwptId, true) ?? 0;
+    if (asks < 0) {
+      // Nobody would ask for what is missing.
+      this.#host.release(hwptId);
+      this.#host.release(ioasId);
+      return asks;
+    }
     const table = { did: r.did, root: r.secondRoot, levels: r.secondLevels };
     const shadow = new VtdShadow(this.#shadow, { ioasId, hwptId, key }, table);
     this.shadows.set(key, shadow);
-    if (this.eager) this.#core.refusals.note('first use', shadow.fillAll());
+    const filled = this.eager ? shadow.fillAll() : 0;
+    if (filled >= 0) return shadow;
+    if (upcalls === null) {
+      // What is not mapped now never will be: there are no misses.
+      this.#drop(shadow);
+      return filled;
+    }
+    this.#core.refusals.note('first use', filled);
     return shadow;
   }
 

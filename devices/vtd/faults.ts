@@ -33,8 +33,11 @@ export class VtdFaults {
     this.#qemu = new QemuReasons(memory, limits, core.deviations);
   }
 
-  /** @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them. */
-  fault(rid: number, pasid: number, record: Int32Array): void {
+  /**
+   * @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them.
+   * @param unsettled the host refused to set the requester up.
+   */
+  fault(rid: number, pasid: number, record: Int32Array, unsettled = false): void {
     const w2 = record[2]!;
     const w3 = record[3]!;
     const read = frcd.isRead(w3);
@@ -48,9 +51,21 @@ export class VtdFaults {
       this.#interruptRange(rid, read);
       return;
     }
-    const reason = this.#reason(rid, pasid, lo, hi, access, at);
+    let reason = this.#reason(rid, pasid, lo, hi, access, at);
+    if (reason === NO_FAULT && unsettled) reason = this.#unsettled();
     if (reason === NO_FAULT || (this.#fpd && isQualified(reason))) return;
     this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
+  }
+
+  /**
+   * The tables are good and the host refused all the same. For the guest the unit could not get at the entry: "an attempt to
+   * access it resulted in an error" (§7.1.3) is the one group of reasons that blames nothing in it. FPD does not hide them.
+   * With translation off there are no faults.
+   */
+  #unsettled(): number {
+    const { on, mode } = this.#core.root;
+    if (!on) return NO_FAULT;
+    return mode === TTM.SCALABLE ? FAULT.PASID_UNREADABLE : FAULT.CONTEXT_UNREADABLE;
   }
 
   /** A request without PASID to 0xFEEx_xxxx that is no interrupt message (§3.15). QEMU answers it without a record. */

@@ -1,5 +1,6 @@
 import { loWord } from '../../src/core/bits.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { VTD_INV_FLAG } from '../../src/spec/iommufd/uapi.ts';
 import type { VtdShadow } from './shadow.ts';
 
@@ -21,6 +22,8 @@ export class FirstStage {
   users = 0;
   /** Stamp of the last invalidation round that reached it. */
   round = 0;
+  /** The host refused an invalidation: nothing may use this table until one of everything has succeeded. */
+  stale = false;
   readonly #host: HostVerbs;
   readonly #entry = new Int32Array(ENTRY_WORDS);
 
@@ -38,7 +41,9 @@ export class FirstStage {
     e.fill(0);
     e[2] = -1;
     e[3] = -1;
-    return this.#host.invalidateVtd(this.hwptId, e);
+    const r = this.#run();
+    if (r === 0) this.stale = false;
+    return r;
   }
 
   /** 2^am pages around `page`; `leaf`: intermediate entries may stay cached. */
@@ -53,6 +58,13 @@ export class FirstStage {
     e[3] = Math.floor(pages / 0x1_0000_0000);
     e[4] = leaf ? VTD_INV_FLAG.LEAF : 0;
     e[5] = 0;
-    return this.#host.invalidateVtd(this.hwptId, e);
+    return this.#run();
+  }
+
+  #run(): VerbOutcome {
+    const r = this.#host.invalidateVtd(this.hwptId, this.#entry);
+    if (!isRefusal(r)) return 0;
+    this.stale = true;
+    return r;
   }
 }

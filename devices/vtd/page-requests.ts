@@ -1,5 +1,6 @@
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFaults } from './faults.ts';
@@ -79,7 +80,7 @@ export class VtdPageRequests {
     let gone = 0;
     if (domain?.kind === 'first') gone = domain.first.invalidate(page, 0, true);
     else if (domain?.kind === 'second') gone = domain.shadow.invalidate(page, 1);
-    this.#core.refusals.note('page request', gone);
+    if (this.#core.refusals.note('page request', gone)) this.#streams.takeOffStale();
     if (this.#faults.pageRequest(r)) return this.queue.push(r);
     return r.last ? RESPONSE.INVALID : DROPPED;
   }
@@ -99,6 +100,7 @@ export class VtdPageRequests {
     const host = asked ?? s.mode.toHost(pasid)[0];
     const { upcalls } = this.#core.deps;
     if (host === undefined || upcalls === null) return 0;
-    return upcalls.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+    const r = upcalls.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+    return r === -E.INVAL ? 0 : r;
   }
 }

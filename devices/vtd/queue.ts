@@ -1,3 +1,4 @@
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { INV, INV_NAME, INV_TYPES, type InvType, invType } from '../../src/spec/vtd/invalidation.ts';
 import { IQEI, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { pointer } from '../../src/spec/vtd/tables.ts';
@@ -7,6 +8,9 @@ import { illegal } from './legality.ts';
 import type { VtdRecords } from './records.ts';
 import type { VtdRegisters } from './registers.ts';
 import type { Waits } from './waits.ts';
+
+/** `#execute`: the host refused a legal descriptor. None of the IQEI codes names that. */
+const HOST_REFUSED = -1;
 
 /** The invalidation queue as plain data. */
 export interface QueueState {
@@ -150,7 +154,8 @@ export class VtdQueue {
       while (this.#head !== this.#tail && this.#waits.open) {
         const error = this.#fetch() ? this.#execute() : IQEI.FETCH;
         if (error !== 0) {
-          this.#records.queueError(error);
+          // IQEI 0 is "no information": the descriptor was fetched and is legal, so that 1 to 7 would be untrue (§11.4.9.9).
+          this.#records.queueError(error === HOST_REFUSED ? IQEI.NONE : error);
           break;
         }
         this.#head = this.#head + 1 === this.#size ? 0 : this.#head + 1;
@@ -199,7 +204,7 @@ export class VtdQueue {
     return true;
   }
 
-  /** @returns 0, or the IQEI code that stops the queue here. */
+  /** @returns 0, or what stops the queue here: an IQEI code or HOST_REFUSED. The descriptor is executed again then. */
   #execute(): number {
     const core = this.#core;
     const w = this.#w;
@@ -208,7 +213,9 @@ export class VtdQueue {
     let error = illegal(w, this.#wide, core);
     if (error === 0) {
       const r = this.#commands.execute(type as InvType, w);
-      if (!core.refusals.note('invalidation', r)) error = r;
+      if (r > 0) error = r;
+      else if (isRefusal(r)) error = HOST_REFUSED;
+      if (error === HOST_REFUSED) core.refusals.note('invalidation', r);
     }
     if (error === 0) this.#counts[type]!++;
     const { tell } = core.deps;

@@ -1,4 +1,5 @@
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { CONTEXT_G, IOTLB_G, inv } from '../../src/spec/vtd/invalidation.ts';
 import { PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdCommands } from './commands.ts';
@@ -31,8 +32,9 @@ export class RegisterInvalidation {
     const g = (hi >>> 29) & 3;
     let done = 0;
     if (allowed && g !== 0) {
-      this.#note(this.#commands.contextCache(g, lo & 0xffff, lo >>> 16, g === CONTEXT_G.DEVICE ? hi & 3 : 0));
-      done = g === CONTEXT_G.DOMAIN && deviations.contextDomainIsGlobal ? CONTEXT_G.GLOBAL : g;
+      const r = this.#commands.contextCache(g, lo & 0xffff, lo >>> 16, g === CONTEXT_G.DEVICE ? hi & 3 : 0);
+      const actual = g === CONTEXT_G.DOMAIN && deviations.contextDomainIsGlobal ? CONTEXT_G.GLOBAL : g;
+      done = this.#granularity(actual, r);
     }
     regs.set(PAGE.CCMD.at + 4, (hi & ~BUSY & ~(3 << 27)) | (done << 27));
   }
@@ -49,8 +51,7 @@ export class RegisterInvalidation {
     const am = inv.am(iva);
     let done = 0;
     if (allowed && g !== 0 && !(g === IOTLB_G.PAGE && am > features.mamv)) {
-      this.#note(this.#commands.iotlb(g, hi & 0xffff, inv.page(iva, regs.get(PAGE.IVA.at + 4)), am));
-      done = g;
+      done = this.#granularity(g, this.#commands.iotlb(g, hi & 0xffff, inv.page(iva, regs.get(PAGE.IVA.at + 4)), am));
     }
     regs.set(PAGE.IOTLB.at + 4, (hi & ~BUSY & ~(3 << 25)) | (done << 25));
   }
@@ -60,7 +61,10 @@ export class RegisterInvalidation {
     return !this.#queue.enabled && (deviations.tableModeBitOnly || root.mode === TTM.LEGACY);
   }
 
-  #note(outcome: VerbOutcome): void {
+  /** What CAIG or IAIG says: 0 when the request was not performed, here because the host refused (§11.4.6.1, §11.4.6.2). */
+  #granularity(done: number, outcome: VerbOutcome): number {
+    if (!isRefusal(outcome)) return done;
     this.#core.refusals.note('register invalidation', outcome);
+    return 0;
   }
 }

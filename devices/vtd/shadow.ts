@@ -2,6 +2,7 @@ import { hiWord, loWord } from '../../src/core/bits.ts';
 import { Shadow, type ShadowMemory, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import { ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import type { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
 import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts';
 import type { SecondStageLeaves } from './leaf-walk.ts';
@@ -41,6 +42,8 @@ export class VtdShadow {
   users = 0;
   /** Stamp of the last invalidation round that reached it. */
   round = 0;
+  /** The host keeps what it was to take away: nothing may translate through this until `clear` has succeeded. */
+  stale = false;
   readonly #shadow: Shadow;
   readonly #fill: ShadowFill;
 
@@ -70,12 +73,12 @@ export class VtdShadow {
 
   /** See `Shadow.miss`. */
   miss(ipa: number, access: number): boolean {
-    return this.#shadow.miss(ipa, access);
+    return !this.stale && this.#shadow.miss(ipa, access);
   }
 
   /** Takes pages [first, first + pages) away, and nothing else. */
   invalidate(first: number, pages: number): VerbOutcome {
-    return this.#shadow.invalidate(first, pages);
+    return this.#taken(this.#shadow.invalidate(first, pages));
   }
 
   forget(gpa: number, bytes: number): VerbOutcome {
@@ -84,7 +87,15 @@ export class VtdShadow {
 
   /** Takes everything away. */
   clear(): VerbOutcome {
-    return this.#shadow.clear();
+    const r = this.#taken(this.#shadow.clear());
+    if (r === 0) this.stale = false;
+    return r;
+  }
+
+  #taken(outcome: VerbOutcome): VerbOutcome {
+    if (!isRefusal(outcome)) return 0;
+    this.stale = true;
+    return outcome;
   }
 
   /** Maps what the guest's table holds in [first, first + pages), which is empty now. */

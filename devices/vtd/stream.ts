@@ -39,6 +39,11 @@ export class VtdStream {
   readonly slots = new ListedMap<number, VtdSlot>();
   /** Becomes 0 when the host shows that the function cannot be attached with a fault queue (it has no PRI). */
   faultId: number;
+  /**
+   * PASIDs (NO_PASID: the requester id) that the host refused to make what the guest's tables say. One with a slot is still
+   * attached to what was to go; one without has nothing, and its requests are faults.
+   */
+  readonly unsettled = new Set<number>();
   /** Translation is off and the requester id sits on guest RAM. */
   bypass = false;
 

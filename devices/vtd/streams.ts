@@ -8,7 +8,7 @@ import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
 import { VtdAttachments } from './attachments.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
-import type { VtdDomains } from './domains.ts';
+import type { VtdDomain, VtdDomains } from './domains.ts';
 import { GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
 import { VtdStream } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
@@ -116,6 +116,7 @@ export class VtdStreams {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
+    this.#attachments.abandon(s);
     const { devId } = s.vfio;
     this.#list.splice(at, 1);
     for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
@@ -135,6 +136,8 @@ export class VtdStreams {
     if (!this.#core.root.on) return this.#attachments.bypass(s);
     const refused = this.#attachments.unset(s);
     const captured = this.#eager ? this.#capture(s, -1) : 0;
+    // What could not be detached may still be replaced by what the tables say now.
+    if (refused < 0) this.#settle(s);
     return refused || captured;
   }
 
@@ -159,6 +162,53 @@ export class VtdStreams {
     const r = this.#attachments.configure(s, pasid);
     refusals.note('first use', r);
     return r === 0;
+  }
+
+  /**
+   * What the host refused before is tried again: at every invalidation of translations.
+   * @returns 0, or -errno: something is still attached that should have gone. That something is not attached yet is none,
+   *   since its requests are recorded as faults.
+   */
+  heal(): VerbOutcome {
+    let refused = 0;
+    for (let i = 0; i < this.#list.length; i++) {
+      const s = this.#list[i]!;
+      if (s.unsettled.size > 0) refused = this.#settle(s) || refused;
+    }
+    return refused;
+  }
+
+  #settle(s: VtdStream): VerbOutcome {
+    const { root, refusals } = this.#core;
+    let refused = 0;
+    for (const pasid of [...s.unsettled]) {
+      const r = root.on
+        ? this.#configure(s, pasid)
+        : pasid === NO_PASID
+          ? this.#attachments.bypass(s)
+          : this.#attachments.detach(s, pasid);
+      refusals.note('undoing', r);
+      const kept = s.slots.has(pasid) || (root.on && s.bypass);
+      if (kept && s.unsettled.has(pasid)) refused = r || refused;
+    }
+    return refused;
+  }
+
+  /**
+   * The host did not take away what it was asked to: whatever stands on a stale domain is detached, so that nothing of it
+   * translates. The slots count as unsettled.
+   * @returns 0, or -errno of a refused detach.
+   */
+  takeOffStale(): VerbOutcome {
+    let refused = 0;
+    for (const s of this.#list) {
+      for (const slot of [...s.slots.list]) {
+        if (!isStale(slot.domain)) continue;
+        refused = this.#attachments.detach(s, slot.pasid) || refused;
+        s.unsettled.add(slot.pasid);
+      }
+    }
+    return refused;
   }
 
   /** A context-cache invalidation. @param g granularity. @param fm masks function bits of `sid`. */
@@ -250,4 +300,9 @@ export class VtdStreams {
     }
     return refused;
   }
+}
+
+function isStale(d: VtdDomain): boolean {
+  if (d.kind === 'second') return d.shadow.stale;
+  return d.kind === 'first' && (d.first.stale || (d.first.parent?.stale ?? false));
 }

@@ -29,7 +29,9 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
     },
     onFault: (devId, stream, record) => {
       const s = t.streams.find(devId, frcd.pasid(record[2]!, record[3]!));
-      if (s !== undefined) t.faults.fault(s.ridOf(stream), t.streams.pasid, record);
+      if (s === undefined) return;
+      const { pasid } = t.streams;
+      t.faults.fault(s.ridOf(stream), pasid, record, s.unsettled.has(pasid));
     },
     onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
     onInvalidateError: (devId, error) => {

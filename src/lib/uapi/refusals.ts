@@ -1,4 +1,10 @@
+import { E } from '../../spec/iommufd/errno.ts';
 import type { VerbOutcome } from './host-verbs.ts';
+
+/** Whether the host did not do what it was asked for. That there was nothing to take away (ENOENT) is no refusal. */
+export function isRefusal(outcome: VerbOutcome): boolean {
+  return outcome < 0 && outcome !== -E.NOENT;
+}
 
 /**
  * Where the refusals of the host arrive that no caller can answer for: a register write, a first use, an undoing. Who holds an
