@@ -2,6 +2,7 @@ import { ListedMap } from '../../src/lib/collections/listed-map.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import { HWPT_FLAG, VTD_S1_FLAG } from '../../src/spec/iommufd/uapi.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { VtdCore } from './core.ts';
@@ -141,7 +142,8 @@ export class VtdDomains {
     // Dirty tracking is asked for because it makes the host choose the second-stage format.
     const wanted = nest ? HWPT_FLAG.NEST_PARENT : HWPT_FLAG.DIRTY_TRACKING;
     let hwptId = this.#host.pagingHwpt(devId, ioasId, wanted | this.#flags);
-    if (hwptId < 0 && !nest) hwptId = this.#host.pagingHwpt(devId, ioasId, this.#flags);
+    // A host without dirty tracking says EOPNOTSUPP; another refusal (no memory) is one, not a reason for the other format.
+    if (hwptId === -E.OPNOTSUPP && !nest) hwptId = this.#host.pagingHwpt(devId, ioasId, this.#flags);
     if (hwptId < 0) {
       this.#host.release(ioasId);
       return hwptId;

@@ -35,9 +35,9 @@ export class VtdFaults {
 
   /**
    * @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them.
-   * @param unsettled the host refused to set the requester up.
+   * @param refused what the host refused for this access: to set the requester up, or to map a page of its second stage.
    */
-  fault(rid: number, pasid: number, record: Int32Array, unsettled = false): void {
+  fault(rid: number, pasid: number, record: Int32Array, refused: 'entry' | 'table' | null = null): void {
     const w2 = record[2]!;
     const w3 = record[3]!;
     const read = frcd.isRead(w3);
@@ -52,7 +52,7 @@ export class VtdFaults {
       return;
     }
     let reason = this.#reason(rid, pasid, lo, hi, access, at);
-    if (reason === NO_FAULT && unsettled) reason = this.#unsettled();
+    if (reason === NO_FAULT && refused !== null) reason = this.#refused(refused);
     if (reason === NO_FAULT || (this.#fpd && isQualified(reason))) return;
     this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
   }
@@ -62,10 +62,14 @@ export class VtdFaults {
    * access it resulted in an error" (§7.1.3) is the one group of reasons that blames nothing in it. FPD does not hide them.
    * With translation off there are no faults.
    */
-  #unsettled(): number {
+  #refused(what: 'entry' | 'table'): number {
     const { on, mode } = this.#core.root;
     if (!on) return NO_FAULT;
-    return mode === TTM.SCALABLE ? FAULT.PASID_UNREADABLE : FAULT.CONTEXT_UNREADABLE;
+    const scalable = mode === TTM.SCALABLE;
+    if (what === 'table') {
+      return scalable && !this.#core.deviations.legacyCodes ? FAULT.SS_UNREADABLE : FAULT.TABLE_UNREADABLE;
+    }
+    return scalable ? FAULT.PASID_UNREADABLE : FAULT.CONTEXT_UNREADABLE;
   }
 
   /** A request without PASID to 0xFEEx_xxxx that is no interrupt message (§3.15). QEMU answers it without a record. */

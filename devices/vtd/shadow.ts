@@ -76,6 +76,11 @@ export class VtdShadow {
     return !this.stale && this.#shadow.miss(ipa, access);
   }
 
+  /** Whether the last `miss` failed because the host refused, not because of the guest's tables. */
+  get missRefused(): boolean {
+    return this.stale || this.#shadow.refused < 0;
+  }
+
   /** Takes pages [first, first + pages) away, and nothing else. */
   invalidate(first: number, pages: number): VerbOutcome {
     return this.#taken(this.#shadow.invalidate(first, pages));

@@ -44,6 +44,8 @@ export class VtdStream {
    * attached to what was to go; one without has nothing, and its requests are faults.
    */
   readonly unsettled = new Set<number>();
+  /** The host refused to map what the last miss asked for; counts for the fault that follows. */
+  missRefused = false;
   /** Translation is off and the requester id sits on guest RAM. */
   bypass = false;
 

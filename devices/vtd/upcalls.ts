@@ -23,15 +23,21 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
   return {
     onStreamMiss: (devId, _stream, pasid) => t.streams.firstUse(devId, pasid),
     onStageTwoMiss: (devId, _stream, pasid, ipa, access) => {
-      const domain = t.streams.find(devId, pasid)?.slots.get(t.streams.pasid)?.domain;
-      if (domain?.kind === 'second') return domain.shadow.miss(ipa, access);
-      return domain?.kind === 'first' && (domain.first.parent?.miss(ipa, access) ?? false);
+      const s = t.streams.find(devId, pasid);
+      const domain = s?.slots.get(t.streams.pasid)?.domain;
+      const shadow = domain?.kind === 'second' ? domain.shadow : domain?.kind === 'first' ? domain.first.parent : null;
+      if (s === undefined || shadow === null || shadow === undefined) return false;
+      const mapped = shadow.miss(ipa, access);
+      s.missRefused = !mapped && shadow.missRefused;
+      return mapped;
     },
     onFault: (devId, stream, record) => {
       const s = t.streams.find(devId, frcd.pasid(record[2]!, record[3]!));
       if (s === undefined) return;
       const { pasid } = t.streams;
-      t.faults.fault(s.ridOf(stream), pasid, record, s.unsettled.has(pasid));
+      const why = s.unsettled.has(pasid) ? 'entry' : s.missRefused ? 'table' : null;
+      s.missRefused = false;
+      t.faults.fault(s.ridOf(stream), pasid, record, why);
     },
     onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
     onInvalidateError: (devId, error) => {

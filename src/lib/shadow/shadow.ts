@@ -52,6 +52,8 @@ export interface ShadowConfig {
 export class Shadow {
   readonly ioasId: number;
   readonly areas = new ShadowAreas();
+  /** What the host refused of the last `miss` (-errno); 0: nothing, the guest's tables or its memory say no. */
+  refused: VerbOutcome = 0;
   readonly #verbs: HostVerbs;
   readonly #walk: ShadowWalk;
   readonly #memory: ShadowMemory;
@@ -71,6 +73,7 @@ export class Shadow {
    * @returns whether more of `access` is granted than before; why not is for the fault record to say.
    */
   miss(ipa: number, access: number): boolean {
+    this.refused = 0;
     const w = this.#walk;
     if (!w.find(ipa, access)) return false;
     const need = access & RW & w.perm;
@@ -83,7 +86,10 @@ export class Shadow {
     // A leaf that allows more than when it was mapped, or that took the place of another, makes room first.
     if (i >= 0 || this.#leaves) {
       const refused = this.#leaves ? this.#replace(leaf, leaf + pages, i >= 0) : this.unmap(leaf, pages);
-      if (refused < 0) return false;
+      if (refused < 0) {
+        this.refused = refused;
+        return false;
+      }
     }
     return this.#mapAround(page, Math.floor(w.gpa / PAGE), leaf, leaf + pages, w.perm);
   }
@@ -129,6 +135,8 @@ export class Shadow {
       const to = Math.min(end, page - (page % part) + part);
       r = this.#mapLeaf(from, to, first + (from - start), perm, leaf, leafEnd);
     }
+    // EINVAL: the host keeps that place for itself. EFAULT: it is nothing that DMA may reach.
+    if (r < 0 && r !== -E.INVAL && r !== -E.FAULT) this.refused = r;
     return r >= 0;
   }
 
