@@ -11,24 +11,30 @@ import {
 import type { Smmuv3Core } from './core.ts';
 import type { NestedContext, Smmuv3Domain, Smmuv3Domains } from './domains.ts';
 import type { Smmuv3Stream, StreamState } from './stream.ts';
+import { Smmuv3StreamHost } from './stream-host.ts';
 
 /** The entry asks for the context that is in force already: the hardware has to look at its memory again. */
 export const UNCHANGED = 1;
+
+/** STE.V. */
+const V = 1;
 
 /** How the configuration of a stream comes into force on the host: what is attached, and which vIOMMU knows the StreamID. */
 export class Smmuv3Attachments {
   readonly #core: Smmuv3Core;
   readonly #host: HostVerbs;
+  readonly #streams: Smmuv3StreamHost;
   readonly #domains: Smmuv3Domains;
   readonly #vste = new Int32Array(4);
 
   constructor(core: Smmuv3Core, domains: Smmuv3Domains) {
     this.#core = core;
     this.#host = core.host;
+    this.#streams = new Smmuv3StreamHost(core);
     this.#domains = domains;
   }
 
-  /** Attaches `hwptId` (or passes its -errno on) and then lets go of what was there. */
+  /** Attaches `hwptId` (or passes its -errno on) and then lets go of what was there. @returns 0, APART, or -errno. */
   #attach(
     s: Smmuv3Stream,
     hwptId: number,
@@ -37,10 +43,10 @@ export class Smmuv3Attachments {
     domain: Smmuv3Domain | null,
   ): VerbOutcome {
     if (hwptId < 0) return hwptId;
-    const r = s.vfio.ptId === hwptId && s.state !== 'unset' ? 0 : this.#host.attach(s.vfio, hwptId);
+    const r = s.hwptId === hwptId && s.state !== 'unset' && !s.shared ? 0 : this.#streams.attach(s, hwptId);
     if (r < 0) return r;
     this.#settle(s, state, context, domain);
-    return 0;
+    return r;
   }
 
   #settle(s: Smmuv3Stream, state: StreamState, context: NestedContext | null, domain: Smmuv3Domain | null): void {
@@ -65,7 +71,7 @@ export class Smmuv3Attachments {
   /** Nothing is attached: the hardware asks when the stream is used next. @returns 0 or -errno. */
   unset(s: Smmuv3Stream): VerbOutcome {
     if (s.state === 'unset') return 0;
-    const r = this.#host.detach(s.vfio);
+    const r = this.#streams.detach(s);
     if (r < 0) {
       // What was attached must not go on translating: the stream aborts until its next configuration.
       const aborted = this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
@@ -83,20 +89,28 @@ export class Smmuv3Attachments {
     const home = this.#domains.home!;
     const id = abort ? this.#domains.abort(s.vfio.devId, home) : this.#domains.bypass(s.vfio.devId, home);
     const r = this.#attach(s, id, 'policy', null, null);
-    if (r >= 0) return r;
+    if (r >= 0) return 0;
     const unset = this.unset(s);
     return unset < 0 ? unset : r;
   }
 
   /**
    * Puts the host into the state that a valid entry asks for.
-   * @param sid the StreamID the entry was read for.
-   * @returns 0, UNCHANGED, or -errno.
+   * @returns 0, UNCHANGED, APART, or -errno.
    */
-  apply(s: Smmuv3Stream, sid: number, ste: Int32Array): VerbOutcome {
-    const devId = s.vfio.devId;
+  apply(s: Smmuv3Stream, ste: Int32Array): VerbOutcome {
     s.ste.set(ste);
-    s.sid = sid;
+    const r = this.#apply(s, ste);
+    if (r >= 0 || !s.shared) return r;
+    // The device must not keep what this stream no longer asks for: the stream aborts.
+    s.ste.fill(0);
+    s.ste[0] = V | (CONFIG.ABORT << 1);
+    const aborted = this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
+    return aborted < 0 ? aborted : r;
+  }
+
+  #apply(s: Smmuv3Stream, ste: Int32Array): VerbOutcome {
+    const devId = s.vfio.devId;
     const home = this.#domains.home!;
     switch (steConfig(ste, 0)) {
       case CONFIG.BYPASS:
@@ -176,15 +190,12 @@ export class Smmuv3Attachments {
       if (r < 0) return r;
       this.#dropVdevice(s);
     }
-    const id = this.#host.vdevice(viommu, devId, s.sids[0]!);
+    const id = this.#streams.vdevice(s, viommu);
     if (id < 0) return id;
     s.vdeviceId = id;
     s.vdeviceIn = domain;
     domain.users++;
-    if (s.sids.length === 1 || this.#core.deps.upcalls === null) return 0;
-    const mapped = this.#core.deps.upcalls.mapStreams(id, s.sids);
-    if (mapped < 0) this.#dropVdevice(s);
-    return mapped;
+    return 0;
   }
 
   #dropVdevice(s: Smmuv3Stream): void {
@@ -197,9 +208,9 @@ export class Smmuv3Attachments {
     this.#domains.release(domain);
   }
 
-  /** The device leaves. @returns 0 or -errno. */
+  /** The device leaves, and the stream with it. @returns 0 or -errno. */
   remove(s: Smmuv3Stream): VerbOutcome {
-    const r = this.#host.detach(s.vfio);
+    const r = this.#streams.detach(s);
     this.#settle(s, 'unset', null, null);
     this.#dropVdevice(s);
     return r;

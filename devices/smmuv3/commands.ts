@@ -156,11 +156,8 @@ export class Smmuv3Commands implements CommandSink {
     let failed = false;
     const { list } = this.#c.streams;
     for (let i = 0; i < list.length; i++) {
-      const { sids } = list[i]!;
-      for (let k = 0; k < sids.length; k++) {
-        const x = sids[k]!;
-        if (x >= first && x < first + span && this.#refresh(cons, x) < 0) failed = true;
-      }
+      const x = list[i]!.sid;
+      if (x >= first && x < first + span && this.#refresh(cons, x) < 0) failed = true;
     }
     return failed ? CERROR.ILL : DONE;
   }
@@ -246,7 +243,7 @@ export class Smmuv3Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
     const code = PRG_BY_RESP[cmdResp(w2) as 0 | 1 | 2] ?? PRG.FAILURE;
-    const answered = this.#core.deps.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false) ?? 0;
+    const answered = this.#core.deps.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false, s.index) ?? 0;
     this.#core.refusals.note('page response', answered);
     return DONE;
   }

@@ -106,10 +106,10 @@ export class Smmuv3 implements MmioDevice {
    *   its SMMU lacks something the guest is shown.
    */
   addDevice(device: AttachedDevice): () => void {
-    const s = this.#streams.add(device, this.#handlers);
+    const d = this.#streams.add(device, this.#handlers);
     return () => {
-      this.#stalls.terminate(s);
-      this.#streams.remove(s);
+      for (const s of d.streams) this.#stalls.terminate(s);
+      this.#streams.remove(d);
     };
   }
 

@@ -53,10 +53,11 @@ export class Smmuv3Faults {
   }
 
   /**
-   * @param sid the stream as the guest calls it. @param raw the hardware's record, 8 words.
+   * @param raw the hardware's record, 8 words.
    * @returns whether the guest gets `record`.
    */
-  attribute(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
+  attribute(s: Smmuv3Stream, raw: Int32Array): boolean {
+    const { sid } = s;
     this.merge = false;
     if (s.state === 'unset') return this.#unconfigured(sid, raw);
     // A stream whose entry is a policy of this device has no configuration of the guest's to report on.

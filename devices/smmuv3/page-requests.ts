@@ -32,7 +32,7 @@ export class Smmuv3PageRequests {
   }
 
   /** A request message arrived. @param raw 4 words as the hardware wrote them; the guest's StreamID replaces the physical. */
-  receive(s: Smmuv3Stream, sid: number, raw: Int32Array): void {
+  receive(s: Smmuv3Stream, raw: Int32Array): void {
     const flags = raw[1]!;
     const last = (flags & PRI1.LAST) !== 0;
     const on = CR0.SMMUEN | CR0.PRIQEN;
@@ -54,7 +54,7 @@ export class Smmuv3PageRequests {
     }
     const base = this.#regs.address(PAGE0.PRIQ_BASE.at, 5);
     const at = base - (base % (PRI_BYTES * 2 ** log2)) + ringSlot(prod, log2) * PRI_BYTES;
-    if (!this.#memory.store64(at, sid, flags) || !this.#memory.store64(at + 8, raw[2]!, raw[3]!)) {
+    if (!this.#memory.store64(at, s.sid, flags) || !this.#memory.store64(at + 8, raw[2]!, raw[3]!)) {
       this.#interrupts.raise(GERROR.PRIQ_ABT_ERR);
       if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
       return;
@@ -73,7 +73,7 @@ export class Smmuv3PageRequests {
     const pasid = (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
     this.#refusals.note(
       'page response',
-      this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false) ?? 0,
+      this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false, s.index) ?? 0,
     );
   }
 }

@@ -1,36 +1,54 @@
 import type { VfioDevice } from '../../src/ports/iommufd.ts';
 import { STE_WORDS } from '../../src/spec/smmuv3/ste.ts';
-import type { AttachedDevice } from './deps.ts';
 import type { NestedContext, Smmuv3Domain } from './domains.ts';
 import type { Smmuv3Shadow } from './shadow.ts';
 
-/** What the hardware does with a device's streams. */
+/** What the hardware does with a stream. */
 export type StreamState = 'unset' | 'policy' | 'abort' | 'bypass' | 's1' | 's2' | 'nested';
 
-/** A device behind the vSMMU: its streams, and what stands for their configuration on the host. */
-export class Smmuv3Stream {
-  readonly sids: readonly number[];
+/** A device behind the vSMMU. Each of its StreamIDs has a configuration of its own. */
+export interface Smmuv3StreamDevice {
   readonly vfio: VfioDevice;
+  /** In the order of the device's physical streams. */
+  readonly streams: readonly Smmuv3Stream[];
+  /** The host has one configuration for all streams, and they are several. */
+  readonly shared: boolean;
+  /** What a shared device is attached to as a whole; 0: nothing. */
+  hwptId: number;
+  unserve: () => void;
+}
+
+/** One StreamID of a device, and what stands for its configuration on the host. */
+export class Smmuv3Stream {
+  readonly device: Smmuv3StreamDevice;
+  /** Index among the device's streams. */
+  readonly index: number;
+  /** The StreamID as the guest knows it. */
+  readonly sid: number;
   state: StreamState = 'unset';
-  /** The entry in force (valid in abort, bypass, s1, s2, nested) and the StreamID it was read for. */
+  /** The entry in force (valid in abort, bypass, s1, s2, nested). */
   readonly ste = new Int32Array(STE_WORDS);
-  sid = 0;
   vdeviceId = 0;
   vdeviceIn: Smmuv3Domain | null = null;
+  /** What is attached; 0: nothing. */
+  hwptId = 0;
   context: NestedContext | null = null;
   /** The shadow attached directly (stage 2 only). */
   domain: Smmuv3Domain | null = null;
-  unserve: () => void = () => {};
 
-  constructor(device: AttachedDevice) {
-    this.sids = device.sids;
-    this.vfio = device.vfio;
-    this.sid = device.sids[0]!;
+  constructor(device: Smmuv3StreamDevice, index: number, sid: number) {
+    this.device = device;
+    this.index = index;
+    this.sid = sid;
   }
 
-  /** The guest's StreamID of the device's physical stream `index`. */
-  sidOf(index: number): number {
-    return this.sids[index] ?? this.sids[0]!;
+  get vfio(): VfioDevice {
+    return this.device.vfio;
+  }
+
+  /** See `Smmuv3StreamDevice`. */
+  get shared(): boolean {
+    return this.device.shared;
   }
 
   /** The host's copy of the guest's stage 2 that its accesses go through; null: they go through none. */
@@ -39,12 +57,11 @@ export class Smmuv3Stream {
   }
 }
 
-/** A device's streams as plain data: what the guest made of them, without host objects. */
+/** A stream as plain data: what the guest made of it, without host objects. */
 export interface StreamSaved {
-  readonly sids: number[];
+  readonly sid: number;
   readonly state: StreamState;
   readonly ste: number[];
-  readonly sid: number;
   /** A command has tied the StreamID to the device. */
   readonly tied: boolean;
 }

@@ -8,13 +8,14 @@ import type { Smmuv3Core } from './core.ts';
 import type { AttachedDevice } from './deps.ts';
 import type { Smmuv3Domains } from './domains.ts';
 import { missingOnHost } from './host-features.ts';
-import { Smmuv3Stream, type StreamSaved, type StreamState } from './stream.ts';
+import { Smmuv3Stream, type Smmuv3StreamDevice, type StreamSaved, type StreamState } from './stream.ts';
+import { APART } from './stream-host.ts';
 import type { Smmuv3Tables } from './tables.ts';
 
 /** The guest's entry is a bad one, so that nothing is attached. */
 const BAD_ENTRY = 2;
 
-/** The guest's streams: which devices are plugged in, and when a stream's entry is looked at. */
+/** The guest's streams: which devices are plugged in, and when the entry of each of their StreamIDs is looked at. */
 export class Smmuv3Streams {
   readonly #core: Smmuv3Core;
   readonly #host: HostVerbs;
@@ -23,7 +24,7 @@ export class Smmuv3Streams {
   readonly #attachments: Smmuv3Attachments;
   readonly #list: Smmuv3Stream[] = [];
   readonly #bySid = new Map<number, Smmuv3Stream>();
-  readonly #byDev = new Map<number, Smmuv3Stream>();
+  readonly #byDev = new Map<number, Smmuv3StreamDevice>();
 
   constructor(core: Smmuv3Core, domains: Smmuv3Domains, tables: Smmuv3Tables) {
     this.#core = core;
@@ -41,8 +42,9 @@ export class Smmuv3Streams {
     return this.#bySid.get(sid);
   }
 
-  byDev(devId: number): Smmuv3Stream | undefined {
-    return this.#byDev.get(devId);
+  /** Stream `index` of a device. */
+  ofDevice(devId: number, index: number): Smmuv3Stream | undefined {
+    return this.#byDev.get(devId)?.streams[index];
   }
 
   /**
@@ -50,31 +52,40 @@ export class Smmuv3Streams {
    * @throws ViommuError `EINVAL` no StreamID; `EBUSY` one is taken; `EIO` the host refuses the device; `EOPNOTSUPP` its SMMU
    *   lacks something the guest is shown.
    */
-  add(device: AttachedDevice, handlers: UpcallHandlers): Smmuv3Stream {
-    if (device.sids.length === 0) throw new ViommuError('EINVAL', 'caller', 'a device needs a StreamID');
-    const taken = device.sids.find((sid) => this.#bySid.has(sid));
+  add(device: AttachedDevice, handlers: UpcallHandlers): Smmuv3StreamDevice {
+    const { sids, vfio } = device;
+    if (sids.length === 0) throw new ViommuError('EINVAL', 'caller', 'a device needs a StreamID');
+    const taken = sids.find((sid) => this.#bySid.has(sid));
     if (taken !== undefined) throw new ViommuError('EBUSY', 'caller', 'StreamID is taken', { sid: taken });
-    this.#must(this.#host.bind(device.vfio), 'bind');
-    const devId = device.vfio.devId;
+    this.#must(this.#host.bind(vfio), 'bind');
+    const { devId } = vfio;
     this.#compare(devId);
     if (this.#domains.home === null) {
       const home = this.#domains.ram(devId, 0);
       if (typeof home === 'number') this.#must(home, 'nest parent');
       else this.#domains.home = home;
     }
-    const s = new Smmuv3Stream(device);
-    this.#list.push(s);
-    for (const sid of s.sids) this.#bySid.set(sid, s);
-    this.#byDev.set(devId, s);
-    if (this.#core.deps.upcalls !== null) s.unserve = this.#core.deps.upcalls.serve([devId], handlers);
+    const { upcalls } = this.#core.deps;
+    const streams: Smmuv3Stream[] = [];
+    const shared = upcalls === null && sids.length > 1;
+    const d: Smmuv3StreamDevice = { vfio, streams, shared, hwptId: 0, unserve: () => {} };
+    sids.forEach((sid, i) => {
+      const s = new Smmuv3Stream(d, i, sid);
+      streams.push(s);
+      this.#list.push(s);
+      this.#bySid.set(sid, s);
+    });
+    this.#byDev.set(devId, d);
+    if (upcalls !== null) d.unserve = upcalls.serve([devId], handlers);
     if (!this.#enabled()) {
-      const r = this.#policy(s);
-      if (r < 0) {
-        this.remove(s);
+      for (const s of streams) {
+        const r = this.#policy(s);
+        if (r >= 0) continue;
+        this.remove(d);
         this.#must(r, 'attach');
       }
     }
-    return s;
+    return d;
   }
 
   /** The hardware must be able to do what the guest is shown, before the guest can rely on it. */
@@ -99,14 +110,15 @@ export class Smmuv3Streams {
    * Takes a device out; with the last one every host object of this vSMMU goes.
    * @throws ViommuError `EIO` the host refuses to detach the device.
    */
-  remove(s: Smmuv3Stream): void {
-    const at = this.#list.indexOf(s);
-    if (at < 0) return;
-    this.#list.splice(at, 1);
-    const detached = this.#attachments.remove(s);
-    s.unserve();
-    for (const sid of s.sids) this.#bySid.delete(sid);
-    this.#byDev.delete(s.vfio.devId);
+  remove(d: Smmuv3StreamDevice): void {
+    if (!this.#byDev.delete(d.vfio.devId)) return;
+    let detached: VerbOutcome = 0;
+    for (const s of d.streams) {
+      this.#list.splice(this.#list.indexOf(s), 1);
+      this.#bySid.delete(s.sid);
+      detached = Math.min(this.#attachments.remove(s), detached);
+    }
+    d.unserve();
     if (this.#list.length === 0) this.#domains.close();
     this.#must(detached, 'detach');
   }
@@ -131,45 +143,47 @@ export class Smmuv3Streams {
 
   /**
    * CFGI_STE: the stream gets its vDEVICE, whatever its STE says, and what the STE says now. An unknown StreamID is nothing.
+   * A host that has one configuration for all streams of a device has no vDEVICE for it either, and refuses an entry that
+   * asks for something else than the device's other streams do.
    * @returns 0, UNCHANGED, or -errno.
    */
   invalidate(sid: number): VerbOutcome {
     const s = this.#bySid.get(sid);
     if (s === undefined) return 0;
-    const found = this.#enabled() ? this.#configure(s, sid) : 0;
+    const found = this.#enabled() ? this.#configure(s) : 0;
     const { deviations, deps } = this.#core;
+    if (found === APART) return -E.OPNOTSUPP;
     const r = found !== BAD_ENTRY ? found : deviations.badSteIsIll && deps.properties.accel ? -E.IO : 0;
-    const tied = s.vdeviceId === 0 ? this.#attachments.tie(s) : 0;
+    const tied = s.vdeviceId === 0 && !s.shared ? this.#attachments.tie(s) : 0;
     return r < 0 || tied >= 0 ? r : tied;
   }
 
   /** First use of a stream without configuration. @returns whether it has one now. */
   firstUse(devId: number, index: number): boolean {
-    const s = this.#byDev.get(devId);
+    const s = this.ofDevice(devId, index);
     if (s === undefined || s.state !== 'unset') return false;
-    const r = this.#enabled() ? this.#configure(s, s.sidOf(index)) : this.#policy(s);
+    const r = this.#enabled() ? this.#configure(s) : this.#policy(s);
     return !this.#core.refusals.note('first use', r) && (s.state as StreamState) !== 'unset';
   }
 
   /**
    * Reads the guest's entry and puts the host into its state. A bad entry leaves the stream unset: each use is reported and
    * looked at again.
-   * @returns 0, UNCHANGED, BAD_ENTRY, or -errno.
+   * @returns 0, UNCHANGED, BAD_ENTRY, APART, or -errno.
    */
-  #configure(s: Smmuv3Stream, sid: number): VerbOutcome {
-    if (this.#tables.lookup(sid) !== 0) {
+  #configure(s: Smmuv3Stream): VerbOutcome {
+    if (this.#tables.lookup(s.sid) !== 0) {
       const r = this.#attachments.unset(s);
       return r < 0 ? r : BAD_ENTRY;
     }
-    return this.#attachments.apply(s, sid, this.#tables.ste);
+    return this.#attachments.apply(s, this.#tables.ste);
   }
 
   save(): StreamSaved[] {
     return this.#list.map((s) => ({
-      sids: [...s.sids],
+      sid: s.sid,
       state: s.state,
       ste: Array.from(s.ste),
-      sid: s.sid,
       tied: s.vdeviceId > 0,
     }));
   }
@@ -180,8 +194,8 @@ export class Smmuv3Streams {
    */
   load(list: readonly StreamSaved[]): void {
     for (const saved of list) {
-      const s = this.#bySid.get(saved.sids[0]!);
-      if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sids[0]! });
+      const s = this.#bySid.get(saved.sid);
+      if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sid });
       if (saved.tied && s.vdeviceId === 0) this.#must(this.#attachments.tie(s), 'vDEVICE');
       if (!this.#enabled()) {
         this.#must(this.#policy(s), 'attach');
@@ -189,7 +203,7 @@ export class Smmuv3Streams {
       }
       this.#must(this.#attachments.unset(s), 'detach');
       if (saved.state === 'unset' || saved.state === 'policy') continue;
-      this.#must(this.#attachments.apply(s, saved.sid, Int32Array.from(saved.ste)), 'configuration');
+      this.#must(this.#attachments.apply(s, Int32Array.from(saved.ste)), 'configuration');
     }
   }
 }

@@ -27,18 +27,19 @@ export function smmuv3Upcalls(t: Smmuv3UpcallTargets): UpcallHandlers {
   const record = new Int32Array(EVENT_WORDS);
   return {
     onStreamMiss: (devId, stream) => t.streams.firstUse(devId, stream),
-    onStageTwoMiss: (devId, _stream, _pasid, ipa, access) => t.streams.byDev(devId)?.shadow?.fill(ipa, access) ?? false,
+    onStageTwoMiss: (devId, stream, _pasid, ipa, access) =>
+      t.streams.ofDevice(devId, stream)?.shadow?.fill(ipa, access) ?? false,
     onFault: (devId, stream, raw) => {
-      const s = t.streams.byDev(devId);
+      const s = t.streams.ofDevice(devId, stream);
       if (s === undefined) return;
       record.set(raw.subarray(0, EVENT_WORDS));
       if (evStall(record)) t.stalls.add(s, evStag(record), evSsv(record) ? evSsid(record) : -1);
-      if (t.faults.attribute(s, s.sidOf(stream), record)) t.records.record(t.faults.record, t.faults.merge);
+      if (t.faults.attribute(s, record)) t.records.record(t.faults.record, t.faults.merge);
     },
     onPageRequest: (devId, stream, raw) => {
-      const s = t.streams.byDev(devId);
+      const s = t.streams.ofDevice(devId, stream);
       if (s === undefined || !t.core.deps.properties.pri) return false;
-      t.pageRequests.receive(s, s.sidOf(stream), raw);
+      t.pageRequests.receive(s, raw);
       return true;
     },
     onInvalidateError: (_devId, error) => {

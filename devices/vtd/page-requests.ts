@@ -50,9 +50,9 @@ export class VtdPageRequests {
     const rid = s.ridOf(stream);
     const answer = this.#take({ rid, pasid, lo: w2 & ~0xfff, hi: record[3]!, access, group, last });
     if (answer >= 0) {
-      this.#core.refusals.note('page response', upcalls.respond(devId, host, group, answer, false));
+      this.#core.refusals.note('page response', upcalls.respond(devId, host, group, answer, false, stream));
     } else if (answer === QUEUED && host !== pasid) {
-      this.#asked.set(`${s.rid} ${pasid} ${group}`, host);
+      this.#asked.set(`${rid} ${pasid} ${group}`, host);
     }
     return true;
   }
@@ -93,14 +93,15 @@ export class VtdPageRequests {
   respond(sid: number, pasid: number, group: number, code: number): VerbOutcome {
     const s = this.#streams.byRid(sid);
     if (s === undefined) return 0;
-    const key = `${s.rid} ${pasid} ${group}`;
+    const key = `${sid} ${pasid} ${group}`;
     const asked = this.#asked.get(key);
     this.#asked.delete(key);
     if (this.#host !== null) return asked === undefined ? 0 : this.#answer(asked, code);
     const host = asked ?? s.mode.toHost(pasid)[0];
     const { upcalls } = this.#core.deps;
     if (host === undefined || upcalls === null) return 0;
-    const r = upcalls.respond(s.vfio.devId, host, group, code <= 1 ? code : RESPONSE.FAILURE, false);
+    const answer = code <= 1 ? code : RESPONSE.FAILURE;
+    const r = upcalls.respond(s.vfio.devId, host, group, answer, false, s.streamOf(sid));
     return r === -E.INVAL ? 0 : r;
   }
 }

@@ -58,6 +58,11 @@ export class VtdStream {
     this.faultId = config.faultId;
   }
 
+  /** Index of the function's stream with a guest requester id. */
+  streamOf(rid: number): number {
+    return rid === this.rid ? 0 : this.aliases.indexOf(rid) + 1;
+  }
+
   /** Guest requester id of stream `i` of the function. */
   ridOf(i: number): number {
     return i === 0 ? this.rid : (this.aliases[i - 1] ?? this.rid);

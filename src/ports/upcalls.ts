@@ -16,18 +16,28 @@ export interface HostUpcalls {
    */
   outstanding(handlers: UpcallHandlers): number;
   /**
-   * Devices with several StreamIDs (Linux 7.2: EOPNOTSUPP at VDEVICE_ALLOC): `vsids[i]` is what the guest calls
-   * stream i of the device. The vDEVICE keeps vsids[0].
-   * @returns 0 or -errno.
+   * A vDEVICE for one stream of a device with several StreamIDs (Linux 7.2: EOPNOTSUPP at VDEVICE_ALLOC). Two streams of a
+   * device may be in two vIOMMUs, because the guest may give them different VMIDs or second stages.
+   * @param stream index of the stream in the device. @param vsid its StreamID as the guest knows it.
+   * @returns id of an object that DESTROY takes back, or -errno (the name or the stream is taken: EEXIST; the device is
+   *   attached as a whole: EBUSY; the driver has no such names: EOPNOTSUPP).
    */
-  mapStreams(vdeviceId: number, vsids: readonly number[]): number;
+  streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number;
+  /**
+   * Attaches a HWPT to one stream of a device that is attached to nothing as a whole; the attachment holds the HWPT (DESTROY:
+   * EBUSY). A stage 1 of the guest needs the stream's `streamVdevice` in its vIOMMU (ENOENT).
+   * @param hwptId 0: the stream is detached, and the hardware asks on its next use (`onStreamMiss`).
+   * @returns 0 or -errno, and then what was attached still is.
+   */
+  attachStream(devId: number, stream: number, hwptId: number): number;
   /** Which host-physical stage 2 misses of this HWPT come back as `onStageTwoMiss` (a shadow filled on demand). */
   shadow(hwptId: number, on: boolean): number;
   /**
    * Answers a page request or a stall that arrived through `onPageRequest`/`onFault`.
-   * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @returns 0 or -errno (unknown group: EINVAL).
+   * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @param stream index of the stream that waits, since
+   *   two streams of a device may use one group; absent: whichever does. @returns 0 or -errno (unknown group: EINVAL).
    */
-  respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number;
+  respond(devId: number, pasid: number, group: number, code: number, stall: boolean, stream?: number): number;
   /**
    * A PASID that is attached to nothing stays silent (on) while what is still on its way drains: its entry is not present
    * and has fault reporting off. Linux does that only for exiting processes. The next attach ends it.
@@ -62,7 +72,7 @@ export interface UpcallHandlers {
     lo: number,
     hi: number,
   ): boolean;
-  /** Every hardware fault, as the hardware wrote it (SMMUv3 8 words, VT-d 4); ids are physical; `stream` as in mapStreams. */
+  /** Every hardware fault, as the hardware wrote it (SMMUv3 8 words, VT-d 4); ids are physical; `stream` is the index in the device. */
   onFault?(devId: number, stream: number, record: Int32Array): void;
   /** Page requests (SMMUv3: Linux denies them all; VT-d: fault queue of iommufd). Record as the hardware wrote it. */
   onPageRequest?(devId: number, stream: number, record: Int32Array): boolean;

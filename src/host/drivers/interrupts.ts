@@ -7,8 +7,8 @@ export interface DriverInterruptsParts {
   readonly driver: object;
   readonly upcalls: DriverUpcalls | null;
   readonly deviceOf: (rid: number) => HostDevice | null;
-  /** The stage 2 that (device, PASID) translates with; null: none of the kernel's. */
-  readonly stageTwoOf: (dev: HostDevice, pasid: number) => PagingDomain | null;
+  /** The stage 2 that a PASID of a device's stream translates with; null: none of the kernel's. */
+  readonly stageTwoOf: (dev: HostDevice, stream: number, pasid: number) => PagingDomain | null;
   /** The handlers of the fault queue and of the page-request queue. */
   readonly fault: (record: Int32Array) => void;
   readonly pageRequest: (record: Int32Array) => void;
@@ -36,9 +36,10 @@ export class DriverInterrupts implements HwEvents {
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
     const { upcalls, deviceOf, stageTwoOf } = this.#p;
     const dev = upcalls === null ? null : deviceOf(rid);
-    const domain = dev === null ? null : stageTwoOf(dev, pasid);
-    if (upcalls === null || dev === null || domain === null) return false;
-    return upcalls.stageTwoMiss(dev, domain, dev.streams.indexOf(rid), pasid, ipa, access, lo, hi);
+    if (upcalls === null || dev === null) return false;
+    const stream = dev.streams.indexOf(rid);
+    const domain = stageTwoOf(dev, stream, pasid);
+    return domain !== null && upcalls.stageTwoMiss(dev, domain, stream, pasid, ipa, access, lo, hi);
   }
 
   fault(record: Int32Array): void {

@@ -5,6 +5,7 @@ import type { IommufdContext } from './context.ts';
 import { type Attachment, type IommufdDevice, RID_SLOT } from './device.ts';
 import { type Hwpt, pagingOf } from './nested-hwpt.ts';
 import { installDoorbells, reserveRegions } from './reserved.ts';
+import { standsWhole } from './stream-attachment.ts';
 
 /** Whether a HWPT may be attached to the slot, whatever the driver says. @returns 0 or -EINVAL. */
 function suits(hwpt: Hwpt, device: IommufdDevice, pasid: number): number {
@@ -18,13 +19,13 @@ function suits(hwpt: Hwpt, device: IommufdDevice, pasid: number): number {
 
 /**
  * Attaches a HWPT to the device's slot. The first device of a group moves the whole group; the others join it.
- * @returns 0; -EBUSY the device is attached there; -EINVAL the group has another HWPT there, or the HWPT does not suit; else
+ * @returns 0; -EBUSY the device is attached there, or single streams of it are; -EINVAL the group has another HWPT there, or the HWPT does not suit; else
  *   what the IOAS (`reserveRegions`) or the driver says. Nothing has changed then.
  */
 export function attachHwpt(context: IommufdContext, device: IommufdDevice, pasid: number, hwpt: Hwpt): number {
   const { group } = device;
   const there = group.attachments.get(pasid);
-  if (there?.devices.has(device)) return -E.BUSY;
+  if (there?.devices.has(device) || standsWhole(device) !== 0) return -E.BUSY;
   if (there !== undefined && there.hwpt !== hwpt) return -E.INVAL;
   const undo = new Undo();
   let r = pasid === RID_SLOT ? reserveRegions(context, device, pagingOf(hwpt), undo) : 0;

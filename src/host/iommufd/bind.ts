@@ -30,11 +30,15 @@ export function bindDevice(context: IommufdContext, dev: KernelDevice): IommufdD
   return device;
 }
 
-/** `iommufd_device_unbind`: a live vDEVICE dies and leaves a tombstone. Everything must be detached. */
+/** `iommufd_device_unbind`: live vDEVICEs, of single streams too, die and leave tombstones. Everything must be detached. */
 export function unbindDevice(context: IommufdContext, device: IommufdDevice): void {
   device.destroying = true;
   const vdevice = device.vdevice === null ? null : context.objects.get(device.vdevice.id, 'vdevice');
   if (vdevice !== null) context.objects.remove(vdevice, true);
+  for (const { id } of [...device.streamVdevices.values()]) {
+    const named = context.objects.get(id, 'stream_vdevice');
+    if (named !== null) context.objects.remove(named, true);
+  }
   device.users--;
   context.objects.remove(device);
 }

@@ -10,6 +10,7 @@ import type { Hwpt, NestedHwpt } from './nested-hwpt.ts';
 import type { ForeignObject } from './object.ts';
 import { ObjectTable } from './object-table.ts';
 import type { PagingHwpt } from './paging-hwpt.ts';
+import type { StreamVdevice } from './stream-vdevice.ts';
 import type { Vdevice } from './vdevice.ts';
 import type { VeventQueue } from './veventq.ts';
 import type { Viommu } from './viommu.ts';
@@ -23,6 +24,7 @@ export type IommufdObject =
   | FaultQueue
   | Viommu
   | Vdevice
+  | StreamVdevice
   | VeventQueue
   | HwQueue
   | AccessObject

@@ -15,6 +15,13 @@ export interface Attachment {
   readonly devices: Set<IommufdDevice>;
 }
 
+/** What one stream of a device has attached by itself. */
+export interface StreamAttachment {
+  readonly hwpt: Hwpt;
+  /** Owner of the reserved regions in the HWPT's IOAS. */
+  readonly owner: object;
+}
+
 /** The RID's slot in the table of attachments. PASID 0 is the same slot. */
 export const RID_SLOT = 0;
 
@@ -63,6 +70,9 @@ export class IommufdDevice implements DeviceBinding {
   readonly group: IommufdGroup;
   /** Its vDEVICE object. */
   vdevice: ObjectBase | null = null;
+  /** Streams that are attached one by one, and names of single streams; by index of the stream. */
+  readonly streams = new Map<number, StreamAttachment>();
+  readonly streamVdevices = new Map<number, ObjectBase>();
   /** Unbinding: no new vDEVICE. */
   destroying = false;
   readonly #groups: IommufdGroups;
@@ -137,6 +147,7 @@ export class IommufdDevice implements DeviceBinding {
     const { dev, group } = this;
     dev.binding = null;
     dev.devId = 0;
+    group.group.rejoin(dev);
     group.group.release();
     if (--group.devices === 0) this.#groups.delete(group.group);
   }

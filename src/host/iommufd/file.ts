@@ -2,6 +2,7 @@ import type * as Port from '../../ports/iommufd.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { HostKernel } from '../kernel/kernel.ts';
 import { IommufdContext, type Respond, respondAlways } from './context.ts';
+import { freeDoorbells } from './reserved.ts';
 import { getDirtyBitmap, getHwInfo, hwptAlloc, setDirtyTracking } from './verbs/hwpt.ts';
 import { Invalidator } from './verbs/invalidate.ts';
 import * as ioasVerbs from './verbs/ioas.ts';
@@ -47,7 +48,10 @@ export class IommufdFile implements Port.Iommufd {
     let r = 0;
     if (object === null) r = -E.NOENT;
     else if (object.users > 0) r = -E.BUSY;
-    else this.context.objects.remove(object);
+    else {
+      this.context.objects.remove(object);
+      if (object.kind === 'hwpt_paging') freeDoorbells(this.context);
+    }
     return this.#heard ? this.#said('DESTROY', { id }, r) : r;
   }
 

@@ -12,16 +12,22 @@ const PAGE = 4096;
 /**
  * Keeps the device's reserved regions out of the HWPT's IOAS, and maps its group's doorbells into the HWPT
  * (`iopt_table_enforce_dev_resv_regions`).
- * @param undo takes what was done back.
+ * @param undo takes what was done back. @param owner whose reservations they are in the IOAS: the device, or one stream of it.
  * @returns 0; -EADDRINUSE an area or the allow-list is in the way; -EINVAL two kinds of interrupt window, or two software
  *   windows; -EOVERFLOW too many doorbells; else what the driver says.
  */
-export function reserveRegions(context: IommufdContext, device: IommufdDevice, paging: PagingHwpt, undo: Undo): number {
+export function reserveRegions(
+  context: IommufdContext,
+  device: IommufdDevice,
+  paging: PagingHwpt,
+  undo: Undo,
+  owner: object = device,
+): number {
   const { group, dev } = device;
   const { ioas } = paging;
   let hardware = 0;
   let software = 0;
-  undo.add(() => ioas.unreserve(device));
+  undo.add(() => ioas.unreserve(owner));
   for (const region of dev.iommu.reservedRegions(dev)) {
     if (region.kind === 'direct-relaxable') continue;
     if (region.kind === 'msi') hardware++;
@@ -29,11 +35,20 @@ export function reserveRegions(context: IommufdContext, device: IommufdDevice, p
       software++;
       group.swMsi = region.start;
     }
-    const r = ioas.reserve(region.start, region.last, device);
+    const r = ioas.reserve(region.start, region.last, owner);
     if (r !== 0) return r;
   }
   if ((hardware > 0 && software > 0) || software > 1) return -E.INVAL;
   return installDoorbells(context, group, paging, undo);
+}
+
+/** The last places of doorbells that no HWPT has any more are free again. */
+export function freeDoorbells({ doorbells, objects }: IommufdContext): void {
+  const used = (doorbell: number) => {
+    for (const o of objects.objects()) if (o.kind === 'hwpt_paging' && o.doorbells.has(doorbell)) return true;
+    return false;
+  };
+  while (doorbells.length > 0 && !used(doorbells.at(-1)!)) doorbells.pop();
 }
 
 /**

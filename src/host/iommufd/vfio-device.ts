@@ -7,6 +7,7 @@ import { bindDevice, unbindDevice } from './bind.ts';
 import type { IommufdContext } from './context.ts';
 import { type IommufdDevice, RID_SLOT } from './device.ts';
 import { IommufdFile } from './file.ts';
+import { detachStreams } from './stream-attachment.ts';
 
 /** VFIO keeps attached PASIDs in a table of positive ints. */
 const MAX_PASID = 0x7fff_ffff;
@@ -89,6 +90,7 @@ export class VfioFile implements VfioDevice {
     const { context, device } = this.#bound;
     for (const pasid of this.#pasids) this.detach(pasid);
     this.detach(NO_PASID);
+    detachStreams(context, device);
     this.#said('UNBIND', { dev: device.id }, 0);
     unbindDevice(context, device);
     this.#bound = null;

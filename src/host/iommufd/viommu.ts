@@ -31,6 +31,8 @@ export class Viommu implements ViommuServices {
   readonly veventqs: EventSink[] = [];
   /** Hardware queues by index. */
   readonly hwQueues = new Map<number, ObjectBase>();
+  /** Guest names of single streams of devices. */
+  readonly streamNames = new Set<number>();
   readonly #byVirtId = new Map<number | bigint, NamedDevice>();
   readonly #byDevice = new Map<HostDevice, NamedDevice>();
   readonly #mmaps: MmapTable;
@@ -71,9 +73,9 @@ export class Viommu implements ViommuServices {
     return this.#mmaps.offer(this, hpa, bytes);
   }
 
-  /** Whether a vDEVICE of this vIOMMU has the virt_id. */
+  /** Whether a vDEVICE of this vIOMMU, or a single stream, has the virt_id. */
   hasVirtId(virtId: bigint): boolean {
-    return this.#byVirtId.has(key(virtId));
+    return this.#byVirtId.has(key(virtId)) || this.streamNames.has(Number(virtId));
   }
   /** From now on `findDevice` and `virtIdOf` know the vDEVICE. */
   addVdevice(v: NamedDevice): void {

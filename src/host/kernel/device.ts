@@ -101,6 +101,7 @@ export class KernelDevice implements HostDevice {
 
   /** What is attached to the (device, PASID); null for an empty PASID slot. */
   attached(pasid: number): Domain | null {
+    if (this.group.isApart(this)) return pasid === NO_PASID ? this.iommu.blocked : null;
     return pasid === NO_PASID ? this.group.domain : (this.group.pasids.get(pasid) ?? null);
   }
 }

@@ -160,6 +160,12 @@ export interface Domain {
    * @returns 0 or -errno, and then `old` is still in force.
    */
   attach(dev: HostDevice, pasid: number, old: Domain | null): number;
+  /**
+   * Beyond Linux: one stream of the device moves by itself from `old` to this domain, while the device as a whole is
+   * attached to nothing. Absent: the driver has one configuration for all streams of a device.
+   * @param stream index into `dev.streams`. @returns 0 or -errno, and then `old` is still in force.
+   */
+  attachStream?(dev: HostDevice, stream: number, old: Domain | null): number;
   /** Nobody uses it any more. */
   free(): void;
 }
@@ -279,6 +285,13 @@ export interface DriverViommu {
   vdeviceInit(dev: HostDevice, virtId: bigint): number;
   /** The guest's name of a device is gone. */
   vdeviceDestroy(dev: HostDevice, virtId: bigint): void;
+  /**
+   * Beyond Linux: the guest's name of one stream comes and goes. Absent: only devices have names.
+   * @param stream index into `dev.streams`. @returns 0 or -errno.
+   */
+  streamInit?(dev: HostDevice, stream: number, vsid: number): number;
+  /** The guest's name of the stream is gone. */
+  streamDestroy?(dev: HostDevice, stream: number, vsid: number): void;
   /** null: no hardware queues (EOPNOTSUPP). */
   readonly hwQueues: HwQueueOps | null;
   /** The vIOMMU is gone; nothing stands on it any more. */

@@ -31,6 +31,9 @@ export class IommuGroup {
   /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
   readonly #behind = new Set<GroupMember>();
 
+  /** Devices whose streams are attached one by one: what the group is attached to does not concern them. */
+  readonly #apart = new Set<HostDevice>();
+
   constructor(key: string, blocked: BlockedDomain) {
     this.key = key;
     this.#blocked = blocked;
@@ -66,6 +69,33 @@ export class IommuGroup {
   leave(dev: GroupMember): void {
     this.devices.splice(this.devices.indexOf(dev), 1);
     this.#behind.delete(dev);
+    this.#apart.delete(dev);
+  }
+
+  isApart(dev: HostDevice): boolean {
+    return this.#apart.has(dev);
+  }
+
+  /** The device's streams are attached one by one from now on; as a whole it is blocked. @returns 0 or -errno. */
+  setApart(dev: GroupMember): number {
+    if (this.#apart.has(dev)) return 0;
+    let r = 0;
+    if (this.domain !== this.#blocked && !this.#behind.has(dev)) r = this.#blocked.attach(dev, NO_PASID, this.domain);
+    for (const [pasid, domain] of this.pasids) {
+      if (dev.maxPasids > 0) r = this.#blocked.attach(dev, pasid, domain) || r;
+    }
+    this.#behind.delete(dev);
+    this.#apart.add(dev);
+    return r;
+  }
+
+  /** The device is one with its group again. What the group has and the device cannot take leaves it blocked there. */
+  rejoin(dev: GroupMember): void {
+    if (!this.#apart.delete(dev) || !this.devices.includes(dev)) return;
+    const behind = this.domain !== this.#blocked && this.domain.attach(dev, NO_PASID, this.#blocked) !== 0;
+    if (behind) this.#behind.add(dev);
+    // As at `join`: a PASID the device cannot take stays blocked.
+    for (const [pasid, domain] of this.pasids) if (dev.maxPasids > pasid) domain.attach(dev, pasid, null);
   }
 
   /** The device is attached to what its group has already. @returns 0 or -errno. */
@@ -112,9 +142,9 @@ export class IommuGroup {
     if (old === domain) return 0;
     for (let i = 0; i < this.devices.length; i++) {
       const dev = this.devices[i]!;
-      const r = domain.attach(dev, NO_PASID, this.#from(dev, old));
+      const r = this.#apart.has(dev) ? 0 : domain.attach(dev, NO_PASID, this.#from(dev, old));
       if (r === 0) continue;
-      while (--i >= 0) this.#back(this.devices[i]!, domain, old);
+      while (--i >= 0) if (!this.#apart.has(this.devices[i]!)) this.#back(this.devices[i]!, domain, old);
       return r;
     }
     this.#behind.clear();
@@ -126,7 +156,9 @@ export class IommuGroup {
   block(blocked: BlockedDomain, undo = false): void {
     const old = this.domain;
     if (old === blocked) return;
-    for (const d of this.devices) if (!this.#behind.has(d)) blocked.attach(d, NO_PASID, old, undo);
+    for (const d of this.devices) {
+      if (!this.#behind.has(d) && !this.#apart.has(d)) blocked.attach(d, NO_PASID, old, undo);
+    }
     this.#behind.clear();
     this.domain = blocked;
   }
@@ -148,12 +180,12 @@ export class IommuGroup {
     if (old === domain) return 0;
     for (let i = 0; i < this.devices.length; i++) {
       const d = this.devices[i]!;
-      if (d.maxPasids === 0) continue;
+      if (d.maxPasids === 0 || this.#apart.has(d)) continue;
       const r = domain.attach(d, pasid, old);
       if (r === 0) continue;
       while (--i >= 0) {
         const moved = this.devices[i]!;
-        if (moved.maxPasids > 0) (old ?? moved.iommu.blocked).attach(moved, pasid, domain);
+        if (moved.maxPasids > 0 && !this.#apart.has(moved)) (old ?? moved.iommu.blocked).attach(moved, pasid, domain);
       }
       return r;
     }
@@ -165,7 +197,9 @@ export class IommuGroup {
   clearPasid(pasid: number, undo = false): void {
     const old = this.pasids.get(pasid);
     if (old === undefined) return;
-    for (const d of this.devices) if (d.maxPasids > 0) d.iommu.blocked.attach(d, pasid, old, undo);
+    for (const d of this.devices) {
+      if (d.maxPasids > 0 && !this.#apart.has(d)) d.iommu.blocked.attach(d, pasid, old, undo);
+    }
     this.pasids.delete(pasid);
   }
 }

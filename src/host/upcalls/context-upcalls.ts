@@ -2,18 +2,28 @@ import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { IommufdContext } from '../iommufd/context.ts';
 import type { IommufdFile } from '../iommufd/file.ts';
+import { attachStream } from '../iommufd/stream-attachment.ts';
+import { allocStreamVdevice } from '../iommufd/verbs/stream-vdevice.ts';
 import type { HostDevice } from '../kernel/driver.ts';
 import type { UpcallObjects } from './driver-upcalls.ts';
 import type { UpcallHub } from './upcall-hub.ts';
 
 /** The objects of an open iommufd by id. */
-export function objectsOf({ objects }: IommufdContext): UpcallObjects {
+export function objectsOf(context: IommufdContext): UpcallObjects {
+  const { objects, kernel } = context;
+  const said = (verb: string, args: Readonly<Record<string, number>>, result: number) => {
+    kernel.tell?.({ what: 'host', verb, args, result });
+    return result;
+  };
   return {
     device: (id) => objects.get(id, 'device')?.dev ?? null,
     paging: (id) => objects.get(id, 'hwpt_paging')?.domain ?? null,
-    vdevice(id) {
-      const v = objects.get(id, 'vdevice');
-      return v === null ? null : { dev: v.device.dev, viommu: v.viommu.driver, virtId: v.virtId };
+    streamVdevice(viommu, dev, stream, vsid) {
+      const r = allocStreamVdevice(context, viommu, dev, stream, vsid);
+      return said('STREAM_VDEVICE', { viommu, dev, stream, vsid }, r);
+    },
+    attachStream(dev, stream, pt) {
+      return said('ATTACH_STREAM', { dev, stream, pt }, attachStream(context, dev, stream, pt));
     },
   };
 }
@@ -38,13 +48,14 @@ export class ContextUpcalls implements HostUpcalls {
     return this.#hub.outstanding(handlers);
   }
 
-  /** @returns -ENOENT no such vDEVICE; -EINVAL `vsids` does not fit the device; -EEXIST a vSID is taken; -EOPNOTSUPP. */
-  mapStreams(vdeviceId: number, vsids: readonly number[]): number {
-    const v = this.#objects.vdevice(vdeviceId);
-    if (v === null) return -E.NOENT;
-    if (vsids.length !== v.dev.streams.length || BigInt(vsids[0] ?? -1) !== v.virtId) return -E.INVAL;
-    if (new Set(vsids).size !== vsids.length) return -E.EXIST;
-    return this.#hub.driverOf(v.dev)?.mapStreams(v.viommu, v.dev, vsids) ?? -E.OPNOTSUPP;
+  /** See `allocStreamVdevice`. */
+  streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number {
+    return this.#objects.streamVdevice(viommuId, devId, stream, vsid);
+  }
+
+  /** See `attachStream`. */
+  attachStream(devId: number, stream: number, hwptId: number): number {
+    return this.#objects.attachStream(devId, stream, hwptId);
   }
 
   /** @returns -ENOENT: no paging HWPT has this id. */
@@ -61,10 +72,10 @@ export class ContextUpcalls implements HostUpcalls {
     return this.#hub.driverOf(dev)?.invalidateDeviceTlb?.(dev, pasid, lo, hi, global) ?? -E.OPNOTSUPP;
   }
 
-  respond(devId: number, pasid: number, group: number, code: number, stall: boolean): number {
+  respond(devId: number, pasid: number, group: number, code: number, stall: boolean, stream?: number): number {
     const dev = this.#objects.device(devId);
     if (dev === null) return -E.NOENT;
-    return this.#hub.driverOf(dev)?.respond(dev, pasid, group, code, stall) ?? -E.OPNOTSUPP;
+    return this.#hub.driverOf(dev)?.respond(dev, pasid, group, code, stall, stream) ?? -E.OPNOTSUPP;
   }
 
   quiet(devId: number, pasid: number, on: boolean): number {

@@ -1,4 +1,4 @@
-import type { DriverViommu, HostDevice, PagingDomain } from '../kernel/driver.ts';
+import type { HostDevice, PagingDomain } from '../kernel/driver.ts';
 
 /**
  * The driver's end of the way back to the device models: faults, misses and page requests of the devices that a model
@@ -41,10 +41,8 @@ export interface UpcallDriver {
   readonly iommu: object;
   /** A listener came or went: a detached stream of a served device is left invalid, so that the hardware asks. */
   served(dev: HostDevice, on: boolean): void;
-  /** See HostUpcalls.mapStreams. The vDEVICE exists with virt_id `vsids[0]`. */
-  mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number;
   /** See HostUpcalls.respond. */
-  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number;
+  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number;
   /** See HostUpcalls.quiet. Without: the driver has no PASID table. */
   quiet?(dev: HostDevice, pasid: number, on: boolean): number;
   /** See HostUpcalls.invalidateDeviceTlb. Absent: the driver has no such invalidation. */
@@ -55,5 +53,8 @@ export interface UpcallDriver {
 export interface UpcallObjects {
   device(devId: number): HostDevice | null;
   paging(hwptId: number): PagingDomain | null;
-  vdevice(id: number): { readonly dev: HostDevice; readonly viommu: DriverViommu; readonly virtId: bigint } | null;
+  /** See HostUpcalls.streamVdevice. */
+  streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number;
+  /** See HostUpcalls.attachStream. */
+  attachStream(devId: number, stream: number, hwptId: number): number;
 }

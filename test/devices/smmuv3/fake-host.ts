@@ -202,7 +202,14 @@ export class FakeHost {
       };
     },
     outstanding: () => this.outstanding,
-    mapStreams: (id, vsids) => this.#say('MAP_STREAMS', `${id} ${vsids.join(',')}`, this.#failed('MAP_STREAMS')),
+    streamVdevice: (viommu, devId, stream, vsid) => {
+      const r = this.#failed('STREAM_VDEVICE') || this.#id(`vdevice in ${viommu}`);
+      return this.#say('STREAM_VDEVICE', `${viommu} ${devId}.${stream} vsid=${vsid}`, r);
+    },
+    attachStream: (devId, stream, pt) => {
+      const r = this.#failed('ATTACH_STREAM') || (pt === 0 || this.kinds.has(pt) ? 0 : -E.INVAL);
+      return this.#say('ATTACH_STREAM', `${devId}.${stream} ${pt}`, r);
+    },
     shadow: (id, on) => {
       if (on) this.shadows.add(id);
       else this.shadows.delete(id);

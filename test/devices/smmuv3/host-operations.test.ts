@@ -147,16 +147,21 @@ describe('CFGI_STE', () => {
     expect(g.smmu.streams.map((s) => s.state)).toEqual(['bypass', 'bypass', 'bypass', 'bypass']);
   });
 
-  test('a device with several streams is tied with all of them, and each StreamID reaches it', () => {
+  test('a device with several streams has a name and an attachment for each that is configured', () => {
     const g = new Guest();
     const dev = g.plug(8, 9, 10);
     g.ste(9, ...s1());
     g.setUp();
+    calls(g);
     g.run(cfgiSte(9), sync);
-    expect(g.host.calls.find((c) => c.startsWith('MAP_STREAMS'))).toMatch(/8,9,10$/);
-    expect(g.smmu.streams[0]!.state).toBe('s1');
+    const said = calls(g).filter((c) => c.includes('STREAM'));
+    expect(said.map((c) => c.split(' ')[0])).toEqual(['STREAM_VDEVICE', 'ATTACH_STREAM']);
+    expect(said[0]).toContain(`${dev}.1 vsid=9`);
+    expect(g.smmu.streams.map((s) => s.state)).toEqual(['unset', 's1', 'unset']);
     g.run(cfgiCd(10), sync);
-    expect(g.host.issued.at(-1)?.words).toEqual([5, 10, 1, 0]);
+    expect(g.host.issued).toEqual([]);
+    g.run(cfgiCd(9), sync);
+    expect(g.host.issued.at(-1)?.words).toEqual([5, 9, 1, 0]);
     expect(g.host.handlers.has(dev)).toBe(true);
   });
 

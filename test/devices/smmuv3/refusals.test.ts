@@ -109,12 +109,12 @@ test('StreamIDs that the host does not take are asked for again with the next co
   const g = new Guest();
   g.plug(8, 9);
   g.setUp();
-  g.host.failing.set('MAP_STREAMS', -E.NOMEM);
+  g.host.failing.set('STREAM_VDEVICE', -E.NOMEM);
   expect(g.run(cfgiSte(9), sync)).toBe(ILL);
-  expect(g.smmu.streams[0]!.vdeviceId).toBe(0);
+  expect(g.smmu.streams[1]!.vdeviceId).toBe(0);
 
   g.host.failing.clear();
   g.w(PAGE0.GERRORN.at, 1);
   expect(g.r(PAGE0.CMDQ_CONS.at) & 0xff_ffff).toBe(2);
-  expect(g.smmu.streams[0]!.vdeviceId).toBeGreaterThan(0);
+  expect(g.smmu.streams[1]!.vdeviceId).toBeGreaterThan(0);
 });

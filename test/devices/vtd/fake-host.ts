@@ -80,7 +80,8 @@ export class FakeHost {
         return () => {};
       },
       outstanding: () => this.pending,
-      mapStreams: () => -95,
+      streamVdevice: () => -95,
+      attachStream: () => -95,
       shadow: (id, on) => {
         if (on) this.#shadows.add(id);
         else this.#shadows.delete(id);

@@ -3,10 +3,10 @@ import { E } from '../../../spec/iommufd/errno.ts';
 import { STE_WORDS } from '../../../spec/smmuv3/ste.ts';
 import { STE_RULES } from './entries.ts';
 import { EntryWriter } from './entry-writer.ts';
-import type { LatchedStreams, Smmuv3Master } from './master.ts';
+import type { LatchedStream, MasterStream, Smmuv3Master } from './master.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
 import type { StreamTable } from './tables.ts';
-import type { Smmuv3User } from './users.ts';
+import { ALL_STREAMS, type Smmuv3User } from './users.ts';
 
 /** A stage that invalidates: it knows every device it is attached to, so that its changes reach their ATCs. */
 export interface Invalidated {
@@ -17,12 +17,14 @@ export interface Invalidated {
 /** What an attach of a RID will do. */
 export interface Smmuv3Move {
   readonly master: Smmuv3Master;
+  /** Index of the stream that moves by itself, or ALL_STREAMS. */
+  readonly stream: number;
   /** Whose invalidations the device needs from now on, and up to now. */
   readonly joins: Invalidated | null;
   readonly leaves: Invalidated | null;
   /** Whether the new configuration lets the function use ATS, if SMMU and function can. */
   readonly ats: boolean;
-  readonly latched: LatchedStreams | null;
+  readonly latched: LatchedStream | null;
   readonly blocked: boolean;
   /** Builds the entry. */
   ste(into: Int32Array, ats: boolean): void;
@@ -70,24 +72,26 @@ export class Smmuv3DriverAttacher {
    *   force; a move to nothing has been stored, but the old domain keeps the device, because the SMMU may still use it.
    */
   moveRid(move: Smmuv3Move): number {
-    const { master } = move;
+    const { master, stream } = move;
+    const streams = stream === ALL_STREAMS ? master.streams : [master.streams[stream]!];
     const ats = move.ats && this.atsSupported(master);
-    const user = { master, ssid: NO_PASID };
-    const before = move.blocked ? null : master.stes.map((ste) => ste.slice());
-    const hadAts = master.ats;
+    const user = { master, ssid: NO_PASID, stream };
+    const before = move.blocked ? null : streams.map(({ ste }) => ste.slice());
     // Both stages list the device until the hardware has left the old one.
     move.joins?.join(user);
-    this.#atsOff(master, ats);
+    const off = this.#atsOff(master, streams, ats);
     move.ste(this.#target, ats);
-    const r = this.writeSte(master, this.#target) || this.#commitAts(master, ats, NO_PASID);
+    const r = this.writeStes(streams, this.#target) || this.#commitAts(master, streams, ats, NO_PASID);
     if (r !== 0 && before !== null) {
-      this.#undo(master, before, hadAts && !ats);
+      this.#undo(master, streams, before, off);
       move.joins?.leave(user);
       return r;
     }
-    master.latched = move.latched;
-    master.blocked = move.blocked;
-    master.ats = ats;
+    for (const s of streams) {
+      s.latched = move.latched;
+      s.ats = ats;
+    }
+    if (stream === ALL_STREAMS) master.blocked = move.blocked;
     if (r === 0) move.leaves?.leave(user);
     return r;
   }
@@ -96,35 +100,41 @@ export class Smmuv3DriverAttacher {
    * Puts the entries back as they were. A second failure can only be left alone.
    * @param ats the function's ATS was switched off for the move.
    */
-  #undo(master: Smmuv3Master, stes: readonly Int32Array[], ats: boolean): void {
+  #undo(master: Smmuv3Master, streams: readonly MasterStream[], stes: readonly Int32Array[], ats: boolean): void {
     for (let i = 0; i < stes.length; i++) {
-      this.#sid = master.dev.streams[i]!;
-      this.#writer.write(master.stes[i]!, stes[i]!, this.#sink);
+      const { sid, ste } = streams[i]!;
+      this.#sid = sid;
+      this.#writer.write(ste, stes[i]!, this.#sink);
     }
     if (ats) master.dev.control?.setAts(true);
   }
 
-  /** Writes the entries of all streams of the device, each with the steps its current content asks for. @returns -errno. */
-  writeSte(master: Smmuv3Master, target: Int32Array): number {
+  /** Writes the entries of streams, each with the steps its current content asks for. @returns 0 or -errno. */
+  writeStes(streams: readonly MasterStream[], target: Int32Array): number {
     this.#failed = 0;
-    for (let i = 0; i < master.stes.length; i++) {
-      this.#sid = master.dev.streams[i]!;
-      this.#writer.write(master.stes[i]!, target, this.#sink);
+    for (const { sid, ste } of streams) {
+      this.#sid = sid;
+      this.#writer.write(ste, target, this.#sink);
     }
     return this.#failed;
   }
 
-  /** Before the entry changes: the function stops using ATS if it may not any longer. */
-  #atsOff(master: Smmuv3Master, ats: boolean): void {
-    if (master.ats && !ats) master.dev.control?.setAts(false);
+  /**
+   * Before the entry changes: the function stops using ATS if none of its streams may any longer.
+   * @returns whether it was switched off.
+   */
+  #atsOff(master: Smmuv3Master, streams: readonly MasterStream[], ats: boolean): boolean {
+    const off = master.ats && !ats && !master.streams.some((s) => s.ats && !streams.includes(s));
+    if (off) master.dev.control?.setAts(false);
+    return off;
   }
 
-  #commitAts(master: Smmuv3Master, ats: boolean, ssid: number): number {
-    const was = master.ats;
-    const r = was || ats ? this.flushAtc(master, ssid) : 0;
+  #commitAts(master: Smmuv3Master, streams: readonly MasterStream[], ats: boolean, ssid: number): number {
+    const before = master.ats;
+    const r = ats || streams.some((s) => s.ats) ? this.#flush(master, streams, ssid) : 0;
     if (r !== 0) return r;
-    if (ats && !was) master.dev.control?.setAts(true);
-    master.ats = ats;
+    if (ats && !before) master.dev.control?.setAts(true);
+    for (const s of streams) s.ats = ats;
     return 0;
   }
 
@@ -134,13 +144,17 @@ export class Smmuv3DriverAttacher {
    */
   movePasid(master: Smmuv3Master, ssid: number, ats: boolean, before: (ats: boolean) => number): number {
     const on = ats && this.atsSupported(master);
-    this.#atsOff(master, on);
-    return before(on) || this.#commitAts(master, on, ssid);
+    this.#atsOff(master, master.streams, on);
+    return before(on) || this.#commitAts(master, master.streams, on, ssid);
   }
 
   /** Everything the function may hold for this PASID. */
   flushAtc(master: Smmuv3Master, ssid: number): number {
-    for (const sid of master.dev.streams) {
+    return this.#flush(master, master.streams, ssid);
+  }
+
+  #flush(master: Smmuv3Master, streams: readonly MasterStream[], ssid: number): number {
+    for (const { sid } of streams) {
       if (ssid === NO_PASID) this.#queue.atcInvWhole(sid, master.ssidBits > 0);
       else this.#queue.atcInvAll(sid, ssid);
     }

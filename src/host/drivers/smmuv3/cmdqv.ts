@@ -2,7 +2,7 @@ import type { VirtualQueueInterface, VirtualQueuePort } from '../../../ports/hw.
 import type { MemoryWindow } from '../../../ports/memory.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_QUEUE_TYPE, VEVENTQ_TYPE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
-import type { DriverData, DriverHwQueue, HostDevice, HwQueueOps, Result, ViommuServices } from '../../kernel/driver.ts';
+import type { DriverData, DriverHwQueue, HwQueueOps, Result, ViommuServices } from '../../kernel/driver.ts';
 import { answerDriverData, copyDriverData } from '../../kernel/driver-data.ts';
 
 /** Bytes of iommu_viommu_tegra241_cmdqv: offset and length of the register page, for mmap. */
@@ -33,7 +33,8 @@ export class Cmdqv implements HwQueueOps {
   readonly #port: VirtualQueuePort;
   readonly #place: { readonly hpa: number; remove(): void };
   readonly #cmdqs: number;
-  readonly #slots: (HostDevice | null)[];
+  /** Physical StreamID that has the slot; -1: it is free. */
+  readonly #slots: number[];
   readonly #queues = new Set<number>();
 
   private constructor(
@@ -46,7 +47,7 @@ export class Cmdqv implements HwQueueOps {
     this.#port = port;
     this.#place = place;
     this.#cmdqs = cmdqs;
-    this.#slots = new Array(port.slots).fill(null);
+    this.#slots = new Array(port.slots).fill(-1);
   }
 
   /** @returns -EINVAL, -EFAULT the driver data; -ENOSPC no interface is free; -ENOMEM. */
@@ -75,19 +76,19 @@ export class Cmdqv implements HwQueueOps {
   }
 
   /** @returns -EINVAL: the name is wider than a StreamID; -ENOSPC: no slot is free. */
-  name(dev: HostDevice, virtId: bigint): number {
+  name(sid: number, virtId: bigint): number {
     if (virtId > 0xffff_ffffn) return -E.INVAL;
-    const slot = this.#slots.indexOf(null);
+    const slot = this.#slots.indexOf(-1);
     if (slot < 0) return -E.NOSPC;
-    this.#slots[slot] = dev;
-    this.#hw.setStream(slot, Number(virtId), dev.streams[0]!);
+    this.#slots[slot] = sid;
+    this.#hw.setStream(slot, Number(virtId), sid);
     return 0;
   }
 
-  unname(dev: HostDevice): void {
-    const slot = this.#slots.indexOf(dev);
+  unname(sid: number): void {
+    const slot = this.#slots.indexOf(sid);
     if (slot < 0) return;
-    this.#slots[slot] = null;
+    this.#slots[slot] = -1;
     this.#hw.setStream(slot, 0, -1);
   }
 

@@ -16,8 +16,8 @@ const NO_ROOM = 1;
 
 /** How guest StreamIDs become physical ones. */
 export interface StreamNames {
-  /** Physical StreamID of a guest stream that has a name of its own (`mapStreams`), or -1. */
-  alias(vsid: number): number;
+  /** Physical StreamID of a guest stream that has a name of its own (`HostUpcalls.streamVdevice`), or -1. */
+  streamOf(vsid: number): number;
   /** The device whose vDEVICE has this virt_id. */
   device(vsid: number): HostDevice | null;
 }
@@ -171,7 +171,7 @@ export class Smmuv3DriverCommands implements Invalidation {
 
   #forStream(entry: number, w0: number, vsid: number, w2: number, w3: number): number {
     const queue = this.#queue;
-    const sid = this.#names.alias(vsid);
+    const sid = this.#names.streamOf(vsid);
     const dev = sid >= 0 ? null : this.#names.device(vsid);
     if (sid < 0 && dev === null) return -E.IO;
     // A device with several streams and one name: the guest means all of them, and they go out together.

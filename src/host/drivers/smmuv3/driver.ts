@@ -1,5 +1,4 @@
 import { ViommuError } from '../../../core/errors.ts';
-import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_FLAG, PGFAULT_CODE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
@@ -27,7 +26,7 @@ import type { PartialCount } from './commands.ts';
 import { Smmuv3DriverFaults } from './faults.ts';
 import { featuresOf, type Smmuv3DriverFeatures, type Smmuv3DriverIdentity, STAGE1_IAS } from './features.ts';
 import { Smmuv3DriverMaintenance } from './maintenance.ts';
-import type { LatchedStreams } from './master.ts';
+import type { LatchedStream } from './master.ts';
 import { Smmuv3NestedDomain } from './nested-domain.ts';
 import { Smmuv3DriverPageRequests } from './page-requests.ts';
 import { Smmuv3PageTable } from './page-table.ts';
@@ -125,6 +124,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
       pasidCapable: true,
       iopf: false,
       attach: (dev, pasid, old, undo = false) => this.#state.streams.detach(dev, pasid, old, undo),
+      attachStream: (dev, stream, old) => this.#state.streams.detachStream(dev, stream, old),
       free: () => {},
     };
   }
@@ -159,14 +159,13 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     const canStall = this.#options.canStall ?? (() => false);
     const deviceOf = (sid: number) => kernel.deviceByStream(this, sid);
     const streams = new Smmuv3DriverStreams({ kernel, hw, memory, features, queue, table, upcalls, canStall });
-    const masterOf = (dev: HostDevice) => streams.masterOf(dev);
-    const faults = new Smmuv3DriverFaults({ kernel, upcalls, queue, deviceOf, masterOf });
+    const faults = new Smmuv3DriverFaults({ kernel, upcalls, queue, deviceOf, streams });
     const requests = new Smmuv3DriverPageRequests({ upcalls, queue, deviceOf });
     const interrupts = new DriverInterrupts({
       driver: this,
       upcalls,
       deviceOf,
-      stageTwoOf: (dev) => stageTwoOf(kernel.attached(dev, NO_PASID)),
+      stageTwoOf: (dev, stream) => stageTwoOf(streams.attached(dev, stream)),
       fault: (record) => faults.report(record),
       pageRequest: (record) => requests.receive(record),
       completed: (token, error) => this.#completed(token, error),
@@ -280,13 +279,19 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   }
 
   /** @internal */
+  attachPagingStream(domain: Smmuv3PagingDomain, dev: HostDevice, stream: number, old: Domain | null): number {
+    return this.#state.streams.attachPagingStream(domain, dev, stream, old);
+  }
+
+  /** @internal */
   attachNested(
     domain: Smmuv3NestedDomain,
     dev: HostDevice,
+    stream: number,
     old: Domain | null,
-    latched: LatchedStreams | null,
+    latched: LatchedStream | null,
   ): number {
-    return this.#state.streams.attachNested(domain, dev, old, latched);
+    return this.#state.streams.attachNested(domain, dev, stream, old, latched);
   }
 
   viommuSupported(_dev: HostDevice, type: number): boolean {
@@ -295,7 +300,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.enforcesCoherency || this.features.forcedWriteBack;
   }
 
-  /** The upcalls port names the streams of devices that have several. */
+  /** Devices with several streams can have names: for a device as a whole, or through the upcalls port for each stream. */
   get manyStreams(): boolean {
     return this.#upcalls !== null;
   }
@@ -329,14 +334,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     if (this.features.pri && dev.pri) dev.control?.setPri(on);
   }
 
-  /** @returns -EINVAL: the vDEVICE is not of this driver; -EEXIST: a name is taken. */
-  mapStreams(viommu: DriverViommu, dev: HostDevice, vsids: readonly number[]): number {
-    return viommu instanceof Smmuv3DriverViommu ? viommu.nameStreams(dev, vsids) : -E.INVAL;
-  }
-
-  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number {
+  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number {
     const { faults, requests } = this.#state;
-    return stall ? faults.respond(dev, pasid, group, code) : requests.respondTaken(dev, pasid, group, code);
+    if (stall) return faults.respond(dev, pasid, group, code, stream);
+    return requests.respondTaken(dev, pasid, group, code, stream);
   }
 }
 

@@ -6,8 +6,8 @@ import { EV3, EVENT, evS2, evSid, evSsid, evSsv, evStag, evStall, evType } from 
 import type { HostDevice, KernelServices, PageFault } from '../../kernel/driver.ts';
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import { TakenRequests } from '../taken-requests.ts';
-import type { Smmuv3Master } from './master.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
+import type { Smmuv3DriverStreams } from './streams.ts';
 
 /** Types the kernel hands to a guest; everything else stays in its log. */
 const FORWARDED: ReadonlySet<number> = new Set([
@@ -29,7 +29,7 @@ export interface Smmuv3DriverFaultsParts {
   readonly upcalls: DriverUpcalls | null;
   readonly queue: Smmuv3DriverQueue;
   deviceOf(sid: number): HostDevice | null;
-  masterOf(dev: HostDevice): Smmuv3Master | null;
+  readonly streams: Pick<Smmuv3DriverStreams, 'masterOf' | 'attached'>;
 }
 
 /** The kernel's event queue handler, and the answers to stalled transactions that go back. */
@@ -54,34 +54,34 @@ export class Smmuv3DriverFaults {
 
   #unrecoverable(dev: HostDevice, stream: number, record: Int32Array): void {
     this.#owner.upcalls?.fault(dev, stream, record);
-    const latched = this.#owner.masterOf(dev)?.latched ?? null;
+    const latched = this.#owner.streams.masterOf(dev)?.streams[stream]?.latched ?? null;
     if (latched === null || evS2(record) || !FORWARDED.has(evType(record))) return;
-    const vsid = latched.vsids[stream]!;
-    latched.report(record, vsid);
+    latched.report(record);
   }
 
   /** A waiting transaction: to the domain's fault queue if it has one, else to the listener, else aborted. */
   #stalled(dev: HostDevice, stream: number, record: Int32Array): void {
     const pasid = evSsv(record) ? evSsid(record) : NO_PASID;
     const stag = evStag(record);
-    const { kernel, upcalls } = this.#owner;
-    const domain = kernel.attached(dev, pasid) ?? kernel.attached(dev, NO_PASID);
+    const { kernel, upcalls, streams } = this.#owner;
+    const domain = (pasid === NO_PASID ? null : kernel.attached(dev, pasid)) ?? streams.attached(dev, stream);
     this.#waiting.add(dev, dev.streams[stream]!, pasid, stag);
     const taken = upcalls?.fault(dev, stream, record) ?? false;
     if (taken && domain?.iopf !== true) return;
     const type = evType(record);
     // Only translation-related faults can be repaired; any other is aborted.
-    if (type < EVENT.F_TRANSLATION || type > EVENT.F_PERMISSION) this.respond(dev, pasid, stag, ANSWER.FAILURE);
+    if (type < EVENT.F_TRANSLATION || type > EVENT.F_PERMISSION) this.respond(dev, pasid, stag, ANSWER.FAILURE, stream);
     else kernel.reportFault(dev, pageFault(record, pasid, stag));
   }
 
   /**
    * Decides a waiting transaction.
    * @param code an ANSWER: retry, terminate as the context says, or abort.
+   * @param stream index of the stream that waits; absent: whichever does.
    * @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed.
    */
-  respond(dev: HostDevice, pasid: number, stag: number, code: number): number {
-    const sid = this.#waiting.take(dev, pasid, stag);
+  respond(dev: HostDevice, pasid: number, stag: number, code: number, stream?: number): number {
+    const sid = this.#waiting.take(dev, pasid, stag, stream);
     if (sid < 0) return -E.INVAL;
     const action = code === ANSWER.SUCCESS ? RESUME_AC : code === ANSWER.INVALID ? 0 : RESUME_AB;
     this.#owner.queue.add(OP.RESUME | action, sid, stag, 0);

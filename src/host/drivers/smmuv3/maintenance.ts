@@ -1,7 +1,7 @@
 import { OP } from '../../../spec/smmuv3/commands.ts';
 import type { Smmuv3DriverFeatures } from './features.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
-import type { Smmuv3User } from './users.ts';
+import { ALL_STREAMS, type Smmuv3User } from './users.ts';
 
 const PAGE_SHIFT = 12;
 /** Without range commands, more pages than this are invalidated by context. */
@@ -99,9 +99,10 @@ export class Smmuv3DriverMaintenance {
 
   /** What functions hold of the extent; null: everything. */
   #atcs(users: Iterable<Smmuv3User>, extent: Extent | null): number {
-    for (const { master, ssid } of users) {
-      if (!master.ats) continue;
-      for (const sid of master.dev.streams) {
+    for (const { master, ssid, stream } of users) {
+      for (let i = 0; i < master.streams.length; i++) {
+        const { sid, ats } = master.streams[i]!;
+        if (!ats || (stream !== ALL_STREAMS && stream !== i)) continue;
         if (extent === null) this.#queue.atcInvWhole(sid, master.ssidBits > 0);
         else this.#queue.atcInvRange(sid, ssid, extent.iova, extent.bytes);
       }

@@ -4,12 +4,13 @@ import { CONFIG } from '../../../spec/smmuv3/ste.ts';
 import type { Domain, HostDevice, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import type { Vste } from './nested-data.ts';
 import type { Smmuv3PagingDomain } from './paging-domain.ts';
+import { ALL_STREAMS } from './users.ts';
 
 /** What a guest's stream configuration stands on: its vIOMMU, which moves devices for it. */
 export interface Smmuv3NestedOwner {
   readonly iommu: IommuDriver;
   readonly parent: Smmuv3PagingDomain;
-  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null): number;
+  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, stream: number, old: Domain | null): number;
 }
 
 /** A guest's stream configuration over its vIOMMU's stage 2. Both never change. */
@@ -41,7 +42,11 @@ export class Smmuv3NestedDomain implements NestedDomain {
   attach(dev: HostDevice, pasid: number, old: Domain | null): number {
     if (dev.iommu !== this.iommu) return -E.INVAL;
     if (pasid !== NO_PASID) return -E.OPNOTSUPP;
-    return this.viommu.attachNested(this, dev, old);
+    return this.viommu.attachNested(this, dev, ALL_STREAMS, old);
+  }
+
+  attachStream(dev: HostDevice, stream: number, old: Domain | null): number {
+    return dev.iommu === this.iommu ? this.viommu.attachNested(this, dev, stream, old) : -E.INVAL;
   }
 
   free(): void {}

@@ -47,8 +47,8 @@ export class Smmuv3DriverPageRequests {
   }
 
   /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed. */
-  respondTaken(dev: HostDevice, pasid: number, group: number, code: number): number {
-    const sid = this.#taken.take(dev, pasid, group);
+  respondTaken(dev: HostDevice, pasid: number, group: number, code: number, stream?: number): number {
+    const sid = this.#taken.take(dev, pasid, group, stream);
     if (sid < 0) return -E.INVAL;
     const response =
       code === ANSWER.SUCCESS ? PRI_RESP.SUCCESS : code === ANSWER.INVALID ? PRI_RESP.FAIL : PRI_RESP.DENY;

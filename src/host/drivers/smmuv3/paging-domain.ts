@@ -13,6 +13,7 @@ export interface Smmuv3PagingOwner {
   readonly iommu: IommuDriver;
   readonly maintenance: Smmuv3DriverMaintenance;
   attachPaging(domain: Smmuv3PagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number;
+  attachPagingStream(domain: Smmuv3PagingDomain, dev: HostDevice, stream: number, old: Domain | null): number;
   released(domain: Smmuv3PagingDomain): void;
 }
 
@@ -158,6 +159,10 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
     if (dev.iommu !== this.iommu) return -E.INVAL;
     if (pasid !== NO_PASID && this.stage.kind !== 1) return -E.OPNOTSUPP;
     return this.#owner.attachPaging(this, dev, pasid, old);
+  }
+
+  attachStream(dev: HostDevice, stream: number, old: Domain | null): number {
+    return dev.iommu === this.iommu ? this.#owner.attachPagingStream(this, dev, stream, old) : -E.INVAL;
   }
 
   free(): void {

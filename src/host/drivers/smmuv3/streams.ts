@@ -9,12 +9,13 @@ import { type Invalidated, Smmuv3DriverAttacher } from './attach.ts';
 import { abortSte, cdTableSte, invalidSte, nestedSte, stageOneCd, stageTwoSte } from './entries.ts';
 import { ENTRY_HALVES } from './entry-writer.ts';
 import type { Smmuv3DriverFeatures } from './features.ts';
-import { type LatchedStreams, Smmuv3Master } from './master.ts';
+import { type LatchedStream, Smmuv3Master } from './master.ts';
 import { Smmuv3NestedDomain } from './nested-domain.ts';
 import { Smmuv3PagingDomain } from './paging-domain.ts';
 import { Smmuv3CdTable } from './pasid-table.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
 import type { StreamTable } from './tables.ts';
+import { ALL_STREAMS } from './users.ts';
 
 export interface Smmuv3DriverStreamsParts {
   readonly kernel: KernelServices;
@@ -54,7 +55,7 @@ export class Smmuv3DriverStreams {
     const master = new Smmuv3Master(dev, features, canStall(dev));
     master.madeTables = made;
     // What the table says of streams without a device.
-    for (const ste of master.stes) abortSte(ste);
+    for (const { ste } of master.streams) abortSte(ste);
     this.#masters.set(dev.index, master);
     const r = this.#block(master, null);
     if (r !== 0) {
@@ -71,7 +72,7 @@ export class Smmuv3DriverStreams {
     const ste = new Int32Array(STE_WORDS);
     abortSte(ste);
     // An SMMU that does not confirm may still read the device's CD table: it is never used again.
-    if (this.#attacher.writeSte(master, ste) === 0) master.cds?.destroy();
+    if (this.#attacher.writeStes(master.streams, ste) === 0) master.cds?.destroy();
     this.#masters.delete(dev.index);
     if (undo) this.#takeBack(master.madeTables);
   }
@@ -89,7 +90,50 @@ export class Smmuv3DriverStreams {
   /** A listener of upcalls came or went: a stream without a domain asks it, or is refused silently. */
   served(dev: HostDevice): void {
     const master = this.masterOf(dev);
-    if (master?.blocked === true && !master.pasidsInUse) this.#block(master, null);
+    if (master?.blocked !== true || master.pasidsInUse) return;
+    if (master.streams.every((s) => s.own === null)) this.#block(master, null);
+    else master.streams.forEach((s, i) => void (s.own === null && this.#blockStream(master, i, null)));
+  }
+
+  /** What a stream goes through: its own domain, or its device's. */
+  attached(dev: HostDevice, stream: number): Domain | null {
+    return this.masterOf(dev)?.streams[stream]?.own ?? this.#deps.kernel.attached(dev, NO_PASID);
+  }
+
+  /**
+   * One stream of a device that is attached to nothing as a whole.
+   * @returns 0; -EBUSY: PASIDs of the device are attached; -EINVAL: the domain is a stage 1 of the kernel, whose CD table is
+   *   the device's; -errno of a command that failed, and `old` is in force.
+   */
+  attachPagingStream(domain: Smmuv3PagingDomain, dev: HostDevice, stream: number, old: Domain | null): number {
+    const master = this.masterOf(dev);
+    if (master === null) return -E.NODEV;
+    if (master.pasidsInUse) return -E.BUSY;
+    const { stage } = domain;
+    if (stage.kind !== 2) return -E.INVAL;
+    const r = this.#move(master, stream, old, domain, true, null, (ste, ats) =>
+      stageTwoSte(ste, master, stage.s2, ats),
+    );
+    if (r === 0) master.streams[stream]!.own = domain;
+    return r;
+  }
+
+  /** A stream by itself has nothing any more. @returns as `detach`. */
+  detachStream(dev: HostDevice, stream: number, old: Domain | null): number {
+    const master = this.masterOf(dev);
+    if (master === null) return 0;
+    master.streams[stream]!.own = null;
+    return this.#blockStream(master, stream, old);
+  }
+
+  #blockStream(master: Smmuv3Master, stream: number, old: Domain | null): number {
+    return this.#move(master, stream, old, null, false, null, (ste) => this.#blocked(ste, master));
+  }
+
+  /** Nothing is attached: a listener of upcalls is asked on first use; without one the stream aborts silently. */
+  #blocked(ste: Int32Array, master: Smmuv3Master): void {
+    if (this.#deps.upcalls?.serves(master.dev) === true) invalidSte(ste);
+    else abortSte(ste);
   }
 
   attachPaging(domain: Smmuv3PagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number {
@@ -101,7 +145,9 @@ export class Smmuv3DriverStreams {
     if (faults !== 0) return faults;
     if (stage.kind === 2) {
       if (master.pasidsInUse) return -E.BUSY;
-      const r = this.#move(master, old, domain, true, null, (ste, ats) => stageTwoSte(ste, master, stage.s2, ats));
+      const r = this.#move(master, ALL_STREAMS, old, domain, true, null, (ste, ats) =>
+        stageTwoSte(ste, master, stage.s2, ats),
+      );
       return r || this.#clearCd(master, 0);
     }
     const cds = this.#cds(master, 0, domain);
@@ -109,16 +155,20 @@ export class Smmuv3DriverStreams {
     const before = cds.read(0);
     const r =
       this.#writeCd(master, cds, 0, domain) ||
-      this.#move(master, old, domain, true, null, (ste, ats) => cdTableSte(ste, master, cds, ats, S1DSS.SSID0));
+      this.#move(master, ALL_STREAMS, old, domain, true, null, (ste, ats) =>
+        cdTableSte(ste, master, cds, ats, S1DSS.SSID0),
+      );
     if (r !== 0) cds.write(0, before, () => this.#syncCd(master, 0));
     return r;
   }
 
+  /** @param stream index of the stream that is attached by itself, or ALL_STREAMS. */
   attachNested(
     domain: Smmuv3NestedDomain,
     dev: HostDevice,
+    stream: number,
     old: Domain | null,
-    latched: LatchedStreams | null,
+    latched: LatchedStream | null,
   ): number {
     const master = this.masterOf(dev);
     if (master === null) return -E.NODEV;
@@ -128,12 +178,14 @@ export class Smmuv3DriverStreams {
     const { stage } = domain.parent;
     if (stage.kind !== 2) return -E.INVAL;
     const { vste } = domain;
-    const r = this.#move(master, old, domain.parent, domain.ats, latched, (ste, ats) => {
+    const r = this.#move(master, stream, old, domain.parent, domain.ats, latched, (ste, ats) => {
       if (vste.config === CONFIG.S1) nestedSte(ste, master, stage.s2, vste.words, ats);
       else if (vste.config === CONFIG.BYPASS) stageTwoSte(ste, master, stage.s2, ats);
       else abortSte(ste);
     });
-    return r || this.#clearCd(master, 0);
+    if (stream === ALL_STREAMS) return r || this.#clearCd(master, 0);
+    if (r === 0) master.streams[stream]!.own = domain;
+    return r;
   }
 
   /**
@@ -153,31 +205,31 @@ export class Smmuv3DriverStreams {
 
   #detachPasid(master: Smmuv3Master, pasid: number, old: Domain | null): number {
     const r = this.#clearCd(master, pasid) || (master.ats ? this.#attacher.flushAtc(master, pasid) : 0);
-    if (r === 0) stageOf(old)?.leave({ master, ssid: pasid });
+    if (r === 0) stageOf(old)?.leave({ master, ssid: pasid, stream: ALL_STREAMS });
     // The kernel's CD table is no longer needed for the PASIDs' sake.
     return (master.blocked && !master.pasidsInUse ? this.#block(master, null) : 0) || r;
   }
 
   #block(master: Smmuv3Master, old: Domain | null): number {
-    const { upcalls } = this.#deps;
     const { cds, pasidsInUse } = master;
-    const r = this.#move(master, old, null, pasidsInUse, null, (ste, ats) => {
+    const r = this.#move(master, ALL_STREAMS, old, null, pasidsInUse, null, (ste, ats) => {
       if (pasidsInUse && cds !== null) cdTableSte(ste, master, cds, ats, S1DSS.TERMINATE);
-      else if (upcalls?.serves(master.dev) === true) invalidSte(ste);
-      else abortSte(ste);
+      else this.#blocked(ste, master);
     });
     return this.#clearCd(master, 0) || r;
   }
 
   #move(
     master: Smmuv3Master,
+    stream: number,
     old: Domain | null,
     joins: Invalidated | null,
     ats: boolean,
-    latched: LatchedStreams | null,
+    latched: LatchedStream | null,
     ste: (into: Int32Array, ats: boolean) => void,
   ): number {
-    return this.#attacher.moveRid({ master, joins, leaves: stageOf(old), ats, latched, blocked: joins === null, ste });
+    const leaves = stageOf(old);
+    return this.#attacher.moveRid({ master, stream, joins, leaves, ats, latched, blocked: joins === null, ste });
   }
 
   #attachPasid(domain: Smmuv3PagingDomain, master: Smmuv3Master, pasid: number, old: Domain | null): number {
@@ -188,7 +240,7 @@ export class Smmuv3DriverStreams {
     if (!master.blocked && ridStage !== 1) return -E.INVAL;
     const cds = this.#cds(master, pasid, domain);
     if (cds === null) return -E.NOMEM;
-    const user = { master, ssid: pasid };
+    const user = { master, ssid: pasid, stream: ALL_STREAMS };
     const before = cds.read(pasid);
     domain.join(user);
     const r = this.#attacher.movePasid(master, pasid, true, (ats) => {
@@ -196,7 +248,7 @@ export class Smmuv3DriverStreams {
       if (written !== 0) return written;
       const ste = new Int32Array(STE_WORDS);
       cdTableSte(ste, master, cds, ats, master.blocked ? S1DSS.TERMINATE : S1DSS.SSID0);
-      return this.#attacher.writeSte(master, ste);
+      return this.#attacher.writeStes(master.streams, ste);
     });
     if (r !== 0) {
       cds.write(pasid, before, () => this.#syncCd(master, pasid));

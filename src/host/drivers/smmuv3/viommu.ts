@@ -16,20 +16,27 @@ import type {
 import { copyDriverData } from '../../kernel/driver-data.ts';
 import type { Cmdqv } from './cmdqv.ts';
 import { type PartialCount, Smmuv3DriverCommands, type StreamNames } from './commands.ts';
-import type { LatchedStreams } from './master.ts';
+import type { LatchedStream } from './master.ts';
 import { acceptVste, VSTE_BYTES } from './nested-data.ts';
 import { Smmuv3NestedDomain } from './nested-domain.ts';
 import type { Smmuv3PagingDomain } from './paging-domain.ts';
 import type { Smmuv3DriverQueue } from './queue.ts';
+import { ALL_STREAMS } from './users.ts';
 
 /** What a vIOMMU asks of its driver. */
 export interface Smmuv3DriverViommuOwner {
   readonly iommu: IommuDriver;
   readonly queue: Smmuv3DriverQueue;
   readonly partialCount: PartialCount;
-  /** Devices with several streams may have a vDEVICE: upcalls is there to name the streams. */
+  /** Devices with several streams may have a vDEVICE. */
   readonly manyStreams: boolean;
-  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null, latched: LatchedStreams | null): number;
+  attachNested(
+    domain: Smmuv3NestedDomain,
+    dev: HostDevice,
+    stream: number,
+    old: Domain | null,
+    latched: LatchedStream | null,
+  ): number;
 }
 
 export interface Smmuv3DriverViommuParts {
@@ -51,9 +58,9 @@ export class Smmuv3DriverViommu implements DriverViommu, StreamNames {
   readonly #services: ViommuServices;
   /** Queues the guest rings itself; null: it has none. */
   readonly #cmdqv: Cmdqv | null;
-  /** Guest stream → physical stream, for devices with several. */
-  readonly #aliases = new Map<number, number>();
-  readonly #named = new Map<HostDevice, readonly number[]>();
+  /** Guest stream → physical stream, for streams with a name of their own, and the way back. */
+  readonly #sidOf = new Map<number, number>();
+  readonly #vsidOf = new Map<number, number>();
 
   constructor(owner: Smmuv3DriverViommuOwner, parts: Smmuv3DriverViommuParts) {
     this.iommu = owner.iommu;
@@ -74,17 +81,21 @@ export class Smmuv3DriverViommu implements DriverViommu, StreamNames {
     return typeof vste === 'number' ? vste : new Smmuv3NestedDomain(this, vste);
   }
 
-  /** Names are taken as they are now: a vDEVICE made later counts at the next attach. */
-  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, old: Domain | null): number {
-    const vsid = this.#services.virtIdOf(dev);
-    if (vsid < 0n && domain.vste.config === CONFIG.S1) return -E.NOENT;
-    const latched = vsid < 0n ? null : this.#latch(dev, Number(vsid & 0xffff_ffffn));
-    return this.#owner.attachNested(domain, dev, old, latched);
+  /**
+   * Names are taken as they are now: a vDEVICE made later counts at the next attach.
+   * @param stream index of the stream that is attached by itself, or ALL_STREAMS.
+   */
+  attachNested(domain: Smmuv3NestedDomain, dev: HostDevice, stream: number, old: Domain | null): number {
+    const vsid = stream === ALL_STREAMS ? this.#nameOf(dev) : (this.#vsidOf.get(dev.streams[stream]!) ?? -1);
+    if (vsid < 0 && domain.vste.config === CONFIG.S1) return -E.NOENT;
+    const latched = vsid < 0 ? null : { report: (record: Int32Array) => this.#report(record, vsid) };
+    return this.#owner.attachNested(domain, dev, stream, old, latched);
   }
 
-  #latch(dev: HostDevice, vsid: number): LatchedStreams {
-    const vsids = this.#named.get(dev) ?? dev.streams.map(() => vsid);
-    return { vsids, report: (record, as) => this.#report(record, as) };
+  /** The device's StreamID as the guest knows it; -1: it has none here. */
+  #nameOf(dev: HostDevice): number {
+    const vsid = this.#services.virtIdOf(dev);
+    return vsid < 0n ? -1 : Number(vsid & 0xffff_ffffn);
   }
 
   #report(record: Int32Array, vsid: number): void {
@@ -95,35 +106,32 @@ export class Smmuv3DriverViommu implements DriverViommu, StreamNames {
 
   vdeviceInit(dev: HostDevice, virtId: bigint): number {
     if (dev.streams.length !== 1 && !this.#owner.manyStreams) return -E.OPNOTSUPP;
-    return this.#cmdqv?.name(dev, virtId) ?? 0;
+    return this.#cmdqv?.name(dev.streams[0]!, virtId) ?? 0;
   }
 
   vdeviceDestroy(dev: HostDevice, _virtId: bigint): void {
-    this.#cmdqv?.unname(dev);
-    this.#forget(dev);
+    this.#cmdqv?.unname(dev.streams[0]!);
   }
 
-  #forget(dev: HostDevice): void {
-    for (const vsid of this.#named.get(dev) ?? []) this.#aliases.delete(vsid);
-    this.#named.delete(dev);
-  }
-
-  /** @returns -EEXIST: a guest stream already belongs to another device. */
-  nameStreams(dev: HostDevice, vsids: readonly number[]): number {
-    for (const vsid of vsids) {
-      const other = this.#services.findDevice(vsid);
-      if (other !== null && other !== dev) return -E.EXIST;
-      const sid = this.#aliases.get(vsid);
-      if (sid !== undefined && !dev.streams.includes(sid)) return -E.EXIST;
-    }
-    this.#forget(dev);
-    this.#named.set(dev, vsids);
-    for (let i = 0; i < vsids.length; i++) this.#aliases.set(vsids[i]!, dev.streams[i]!);
+  streamInit(dev: HostDevice, stream: number, vsid: number): number {
+    if (!this.#owner.manyStreams) return -E.OPNOTSUPP;
+    const sid = dev.streams[stream]!;
+    const r = this.#cmdqv?.name(sid, BigInt(vsid)) ?? 0;
+    if (r !== 0) return r;
+    this.#sidOf.set(vsid, sid);
+    this.#vsidOf.set(sid, vsid);
     return 0;
   }
 
-  alias(vsid: number): number {
-    return this.#aliases.size === 0 ? -1 : (this.#aliases.get(vsid) ?? -1);
+  streamDestroy(dev: HostDevice, stream: number, vsid: number): void {
+    const sid = dev.streams[stream]!;
+    this.#cmdqv?.unname(sid);
+    this.#sidOf.delete(vsid);
+    this.#vsidOf.delete(sid);
+  }
+
+  streamOf(vsid: number): number {
+    return this.#sidOf.size === 0 ? -1 : (this.#sidOf.get(vsid) ?? -1);
   }
 
   device(vsid: number): HostDevice | null {

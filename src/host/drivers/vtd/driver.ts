@@ -155,7 +155,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
       driver: this,
       upcalls,
       deviceOf,
-      stageTwoOf: (dev, pasid) => secondStageOf(kernel.attached(dev, pasid)),
+      stageTwoOf: (dev, _stream, pasid) => secondStageOf(kernel.attached(dev, pasid)),
       fault: (record) => faults.report(record),
       pageRequest: (record) => requests.receive(record),
       completed: () => true,
@@ -284,16 +284,12 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
   /** An entry that is not present is asked for anyway. */
   served(_dev: HostDevice, _on: boolean): void {}
 
-  mapStreams(): number {
-    return -E.OPNOTSUPP;
-  }
-
   quiet(dev: HostDevice, pasid: number, on: boolean): number {
     return this.attacher.quiet(dev, pasid, on);
   }
 
-  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean): number {
-    return stall ? -E.INVAL : this.#state.requests.respondTaken(dev, pasid, group, code);
+  respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number {
+    return stall ? -E.INVAL : this.#state.requests.respondTaken(dev, pasid, group, code, stream);
   }
 
   /** A guest's own device-TLB invalidation. @returns 0; -EOPNOTSUPP: the function has no ATS; -EIO: the unit refuses. */

@@ -77,8 +77,8 @@ export class VtdDriverPageRequests {
   }
 
   /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -EIO: the unit did not take it. */
-  respondTaken(dev: HostDevice, pasid: number, group: number, code: number): number {
-    const rid = this.#taken.take(dev, pasid, group);
+  respondTaken(dev: HostDevice, pasid: number, group: number, code: number, stream?: number): number {
+    const rid = this.#taken.take(dev, pasid, group, stream);
     return rid < 0 ? -E.INVAL : this.#answer(rid, pasid, group, code);
   }
 

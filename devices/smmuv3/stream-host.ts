@@ -1,0 +1,82 @@
+import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import type { Smmuv3Core } from './core.ts';
+import type { Smmuv3Stream, Smmuv3StreamDevice } from './stream.ts';
+
+/** The host has one configuration for the whole device, and another stream of it asks for a different one. */
+export const APART = 3;
+
+/**
+ * How a stream reaches the host: a device with one stream by Linux's verbs, one with several by the verbs for single
+ * streams. Without those (`linux-only`) the host knows the device as a whole: it gets a configuration once all its streams
+ * ask for that one, and nothing, so that all abort, while they do not.
+ */
+export class Smmuv3StreamHost {
+  readonly #core: Smmuv3Core;
+  readonly #host: HostVerbs;
+
+  constructor(core: Smmuv3Core) {
+    this.#core = core;
+    this.#host = core.host;
+  }
+
+  /** @returns 0, APART, or -errno, and then what was attached still is (a shared device: nothing). */
+  attach(s: Smmuv3Stream, hwptId: number): VerbOutcome {
+    const { upcalls } = this.#core.deps;
+    const { device } = s;
+    let r: VerbOutcome;
+    if (s.shared) {
+      s.hwptId = hwptId;
+      r = this.#agree(device);
+    } else if (device.streams.length === 1 || upcalls === null) {
+      r = this.#host.attach(s.vfio, hwptId);
+    } else {
+      r = upcalls.attachStream(s.vfio.devId, s.index, hwptId);
+    }
+    if (r >= 0) s.hwptId = hwptId;
+    return r;
+  }
+
+  /** @returns 0 or -errno. */
+  detach(s: Smmuv3Stream): VerbOutcome {
+    const { upcalls } = this.#core.deps;
+    const { device } = s;
+    let r: VerbOutcome;
+    if (s.shared) {
+      s.hwptId = 0;
+      r = Math.min(this.#agree(device), 0);
+    } else if (device.streams.length === 1 || upcalls === null) {
+      r = this.#host.detach(s.vfio);
+    } else {
+      r = upcalls.attachStream(s.vfio.devId, s.index, 0);
+    }
+    if (r >= 0) s.hwptId = 0;
+    return r;
+  }
+
+  /** Gives the stream its name in a vIOMMU. @returns the id of the vDEVICE, or -errno. */
+  vdevice(s: Smmuv3Stream, viommuId: number): VerbOutcome {
+    const { upcalls } = this.#core.deps;
+    const { devId } = s.vfio;
+    if (s.device.streams.length === 1 || upcalls === null) return this.#host.vdevice(viommuId, devId, s.sid);
+    return upcalls.streamVdevice(viommuId, devId, s.index, s.sid);
+  }
+
+  /** Puts the whole device where all its streams want to be. */
+  #agree(device: Smmuv3StreamDevice): VerbOutcome {
+    const { streams, vfio } = device;
+    const wanted = streams[0]!.hwptId;
+    const agreed = streams.every((s) => s.hwptId === wanted) ? wanted : 0;
+    const apart = new Set(streams.map((s) => s.hwptId).filter((id) => id > 0)).size > 1;
+    if (agreed !== device.hwptId) {
+      let r = agreed === 0 ? this.#host.detach(vfio) : this.#host.attach(vfio, agreed);
+      if (r < 0) {
+        // What is attached is not what the streams ask for.
+        if (agreed !== 0) r = Math.min(this.#host.detach(vfio), r);
+        device.hwptId = 0;
+        return r;
+      }
+      device.hwptId = agreed;
+    }
+    return apart ? APART : 0;
+  }
+}

@@ -1,0 +1,93 @@
+import { Undo } from '../../core/undo.ts';
+import { FAILURE_STEP } from '../../ports/failures.ts';
+import { E } from '../../spec/iommufd/errno.ts';
+import type { IommufdContext } from './context.ts';
+import type { IommufdDevice, StreamAttachment } from './device.ts';
+import { type Hwpt, pagingOf } from './nested-hwpt.ts';
+import { installDoorbells, reserveRegions } from './reserved.ts';
+
+/**
+ * A device whose streams are attached one by one is attached to nothing as a whole, also when others of its group are.
+ * @returns 0; -EBUSY: something is attached to it; -errno: it cannot leave what its group has.
+ */
+export function standsApart(device: IommufdDevice): number {
+  for (const a of device.group.attachments.values()) if (a.devices.has(device)) return -E.BUSY;
+  return device.group.group.setApart(device.dev);
+}
+
+/**
+ * Attaches a HWPT to one stream of a device, in place of what the stream has. The attachment holds a reference to the HWPT.
+ * @param stream index into the device's streams. @param hwptId 0: the stream is detached.
+ * @returns 0; -ENOENT no such device; -EINVAL no such stream or HWPT; -EBUSY the device is attached as a whole; -EOPNOTSUPP
+ *   the driver has one configuration per device, or the HWPT has a fault queue; -ENOMEM; else as `reserveRegions` and the driver.
+ *   On an error of an attach nothing has changed; a detached stream is detached.
+ */
+export function attachStream(context: IommufdContext, devId: number, stream: number, hwptId: number): number {
+  const device = context.objects.get(devId, 'device');
+  if (device === null) return -E.NOENT;
+  if (!(stream >= 0 && stream < device.dev.streams.length)) return -E.INVAL;
+  if (hwptId === 0) {
+    return detachStream(context, device, stream);
+  }
+  const hwpt = context.objects.any(hwptId);
+  if (hwpt?.kind !== 'hwpt_paging' && hwpt?.kind !== 'hwpt_nested') return -E.INVAL;
+  if (hwpt.domain.attachStream === undefined || hwpt.fault !== null) return -E.OPNOTSUPP;
+  const apart = standsApart(device);
+  if (apart !== 0) return apart;
+  const old = device.streams.get(stream);
+  return old?.hwpt === hwpt ? 0 : replace(context, device, stream, hwpt, old);
+}
+
+function replace(
+  context: IommufdContext,
+  device: IommufdDevice,
+  stream: number,
+  hwpt: Hwpt,
+  old: StreamAttachment | undefined,
+): number {
+  const { dev, group } = device;
+  const paging = pagingOf(hwpt);
+  const stays = old !== undefined && pagingOf(old.hwpt).ioas === paging.ioas;
+  const owner = stays ? old.owner : {};
+  const undo = new Undo();
+  let r = stays ? installDoorbells(context, group, paging, undo) : reserveRegions(context, device, paging, undo, owner);
+  if (r === 0 && context.kernel.fails(FAILURE_STEP.ATTACHMENT)) r = -E.NOMEM;
+  if (r === 0) r = hwpt.domain.attachStream!(dev, stream, old?.hwpt.domain ?? dev.iommu.blocked);
+  if (r !== 0) {
+    undo.run();
+    return r;
+  }
+  hwpt.users++;
+  device.streams.set(stream, { hwpt, owner });
+  if (old === undefined) {
+    device.users++;
+    return 0;
+  }
+  if (!stays) pagingOf(old.hwpt).ioas.unreserve(old.owner);
+  context.putHwpt(old.hwpt);
+  return 0;
+}
+
+/** @returns 0; -errno: the stream is detached, but the hardware did not confirm. */
+function detachStream(context: IommufdContext, device: IommufdDevice, stream: number): number {
+  const old = device.streams.get(stream);
+  if (old === undefined) return 0;
+  const r = device.dev.iommu.blocked.attachStream?.(device.dev, stream, old.hwpt.domain) ?? 0;
+  pagingOf(old.hwpt).ioas.unreserve(old.owner);
+  device.streams.delete(stream);
+  device.users--;
+  context.putHwpt(old.hwpt);
+  return r;
+}
+
+/** The device goes: all its streams are detached. */
+export function detachStreams(context: IommufdContext, device: IommufdDevice): void {
+  for (const stream of [...device.streams.keys()]) detachStream(context, device, stream);
+}
+
+/** Whether a device can be attached as a whole. @returns 0, or -EBUSY: streams of it are attached or have names. */
+export function standsWhole(device: IommufdDevice): number {
+  if (device.streams.size > 0 || device.streamVdevices.size > 0) return -E.BUSY;
+  device.group.group.rejoin(device.dev);
+  return 0;
+}
