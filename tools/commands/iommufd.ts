@@ -19,7 +19,7 @@ The emulated host's iommufd by itself.
                      (tools/iommufd-preload) and IOMMUFD_SOCK=PATH, until it is interrupted
   --backend NAME     mock (default): the IOMMU of the kernel's selftests; smmuv3, vtd: emulated hardware
   --release 7.2|7.3  whose test driver the mock is (default 7.2)
-  --patience MS      how long a client may keep the others waiting inside an ioctl (default 10000)
+  --patience MS      how long a client may take to answer inside an ioctl before it is dropped (default 10000)
 
 Exit status: 0 everything matched, 1 a seed differs, 2 the input cannot be used.`;
 
@@ -79,16 +79,17 @@ async function serve(
     throw usageError(`--backend: expected ${BACKENDS.join(', ')}, found "${backend}"`);
   }
   const server = new IommufdServer({ path, backend, release: known, ...(patience === undefined ? {} : { patience }) });
-  const over = new Promise<number>((resolve, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => resolve(EXIT.OK));
-    server.onFailure = reject;
-  });
+  // A bug of ours: the client it happened to has lost its connection, the others go on.
+  server.onFailure = (e) => io.err(`viommu iommufd: internal error: ${e.stack ?? e.message}`);
   try {
     await server.listen();
   } catch (e) {
     const why = e instanceof Error ? e.message : String(e);
     throw new ViommuError('EINVAL', 'caller', `cannot listen: ${why}`, { path }, e);
   }
+  const over = new Promise<number>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => resolve(EXIT.OK));
+  });
   io.err(`viommu iommufd: ${backend} on ${path}`);
   try {
     return await over;

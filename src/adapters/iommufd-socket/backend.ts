@@ -4,18 +4,21 @@ import { MockTestIoctl } from '../../host/drivers/mock/test-ioctl.ts';
 import { Smmuv3Driver } from '../../host/drivers/smmuv3/driver.ts';
 import { VtdDriver } from '../../host/drivers/vtd/driver.ts';
 import type { TestIoctl } from '../../host/ioctl/iommufd-ioctl.ts';
+import { VfioFunction } from '../../host/ioctl/vfio-function.ts';
+import type { GroupDevice } from '../../host/ioctl/vfio-group-node.ts';
 import type { IommufdFile } from '../../host/iommufd/file.ts';
 import type { DeviceDescription, KernelDevice } from '../../host/kernel/device.ts';
 import { HostKernel } from '../../host/kernel/kernel.ts';
 import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
+import type { PciIdentity } from '../../lib/pci/header.ts';
 import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';
 import { PhysicalSmmuv3 } from '../../piommu/smmuv3/device.ts';
 import { PhysicalVtd } from '../../piommu/vtd/device.ts';
 import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
 import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 
-/** The kernel a server runs, and the devices it offers as /dev/vfio/devices/NAME. */
+/** The kernel a server runs, and the devices that have a VFIO driver in it. */
 export interface ServedKernel {
   readonly kernel: HostKernel;
   readonly vfio: readonly KernelDevice[];
@@ -40,6 +43,19 @@ const VTD_ECAP = [1, 2, 6, 7, 26, 29, 31, 33, 34, 40, 42, 43, 45, 46, 47, 48].re
   (e, bit) => e | (1n << BigInt(bit)),
   19n << 35n,
 );
+
+/** What programs see of the functions: QEMU's PCI test device, which does nothing. */
+const IDENTITY: PciIdentity = { vendor: 0x1b36, device: 0x0005, classCode: 0x00ff00 };
+
+/** The functions with a VFIO driver: `vfio0` at 0000:01:00.0 and so on. */
+export function vfioDevices(kernel: ServedKernel): readonly GroupDevice[] {
+  return kernel.vfio.map((dev, i) => {
+    const rid = FIRST_RID + 8 * i;
+    const hex = (n: number, digits: number) => n.toString(16).padStart(digits, '0');
+    const address = `0000:${hex(rid >> 8, 2)}:${hex((rid >> 3) & 31, 2)}.${rid & 7}`;
+    return { name: dev.name, address, dev, function: new VfioFunction(IDENTITY) };
+  });
+}
 
 /** Functions without a bus: their translation caches are empty, so every invalidation completes at once. */
 function emptyCaches(ats: () => AtsPort): EndpointPort {

@@ -1,55 +1,94 @@
 /**
  * The wire between a preloaded client and the server: `u32 length` (type + payload), `u8 type`, payload, little-endian. One
- * request at a time per connection; between a request and its RET the server asks for copies and descriptors.
+ * request at a time per connection; between a request and its RET the server asks questions, one at a time, each answered by
+ * a REPLY. `secret` is 16 bytes: what names a session or a connection, and cannot be guessed.
  */
 export const FRAME = {
-  /** Client: {u32 pid, u32 request, u64 argument[, the first bytes at the argument]}. */
+  /**
+   * Client: {u32 pid, u32 request, u64 argument, u32 uid, u32 flags, u64 memlock, u32 writable, u32 0, the first bytes at the
+   * argument}. `flags`: IOCTL_FLAG; `memlock`: RLIMIT_MEMLOCK in bytes; `writable`: how many bytes at the argument can be
+   * written.
+   */
   IOCTL: 1,
-  /** Client: {s32 rc, data}, the answer to CPR, CPW, NEWFD and WHICH. */
+  /** Client: {s32 rc, data}, the answer to a question. */
   REPLY: 2,
-  /** Client, first frame of an extra connection: {u32 token}. The server answers with one raw byte. */
+  /** Client, first frame: {secret session, secret token}, a connection for a file that an ioctl is about to open (NEWFD). */
   HELLO: 3,
-  /** Client, extra connection: {u32 count} / the bytes. */
+  /** Client, connection of an event queue or another file: {u32 count} / the bytes / nothing. */
   READ: 4,
   WRITE: 5,
   POLL: 6,
-  /** Client, main connection: {u64 length, u64 offset[, u32 prot, u32 flags]}; the answer's data is the first word. */
+  /** Client, iommufd: {u64 length, u64 offset, u32 prot, u32 flags}; the answer's data is the first word. */
   MMAP: 7,
-  /** Client: munmap {u64 offset} on a main connection; {u32 0} on any connection: its last close. */
+  /** Client, iommufd: {u64 offset}. */
   MUNMAP: 8,
   /**
-   * Client, first frame of a main connection (optional): the path that was opened, and behind a NUL byte `direct` if the
-   * client's pointers are addresses of the process that it names. The answer's data is {u32 token}.
+   * Client, first frame: {secret session (0: a new one), path}. The answer's data is {secret session, secret token}, also when
+   * there is no such path; the connection then serves for what needs no file.
    */
   OPEN: 9,
-  /** Server: {s64 result, data}; ends the request. */
+  /** Server: {s64 result, u32 actions, each {u8 type, u32 length, content}, data}; ends the request. See ACTION. */
   RET: 10,
-  /** Server: {u32 pid (0: the caller), u64 address, u32 bytes} → REPLY with the bytes. */
+  /** Server: {u32 pid, u64 address, u32 bytes} → the bytes, as far as they are there. */
   COPY_IN: 11,
-  /** Server: {u32 pid, u64 address, bytes} → REPLY. */
-  COPY_OUT: 12,
-  /** Server: {u32 token} → the client dials, says HELLO(token), and replies with the new descriptor. */
+  /** Server: {u32 pid} → its mappings, each {u64 start, end, offset, inode, u32 device, u32 flags} (MAPPING_FLAG). */
+  MAPS: 12,
+  /** Server: {secret token} → the client dials, says HELLO, and replies {s32 descriptor}. */
   NEWFD: 13,
-  /** Server: {u32 descriptor} → REPLY 0 with {u32 token} of that main connection, -EBADF or -EBADFD. */
+  /** Server: {s32 descriptor} → {secret token} of its connection, or rc -EBADF or -EBADFD. */
   WHICH: 14,
+  /** Client, first frame: {secret session, secret token}: one more connection to what the token's connection has open. */
+  JOIN: 15,
+  /** Client: {secret session (0: a new one)}, for a connection that another process handed over; answered as OPEN. */
+  ADOPT: 16,
+  /** Client: the last close in this process. The answer comes when what the close frees is free. */
+  CLOSE: 17,
+  /** Server: {s32 descriptor} → {u64 bytes, u64 inode, u32 device, u32 kind (1: memfd), s32 handle}, or rc -EBADF. */
+  FILE: 18,
+  /** Server: {s32 handle, u64 offset, u32 bytes} → the bytes, as far as they are there. */
+  COPY_FILE: 19,
+  /** Client, VFIO device: {u64 offset, u32 count} → the bytes / {u64 offset, the bytes}. */
+  PREAD: 20,
+  PWRITE: 21,
+  /** Client: {u32 pid} → {u64 pinned, u64 locked}, pages of a process of the session. */
+  PROCESS: 22,
+  /** Client: {u32 set, u32 n} → {u32}: which internal step of the session's ioctls fails next (0: none). */
+  FAIL_NTH: 23,
+  /** Client: a PCI address (0000:01:00.0); the result is the number of its IOMMU group. */
+  GROUP: 24,
 } as const;
 
-/** Largest frame a client may send. Copies are asked for in smaller pieces. */
-export const MAX_FRAME = 4 << 20;
-/** Most bytes of the argument that may travel with an IOCTL. */
-export const MAX_PREFETCH = 4096;
-/** Largest copy in one COPY_IN or COPY_OUT. */
-export const MAX_COPY = 1 << 20;
+/** Bits of IOCTL's `flags`. */
+export const IOCTL_FLAG = { IPC_LOCK: 1, SYS_RESOURCE: 2 } as const;
+/** Bits of a mapping's flags. */
+export const MAPPING_FLAG = { READ: 1, WRITE: 2, SHARED: 8 } as const;
+/** What the client does when a RET arrives, in order; if a write fails the call fails with EFAULT. */
+export const ACTION = {
+  /** {u32 pid, u64 address, bytes}. */
+  WRITE: 1,
+  /** {s32 handle, u64 offset, bytes}. */
+  WRITE_FILE: 2,
+  /** {s32 descriptor}: a connection that NEWFD made and nobody needs. */
+  CLOSE: 3,
+} as const;
 
+/** Bytes of a secret. */
+export const SECRET_BYTES = 16;
+/** Bytes of an IOCTL before the first bytes at its argument. */
+export const IOCTL_HEAD = 40;
+/** Bytes of one mapping in the answer to MAPS. */
+export const MAPPING_BYTES = 40;
+
+/** One frame. */
 export interface Frame {
   readonly type: number;
   readonly payload: Buffer;
 }
 
-/** A frame in memory of its own: what is posted to another thread is copied with everything that shares its memory. */
+/** Puts a frame together. */
 export function frame(type: number, ...parts: readonly Uint8Array[]): Buffer {
   const length = parts.reduce((n, p) => n + p.length, 1);
-  const out = Buffer.allocUnsafeSlow(4 + length);
+  const out = Buffer.allocUnsafe(4 + length);
   out.writeUInt32LE(length, 0);
   out[4] = type;
   let at = 5;
@@ -60,34 +99,41 @@ export function frame(type: number, ...parts: readonly Uint8Array[]): Buffer {
   return out;
 }
 
-export function returned(result: number, data: Uint8Array = new Uint8Array(0)): Buffer {
-  const head = Buffer.alloc(8);
-  head.writeBigInt64LE(BigInt(result), 0);
-  return frame(FRAME.RET, head, data);
-}
-
-/** Cuts a stream of bytes into frames. */
+/** Cuts a stream of bytes into frames. It holds at most one frame that is not complete, and knows beforehand how long that is. */
 export class FrameReader {
+  readonly #limit: (type: number) => number;
   #chunks: Buffer[] = [];
   #bytes = 0;
 
-  /** @returns the frames that are complete now; null: a frame has no type or is longer than MAX_FRAME. */
-  take(chunk: Buffer): Frame[] | null {
+  /** @param limit the most bytes a payload of this type may have now; -1: no such frame may come. */
+  constructor(limit: (type: number) => number) {
+    this.#limit = limit;
+  }
+
+  /** Bytes of a frame that is not complete. */
+  get held(): number {
+    return this.#bytes;
+  }
+
+  push(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
-    const frames: Frame[] = [];
-    for (;;) {
-      if (this.#bytes < 4) return frames;
-      if (this.#chunks[0]!.length < 4) this.#join();
-      const length = this.#chunks[0]!.readUInt32LE(0);
-      if (length === 0 || length > MAX_FRAME) return null;
-      if (this.#bytes < 4 + length) return frames;
-      this.#join();
-      const all = this.#chunks[0]!;
-      frames.push({ type: all[4]!, payload: all.subarray(5, 4 + length) });
-      this.#chunks = [all.subarray(4 + length)];
-      this.#bytes -= 4 + length;
-    }
+  }
+
+  /** @returns the next frame; null: more bytes are needed; `broken`: what comes breaks the rules. */
+  next(): Frame | null | 'broken' {
+    if (this.#bytes < 5) return null;
+    if (this.#chunks[0]!.length < 5) this.#join();
+    const head = this.#chunks[0]!;
+    const length = head.readUInt32LE(0);
+    if (length === 0 || length - 1 > this.#limit(head[4]!)) return 'broken';
+    if (this.#bytes < 4 + length) return null;
+    this.#join();
+    const all = this.#chunks[0]!;
+    const rest = all.subarray(4 + length);
+    this.#chunks = rest.length === 0 ? [] : [rest];
+    this.#bytes = rest.length;
+    return { type: all[4]!, payload: all.subarray(5, 4 + length) };
   }
 
   #join(): void {

@@ -1,164 +1,128 @@
-import { unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { MessageChannel, Worker } from 'node:worker_threads';
-import type { Release } from './backend.ts';
-import { FRAME, FrameReader } from './frames.ts';
-import type { KernelThreadData, ReplyMessage, ToKernel, ToSocket } from './messages.ts';
+import { DeviceNodes } from '../../host/ioctl/device-nodes.ts';
+import { makeBackend, type Release, vfioDevices } from './backend.ts';
+import { type ClaimedPath, listenOn } from './claim-path.ts';
+import { Connection, type Together } from './connection.ts';
+import { KernelServer, type ServerUsage } from './kernel-server.ts';
+import { DEFAULT_LIMITS, type ServerLimits } from './limits.ts';
 
-/** What an iommufd server runs and where it listens. */
+/** What a server serves, and where. */
 export interface IommufdServerOptions {
-  /** Path of the Unix socket; a stale one is replaced. */
+  /** Path of the Unix socket, at most 107 bytes. A stale socket of this user is replaced, anything else is refused. */
   readonly path: string;
   /** One of BACKENDS. */
   readonly backend: string;
   /** Whose test driver the mock is (default 7.2). */
   readonly release?: Release;
-  /** Milliseconds a client may take to answer while its ioctl runs (default 10,000). Others wait meanwhile. */
+  /** Milliseconds a client may take to answer while its ioctl runs (default 10,000). Others do not wait for it. */
   readonly patience?: number;
+  /** What clients may take of the server; see `ServerLimits`. */
+  readonly limits?: Partial<ServerLimits>;
 }
-
-interface Peer {
-  readonly socket: Socket;
-  readonly reader: FrameReader;
-  /** A request is being worked on: nothing but REPLY may come. */
-  busy: boolean;
-}
-
-const PATIENCE = 10_000;
 
 /**
- * Serves /dev/iommu (and VFIO cdevs) over a Unix socket. This thread moves frames; the kernel runs in a worker, which sleeps
- * while it waits for a client's memory, so that the kernel itself stays synchronous. A client that breaks the protocol, goes
- * away or falls silent loses its connection, and with it everything it made; the others do not notice.
+ * Serves /dev/iommu and VFIO's nodes over a Unix socket. A client that breaks the protocol, goes away or falls silent loses its
+ * connection, and with the last one everything it made; the others do not notice.
  */
-export class IommufdServer {
+export class IommufdServer implements Together {
+  readonly limits: ServerLimits;
+  pendingBytes = 0;
   readonly #server: Server;
-  readonly #worker: Worker;
-  readonly #replies: MessageChannel;
-  readonly #signal = new Int32Array(new SharedArrayBuffer(4));
-  readonly #peers = new Map<number, Peer>();
-  readonly #expected = new Set<number>();
+  readonly #kernel: KernelServer;
   readonly #path: string;
-  #next = 1;
-  /** The kernel thread died: why. It is a bug; the owner of the server decides what becomes of it. */
+  readonly #connections = new Set<Connection>();
+  /** Connections with bytes nobody has looked at. */
+  readonly #readable = new Set<Connection>();
+  #scheduled = false;
+  #claimed: ClaimedPath | null = null;
+  /** Something broke that is no client's fault: what. It is a bug; the client it happened to has lost its connection. */
   onFailure: ((error: Error) => void) | null = null;
 
+  /** @throws ViommuError `E_USAGE` an unknown backend. */
   constructor(options: IommufdServerOptions) {
     this.#path = options.path;
-    this.#replies = new MessageChannel();
-    const data: KernelThreadData = {
-      backend: options.backend,
-      release: options.release ?? '7.2',
-      replies: this.#replies.port2,
-      signal: this.#signal.buffer as SharedArrayBuffer,
-      patience: options.patience ?? PATIENCE,
-    };
-    this.#worker = new Worker(new URL('./kernel-thread.js', import.meta.url), {
-      workerData: data,
-      transferList: [this.#replies.port2],
-    });
-    this.#worker.on('message', (m: ToSocket) => this.#fromKernel(m));
-    this.#worker.on('error', (e) => this.onFailure?.(e));
-    this.#server = createServer((socket) => this.#accept(socket));
+    const patience = options.patience ?? DEFAULT_LIMITS.patience;
+    this.limits = { ...DEFAULT_LIMITS, patience, ...options.limits };
+    const served = makeBackend(options.backend, options.release);
+    const { kernel } = served;
+    const nodes = new DeviceNodes({ kernel, devices: vfioDevices(served), test: (file) => served.test(file) });
+    this.#kernel = new KernelServer({ kernel, nodes, limits: this.limits });
+    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
 
-  /** Starts listening. @throws the system's error (EADDRINUSE: somebody serves there). */
+  /**
+   * Starts listening.
+   * @throws ViommuError `EINVAL` the path is too long; `EEXIST` something is there that is not a stale socket of this user;
+   *   else the system's error.
+   */
   async listen(): Promise<void> {
-    try {
-      unlinkSync(this.#path);
-    } catch {
-      // Nothing was there.
-    }
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(this.#path, () => resolve());
-    });
+    this.#claimed = await listenOn(this.#server, this.#path);
   }
 
-  /** Stops listening and disconnects every client; resolves when the socket is gone. */
+  /** Ends every connection, and takes the socket away if it is still this server's. */
   async close(): Promise<void> {
-    for (const p of this.#peers.values()) p.socket.destroy();
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    this.#replies.port1.close();
-    await this.#worker.terminate();
+    this.#claimed?.release();
+    this.#claimed = null;
+    for (const c of [...this.#connections]) c.destroy();
+    if (this.#server.listening) await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 
-  #post(m: ToKernel): void {
-    this.#worker.postMessage(m);
+  /** Connections there are now. */
+  get clients(): number {
+    return this.#connections.size;
   }
-
-  #reply(m: ReplyMessage): void {
-    this.#replies.port1.postMessage(m);
-    Atomics.add(this.#signal, 0, 1);
-    Atomics.notify(this.#signal, 0);
+  /** What clients take of the server now. */
+  get usage(): ServerUsage {
+    return this.#kernel.usage;
   }
 
   #accept(socket: Socket): void {
-    const connection = this.#next++;
-    const peer: Peer = { socket, reader: new FrameReader(), busy: false };
-    this.#peers.set(connection, peer);
-    socket.on('data', (chunk) => this.#data(connection, peer, chunk));
-    // A broken pipe is a client that went away; `close` follows.
-    socket.on('error', () => socket.destroy());
-    socket.on('close', () => this.#closed(connection, peer));
-  }
-
-  #closed(connection: number, peer: Peer): void {
-    this.#peers.delete(connection);
-    if (peer.busy) this.#reply({ connection, payload: null });
-    this.#post({ what: 'closed', connection });
-  }
-
-  #data(connection: number, peer: Peer, chunk: Buffer): void {
-    const frames = peer.reader.take(chunk);
-    if (frames === null) {
-      peer.socket.destroy();
+    if (this.#connections.size >= this.limits.connections) {
+      socket.destroy();
       return;
     }
-    for (const { type, payload } of frames) {
-      if (peer.busy !== (type === FRAME.REPLY)) {
-        peer.socket.destroy();
-        return;
-      }
-      if (type === FRAME.REPLY) {
-        this.#reply({ connection, payload: new Uint8Array(payload) });
-      } else if (type === FRAME.HELLO) {
-        if (!this.#hello(connection, peer, payload)) return;
-      } else {
-        peer.busy = true;
-        this.#post({ what: 'request', connection, type, payload: new Uint8Array(payload) });
-      }
-    }
+    this.#connections.add(new Connection(socket, this));
   }
 
-  /** The kernel thread sleeps while its client dials, so the welcome comes from here. */
-  #hello(connection: number, peer: Peer, payload: Buffer): boolean {
-    const token = payload.length === 4 ? payload.readUInt32LE(0) : 0;
-    if (!this.#expected.delete(token)) {
-      peer.socket.destroy();
+  gone(c: Connection): void {
+    this.#connections.delete(c);
+    this.#readable.delete(c);
+    this.#guard(() => this.#kernel.gone(c));
+  }
+
+  #guard(act: () => void): boolean {
+    try {
+      act();
+      return true;
+    } catch (e) {
+      this.onFailure?.(e instanceof Error ? e : new Error(String(e)));
       return false;
     }
-    this.#post({ what: 'hello', connection, token });
-    peer.socket.write(Buffer.of(1));
-    return true;
   }
 
-  #fromKernel(m: ToSocket): void {
-    if (m.what === 'expect') {
-      this.#expected.add(m.token);
-      return;
+  /**
+   * Frames are looked at when everything the system had to tell has been told: a close that happened before a request was sent
+   * (a child that exited, another descriptor) is done before that request.
+   */
+  readable(c: Connection): void {
+    this.#readable.add(c);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.#serve());
+  }
+
+  /** One frame of each connection in turn: nobody gets more for sending more. */
+  #serve(): void {
+    this.#scheduled = false;
+    for (const c of [...this.#readable]) {
+      const f = c.next();
+      if (f === null) {
+        this.#readable.delete(c);
+        continue;
+      }
+      if (!this.#guard(() => this.#kernel.frame(c, f))) c.destroy();
+      if (!c.holdsBytes) this.#readable.delete(c);
     }
-    const peer = this.#peers.get(m.connection);
-    if (peer === undefined) {
-      // A question to a client that is gone: the kernel thread must not wait for it.
-      if (m.what === 'send' && m.bytes[4] !== FRAME.RET) this.#reply({ connection: m.connection, payload: null });
-      return;
-    }
-    if (m.what === 'drop') {
-      peer.socket.destroy();
-      return;
-    }
-    if (m.bytes[4] === FRAME.RET) peer.busy = false;
-    peer.socket.write(m.bytes);
+    for (const c of this.#readable) this.readable(c);
   }
 }

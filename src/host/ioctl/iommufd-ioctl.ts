@@ -53,6 +53,7 @@ const OPS: readonly Op[] = [
   op(IOCTL.IOAS_ALLOC, (f, v, _c, answer) => f.ioasAlloc(v, () => answer(v))),
   op(IOCTL.IOAS_ALLOW_IOVAS, (f, v, caller) => {
     const entry = new Uint8Array(IOVA_RANGE.bytes);
+    caller.expect?.(v.allowedIovas, v.numIovas * IOVA_RANGE.bytes);
     return ioasVerbs.allowIovas(f.context, v.ioasId, v.reserved, v.numIovas, (i) => {
       const at = v.allowedIovas + BigInt(i * IOVA_RANGE.bytes);
       return caller.read(at, entry) ? IOVA_RANGE.decode(entry) : null;
@@ -94,9 +95,13 @@ const OPS: readonly Op[] = [
     return f.getHwInfo(c, respond, v.reserved);
   }),
   op(IOCTL.SET_DIRTY_TRACKING, (f, v) => f.setDirtyTracking(v)),
-  op(IOCTL.GET_DIRTY_BITMAP, (f, v, caller) =>
-    f.getDirtyBitmap({ ...v, data: callerData(caller, v.data, Number.MAX_SAFE_INTEGER) }),
-  ),
+  op(IOCTL.GET_DIRTY_BITMAP, (f, v, caller) => {
+    // Bits that have been read are clear: the bitmap must be at hand before that.
+    const pages = v.pageSize === 0n ? 0n : v.length / v.pageSize;
+    const bytes = Number((pages + 7n) / 8n);
+    if (caller.ready?.(v.data, bytes, true) === false) return -E.NOMEM;
+    return f.getDirtyBitmap({ ...v, data: callerData(caller, v.data, Number.MAX_SAFE_INTEGER) });
+  }),
   op(IOCTL.HWPT_INVALIDATE, (f, v, caller, answer) => {
     const data = v.dataUptr === 0n ? null : callerData(caller, v.dataUptr, v.entryLen * v.entryNum);
     const c = { ...v, data };
@@ -153,6 +158,7 @@ export function iommufdIoctl(
   test: TestIoctl | null,
 ): number {
   file.context.memory = caller.memory;
+  file.context.privileged = caller.privileged ?? file.context.privileged;
   const nr = request & 0xff;
   const last = test === null ? LAST_OP : IOMMUFD_CMD.TEST;
   if (nr < IOMMUFD_CMD.FIRST || nr > last) return containerIoctl(file.context, request, arg, caller);

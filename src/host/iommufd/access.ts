@@ -30,7 +30,7 @@ export class AccessObject implements IoasAccess {
     return this.#ioas;
   }
 
-  /** Moves to another IOAS, or away (null). @returns 0 or -EADDRINUSE an area there is not page aligned. */
+  /** Moves to another IOAS, or away (null). @returns 0; -EADDRINUSE an area there is not page aligned; -ENOMEM. */
   change(ioas: Ioas | null): number {
     const old = this.#ioas;
     if (old === ioas) return 0;

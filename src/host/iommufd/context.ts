@@ -52,7 +52,7 @@ export class IommufdContext {
   /** OPTION RLIMIT_MODE. */
   rlimitMode = 0;
   /** Whether the owner may change RLIMIT_MODE (CAP_SYS_RESOURCE). */
-  readonly privileged: boolean;
+  privileged: boolean;
   #holders = 1;
 
   constructor(kernel: HostKernel, memory: UserMemory, privileged: boolean) {

@@ -16,6 +16,7 @@ export const E = {
   EXIST: 17,
   NODEV: 19,
   INVAL: 22,
+  MFILE: 24,
   NOTTY: 25,
   NOSPC: 28,
   SPIPE: 29,

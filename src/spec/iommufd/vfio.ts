@@ -10,7 +10,14 @@ export const VFIO = {
   GET_API_VERSION: vfio(0),
   CHECK_EXTENSION: vfio(1),
   SET_IOMMU: vfio(2),
+  GROUP_GET_STATUS: vfio(3),
+  GROUP_SET_CONTAINER: vfio(4),
+  GROUP_UNSET_CONTAINER: vfio(5),
+  GROUP_GET_DEVICE_FD: vfio(6),
   DEVICE_GET_INFO: vfio(7),
+  DEVICE_GET_REGION_INFO: vfio(8),
+  DEVICE_GET_IRQ_INFO: vfio(9),
+  DEVICE_RESET: vfio(11),
   IOMMU_GET_INFO: vfio(12),
   IOMMU_MAP_DMA: vfio(13),
   IOMMU_UNMAP_DMA: vfio(14),
@@ -35,9 +42,32 @@ export const VFIO_INFO_CAP = { IOVA_RANGE: 1, DMA_AVAIL: 3 } as const;
 export const VFIO_PASID_FLAG = 1;
 /** Flag of VFIO_DEVICE_BIND_IOMMUFD: the token counts. */
 export const VFIO_BIND_TOKEN = 1;
+/** Flags of VFIO_GROUP_GET_STATUS. */
+export const VFIO_GROUP_FLAG = { VIABLE: 1, CONTAINER_SET: 2 } as const;
+/** Flags of VFIO_DEVICE_GET_REGION_INFO and VFIO_DEVICE_GET_IRQ_INFO. */
+export const VFIO_REGION_FLAG = { READ: 1, WRITE: 2 } as const;
+export const VFIO_IRQ_FLAG = { EVENTFD: 1, MASKABLE: 2, AUTOMASKED: 4, NORESIZE: 8 } as const;
+/** Regions and interrupts of a PCI function, by index. */
+export const VFIO_PCI_REGION = { ROM: 6, CONFIG: 7, VGA: 8, COUNT: 9 } as const;
+export const VFIO_PCI_IRQ = { INTX: 0, MSI: 1, MSIX: 2, ERR: 3, REQ: 4, COUNT: 5 } as const;
+/** A region's index stands above this bit of its offset in the device's file. */
+export const VFIO_PCI_OFFSET_SHIFT = 40n;
 /** Flags of VFIO_DEVICE_GET_INFO. */
 export const VFIO_DEVICE_FLAG = { RESET: 1, PCI: 2 } as const;
 
+/** struct vfio_group_status. */
+export const VFIO_GROUP_STATUS = struct({ argsz: 'u32', flags: 'u32' });
+/** struct vfio_region_info. */
+export const VFIO_REGION_INFO = struct({
+  argsz: 'u32',
+  flags: 'u32',
+  index: 'u32',
+  capOffset: 'u32',
+  size: 'u64',
+  offset: 'u64',
+});
+/** struct vfio_irq_info. */
+export const VFIO_IRQ_INFO = struct({ argsz: 'u32', flags: 'u32', index: 'u32', count: 'u32' });
 /** struct vfio_iommu_type1_dma_map. */
 export const VFIO_DMA_MAP = struct({ argsz: 'u32', flags: 'u32', vaddr: 'u64', iova: 'u64', size: 'u64' });
 /** struct vfio_iommu_type1_dma_unmap. */

@@ -13,10 +13,23 @@ export const T = {
   OPEN: 9,
   RET: 10,
   COPY_IN: 11,
-  COPY_OUT: 12,
+  MAPS: 12,
   NEWFD: 13,
   WHICH: 14,
+  JOIN: 15,
+  ADOPT: 16,
+  CLOSE: 17,
+  FILE: 18,
+  COPY_FILE: 19,
+  PREAD: 20,
+  PWRITE: 21,
+  PROCESS: 22,
+  FAIL_NTH: 23,
+  GROUP: 24,
 } as const;
+
+export const SECRET = 16;
+const NO_SESSION: Buffer = Buffer.alloc(SECRET);
 
 export interface Frame {
   readonly type: number;
@@ -30,7 +43,7 @@ export function frame(type: number, payload: Uint8Array = new Uint8Array(0)): Bu
   return Buffer.concat([head, payload]);
 }
 
-/** One connection, frame by frame. `raw` bytes (the welcome of an extra connection) come through `byte`. */
+/** One connection, frame by frame. */
 export class Wire {
   readonly socket: Socket;
   #buffer = Buffer.alloc(0);
@@ -82,13 +95,6 @@ export class Wire {
     return { type, payload };
   }
 
-  async byte(): Promise<number> {
-    if (!(await this.#until(1))) return -1;
-    const b = this.#buffer[0]!;
-    this.#buffer = this.#buffer.subarray(1);
-    return b;
-  }
-
   async hungUp(): Promise<boolean> {
     while (!this.closed) {
       await new Promise<void>((r) => {
@@ -97,6 +103,13 @@ export class Wire {
     }
     return true;
   }
+
+  /** Sends a request that needs no questions. @returns its answer; result NaN: the server hung up. */
+  async ask(type: number, payload?: Uint8Array): Promise<Answer> {
+    this.send(type, payload);
+    const f = await this.next();
+    return f === null || f.type !== T.RET ? LOST : parseRet(f.payload);
+  }
 }
 
 /** What a request came to: the result, the data behind it, and what the server asked on the way. */
@@ -104,6 +117,40 @@ export interface Answer {
   readonly result: number;
   readonly data: Buffer;
   readonly asked: readonly number[];
+  readonly actions: readonly { readonly type: number; readonly content: Buffer }[];
+}
+
+const LOST: Answer = { result: Number.NaN, data: Buffer.alloc(0), asked: [], actions: [] };
+
+export function parseRet(payload: Buffer, asked: readonly number[] = []): Answer {
+  const actions: { type: number; content: Buffer }[] = [];
+  let at = 12;
+  for (let n = payload.readUInt32LE(8); n > 0; n--) {
+    const length = payload.readUInt32LE(at + 1);
+    actions.push({ type: payload[at]!, content: payload.subarray(at + 5, at + 5 + length) });
+    at += 5 + length;
+  }
+  return { result: Number(payload.readBigInt64LE(0)), data: payload.subarray(at), asked, actions };
+}
+
+/** A mapping that a program claims to have: {start, end, offset, inode, device, flags}. */
+export interface ClaimedMapping {
+  readonly start: bigint;
+  readonly end: bigint;
+  /** 1 readable, 2 writable, 8 shared. */
+  readonly flags: number;
+  readonly offset?: bigint;
+  readonly inode?: bigint;
+}
+
+function mappingBytes(m: ClaimedMapping): Buffer {
+  const b = Buffer.alloc(40);
+  b.writeBigUInt64LE(m.start, 0);
+  b.writeBigUInt64LE(m.end, 8);
+  b.writeBigUInt64LE(m.offset ?? 0n, 16);
+  b.writeBigUInt64LE(m.inode ?? 0n, 24);
+  b.writeUInt32LE(m.flags, 36);
+  return b;
 }
 
 /** A program: memory the test makes up, and descriptors. It answers the server as the preload library does. */
@@ -112,22 +159,42 @@ export class FakeProgram {
   readonly wire: Wire;
   readonly memory = new Uint8Array(0x4000);
   readonly base = 0x4000_0000n;
+  readonly pid = 4711;
   writable = this.memory.length;
+  /** Bytes of an argument that go along with the request. */
+  prefetch = 0;
+  session = NO_SESSION;
+  token = NO_SESSION;
   readonly extras: Wire[] = [];
+  /** What it says of its mappings besides `memory`. */
+  readonly mappings: ClaimedMapping[] = [];
+  /** What WHICH is answered with, by descriptor. */
+  readonly descriptors = new Map<number, Uint8Array>();
+  uid = 1000;
+  memlock = 0xffff_ffff_ffff_ffffn;
 
   private constructor(path: string, wire: Wire) {
     this.path = path;
     this.wire = wire;
   }
 
-  static async open(path: string): Promise<FakeProgram> {
+  /** Dials and says nothing. */
+  static async silent(path: string): Promise<FakeProgram> {
     return new FakeProgram(path, await Wire.dial(path));
   }
+  static async open(path: string, node = '/dev/iommu', session?: Buffer): Promise<FakeProgram> {
+    const p = await FakeProgram.silent(path);
+    if (session !== undefined) p.session = session;
+    const r = await p.openNode(node);
+    if (r !== 0) throw new Error(`cannot open ${node}: ${r}`);
+    return p;
+  }
 
-  /** Opens with the OPEN frame. */
-  async device(name: string): Promise<Answer> {
-    this.wire.send(T.OPEN, Buffer.from(name));
-    return this.serve();
+  async openNode(node: string): Promise<number> {
+    const r = await this.wire.ask(T.OPEN, Buffer.concat([this.session, Buffer.from(node)]));
+    this.session = Buffer.from(r.data.subarray(0, SECRET));
+    this.token = Buffer.from(r.data.subarray(SECRET, 2 * SECRET));
+    return r.result;
   }
 
   put(at: number, ...words: readonly (number | bigint)[]): bigint {
@@ -144,16 +211,21 @@ export class FakeProgram {
     return new DataView(this.memory.buffer).getUint32(at, true);
   }
 
-  sendIoctl(request: number, arg: bigint, pid = process.pid): void {
-    const p = Buffer.alloc(16);
+  sendIoctl(request: number, arg: bigint, pid = this.pid): void {
+    const p = Buffer.alloc(40);
     p.writeUInt32LE(pid, 0);
     p.writeUInt32LE(request, 4);
     p.writeBigUInt64LE(arg, 8);
-    this.wire.send(T.IOCTL, p);
+    p.writeUInt32LE(this.uid, 16);
+    p.writeBigUInt64LE(this.memlock, 24);
+    const at = Number(arg - this.base);
+    const there = at >= 0 && at < this.memory.length ? this.memory.subarray(at, at + this.prefetch) : new Uint8Array(0);
+    p.writeUInt32LE(Math.max(0, Math.min(there.length, this.writable - at)), 32);
+    this.wire.send(T.IOCTL, Buffer.concat([p, there]));
   }
 
-  async ioctl(request: number, arg: bigint): Promise<Answer> {
-    this.sendIoctl(request, arg);
+  async ioctl(request: number, arg: bigint, pid = this.pid): Promise<Answer> {
+    this.sendIoctl(request, arg, pid);
     return this.serve();
   }
 
@@ -162,34 +234,59 @@ export class FakeProgram {
     const asked: number[] = [];
     for (;;) {
       const f = await this.wire.next();
-      if (f === null) return { result: Number.NaN, data: Buffer.alloc(0), asked };
-      if (f.type === T.RET) {
-        return { result: Number(f.payload.readBigInt64LE(0)), data: f.payload.subarray(8), asked };
-      }
+      if (f === null) return { ...LOST, asked };
+      if (f.type === T.RET) return this.#ret(parseRet(f.payload, asked));
       asked.push(f.type);
-      if (refuse(f)) return { result: Number.NaN, data: f.payload, asked };
-      await this.#answer(f);
+      if (refuse(f)) return { ...LOST, data: f.payload, asked };
+      await this.reply(f);
     }
   }
 
-  async #answer(f: Frame): Promise<void> {
+  /** Does what the answer wants done; a write that fails makes the call fail. */
+  #ret(a: Answer): Answer {
+    for (const { type, content } of a.actions) {
+      if (type !== 1) continue;
+      const at = Number(content.readBigUInt64LE(4) - this.base);
+      const bytes = content.subarray(12);
+      if (at < 0 || at + bytes.length > this.writable) return { ...a, result: -14 };
+      this.memory.set(bytes, at);
+    }
+    return a;
+  }
+
+  /** Answers a question. */
+  async reply(f: Frame): Promise<void> {
     const rc = Buffer.alloc(4);
     let data: Uint8Array = new Uint8Array(0);
-    if (f.type === T.COPY_IN) {
-      const at = Number(f.payload.readBigUInt64LE(4) - this.base);
-      const n = f.payload.readUInt32LE(12);
-      if (at < 0 || at + n > this.memory.length) rc.writeInt32LE(-14);
-      else data = this.memory.slice(at, at + n);
-    } else if (f.type === T.COPY_OUT) {
-      const at = Number(f.payload.readBigUInt64LE(4) - this.base);
-      const bytes = f.payload.subarray(12);
-      if (at < 0 || at + bytes.length > this.writable) rc.writeInt32LE(-14);
-      else this.memory.set(bytes, at);
-    } else if (f.type === T.NEWFD) {
-      const w = await Wire.dial(this.path);
-      w.send(T.HELLO, f.payload.subarray(0, 4));
-      if ((await w.byte()) < 0) throw new Error('not welcome');
-      rc.writeInt32LE(100 + this.extras.push(w) - 1);
+    switch (f.type) {
+      case T.COPY_IN: {
+        const at = Number(f.payload.readBigUInt64LE(4) - this.base);
+        const n = f.payload.readUInt32LE(12);
+        if (at >= 0 && at < this.memory.length) data = this.memory.slice(at, at + n);
+        break;
+      }
+      case T.MAPS: {
+        const own = { start: this.base, end: this.base + BigInt(this.writable), flags: 3 };
+        data = Buffer.concat([...this.mappings, own].sort((a, b) => (a.start < b.start ? -1 : 1)).map(mappingBytes));
+        break;
+      }
+      case T.WHICH: {
+        const token = this.descriptors.get(f.payload.readInt32LE(0));
+        if (token === undefined) rc.writeInt32LE(-9);
+        else data = token;
+        break;
+      }
+      case T.NEWFD: {
+        const w = await Wire.dial(this.path);
+        const hello = await w.ask(T.HELLO, Buffer.concat([this.session, f.payload]));
+        if (hello.result !== 0) throw new Error('not welcome');
+        const fd = 100 + this.extras.push(w) - 1;
+        this.descriptors.set(fd, f.payload);
+        data = new Uint8Array(Int32Array.of(fd).buffer);
+        break;
+      }
+      default:
+        rc.writeInt32LE(-9);
     }
     this.wire.send(T.REPLY, Buffer.concat([rc, data]));
   }

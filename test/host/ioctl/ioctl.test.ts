@@ -40,8 +40,8 @@ class Program implements Caller {
     if (this.noDescriptors) return -24;
     return this.files.push(file) + 9;
   }
-  installed(fd: number): KernelFile | null {
-    return this.files[fd - 10] ?? null;
+  installed(fd: number): KernelFile | number {
+    return this.files[fd - 10] ?? -E.BADF;
   }
   pageFile(): null {
     return null;

@@ -19,11 +19,17 @@ export class AccessFile implements KernelFile {
   #nextItem = 0;
   #open = true;
 
-  constructor(context: IommufdContext, pins: boolean) {
+  /** @returns null: no memory. */
+  static make(context: IommufdContext, pins: boolean): AccessFile | null {
+    const id = context.objects.reserve();
+    return id === 0 ? null : new AccessFile(context, pins, id);
+  }
+
+  private constructor(context: IommufdContext, pins: boolean, id: number) {
     this.#context = context;
     this.pins = pins;
     this.access = new AccessObject(context.kernel.physical, pins, (start, last) => this.#release(start, last));
-    this.access.id = context.objects.reserve();
+    this.access.id = id;
     context.objects.publish(this.access);
     context.hold();
   }

@@ -1,3 +1,4 @@
+import { ViommuError } from '../../../core/errors.ts';
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { MOCK } from '../../../spec/iommufd/selftest.ts';
@@ -8,6 +9,7 @@ import type { IommufdDevice } from '../../iommufd/device.ts';
 import type { IommufdFile } from '../../iommufd/file.ts';
 import { IOVA_LAST } from '../../iommufd/ioas/ranges.ts';
 import type { ForeignObject } from '../../iommufd/object.ts';
+import type { DeviceDescription, KernelDevice } from '../../kernel/device.ts';
 import { MockNested, MockPaging } from './domains.ts';
 import type { MockDriver } from './driver.ts';
 
@@ -47,17 +49,22 @@ export class MockCommands {
   mockDevice(ptId: number, flags: number, out: MockDeviceIds, respond: Respond = respondAlways): number {
     const { objects, kernel } = this.#context;
     const id = objects.reserve();
+    if (id === 0) return -E.NOMEM;
     const description = this.#driver.describe(flags);
     if (typeof description === 'number') {
       objects.release(id);
       return description;
     }
-    const dev = kernel.addDevice(description);
+    const dev = this.#plug(description);
+    if (typeof dev === 'number') {
+      objects.release(id);
+      return dev;
+    }
     const device = bindDevice(this.#context, dev);
     const hwptId = typeof device === 'number' ? device : attachDevice(this.#context, device, 0, ptId);
     if (typeof device === 'number' || hwptId < 0) {
       if (typeof device !== 'number') unbindDevice(this.#context, device);
-      kernel.removeDevice(dev);
+      kernel.removeDevice(dev, true);
       objects.release(id);
       return hwptId;
     }
@@ -76,6 +83,16 @@ export class MockCommands {
     out.hwptId = hwptId;
     out.idevId = device.id;
     return this.#context.finish(object, respond) ? 0 : -E.FAULT;
+  }
+
+  /** The device, or -errno. */
+  #plug(description: DeviceDescription): KernelDevice | number {
+    try {
+      return this.#context.kernel.addDevice(description);
+    } catch (e) {
+      if (e instanceof ViommuError && typeof e.at.errno === 'number') return -e.at.errno;
+      throw e;
+    }
   }
 
   /** @param r a HWPT's id or -errno. @returns 0 or -errno. */

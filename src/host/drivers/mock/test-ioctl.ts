@@ -161,7 +161,8 @@ export class MockTestIoctl implements TestIoctl {
     const flags = c.u32(20);
     if ((flags & ~FLAG_PINS) !== 0) return -E.OPNOTSUPP;
     const { context } = this.#file;
-    const file = new AccessFile(context, (flags & FLAG_PINS) !== 0);
+    const file = AccessFile.make(context, (flags & FLAG_PINS) !== 0);
+    if (file === null) return -E.NOMEM;
     const ioas = context.objects.get(c.id, 'ioas');
     let r = ioas === null ? -E.NOENT : file.access.change(ioas);
     if (r === 0) {

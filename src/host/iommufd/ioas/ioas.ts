@@ -260,6 +260,7 @@ export class Ioas {
   }
 
   addAccess(access: IoasAccess): number {
+    if (this.#fails(FAILURE_STEP.ATTACHMENT)) return -E.NOMEM;
     this.accesses.add(access);
     const r = this.#recalculate();
     if (r !== 0) this.accesses.delete(access);

@@ -6,45 +6,64 @@ import {
   VFIO_BIND,
   VFIO_BIND_TOKEN,
   VFIO_DETACH,
-  VFIO_DEVICE_FLAG,
-  VFIO_DEVICE_INFO,
   VFIO_PASID_FLAG,
 } from '../../spec/iommufd/vfio.ts';
-import type { IommufdFile } from '../iommufd/file.ts';
 import { checkZero } from '../iommufd/verbs/invalidate.ts';
 import type { VfioFile } from '../iommufd/vfio-device.ts';
-import { type Caller, callerData } from './caller.ts';
+import { type Caller, callerData, type KernelFile } from './caller.ts';
+import { findIommufd } from './iommufd-node.ts';
+import type { VfioFunction } from './vfio-function.ts';
+import type { VfioGroup } from './vfio-group.ts';
 
-/** PCI: BARs, ROM, configuration space and VGA; INTx, MSI, MSI-X, error and request interrupts. */
-const PCI_REGIONS = 9;
-const PCI_IRQS = 5;
+/** An open VFIO device cdev (/dev/vfio/devices/NAME). Before it is bound only BIND is understood. */
+export class VfioDeviceNode implements KernelFile {
+  readonly #file: VfioFile;
+  readonly #function: VfioFunction;
+  readonly #group: VfioGroup;
 
-/** Finds the iommufd behind a descriptor of the caller: the file, or -EBADF (not open), -EBADFD (something else). */
-export type FindIommufd = (fd: number) => IommufdFile | number;
+  constructor(file: VfioFile, fn: VfioFunction, group: VfioGroup) {
+    this.#file = file;
+    this.#function = fn;
+    this.#group = group;
+  }
 
-/** ioctl(2) on a VFIO device cdev. Before it is bound only BIND is understood. @returns ≥ 0 or -errno. */
-export function vfioDeviceIoctl(
-  file: VfioFile,
-  request: number,
-  arg: bigint,
-  caller: Caller,
-  find: FindIommufd,
-): number {
-  if (request === VFIO.DEVICE_BIND_IOMMUFD) return bind(file, arg, caller, find);
-  if (file.device === null) return -E.INVAL;
-  switch (request) {
-    case VFIO.DEVICE_ATTACH_IOMMUFD_PT:
-      return attach(file, arg, caller);
-    case VFIO.DEVICE_DETACH_IOMMUFD_PT:
-      return detach(file, arg, caller);
-    case VFIO.DEVICE_GET_INFO:
-      return getInfo(arg, caller);
-    default:
-      return -E.NOTTY;
+  ioctl(request: number, arg: bigint, caller: Caller): number {
+    if (request === VFIO.DEVICE_BIND_IOMMUFD) return this.#bind(arg, caller);
+    if (this.#file.device === null) return -E.INVAL;
+    switch (request) {
+      case VFIO.DEVICE_ATTACH_IOMMUFD_PT:
+        return attach(this.#file, arg, caller);
+      case VFIO.DEVICE_DETACH_IOMMUFD_PT:
+        return detach(this.#file, arg, caller);
+      default:
+        return this.#function.ioctl(request, arg, caller);
+    }
+  }
+
+  /** A device whose group is open belongs to the group's user, and the other way round. */
+  #bind(arg: bigint, caller: Caller): number {
+    const bound = this.#file.device !== null;
+    if (!bound && !this.#group.blockForDevice()) return -E.BUSY;
+    const r = bind(this.#file, arg, caller);
+    if (!bound && r !== 0) this.#group.unblock();
+    return r;
+  }
+
+  pread(offset: bigint, into: Uint8Array): number {
+    return this.#file.device === null ? -E.INVAL : this.#function.pread(offset, into);
+  }
+  pwrite(offset: bigint, from: Uint8Array): number {
+    return this.#file.device === null ? -E.INVAL : this.#function.pwrite(offset, from);
+  }
+
+  close(): void {
+    const bound = this.#file.device !== null;
+    this.#file.close();
+    if (bound) this.#group.unblock();
   }
 }
 
-function bind(file: VfioFile, arg: bigint, caller: Caller, find: FindIommufd): number {
+function bind(file: VfioFile, arg: bigint, caller: Caller): number {
   const minimum = VFIO_BIND.at.token;
   const bytes = new Uint8Array(VFIO_BIND.bytes);
   if (!caller.read(arg, bytes.subarray(0, 4))) return -E.FAULT;
@@ -58,7 +77,7 @@ function bind(file: VfioFile, arg: bigint, caller: Caller, find: FindIommufd): n
   const v = VFIO_BIND.decode(bytes);
   if (v.iommufd < 0 || (v.flags & ~VFIO_BIND_TOKEN) !== 0) return -E.INVAL;
   if (file.device !== null) return -E.INVAL;
-  const iommufd = find(v.iommufd);
+  const iommufd = findIommufd(caller, v.iommufd, -E.BADFD);
   if (typeof iommufd === 'number') return iommufd;
   const r = file.bind(iommufd);
   if (r !== 0) return r;
@@ -102,18 +121,4 @@ function detach(file: VfioFile, arg: bigint, caller: Caller): number {
   }
   const v = VFIO_DETACH.decode(bytes);
   return file.detach(v.flags === 0 ? NO_PASID : v.pasid);
-}
-
-function getInfo(arg: bigint, caller: Caller): number {
-  const minimum = VFIO_DEVICE_INFO.at.capOffset;
-  const bytes = new Uint8Array(VFIO_DEVICE_INFO.bytes);
-  if (!caller.read(arg, bytes.subarray(0, minimum))) return -E.FAULT;
-  const v = VFIO_DEVICE_INFO.decode(bytes);
-  if (v.argsz < minimum) return -E.INVAL;
-  const given = Math.min(v.argsz, bytes.length);
-  v.flags = VFIO_DEVICE_FLAG.RESET | VFIO_DEVICE_FLAG.PCI;
-  v.numRegions = PCI_REGIONS;
-  v.numIrqs = PCI_IRQS;
-  v.capOffset = 0;
-  return caller.write(arg, VFIO_DEVICE_INFO.encode(v).subarray(0, given)) ? 0 : -E.FAULT;
 }

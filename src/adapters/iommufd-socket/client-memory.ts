@@ -1,0 +1,169 @@
+import type { PhysicalBytes } from '../../host/kernel/kernel.ts';
+import type { ServerLimits } from './limits.ts';
+import { PinCounts } from './pin-counts.ts';
+import type { Request } from './request.ts';
+import type { Session } from './session.ts';
+
+const PAGE = 4096;
+/** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
+const WINDOW = 2n ** 30n;
+const WINDOW_BYTES = Number(WINDOW);
+const FIRST = 2 ** 47;
+
+/** A process's private memory by its number, or something shared by its device and inode. */
+export type MemoryOwner = { readonly pid: number } | { readonly file: string };
+
+/** What lies in one window: a gigabyte of a process's private memory, or of something shared. */
+interface Window {
+  readonly session: Session;
+  readonly key: string;
+  readonly owner: MemoryOwner;
+  /** Address or file offset of the window's first byte. */
+  readonly base: bigint;
+  /** How often each of its pages is pinned. */
+  readonly pins: PinCounts;
+  /** Of something shared: a process that maps it, and how its client finds the file; -1: unknown. */
+  pid: number;
+  handle: number;
+}
+
+/** Where shared memory can be found besides its own identity. */
+export interface SharedHints {
+  readonly pid?: number;
+  readonly handle?: number;
+}
+
+/**
+ * Gives the pages of all clients host-physical addresses by what they are: private pages by session, process and address,
+ * shared ones by session, inode and offset. Within a session two mappings of one page are the same page; what another session
+ * says about its memory has no part in it. The addresses keep the alignment of large pages.
+ */
+export class ClientMemory implements PhysicalBytes {
+  /** The request that is worked on. Bytes are read from its client, and only if they are its session's. */
+  request: Request | null = null;
+  readonly #windows: (Window | null)[] = [];
+  readonly #free: number[] = [];
+  readonly #byKey = new Map<string, number>();
+  readonly #limits: ServerLimits;
+  #pinned = 0;
+
+  constructor(limits: ServerLimits) {
+    this.#limits = limits;
+  }
+
+  /** Host-physical address of a byte. */
+  address(session: Session, owner: MemoryOwner, at: bigint, hints: SharedHints = {}): number {
+    const n = at / WINDOW;
+    const key = `${session.number} ${'pid' in owner ? owner.pid : owner.file} ${n}`;
+    let i = this.#byKey.get(key);
+    if (i === undefined) {
+      i = this.#free.pop() ?? this.#windows.length;
+      this.#windows[i] = { session, key, owner, base: n * WINDOW, pins: new PinCounts(), pid: 0, handle: -1 };
+      this.#byKey.set(key, i);
+    }
+    const w = this.#windows[i]!;
+    if (hints.pid !== undefined) w.pid = hints.pid;
+    if (hints.handle !== undefined) w.handle = hints.handle;
+    return FIRST + i * WINDOW_BYTES + Number(at % WINDOW);
+  }
+
+  /** Bytes up to the end of the window. */
+  room(at: bigint): bigint {
+    return WINDOW - (at % WINDOW);
+  }
+
+  /** Windows in which nothing is pinned are forgotten: a session is over, or has finished a request. */
+  sweep(session: Session): void {
+    for (const [i, w] of this.#windows.entries()) {
+      if (w === null || w.session !== session || !w.pins.empty) continue;
+      this.#byKey.delete(w.key);
+      this.#windows[i] = null;
+      this.#free.push(i);
+    }
+    while (this.#windows.at(-1) === null) {
+      const last = this.#windows.length - 1;
+      this.#windows.pop();
+      this.#free.splice(this.#free.indexOf(last), 1);
+    }
+  }
+  /** Windows in use. */
+  get windows(): number {
+    return this.#byKey.size;
+  }
+
+  /** Pages that are pinned by anybody. */
+  get pinned(): number {
+    return this.#pinned;
+  }
+
+  /** Pins pages of one window. @returns false: more than the session, or all of them, may have. */
+  pin(hpa: number, bytes: number): boolean {
+    const w = this.#window(hpa);
+    const pages = Math.ceil((bytes + (hpa % PAGE)) / PAGE);
+    if (w === null || w.session.pinned + pages > this.#limits.pinnedPerSession) return false;
+    if (this.#pinned + pages > this.#limits.pinned) return false;
+    this.#count(w, hpa, bytes, 1);
+    return true;
+  }
+  unpin(hpa: number, bytes: number): void {
+    // A run of pins can go on in the next window.
+    for (let at = hpa; at < hpa + bytes; ) {
+      const n = Math.min(hpa + bytes - at, WINDOW_BYTES - ((at - FIRST) % WINDOW_BYTES));
+      const w = this.#window(at);
+      if (w !== null) this.#count(w, at, n, -1);
+      at += n;
+    }
+  }
+  #count(w: Window, hpa: number, bytes: number, by: 1 | -1): void {
+    const first = Math.floor(((hpa - FIRST) % WINDOW_BYTES) / PAGE);
+    const pages = Math.ceil((bytes + (hpa % PAGE)) / PAGE);
+    w.pins.add(first, first + pages - 1, by);
+    w.session.pinned += by * pages;
+    this.#pinned += by * pages;
+  }
+  /** How often a page is pinned. */
+  pins(hpa: number): number {
+    return this.#window(hpa)?.pins.of(Math.floor(((hpa - FIRST) % WINDOW_BYTES) / PAGE)) ?? 0;
+  }
+
+  #window(hpa: number): Window | null {
+    return this.#windows[Math.floor((hpa - FIRST) / WINDOW_BYTES)] ?? null;
+  }
+
+  readBytes(hpa: number, into: Uint8Array): boolean {
+    return this.#access(
+      hpa,
+      (r, pid, at) => r.readProcess(pid, at, into),
+      (r, handle, at) => r.readFile(handle, at, into),
+    );
+  }
+  writeBytes(hpa: number, from: Uint8Array): boolean {
+    return this.#access(
+      hpa,
+      (r, pid, at) => r.writeProcess(pid, at, from),
+      (r, handle, at) => r.writeFile(handle, at, from),
+    );
+  }
+
+  #access(
+    hpa: number,
+    process: (r: Request, pid: number, at: bigint) => boolean,
+    file: (r: Request, handle: number, at: bigint) => boolean,
+  ): boolean {
+    const w = this.#window(hpa);
+    const r = this.request;
+    // A session's memory is reached through its own connections only.
+    if (w === null || r === null || w.session !== r.session) return false;
+    const at = w.base + BigInt((hpa - FIRST) % WINDOW_BYTES);
+    if ('pid' in w.owner) return process(r, w.owner.pid, at);
+    // Whoever maps it serves; the process it was mapped for may be gone.
+    for (const pid of new Set([r.pid, w.pid])) {
+      if (pid === 0) continue;
+      const maps = r.answers.maps.get(pid);
+      if (maps === undefined) return r.need({ what: 'maps', pid });
+      const va = maps.addressOf(w.owner.file, at);
+      if (va >= 0n) return process(r, pid, va);
+    }
+    return w.handle >= 0 && file(r, w.handle, at);
+  }
+}

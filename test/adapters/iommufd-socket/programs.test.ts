@@ -1,0 +1,57 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Servers } from './servers.ts';
+
+const SHIM = resolve('tools/iommufd-preload');
+
+const compiler = (() => {
+  try {
+    execFileSync('cc', ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+/** Runs a program with the preload library. @returns what it said. */
+function run(socket: string, program: string, ...args: readonly string[]): Promise<string> {
+  return new Promise((done, fail) => {
+    const child = spawn(join(SHIM, program), args, {
+      env: { ...process.env, LD_PRELOAD: join(SHIM, 'libiommufd-preload.so'), IOMMUFD_SOCK: socket },
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (t: string) => {
+      text += t;
+    });
+    child.once('error', fail);
+    child.once('close', () => done(text));
+  });
+}
+
+describe.runIf(compiler)('unmodified C programs', () => {
+  let servers: Servers;
+  const sockets = new Map<string, string>();
+  beforeAll(async () => {
+    execFileSync('make', ['-s', '-C', SHIM], { stdio: 'pipe' });
+    servers = new Servers();
+    for (const b of ['mock', 'smmuv3', 'vtd']) sockets.set(b, await servers.serve(b, '--backend', b));
+  }, 120_000);
+  afterAll(() => servers.stop());
+
+  test.each([
+    ['vfio-client', 'mock', ['mock'], 'mock: 0 failures'],
+    ['vfio-client', 'smmuv3', ['smmuv3'], 'smmuv3: 0 failures'],
+    ['vfio-client', 'vtd', ['vtd'], 'vtd: 0 failures'],
+    ['vfio-group-client', 'mock', [], 'group: 0 failures'],
+    ['vfio-group-client', 'smmuv3', ['0000:01:02.0', '0000:01:03.0'], 'group: 0 failures'],
+    ['vfio-group-client', 'vtd', ['0000:01:03.0', '0000:01:00.0'], 'group: 0 failures'],
+    ['fork-client', 'mock', ['150'], 'fork: 0 failures'],
+    ['fork-client', 'vtd', ['30'], 'fork: 0 failures'],
+    ['handover-client', 'mock', [], 'handover: 0 failures'],
+  ])('%s against %s', async (program, backend, args, last) => {
+    const said = await run(sockets.get(backend)!, program, ...args);
+    expect(said.split('\n').filter((l) => l.startsWith('NOT OK'))).toEqual([]);
+    expect(said).toContain(last);
+  });
+});
