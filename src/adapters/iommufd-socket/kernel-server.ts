@@ -8,7 +8,7 @@ import { E } from '../../spec/iommufd/errno.ts';
 import { ClientMemory } from './client-memory.ts';
 import type { Connection } from './connection.ts';
 import { FRAME, type Frame, IOCTL_FLAG, IOCTL_HEAD, SECRET_BYTES } from './frames.ts';
-import { MAX_READ, type ServerLimits } from './limits.ts';
+import { MAX_READ, type ServerLimits, type ServerUsage } from './limits.ts';
 import { OpenFile } from './open-files.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { SessionQuota } from './quota.ts';
@@ -23,13 +23,6 @@ export interface KernelServerParts {
   readonly kernel: HostKernel;
   readonly nodes: DeviceNodes;
   readonly limits: ServerLimits;
-}
-
-/** What clients take of a server: sessions, windows over their memory (1 GiB each), and pinned pages (4 KiB each). */
-export interface ServerUsage {
-  readonly sessions: number;
-  readonly windows: number;
-  readonly pinned: number;
 }
 
 /**

@@ -3,8 +3,9 @@
  * loses the connection, or is told ENOMEM where a kernel would say so.
  */
 export interface ServerLimits {
-  /** Connections of all clients, and of one session. */
+  /** Connections of all clients. */
   readonly connections: number;
+  /** Connections of one session. */
   readonly connectionsPerSession: number;
   /** Milliseconds a client may take for its first frame, for the rest of a frame, and for the answer to a question. */
   readonly patience: number;
@@ -16,11 +17,23 @@ export interface ServerLimits {
   readonly bytesPerRequest: number;
   /** Questions one ioctl may need. */
   readonly questionsPerRequest: number;
-  /** Objects and mapped areas of all iommufds of a session. */
+  /** Objects of all iommufds of a session. */
   readonly objectsPerSession: number;
+  /** Mapped areas of all iommufds of a session. */
   readonly areasPerSession: number;
-  /** Pages a session may have pinned (4 KiB each), and all of them together. */
+  /** Pages a session may have pinned, 4 KiB each. */
   readonly pinnedPerSession: number;
+  /** Pages all sessions together may have pinned, 4 KiB each. */
+  readonly pinned: number;
+}
+
+/** What clients take of a server. */
+export interface ServerUsage {
+  /** Programs with something open; one with its forks is one. */
+  readonly sessions: number;
+  /** Windows over client memory, 1 GiB each. */
+  readonly windows: number;
+  /** Pinned pages, 4 KiB each. */
   readonly pinned: number;
 }
 

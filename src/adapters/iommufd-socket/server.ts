@@ -3,8 +3,8 @@ import { DeviceNodes } from '../../host/ioctl/device-nodes.ts';
 import { makeBackend, type Release, vfioDevices } from './backend.ts';
 import { type ClaimedPath, listenOn } from './claim-path.ts';
 import { Connection, type Together } from './connection.ts';
-import { KernelServer, type ServerUsage } from './kernel-server.ts';
-import { DEFAULT_LIMITS, type ServerLimits } from './limits.ts';
+import { KernelServer } from './kernel-server.ts';
+import { DEFAULT_LIMITS, type ServerLimits, type ServerUsage } from './limits.ts';
 
 /** What a server serves, and where. */
 export interface IommufdServerOptions {
@@ -24,9 +24,11 @@ export interface IommufdServerOptions {
  * Serves /dev/iommu and VFIO's nodes over a Unix socket. A client that breaks the protocol, goes away or falls silent loses its
  * connection, and with the last one everything it made; the others do not notice.
  */
-export class IommufdServer implements Together {
+export class IommufdServer {
+  /** What clients may take of this server. */
   readonly limits: ServerLimits;
-  pendingBytes = 0;
+  /** What its connections share. */
+  readonly #together: Together;
   readonly #server: Server;
   readonly #kernel: KernelServer;
   readonly #path: string;
@@ -43,6 +45,12 @@ export class IommufdServer implements Together {
     this.#path = options.path;
     const patience = options.patience ?? DEFAULT_LIMITS.patience;
     this.limits = { ...DEFAULT_LIMITS, patience, ...options.limits };
+    this.#together = {
+      limits: this.limits,
+      pendingBytes: 0,
+      readable: (c) => this.#hasBytes(c),
+      gone: (c) => this.#gone(c),
+    };
     const served = makeBackend(options.backend, options.release);
     const { kernel } = served;
     const nodes = new DeviceNodes({ kernel, devices: vfioDevices(served), test: (file) => served.test(file) });
@@ -71,6 +79,12 @@ export class IommufdServer implements Together {
   get clients(): number {
     return this.#connections.size;
   }
+
+  /** Bytes of frames that are not complete yet, of all connections together. */
+  get pendingBytes(): number {
+    return this.#together.pendingBytes;
+  }
+
   /** What clients take of the server now. */
   get usage(): ServerUsage {
     return this.#kernel.usage;
@@ -81,10 +95,10 @@ export class IommufdServer implements Together {
       socket.destroy();
       return;
     }
-    this.#connections.add(new Connection(socket, this));
+    this.#connections.add(new Connection(socket, this.#together));
   }
 
-  gone(c: Connection): void {
+  #gone(c: Connection): void {
     this.#connections.delete(c);
     this.#readable.delete(c);
     this.#guard(() => this.#kernel.gone(c));
@@ -104,7 +118,7 @@ export class IommufdServer implements Together {
    * Frames are looked at when everything the system had to tell has been told: a close that happened before a request was sent
    * (a child that exited, another descriptor) is done before that request.
    */
-  readable(c: Connection): void {
+  #hasBytes(c: Connection): void {
     this.#readable.add(c);
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -123,6 +137,6 @@ export class IommufdServer implements Together {
       if (!this.#guard(() => this.#kernel.frame(c, f))) c.destroy();
       if (!c.holdsBytes) this.#readable.delete(c);
     }
-    for (const c of this.#readable) this.readable(c);
+    for (const c of this.#readable) this.#hasBytes(c);
   }
 }

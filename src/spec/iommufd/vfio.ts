@@ -44,11 +44,13 @@ export const VFIO_PASID_FLAG = 1;
 export const VFIO_BIND_TOKEN = 1;
 /** Flags of VFIO_GROUP_GET_STATUS. */
 export const VFIO_GROUP_FLAG = { VIABLE: 1, CONTAINER_SET: 2 } as const;
-/** Flags of VFIO_DEVICE_GET_REGION_INFO and VFIO_DEVICE_GET_IRQ_INFO. */
+/** Flags of VFIO_DEVICE_GET_REGION_INFO. */
 export const VFIO_REGION_FLAG = { READ: 1, WRITE: 2 } as const;
+/** Flags of VFIO_DEVICE_GET_IRQ_INFO. */
 export const VFIO_IRQ_FLAG = { EVENTFD: 1, MASKABLE: 2, AUTOMASKED: 4, NORESIZE: 8 } as const;
-/** Regions and interrupts of a PCI function, by index. */
+/** Regions of a PCI function, by index. */
 export const VFIO_PCI_REGION = { ROM: 6, CONFIG: 7, VGA: 8, COUNT: 9 } as const;
+/** Interrupts of a PCI function, by index. */
 export const VFIO_PCI_IRQ = { INTX: 0, MSI: 1, MSIX: 2, ERR: 3, REQ: 4, COUNT: 5 } as const;
 /** A region's index stands above this bit of its offset in the device's file. */
 export const VFIO_PCI_OFFSET_SHIFT = 40n;
