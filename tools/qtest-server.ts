@@ -2,10 +2,14 @@ import { appendFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { parseServerOptions, type ServerOptions } from '../src/adapters/qtest/options.ts';
 import { QmpSession } from '../src/adapters/qtest/qmp.ts';
+import { SanitizedTarget } from '../src/adapters/qtest/sanitized.ts';
 import { open, serveLines } from '../src/adapters/qtest/server.ts';
 import { QtestSession } from '../src/adapters/qtest/session.ts';
 import { ViommuError } from '../src/core/errors.ts';
-import { createQemuMachine } from '../src/machine/qemu-machine.ts';
+import type { QemuArgs } from '../src/lib/qemu-args/qemu-args.ts';
+import { Q35, q35Ram } from '../src/machine/q35.ts';
+import { createQemuMachine, type QemuMachine } from '../src/machine/qemu-machine.ts';
+import { VIRT, virtRam } from '../src/machine/virt.ts';
 
 const HELP = `A qtest and QMP server around the viommu models, in the place of QEMU (QTEST_QEMU_BINARY).
 
@@ -19,6 +23,7 @@ usage: viommu-system-aarch64|viommu-system-x86_64 -qtest unix:PATH -machine virt
   -machine virt,iommu=smmuv3     -device arm-smmuv3,primary-bus=pcie.0[,stage=..][,ril=..][,ats=..]
   -machine q35                   -device intel-iommu[,scalable-mode=on][,fsts=on][,aw-bits=39|48]...
   -device iommu-testdev[,addr=N.F]     -m MEGABYTES     -net none     -nodefaults
+  --sanitize                     judge the client as a driver of the IOMMU; findings on standard error at the end
 Other options of QEMU are accepted and ignored.
 `;
 
@@ -28,18 +33,32 @@ function logger(path: string | null): ((line: string) => void) | null {
   return (line) => appendFileSync(path, `${line}\n`);
 }
 
+/** The machine with its client judged; null: it has no IOMMU. */
+function sanitized(machine: QemuMachine, args: QemuArgs): SanitizedTarget | null {
+  const { map } = machine;
+  const virt = (map?.device(VIRT.SMMU) ?? null) !== null;
+  if (map === null || (!virt && map.device(Q35.VTD) === null)) return null;
+  const ram = (virt ? virtRam : q35Ram)(args.memory).map((r) => ({ gpa: r.base, size: r.bytes }));
+  const place = virt
+    ? { iommu: 'smmuv3' as const, base: VIRT.SMMU, bytes: 0x2_0000, ram }
+    : { iommu: 'vtd' as const, base: Q35.VTD, bytes: 0x1000, ram };
+  return new SanitizedTarget(machine, map, place);
+}
+
 /** Runs until a signal, `quit`, or the end of a channel: all of them end the process with status 0. */
-async function serve(options: ServerOptions): Promise<void> {
+async function serve(options: ServerOptions, sanitize: boolean): Promise<void> {
   const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga });
   const sockets: Socket[] = [];
+  const target = sanitize ? sanitized(machine, options.machine) : null;
   const exit = () => {
+    for (const f of target?.judge.findings() ?? []) process.stderr.write(`${f.severity} ${f.rule}: ${f.message}\n`);
     for (const s of sockets) s.destroy();
     process.exit(0);
   };
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, exit);
 
   const log = logger(options.log);
-  const session = new QtestSession(machine);
+  const session = new QtestSession(target ?? machine);
   // Both sockets are opened before either is served: a client accepts them in any order.
   const [qtest, qmp] = await Promise.all([
     options.qtest === null ? null : open(options.qtest, '-qtest'),
@@ -68,12 +87,13 @@ async function serve(options: ServerOptions): Promise<void> {
 /** Entry of the executables. Wrong usage ends with status 1 and a message, as QEMU does. */
 export async function main(name: string, args: readonly string[]): Promise<void> {
   try {
-    const options = parseServerOptions(args);
+    const sanitize = args.includes('--sanitize');
+    const options = parseServerOptions(args.filter((a) => a !== '--sanitize'));
     if (options.help) process.stdout.write(HELP);
     else if (options.version) process.stdout.write(`${name} (viommu)\n`);
     else if (options.qtest === null && options.qmp === null) {
       throw new ViommuError('E_USAGE', 'caller', 'nobody to talk to: give -qtest unix:PATH (see -help)');
-    } else await serve(options);
+    } else await serve(options, sanitize);
   } catch (e) {
     if (!(e instanceof ViommuError)) throw e;
     process.stderr.write(`${name}: ${e.message}\n`);

@@ -16,6 +16,7 @@ export {
   type QemuMachineState,
 } from './qemu-machine.ts';
 export { makeReplayMachine } from './replay.ts';
+export { MachineSanitizer, type SanitizedMachine } from './sanitize.ts';
 export { Smmuv3Unit, type Smmuv3UnitConfig } from './smmuv3-unit.ts';
 export type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
 export { type BoundFunction, noSlices, requireSupport, type TakeFunction, UnitFunctions } from './unit-functions.ts';

@@ -44,6 +44,8 @@ export interface MachinePlan {
   readonly tell?: Tell | null;
   /** Makes a recording of everything that passes between guest, IOMMU and functions. */
   readonly record?: TraceRecorder | null;
+  /** Judges the guest's driver of this kind of IOMMU: `PluggedMachine.findings` says what it did wrong. */
+  readonly sanitize?: 'smmuv3' | 'vtd';
   /** Register reads are the guest's own (default). False: the emulator does not trap loads, and looks at registers itself. */
   readonly recordReads?: boolean;
 }

@@ -12,11 +12,13 @@ import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import type { Tell } from '../ports/tell.ts';
+import type { Finding } from '../sanitize/index.ts';
 import type { TraceRecorder } from '../trace/recorder.ts';
 import { portsOf, putBehind } from './behind-unit.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
 import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
 import { windowOf } from './physical-map.ts';
+import { MachineSanitizer } from './sanitize.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
@@ -53,6 +55,7 @@ export class PluggedMachine {
   /** Interrupts that wait until the emulator is outside of any access. */
   readonly interrupts: InterruptQueue;
   readonly #report: (error: unknown) => void;
+  readonly #judge: MachineSanitizer | null;
 
   /** @throws ViommuError what the VM, the unit or the emulator refuses (overlapping windows: `EBUSY`). */
   constructor(emulator: Emulator, plan: MachinePlan, make: MakeUnit) {
@@ -64,7 +67,11 @@ export class PluggedMachine {
         defer(() => {
           throw error;
         }));
-    const record = plan.record ?? null;
+    const { sanitize } = plan;
+    const ram = emulator.ram.map((r) => ({ gpa: r.base, size: r.bytes }));
+    this.#judge =
+      sanitize === undefined ? null : new MachineSanitizer({ iommu: sanitize, ram }, plan.record ?? undefined);
+    const record = this.#judge?.recorder ?? plan.record ?? null;
     const tell = recorded(plan.tell ?? null, record);
     const watched = (r: VmRam): VmRam =>
       record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
@@ -91,6 +98,15 @@ export class PluggedMachine {
       // Functions reach each other's registers as they reach memory; where nothing is, their requests abort.
       this.vm.addWindow(base, bytes, windowOf(new PciWindowSpace(complex, { base, bytes, unclaimed: 0 })));
     }
+  }
+
+  /**
+   * What the guest's driver did wrong so far, by rule. Call it when the driver is done: some things show at the end only.
+   * @throws ViommuError `EINVAL` the plan did not ask for it.
+   */
+  findings(): Finding[] {
+    if (this.#judge === null) throw new ViommuError('EINVAL', 'caller', 'the plan of this machine has no `sanitize`');
+    return this.#judge.findings();
   }
 
   /** A recording names functions as the guest does at that moment. */

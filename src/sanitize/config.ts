@@ -152,6 +152,7 @@ export class ConfigCaches {
       return;
     }
     const looked = copy(w.used(base));
+    const fills = changes(w.old, w.now, looked) === 0;
     if (w.valid(w.now)) {
       const now = w.used(w.now);
       for (let i = 0; i < now.length; i++) looked[i] = (looked[i] ?? 0) | now[i]!;
@@ -162,7 +163,7 @@ export class ConfigCaches {
     // The driver waited between its steps, for something that did not name the entry.
     if (issued !== undefined) this.#early(entry, issued);
     else if (entry.began < this.#course.completions) this.#found(entry);
-    else this.#torn('torn-entry', w, entry);
+    else this.#torn(fills ? 'valid-before-filled' : 'torn-entry', w, entry);
   }
 
   #torn(rule: 'torn-entry' | 'valid-before-filled', w: EntryWrite, entry: StaleConfig): void {

@@ -28,6 +28,7 @@ export class Sanitizer {
   readonly #memory = new TrackedMemory();
   readonly #counters = new ProgramCounters();
   readonly #watch: IommuWatch;
+  #finished = false;
 
   constructor(machine: SeenMachine) {
     const names = new Map(machine.devices.map((d) => [d.sid, d.name]));
@@ -66,8 +67,10 @@ export class Sanitizer {
     this.#watch.event(e);
   }
 
-  /** No more events. */
+  /** What was found; what can only be said at the end is said with the first call. */
   finish(): Finding[] {
+    if (this.#finished) return this.findings.list();
+    this.#finished = true;
     this.#course.settle();
     this.#watch.finish();
     if (this.#memory.anyLate) for (const rule of IN_TIME) this.findings.cannotJudge(rule, LATE);

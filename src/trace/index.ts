@@ -12,7 +12,7 @@ export {
 export type { IommuKind, TraceDevice, TraceHeader } from './header.ts';
 export { Heard, type HeardIrq, type HeardRecord } from './heard.ts';
 export { type OpenTrace, readTrace } from './read.ts';
-export { type RecordingOf, TraceRecorder } from './recorder.ts';
+export { type RecordedEvent, type RecordingOf, TraceRecorder } from './recorder.ts';
 export { Replay } from './replay.ts';
 export { COLUMNS, type Column, type ColumnName, type Difference, type ReplayResult } from './result.ts';
 export type { MakeReplayTarget, ReplayOptions, ReplayTarget } from './target.ts';

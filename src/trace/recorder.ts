@@ -12,6 +12,8 @@ const PAGE_WORDS = PAGE / 4;
 const MOST_STORES = 24;
 
 type Event = Record<string, string | number | boolean | object>;
+/** One event as the format has it. */
+export type RecordedEvent = Readonly<Event>;
 
 function hex(value: number | bigint): string {
   return `0x${value.toString(16)}`;
@@ -60,13 +62,43 @@ export class TraceRecorder {
   #reason = 0;
   #recorded = false;
 
-  constructor(iommu: IommuKind) {
+  readonly #keep: boolean;
+  #count = 0;
+  #hear: ((event: RecordedEvent) => void) | null = null;
+
+  /** @param keep false: nothing is kept for `text`, events are only heard. */
+  constructor(iommu: IommuKind, keep = true) {
     this.#iommu = iommu;
+    this.#keep = keep;
   }
 
   /** Events recorded so far. */
   get events(): number {
-    return this.#events.length;
+    return this.#count;
+  }
+
+  /** From now on `hear` is given every event as it is recorded, as the format has it. */
+  listen(hear: (event: RecordedEvent) => void): void {
+    this.#hear = hear;
+  }
+
+  /**
+   * The guest stores 1 to 8 bytes within an aligned word of 8: told when it happens, by an emulator or a test that sees it.
+   * Pages told so need no looking at.
+   */
+  stored(gpa: number, size: number, lo: number, hi: number): void {
+    const page = gpa - (gpa % PAGE);
+    let known = this.#shadow.get(page);
+    if (known === undefined) {
+      known = new Int32Array(PAGE_WORDS);
+      this.#shadow.set(page, known);
+      this.#put({ t: 'page', gpa: hex(page), kind: 'told', zero: true });
+    }
+    const bytes = new DataView(known.buffer);
+    const at = gpa % PAGE;
+    for (let i = 0; i < size; i++) bytes.setUint8(at + i, (i < 4 ? lo >>> (8 * i) : hi >>> (8 * i - 32)) & 0xff);
+    const value = size === 8 ? long(lo, hi) : hex((lo & (size >= 4 ? -1 : (1 << (8 * size)) - 1)) >>> 0);
+    this.#put({ t: 'st', gpa: hex(gpa), size, val: value });
   }
 
   /** Goes into the machine as its `tell` hook (or is called by it). */
@@ -278,7 +310,9 @@ export class TraceRecorder {
   }
 
   #put(e: Event): void {
-    this.#events.push(JSON.stringify({ i: this.#events.length, ...e }));
+    const numbered = { i: this.#count++, ...e };
+    if (this.#keep) this.#events.push(JSON.stringify(numbered));
+    this.#hear?.(numbered);
   }
 
   #look(gpa: number, words: Int32Array, at: number): void {

@@ -5,13 +5,28 @@ const RAM_BYTES = 0x1000_0000;
 /** Pages that tests map. */
 export const DATA = RAM + 0x800_0000;
 /** Omits the number: `Guest` counts. */
-type Uncounted<E> = E extends SeenEvent ? Omit<E, 'i'> : never;
+export type Uncounted<E> = E extends SeenEvent ? Omit<E, 'i'> : never;
 
 const lo = (v: bigint | number) => Number(BigInt.asIntN(32, BigInt(v)));
 const hi = (v: bigint | number) => Number(BigInt.asIntN(32, BigInt(v) >> 32n));
 
+/** What a driver does to memory and registers, and what becomes of its functions' DMA. */
+export interface GuestActs {
+  alloc(bytes?: number): number;
+  get(gpa: number): bigint;
+  st(gpa: number, value: bigint | number): this;
+  w(off: number, value: bigint | number, size?: number): this;
+  /** @param value what a test without a machine has the register say. */
+  r(off: number, value: bigint | number, size?: number): this;
+  dma(sid: number, iova: number, out: number, perm?: number): this;
+  refused(sid: number, iova: number, reason: number): this;
+  written(gpa: number, words: readonly number[]): this;
+  add(e: Uncounted<SeenEvent>): this;
+  judge(iommu: 'smmuv3' | 'vtd'): Finding[];
+}
+
 /** A guest as a recording tells of it: stores, register accesses, DMA. Nothing answers but what a test says. */
-export class Guest {
+export class Guest implements GuestActs {
   readonly events: SeenEvent[] = [];
   readonly #memory = new Map<number, bigint>();
   readonly #pages = new Set<number>();
@@ -79,7 +94,7 @@ export class Guest {
 /** A driver of either IOMMU that does everything right, in steps that a test can leave out or swap. */
 export interface Driver {
   readonly iommu: 'smmuv3' | 'vtd';
-  readonly guest: Guest;
+  readonly guest: GuestActs;
   /** The function under test. */
   readonly sid: number;
   /** Stores a mapping. @param flags other attributes of the entry. */

@@ -1,4 +1,4 @@
-import { type Driver, Guest } from './driver.ts';
+import { type Driver, Guest, type GuestActs } from './driver.ts';
 
 export interface SmmuOptions {
   /** IDR3.BBML. */
@@ -31,9 +31,9 @@ export const SMMU = {
 const LOG2 = 6;
 
 /** A driver of an SMMUv3: linear tables, 39-bit stage 1 (or stage 2) with 4 KiB pages. */
-export class SmmuDriver implements Driver {
+export class SmmuDriver<G extends GuestActs = Guest> implements Driver {
   readonly iommu = 'smmuv3';
-  readonly guest = new Guest();
+  readonly guest: G;
   readonly sid = 8;
   readonly streams: number;
   readonly commands: number;
@@ -46,7 +46,9 @@ export class SmmuDriver implements Driver {
   prod = 0;
   readonly #o: SmmuOptions;
 
-  constructor(o: SmmuOptions = {}) {
+  /** @param guest who does it: by default one that is only told of. */
+  constructor(o: SmmuOptions = {}, guest: GuestActs = new Guest()) {
+    this.guest = guest as G;
     this.#o = o;
     const g = this.guest;
     this.streams = g.alloc(64 << 5);

@@ -1,10 +1,12 @@
-import { type Driver, Guest } from './driver.ts';
+import { type Driver, Guest, type GuestActs } from './driver.ts';
 
 export interface VtdOptions {
   /** Scalable mode with a first stage; legacy mode otherwise. */
   readonly scalable?: boolean;
   readonly cachingMode?: boolean;
   readonly ats?: boolean;
+  /** Page requests, and requests with PASID. */
+  readonly pri?: boolean;
 }
 
 export const VTD = {
@@ -35,9 +37,9 @@ export const GCMD = {
 } as const;
 
 /** A driver of a VT-d unit: legacy second stage, or scalable first stage; four levels. */
-export class VtdDriver implements Driver {
+export class VtdDriver<G extends GuestActs = Guest> implements Driver {
   readonly iommu = 'vtd';
-  readonly guest = new Guest();
+  readonly guest: G;
   readonly sid = 8;
   readonly roots: number;
   readonly contexts: number;
@@ -57,7 +59,9 @@ export class VtdDriver implements Driver {
   levels = 0;
   readonly o: VtdOptions;
 
-  constructor(o: VtdOptions = {}) {
+  /** @param guest who does it: by default one that is only told of. */
+  constructor(o: VtdOptions = {}, guest: GuestActs = new Guest()) {
+    this.guest = guest as G;
     this.o = o;
     const g = this.guest;
     this.bytes = o.scalable === true ? 32 : 16;
@@ -105,7 +109,10 @@ export class VtdDriver implements Driver {
     } else {
       this.pasid(0, this.did, this.root);
       g.st(this.directory, BigInt(this.pasids) | 1n);
-      g.st(this.contexts + 32 * this.sid, BigInt(this.directory) | 0x19n | (ats ? 4n : 0n));
+      g.st(
+        this.contexts + 32 * this.sid,
+        BigInt(this.directory) | 0x9n | (ats ? 4n : 0n) | (this.o.pri === true ? 0x10n : 0n),
+      );
       g.st(this.roots, BigInt(this.contexts) | 1n);
     }
     this.contextCache();

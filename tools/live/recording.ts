@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { MachineSanitizer } from '../../src/machine/sanitize.ts';
 import { type RecordingOf, TraceRecorder } from '../../src/trace/index.ts';
 
 /** `--record FOLDER`: where recordings of a live run go. */
@@ -9,12 +10,25 @@ export function recordFolder(): string | null {
   return at < 0 ? null : (process.argv[at + 1] ?? '.');
 }
 
+/** What judges the driver of a run (`--sanitize`), by the recorder it listens to. */
+const JUDGES = new WeakMap<TraceRecorder, MachineSanitizer>();
+/** Any address a guest of a live run may have its tables at, bytes. */
+const RAM = [{ gpa: 0, size: 2 ** 40 }];
+
 export function recorderFor(iommu: 'smmuv3' | 'vtd'): TraceRecorder | null {
-  return recordFolder() === null ? null : new TraceRecorder(iommu);
+  const sanitize = process.argv.includes('--sanitize');
+  if (recordFolder() === null && !sanitize) return null;
+  const recorder = new TraceRecorder(iommu, recordFolder() !== null);
+  if (sanitize) JUDGES.set(recorder, new MachineSanitizer({ iommu, ram: RAM }, recorder));
+  return recorder;
 }
 
-/** Writes what was recorded as FOLDER/NAME.ndjson.gz. */
+/** Writes what was recorded as FOLDER/NAME.ndjson.gz, and what the driver did wrong to standard output. */
 export function saveRecording(recorder: TraceRecorder | null, name: string, of: RecordingOf): void {
+  const judge = recorder === null ? undefined : JUDGES.get(recorder);
+  for (const f of judge?.findings() ?? []) {
+    if (f.severity !== 'hint') process.stdout.write(`    ${f.severity} ${f.rule} (${f.count}): ${f.message}\n`);
+  }
   const folder = recordFolder();
   if (recorder === null || folder === null) return;
   mkdirSync(folder, { recursive: true });

@@ -1,9 +1,12 @@
 import type { PhysicalMap } from '../../machine/physical-map.ts';
 
+/** Guest-physical space as a client reads and writes it. */
+export type GuestSpace = Pick<PhysicalMap, 'read' | 'write' | 'readBytes' | 'writeBytes' | 'lo' | 'hi'>;
+
 /** What a qtest client drives. */
 export interface QtestTarget {
   /** Guest-physical space; null: no machine. */
-  readonly map: PhysicalMap | null;
+  readonly map: GuestSpace | null;
   /** An I/O port read of 1, 2 or 4 bytes. */
   portRead(port: number, size: number): number;
   /** An I/O port write of 1, 2 or 4 bytes. */

@@ -1,0 +1,65 @@
+import { type Finding, Sanitizer } from '../sanitize/index.ts';
+import { EventParser } from '../trace/events.ts';
+import { Place } from '../trace/fields.ts';
+import { type TraceHeader, TraceRecorder } from '../trace/index.ts';
+
+/** Which machine is judged. */
+export interface SanitizedMachine {
+  readonly iommu: 'smmuv3' | 'vtd';
+  /** Guest RAM, bytes. */
+  readonly ram: readonly { readonly gpa: number; readonly size: number }[];
+  /** Names for findings. */
+  readonly devices?: readonly { readonly name: string; readonly sid: number; readonly ats?: boolean }[];
+}
+
+/**
+ * Judges the driver of a machine that runs. Its recorder goes into the machine as any recorder does: stores to tables are
+ * then told when the IOMMU looks at them, which leaves some rules unjudged (`unjudged` says which); whoever sees the guest's
+ * stores tells them with `stored`, and all are judged.
+ */
+export class MachineSanitizer {
+  readonly recorder: TraceRecorder;
+  readonly #sanitizer: Sanitizer;
+
+  /** @param recorder the one that records the machine anyway; default: one that keeps nothing. */
+  constructor(machine: SanitizedMachine, recorder = new TraceRecorder(machine.iommu, false)) {
+    this.recorder = recorder;
+    const devices = (machine.devices ?? []).map((d) => ({ ...d, ats: d.ats ?? false }));
+    this.#sanitizer = new Sanitizer({ iommu: machine.iommu, ram: machine.ram, devices });
+    const place = new Place('machine');
+    const parser = new EventParser(place, headerOf(machine));
+    recorder.listen((event) => {
+      place.event = Number(event.i);
+      this.#sanitizer.event(parser.parse(event));
+    });
+  }
+
+  /** The guest stores 1 to 8 bytes within an aligned word of 8. */
+  stored(gpa: number, size: number, lo: number, hi: number): void {
+    this.recorder.stored(gpa, size, lo, hi);
+  }
+
+  /** What the driver did wrong, oldest first. Call it when the driver is done. */
+  findings(): Finding[] {
+    return this.#sanitizer.finish();
+  }
+
+  /** Rules that could not be judged, by reason; after `findings`. */
+  unjudged(): ReadonlyMap<string, ReadonlySet<string>> {
+    return this.#sanitizer.findings.unjudged();
+  }
+}
+
+/** What the parser of events needs of a header. */
+function headerOf(machine: SanitizedMachine): TraceHeader {
+  return {
+    iommu: machine.iommu,
+    cmdline: '',
+    guestKernel: '',
+    scenario: '',
+    commands: null,
+    mmio: { base: 0, size: 0x100_0000 },
+    ram: machine.ram,
+    devices: [],
+  };
+}
