@@ -5,10 +5,11 @@ import { type TraceHeader, TraceRecorder } from '../trace/index.ts';
 
 /** Which machine is judged. */
 export interface SanitizedMachine {
+  /** Which IOMMU the guest has. */
   readonly iommu: 'smmuv3' | 'vtd';
   /** Guest RAM, bytes. */
   readonly ram: readonly { readonly gpa: number; readonly size: number }[];
-  /** Names for findings. */
+  /** Names for findings; `sid` is a StreamID or requester id, `ats`: the function has ATS. */
   readonly devices?: readonly { readonly name: string; readonly sid: number; readonly ats?: boolean }[];
 }
 
@@ -18,6 +19,7 @@ export interface SanitizedMachine {
  * stores tells them with `stored`, and all are judged.
  */
 export class MachineSanitizer {
+  /** Goes into the machine: its `tell`, `device`, `translate`, `ats` and `watch`. */
   readonly recorder: TraceRecorder;
   readonly #sanitizer: Sanitizer;
 

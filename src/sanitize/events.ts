@@ -1,6 +1,8 @@
-/** One word for a value as lo/hi words. */
-interface Value {
+/** A value of up to 64 bits: an address (bytes) or what was written or read. */
+export interface SeenValue {
+  /** Bits 31:0, as a signed or unsigned 32-bit number. */
   readonly lo: number;
+  /** Bits 63:32, as a signed or unsigned 32-bit number. */
   readonly hi: number;
 }
 
@@ -8,9 +10,12 @@ interface Value {
 export const UNSAID = -2;
 
 /** A DMA access that was translated. */
-export interface AccessSeen extends Value {
+export interface AccessSeen extends SeenValue {
+  /** Kind of the event; `lo` and `hi` are the IOVA. */
   readonly t: 'xlat';
+  /** Number of the event. */
   readonly i: number;
+  /** StreamID or requester id of the function. */
   readonly sid: number;
   /** ACCESS bits it may have had. */
   readonly access: number;
@@ -20,36 +25,53 @@ export interface AccessSeen extends Value {
   readonly perm: number;
 }
 
-/** A DMA access that was refused. `reason`: SMMUv3 event number or VT-d fault reason, or UNSAID. */
-export interface RefusalSeen extends Value {
+/** A DMA access that was refused. */
+export interface RefusalSeen extends SeenValue {
+  /** Kind of the event; `lo` and `hi` are the IOVA. */
   readonly t: 'fault';
+  /** Number of the event. */
   readonly i: number;
+  /** StreamID or requester id of the function. */
   readonly sid: number;
+  /** ACCESS bits it may have had. */
   readonly access: number;
+  /** SMMUv3 event number or VT-d fault reason, or UNSAID. */
   readonly reason: number;
 }
 
-/** A device's message through VT-d interrupt remapping; `irte` is the entry that remapped it. */
+/** A device's message through VT-d interrupt remapping. */
 export interface MessageSeen {
+  /** Kind of the event. */
   readonly t: 'remap';
+  /** Number of the event. */
   readonly i: number;
+  /** The table entry that remapped it, by its index; null: the message was refused or passed as it was. */
   readonly irte: { readonly index: number } | null;
 }
 
 /** A function asked for a page. */
-export interface PageRequestSeen extends Value {
+export interface PageRequestSeen extends SeenValue {
+  /** Kind of the event; `lo` and `hi` are the IOVA. */
   readonly t: 'prq';
+  /** Number of the event. */
   readonly i: number;
+  /** StreamID or requester id of the function. */
   readonly sid: number;
+  /** Page request group index, 0 to 511. */
   readonly group: number;
+  /** It is the last of its group: an answer is asked for. */
   readonly last: boolean;
 }
 
 /** ATS was switched in a function's configuration space. No recording has it. */
 export interface AtsSeen {
+  /** Kind of the event. */
   readonly t: 'ats';
+  /** Number of the event. */
   readonly i: number;
+  /** StreamID or requester id of the function. */
   readonly sid: number;
+  /** It is on from now on. */
   readonly on: boolean;
 }
 
@@ -65,7 +87,7 @@ export type SeenEvent =
       readonly kind: string;
       readonly data: Uint8Array | null;
     }
-  | (Value & {
+  | (SeenValue & {
       readonly t: 'st';
       readonly i: number;
       readonly gpa: number;
@@ -73,7 +95,7 @@ export type SeenEvent =
       readonly pc?: readonly [number, number];
     })
   | { readonly t: 'drop'; readonly i: number; readonly gpa: number }
-  | (Value & { readonly t: 'w' | 'r'; readonly i: number; readonly off: number; readonly size: number })
+  | (SeenValue & { readonly t: 'w' | 'r'; readonly i: number; readonly off: number; readonly size: number })
   | AccessSeen
   | RefusalSeen
   | { readonly t: 'frcd'; readonly i: number; readonly words: readonly [number, number, number, number] }
@@ -87,7 +109,10 @@ export type SeenEvent =
 
 /** The machine the events are of. */
 export interface SeenMachine {
+  /** Which IOMMU the guest has. */
   readonly iommu: 'smmuv3' | 'vtd';
+  /** Guest RAM, guest-physical, bytes. */
   readonly ram: readonly { readonly gpa: number; readonly size: number }[];
+  /** Names for findings; `sid` is a StreamID or requester id, `ats`: it has ATS. */
   readonly devices: readonly { readonly name: string; readonly sid: number; readonly ats: boolean }[];
 }

@@ -3,18 +3,23 @@ import { RULE } from './rules.ts';
 
 /** One thing a driver did wrong, with how often. */
 export interface Finding {
+  /** Which rule. */
   readonly rule: RuleId;
+  /** The rule's severity. */
   readonly severity: Severity;
   /** Requester id or StreamID; null: no single one. */
   readonly stream: number | null;
   /** The function's name in the recording. */
   readonly device: string | null;
+  /** PASID or SubstreamID; null: none, or no single one. */
   readonly pasid: number | null;
+  /** First byte of the page the first one is about; null: it is about no page. */
   readonly iova: bigint | null;
   /** Numbers of the events between which something is missing: the first is the guest's store or command that mattered. */
   readonly events: readonly number[];
   /** Where the last one of the same kind ended. */
   readonly last: number;
+  /** How often, at least 1. */
   readonly count: number;
   /** One sentence that says what to do. */
   readonly message: string;
@@ -24,11 +29,15 @@ export interface Finding {
 
 /** What a rule says when it found something. */
 export interface Found {
+  /** StreamID or requester id. */
   readonly stream?: number | undefined;
+  /** PASID or SubstreamID. */
   readonly pasid?: number | undefined;
-  /** Page number and byte offset, or nothing. */
+  /** Input page: IOVA / 4096. */
   readonly page?: number | undefined;
+  /** Numbers of the events between which something is missing. */
   readonly events: readonly number[];
+  /** One sentence that says what to do. */
   readonly message: string;
   /** Findings with the same rule, stream, PASID and kind are one. */
   readonly kind?: string | undefined;
@@ -51,6 +60,7 @@ export class Findings {
   /** Program counter of a store event. */
   pc: (event: number) => bigint | null = () => null;
 
+  /** A rule found something. */
   add(rule: RuleId, found: Found): void {
     const key = `${rule}|${found.stream ?? ''}|${found.pasid ?? ''}|${found.kind ?? ''}`;
     const group = this.#groups.get(key);

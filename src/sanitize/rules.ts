@@ -1,14 +1,20 @@
 /** How bad it is: hardware may now do the wrong thing; forbidden or discouraged, harmless here; legal but wasteful. */
 export type Severity = 'error' | 'warning' | 'hint';
+/** From the worst to the mildest. */
 export const SEVERITIES: readonly Severity[] = ['error', 'warning', 'hint'];
 
+/** What a rule is about; the order of `RULE` follows it. */
 export type RuleGroup = 'translations' | 'configuration' | 'queues and registers' | 'ATS, PRI, PASID' | 'rights';
 
-/** A rule. `smmuv3` and `vtd` are the sections behind it (IHI 0070 issue G.b, VT-d revision 5.10); null: it does not apply. */
+/** A rule: what it finds, how bad that is, and why it is wrong. */
 export interface Rule {
+  /** How bad what it finds is. */
   readonly severity: Severity;
+  /** What it is about. */
   readonly group: RuleGroup;
+  /** Sections of IHI 0070 (issue G.b) behind it; null: it does not apply to SMMUv3. */
   readonly smmuv3: string | null;
+  /** Sections of the VT-d specification (revision 5.10) behind it; null: it does not apply to VT-d. */
   readonly vtd: string | null;
   /** What it finds. */
   readonly finds: string;
@@ -20,6 +26,7 @@ const Q = 'queues and registers';
 const P = 'ATS, PRI, PASID';
 const R = 'rights';
 
+/** Every rule, by its fixed id. */
 // biome-ignore format: table
 export const RULE = {
   'use-after-unmap': { severity: 'error', group: T, smmuv3: '§3.17, §3.21.1', vtd: '§6.2.3, §6.5.3.3', finds: 'an access through a mapping that the tables no longer have' },
@@ -64,5 +71,7 @@ export const RULE = {
   'identity-of-all-memory': { severity: 'hint', group: R, smmuv3: '§5.2 (Config)', vtd: '§9.3, §9.6', finds: 'a stream passes untranslated, or all memory is mapped for it' },
 } as const satisfies Record<string, Rule>;
 
+/** Id of a rule. */
 export type RuleId = keyof typeof RULE;
+/** Ids of all rules, in the order of `RULE`. */
 export const RULE_IDS = Object.keys(RULE) as readonly RuleId[];

@@ -23,6 +23,7 @@ const LATE = 'stores to tables were recorded when the IOMMU looked, not when the
 
 /** Follows one machine, event by event, and says what its driver did wrong. */
 export class Sanitizer {
+  /** What was found so far, and which rules could not be judged. */
   readonly findings = new Findings();
   readonly #course = new Course(this.findings);
   readonly #memory = new TrackedMemory();
@@ -42,6 +43,7 @@ export class Sanitizer {
     );
   }
 
+  /** The next event of the machine; events come in the order of their numbers. */
   event(e: SeenEvent): void {
     const course = this.#course;
     switch (e.t) {

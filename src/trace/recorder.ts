@@ -11,9 +11,9 @@ const PAGE_WORDS = PAGE / 4;
 /** Up to this many changed 8-byte words of a known page become stores; more, a new snapshot. */
 const MOST_STORES = 24;
 
-type Event = Record<string, string | number | boolean | object>;
-/** One event as the format has it. */
-export type RecordedEvent = Readonly<Event>;
+/** One event as the format has it (guest-fixtures/recordings/FORMAT.md): its members by their names. */
+export type RecordedEvent = Readonly<Record<string, string | number | boolean | object>>;
+type Event = RecordedEvent;
 
 function hex(value: number | bigint): string {
   return `0x${value.toString(16)}`;

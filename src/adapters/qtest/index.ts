@@ -1,6 +1,6 @@
 export { type Channel, parseServerOptions, type ServerOptions } from './options.ts';
 export { QmpSession, type QmpTarget } from './qmp.ts';
-export { QtestSession, type QtestTarget } from './session.ts';
+export { type GuestSpace, QtestSession, type QtestTarget } from './session.ts';
 export {
   type Exchange,
   parseTranscript,
