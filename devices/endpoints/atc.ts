@@ -99,7 +99,8 @@ export class Atc {
     const ph = (shift < 32 ? hi >>> shift : 0) | 0;
     let at = this.#find(w, pasid, pl, ph, size);
     if (at < 0) at = this.#room(w, this.#set(pasid, pl, ph, size));
-    const page = Math.floor(out / 2 ** shift) * 2 ** (shift - 12);
+    // Almost every completion is for one page: no power of two to compute.
+    const page = shift === 12 ? Math.floor(out / 4096) : Math.floor(out / 2 ** shift) * 2 ** (shift - 12);
     w[at] = tagOf(pasid, size);
     w[at + 1] = pl;
     w[at + 2] = ph;

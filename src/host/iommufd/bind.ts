@@ -35,7 +35,7 @@ export function unbindDevice(context: IommufdContext, device: IommufdDevice): vo
   device.destroying = true;
   const vdevice = device.vdevice === null ? null : context.objects.get(device.vdevice.id, 'vdevice');
   if (vdevice !== null) context.objects.remove(vdevice, true);
-  for (const { id } of [...device.streamVdevices.values()]) {
+  for (const { id } of [...(device.streamVdevices?.values() ?? [])]) {
     const named = context.objects.get(id, 'stream_vdevice');
     if (named !== null) context.objects.remove(named, true);
   }

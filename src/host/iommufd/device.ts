@@ -70,9 +70,10 @@ export class IommufdDevice implements DeviceBinding {
   readonly group: IommufdGroup;
   /** Its vDEVICE object. */
   vdevice: ObjectBase | null = null;
-  /** Streams that are attached one by one, and names of single streams; by index of the stream. */
-  readonly streams = new Map<number, StreamAttachment>();
-  readonly streamVdevices = new Map<number, ObjectBase>();
+  /** Streams that are attached one by one, by index of the stream; null: none was yet. */
+  streams: Map<number, StreamAttachment> | null = null;
+  /** Names of single streams, by index of the stream; null: none was yet. */
+  streamVdevices: Map<number, ObjectBase> | null = null;
   /** Unbinding: no new vDEVICE. */
   destroying = false;
   readonly #groups: IommufdGroups;

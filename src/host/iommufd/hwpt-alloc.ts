@@ -89,9 +89,10 @@ export function allocNestedHwpt(context: IommufdContext, request: NestedRequest)
   // Linux compares the drivers' operations, so another instance of the same driver passes here and fails at attach.
   const sameDriver = parent.domain.iommu.driver === dev.iommu.driver;
   if (parent.auto || !parent.nestParent || !sameDriver) return -E.INVAL;
-  return finish(context, { parent, viommu: null, flags }, () =>
-    alloc.call(dev.iommu, dev, parent.domain, flags & ~HWPT_FLAG.FAULT_ID_VALID, data),
-  );
+  const id = reserve(context);
+  if (id < 0) return id;
+  const domain = alloc.call(dev.iommu, dev, parent.domain, flags & ~HWPT_FLAG.FAULT_ID_VALID, data);
+  return finish(context, id, domain, { parent, viommu: null, flags });
 }
 
 /** A nested HWPT through a vIOMMU, its id reserved but not published. Errors as in `allocNestedHwpt`. */
@@ -100,24 +101,34 @@ export function allocViommuHwpt(context: IommufdContext, request: ViommuRequest)
   const { driver } = viommu;
   const alloc = driver.allocNested;
   if ((flags & ~NESTED_FLAGS) !== 0 || data.user.length === 0 || alloc === null) return -E.OPNOTSUPP;
-  return finish(context, { parent: viommu.hwpt, viommu, flags }, () =>
-    alloc.call(driver, flags & ~HWPT_FLAG.FAULT_ID_VALID, data),
-  );
+  const id = reserve(context);
+  if (id < 0) return id;
+  const domain = alloc.call(driver, flags & ~HWPT_FLAG.FAULT_ID_VALID, data);
+  return finish(context, id, domain, { parent: viommu.hwpt, viommu, flags });
 }
 
-function finish(
-  context: IommufdContext,
-  on: Pick<NestedHwptParts, 'parent' | 'viommu'> & { readonly flags: number },
-  alloc: () => NestedDomain | number,
-): NestedHwpt | number {
+/** An id for a nested HWPT; -ENOMEM: none, or no memory for its domain. */
+function reserve(context: IommufdContext): number {
   const id = context.objects.reserve();
   if (id === 0) return -E.NOMEM;
-  const domain = context.kernel.fails(FAILURE_STEP.DOMAIN) ? -E.NOMEM : alloc();
+  if (!context.kernel.fails(FAILURE_STEP.DOMAIN)) return id;
+  context.objects.release(id);
+  return -E.NOMEM;
+}
+
+/** Makes the HWPT of what the driver allocated; gives `id` back if that was an errno. */
+function finish(
+  context: IommufdContext,
+  id: number,
+  domain: NestedDomain | number,
+  on: Pick<NestedHwptParts, 'parent' | 'viommu'> & { readonly flags: number },
+): NestedHwpt | number {
   if (typeof domain === 'number') {
     context.objects.release(id);
     return domain;
   }
-  const hwpt = new NestedHwpt({ ...on, domain, pasidCompatible: (on.flags & HWPT_FLAG.PASID) !== 0 });
+  const { parent, viommu, flags } = on;
+  const hwpt = new NestedHwpt({ domain, parent, viommu, pasidCompatible: (flags & HWPT_FLAG.PASID) !== 0 });
   hwpt.id = id;
   return hwpt;
 }

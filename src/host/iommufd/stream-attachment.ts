@@ -34,7 +34,7 @@ export function attachStream(context: IommufdContext, devId: number, stream: num
   if (hwpt.domain.attachStream === undefined || hwpt.fault !== null) return -E.OPNOTSUPP;
   const apart = standsApart(device);
   if (apart !== 0) return apart;
-  const old = device.streams.get(stream);
+  const old = device.streams?.get(stream);
   return old?.hwpt === hwpt ? 0 : replace(context, device, stream, hwpt, old);
 }
 
@@ -58,6 +58,7 @@ function replace(
     return r;
   }
   hwpt.users++;
+  device.streams ??= new Map();
   device.streams.set(stream, { hwpt, owner });
   if (old === undefined) {
     device.users++;
@@ -70,11 +71,11 @@ function replace(
 
 /** @returns 0; -errno: the stream is detached, but the hardware did not confirm. */
 function detachStream(context: IommufdContext, device: IommufdDevice, stream: number): number {
-  const old = device.streams.get(stream);
+  const old = device.streams?.get(stream);
   if (old === undefined) return 0;
   const r = device.dev.iommu.blocked.attachStream?.(device.dev, stream, old.hwpt.domain) ?? 0;
   pagingOf(old.hwpt).ioas.unreserve(old.owner);
-  device.streams.delete(stream);
+  device.streams?.delete(stream);
   device.users--;
   context.putHwpt(old.hwpt);
   return r;
@@ -82,12 +83,12 @@ function detachStream(context: IommufdContext, device: IommufdDevice, stream: nu
 
 /** The device goes: all its streams are detached. */
 export function detachStreams(context: IommufdContext, device: IommufdDevice): void {
-  for (const stream of [...device.streams.keys()]) detachStream(context, device, stream);
+  for (const stream of [...(device.streams?.keys() ?? [])]) detachStream(context, device, stream);
 }
 
 /** Whether a device can be attached as a whole. @returns 0, or -EBUSY: streams of it are attached or have names. */
 export function standsWhole(device: IommufdDevice): number {
-  if (device.streams.size > 0 || device.streamVdevices.size > 0) return -E.BUSY;
+  if ((device.streams?.size ?? 0) > 0 || (device.streamVdevices?.size ?? 0) > 0) return -E.BUSY;
   device.group.group.rejoin(device.dev);
   return 0;
 }

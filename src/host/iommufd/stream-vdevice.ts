@@ -23,6 +23,7 @@ export class StreamVdevice {
     this.vsid = vsid;
     viommu.users++;
     viommu.streamNames.add(vsid);
+    device.streamVdevices ??= new Map();
     device.streamVdevices.set(stream, this);
   }
 
@@ -34,6 +35,6 @@ export class StreamVdevice {
     this.viommu.driver.streamDestroy?.(this.dev, this.stream, this.vsid);
     this.viommu.streamNames.delete(this.vsid);
     this.viommu.users--;
-    this.device.streamVdevices.delete(this.stream);
+    this.device.streamVdevices?.delete(this.stream);
   }
 }

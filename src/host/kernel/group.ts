@@ -29,10 +29,9 @@ export class IommuGroup {
   resetting = false;
   readonly #blocked: BlockedDomain;
   /** Devices that joined while the group's domain could not take them yet (a nested one wants their vDEVICE): blocked. */
-  readonly #behind = new Set<GroupMember>();
-
+  #behind: Set<HostDevice> | null = null;
   /** Devices whose streams are attached one by one: what the group is attached to does not concern them. */
-  readonly #apart = new Set<HostDevice>();
+  #apart: Set<HostDevice> | null = null;
 
   constructor(key: string, blocked: BlockedDomain) {
     this.key = key;
@@ -45,6 +44,10 @@ export class IommuGroup {
    * A domain that cannot take it yet leaves it blocked. @returns 0, or -ENOMEM and the device is not in the group.
    */
   join(dev: GroupMember): number {
+    if (this.domain === this.#blocked && this.pasids.size === 0) {
+      this.devices.push(dev);
+      return 0;
+    }
     const undo = new Undo();
     const attach = (domain: Domain, pasid: number, old: Domain | null): number => {
       const r = domain.attach(dev, pasid, old);
@@ -61,53 +64,63 @@ export class IommuGroup {
       return r;
     }
     this.devices.push(dev);
-    if (behind) this.#behind.add(dev);
+    if (behind) this.#setBehind(dev);
     return 0;
   }
 
   /** A device goes: what was attached to it has been taken away by the driver. */
   leave(dev: GroupMember): void {
     this.devices.splice(this.devices.indexOf(dev), 1);
-    this.#behind.delete(dev);
-    this.#apart.delete(dev);
+    this.#behind?.delete(dev);
+    this.#apart?.delete(dev);
   }
 
   isApart(dev: HostDevice): boolean {
-    return this.#apart.has(dev);
+    return this.#apart?.has(dev) === true;
+  }
+
+  #isBehind(dev: HostDevice): boolean {
+    return this.#behind?.has(dev) === true;
+  }
+
+  #setBehind(dev: HostDevice): void {
+    this.#behind ??= new Set();
+    this.#behind.add(dev);
   }
 
   /** The device's streams are attached one by one from now on; as a whole it is blocked. @returns 0 or -errno. */
   setApart(dev: GroupMember): number {
-    if (this.#apart.has(dev)) return 0;
+    if (this.isApart(dev)) return 0;
     let r = 0;
-    if (this.domain !== this.#blocked && !this.#behind.has(dev)) r = this.#blocked.attach(dev, NO_PASID, this.domain);
+    if (this.domain !== this.#blocked && !this.#isBehind(dev)) r = this.#blocked.attach(dev, NO_PASID, this.domain);
     for (const [pasid, domain] of this.pasids) {
       if (dev.maxPasids > 0) r = this.#blocked.attach(dev, pasid, domain) || r;
     }
-    this.#behind.delete(dev);
+    this.#behind?.delete(dev);
+    this.#apart ??= new Set();
     this.#apart.add(dev);
     return r;
   }
 
   /** The device is one with its group again. What the group has and the device cannot take leaves it blocked there. */
   rejoin(dev: GroupMember): void {
-    if (!this.#apart.delete(dev) || !this.devices.includes(dev)) return;
+    if (this.#apart?.delete(dev) !== true || !this.devices.includes(dev)) return;
     const behind = this.domain !== this.#blocked && this.domain.attach(dev, NO_PASID, this.#blocked) !== 0;
-    if (behind) this.#behind.add(dev);
+    if (behind) this.#setBehind(dev);
     // As at `join`: a PASID the device cannot take stays blocked.
     for (const [pasid, domain] of this.pasids) if (dev.maxPasids > pasid) domain.attach(dev, pasid, null);
   }
 
   /** The device is attached to what its group has already. @returns 0 or -errno. */
   catchUp(dev: GroupMember): number {
-    if (!this.#behind.has(dev)) return 0;
+    if (!this.#isBehind(dev)) return 0;
     const r = this.domain.attach(dev, NO_PASID, this.#blocked);
-    if (r === 0) this.#behind.delete(dev);
+    if (r === 0) this.#behind?.delete(dev);
     return r;
   }
 
   #from(dev: GroupMember, old: Domain): Domain {
-    return this.#behind.has(dev) ? this.#blocked : old;
+    return this.#isBehind(dev) ? this.#blocked : old;
   }
 
   /** `iommu_device_claim_dma_owner`. @returns 0, -EPERM claimed by another context, -EBUSY in kernel use. */
@@ -132,7 +145,7 @@ export class IommuGroup {
   #back(dev: GroupMember, domain: Domain, old: Domain): void {
     if (this.#from(dev, old).attach(dev, NO_PASID, domain) === 0) return;
     this.#blocked.attach(dev, NO_PASID, domain);
-    this.#behind.add(dev);
+    this.#setBehind(dev);
   }
 
   /** Moves the RID of every device to `domain`; on failure those already moved go back. */
@@ -142,12 +155,12 @@ export class IommuGroup {
     if (old === domain) return 0;
     for (let i = 0; i < this.devices.length; i++) {
       const dev = this.devices[i]!;
-      const r = this.#apart.has(dev) ? 0 : domain.attach(dev, NO_PASID, this.#from(dev, old));
+      const r = this.isApart(dev) ? 0 : domain.attach(dev, NO_PASID, this.#from(dev, old));
       if (r === 0) continue;
-      while (--i >= 0) if (!this.#apart.has(this.devices[i]!)) this.#back(this.devices[i]!, domain, old);
+      while (--i >= 0) if (!this.isApart(this.devices[i]!)) this.#back(this.devices[i]!, domain, old);
       return r;
     }
-    this.#behind.clear();
+    this.#behind = null;
     this.domain = domain;
     return 0;
   }
@@ -157,9 +170,9 @@ export class IommuGroup {
     const old = this.domain;
     if (old === blocked) return;
     for (const d of this.devices) {
-      if (!this.#behind.has(d) && !this.#apart.has(d)) blocked.attach(d, NO_PASID, old, undo);
+      if (!this.#isBehind(d) && !this.isApart(d)) blocked.attach(d, NO_PASID, old, undo);
     }
-    this.#behind.clear();
+    this.#behind = null;
     this.domain = blocked;
   }
 
@@ -180,12 +193,12 @@ export class IommuGroup {
     if (old === domain) return 0;
     for (let i = 0; i < this.devices.length; i++) {
       const d = this.devices[i]!;
-      if (d.maxPasids === 0 || this.#apart.has(d)) continue;
+      if (d.maxPasids === 0 || this.isApart(d)) continue;
       const r = domain.attach(d, pasid, old);
       if (r === 0) continue;
       while (--i >= 0) {
         const moved = this.devices[i]!;
-        if (moved.maxPasids > 0 && !this.#apart.has(moved)) (old ?? moved.iommu.blocked).attach(moved, pasid, domain);
+        if (moved.maxPasids > 0 && !this.isApart(moved)) (old ?? moved.iommu.blocked).attach(moved, pasid, domain);
       }
       return r;
     }
@@ -198,7 +211,7 @@ export class IommuGroup {
     const old = this.pasids.get(pasid);
     if (old === undefined) return;
     for (const d of this.devices) {
-      if (d.maxPasids > 0 && !this.#apart.has(d)) d.iommu.blocked.attach(d, pasid, old, undo);
+      if (d.maxPasids > 0 && !this.isApart(d)) d.iommu.blocked.attach(d, pasid, old, undo);
     }
     this.pasids.delete(pasid);
   }

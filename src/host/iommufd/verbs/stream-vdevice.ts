@@ -22,7 +22,7 @@ export function allocStreamVdevice(
   if (viommu === null || device === null || device.destroying) return -E.NOENT;
   const { dev } = device;
   if (viommu.iommu !== dev.iommu || !(stream >= 0 && stream < dev.streams.length)) return -E.INVAL;
-  if (device.vdevice !== null || device.streamVdevices.has(stream)) return -E.EXIST;
+  if (device.vdevice !== null || device.streamVdevices?.has(stream) === true) return -E.EXIST;
   if (viommu.hasVirtId(BigInt(vsid))) return -E.EXIST;
   const apart = standsApart(device);
   if (apart !== 0) return apart;

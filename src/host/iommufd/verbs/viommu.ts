@@ -64,7 +64,7 @@ export function vdeviceAlloc(context: IommufdContext, c: VdeviceAlloc, respond: 
   if (device === null) return -E.NOENT;
   if (viommu.iommu !== device.dev.iommu) return -E.INVAL;
   if (device.destroying) return -E.NOENT;
-  if (device.vdevice !== null || device.streamVdevices.size > 0) return -E.EXIST;
+  if (device.vdevice !== null || (device.streamVdevices?.size ?? 0) > 0) return -E.EXIST;
   const id = objects.reserve();
   if (id === 0) return -E.NOMEM;
   const r = viommu.hasVirtId(c.virtId) ? -E.EXIST : viommu.driver.vdeviceInit(device.dev, c.virtId);
