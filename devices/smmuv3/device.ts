@@ -15,6 +15,7 @@ import { smmuv3Identity } from './identity.ts';
 import { Smmuv3Interrupts } from './interrupts.ts';
 import { Smmuv3PageRequests } from './page-requests.ts';
 import { type Smmuv3Deviations, smmuv3Deviations } from './profile.ts';
+import { checkSmmuv3Properties } from './properties.ts';
 import { Smmuv3Queue } from './queue.ts';
 import { Smmuv3Records } from './records.ts';
 import { Smmuv3Registers } from './registers.ts';
@@ -48,6 +49,10 @@ export class Smmuv3 implements MmioDevice {
   readonly #batch: CommandBatch;
   readonly #handlers: UpcallHandlers;
 
+  /**
+   * @throws ViommuError `E_PROFILE` a property has a value it cannot have, or two do not go together; `EINVAL` for a
+   *   deviation that is not there.
+   */
   constructor(deps: Smmuv3Deps) {
     this.name = deps.name ?? 'smmuv3';
     const core = coreOf(deps, this.name);
@@ -287,8 +292,9 @@ export class Smmuv3 implements MmioDevice {
 
 /** What the properties and the profile make of a vSMMUv3, before it has any state. */
 function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
-  const deviations = smmuv3Deviations(deps.properties.profile, deps.deviations);
-  const identity = smmuv3Identity(deps.properties, deviations);
+  const properties = checkSmmuv3Properties(deps.properties);
+  const deviations = smmuv3Deviations(properties.profile, deps.deviations);
+  const identity = smmuv3Identity(properties, deviations);
   const registers = new Smmuv3Registers(identity, deviations);
   return {
     name,

@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import type { ProfileName } from '../../src/lib/profile/profile.ts';
+import { PROFILES, type ProfileName } from '../../src/lib/profile/profile.ts';
+import { checkProperties, type PropertyTable, refuseProperty } from '../../src/lib/profile/property-rules.ts';
 import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
 
 /** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); those from `pri` on are ours. */
@@ -56,6 +57,52 @@ export function smmuv3Defaults(profile: ProfileName = 'qemu-11.1'): Smmuv3Proper
 
 const STAGES = ['1', '2', 'nested'] as const;
 const OAS = [32, 36, 40, 42, 44, 48] as const;
+
+/** What each property may be, and what QEMU calls it. */
+const TABLE: PropertyTable<Smmuv3Properties> = {
+  device: 'arm-smmuv3',
+  defaults: 'smmuv3Defaults()',
+  rules: {
+    profile: { values: PROFILES },
+    id: 'text',
+    primaryBus: 'text',
+    stage: { values: STAGES },
+    accel: 'switch',
+    ril: 'switch',
+    ats: 'switch',
+    oas: { values: OAS },
+    ssidsize: { min: 0, max: 20 },
+    msiGpa: { min: 0, max: 2 ** 52 - 1 },
+    pri: 'switch',
+    stall: 'switch',
+    msi: 'switch',
+    httu: { min: 0, max: 2 },
+  },
+  spelled: { primaryBus: 'primary-bus', msiGpa: 'msi-gpa' },
+};
+
+/**
+ * Each property by itself, then what does not go together; QEMU's own conditions under `qemu-11.1`. ATS without `accel` is the
+ * one thing taken that QEMU refuses: our functions have it.
+ * @throws ViommuError `E_PROFILE` (blame `caller`); it names property, value, what is possible and what to do.
+ */
+export function checkSmmuv3Properties(p: Smmuv3Properties): Smmuv3Properties {
+  checkProperties(TABLE, p);
+  const refused = (field: keyof Smmuv3Properties, want: string): never => refuseProperty(TABLE, field, p[field], want);
+  if (p.accel && p.stage !== '1') refused('stage', 'must be 1 with accel=on');
+  if (p.ssidsize > 0 && p.stage === '2') refused('ssidsize', 'must be 0 with stage=2: SubstreamIDs choose a stage 1');
+  if (p.pri && !p.ats) refused('pri', 'needs ats=on: page requests are a part of ATS');
+  if (p.profile === 'arch') return p;
+  if (p.accel) {
+    if (p.oas !== 44 && p.oas !== 48) refused('oas', 'must be 44 or 48 with accel=on');
+    return p;
+  }
+  const or = 'only be set with accel=on, or in the profile arch';
+  if (p.ssidsize > 0) refused('ssidsize', `must be 0: it can ${or}`);
+  if (p.oas !== 44) refused('oas', `must be 44: it can ${or}`);
+  if (!p.ril) refused('ril', `must be true: it can ${or}`);
+  return p;
+}
 /** Accepted without effect: placement, and what only QEMU's own command-queue virtualisation uses. */
 const IGNORED = new Set(['bus', 'addr', 'bus_num', 'identifier', 'smmu_per_bus', 'memory', 'secure-memory', 'cmdqv']);
 
@@ -101,8 +148,7 @@ function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties 
         }
     }
   }
-  if (p.accel && p.stage !== '1') refuse('stage', p.stage, '1 with accel=on');
-  return p;
+  return checkSmmuv3Properties(p);
 }
 
 function refuse(name: string, value: string, want: string): never {

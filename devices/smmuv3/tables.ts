@@ -39,7 +39,7 @@ export class Smmuv3Tables {
   fetch = 0;
 
   constructor(core: Smmuv3Core) {
-    this.#rules = steRulesOf(core.deviations);
+    this.#rules = steRulesOf(core.features, core.deviations);
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
     this.#features = core.features;

@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import type { ProfileName } from '../../src/lib/profile/profile.ts';
+import { PROFILES, type ProfileName } from '../../src/lib/profile/profile.ts';
+import { checkProperties, type PropertyTable } from '../../src/lib/profile/property-rules.ts';
 import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
 
 /** A vVT-d as its owner ordered it, in QEMU's words (`-device intel-iommu,…`). */
@@ -104,31 +105,69 @@ function set(p: Mutable, name: string, value: string): void {
   }
 }
 
-function refuse(what: string): never {
-  throw new ViommuError('E_PROFILE', 'caller', what);
+function refuse(what: string, value?: number): never {
+  throw new ViommuError('E_PROFILE', 'caller', what, value === undefined ? {} : { value: String(value) });
 }
 
+/** What each property may be by itself; widths are for `checkVtdProperties` to judge, in QEMU's words. */
+const TABLE: PropertyTable<VtdProperties> = {
+  device: 'intel-iommu',
+  defaults: 'vtdDefaults()',
+  rules: {
+    profile: { values: PROFILES },
+    awBits: { min: 0, max: 255 },
+    scalableMode: 'switch',
+    fsts: 'switch',
+    fs1gp: 'switch',
+    pasidBits: { min: 0, max: 255 },
+    svm: 'switch',
+    deviceIotlb: 'switch',
+    intremap: 'switch',
+    eim: 'switch',
+    cachingMode: 'switch',
+    snoopControl: 'switch',
+    dmaTranslation: 'switch',
+    staleTm: 'switch',
+    queuedInvalidation: 'switch',
+    pageWalkCoherency: 'switch',
+  },
+  spelled: {
+    profile: 'x-profile',
+    awBits: 'aw-bits',
+    scalableMode: 'scalable-mode',
+    pasidBits: 'pasid-bits',
+    deviceIotlb: 'device-iotlb',
+    cachingMode: 'caching-mode',
+    snoopControl: 'snoop-control',
+    dmaTranslation: 'dma-translation',
+    staleTm: 'stale-tm',
+    queuedInvalidation: 'x-queued-invalidation',
+    pageWalkCoherency: 'x-page-walk-coherency',
+  },
+};
+
 /**
- * The combinations QEMU refuses, in its order and words.
- * @throws ViommuError `E_PROFILE` (blame `caller`).
+ * Each property by itself, then the combinations QEMU refuses, in its order and words.
+ * @throws ViommuError `E_PROFILE` (blame `caller`); it names property, value, what is possible and what to do.
  */
 export function checkVtdProperties(p: VtdProperties): VtdProperties {
+  checkProperties(TABLE, p);
   const arch = p.profile === 'arch';
   if (p.eim && !p.intremap) refuse('eim=on cannot be selected without intremap=on');
   if (p.fsts && !p.scalableMode) refuse('fsts is only available in scalable mode');
   const five = arch && p.scalableMode && p.awBits === 57;
   if (!five) {
-    if (p.fsts && p.awBits !== 48) refuse('Scalable mode(fsts=on): supported value for aw-bits is: 48');
+    if (p.fsts && p.awBits !== 48) refuse('Scalable mode(fsts=on): supported value for aw-bits is: 48', p.awBits);
     if (p.awBits !== 39 && p.awBits !== 48) {
       const mode = p.scalableMode ? 'Scalable mode(fsts=off)' : 'Legacy mode';
-      refuse(`${mode}: supported values for aw-bits are: 39, 48`);
+      refuse(`${mode}: supported values for aw-bits are: 39, 48`, p.awBits);
     }
   }
   if (!p.queuedInvalidation && (p.intremap || p.scalableMode || p.deviceIotlb)) {
     refuse('x-queued-invalidation=off leaves nothing for interrupt remapping, scalable mode and device IOTLBs');
   }
   if (p.pasidBits > 0 && !p.scalableMode) refuse('Need to set scalable mode for PASID');
-  if (p.pasidBits > 20) refuse('Maximum supported PASID size is 20');
+  if (p.pasidBits > 20) refuse('Maximum supported PASID size is 20: pasid-bits', p.pasidBits);
   if (p.svm) {
     if (!p.deviceIotlb) refuse('Need to set device IOTLB for svm');
     if (!p.fsts) refuse('Need to set fsts for svm');

@@ -1,6 +1,6 @@
 import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
-import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
+import { checkSmmuv3Properties, type Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
@@ -72,11 +72,13 @@ export class Smmuv3Unit implements IommuUnit {
   readonly #functions: UnitFunctions;
 
   /**
-   * Makes the physical SMMU, gives the kernel its driver, and puts the device in front. @throws ViommuError `EIO` the
-   * host refuses it.
+   * Makes the physical SMMU, gives the kernel its driver, and puts the device in front.
+   * @throws ViommuError `EIO` the host refuses it; `E_PROFILE`, `EINVAL` its properties or deviations are not possible, and
+   *   then nothing was made.
    */
   constructor(vm: Vm, config: Smmuv3UnitConfig) {
-    const { properties, name } = config;
+    const { name } = config;
+    const properties = checkSmmuv3Properties(config.properties);
     this.name = name;
     const deviations = smmuv3Deviations(properties.profile, config.deviations);
     const events = new HwRelay();

@@ -1,6 +1,6 @@
 import { Vtd } from '../../devices/vtd/device.ts';
-import type { VtdDeviations } from '../../devices/vtd/profile.ts';
-import type { VtdProperties } from '../../devices/vtd/properties.ts';
+import { type VtdDeviations, vtdDeviations } from '../../devices/vtd/profile.ts';
+import { checkVtdProperties, type VtdProperties } from '../../devices/vtd/properties.ts';
 import type { VtdState } from '../../devices/vtd/state.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import type { ReservedRegion } from '../host/kernel/driver.ts';
@@ -64,10 +64,13 @@ export class VtdUnit implements IommuUnit {
   readonly #functions: UnitFunctions;
 
   /**
-   * Makes the physical unit, gives the kernel its driver, and puts the device in front. @throws ViommuError `EIO` the
-   * host refuses it.
+   * Makes the physical unit, gives the kernel its driver, and puts the device in front.
+   * @throws ViommuError `EIO` the host refuses it; `E_PROFILE`, `EINVAL` its properties or deviations are not possible, and
+   *   then nothing was made.
    */
   constructor(vm: Vm, config: VtdUnitConfig) {
+    const properties = checkVtdProperties(config.properties);
+    vtdDeviations(properties.profile, config.deviations);
     this.name = config.name;
     this.managements = config.pasids === undefined ? ['host-table'] : ['host-table', 'global'];
     this.slices = config.pasids !== undefined;
@@ -96,7 +99,7 @@ export class VtdUnit implements IommuUnit {
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
     this.device = new Vtd({
-      properties: config.properties,
+      properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
       memory: vm.memory.guest,
       irq: config.irq,

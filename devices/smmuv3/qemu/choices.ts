@@ -21,9 +21,9 @@ export function vmsaCheckOrderOf(d: Smmuv3Deviations): VmsaCheckOrder {
 }
 
 /** How the profile judges stream table entries of the guest. */
-export function steRulesOf(d: Smmuv3Deviations): SteRules {
+export function steRulesOf(f: Smmuv3Features, d: Smmuv3Deviations): SteRules {
   return {
-    substreamsRefused: d.cdMaxWithoutSsid,
+    substreamsRefused: d.cdMaxWithoutSsid && f.ssidSize === 0,
     inputWithinS2ps: d.inputByS2ps,
     streamWorldIgnored: d.anyStreamWorld,
     contextPointerUnjudged: d.anyContextPointer,
