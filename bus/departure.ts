@@ -4,8 +4,10 @@ import { COMMAND, HEADER } from '../src/spec/pcie/header.ts';
 import type { Fabric, Sender } from './fabric.ts';
 import type { Root, Slice, Slot } from './topology.ts';
 
-/** A PASID that a slice has not set up: nothing can be sent under it. */
+/** No PASID that could be on the wire: one a slice has not set up, or one of more than 20 bits. Nothing is sent under it. */
 export const NOT_SET_UP = -2;
+/** Bits of a PASID prefix (PCIe §6.20). */
+const PASID_BITS = 20;
 
 /** Where requests of one function leave its link, under one of its requester ids: as whom, and whether at all. */
 export class Departure implements Sender {
@@ -47,6 +49,7 @@ export class Departure implements Sender {
   /** The PASID on the wire of what the function sends under `pasid`, or NOT_SET_UP. */
   pasid(pasid: number): number {
     const slice = this.#slice;
+    if (pasid !== NO_PASID && pasid >>> PASID_BITS !== 0) return NOT_SET_UP;
     if (slice === null) return pasid;
     const host = pasid === NO_PASID ? slice.pasid : slice.hostPasid(pasid);
     return host < 0 ? NOT_SET_UP : host;

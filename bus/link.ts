@@ -3,7 +3,7 @@ import { ViommuError } from '../src/core/errors.ts';
 import { MemoryRequest } from '../src/lib/pci/memory-request.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
-import { Departure, deliverInterrupt } from './departure.ts';
+import { Departure, deliverInterrupt, NOT_SET_UP } from './departure.ts';
 import type { Fabric } from './fabric.ts';
 import { MemoryPath } from './memory-path.ts';
 import type { Slot } from './topology.ts';
@@ -218,6 +218,7 @@ export class Link implements Upstream {
     const ats = this.#slot.bus.root.iommu.ats;
     // The translation cache of a slice is its parent's: a request of its own is not supported.
     if (ats === null || this.#slot.slice !== null || !this.#departure.may(AT.TRANSLATION_REQUEST)) return ATS.UR;
+    if (this.#departure.pasid(pasid) === NOT_SET_UP) return ATS.UR;
     const status = ats.translationRequest(this.#departure.stream, pasid, lo, hi, access);
     if (status !== ATS.SUCCESS) return status;
     this.atsLo = ats.atsOut | 0;
@@ -241,6 +242,7 @@ export class Link implements Upstream {
 
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
     if (this.#slot.slice !== null || !this.#departure.may(AT.UNTRANSLATED)) return;
+    if (this.#departure.pasid(pasid) === NOT_SET_UP) return;
     this.#fabric.onMessage?.({
       kind: 'page request',
       stream: this.#departure.stream,

@@ -10,6 +10,7 @@ export { DRAINED, type PasidDrain } from './lib/pasid/pasid-drain.ts';
 export { PasidHandle, PasidSpace } from './lib/pasid/pasid-space.ts';
 export { type DeviationRows, type Deviations, PROFILES, type ProfileName } from './lib/profile/profile.ts';
 export { parseQemuArgs, type QemuArgs, type QemuOption } from './lib/qemu-args/qemu-args.ts';
+export type { StateOrigin } from './lib/saved/device-state.ts';
 export type { Clock } from './ports/clock.ts';
 export {
   ACCESS,

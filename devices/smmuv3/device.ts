@@ -20,7 +20,7 @@ import { Smmuv3Queue } from './queue.ts';
 import { Smmuv3Records } from './records.ts';
 import { Smmuv3Registers } from './registers.ts';
 import { Smmuv3Stalls } from './stalls.ts';
-import { loadSmmuv3, type Smmuv3State, saveSmmuv3 } from './state.ts';
+import { checkSmmuv3State, loadSmmuv3, type Smmuv3State, saveSmmuv3 } from './state.ts';
 import { Smmuv3Streams } from './streams.ts';
 import { Smmuv3Tables } from './tables.ts';
 import { smmuv3Upcalls } from './upcalls.ts';
@@ -269,17 +269,28 @@ export class Smmuv3 implements MmioDevice {
   /**
    * Takes the state of a device with the same devices plugged in; guest memory is as it was then. Host objects are made
    * anew, nothing that was cached before counts, and transactions that were stalled elsewhere are gone.
-   * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
+   * @throws ViommuError `EINVAL` see `checkState`, or other functions are plugged in; `E_VERSION`; nothing is changed; `EIO` the host refuses.
    */
   load(state: Smmuv3State): void {
+    this.checkState(state);
     this.#stalls.terminateAll();
     this.#batch.drop();
     loadSmmuv3(this.#parts(), state);
     this.#commands.forgetAll();
   }
 
+  /**
+   * Whether `load` would take a state.
+   * @throws ViommuError `EINVAL` it is of another kind of device, of one with other properties, or damaged; `E_VERSION` it was
+   *   saved by another version.
+   */
+  checkState(state: unknown): Smmuv3State {
+    return checkSmmuv3State(this.#parts(), state);
+  }
+
   #parts() {
     return {
+      core: this.#core,
       regs: this.#regs,
       records: this.#records,
       queue: this.#queue,

@@ -1,4 +1,6 @@
+import { checkFunctions, checkState, type StateOrigin } from '../../src/lib/saved/device-state.ts';
 import type { Smmuv3Commands } from './commands.ts';
+import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Queue } from './queue.ts';
 import type { Smmuv3Records } from './records.ts';
 import type { Smmuv3Registers } from './registers.ts';
@@ -8,6 +10,7 @@ import type { Smmuv3Tables } from './tables.ts';
 
 /** The parts that have state of the guest's making. */
 interface StateParts {
+  readonly core: Smmuv3Core;
   readonly regs: Smmuv3Registers;
   readonly records: Smmuv3Records;
   readonly queue: Smmuv3Queue;
@@ -17,8 +20,9 @@ interface StateParts {
 }
 
 /** A vSMMUv3 as plain data: what the guest made of it. The host objects behind it are not part of it. */
-export interface Smmuv3State {
-  readonly version: 1;
+export interface Smmuv3State extends StateOrigin {
+  readonly iommu: 'smmuv3';
+  readonly version: 2;
   readonly registers: number[];
   /** @internal */
   readonly events: ReturnType<Smmuv3Records['save']>;
@@ -30,8 +34,12 @@ export interface Smmuv3State {
 }
 
 export function saveSmmuv3(p: StateParts): Smmuv3State {
+  const { idr0, idr1, idr3, idr5, aidr } = p.core.identity;
   return {
-    version: 1,
+    iommu: 'smmuv3',
+    version: 2,
+    identity: [idr0, idr1, idr3, idr5, aidr],
+    functions: functionsOf(p),
     registers: p.regs.save(),
     events: p.records.save(),
     waiting: p.queue.save(),
@@ -41,11 +49,23 @@ export function saveSmmuv3(p: StateParts): Smmuv3State {
   };
 }
 
+/** @throws ViommuError see `checkState`. */
+export function checkSmmuv3State(p: StateParts, given: unknown): Smmuv3State {
+  checkState(p.core.name, given, saveSmmuv3(p), ['registers', 'last', 'ste', 'identity']);
+  return given as Smmuv3State;
+}
+
+/** @throws ViommuError `EINVAL` other functions are behind it, and nothing is changed; `EIO` the host refuses. */
 export function loadSmmuv3(p: StateParts, s: Smmuv3State): void {
+  checkFunctions(p.core.name, s, functionsOf(p));
   p.regs.load(s.registers);
   p.records.load(s.events);
   p.queue.load(s.waiting);
   p.commands.timedOut = s.timedOut;
   p.tables.load(s.split);
   p.streams.load(s.streams);
+}
+
+function functionsOf(p: StateParts): number[] {
+  return p.streams.list.map((s) => s.sid);
 }

@@ -22,7 +22,7 @@ import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
 import { VtdRegisters } from './registers.ts';
-import { loadVtd, saveVtd, type VtdState } from './state.ts';
+import { checkVtdState, loadVtd, saveVtd, type VtdState } from './state.ts';
 import { VtdStreams } from './streams.ts';
 import { vtdUpcalls } from './upcalls.ts';
 import { VirtualCommands } from './virtual-commands.ts';
@@ -339,14 +339,29 @@ export class Vtd implements MmioDevice {
     return saveVtd(this.#parts());
   }
 
-  /** Load guest memory and the host first. Host objects are made anew, and streams are set up on first use. */
+  /**
+   * Load guest memory and the host first. Host objects are made anew, and streams are set up on first use.
+   * @throws ViommuError `EINVAL` see `checkState`, or other functions are plugged in; `E_VERSION`; nothing is changed.
+   */
   load(state: VtdState): void {
+    this.checkState(state);
     loadVtd(this.#parts(), state);
     this.#switched();
   }
 
+  /**
+   * Whether `load` would take a state.
+   * @throws ViommuError `EINVAL` it is of another kind of device, of one with other properties, or damaged; `E_VERSION` it was
+   *   saved by another version.
+   */
+  checkState(state: unknown): VtdState {
+    return checkVtdState(this.#parts(), state);
+  }
+
   #parts() {
     return {
+      core: this.#core,
+      streams: this.#streams,
       regs: this.#regs,
       root: this.#core.root,
       queue: this.#queue,

@@ -203,9 +203,11 @@ export class PluggedMachine {
   /**
    * Goes on where `save` was, on this machine or on another one with the same functions plugged in; guest memory is loaded
    * before. The host's objects are made anew as the guest's tables say, from the first use on.
-   * @throws ViommuError `EINVAL` when other functions are plugged in; nothing is changed then.
+   * @throws ViommuError `EINVAL` when other functions are plugged in, or the state is of another IOMMU; `E_VERSION` when another
+   *   version saved it. Nothing is changed then.
    */
   load(state: MachineState): void {
+    this.unit.checkState?.(state.unit);
     this.complex.load(state.bus, () => {
       this.unit.reset();
       this.vm.clock.settle(SETTLE);

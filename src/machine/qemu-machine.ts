@@ -116,11 +116,12 @@ export class QemuMachine {
     return { board: this.board?.save() ?? null, iommus: this.#iommus.map((i) => i.save()) };
   }
 
-  /** @throws ViommuError `EINVAL` when the state is another machine's. */
+  /** @throws ViommuError `EINVAL` when the state is another machine's; `E_VERSION` when another version saved it. */
   load(state: QemuMachineState): void {
     if (state.iommus.length !== this.#iommus.length || (state.board === null) !== (this.board === null)) {
       throw new ViommuError('EINVAL', 'caller', 'the state is of another machine');
     }
+    for (const [i, iommu] of this.#iommus.entries()) iommu.checkState?.(state.iommus[i]);
     this.board?.load(state.board!, () => {
       for (const [i, iommu] of this.#iommus.entries()) {
         iommu.reset();

@@ -1,7 +1,6 @@
 import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import { checkSmmuv3Properties, type Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
-import type { Smmuv3State } from '../../devices/smmuv3/state.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
@@ -154,7 +153,11 @@ export class Smmuv3Unit implements IommuUnit {
     return this.device.save();
   }
 
+  checkState(state: unknown): void {
+    this.device.checkState(state);
+  }
+
   load(state: unknown): void {
-    this.device.load(state as Smmuv3State);
+    this.device.load(this.device.checkState(state));
   }
 }

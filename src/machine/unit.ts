@@ -66,8 +66,8 @@ export interface IommuUnit {
   addFunction(rids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction;
   /**
    * Puts a slice of a function behind the unit, as a device of its own with requester id `rid`.
-   * @param pasid host PASID of what the slice sends without one.
-   * @throws ViommuError `EOPNOTSUPP`: the unit has no slices.
+   * @param pasid host PASID of what the slice sends without one: one that `parent` can send.
+   * @throws ViommuError `EOPNOTSUPP`: the unit has no slices; `EINVAL`: `parent` cannot send the PASID.
    */
   addSlice(rid: number, parent: UnitFunction, pasid: number): UnitSlice;
   /** The function the guest knows by this requester id (StreamID). */
@@ -76,6 +76,11 @@ export interface IommuUnit {
   reset(): void;
   /** The guest-visible state as plain data. */
   save(): unknown;
+  /**
+   * Whether `load` would take a state; changes nothing. A unit that leaves it out takes all.
+   * @throws ViommuError `EINVAL` the state is of another device or machine, or damaged; `E_VERSION` of another version.
+   */
+  checkState?(state: unknown): void;
   /** Goes on where `save` was. The host behind a loaded machine is a new one: its objects are made anew, on first use. */
   load(state: unknown): void;
 }

@@ -1,7 +1,7 @@
 import { Vtd } from '../../devices/vtd/device.ts';
 import { type VtdDeviations, vtdDeviations } from '../../devices/vtd/profile.ts';
 import { checkVtdProperties, type VtdProperties } from '../../devices/vtd/properties.ts';
-import type { VtdState } from '../../devices/vtd/state.ts';
+import { ViommuError } from '../core/errors.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import type { ReservedRegion } from '../host/kernel/driver.ts';
 import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
@@ -142,6 +142,11 @@ export class VtdUnit implements IommuUnit {
   addSlice(rid: number, parent: UnitFunction, pasid: number): UnitSlice {
     requireSupport(this, null, true);
     const { device } = this;
+    const { name, maxPasids } = parent.device;
+    if (!Number.isInteger(pasid) || pasid < 0 || pasid >= maxPasids) {
+      const what = `${name} has ${maxPasids} PASIDs: a slice takes one of those`;
+      throw new ViommuError('EINVAL', 'caller', what, { rid, pasid });
+    }
     const remove = device.addDevice({ rid, vfio: parent.vfio, slice: pasid });
     const hostPasid = (own: number) => (own === NO_PASID ? pasid : (device.hostPasids(rid, own)[0] ?? -1));
     return { rid, parent, pasid, hostPasid, remove };
@@ -159,7 +164,11 @@ export class VtdUnit implements IommuUnit {
     return this.device.save();
   }
 
+  checkState(state: unknown): void {
+    this.device.checkState(state);
+  }
+
   load(state: unknown): void {
-    this.device.load(state as VtdState);
+    this.device.load(this.device.checkState(state));
   }
 }

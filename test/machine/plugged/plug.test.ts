@@ -134,7 +134,34 @@ for (const kind of KINDS) {
   });
 }
 
+describe.each(KINDS)('a PASID of more than 20 bits behind a %s', (kind) => {
+  test('does not leave the function: it is not taken for the PASID in its low bits', () => {
+    const rig = new Rig(kind);
+    const fn = probe({ pasid: { width: 8 } });
+    rig.machine.plug(fn, 0x08);
+    rig.config(0, 0x08, 4, 2, 6);
+    const [pa] = rig.space(0x08, [3]);
+    expect(rig.reaches(fn, pa!, 3)).toBe(true);
+    rig.machine.complex.onMessage = () => {};
+    for (const pasid of [0x10_0003, 0x7fff_ffff, -3]) {
+      rig.said.length = 0;
+      expect(rig.write(fn, 1, pasid)).toBe(DMA.ABORT);
+      expect(rig.said.filter((s) => s.what === 'record')).toEqual([]);
+    }
+  });
+});
+
 describe('PASIDs of a function behind a vtd', () => {
+  test('a slice takes a PASID that its function can send', () => {
+    const rig = new Rig('vtd', { pasids: new PasidLayer(new PasidSpace(0x1000, 0x1100)) });
+    const parent = probe({ pasid: { width: 6 } });
+    rig.plug(parent, 0x08);
+    const plug = (pasid: number) => () => rig.machine.plug(probe(), 0x10, undefined, { slice: { of: parent, pasid } });
+    expect(plug(0x40)).toThrow(/has 64 PASIDs: a slice takes one of those .*pasid=0x40/);
+    expect(rig.machine.unit.functionOf(0x10)).toBeUndefined();
+    expect(plug(0x3f)).not.toThrow();
+  });
+
   test('global: what a guest sets up under its PASID is reached under the twin from the host as well', () => {
     const layer = new PasidLayer(new PasidSpace(0x1000, 0x1100));
     const rig = new Rig('vtd', { pasids: layer });
