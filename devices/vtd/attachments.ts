@@ -1,10 +1,12 @@
-import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
+import { inForce } from './faults.ts';
 import type { VtdSlot, VtdStream } from './stream.ts';
+import { VtdStreamHost } from './stream-host.ts';
 import type { VtdGuestTables } from './tables.ts';
 
 /** The guest's tables have nothing valid for a (stream, PASID), so that nothing is attached. No refusal of the host. */
@@ -14,13 +16,13 @@ const NO_HOST_PASID = -E.NOSPC;
 
 /** Makes the host follow the guest's tables for one (stream, PASID): attach, replace, detach. */
 export class VtdAttachments {
-  readonly #host: HostVerbs;
+  readonly #streams: VtdStreamHost;
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
   readonly #refusals: VtdCore['refusals'];
 
   constructor(core: VtdCore, tables: VtdGuestTables, domains: VtdDomains) {
-    this.#host = core.host;
+    this.#streams = new VtdStreamHost(core);
     this.#tables = tables;
     this.#domains = domains;
     this.#refusals = core.refusals;
@@ -52,10 +54,14 @@ export class VtdAttachments {
     const gone = s.unsettled.has(pasid) ? this.detach(s, pasid) : 0;
     if (gone < 0) return gone;
     const old = s.slots.get(pasid);
-    if (old !== undefined && old.domain.key === this.#domains.keyOf(r, s.faultId)) return 0;
+    const configuration = inForce(this.#tables.context, r);
+    if (old !== undefined && old.domain.key === this.#domains.keyOf(r, s.faultId)) {
+      s.slots.set(pasid, { ...old, index: r.pasid, did: r.did, configuration });
+      return 0;
+    }
     const domain = this.#domains.acquire(s.vfio.devId, r, s.faultId);
     if (typeof domain === 'number') return domain;
-    const slot = { pasid, index: r.pasid, did: r.did, domain };
+    const slot = { pasid, index: r.pasid, did: r.did, domain, configuration };
     const host = old?.host ?? s.mode.acquire(pasid);
     const attached = host === null ? NO_HOST_PASID : this.#attach(s, host, domain.hwptId, old?.domain.hwptId);
     if (host === null || attached !== 0) {
@@ -75,11 +81,11 @@ export class VtdAttachments {
   /** All of `host` or none: after a refusal the ones done before go back to `before`. */
   #attach(s: VtdStream, host: readonly number[], hwptId: number, before: number | undefined): VerbOutcome {
     for (let i = 0; i < host.length; i++) {
-      const r = this.#host.attach(s.vfio, hwptId, host[i]!);
+      const r = this.#streams.attach(s, hwptId, host[i]!);
       if (r >= 0) continue;
       for (let k = 0; k < i; k++) {
         const own = host[k]!;
-        const undone = before === undefined ? this.#host.detach(s.vfio, own) : this.#host.attach(s.vfio, before, own);
+        const undone = before === undefined ? this.#streams.detach(s, own) : this.#streams.attach(s, before, own);
         this.#refusals.note('undoing', undone);
       }
       return r;
@@ -110,7 +116,7 @@ export class VtdAttachments {
   #detachSlot(s: VtdStream, slot: VtdSlot): VerbOutcome {
     let refused = 0;
     for (const host of slot.host) {
-      const r = this.#host.detach(s.vfio, host);
+      const r = this.#streams.detach(s, host);
       if (isRefusal(r)) refused ||= r;
     }
     if (refused < 0) {
@@ -156,7 +162,7 @@ export class VtdAttachments {
 
   #attachRam(s: VtdStream): VerbOutcome {
     const parent = this.#domains.parent(s.vfio.devId);
-    return typeof parent === 'number' ? parent : this.#host.attach(s.vfio, parent.hwptId, ownPasid(s));
+    return typeof parent === 'number' ? parent : this.#streams.attach(s, parent.hwptId, ownPasid(s));
   }
 
   /** Nothing is attached: the hardware asks on first use. PASIDs go first, as VFIO does it. */
@@ -169,7 +175,7 @@ export class VtdAttachments {
   /** Takes a stream off guest RAM. */
   #leaveRam(s: VtdStream): VerbOutcome {
     if (!s.bypass) return 0;
-    const r = this.#host.detach(s.vfio, ownPasid(s));
+    const r = this.#streams.detach(s, ownPasid(s));
     s.bypass = isRefusal(r);
     if (!s.bypass) return 0;
     s.unsettled.add(NO_PASID);

@@ -149,10 +149,11 @@ export class VtdCommands {
     const stream = streams.byRid(sid);
     if (stream === undefined || upcalls === null || upcalls.invalidateDeviceTlb === undefined) return 0;
     const lo = (w2 & ~0xfff) | (s ? 0x800 : 0);
+    const only = stream.device.several ? stream.index : undefined;
     const hosts = stream.mode.toHost(pasid);
     let refused = 0;
     for (let i = 0; i < hosts.length; i++) {
-      const r = upcalls.invalidateDeviceTlb(stream.vfio.devId, hosts[i]!, lo, w3, global);
+      const r = upcalls.invalidateDeviceTlb(stream.vfio.devId, hosts[i]!, lo, w3, global, only);
       // A function without ATS keeps no translations.
       if (isRefusal(r) && r !== -E.OPNOTSUPP) refused = r;
     }

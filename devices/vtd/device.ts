@@ -110,8 +110,8 @@ export class Vtd implements MmioDevice {
    * @throws ViommuError `EEXIST` a requester id is taken; `EINVAL` a slice or global mode without a PASID space.
    */
   addDevice(f: VtdFunction): () => void {
-    const s = this.#streams.add(f, this.#handlers);
-    return () => this.#streams.remove(s);
+    const streams = this.#streams.add(f, this.#handlers);
+    return () => this.#streams.remove(streams);
   }
 
   /**

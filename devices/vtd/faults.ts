@@ -1,5 +1,5 @@
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
-import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
+import { type VtdContext, VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { ACCESS, AT } from '../../src/ports/dma.ts';
 import { FAULT, frcd, frcdWord2, frcdWord3, isQualified } from '../../src/spec/vtd/faults.ts';
 import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
@@ -10,9 +10,38 @@ import { NO_FAULT, QemuReasons } from './qemu/reasons.ts';
 import type { VtdRecords } from './records.ts';
 import { guestLimits, VtdGuestTables } from './tables.ts';
 
+/** What the guest's tables say about a (requester, PASID), as far as faults of its requests are judged by it. */
+export interface VtdConfiguration {
+  readonly regime: VtdRegime;
+  /** Its context entry is one of scalable mode. */
+  readonly scalable: boolean;
+  /** DTE and PRE of that entry. */
+  readonly dte: boolean;
+  readonly pre: boolean;
+}
+
+/** A copy that stays as it is when the tables are looked at again. */
+export function inForce({ scalable, dte, pre }: VtdContext, r: VtdRegime): VtdConfiguration {
+  return { regime: Object.assign(new VtdRegime(), r), scalable, dte, pre };
+}
+
+/** Beside the fault itself: what the device made of the (requester, PASID) before. */
+export interface VtdFaultSubject {
+  /** Requester id and PASID as the guest names them. */
+  readonly rid: number;
+  readonly pasid: number;
+  /** What is in force; null: nothing is, since the guest's tables had nothing valid a moment ago. */
+  readonly configuration: VtdConfiguration | null;
+  /** The guest's tables are repeated by the host, instead of read by its hardware. */
+  readonly shadowed: boolean;
+  /** What the host refused for this access: to set the requester up, or to map a page of its second stage. */
+  readonly refused: 'entry' | 'table' | null;
+}
+
 /**
- * Decides what a hardware fault looks like to the guest: it repeats the lookup through the guest's own tables, with the
- * profile's codes. NO_FAULT means no record (a leaf outside RAM just fails). It never yields an address for DMA.
+ * Decides what a hardware fault looks like to the guest, with the profile's codes. It is judged by the configuration that was
+ * in force, also when the guest has changed its tables since; its paging entries are looked at again to refine the reason.
+ * NO_FAULT means no record (a leaf outside RAM just fails). It never yields an address for DMA.
  */
 export class VtdFaults {
   readonly #core: VtdCore;
@@ -33,11 +62,9 @@ export class VtdFaults {
     this.#qemu = new QemuReasons(memory, limits, core.deviations);
   }
 
-  /**
-   * @param record the hardware's FRCD, 4 words. @param rid,pasid as the guest names them.
-   * @param refused what the host refused for this access: to set the requester up, or to map a page of its second stage.
-   */
-  fault(rid: number, pasid: number, record: Int32Array, refused: 'entry' | 'table' | null = null): void {
+  /** @param record the hardware's FRCD, 4 words. */
+  fault(subject: VtdFaultSubject, record: Int32Array): void {
+    const { rid, pasid, refused } = subject;
     const w2 = record[2]!;
     const w3 = record[3]!;
     const read = frcd.isRead(w3);
@@ -51,8 +78,8 @@ export class VtdFaults {
       this.#interruptRange(rid, read);
       return;
     }
-    let reason = this.#reason(rid, pasid, lo, hi, access, at);
-    if (reason === NO_FAULT && refused !== null) reason = this.#refused(refused);
+    let reason = this.#reason(subject, lo, hi, access, at);
+    if (reason === NO_FAULT) reason = refused !== null ? this.#refused(refused) : this.#seen(subject, frcd.reason(w3));
     if (reason === NO_FAULT || (this.#fpd && isQualified(reason))) return;
     this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
   }
@@ -78,7 +105,35 @@ export class VtdFaults {
     this.#records.record(0, 0, frcdWord2(rid, -1, false, false), frcdWord3(read, 0, -1, FAULT.IR_REQUEST_TYPE));
   }
 
-  #reason(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
+  /**
+   * The guest's tables show no fault now, but the hardware met one: it walked what they were before, as far as it had that in
+   * its caches. Its own reason counts where it is about what the guest owns.
+   */
+  #seen({ configuration, shadowed }: VtdFaultSubject, reason: number): number {
+    const { root, deps } = this.#core;
+    if (!root.on || configuration === null || shadowed) return NO_FAULT;
+    switch (reason) {
+      case FAULT.FS_P:
+      case FAULT.FS_RESERVED:
+      case FAULT.FS_UNREADABLE:
+      case FAULT.FS_ROOT_UNREADABLE:
+      case FAULT.FS_UPDATE:
+      case FAULT.NON_CANONICAL:
+      case FAULT.US:
+      case FAULT.SM_INTERRUPT:
+        return reason;
+      case FAULT.FS_SECOND_WRITE:
+        // The host maps the guest's table read-only: to the guest its memory refuses the store.
+        return FAULT.FS_UPDATE;
+      case FAULT.SM_WRITE:
+        // Both stages have this reason; memory that the host maps read-only is nothing of the guest's tables.
+        return isIn(deps.ram(), this.#walker.out) ? reason : NO_FAULT;
+      default:
+        return NO_FAULT;
+    }
+  }
+
+  #reason({ rid, pasid, configuration }: VtdFaultSubject, lo: number, hi: number, access: number, at: number): number {
     const { root, features } = this.#core;
     this.#fpd = false;
     if (!root.on) return NO_FAULT;
@@ -86,11 +141,12 @@ export class VtdFaults {
     if (root.mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
     if (root.mode === TTM.SCALABLE && !features.scalable) return FAULT.TTM_UNSUPPORTED;
     if (root.mode === TTM.LEGACY && pasid >= 0) return FAULT.PASID_IN_LEGACY;
-    const r = this.#find(rid, pasid);
-    if (r === null) return this.#tables.reason;
-    const { context } = this.#tables;
-    if (at !== AT.UNTRANSLATED && !context.dte) return this.#qemu.notEnabled(context.scalable);
-    if ((access & ACCESS.PRIV) !== 0 && context.scalable && !r.sre) return FAULT.PASID_SRE;
+    const c = configuration ?? this.#find(rid, pasid);
+    if (c === null) return this.#tables.reason;
+    const r = c.regime;
+    this.#fpd = r.fpd;
+    if (at !== AT.UNTRANSLATED && !c.dte) return this.#qemu.notEnabled(c.scalable);
+    if ((access & ACCESS.PRIV) !== 0 && c.scalable && !r.sre) return FAULT.PASID_SRE;
     const early = this.#qemu.beforeWalk(r, lo, hi);
     if (early >= 0) return early;
     // A walk that finds nothing wrong: the request failed for a reason the guest's unit would not know.
@@ -98,16 +154,19 @@ export class VtdFaults {
     return this.#qemu.ofWalk(r, lo, hi, access, this.#walker.reason, features.scalable);
   }
 
-  /** What the guest's tables say for a requester now, with its FPD. */
-  #find(rid: number, pasid: number): VtdRegime | null {
+  /** What the guest's tables say for a requester now; null: FPD of what they have is left in `#fpd`. */
+  #find(rid: number, pasid: number): VtdConfiguration | null {
     const r = this.#tables.find(rid, pasid);
     this.#fpd = r?.fpd ?? this.#tables.fpd;
-    return r;
+    return r === null ? null : inForce(this.#tables.context, r);
   }
 
-  /** Whether a page request may be queued; else its fault is recorded (§7.4.1). */
-  pageRequest(r: PageRequest): boolean {
-    const reason = this.#pageRequestReason(r.rid, r.pasid);
+  /**
+   * Whether a page request may be queued; else its fault is recorded (§7.4.1).
+   * @param configuration what is in force for it; null: nothing.
+   */
+  pageRequest(r: PageRequest, configuration: VtdConfiguration | null): boolean {
+    const reason = this.#pageRequestReason(r.rid, r.pasid, configuration);
     if (reason === NO_FAULT) return true;
     if (!(this.#fpd && isQualified(reason))) {
       const w3 = frcdWord3((r.access & ACCESS.READ) !== 0, 0, r.pasid, reason);
@@ -118,12 +177,18 @@ export class VtdFaults {
   }
 
   /** A page request needs tables that can be read and PRE=1. */
-  #pageRequestReason(rid: number, pasid: number): number {
+  #pageRequestReason(rid: number, pasid: number, configuration: VtdConfiguration | null): number {
     const { root } = this.#core;
     this.#fpd = false;
     if (!root.on || root.mode === TTM.ABORT) return FAULT.ABORT_MODE;
     if (root.mode !== TTM.SCALABLE) return FAULT.PAGE_REQUEST_IN_LEGACY;
-    if (this.#find(rid, pasid) === null) return this.#tables.reason;
-    return this.#tables.context.pre ? NO_FAULT : FAULT.SM_PRE;
+    const c = configuration ?? this.#find(rid, pasid);
+    if (c === null) return this.#tables.reason;
+    this.#fpd = c.regime.fpd;
+    return c.pre ? NO_FAULT : FAULT.SM_PRE;
   }
+}
+
+function isIn(regions: readonly { readonly gpa: number; readonly bytes: number }[], at: number): boolean {
+  return regions.some(({ gpa, bytes }) => at >= gpa && at < gpa + bytes);
 }

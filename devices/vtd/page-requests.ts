@@ -37,7 +37,7 @@ export class VtdPageRequests {
     const w1 = record[1]!;
     const w2 = record[2]!;
     const host = pageRequest.pp(record[0]!) ? pageRequest.pasid(w1) : NO_PASID;
-    const s = this.#streams.find(devId, host);
+    const s = this.#streams.find(devId, stream, host);
     if (s === undefined || upcalls === null || !this.#core.features.pageRequests) return false;
     const { pasid } = this.#streams;
     const access =
@@ -47,7 +47,7 @@ export class VtdPageRequests {
       (pageRequest.priv(w1) ? ACCESS.PRIV : 0);
     const group = pageRequest.group(w2);
     const last = pageRequest.last(w2);
-    const rid = s.ridOf(stream);
+    const { rid } = s;
     const answer = this.#take({ rid, pasid, lo: w2 & ~0xfff, hi: record[3]!, access, group, last });
     if (answer >= 0) {
       this.#core.refusals.note('page response', upcalls.respond(devId, host, group, answer, false, stream));
@@ -59,7 +59,7 @@ export class VtdPageRequests {
 
   /** A page request out of iommufd's fault queue. */
   #fromFaultQueue(r: HostPageRequest): void {
-    const s = this.#streams.find(r.devId, r.pasid);
+    const s = this.#streams.find(r.devId, 0, r.pasid);
     if (s === undefined) {
       this.#core.refusals.note('page response', this.#answer(r.cookie, RESPONSE.INVALID));
       return;
@@ -75,13 +75,14 @@ export class VtdPageRequests {
 
   /** Cached translations of the page go first (§7.4.1.1), then the request is judged and queued. */
   #take(r: PageRequest): number {
-    const domain = this.#streams.byRid(r.rid)?.slots.get(r.pasid)?.domain;
+    const slot = this.#streams.byRid(r.rid)?.slots.get(r.pasid);
+    const domain = slot?.domain;
     const page = (r.hi >>> 0) * 0x10_0000 + (r.lo >>> 12);
     let gone = 0;
     if (domain?.kind === 'first') gone = domain.first.invalidate(page, 0, true);
     else if (domain?.kind === 'second') gone = domain.shadow.invalidate(page, 1);
     if (this.#core.refusals.note('page request', gone)) this.#streams.takeOffStale();
-    if (this.#faults.pageRequest(r)) return this.queue.push(r);
+    if (this.#faults.pageRequest(r, slot?.configuration ?? null)) return this.queue.push(r);
     return r.last ? RESPONSE.INVALID : DROPPED;
   }
 
@@ -101,7 +102,7 @@ export class VtdPageRequests {
     const { upcalls } = this.#core.deps;
     if (host === undefined || upcalls === null) return 0;
     const answer = code <= 1 ? code : RESPONSE.FAILURE;
-    const r = upcalls.respond(s.vfio.devId, host, group, answer, false, s.streamOf(sid));
+    const r = upcalls.respond(s.vfio.devId, host, group, answer, false, s.index);
     return r === -E.INVAL ? 0 : r;
   }
 }

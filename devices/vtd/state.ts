@@ -74,5 +74,5 @@ export function loadVtd(p: VtdStateParts, s: VtdState): void {
 }
 
 function functionsOf(p: VtdStateParts): number[] {
-  return p.streams.list.flatMap((s) => [s.rid, ...s.aliases]);
+  return p.streams.list.map((s) => s.rid);
 }

@@ -1,6 +1,7 @@
 import { ListedMap } from '../../src/lib/collections/listed-map.ts';
 import type { VfioDevice } from '../../src/ports/iommufd.ts';
 import type { VtdDomain } from './domains.ts';
+import type { VtdConfiguration } from './faults.ts';
 import type { PasidMode } from './pasid-modes.ts';
 
 /** One (device, PASID) that is attached because the guest's tables say so. */
@@ -12,16 +13,31 @@ export interface VtdSlot {
   /** The guest's domain id. */
   readonly did: number;
   readonly domain: VtdDomain;
+  /** What the guest's tables said when it came into force: they may say something else by now. */
+  readonly configuration: VtdConfiguration;
   /** Host PASIDs the domain is attached under. */
   readonly host: readonly number[];
 }
 
-/** What a function brings along when it is plugged in. */
+/** A VFIO device behind the unit. Each requester id of it has what its own context entry says. */
+export interface VtdStreamDevice {
+  readonly vfio: VfioDevice;
+  /** In the order of the device's physical streams; behind them slices of it, which send as its first stream. */
+  readonly streams: VtdStream[];
+  /** The physical streams are several. */
+  readonly several: boolean;
+  /** Of several without a host that tells them apart: what the device as a whole is attached to, by PASID. */
+  readonly agreed: Map<number, number>;
+  unserve: () => void;
+}
+
+/** What a requester id brings along when its function is plugged in. */
 export interface VtdStreamConfig {
+  readonly device: VtdStreamDevice;
+  /** Index among the device's physical streams. */
+  readonly index: number;
   /** Requester id as the guest knows it. */
   readonly rid: number;
-  readonly aliases: readonly number[];
-  readonly vfio: VfioDevice;
   /** log2 of the PASIDs the physical function has and the guest is shown; 0: none. */
   readonly pasidBits: number;
   readonly mode: PasidMode;
@@ -29,13 +45,15 @@ export interface VtdStreamConfig {
   readonly faultId: number;
 }
 
-/** One function of the VM with what each of its PASIDs is attached to. */
+/** One requester id of the VM with what each of its PASIDs is attached to. */
 export class VtdStream {
+  readonly device: VtdStreamDevice;
+  readonly index: number;
   readonly rid: number;
-  readonly aliases: readonly number[];
-  readonly vfio: VfioDevice;
   readonly pasidBits: number;
   readonly mode: PasidMode;
+  /** The HWPT it asks for under each host PASID, where the streams of a device have to agree. */
+  readonly wanted = new Map<number, number>();
   readonly slots = new ListedMap<number, VtdSlot>();
   /** Becomes 0 when the host shows that the function cannot be attached with a fault queue (it has no PRI). */
   faultId: number;
@@ -50,21 +68,15 @@ export class VtdStream {
   bypass = false;
 
   constructor(config: VtdStreamConfig) {
+    this.device = config.device;
+    this.index = config.index;
     this.rid = config.rid;
-    this.aliases = config.aliases;
-    this.vfio = config.vfio;
     this.pasidBits = config.pasidBits;
     this.mode = config.mode;
     this.faultId = config.faultId;
   }
 
-  /** Index of the function's stream with a guest requester id. */
-  streamOf(rid: number): number {
-    return rid === this.rid ? 0 : this.aliases.indexOf(rid) + 1;
-  }
-
-  /** Guest requester id of stream `i` of the function. */
-  ridOf(i: number): number {
-    return i === 0 ? this.rid : (this.aliases[i - 1] ?? this.rid);
+  get vfio(): VfioDevice {
+    return this.device.vfio;
   }
 }

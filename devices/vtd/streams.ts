@@ -3,6 +3,7 @@ import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
 import { VtdAttachments } from './attachments.ts';
@@ -10,7 +11,7 @@ import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
 import type { VtdDomain, VtdDomains } from './domains.ts';
 import { GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
-import { VtdStream } from './stream.ts';
+import { VtdStream, type VtdStreamDevice } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
 
 /** Present PASIDs one invalidation captures per device; further ones wait for their first use. */
@@ -34,9 +35,7 @@ export class VtdStreams {
   readonly #drain: PasidDrain;
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
-  /** Streams of a VFIO device: one, or its slices. */
-  readonly #byDev = new Map<number, readonly VtdStream[]>();
-  readonly #unserve = new Map<number, () => void>();
+  readonly #byDev = new Map<number, VtdStreamDevice>();
   /** No one asks on first use, or the guest promises to tell: set up when told. */
   readonly #eager: boolean;
 
@@ -55,50 +54,64 @@ export class VtdStreams {
     return this.#list;
   }
 
-  /** The stream of a guest requester id, also of an alias. */
+  /** The stream of a guest requester id. */
   byRid(rid: number): VtdStream | undefined {
     return this.#byRid.get(rid);
   }
 
-  /** Streams of a VFIO device: one, or its slices. */
-  ofDevice(devId: number): readonly VtdStream[] {
-    return this.#byDev.get(devId) ?? [];
+  /** The stream that sends as physical stream `index` of a device; slices of it are passed over. */
+  ofDevice(devId: number, index: number): VtdStream | undefined {
+    const d = this.#byDev.get(devId);
+    return d?.streams.find((s) => !d.several || s.index === index);
   }
 
-  /** The stream behind a host PASID of a device; its guest name is left in `pasid`. */
-  find(devId: number, host: number): VtdStream | undefined {
-    const list = this.#byDev.get(devId);
-    if (list === undefined) return undefined;
-    for (let i = 0; i < list.length; i++) {
-      const pasid = list[i]!.mode.toGuest(host);
+  /** The stream behind a host PASID of a device's physical stream `index`; its guest name is left in `pasid`. */
+  find(devId: number, index: number, host: number): VtdStream | undefined {
+    const d = this.#byDev.get(devId);
+    if (d === undefined) return undefined;
+    const { streams, several } = d;
+    for (let i = 0; i < streams.length; i++) {
+      const s = streams[i]!;
+      const pasid = several && s.index !== index ? UNKNOWN_PASID : s.mode.toGuest(host);
       if (pasid === UNKNOWN_PASID) continue;
       this.pasid = pasid;
-      return list[i];
+      return s;
     }
     return undefined;
   }
 
   /**
    * Takes a function in. Its VFIO device is bound.
-   * @throws ViommuError `EEXIST` when a requester id is taken; `EINVAL` for a slice or global mode without a PASID space.
+   * @returns its streams, one for each requester id.
+   * @throws ViommuError `EEXIST` when a requester id is taken; `EINVAL` for a slice or global mode without a PASID space, or
+   *   a slice with several requester ids.
    */
-  add(f: VtdFunction, handlers: UpcallHandlers): VtdStream {
+  add(f: VtdFunction, handlers: UpcallHandlers): readonly VtdStream[] {
     const { rid, aliases = [], vfio } = f;
-    const taken = [rid, ...aliases].find((r) => this.#byRid.has(r));
+    const rids = [rid, ...aliases];
+    const taken = rids.find((r) => this.#byRid.has(r));
     if (taken !== undefined) throw new ViommuError('EEXIST', 'caller', 'requester id is taken', { rid: taken });
     const { host, features, deps } = this.#core;
     const { devId } = vfio;
     const pasidBits = Math.min(Math.max(host.pasidBits(devId), 0), features.pasidBits);
-    const s = new VtdStream({ rid, aliases, vfio, pasidBits, mode: this.#mode(f), faultId: this.faultId });
-    const others = this.ofDevice(devId);
-    this.#list.push(s);
-    for (const r of [rid, ...aliases]) this.#byRid.set(r, s);
-    this.#byDev.set(devId, [...others, s]);
-    if (deps.upcalls !== null && others.length === 0) {
-      this.#unserve.set(devId, deps.upcalls.serve([devId], handlers));
+    const modes = rids.map(() => this.#mode(f));
+    let device = this.#byDev.get(devId);
+    if (device === undefined) {
+      const unserve = deps.upcalls?.serve([devId], handlers) ?? (() => {});
+      device = { vfio, streams: [], several: rids.length > 1, agreed: new Map(), unserve };
+      this.#byDev.set(devId, device);
     }
-    this.#core.refusals.note('switch of translation', this.#place(s));
-    return s;
+    const { faultId } = this;
+    const streams: VtdStream[] = [];
+    rids.forEach((r, index) => {
+      const s = new VtdStream({ device, index, rid: r, pasidBits, mode: modes[index]!, faultId });
+      streams.push(s);
+      device.streams.push(s);
+      this.#list.push(s);
+      this.#byRid.set(r, s);
+    });
+    for (const s of streams) this.#core.refusals.note('switch of translation', this.#place(s));
+    return streams;
   }
 
   #mode(f: VtdFunction): PasidMode {
@@ -108,25 +121,29 @@ export class VtdStreams {
     if (pasids === undefined || globals === null) {
       throw new ViommuError('EINVAL', 'caller', 'slices and global PASIDs need a PASID space', { rid: f.rid });
     }
+    if (f.slice !== undefined && (f.aliases?.length ?? 0) > 0) {
+      throw new ViommuError('EINVAL', 'caller', 'a slice has one requester id', { rid: f.rid });
+    }
     return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids, this.#drain);
   }
 
-  /** Takes a function out: everything of it is detached; with the last one guest RAM's HWPT goes. */
-  remove(s: VtdStream): void {
+  /** Takes a function's streams out: everything of them is detached; with the last one guest RAM's HWPT goes. */
+  remove(streams: readonly VtdStream[]): void {
+    for (const s of streams) this.#remove(s);
+  }
+
+  #remove(s: VtdStream): void {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
     this.#attachments.abandon(s);
-    const { devId } = s.vfio;
+    const { device } = s;
     this.#list.splice(at, 1);
-    for (const r of [s.rid, ...s.aliases]) this.#byRid.delete(r);
-    const rest = this.ofDevice(devId).filter((t) => t !== s);
-    if (rest.length > 0) {
-      this.#byDev.set(devId, rest);
-    } else {
-      this.#byDev.delete(devId);
-      this.#unserve.get(devId)?.();
-      this.#unserve.delete(devId);
+    this.#byRid.delete(s.rid);
+    device.streams.splice(device.streams.indexOf(s), 1);
+    if (device.streams.length === 0) {
+      this.#byDev.delete(device.vfio.devId);
+      device.unserve();
     }
     if (this.#list.length === 0) this.#domains.close();
   }
@@ -145,12 +162,12 @@ export class VtdStreams {
   placeAll(): VerbOutcome {
     let refused = 0;
     for (const s of this.#list) refused = this.#place(s) || refused;
-    return refused;
+    return this.#agreed(refused);
   }
 
-  /** The hardware has no configuration for a host PASID of a device. @returns whether it has one now. */
-  firstUse(devId: number, host: number): boolean {
-    const s = this.find(devId, host);
+  /** The hardware has no configuration for a host PASID of a device's stream. @returns whether it has one now. */
+  firstUse(devId: number, index: number, host: number): boolean {
+    const s = this.find(devId, index, host);
     if (s === undefined) return false;
     const { pasid } = this;
     const { root, refusals } = this.#core;
@@ -178,7 +195,8 @@ export class VtdStreams {
     return refused;
   }
 
-  #settle(s: VtdStream): VerbOutcome {
+  /** @param attached what cannot be attached counts as well. */
+  #settle(s: VtdStream, attached = false): VerbOutcome {
     const { root, refusals } = this.#core;
     let refused = 0;
     for (const pasid of [...s.unsettled]) {
@@ -188,7 +206,7 @@ export class VtdStreams {
           ? this.#attachments.bypass(s)
           : this.#attachments.detach(s, pasid);
       refusals.note('undoing', r);
-      const kept = s.slots.has(pasid) || (root.on && s.bypass);
+      const kept = attached || s.slots.has(pasid) || (root.on && s.bypass);
       if (kept && s.unsettled.has(pasid)) refused = r || refused;
     }
     return refused;
@@ -220,7 +238,18 @@ export class VtdStreams {
       refused = this.#refresh(s, -1, -1) || refused;
       if (this.#eager) refused = this.#configure(s, NO_PASID) || refused;
     }
-    return refused;
+    return this.#agreed(refused);
+  }
+
+  /**
+   * A host with one configuration per device takes the first of its streams that changes for a contradiction; once all of
+   * them have changed there may be none.
+   */
+  #agreed(refused: VerbOutcome): VerbOutcome {
+    if (refused !== -E.OPNOTSUPP || this.#core.deps.upcalls !== null) return refused;
+    let still = 0;
+    for (const s of this.#list) if (s.device.several && s.unsettled.size > 0) still = this.#settle(s, true) || still;
+    return still;
   }
 
   /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
@@ -244,7 +273,7 @@ export class VtdStreams {
       refused = this.#refresh(s, domain, index) || refused;
       refused = (index >= 0 ? this.#captureOne(s, index, domain) : this.#capture(s, domain)) || refused;
     }
-    return refused;
+    return this.#agreed(refused);
   }
 
   /** VCMD freed a PASID: whatever still hangs on it goes. */

@@ -21,9 +21,9 @@ export interface VtdUpcallTargets {
 /** Misses, faults, page requests and completions on their way from the host to the parts of the device. */
 export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
   return {
-    onStreamMiss: (devId, _stream, pasid) => t.streams.firstUse(devId, pasid),
-    onStageTwoMiss: (devId, _stream, pasid, ipa, access) => {
-      const s = t.streams.find(devId, pasid);
+    onStreamMiss: (devId, stream, pasid) => t.streams.firstUse(devId, stream, pasid),
+    onStageTwoMiss: (devId, stream, pasid, ipa, access) => {
+      const s = t.streams.find(devId, stream, pasid);
       const domain = s?.slots.get(t.streams.pasid)?.domain;
       const shadow = domain?.kind === 'second' ? domain.shadow : domain?.kind === 'first' ? domain.first.parent : null;
       if (s === undefined || shadow === null || shadow === undefined) return false;
@@ -32,16 +32,19 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
       return mapped;
     },
     onFault: (devId, stream, record) => {
-      const s = t.streams.find(devId, frcd.pasid(record[2]!, record[3]!));
+      const s = t.streams.find(devId, stream, frcd.pasid(record[2]!, record[3]!));
       if (s === undefined) return;
       const { pasid } = t.streams;
-      const why = s.unsettled.has(pasid) ? 'entry' : s.missRefused ? 'table' : null;
+      const slot = s.slots.get(pasid);
+      const refused = s.unsettled.has(pasid) ? 'entry' : s.missRefused ? 'table' : null;
       s.missRefused = false;
-      t.faults.fault(s.ridOf(stream), pasid, record, why);
+      const shadowed = slot?.domain.kind !== 'first';
+      const configuration = slot?.configuration ?? null;
+      t.faults.fault({ rid: s.rid, pasid, configuration, shadowed, refused }, record);
     },
     onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
-    onInvalidateError: (devId, error) => {
-      const s = t.streams.ofDevice(devId)[0];
+    onInvalidateError: (devId, error, stream) => {
+      const s = t.streams.ofDevice(devId, stream);
       if (s === undefined) return;
       if (error === HW_ERROR.ATC_TIMEOUT) t.timedOut(s.rid);
       else if (error === HW_ERROR.UNEXPECTED_COMPLETION) t.unexpected(s.rid);

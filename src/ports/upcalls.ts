@@ -27,9 +27,10 @@ export interface HostUpcalls {
    * Attaches a HWPT to one stream of a device that is attached to nothing as a whole; the attachment holds the HWPT (DESTROY:
    * EBUSY). A stage 1 of the guest needs the stream's `streamVdevice` in its vIOMMU (ENOENT).
    * @param hwptId 0: the stream is detached, and the hardware asks on its next use (`onStreamMiss`).
+   * @param pasid one PASID of the stream, where the host owns the PASID table; absent or NO_PASID: its other requests.
    * @returns 0 or -errno, and then what was attached still is.
    */
-  attachStream(devId: number, stream: number, hwptId: number): number;
+  attachStream(devId: number, stream: number, hwptId: number, pasid?: number): number;
   /** Which host-physical stage 2 misses of this HWPT come back as `onStageTwoMiss` (a shadow filled on demand). */
   shadow(hwptId: number, on: boolean): number;
   /**
@@ -47,9 +48,10 @@ export interface HostUpcalls {
   /**
    * A guest's own device-TLB invalidation (VT-d: Linux has no verb for it and invalidates by itself with every nested
    * invalidation and unmap). Encoding as on the bus: S at bit 11 of `lo`. `pasid` NO_PASID: without.
+   * @param stream index of the stream whose requester id it goes to; absent: to each of the device's.
    * @returns 0 or -errno; completions count in `outstanding`.
    */
-  invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean): number;
+  invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean, stream?: number): number;
 }
 
 /**
@@ -76,8 +78,8 @@ export interface UpcallHandlers {
   onFault?(devId: number, stream: number, record: Int32Array): void;
   /** Page requests (SMMUv3: Linux denies them all; VT-d: fault queue of iommufd). Record as the hardware wrote it. */
   onPageRequest?(devId: number, stream: number, record: Int32Array): boolean;
-  /** A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. */
-  onInvalidateError?(devId: number, error: number): void;
+  /** A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. `stream`: whose it was. */
+  onInvalidateError?(devId: number, error: number, stream: number): void;
   /** Outstanding completions went to 0. */
   onDrained?(): void;
 }

@@ -66,6 +66,6 @@ export class DriverInterrupts implements HwEvents {
   #failed(rid: number, error: number): void {
     const { upcalls, deviceOf } = this.#p;
     const dev = deviceOf(rid);
-    if (dev !== null) upcalls?.invalidateError(dev, error);
+    if (dev !== null) upcalls?.invalidateError(dev, error, dev.streams.indexOf(rid));
   }
 }

@@ -15,11 +15,19 @@ export interface Attachment {
   readonly devices: Set<IommufdDevice>;
 }
 
-/** What one stream of a device has attached by itself. */
+/** What one stream of a device, or one PASID of it, has attached by itself. */
 export interface StreamAttachment {
   readonly hwpt: Hwpt;
   /** Owner of the reserved regions in the HWPT's IOAS. */
   readonly owner: object;
+}
+
+/** Keys that one stream has: a PASID has 20 bits, and there is NO_PASID. */
+export const STREAM_SLOTS = 2 ** 21;
+
+/** Key of a stream's PASID (NO_PASID: its requests without one) among what a device has attached stream by stream. */
+export function streamSlot(stream: number, pasid: number): number {
+  return stream * STREAM_SLOTS + pasid + 1;
 }
 
 /** The RID's slot in the table of attachments. PASID 0 is the same slot. */
@@ -70,7 +78,7 @@ export class IommufdDevice implements DeviceBinding {
   readonly group: IommufdGroup;
   /** Its vDEVICE object. */
   vdevice: ObjectBase | null = null;
-  /** Streams that are attached one by one, by index of the stream; null: none was yet. */
+  /** Streams and PASIDs of streams that are attached one by one, by `streamSlot`; null: none was yet. */
   streams: Map<number, StreamAttachment> | null = null;
   /** Names of single streams, by index of the stream; null: none was yet. */
   streamVdevices: Map<number, ObjectBase> | null = null;

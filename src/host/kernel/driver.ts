@@ -163,9 +163,10 @@ export interface Domain {
   /**
    * Beyond Linux: one stream of the device moves by itself from `old` to this domain, while the device as a whole is
    * attached to nothing. Absent: the driver has one configuration for all streams of a device.
-   * @param stream index into `dev.streams`. @returns 0 or -errno, and then `old` is still in force.
+   * @param stream index into `dev.streams`. @param pasid NO_PASID: the stream's requests without PASID.
+   * @returns 0 or -errno, and then `old` is still in force; -EOPNOTSUPP: the driver attaches no PASIDs of single streams.
    */
-  attachStream?(dev: HostDevice, stream: number, old: Domain | null): number;
+  attachStream?(dev: HostDevice, stream: number, old: Domain | null, pasid: number): number;
   /** Nobody uses it any more. */
   free(): void;
 }

@@ -1,3 +1,4 @@
+import { NO_PASID } from '../../ports/dma.ts';
 import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { IommufdContext } from '../iommufd/context.ts';
@@ -22,8 +23,9 @@ export function objectsOf(context: IommufdContext): UpcallObjects {
       const r = allocStreamVdevice(context, viommu, dev, stream, vsid);
       return said('STREAM_VDEVICE', { viommu, dev, stream, vsid }, r);
     },
-    attachStream(dev, stream, pt) {
-      return said('ATTACH_STREAM', { dev, stream, pt }, attachStream(context, dev, stream, pt));
+    attachStream(dev, stream, pt, pasid) {
+      const args = pasid === NO_PASID ? { dev, stream, pt } : { dev, stream, pt, pasid };
+      return said('ATTACH_STREAM', args, attachStream(context, dev, stream, pt, pasid));
     },
   };
 }
@@ -54,8 +56,8 @@ export class ContextUpcalls implements HostUpcalls {
   }
 
   /** See `attachStream`. */
-  attachStream(devId: number, stream: number, hwptId: number): number {
-    return this.#objects.attachStream(devId, stream, hwptId);
+  attachStream(devId: number, stream: number, hwptId: number, pasid: number = NO_PASID): number {
+    return this.#objects.attachStream(devId, stream, hwptId, pasid);
   }
 
   /** @returns -ENOENT: no paging HWPT has this id. */
@@ -66,10 +68,10 @@ export class ContextUpcalls implements HostUpcalls {
     return 0;
   }
 
-  invalidateDeviceTlb(devId: number, pasid: number, lo: number, hi: number, global: boolean): number {
+  invalidateDeviceTlb(devId: number, pasid: number, lo: number, hi: number, global: boolean, stream?: number): number {
     const dev = this.#objects.device(devId);
     if (dev === null) return -E.NOENT;
-    return this.#hub.driverOf(dev)?.invalidateDeviceTlb?.(dev, pasid, lo, hi, global) ?? -E.OPNOTSUPP;
+    return this.#hub.driverOf(dev)?.invalidateDeviceTlb?.(dev, pasid, lo, hi, global, stream) ?? -E.OPNOTSUPP;
   }
 
   respond(devId: number, pasid: number, group: number, code: number, stall: boolean, stream?: number): number {

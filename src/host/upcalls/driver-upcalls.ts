@@ -27,8 +27,8 @@ export interface DriverUpcalls {
   fault(dev: HostDevice, stream: number, record: Int32Array): boolean;
   /** @returns true: the listener will answer through `respond`; false: the driver does what Linux does. */
   pageRequest(dev: HostDevice, stream: number, record: Int32Array): boolean;
-  /** An invalidation that names this device failed, now or late. @param error HW_ERROR. */
-  invalidateError(dev: HostDevice, error: number): void;
+  /** An invalidation that names this device failed, now or late. @param error HW_ERROR. @param stream index into `dev.streams`. */
+  invalidateError(dev: HostDevice, error: number, stream: number): void;
   /** The last submit left completions outstanding that belong to `dev`. May be called for several devices of one token. */
   pending(dev: HostDevice, driver: object, token: number): void;
   /** They are in (or given up). */
@@ -46,7 +46,14 @@ export interface UpcallDriver {
   /** See HostUpcalls.quiet. Without: the driver has no PASID table. */
   quiet?(dev: HostDevice, pasid: number, on: boolean): number;
   /** See HostUpcalls.invalidateDeviceTlb. Absent: the driver has no such invalidation. */
-  invalidateDeviceTlb?(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number;
+  invalidateDeviceTlb?(
+    dev: HostDevice,
+    pasid: number,
+    lo: number,
+    hi: number,
+    global: boolean,
+    stream?: number,
+  ): number;
 }
 
 /** The objects of an iommufd by id, as far as upcalls name them. */
@@ -56,5 +63,5 @@ export interface UpcallObjects {
   /** See HostUpcalls.streamVdevice. */
   streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number;
   /** See HostUpcalls.attachStream. */
-  attachStream(devId: number, stream: number, hwptId: number): number;
+  attachStream(devId: number, stream: number, hwptId: number, pasid: number): number;
 }

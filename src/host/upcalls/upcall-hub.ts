@@ -83,8 +83,8 @@ export class UpcallHub implements DriverUpcalls {
     return this.#listeners.get(dev)?.onPageRequest?.(dev.devId, stream, record) ?? false;
   }
 
-  invalidateError(dev: HostDevice, error: number): void {
-    this.#listeners.get(dev)?.onInvalidateError?.(dev.devId, error);
+  invalidateError(dev: HostDevice, error: number, stream: number): void {
+    this.#listeners.get(dev)?.onInvalidateError?.(dev.devId, error, stream);
   }
 
   pending(dev: HostDevice, driver: object, token: number): void {

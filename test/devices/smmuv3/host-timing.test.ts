@@ -61,7 +61,7 @@ describe('CMD_SYNC and devices that take their time', () => {
     g.host.outstanding = 1;
     g.run(atcInv, [0x1046, 0]);
     g.host.outstanding = 0;
-    handlers.onInvalidateError!(dev, 3);
+    handlers.onInvalidateError!(dev, 3, 0);
     handlers.onDrained!();
     expect([g.r(PAGE0.CMDQ_CONS.at), g.r(PAGE0.GERROR.at), g.interrupts]).toEqual([0x0300_0003, 1, []]);
     g.w(PAGE0.GERRORN.at, 1);

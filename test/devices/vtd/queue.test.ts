@@ -300,7 +300,7 @@ describe('device-TLB completions that take time', () => {
   test('arch, row 29: a timeout sets ITE with its source, aborts the wait and halts; clearing it goes on at IQH', () => {
     const g = waiting('arch');
     g.host.pending = 0;
-    g.host.handlers!.onInvalidateError!(1000, 3);
+    g.host.handlers!.onInvalidateError!(1000, 3, 0);
     g.host.handlers!.onDrained!();
     expect([g.r32(FSTS), g.r64(0xb0), g.r32(IQH), g.load(0x20_0000)]).toEqual([0x40, 0x10_0000_0000n, 0x20, 0n]);
     g.submit(...WAIT(3n));
@@ -313,7 +313,7 @@ describe('device-TLB completions that take time', () => {
     const g = new Guest('device-iotlb=on', 'arch');
     g.queueOn();
     g.vtd.addDevice({ rid: 0x18, vfio: g.host.vfio(0x18) });
-    g.host.handlers!.onInvalidateError!(1000, HW_ERROR.UNEXPECTED_COMPLETION);
+    g.host.handlers!.onInvalidateError!(1000, HW_ERROR.UNEXPECTED_COMPLETION, 0);
     expect([g.r32(FSTS), g.r64(0xb0)]).toEqual([0x20, 0x18_0000_0000_0000n]);
     g.submit(...WAIT(4n));
     expect(g.load(0x20_0000)).toBe(4n);
@@ -322,7 +322,7 @@ describe('device-TLB completions that take time', () => {
   test('qemu-11.1 knows no ITE: after a timeout the wait completes', () => {
     const g = waiting('qemu-11.1');
     g.host.pending = 0;
-    g.host.handlers!.onInvalidateError!(1000, 3);
+    g.host.handlers!.onInvalidateError!(1000, 3, 0);
     expect([g.r32(FSTS), g.load(0x20_0000)]).toEqual([0, 1n]);
   });
 });

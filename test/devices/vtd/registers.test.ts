@@ -304,7 +304,7 @@ describe('fault recording and its event', () => {
 
   test('row 30: ICE and ITE are reserved without a device TLB', () => {
     const g = faulting('', 'arch');
-    g.host.handlers!.onInvalidateError!(1000, HW_ERROR.ATC_TIMEOUT);
+    g.host.handlers!.onInvalidateError!(1000, HW_ERROR.ATC_TIMEOUT, 0);
     g.w32(0x34, 0x71);
     expect(g.r32(0x34)).toBe(0x40);
   });

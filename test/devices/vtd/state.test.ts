@@ -110,7 +110,7 @@ function run(g: Guest, a: Action): unknown {
       return g.vtd.interrupts.remap(a.rid, 0xfee0_0000 + (a.a & ~3), a.d);
     case 'drain':
       g.host.pending = a.pending;
-      if (a.error !== 0) g.host.handlers?.onInvalidateError?.(1000, a.error);
+      if (a.error !== 0) g.host.handlers?.onInvalidateError?.(1000, a.error, 0);
       if (a.pending === 0) g.host.handlers?.onDrained?.();
       return g.r32(0x34);
   }

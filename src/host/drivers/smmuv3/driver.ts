@@ -115,7 +115,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
         if (guest && this.#upcalls !== null) this.#guestTokens.add(token);
         this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token));
       },
-      timedOut: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
+      timedOut: (sid) =>
+        this.#each(sid, (dev, upcalls) => {
+          upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid));
+        }),
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
     this.blocked = {

@@ -45,7 +45,8 @@ export class Smmuv3NestedDomain implements NestedDomain {
     return this.viommu.attachNested(this, dev, ALL_STREAMS, old);
   }
 
-  attachStream(dev: HostDevice, stream: number, old: Domain | null): number {
+  attachStream(dev: HostDevice, stream: number, old: Domain | null, pasid: number): number {
+    if (pasid !== NO_PASID) return -E.OPNOTSUPP;
     return dev.iommu === this.iommu ? this.viommu.attachNested(this, dev, stream, old) : -E.INVAL;
   }
 

@@ -161,7 +161,8 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
     return this.#owner.attachPaging(this, dev, pasid, old);
   }
 
-  attachStream(dev: HostDevice, stream: number, old: Domain | null): number {
+  attachStream(dev: HostDevice, stream: number, old: Domain | null, pasid: number): number {
+    if (pasid !== NO_PASID) return -E.OPNOTSUPP;
     return dev.iommu === this.iommu ? this.#owner.attachPagingStream(this, dev, stream, old) : -E.INVAL;
   }
 

@@ -5,7 +5,7 @@ import { PGTT } from '../../../spec/vtd/tables.ts';
 import type { Domain, HostDevice } from '../../kernel/driver.ts';
 import { buildEntry, PASID_ENTRY_WORDS } from './entries.ts';
 import { flushDevice } from './maintenance.ts';
-import { type InstalledEntry, RID_PASID, type VtdMaster } from './master.ts';
+import { type InstalledEntry, RID_PASID, type VtdMaster, WHOLE_DEVICE } from './master.ts';
 import { ALL_PAGES, type VtdDriverQueue } from './queue.ts';
 import type { VtdAttachable, VtdUsers } from './users.ts';
 
@@ -16,7 +16,11 @@ const FPD = 2;
 export interface VtdDriverAttacherParts {
   readonly features: VtdFeatures;
   readonly queue: VtdDriverQueue;
-  readonly masterOf: (dev: HostDevice) => VtdMaster | null;
+  /**
+   * Whose entries an attach changes: the device's, or one stream's. @param stream index, or WHOLE_DEVICE.
+   * @returns -EINVAL: no such device; -ENOMEM; -EIO.
+   */
+  readonly masterOf: (dev: HostDevice, stream: number) => VtdMaster | number;
   /** Answers page requests of the (device, PASID) that are still held. */
   readonly answer: (master: VtdMaster, pasid: number) => void;
 }
@@ -28,7 +32,7 @@ export interface VtdDriverAttacherParts {
 export class VtdDriverAttacher {
   readonly #features: VtdFeatures;
   readonly #queue: VtdDriverQueue;
-  readonly #masterOf: (dev: HostDevice) => VtdMaster | null;
+  readonly #masterOf: VtdDriverAttacherParts['masterOf'];
   readonly #answer: VtdDriverAttacherParts['answer'];
 
   constructor(parts: VtdDriverAttacherParts) {
@@ -38,25 +42,34 @@ export class VtdDriverAttacher {
     this.#answer = parts.answer;
   }
 
-  attachPaging(domain: VtdAttachable, dev: HostDevice, pasid: number, old: Domain | null): number {
-    const master = this.#masterOf(dev);
+  /** @param stream index of the stream that moves by itself, or WHOLE_DEVICE. */
+  attachPaging(domain: VtdAttachable, dev: HostDevice, pasid: number, old: Domain | null, stream: number): number {
     // Tables of another unit: the user tries the next domain or makes one.
-    if (master === null || dev.iommu !== domain.iommu) return -E.INVAL;
+    if (dev.iommu !== domain.iommu) return -E.INVAL;
+    const master = this.#masterOf(dev, stream);
+    if (typeof master === 'number') return master;
     return this.#possible(domain, master, pasid) || this.#move(master, domain, pasid, old);
   }
 
   /**
    * A RID is blocked first and checked then, as the kernel does: a refused attach leaves it blocked.
-   * @param supported what only attach looks at: 0 or -errno.
+   * `supported` is what only attach looks at: 0 or -errno. @param stream index of a single stream, or WHOLE_DEVICE.
    */
-  attachNested(domain: VtdAttachable, dev: HostDevice, pasid: number, old: Domain | null, supported: number): number {
-    const master = this.#masterOf(dev);
-    if (master === null || dev.iommu !== domain.iommu) return -E.INVAL;
+  attachNested(
+    domain: VtdAttachable & { readonly supported: number },
+    dev: HostDevice,
+    pasid: number,
+    old: Domain | null,
+    stream: number,
+  ): number {
+    if (dev.iommu !== domain.iommu) return -E.INVAL;
+    const master = this.#masterOf(dev, stream);
+    if (typeof master === 'number') return master;
     if (pasid === NO_PASID) {
       const left = this.#leave(master, RID_PASID, old);
       if (left !== 0) return left;
     }
-    return this.#possible(domain, master, pasid) || supported || this.#move(master, domain, pasid, old);
+    return this.#possible(domain, master, pasid) || domain.supported || this.#move(master, domain, pasid, old);
   }
 
   #possible(domain: Domain, master: VtdMaster, pasid: number): number {
@@ -87,7 +100,7 @@ export class VtdDriverAttacher {
       }
     }
     const content = domain.content(members.did);
-    const installed: InstalledEntry = { content, words: new Int32Array(PASID_ENTRY_WORDS), members };
+    const installed: InstalledEntry = { domain, content, words: new Int32Array(PASID_ENTRY_WORDS), members };
     buildEntry(installed.words, content);
     master.table.write(pasid, installed.words);
     master.entries.set(pasid, installed);
@@ -156,8 +169,8 @@ export class VtdDriverAttacher {
    * @returns 0; -EINVAL no such PASID; -EBUSY something is attached; -ENOMEM.
    */
   quiet(dev: HostDevice, pasid: number, on: boolean): number {
-    const master = this.#masterOf(dev);
-    if (master === null || !master.pasids || pasid < 0 || pasid >= master.table.capacity) return -E.INVAL;
+    const master = this.#masterOf(dev, WHOLE_DEVICE);
+    if (typeof master === 'number' || !master.pasids || pasid < 0 || pasid >= master.table.capacity) return -E.INVAL;
     if (master.entries.has(pasid)) return -E.BUSY;
     if (!master.table.prepare(pasid)) return -E.NOMEM;
     const words = new Int32Array(PASID_ENTRY_WORDS);

@@ -26,7 +26,7 @@ import type { PageAllocator } from '../page-allocator.ts';
 import { VtdDriverAttacher } from './attach.ts';
 import { VtdDriverFaults } from './faults.ts';
 import { VtdDriverMaintenance } from './maintenance.ts';
-import { RID_PASID, type VtdMaster } from './master.ts';
+import { RID_PASID, type VtdMaster, WHOLE_DEVICE } from './master.ts';
 import { readFirstStage } from './nested-data.ts';
 import { VtdNestedDomain } from './nested-domain.ts';
 import { VtdDriverPageRequests } from './page-requests.ts';
@@ -105,7 +105,10 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     this.#ids = new IdPool(FIRST_DOMAIN_ID, this.features.domains - 1);
     this.queue = new VtdDriverQueue(options.hw, {
       pending: (sid, token) => this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token)),
-      timedOut: (sid) => this.#each(sid, (dev, upcalls) => upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT)),
+      timedOut: (sid) =>
+        this.#each(sid, (dev, upcalls) => {
+          upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid));
+        }),
     });
     this.maintenance = new VtdDriverMaintenance(this.queue, this.features);
     this.allocNested = (_dev, parent, flags, data) => this.#allocNested(parent, flags, data);
@@ -114,12 +117,14 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
       iommu: this,
       pasidCapable: true,
       iopf: false,
-      attach: (dev, pasid, old) => {
-        const master = this.#state.streams.masterOf(dev);
-        return master === null ? 0 : this.attacher.tearDown(master, pasid === NO_PASID ? RID_PASID : pasid, old);
-      },
+      attach: (dev, pasid, old) => this.#block(this.#state.streams.masterOf(dev), pasid, old),
+      attachStream: (dev, stream, old, pasid) => this.#block(this.#state.streams.partOf(dev, stream), pasid, old),
       free: () => {},
     };
+  }
+
+  #block(master: VtdMaster | null, pasid: number, old: Domain | null): number {
+    return master === null ? 0 : this.attacher.tearDown(master, pasid === NO_PASID ? RID_PASID : pasid, old);
   }
 
   #each(sid: number, tell: (dev: HostDevice, upcalls: DriverUpcalls) => void): void {
@@ -148,14 +153,13 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     const { queue } = this;
     const upcalls = this.#upcalls;
     const deviceOf = (rid: number) => kernel.deviceByStream(this, rid);
-    const masters = new Map<number, VtdMaster>();
     const requests = new VtdDriverPageRequests({ kernel, upcalls, queue, deviceOf });
     const faults = new VtdDriverFaults({ upcalls, deviceOf });
     const interrupts = new DriverInterrupts({
       driver: this,
       upcalls,
       deviceOf,
-      stageTwoOf: (dev, _stream, pasid) => secondStageOf(kernel.attached(dev, pasid)),
+      stageTwoOf: (dev, stream, pasid) => secondStageOf(streams.domainOf(dev, stream, pasid)),
       fault: (record) => faults.report(record),
       pageRequest: (record) => requests.receive(record),
       completed: () => true,
@@ -163,10 +167,10 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     const attacher = new VtdDriverAttacher({
       features,
       queue,
-      masterOf: (dev) => masters.get(dev.index) ?? null,
+      masterOf: (dev, stream) => (stream === WHOLE_DEVICE ? streams.whole(dev) : streams.apart(dev, stream)),
       answer: ({ dev }, pasid) => requests.drain(dev, pasid === RID_PASID ? NO_PASID : pasid),
     });
-    const streams = new VtdDriverStreams({ hw, memory, features, queue, root, masters, attacher });
+    const streams = new VtdDriverStreams({ hw, memory, features, queue, root, attacher: () => attacher });
     this.#probed = { kernel, requests, attacher, streams, faults, interrupts };
     new VtdDriverRegisters(hw, this.queue).start(root.base, features.pageRequests);
     this.#upcalls?.register(this);
@@ -292,11 +296,24 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     return stall ? -E.INVAL : this.#state.requests.respondTaken(dev, pasid, group, code, stream);
   }
 
-  /** A guest's own device-TLB invalidation. @returns 0; -EOPNOTSUPP: the function has no ATS; -EIO: the unit refuses. */
-  invalidateDeviceTlb(dev: HostDevice, pasid: number, lo: number, hi: number, global: boolean): number {
+  /**
+   * A guest's own device-TLB invalidation. @param stream index of the only stream it goes to; absent: all.
+   * @returns 0; -EOPNOTSUPP: the function has no ATS; -EIO: the unit refuses.
+   */
+  invalidateDeviceTlb(
+    dev: HostDevice,
+    pasid: number,
+    lo: number,
+    hi: number,
+    global: boolean,
+    stream?: number,
+  ): number {
     const master = this.#state.streams.masterOf(dev);
     if (master === null || !master.ats) return -E.OPNOTSUPP;
-    for (const rid of dev.streams) this.queue.deviceTlbRaw(rid, pasid, lo, hi, global);
+    const { streams } = dev;
+    for (let i = 0; i < streams.length; i++) {
+      if (stream === undefined || stream === i) this.queue.deviceTlbRaw(streams[i]!, pasid, lo, hi, global);
+    }
     return this.queue.flush();
   }
 }

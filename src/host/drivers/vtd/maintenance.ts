@@ -69,9 +69,9 @@ export function flushDevices(queue: VtdDriverQueue, users: readonly VtdUser[], p
 
 /** The same for one (function, PASID). */
 export function flushDevice(queue: VtdDriverQueue, master: VtdMaster, pasid: number, page: number, mask: number): void {
-  const { streams } = master.dev;
+  const { rids } = master;
   const span = Math.min(mask, ALL_PAGES);
-  for (let s = 0; s < streams.length; s++) {
-    queue.deviceTlb(streams[s]!, pasid === RID_PASID ? NO_PASID : pasid, page, span);
+  for (let s = 0; s < rids.length; s++) {
+    queue.deviceTlb(rids[s]!, pasid === RID_PASID ? NO_PASID : pasid, page, span);
   }
 }

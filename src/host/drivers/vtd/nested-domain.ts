@@ -3,6 +3,7 @@ import { PGTT } from '../../../spec/vtd/tables.ts';
 import type { Domain, HostDevice, Invalidation, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import { VtdDriverCommands } from './commands.ts';
 import type { PasidEntryContent } from './entries.ts';
+import { WHOLE_DEVICE } from './master.ts';
 import { type FirstStageData, supportsFirstStage } from './nested-data.ts';
 import type { VtdDomainOwner, VtdPagingDomain } from './paging-domain.ts';
 import type { VtdAttachable, VtdUsers } from './users.ts';
@@ -43,9 +44,17 @@ export class VtdNestedDomain implements NestedDomain, VtdAttachable {
     };
   }
 
+  /** Whether the unit can walk such tables: 0 or -errno. */
+  get supported(): number {
+    return supportsFirstStage(this.data, this.#owner.features);
+  }
+
   attach(dev: HostDevice, pasid: number, old: Domain | null): number {
-    const supported = supportsFirstStage(this.data, this.#owner.features);
-    return this.#owner.attacher.attachNested(this, dev, pasid, old, supported);
+    return this.#owner.attacher.attachNested(this, dev, pasid, old, WHOLE_DEVICE);
+  }
+
+  attachStream(dev: HostDevice, stream: number, old: Domain | null, pasid: number): number {
+    return this.#owner.attacher.attachNested(this, dev, pasid, old, stream);
   }
 
   free(): void {

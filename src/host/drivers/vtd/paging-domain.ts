@@ -13,6 +13,7 @@ import {
 import type { VtdDriverAttacher } from './attach.ts';
 import type { PasidEntryContent } from './entries.ts';
 import type { VtdCached, VtdDriverMaintenance } from './maintenance.ts';
+import { WHOLE_DEVICE } from './master.ts';
 import type { VtdPageTable } from './page-table.ts';
 import type { VtdDriverQueue } from './queue.ts';
 import type { VtdAttachable, VtdUsers } from './users.ts';
@@ -186,7 +187,11 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
   }
 
   attach(dev: HostDevice, pasid: number, old: Domain | null): number {
-    return this.#owner.attacher.attachPaging(this, dev, pasid, old);
+    return this.#owner.attacher.attachPaging(this, dev, pasid, old, WHOLE_DEVICE);
+  }
+
+  attachStream(dev: HostDevice, stream: number, old: Domain | null, pasid: number): number {
+    return this.#owner.attacher.attachPaging(this, dev, pasid, old, stream);
   }
 
   free(): void {
