@@ -1,6 +1,6 @@
 import type { MmioDevice } from '../src/ports/mmio.ts';
-import type { PciFunction } from '../src/ports/pci.ts';
-import type { PciBus, Root } from './topology.ts';
+import { readBar, writeBar } from './registers.ts';
+import type { PciBus, Root, Slot } from './topology.ts';
 
 /** The buses to search, and a count that moves on with everything that can change the answer. */
 export interface DecodedBuses {
@@ -13,7 +13,7 @@ export interface DecodedBuses {
  * address. The last hit is remembered until anything changes.
  */
 export class Decoder {
-  fn: PciFunction | null = null;
+  slot: Slot | null = null;
   bar = 0;
   /** Offset in the BAR of the last address found. */
   offset = 0;
@@ -29,7 +29,7 @@ export class Decoder {
     this.#io = io;
   }
 
-  /** @returns whether a function decodes `address` (bytes); then `fn`, `bar` and `offset` name the place. */
+  /** @returns whether a function decodes `address` (bytes); then `slot`, `bar` and `offset` name the place. */
   find(address: number): boolean {
     if (this.#generation !== this.#buses.generation || address < this.#base || address >= this.#end) {
       this.#generation = this.#buses.generation;
@@ -48,7 +48,7 @@ export class Decoder {
         if (w.io !== this.#io) continue;
         const base = w.address();
         if (base < 0 || address < base || address >= base + w.bytes) continue;
-        this.fn = slot.fn;
+        this.slot = slot;
         this.bar = i;
         this.#base = base;
         this.#end = base + w.bytes;
@@ -92,13 +92,15 @@ export class PciWindowSpace implements MmioDevice {
     this.#decoder = new Decoder(buses, io);
   }
 
+  /** A function that lets nobody in now does not answer. */
   claims(offset: number): boolean {
-    return this.#unclaimed !== 0 || this.#decoder.find(this.#base + offset);
+    const d = this.#decoder;
+    return d.find(this.#base + offset) ? d.slot!.gate.open : this.#unclaimed !== 0;
   }
 
   read(offset: number, size: number): number {
     const d = this.#decoder;
-    if (d.find(this.#base + offset)) return d.fn!.barRead(d.bar, d.offset, size) >>> 0;
+    if (d.find(this.#base + offset)) return readBar(d.slot!, d.bar, d.offset, size);
     return size === 4 ? this.#unclaimed : this.#unclaimed & (size === 2 ? 0xffff : 0xff);
   }
 
@@ -109,7 +111,7 @@ export class PciWindowSpace implements MmioDevice {
 
   write(offset: number, size: number, lo: number, hi: number): void {
     const d = this.#decoder;
-    if (d.find(this.#base + offset)) d.fn!.barWrite(d.bar, d.offset, Math.min(size, 4), lo >>> 0);
+    if (d.find(this.#base + offset)) writeBar(d.slot!, d.bar, d.offset, Math.min(size, 4), lo >>> 0);
     if (size === 8) this.write(offset + 4, 4, hi, 0);
   }
 }

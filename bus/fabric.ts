@@ -50,8 +50,8 @@ export interface Fabric {
   wire(slot: Slot, pin: number, asserted: boolean): void;
   /** Whether the function is still at its place. */
   plugged(slot: Slot): boolean;
-  /** Puts a further function on a bus; see `RootComplex.plug` for what it throws. */
-  plug(bus: PciBus, devfn: number, fn: PciFunction, options?: PlugOptions): Slot;
+  /** Puts a further function on a bus; see `RootComplex.plug` for what it throws. @param by the function that asks. */
+  plug(bus: PciBus, devfn: number, fn: PciFunction, options?: PlugOptions, by?: Slot): Slot;
   /** Takes a function off its bus. */
   unplug(slot: Slot): void;
 }

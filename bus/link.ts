@@ -148,9 +148,21 @@ export class Link implements Upstream {
   }
 
   #move(r: MemoryRequest): number {
-    const outcome = this.#path.move(r);
+    const { gate } = this.#slot;
+    if (!gate.send()) return this.#refuse(r);
+    try {
+      return this.#path.move(r);
+    } finally {
+      gate.sent();
+      this.#idle = r;
+    }
+  }
+
+  /** Too many requests have set each other in motion. */
+  #refuse(r: MemoryRequest): number {
+    this.#path.done = 0;
     this.#idle = r;
-    return outcome;
+    return DMA.ABORT;
   }
 
   #told(r: MemoryRequest): number {
@@ -164,7 +176,15 @@ export class Link implements Upstream {
   }
 
   message(lo: number, hi: number, data: number): number {
-    const outcome = this.#message(lo, hi, data);
+    const { gate } = this.#slot;
+    let outcome: number = DMA.ABORT;
+    if (gate.send()) {
+      try {
+        outcome = this.#message(lo, hi, data);
+      } finally {
+        gate.sent();
+      }
+    }
     this.#fabric.onMessage?.({
       kind: 'interrupt message',
       stream: this.#departure.stream,
@@ -199,7 +219,15 @@ export class Link implements Upstream {
   }
 
   translationRequest(pasid: number, lo: number, hi: number, access: number): number {
-    const status = this.#translationRequest(pasid, lo, hi, access);
+    const { gate } = this.#slot;
+    let status: number = ATS.CA;
+    if (gate.send()) {
+      try {
+        status = this.#translationRequest(pasid, lo, hi, access);
+      } finally {
+        gate.sent();
+      }
+    }
     this.#fabric.onMessage?.({
       kind: 'translation request',
       stream: this.#departure.stream,
@@ -252,7 +280,13 @@ export class Link implements Upstream {
       group,
       last,
     });
-    this.#slot.bus.root.iommu.ats?.pageRequest(this.#departure.stream, pasid, lo, hi, access, group, last);
+    const { gate } = this.#slot;
+    if (!gate.send()) return;
+    try {
+      this.#slot.bus.root.iommu.ats?.pageRequest(this.#departure.stream, pasid, lo, hi, access, group, last);
+    } finally {
+      gate.sent();
+    }
   }
 
   spawn(offset: number, fn: PciFunction): (() => void) | null {
@@ -260,7 +294,7 @@ export class Link implements Upstream {
     if (this.#departure.cut) return null;
     let slot: Slot;
     try {
-      slot = this.#fabric.plug(bus, devfn + offset, fn, pasids === null ? {} : { pasids });
+      slot = this.#fabric.plug(bus, devfn + offset, fn, pasids === null ? {} : { pasids }, this.#slot);
     } catch (error) {
       // A guest asks for it: what cannot be (the place is taken, the host refuses the function) stays away.
       if (error instanceof ViommuError) return null;

@@ -2,6 +2,7 @@ import { fromWords } from '../src/core/bits.ts';
 import { AT } from '../src/ports/dma.ts';
 import type { MemoryWindow } from '../src/ports/memory.ts';
 import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
+import { readBar, writeBar } from './registers.ts';
 import type { PciBus, Slot } from './topology.ts';
 
 /** A BAR as other functions see it: at a host-physical address. */
@@ -29,16 +30,25 @@ export class PeerWindow implements MemoryWindow {
   }
 
   read(offset: number, size: number): number {
-    return this.slot.fn.barRead(this.bar, offset, size);
+    return readBar(this.slot, this.bar, offset, size);
   }
 
   write(offset: number, size: number, value: number): void {
-    this.slot.fn.barWrite(this.bar, offset, size, value);
+    writeBar(this.slot, this.bar, offset, size, value);
   }
 
-  /** Moves `count` bytes at `offset` in naturally aligned pieces of at most 4 bytes. */
+  /** A function that lets nobody in now does not answer. */
+  claims(): boolean {
+    return this.slot.gate.open;
+  }
+
+  /**
+   * Moves `count` bytes at `offset` in naturally aligned pieces of at most 4 bytes.
+   * @returns false: the function does not answer.
+   */
   transfer(write: boolean, offset: number, bytes: Uint8Array, start: number, count: number): boolean {
     for (let i = 0; i < count; ) {
+      if (!this.slot.gate.open) return false;
       const at = offset + i;
       const left = count - i;
       const size = at % 4 === 0 && left >= 4 ? 4 : at % 2 === 0 && left >= 2 ? 2 : 1;

@@ -1,4 +1,5 @@
 import { ViommuError } from '../src/core/errors.ts';
+import { AccessGate, AccessNesting } from '../src/lib/access/access-gate.ts';
 import { hostBus } from '../src/lib/pci/rids.ts';
 import type { Clock } from '../src/ports/clock.ts';
 import type { EndpointPort } from '../src/ports/dma.ts';
@@ -28,6 +29,8 @@ export interface RootComplexDeps {
   readonly clock: Clock | null;
   /** Default: messages arrive inside the call that sends them. */
   readonly latency?: Partial<Latency>;
+  /** What the gates of the machine share; default: one of its own. */
+  readonly accesses?: AccessNesting;
 }
 
 /**
@@ -55,6 +58,7 @@ export class RootComplex implements Fabric {
   anonymousWrites = false;
   /** Messages to functions below any root, for one IOMMU over all of them. */
   readonly everywhere: EndpointPort = new Messages(this, (stream) => this.#streams.anywhere(stream));
+  readonly #accesses: AccessNesting;
   readonly #listeners: PlugListener[] = [];
   readonly #streams = new StreamSlots();
   readonly #links = new Map<Slot, Link>();
@@ -63,6 +67,7 @@ export class RootComplex implements Fabric {
 
   constructor(deps: RootComplexDeps) {
     this.memory = deps.memory;
+    this.#accesses = deps.accesses ?? new AccessNesting();
     this.irq = deps.irq;
     this.#wires = new IntxWires(deps.irq);
     this.clock = deps.clock;
@@ -93,10 +98,11 @@ export class RootComplex implements Fabric {
   /**
    * Plugs a function in, also while the guest runs. What a listener or the function throws undoes it: nothing of the
    * function stays.
+   * @param by the function that brings it to life.
    * @throws ViommuError see `checkPlug`; `EBUSY` also when the function is plugged in already, `ENOSPC` when no hardware
    *   number is left for the bus behind a bridge.
    */
-  plug(bus: PciBus, devfn: number, fn: PciFunction, options: PlugOptions = {}): Slot {
+  plug(bus: PciBus, devfn: number, fn: PciFunction, options: PlugOptions = {}, by?: Slot): Slot {
     checkPlug(bus, devfn, fn, options);
     if (this.#functions.has(fn))
       throw new ViommuError('EBUSY', 'caller', `${fn.name} is plugged in already`, { devfn });
@@ -109,6 +115,7 @@ export class RootComplex implements Fabric {
       pasids,
       hostBehind: options.hostBus ?? hostBus(this.#freeBus()),
       slice: slice === undefined ? null : { parent: slice.of, pasid: slice.pasid, hostPasid: () => -1 },
+      gate: new AccessGate(this.#accesses, by?.gate ?? null),
     });
     const link = new Link(this, slot);
     bus.slots.set(devfn, slot);
@@ -249,12 +256,19 @@ export class RootComplex implements Fabric {
     return slot.fn.configRead(offset, size);
   }
 
-  /** A configuration write by bus number; where no function answers, nothing happens. */
+  /**
+   * A configuration write by bus number; where no function answers, nothing happens. Only processors make configuration
+   * requests: a write that comes from inside an access is refused, since it could reset whoever has a request under way.
+   */
   configWrite(bus: number, devfn: number, offset: number, size: number, value: number): void {
     const slot = this.configTarget(bus, devfn);
-    if (slot === null) return;
+    if (slot === null || this.#accesses.depth > 0 || !slot.gate.enter()) return;
     this.generation++;
-    slot.fn.configWrite(offset, size, value);
+    try {
+      slot.fn.configWrite(offset, size, value);
+    } finally {
+      slot.gate.leave();
+    }
     if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
   }
 

@@ -1,3 +1,4 @@
+import type { AccessGate } from '../src/lib/access/access-gate.ts';
 import type { PasidManagement } from '../src/lib/pasid/pasid-management.ts';
 import type { EndpointPort } from '../src/ports/dma.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
@@ -85,6 +86,8 @@ export interface SlotParts {
   readonly pasids: PasidManagement | null;
   /** What it is a part of; null: a function of its own. */
   readonly slice: Slice | null;
+  /** Stands before its registers. */
+  readonly gate: AccessGate;
 }
 
 /** A function at its place. */
@@ -105,6 +108,8 @@ export class Slot {
   readonly pasids: PasidManagement | null;
   /** Set for a slice of another function. */
   readonly slice: Slice | null;
+  /** Stands before its registers, and behind its requests. */
+  readonly gate: AccessGate;
   /** Slices of this function. */
   readonly slices = new Set<Slot>();
   /**
@@ -128,6 +133,7 @@ export class Slot {
     this.aliases = aliases;
     this.pasids = parts.pasids;
     this.slice = slice;
+    this.gate = parts.gate;
     this.bridge = fn instanceof Bridge ? fn : null;
     this.behind = this.bridge === null ? null : new PciBus(bus.root, this, parts.hostBehind);
     this.streams = slice === null ? [devfn, ...aliases].map((d) => this.#above(d, true)) : slice.parent.streams;

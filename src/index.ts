@@ -1,6 +1,7 @@
 export type { WordArray } from './core/bits.ts';
 export { type Blame, type Code, type Fact, type Facts, hex, ViommuError } from './core/errors.ts';
 export { RegisterFile, type RegisterSpec, type RegisterTable } from './core/registers.ts';
+export { AccessGate, AccessNesting } from './lib/access/access-gate.ts';
 export { VirtualClock } from './lib/clock/virtual-clock.ts';
 export { type CommandFault, FaultyHw, type FaultyHwOptions } from './lib/inject/faulty-hw.ts';
 export { FaultyMemory } from './lib/inject/faulty-memory.ts';

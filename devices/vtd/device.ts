@@ -57,8 +57,6 @@ export class Vtd implements MmioDevice {
   readonly #queue: VtdQueue;
   readonly #registerInvalidation: RegisterInvalidation;
   readonly #handlers: UpcallHandlers;
-  /** Inside a register access: DMA of the unit into its own window goes nowhere. */
-  #busy = false;
 
   /**
    * @throws ViommuError `E_PROFILE` for properties that do not go together; `EINVAL` for a deviation that is not there.
@@ -197,9 +195,7 @@ export class Vtd implements MmioDevice {
       const value = (size === 8 ? BigInt(hi >>> 0) << 32n : 0n) | BigInt(lo >>> 0);
       tell({ what: 'reg.write', device: this.name, offset, size, value });
     }
-    // A wait descriptor can aim its status write at this very window; QEMU's re-entrancy guard drops that too.
-    if (this.#busy || size < 4 || offset % 4 !== 0 || offset + size > this.bytes) return;
-    this.#busy = true;
+    if (size < 4 || offset % 4 !== 0 || offset + size > this.bytes) return;
     const { controlLowOnly, effectOfFirst } = this.deviations;
     const control = offset === PAGE.FECTL.at || offset === PAGE.IECTL.at || offset === PAGE.PECTL.at;
     const both = size === 8 && !(control && controlLowOnly);
@@ -207,7 +203,6 @@ export class Vtd implements MmioDevice {
     if (both) this.#regs.write(offset + 4, hi | 0);
     this.#effect(offset);
     if (both && (!effectOfFirst || this.#regs.actsWithHighWord(offset))) this.#effect(offset + 4);
-    this.#busy = false;
   }
 
   /** What a write of the word at `offset` sets in motion; its masks are applied. */

@@ -7,6 +7,7 @@ import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { IommuTestdev } from '../../devices/endpoints/iommu-testdev.ts';
 import { ViommuError } from '../core/errors.ts';
+import type { AccessNesting } from '../lib/access/access-gate.ts';
 import type { AddressSpace } from '../lib/memory/address-space.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -29,6 +30,8 @@ export interface BoardDeps {
   readonly irq: InterruptPort | null;
   readonly clock: Clock | null;
   readonly latency?: Partial<Latency>;
+  /** What the gates of the machine share. */
+  readonly accesses?: AccessNesting;
   /** QEMU's default devices, on unless the command line takes them away. */
   readonly vga?: boolean;
   readonly nic?: boolean;
@@ -65,6 +68,7 @@ export class Board {
       irq: deps.irq,
       clock: deps.clock,
       ...(deps.latency === undefined ? {} : { latency: deps.latency }),
+      ...(deps.accesses === undefined ? {} : { accesses: deps.accesses }),
     });
     this.root = this.complex.addRoot(0, { translate: new Untranslated(), ats: null, remap: null });
     this.#ports = ports ? new ConfigPorts(this.complex) : null;

@@ -82,7 +82,8 @@ export class PluggedMachine {
     const doorbell = this.vm.memory.addHostWindow(base, bytes, this.#messageWindow(base));
     this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);
     const irq = this.interrupts.port(plan.intx ?? []);
-    const complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock: this.vm.clock });
+    const { accesses, clock } = this.vm;
+    const complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock, accesses });
     this.complex = complex;
     const ports = portsOf(this.vm, this.unit);
     const root = complex.addRoot(0, ports);
@@ -90,13 +91,18 @@ export class PluggedMachine {
     this.unit.endpoints.to = root.endpoints;
     const parts = { complex, root, unit: this.unit, doorbell, report: (error: unknown) => this.#report(error) };
     putBehind(this.vm, parts, record === null ? ports : this.#recordedPorts(record, ports));
+    // What the IOMMU itself writes (records, the status of waits) finds registers where the processor finds them.
+    const { guest } = this.vm.memory;
+    guest.addWindow(plan.iommu, this.unit.window.bytes, windowOf(this.unit.window));
     emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window, plan.recordReads) ?? this.unit.window));
     if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(complex, plan.ecam.buses)));
     if (plan.pci) {
       const { base, bytes } = plan.pci;
       emulator.claim(base, this.guard(new PciWindowSpace(complex, { base, bytes, unclaimed: 0xffff_ffff })));
       // Functions reach each other's registers as they reach memory; where nothing is, their requests abort.
-      this.vm.addWindow(base, bytes, windowOf(new PciWindowSpace(complex, { base, bytes, unclaimed: 0 })));
+      const bars = windowOf(new PciWindowSpace(complex, { base, bytes, unclaimed: 0 }));
+      this.vm.addWindow(base, bytes, bars);
+      guest.addWindow(base, bytes, bars);
     }
   }
 

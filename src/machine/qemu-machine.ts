@@ -190,7 +190,8 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   const profile = profileNamed(defaults.profile ?? 'qemu-11.1');
   const vm = new Vm({ ram: (type === 'virt' ? virtRam : q35Ram)(args.memory), tell: defaults.tell ?? null });
   const { vga, nic } = defaults;
-  const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock: vm.clock, vga, nic };
+  const { accesses, clock } = vm;
+  const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock, accesses, vga, nic };
   const board = type === 'virt' ? createVirt(deps) : createQ35(deps);
   const buses = new Buses(board.root);
   for (const d of args.devices) {

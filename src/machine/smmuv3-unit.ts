@@ -2,10 +2,13 @@ import { Smmuv3 } from '../../devices/smmuv3/device.ts';
 import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import { checkSmmuv3Properties, type Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
+import { AccessGate } from '../lib/access/access-gate.ts';
+import { GatedDevice } from '../lib/access/gated-device.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
+import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
 import { smmuv3HardwareOf } from './hardware-options.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
@@ -68,6 +71,7 @@ export class Smmuv3Unit implements IommuUnit {
   readonly managements = ['guest-table'] as const;
   /** A stream's PASIDs all lie in one guest table, so none can be another device's. */
   readonly slices = false;
+  readonly window: MmioDevice;
   readonly #functions: UnitFunctions;
 
   /**
@@ -83,7 +87,7 @@ export class Smmuv3Unit implements IommuUnit {
     const events = new HwRelay();
     this.hardware = new PhysicalSmmuv3({
       name: `${name}.hw`,
-      memory: vm.hostMemory.space,
+      memory: vm.hostMemory.walked,
       ...smmuv3HardwareOf(properties, deviations),
       events,
       clock: vm.clock,
@@ -105,11 +109,12 @@ export class Smmuv3Unit implements IommuUnit {
     });
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
+    const gate = new AccessGate(vm.accesses);
     this.device = new Smmuv3({
       name,
       properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
-      memory: vm.memory.guest,
+      memory: vm.memory.guest.view(gate),
       iommufd: vm.iommufd,
       ioasId: vm.ioasId,
       upcalls: config.linuxOnly === true ? null : vm.upcalls,
@@ -119,13 +124,11 @@ export class Smmuv3Unit implements IommuUnit {
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       trustPartialCount: config.batchQuirk ?? false,
     });
+    this.window = new GatedDevice(this.device, gate);
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
     this.#functions = new UnitFunctions(vm, this, ({ rids, vfio }) => this.device.addDevice({ sids: rids, vfio }));
   }
 
-  get window(): Smmuv3 {
-    return this.device;
-  }
   get translate(): PhysicalSmmuv3 {
     return this.hardware;
   }

@@ -50,7 +50,7 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
       ...(canStall === undefined ? {} : { canStall }),
       doorbell: DOORBELL_PAGE,
     });
-    board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.device, 8);
+    board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.window, 8);
     unit.endpoints.to = root.endpoints;
     putBehind(vm, { complex: board.complex, root, unit, doorbell, report });
     return unit;

@@ -3,6 +3,7 @@ import { IommufdFile } from '../host/iommufd/file.ts';
 import { HostKernel } from '../host/kernel/kernel.ts';
 import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
 import { UpcallHub } from '../host/upcalls/upcall-hub.ts';
+import { AccessNesting } from '../lib/access/access-gate.ts';
 import { VirtualClock } from '../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../lib/memory/host-memory.ts';
 import type { Iommufd } from '../ports/iommufd.ts';
@@ -44,6 +45,8 @@ const READ_ONLY_FLAGS = 5;
 export class Vm {
   /** Virtual time of the machine and of its host. */
   readonly clock: VirtualClock;
+  /** What the gates before the registers of its devices share. */
+  readonly accesses: AccessNesting;
   /** Host-physical memory. */
   readonly hostMemory: HostMemory;
   /** The host kernel. */
@@ -68,7 +71,8 @@ export class Vm {
   constructor(options: VmOptions) {
     const { beside } = options;
     this.clock = beside?.clock ?? new VirtualClock();
-    this.hostMemory = beside?.hostMemory ?? new HostMemory(options.hostPages);
+    this.accesses = beside?.accesses ?? new AccessNesting();
+    this.hostMemory = beside?.hostMemory ?? new HostMemory(options.hostPages, this.accesses);
     this.kernel =
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
     this.hub = beside?.hub ?? new UpcallHub();

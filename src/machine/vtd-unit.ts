@@ -4,6 +4,8 @@ import { checkVtdProperties, type VtdProperties } from '../../devices/vtd/proper
 import { ViommuError } from '../core/errors.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import type { ReservedRegion } from '../host/kernel/driver.ts';
+import { AccessGate } from '../lib/access/access-gate.ts';
+import { GatedDevice } from '../lib/access/gated-device.ts';
 import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
 import type { VtdCacheSizes } from '../piommu/vtd/options.ts';
@@ -61,6 +63,7 @@ export class VtdUnit implements IommuUnit {
   /** The host owns the PASID table. Twins for ENQCMD come from the VM's PASID layer. */
   readonly managements: readonly PasidManagement[];
   readonly slices: boolean;
+  readonly window: MmioDevice;
   readonly #functions: UnitFunctions;
 
   /**
@@ -77,7 +80,7 @@ export class VtdUnit implements IommuUnit {
     const events = new HwRelay();
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
-      memory: vm.hostMemory.space,
+      memory: vm.hostMemory.walked,
       ...VTD_HARDWARE,
       clock: vm.clock,
       events,
@@ -98,10 +101,11 @@ export class VtdUnit implements IommuUnit {
     });
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
+    const gate = new AccessGate(vm.accesses);
     this.device = new Vtd({
       properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
-      memory: vm.memory.guest,
+      memory: vm.memory.guest.view(gate),
       irq: config.irq,
       iommufd: vm.iommufd,
       upcalls: config.linuxOnly === true ? null : vm.upcalls,
@@ -113,6 +117,7 @@ export class VtdUnit implements IommuUnit {
       tell: config.tell ?? null,
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),
     });
+    this.window = new GatedDevice(this.device, gate);
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
     this.#functions = new UnitFunctions(vm, this, (f) => this.#take(f));
   }
@@ -122,9 +127,6 @@ export class VtdUnit implements IommuUnit {
     return this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids });
   }
 
-  get window(): MmioDevice {
-    return this.device;
-  }
   get translate(): TranslatePort {
     return this.hardware;
   }

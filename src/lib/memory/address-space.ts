@@ -1,9 +1,11 @@
 import { ViommuError } from '../../core/errors.ts';
 import type { Backing, Memory, MemoryWindow } from '../../ports/memory.ts';
+import type { AccessGate } from '../access/access-gate.ts';
 
 interface Piece {
   readonly base: number;
-  readonly end: number;
+  /** The base, once the piece is taken away: nothing is found in it any more. */
+  end: number;
   readonly backing: Backing;
   /** First word of the piece in its backing. */
   readonly first: number;
@@ -17,6 +19,14 @@ interface Window {
   readonly base: number;
   readonly end: number;
   readonly device: MemoryWindow;
+}
+
+/** What lies where, shared by all views of a space. */
+interface Layout {
+  pieces: Piece[];
+  windows: Window[];
+  count: number;
+  changes: number;
 }
 
 const NONE: Piece = {
@@ -58,8 +68,6 @@ export function ramBacking(bytes: number): Backing {
  * and for the host's side alike. Loads and stores allocate nothing.
  */
 export class AddressSpace implements Memory {
-  /** -1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
-  changes = 0;
   words = NONE.words;
   index = 0;
   room = 0;
@@ -67,11 +75,33 @@ export class AddressSpace implements Memory {
   /** High word of the last successful 8-byte load, signed. */
   hi = 0;
   writable = false;
-  #count = 0;
-  #pieces: Piece[] = [];
-  #windows: Window[] = [];
   #last: Piece = NONE;
   readonly #scratch = new Uint8Array(4);
+  readonly #layout: Layout;
+  /** Whose accesses these are; null: a processor's, or functions' that have passed the bus. */
+  readonly #gate: AccessGate | null;
+  readonly #alone: boolean;
+
+  /** @param of the space this is a view of; the rest: see `view`. */
+  constructor(of: AddressSpace | null = null, gate: AccessGate | null = null, alone = false) {
+    this.#layout = of === null ? { pieces: [], windows: [], count: 0, changes: 0 } : of.#layout;
+    this.#gate = gate;
+    this.#alone = alone;
+  }
+
+  /**
+   * The same space as the device behind `gate` sees it: while it has an access to registers under way, it lets nobody in, and
+   * while that is a read, no function's request gets through.
+   * @param alone writes are like reads: a walker, in the middle of a decision.
+   */
+  view(gate: AccessGate, alone = false): AddressSpace {
+    return new AddressSpace(this, gate, alone);
+  }
+
+  /** -1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
+  get changes(): number {
+    return this.#layout.changes;
+  }
 
   /**
    * Puts RAM at `base` (bytes, 4 KiB aligned): `bytes` of `backing` from its byte `offset` on.
@@ -93,13 +123,14 @@ export class AddressSpace implements Memory {
       writable,
       shared,
     };
-    this.#pieces.push(piece);
+    const layout = this.#layout;
+    layout.pieces.push(piece);
     this.#changed();
-    this.#pieces.sort((a, b) => a.base - b.base);
+    layout.pieces.sort((a, b) => a.base - b.base);
     return () => {
-      this.#pieces = this.#pieces.filter((p) => p !== piece);
+      layout.pieces = layout.pieces.filter((p) => p !== piece);
+      piece.end = piece.base;
       this.#changed();
-      if (this.#last === piece) this.#last = NONE;
     };
   }
 
@@ -113,20 +144,22 @@ export class AddressSpace implements Memory {
     }
     this.#refuseOverlap(base, base + bytes);
     const window: Window = { base, end: base + bytes, device };
-    this.#windows.push(window);
+    const layout = this.#layout;
+    layout.windows.push(window);
     return () => {
-      this.#windows = this.#windows.filter((w) => w !== window);
+      layout.windows = layout.windows.filter((w) => w !== window);
     };
   }
 
   #changed(): void {
-    this.#count++;
-    this.changes = this.#pieces.some((p) => p.shared) ? -1 : this.#count;
+    const layout = this.#layout;
+    layout.count++;
+    layout.changes = layout.pieces.some((p) => p.shared) ? -1 : layout.count;
   }
 
   #refuseOverlap(base: number, end: number): void {
-    const hit =
-      this.#pieces.find((p) => p.base < end && base < p.end) ?? this.#windows.find((w) => w.base < end && base < w.end);
+    const { pieces, windows } = this.#layout;
+    const hit = pieces.find((p) => p.base < end && base < p.end) ?? windows.find((w) => w.base < end && base < w.end);
     if (hit !== undefined) {
       const what = 'device' in hit ? `window ${hit.device.name}` : 'RAM';
       throw new ViommuError('EBUSY', 'caller', `overlaps ${what}`, { base, end, there: hit.base, thereEnd: hit.end });
@@ -136,12 +169,12 @@ export class AddressSpace implements Memory {
   /** A backing gave its storage a new place (`words()` answers differently now). */
   moved(): void {
     this.#changed();
-    for (const p of this.#pieces) p.words = p.backing.words();
+    for (const p of this.#layout.pieces) p.words = p.backing.words();
   }
 
   /** The RAM pieces, in ascending order. */
   ram(): readonly { readonly base: number; readonly bytes: number; readonly backing: Backing }[] {
-    return this.#pieces.map((p) => ({ base: p.base, bytes: p.end - p.base, backing: p.backing }));
+    return this.#layout.pieces.map((p) => ({ base: p.base, bytes: p.end - p.base, backing: p.backing }));
   }
 
   locate(addr: number): boolean {
@@ -167,7 +200,7 @@ export class AddressSpace implements Memory {
   }
 
   #find(addr: number): Piece | null {
-    const list = this.#pieces;
+    const list = this.#layout.pieces;
     let lo = 0;
     let hi = list.length - 1;
     while (lo <= hi) {
@@ -181,11 +214,48 @@ export class AddressSpace implements Memory {
   }
 
   #window(addr: number): Window | null {
-    for (let i = 0; i < this.#windows.length; i++) {
-      const w = this.#windows[i]!;
+    const { windows } = this.#layout;
+    for (let i = 0; i < windows.length; i++) {
+      const w = windows[i]!;
       if (addr >= w.base && addr < w.end) return w.device.claims?.(addr - w.base) === false ? null : w;
     }
     return null;
+  }
+
+  /** A read of registers into `lo`. @returns false: it aborts. */
+  #in(w: Window, addr: number, size: number): boolean {
+    const gate = this.#gate;
+    if (gate === null) {
+      this.lo = w.device.read(addr - w.base, size) | 0;
+      return true;
+    }
+    if (!gate.seal()) return false;
+    try {
+      // Its own registers, which were open a moment ago, do not answer to the device itself.
+      if (w.device.claims?.(addr - w.base) === false) return false;
+      this.lo = w.device.read(addr - w.base, size) | 0;
+    } finally {
+      gate.unseal();
+    }
+    return true;
+  }
+
+  /** A write of registers. @returns false: it aborts. */
+  #out(w: Window, addr: number, size: number, value: number): boolean {
+    const gate = this.#gate;
+    if (gate === null) {
+      w.device.write(addr - w.base, size, value >>> 0);
+      return true;
+    }
+    if (!(this.#alone ? gate.seal() : gate.send())) return false;
+    try {
+      if (w.device.claims?.(addr - w.base) === false) return false;
+      w.device.write(addr - w.base, size, value >>> 0);
+    } finally {
+      if (this.#alone) gate.unseal();
+      else gate.sent();
+    }
+    return true;
   }
 
   load32(addr: number): boolean {
@@ -194,9 +264,7 @@ export class AddressSpace implements Memory {
       return true;
     }
     const w = this.#window(addr);
-    if (w === null) return false;
-    this.lo = w.device.read(addr - w.base, 4) | 0;
-    return true;
+    return w !== null && this.#in(w, addr, 4);
   }
 
   load64(addr: number): boolean {
@@ -218,9 +286,7 @@ export class AddressSpace implements Memory {
       return true;
     }
     const w = this.#window(addr);
-    if (w === null) return false;
-    w.device.write(addr - w.base, 4, value >>> 0);
-    return true;
+    return w !== null && this.#out(w, addr, 4, value);
   }
 
   store64(addr: number, lo: number, hi: number): boolean {
@@ -249,9 +315,9 @@ export class AddressSpace implements Memory {
         continue;
       }
       const w = this.#window(at);
-      if (w === null) return false;
       const size = this.#windowStep(at, into.length - done);
-      const value = w.device.read(at - w.base, size);
+      if (w === null || !this.#in(w, at, size)) return false;
+      const value = this.lo;
       for (let i = 0; i < size; i++) into[done + i] = value >>> (8 * i);
       done += size;
     }
@@ -280,7 +346,7 @@ export class AddressSpace implements Memory {
       this.#scratch.fill(0);
       this.#scratch.set(from.subarray(done, done + size));
       const s = this.#scratch;
-      w.device.write(at - w.base, size, (s[0]! | (s[1]! << 8) | (s[2]! << 16) | (s[3]! << 24)) >>> 0);
+      if (!this.#out(w, at, size, s[0]! | (s[1]! << 8) | (s[2]! << 16) | (s[3]! << 24))) return false;
       done += size;
     }
     return true;

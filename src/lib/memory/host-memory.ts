@@ -1,6 +1,7 @@
 import { ViommuError } from '../../core/errors.ts';
 import { FAILURE_STEP, type FailurePlan, type FailureSource } from '../../ports/failures.ts';
 import type { Backing } from '../../ports/memory.ts';
+import { AccessGate, AccessNesting } from '../access/access-gate.ts';
 import { AddressSpace, ramBacking } from './address-space.ts';
 
 const PAGE = 4096;
@@ -13,8 +14,10 @@ const ARENA_PAGES = 1024;
  * that differ from the guest-physical ones, so that a forgotten stage 2 shows at once.
  */
 export class HostMemory implements FailureSource {
-  /** Everything, as the hardware and the bus see it. */
+  /** Everything, as the bus sees it. */
   readonly space = new AddressSpace();
+  /** The same as IOMMUs see it that walk tables: while they look at registers, no function's request gets through. */
+  readonly walked: AddressSpace;
   /** Which allocations of the host fail although there is memory (tests, fault injection). */
   failures: FailurePlan | null = null;
   readonly #limit: number;
@@ -28,9 +31,13 @@ export class HostMemory implements FailureSource {
   readonly #ram = new Map<number, () => void>();
   #used = 0;
 
-  /** @param maxPages how many 4 KiB pages the kernel may take for itself before allocation fails. */
-  constructor(maxPages = 1 << 20) {
+  /**
+   * @param maxPages how many 4 KiB pages the kernel may take for itself before allocation fails.
+   * @param accesses what the gates of the machine share.
+   */
+  constructor(maxPages = 1 << 20, accesses = new AccessNesting()) {
     this.#limit = maxPages;
+    this.walked = this.space.view(new AccessGate(accesses), true);
   }
 
   /** Kernel pages in use. */

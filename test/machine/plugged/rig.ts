@@ -22,7 +22,7 @@ export const RAM = 0x4000_0000;
 export const RAM_BYTES = 0x200_0000;
 /** The guest program's tables begin at RAM, data of tests here. */
 export const DATA = RAM + 0x180_0000;
-const IOMMU = 0x1000_0000;
+export const IOMMU = 0x1000_0000;
 const ECAM = 0x2000_0000;
 export const PCI = 0x3000_0000;
 export const DOORBELL = 0x0809_0000;
@@ -106,6 +106,16 @@ export class Rig {
         this.#kind === 'smmuv3' ? new Smmuv3Program(window, memory, { ssidBits: 8 }) : new VtdProgram(window, memory);
     }
     return this.#guest;
+  }
+
+  /** The memory for BARs as the processor reaches it. */
+  get bars(): MmioDevice {
+    return this.#windows.get(PCI)!;
+  }
+
+  /** Registers of the IOMMU as the processor reaches them. */
+  get iommu(): MmioDevice {
+    return this.#windows.get(IOMMU)!;
   }
 
   /** The kernel's driver of the unit. */

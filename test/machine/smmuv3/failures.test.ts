@@ -128,14 +128,14 @@ test('a host out of VMIDs refuses a guest’s second one at the CFGI_STE that as
 describe('tables of the host that cannot be read', () => {
   /** Host-physical 8-byte loads at `bad` abort. */
   function breaking(rig: Rig, bad: (hpa: number) => boolean): () => void {
-    const { space: memory } = rig.vm.hostMemory;
+    const { walked: memory } = rig.vm.hostMemory;
     const load64 = memory.load64.bind(memory);
     const locate = memory.locate.bind(memory);
     memory.load64 = (hpa) => !bad(hpa) && load64(hpa);
     memory.locate = (hpa) => !bad(hpa) && locate(hpa);
-    memory.changes++;
+    memory.moved();
     return () => {
-      memory.changes++;
+      memory.moved();
       memory.load64 = load64;
       memory.locate = locate;
     };
