@@ -14,8 +14,9 @@ export class CacheTag {
   readonly stale = new StaleSet();
   /** Root tables whose entries hardware may hold although nothing leads to them any more: root page number to event. */
   readonly left = new Map<number, LeftRoot>();
-  /** Tables in use under this tag. */
+  /** Tables in use under this tag, and whether there ever were. */
   users = 0;
+  taken = false;
   /** Sequence number of the last whole invalidation issued for it; -1: none. */
   flushed = -1;
   /** Number of the event that issued it. */
@@ -150,6 +151,24 @@ export class Caches {
       else from = middle + 1;
     }
     for (let n = from; n < this.#logged; n++) yield this.#log[n % REMEMBERED]!;
+  }
+
+  /** Whether an invalidation of single pages, issued right before an entry was changed, found it still as it was. */
+  cameEarly(tag: CacheTag, e: StaleEntry): boolean {
+    const pages = POW2[e.shift - 12]!;
+    for (let n = this.#logged - 1; n >= Math.max(0, this.#logged - REMEMBERED); n--) {
+      const i = this.#log[n % REMEMBERED]!;
+      if (i.event > e.event) continue;
+      if (i.batch + 1 < e.batch) return false;
+      if (!isWhole(i) && matches(i, tag) && touches(i, e) && i.reached * pages < i.to - i.from + 1) return true;
+    }
+    return false;
+  }
+
+  /** Whether the tags an invalidation names have or had tables. */
+  named(i: SeenInvalidation): boolean {
+    for (const tag of this.#tags.values()) if (tag.taken && matches(i, tag)) return true;
+    return false;
   }
 
   /** Nothing is cached any more (reset). */

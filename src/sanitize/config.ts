@@ -1,18 +1,22 @@
 import type { Course } from './course.ts';
 import type { TrackedPage } from './memory.ts';
 
-/** A configuration entry that hardware may still hold although memory says something else. */
-export interface StaleConfig {
-  /** Names the entry among all. */
-  readonly key: string;
+/** What invalidations know a configuration entry by. */
+export interface ConfigName {
   /** STE, CD, root entry, context entry, … */
   readonly kind: string;
-  /** In words: which one. */
-  readonly name: string;
-  /** What invalidations name: stream, PASID or index, domain id; -1: none. */
+  /** Stream, PASID or index, domain id; -1: none. */
   readonly stream: number;
   readonly pasid: number;
   readonly did: number;
+}
+
+/** A configuration entry that hardware may still hold although memory says something else. */
+export interface StaleConfig extends ConfigName {
+  /** Names the entry among all. */
+  readonly key: string;
+  /** In words: which one. */
+  readonly name: string;
   /** Number of the event that changed it first, the submission it was before, and the completions before it. */
   event: number;
   readonly batch: number;
@@ -37,14 +41,10 @@ export interface StaleConfig {
 export type OnForgotten = (seq?: number) => void;
 
 /** One change of an entry. */
-export interface EntryWrite {
+export interface EntryWrite extends ConfigName {
   /** Names the entry among all. */
   readonly key: string;
-  readonly kind: string;
   readonly name: string;
-  readonly stream: number;
-  readonly pasid: number;
-  readonly did: number;
   readonly page: TrackedPage;
   readonly old: Int32Array;
   readonly now: Int32Array;
@@ -59,6 +59,10 @@ export interface EntryWrite {
 
 /** A completion or two after which a driver that meant to invalidate would have done it. */
 const SETTLED = 2;
+/** Completions after which an invalidation is no longer the one that belongs to the change; others may run on other processors. */
+const BELATED = 4;
+/** Invalidations that are remembered for what is told late. */
+const REMEMBERED = 512;
 
 /** What any legal hardware may still hold of configuration structures. */
 export class ConfigCaches {
@@ -67,6 +71,8 @@ export class ConfigCaches {
   /** The change of each entry that no invalidation covers yet. */
   readonly #open = new Map<string, StaleConfig>();
   #pending: StaleConfig[] = [];
+  /** What was invalidated last, and the event that did it. */
+  #log: { readonly event: number; readonly match: (c: ConfigName) => boolean }[] = [];
 
   constructor(course: Course) {
     this.#course = course;
@@ -80,7 +86,8 @@ export class ConfigCaches {
     const wasValid = w.valid(w.old);
     const same = agree(w.old, w.now, w.used);
     let open = this.#open.get(w.key);
-    if (w.page.late || w.page.whole || (open === undefined && !wasValid && !w.valid(w.now))) {
+    if (w.page.late) return this.#late(w, same, release);
+    if (w.page.whole || (open === undefined && !wasValid && !w.valid(w.now))) {
       release();
       return !same;
     }
@@ -109,6 +116,27 @@ export class ConfigCaches {
     }
     entry.release.push(release);
     return true;
+  }
+
+  /**
+   * An entry was written between two times the IOMMU looked at it: in which steps and when is not told. An invalidation
+   * since the first may have come after it.
+   */
+  #late(w: EntryWrite, same: boolean, release: OnForgotten): boolean {
+    const held = w.valid(w.old) || (w.cachesInvalid && !w.page.whole);
+    if (same || !held || w.page.since < 0 || this.#coveredSince(w, w.page.since)) {
+      release();
+      return !same;
+    }
+    const open = this.#open.get(w.key);
+    const entry = open === undefined || open.seq >= 0 ? this.#begin(w, open) : open;
+    entry.quiet = false;
+    entry.release.push(release);
+    return true;
+  }
+
+  #coveredSince(c: ConfigName, since: number): boolean {
+    return this.#log.some((i) => i.event > since && i.match(c));
   }
 
   /** @param before the change that is issued and not complete: what it began with may be cached still. */
@@ -192,9 +220,13 @@ export class ConfigCaches {
     });
   }
 
-  /** A pointer to a table was changed; what it led to may be cached. */
-  changed(c: Pick<StaleConfig, 'kind' | 'name' | 'stream' | 'pasid' | 'did'>, release: OnForgotten): void {
+  /** A pointer to a table, in `page`, was changed; what it led to may be cached. */
+  changed(page: TrackedPage, c: ConfigName & { readonly name: string }, release: OnForgotten): void {
     const { event, completions, batch } = this.#course;
+    if (page.late ? this.#coveredSince(c, page.since) : page.whole) {
+      release();
+      return;
+    }
     const rest = {
       key: '',
       batch,
@@ -211,13 +243,21 @@ export class ConfigCaches {
   }
 
   /** An invalidation was issued for what `match` says. */
-  invalidate(seq: number, match: (c: StaleConfig) => boolean): void {
+  invalidate(seq: number, match: (c: ConfigName) => boolean): void {
+    this.#log.push({ event: this.#course.event, match });
+    if (this.#log.length >= 2 * REMEMBERED) this.#log = this.#log.slice(REMEMBERED);
     for (const c of this.#stale) {
       if (c.seq >= 0 || !match(c)) continue;
+      if (c.completions + BELATED <= this.#course.completions) this.#judge(c);
       c.seq = seq;
       c.issued = this.#course.event;
       this.#pending.push(c);
     }
+  }
+
+  /** Some change waits for its invalidation. */
+  get open(): boolean {
+    return this.#stale.size > 0;
   }
 
   complete(seq: number): void {
@@ -233,7 +273,7 @@ export class ConfigCaches {
   }
 
   /** Something was used that `match` says: it may be used as an old entry says. */
-  used(match: (c: StaleConfig) => boolean): void {
+  used(match: (c: ConfigName) => boolean): void {
     if (this.#stale.size === 0) return;
     for (const c of this.#stale) if (match(c)) this.#judge(c);
   }
@@ -259,7 +299,7 @@ export class ConfigCaches {
   }
 
   /** Hardware has forgotten what `match` says, at once. */
-  forget(match: (c: StaleConfig) => boolean): void {
+  forget(match: (c: ConfigName) => boolean): void {
     for (const c of this.#stale) if (match(c)) this.#done(c);
     this.#pending = this.#pending.filter((c) => this.#stale.has(c));
   }

@@ -55,6 +55,8 @@ export class TrackedMemory {
   #wide: WideUse[] = [];
   /** Pages told late since the last other event: all of it was stored since each was seen before. */
   #burst: TrackedPage[] = [];
+  /** A store of less than 8 bytes is being told. */
+  partial = false;
   /** Some stores were told late. */
   anyLate = false;
   readonly #bytes = new DataView(new ArrayBuffer(16));
@@ -152,9 +154,11 @@ export class TrackedMemory {
     const b = this.#bytes;
     this.#load(base, 0);
     this.#load(base + 8, 8);
+    this.partial = true;
     for (let i = 0; i < size; i++) b.setUint8(offset + i, (i < 4 ? lo >>> (8 * i) : hi >>> (8 * i - 32)) & 0xff);
     this.#store(base, b.getInt32(0, true), b.getInt32(4, true), event);
     if (offset + size > 8) this.#store(base + 8, b.getInt32(8, true), b.getInt32(12, true), event);
+    this.partial = false;
   }
 
   #load(gpa: number, into: number): void {

@@ -24,8 +24,10 @@ const NEIGHBOURS = 512;
  * changed: an invalidation that reached nothing else, or only the neighbours of the entry. Null: none was meant for it.
  */
 export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
+  // What was issued between the change and its telling reached nothing either way.
+  if (e.late || caches.cameEarly(tag, e)) return null;
   for (const i of caches.since(e.event)) {
-    const why = miss(i, tag, e, words);
+    const why = miss(caches, i, tag, e, words);
     if (why === null) continue;
     i.missed = true;
     return why;
@@ -33,7 +35,7 @@ export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words:
   return null;
 }
 
-function miss(i: SeenInvalidation, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
+function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
   const near = i.batch <= e.batch + 1;
   if (matches(i, tag)) {
     if (touches(i, e)) {
@@ -51,8 +53,8 @@ function miss(i: SeenInvalidation, tag: CacheTag, e: StaleEntry, words: TagWords
       return { by: i, kind: 'range', why: `it ends before the page: ${range(i)} only` };
     return null;
   }
-  // Another tag: meant for this entry only if it reached nothing of its own and came at once.
-  if (i.reached > 0 || !near || !touches(i, e)) return null;
+  // Another tag: meant for this entry only if it reached nothing of its own, and came at once or names what nobody has.
+  if (i.reached > 0 || !touches(i, e) || (!near && caches.named(i))) return null;
   const stage = ((i.stages >>> tag.stage) & 1) !== 0;
   if (!stage) return isWhole(i) ? null : { by: i, kind: 'stage', why: 'it is for another stage of translation' };
   if (i.a >= 0 && i.a !== tag.a)

@@ -12,7 +12,6 @@ import type { IommuWatch } from './watch.ts';
 const IN_TIME: readonly RuleId[] = [
   'use-after-unmap',
   'break-before-make',
-  'config-change-not-invalidated',
   'torn-entry',
   'valid-before-filled',
   'tag-shared',
@@ -20,6 +19,7 @@ const IN_TIME: readonly RuleId[] = [
   'command-overwritten',
 ];
 const LATE = 'stores to tables were recorded when the IOMMU looked, not when they happened';
+const TOO_SMALL = `${LATE}: what is too small there is said to be missing`;
 
 /** Follows one machine, event by event, and says what its driver did wrong. */
 export class Sanitizer {
@@ -75,7 +75,10 @@ export class Sanitizer {
     this.#finished = true;
     this.#course.settle();
     this.#watch.finish();
-    if (this.#memory.anyLate) for (const rule of IN_TIME) this.findings.cannotJudge(rule, LATE);
+    if (this.#memory.anyLate) {
+      for (const rule of IN_TIME) this.findings.cannotJudge(rule, LATE);
+      this.findings.cannotJudge('invalidation-too-small', TOO_SMALL);
+    }
     return this.findings.list();
   }
 }

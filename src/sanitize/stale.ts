@@ -44,6 +44,8 @@ export interface StaleEntry {
   parts: Uint32Array | null;
   /** A table: nothing below it is cached any more. */
   below: boolean;
+  /** It was told late: what was issued between change and telling is not known to come after the change. */
+  readonly late: boolean;
   /** It is no longer cached. */
   done: boolean;
   /** A function's copy: what the IOMMU may hold of the same entry. */

@@ -1,3 +1,4 @@
+import type { LeftRoot } from './caches.ts';
 import type { Course } from './course.ts';
 import type { TagWords } from './reach.ts';
 import type { TranslationTree } from './tree.ts';
@@ -44,14 +45,24 @@ export class TagsInUse implements TagListener {
     }
     for (const left of tag.left.values()) {
       if (left.root === tree.root) continue;
-      this.#reused(tree, name, left.root, left.event);
+      if (left.seq >= 0) this.#early(tree, name, left);
+      else this.#reused(tree, name, left.root, left.event);
       tag.left.delete(left.root);
       return;
     }
   }
 
+  #early(tree: TranslationTree, name: string, left: LeftRoot): void {
+    this.#course.findings.add('invalidation-not-awaited', {
+      pasid: tree.pasid < 0 ? undefined : tree.pasid,
+      kind: name,
+      events: [left.event, left.issued, this.#course.event],
+      message: `${name} got the tables at ${at(tree)} before the invalidation of what was cached of those at ${HEX(left.root * 4096)} had completed: wait for it`,
+    });
+  }
+
   #reused(tree: TranslationTree, name: string, root: number, since: number): void {
-    const old = `0x${(root * 4096).toString(16)}`;
+    const old = HEX(root * 4096);
     this.#course.findings.add('tag-reused', {
       pasid: tree.pasid < 0 ? undefined : tree.pasid,
       kind: name,
@@ -68,6 +79,8 @@ export class TagsInUse implements TagListener {
   }
 }
 
+const HEX = (n: number) => `0x${n.toString(16)}`;
+
 function at(tree: TranslationTree): string {
-  return `0x${(tree.root * 4096).toString(16)}`;
+  return HEX(tree.root * 4096);
 }

@@ -3,6 +3,7 @@ import type { Caches, CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
 import type { DeviceTlbs } from './device-tlbs.ts';
 import { ENTRY } from './formats.ts';
+import type { TrackedPage } from './memory.ts';
 import { nearestMiss, type TagWords } from './reach.ts';
 import { beyond } from './register-rules.ts';
 import type { RuleId } from './rules.ts';
@@ -16,6 +17,8 @@ export interface TranslationRules {
   readonly bbml: number | null;
   /** Bit s: hardware may cache that nothing is mapped at stage kind s (VT-d CAP.CM; never a first stage). */
   readonly cachesAbsence: number;
+  /** Only a cached copy of a configuration that was not invalidated leads to the tree: what becomes of its pages is another rule's. */
+  orphaned(tree: TranslationTree): boolean;
   /** What the parts of a tag are called, by stage kind. */
   words(stage: number): TagWords;
 }
@@ -50,9 +53,24 @@ export class Translations implements TreeListener {
     this.rules = rules;
   }
 
+  part(page: TrackedPage, gpa: number, key: string, settled: () => void): void {
+    this.#course.together(page, gpa, 8, key, settled);
+  }
+
+  torn(tree: TranslationTree, base: number, was: boolean): void {
+    const what = was
+      ? 'was changed in two stores and valid in between: hardware may read a mixture'
+      : 'was made valid before all of it was written';
+    this.#found(was ? 'torn-entry' : 'valid-before-filled', tree, base, [this.#course.event], {
+      kind: 'translation',
+      message: `the entry of ${addressOf(base)} ${what}: write it in one store, or the half with the valid bit last`,
+    });
+  }
+
   entry(c: EntryChange): void {
     const { tree } = c;
     const late = c.node.page.late;
+    if (this.rules.orphaned(tree)) return;
     this.usage.entry(c);
     if (c.kind !== ENTRY.NONE && c.out >= POW2[tree.format.outBits - 12]!) this.#beyond(c);
     if (c.kind !== ENTRY.NONE) this.devices.appears(c, this.#appears(c));
@@ -94,6 +112,7 @@ export class Translations implements TreeListener {
       walked: false,
       parts: null,
       below: why === STALE.ABSENT || (table && isEmpty(node.below.get(c.at), tree)),
+      late: node.page.late,
       done: false,
       twin: null,
       early: -1,
@@ -160,8 +179,13 @@ export class Translations implements TreeListener {
     if (c.kind !== ENTRY.LEAF) return false;
     const same = e.out - e.base === c.out - c.base;
     if (!same) return false;
-    if (e.base === c.base && e.shift === c.shift && (e.perm & ~c.perm) === 0) c.tree.tag.stale.delete(e);
-    return (e.perm & ~c.perm) === 0;
+    if ((e.perm & ~c.perm) !== 0) return false;
+    if (e.base === c.base && e.shift === c.shift) {
+      c.tree.tag.stale.delete(e);
+      // It comes back with more permissions, and what may be cached has fewer.
+      if (e.perm !== c.perm && e.seq < 0) c.tree.tag.stale.add({ ...e, why: STALE.RAISED });
+    }
+    return true;
   }
 
   /** A page that walk caches may still lead to becomes a table at another place. */
@@ -216,6 +240,15 @@ export class Translations implements TreeListener {
     const rule: RuleId = e.why === STALE.ABSENT ? 'missing-notpresent-invalidation' : 'missing-invalidation';
     this.#found(rule, tree, page, [e.event, now], {
       message: `${was} without an invalidation: invalidate it and wait, hardware may still hold ${held}`,
+    });
+  }
+
+  /** Tables that processors walk as well (those of a PASID) get permissions by faults, which find out by themselves. */
+  #raised(tree: TranslationTree, e: StaleEntry): void {
+    if (tree.pasid > 0 || e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
+    tree.tag.stale.delete(e);
+    this.#found('permissions-raised-without-invalidation', tree, e.base, [e.event, this.#course.event], {
+      message: `${addressOf(e.base)} got more permissions without an invalidation: accesses may fault on the old ones`,
     });
   }
 
@@ -275,8 +308,8 @@ export class Translations implements TreeListener {
     const { stale } = tree.tag;
     if (stale.size === 0) return;
     stale.overlapping(page, page, (e) => {
-      if (e.why === STALE.RAISED || e.why === STALE.LOWERED) return;
-      if (e.why === STALE.UNMAPPED) return;
+      if (e.why === STALE.RAISED) this.#raised(tree, e);
+      if (e.why === STALE.RAISED || e.why === STALE.LOWERED || e.why === STALE.UNMAPPED) return;
       this.#violation(tree, e, page);
     });
   }
@@ -295,12 +328,7 @@ export class Translations implements TreeListener {
           return;
         }
         if (e.why !== STALE.RAISED) this.#violation(tree, e, e.base);
-        else {
-          tree.tag.stale.delete(e);
-          this.#found('permissions-raised-without-invalidation', tree, e.base, [e.event], {
-            message: `${addressOf(e.base)} got more permissions without an invalidation: accesses may fault on the old ones`,
-          });
-        }
+        else this.#raised(tree, e);
       });
     }
   }

@@ -27,6 +27,10 @@ export interface EntryChange {
 /** Hears of every change of a reachable entry. */
 export interface TreeListener {
   entry(c: EntryChange): void;
+  /** A part of an entry was stored: `settled` once what follows is of another entry. */
+  part(page: TrackedPage, gpa: number, key: string, settled: () => void): void;
+  /** An entry was stored in parts, and hardware could read it in between. @param was it was valid before. */
+  torn(tree: TranslationTree, base: number, was: boolean): void;
 }
 
 /** Up to 512 entries of a translation table in one page, at one place in one tree. */
@@ -115,6 +119,8 @@ export class TranslationTree {
   readonly #locate: (pfn: number) => number;
   readonly #change: EntryChange;
   #linking = 0;
+  /** Entries of which a part was stored: what they were, and in between. */
+  readonly #parts = new Map<string, { readonly lo: number; readonly hi: number; readonly between: number[] }>();
 
   constructor(
     tag: CacheTag,
@@ -183,14 +189,43 @@ export class TranslationTree {
       for (let at = first; at < first + count; at++) {
         const lo = page.lo(at);
         const hi = page.hi(at);
-        if ((lo | hi) !== 0) this.changed(node, at, 0, 0, lo, hi);
+        if ((lo | hi) !== 0) this.#entryChanged(node, at, 0, 0, lo, hi);
       }
       this.#linking--;
     }
     return node;
   }
 
+  /** Part of an entry changed: the entry is looked at once its other part had time to come. */
+  #part(node: TableNode, at: number, oldLo: number, oldHi: number): void {
+    const key = `pte${node.page.pfn}/${at}/${this.key}/${node.base}`;
+    const first = this.#parts.get(key);
+    if (first !== undefined) {
+      first.between.push(oldLo, oldHi);
+      return;
+    }
+    const held = { lo: oldLo, hi: oldHi, between: [] as number[] };
+    this.#parts.set(key, held);
+    this.#listener.part(node.page, node.page.pfn * 4096 + 8 * at, key, () => {
+      this.#parts.delete(key);
+      const { lo, hi, between } = held;
+      const valid = (l: number, h: number) => {
+        this.format.decode(node.shift, l, h);
+        return this.format.kind !== ENTRY.NONE;
+      };
+      const base = node.base + (at - node.first) * POW2[node.shift - 12]!;
+      for (let n = 0; n < between.length; n += 2)
+        if (valid(between[n]!, between[n + 1]!)) this.#listener.torn(this, base, valid(lo, hi));
+      this.#entryChanged(node, at, lo, hi, node.page.lo(at), node.page.hi(at));
+    });
+  }
+
   changed(node: TableNode, at: number, oldLo: number, oldHi: number, newLo: number, newHi: number): void {
+    if (this.#memory.partial && !node.page.late && !node.page.whole) this.#part(node, at, oldLo, oldHi);
+    else this.#entryChanged(node, at, oldLo, oldHi, newLo, newHi);
+  }
+
+  #entryChanged(node: TableNode, at: number, oldLo: number, oldHi: number, newLo: number, newHi: number): void {
     const f = this.format;
     const c = this.#change;
     const { shift } = node;

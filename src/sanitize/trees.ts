@@ -72,6 +72,7 @@ export class Trees {
       for (const t of tops) tree.top(t.address, t.entries, t.shift, t.base);
       tree.entering = false;
       tag.users++;
+      tag.taken = true;
     }
     held.users++;
     return held.tree;

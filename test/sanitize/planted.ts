@@ -37,7 +37,7 @@ export const bits =
 export async function plant(p: Planted): Promise<string[]> {
   const r = await recording(p.trace);
   for (const c of candidates(r, p)) {
-    const found = errors(r.header, rewritten(r.events, c, p.to(c.words)));
+    const found = errors(r.header, rewritten(r, c, p.to(c.words)));
     if (found.length > 0) return found;
   }
   return [];

@@ -5,6 +5,8 @@ import { loadTrace } from '../../src/trace/node.ts';
 export interface Recording {
   readonly header: TraceHeader;
   readonly events: readonly TraceEvent[];
+  /** Stores are told when the IOMMU looks, as differences. */
+  readonly seen: boolean;
 }
 
 const cache = new Map<string, Recording>();
@@ -13,7 +15,8 @@ const cache = new Map<string, Recording>();
 export async function recording(name: string): Promise<Recording> {
   let r = cache.get(name);
   if (r === undefined) {
-    r = await loadTrace(`guest-fixtures/recordings/${name}.ndjson.gz`);
+    const { header, events } = await loadTrace(`guest-fixtures/recordings/${name}.ndjson.gz`);
+    r = { header, events, seen: events.some((e) => e.t === 'page' && e.kind === 'seen') };
     cache.set(name, r);
   }
   return r;
@@ -84,14 +87,24 @@ export function submitted(r: Recording): Submitted[] {
   return out;
 }
 
-/** The events with store `n` of a command given other words; nothing else is touched. */
-export function rewritten(events: readonly TraceEvent[], c: Submitted, words: readonly number[]): TraceEvent[] {
-  const out = [...events];
+/** The events with a command given other words; nothing else is touched. */
+export function rewritten(r: Recording, c: Submitted, words: readonly number[]): TraceEvent[] {
+  const out = [...r.events];
+  const before: TraceEvent[] = [];
+  const after: TraceEvent[] = [];
   for (const [n, at] of c.stores.entries()) {
     const e = out[at];
-    if (e?.t === 'st') out[at] = { ...e, lo: words[2 * n]!, hi: words[2 * n + 1]! };
+    if (e?.t !== 'st') continue;
+    const other = { ...e, lo: words[2 * n]!, hi: words[2 * n + 1]! };
+    if (!r.seen) out[at] = other;
+    before.push(other);
+    after.push(e);
   }
-  return out;
+  if (!r.seen) return out;
+  // Where only what differs is told, a store stands for every command in the same place up to the next one.
+  out.splice(c.doorbell + 1, 0, ...after);
+  out.splice(c.doorbell, 0, ...before);
+  return renumbered(out);
 }
 
 /** Numbers from 0 again. */

@@ -23,6 +23,9 @@ import { wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: EL1 stage 1 (VMID, ASID), stage 2 (VMID), EL2 stage 1 (0, ASID). */
 export const SMMU_STAGE = { S1: 0, S2: 1, EL2: 2 } as const;
+/** Kinds of configuration of the first levels of tables: an invalidation of leaves does not reach them. `did` is the last stream. */
+export const L1_STE = 'level-1 STE';
+export const L1_CD = 'level-1 CD';
 const S1 = 1 << SMMU_STAGE.S1;
 const S2 = 1 << SMMU_STAGE.S2;
 const EL2 = 1 << SMMU_STAGE.EL2;
@@ -48,23 +51,26 @@ export class Smmuv3Invalidations {
     const vmid = this.vmids ? cmdVmid(w1) : 0;
     const asid = cmdAsid(w1);
     const sid = w1 >>> 0;
+    const leaf = (w2 & 1) !== 0;
     switch (w0 & 0xff) {
       case OP.CFGI_STE:
-        this.#config.invalidate(seq, (c) => c.stream === sid);
+        this.#config.invalidate(seq, (c) =>
+          c.kind === L1_STE ? !leaf && sid >= c.stream && sid <= c.did : c.stream === sid,
+        );
         return true;
       case OP.CFGI_STE_RANGE: {
         const range = cmdRange(w2);
         const size = 2 ** (range + 1);
         const first = range === RANGE_ALL ? 0 : sid - (sid % size);
         const last = range === RANGE_ALL ? Number.POSITIVE_INFINITY : first + size - 1;
-        this.#config.invalidate(seq, (c) => c.stream >= first && c.stream <= last);
+        this.#config.invalidate(seq, (c) => (c.kind === L1_STE ? c.did : c.stream) >= first && c.stream <= last);
         return true;
       }
       case OP.CFGI_CD: {
         const ssid = cmdSsid(w0);
         this.#config.invalidate(
           seq,
-          (c) => c.kind.endsWith('CD') && c.stream === sid && (c.pasid < 0 || c.pasid === ssid),
+          (c) => c.stream === sid && (c.kind === L1_CD ? !leaf : c.kind === 'CD' && c.pasid === ssid),
         );
         return true;
       }

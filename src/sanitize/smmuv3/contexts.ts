@@ -106,9 +106,11 @@ export class WatchedCdTable {
       this.#uses.push({ first: pfn, last: pfn, use });
       const page = memory.page(pfn);
       if (page.words === null) continue;
+      page.whole = true;
       for (let i = 0; i < 512; i++) {
         if ((page.lo(i) | page.hi(i)) !== 0) use.changed(page, i, 0, 0, page.lo(i), page.hi(i));
       }
+      page.whole = false;
     }
   }
 
@@ -119,9 +121,10 @@ export class WatchedCdTable {
     const address = l1CdValid(lo) ? l1CdL2Ptr(lo, hi) : -1;
     if (known?.address === address) return;
     if (known !== undefined) {
-      if (!page.late) this.#shared.changedL1Cd(this, index << this.#split);
       this.#leaves.delete(index);
     }
+    // That a descriptor is not valid is cached as well: Linux's driver invalidates the first pointer it writes.
+    if (known !== undefined || address >= 0) this.#shared.changedL1Cd(page, this, index << this.#split);
     if (address >= 0) this.#leaf(index, address, POW2[this.#split]!);
   }
 
@@ -148,7 +151,7 @@ export class WatchedCdTable {
     if (known === undefined && !trail.some((w) => cdValid(w, 0))) return;
     const old = known?.words ?? new Int32Array(CD_WORDS);
     if (known !== undefined && sameEntry(old, now, cdUsed)) {
-      this.#shared.writtenCd(this, ssid, page, old, trail, true, () => {});
+      this.#shared.writtenCd(this, ssid, page, old, trail, () => {});
       known.words.set(now);
       return;
     }
@@ -161,7 +164,7 @@ export class WatchedCdTable {
       if (tree !== null) this.#shared.requests.given(s, pasid);
       else if (before !== null) this.#shared.requests.tornDown(s, pasid);
     }
-    this.#shared.writtenCd(this, ssid, page, old, trail, known !== undefined, (seq) => {
+    this.#shared.writtenCd(this, ssid, page, old, trail, (seq) => {
       if (before !== null) this.#shared.trees.release(before, seq);
     });
   }

@@ -8,6 +8,7 @@ import type { WatchParts } from '../parts.ts';
 import type { PageRequestRules } from '../requests.ts';
 import { EntryTrails } from '../trails.ts';
 import type { Trees } from '../trees.ts';
+import { L1_CD } from './commands.ts';
 import { cdUsed } from './entries.ts';
 
 /** A table of context descriptors as far as its changes are told. */
@@ -49,7 +50,6 @@ export class Smmuv3Shared implements WatchParts {
     page: TrackedPage,
     old: Int32Array,
     trail: readonly Int32Array[],
-    known: boolean,
     release: OnForgotten,
   ): void {
     const streams = [...table.streams];
@@ -62,16 +62,16 @@ export class Smmuv3Shared implements WatchParts {
       const name = `CD of stream 0x${stream.toString(16)}${table.spec.log2 === 0 ? '' : `, substream ${ssid}`}`;
       const entry = { key: `cd${stream}/${ssid}`, kind: 'CD', name, stream, pasid: ssid, did: -1 };
       this.config.write(
-        { ...entry, page, old, now: trail.at(-1)!, trail, used: cdUsed, valid: cdIsValid, cachesInvalid: known },
+        { ...entry, page, old, now: trail.at(-1)!, trail, used: cdUsed, valid: cdIsValid, cachesInvalid: true },
         one,
       );
     }
   }
 
-  changedL1Cd(table: CdTableUsers, ssid: number): void {
+  changedL1Cd(page: TrackedPage, table: CdTableUsers, ssid: number): void {
     for (const stream of table.streams) {
       const name = `level-1 CD descriptor of stream 0x${stream.toString(16)}`;
-      this.config.changed({ kind: 'level-1 CD', name, stream, pasid: -1, did: ssid }, () => {});
+      this.config.changed(page, { kind: L1_CD, name, stream, pasid: -1, did: ssid }, () => {});
     }
   }
 }

@@ -23,7 +23,7 @@ import { ENTRY, VmsaFormat } from '../formats.ts';
 import type { PageUse, TrackedPage } from '../memory.ts';
 import { beyond, misaligned } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
-import { SMMU_STAGE } from './commands.ts';
+import { L1_STE, SMMU_STAGE } from './commands.ts';
 import { WatchedCdTable } from './contexts.ts';
 import { sameEntry, steUsed } from './entries.ts';
 import type { Smmuv3Shared } from './shared.ts';
@@ -120,9 +120,10 @@ export class WatchedStreams {
     const known = this.#leaves.get(index);
     if (known === pointer || (known === undefined && pointer < 0)) return;
     if (known !== undefined) {
-      const name = `level-1 descriptor of streams from 0x${(index << split).toString(16)}`;
       const first = index << split;
-      if (!page.late) this.#shared.config.changed({ kind: 'STE', name, stream: first, pasid: -1, did: -1 }, () => {});
+      const name = `level-1 descriptor of streams from 0x${first.toString(16)}`;
+      const last = first + (1 << split) - 1;
+      this.#shared.config.changed(page, { kind: L1_STE, name, stream: first, pasid: -1, did: last }, () => {});
     }
     this.#leaves.set(index, pointer);
     if (pointer >= 0) this.#leaf(index << split, pointer - (pointer % (STE_BYTES * POW2[span - 1]!)), POW2[span - 1]!);
@@ -160,7 +161,8 @@ export class WatchedStreams {
       trail,
       used: steUsed,
       valid: steIsValid,
-      cachesInvalid: known !== undefined,
+      // That an entry is not valid is cached as well: Linux's driver invalidates whatever the old one said.
+      cachesInvalid: true,
     };
     const release = known === undefined ? () => {} : (seq?: number) => this.#release(sid, known, seq);
     if (known !== undefined && sameEntry(old, now, steUsed)) {

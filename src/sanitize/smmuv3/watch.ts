@@ -61,6 +61,7 @@ export class Smmuv3Watch implements IommuWatch {
     this.#translations = new Translations(course, this.#caches, this.#devices, this.#usage, {
       bbml: 0,
       cachesAbsence: 0,
+      orphaned: (tree) => this.#config.open && tree.streams.size > 0 && !this.#streams.leadsTo(tree),
       words: (stage) => WORDS[stage] ?? WORDS[0],
     });
     const tags = new TagsInUse(
@@ -228,6 +229,7 @@ export class Smmuv3Watch implements IommuWatch {
   }
 
   #fault(e: RefusalSeen): void {
+    this.#config.used((c) => c.stream === e.sid);
     if (e.reason === EVENT.F_BAD_ATS_TREQ || e.reason === EVENT.F_TRANSL_FORBIDDEN) this.#ats.refused(e.sid);
     if (e.reason !== EVENT.F_TRANSLATION) return;
     const config = this.#streams.get(e.sid);

@@ -78,10 +78,10 @@ export class Contexts {
     const known = this.#tables.get(at);
     if ((known?.address ?? -1) === address) return;
     const first = ((at >>> 1) << 8) | ((at & 1) << 7);
-    if (known !== undefined && page.late) known.close();
-    else if (known !== undefined) {
+    if (known !== undefined) {
       const name = `root entry of bus ${at >>> 1}`;
-      this.#shared.config.changed({ kind: 'root entry', name, stream: first, pasid: -1, did: -1 }, known.close);
+      const stale = { kind: 'root entry', name, stream: first, pasid: -1, did: -1 };
+      this.#shared.config.changed(page, stale, known.close);
     }
     this.#tables.delete(at);
     if (address < 0) return;

@@ -26,7 +26,7 @@ export class InterruptTable {
       changed: (page, at, oldLo, oldHi) => {
         const gpa = page.pfn * PAGE + 8 * at;
         const index = Math.floor((gpa - this.#base) / 16);
-        if (page.late || page.whole || index < 0 || index >= this.#entries) return;
+        if ((page.whole && !page.late) || index < 0 || index >= this.#entries) return;
         let old = this.#before.get(index);
         if (old === undefined) {
           old = pageWords(page, at & ~1, 2);

@@ -95,12 +95,11 @@ export class PasidTables {
     const address = pasidDir.p(lo) ? pasidDir.smptblptr(lo, page.hi(at)) : -1;
     const known = this.#tables.get(index);
     if ((known?.address ?? -1) === address) return;
-    if (known !== undefined && page.late) known.close();
-    else if (known !== undefined) {
+    if (known !== undefined) {
       const stream = this.#stream();
       const name = `PASID directory entry ${index} of 0x${stream.toString(16)}`;
       const stale = { kind: 'PASID directory entry', name, stream, pasid: -1, did: -1 };
-      this.#shared.config.changed(stale, known.close);
+      this.#shared.config.changed(page, stale, known.close);
     }
     this.#tables.delete(index);
     if (address < 0) return;

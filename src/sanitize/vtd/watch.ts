@@ -72,6 +72,7 @@ export class VtdWatch implements IommuWatch {
     this.#translations = new Translations(course, this.#caches, this.#devices, this.#usage, {
       bbml: null,
       cachesAbsence: 0,
+      orphaned: (tree) => this.#config.open && tree.streams.size > 0 && !this.#contexts.leadsTo(tree),
       words,
     });
     const tags = new TagsInUse(course, words, (tree) => this.#contexts.leadsTo(tree));
@@ -266,6 +267,7 @@ export class VtdWatch implements IommuWatch {
   }
 
   #fault(e: RefusalSeen): void {
+    this.#config.used((c) => c.stream === e.sid && c.kind !== 'IRTE');
     if (e.reason === FAULT.TRANSLATION_BLOCKED || e.reason === FAULT.SM_DTE) this.#ats.refused(e.sid);
     const context = this.#contexts.get(e.sid);
     const pasid = context?.pasids?.get(context.ridPasid);
