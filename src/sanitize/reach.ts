@@ -6,6 +6,8 @@ import { isWhole, type SeenInvalidation, type StaleEntry } from './stale.ts';
 export interface TagWords {
   readonly a: string;
   readonly b: string;
+  /** Both stages together: what does not reach them, a clause. */
+  readonly together?: string;
 }
 
 /** An invalidation that was meant for an entry and did not reach it. */
@@ -53,6 +55,8 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
       return { by: i, kind: 'range', why: `it ends before the page: ${range(i)} only` };
     return null;
   }
+  if (words.together !== undefined)
+    return near && i.a === tag.a && touches(i, e) ? { by: i, kind: 'together', why: words.together } : null;
   // Another tag: meant for this entry only if it reached nothing of its own, and came at once or names what nobody has.
   if (i.reached > 0 || !touches(i, e) || (!near && caches.named(i))) return null;
   const stage = ((i.stages >>> tag.stage) & 1) !== 0;

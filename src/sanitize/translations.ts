@@ -73,7 +73,13 @@ export class Translations implements TreeListener {
     if (this.rules.orphaned(tree)) return;
     this.usage.entry(c);
     if (c.kind !== ENTRY.NONE && c.out >= POW2[tree.format.outBits - 12]!) this.#beyond(c);
-    if (c.kind !== ENTRY.NONE) this.devices.appears(c, this.#appears(c));
+    // What functions hold of both stages is known by input addresses of the first one.
+    const nested = tree.over.size > 0;
+    if (c.kind !== ENTRY.NONE) {
+      let found = this.#appears(c, tree.tag);
+      for (const tag of tree.together) found = this.#appears(c, tag) || found;
+      if (!nested) this.devices.appears(c, found);
+    }
     if (c.oldKind === ENTRY.NONE) {
       if ((this.rules.cachesAbsence >>> tree.tag.stage) & 1 && !tree.entering && !c.linking)
         this.#stale(c, STALE.ABSENT);
@@ -119,7 +125,15 @@ export class Translations implements TreeListener {
     };
     // Told late: the store may be older than every invalidation since the page was seen last.
     const gone = node.page.late && this.#caches.coveredSince(tree.tag, e, node.page.since);
-    if (why !== STALE.ABSENT && why !== STALE.RAISED) this.devices.changed(c, gone ? null : e, e);
+    const held = why !== STALE.ABSENT && why !== STALE.RAISED;
+    if (held && tree.over.size === 0) this.devices.changed(c, gone ? null : e, e);
+    // What is held of both stages together is no table, and not known by this stage's addresses.
+    if (held) {
+      for (const tag of new Set(tree.over.values())) {
+        if (!node.page.late || !this.#caches.coveredSince(tag, e, node.page.since))
+          tag.stale.add({ ...e, walked: true });
+      }
+    }
     if (gone) return null;
     tree.tag.stale.add(e);
     return e;
@@ -143,34 +157,34 @@ export class Translations implements TreeListener {
   }
 
   /** A new entry is in the tables: what may be cached at its addresses must not say something else. @returns whether it does. */
-  #appears(c: EntryChange): boolean {
-    const { stale } = c.tree.tag;
+  #appears(c: EntryChange, tag: CacheTag): boolean {
+    const { stale } = tag;
     let found = false;
-    if (c.kind === ENTRY.TABLE) this.#tableUsed(c.out, c);
+    if (c.kind === ENTRY.TABLE && tag === c.tree.tag) this.#tableUsed(c.out, c);
     if (stale.size === 0) return false;
     stale.overlapping(c.base, c.base + POW2[c.shift - 12]! - 1, (e) => {
       if (e.why === STALE.ABSENT || e.why === STALE.RAISED) {
         if (e.base === c.base && e.shift === c.shift) stale.delete(e);
         return;
       }
-      if (this.#restored(c, e)) return;
+      if (this.#restored(c, e, tag)) return;
       // A table whose entries are to come says nothing yet of single pages below it.
       if (!e.table && c.kind === ENTRY.TABLE && e.shift < c.shift) return;
-      if (c.node.page.late && this.#caches.coveredSince(c.tree.tag, e, c.node.page.since)) {
+      if (c.node.page.late && this.#caches.coveredSince(tag, e, c.node.page.since)) {
         stale.delete(e);
         return;
       }
-      this.#violation(c.tree, e, c.base);
+      this.#violation(c.tree, tag, e, c.base);
       found = true;
     });
     return found;
   }
 
   /** The entry is what it was when it was cached: nothing is stale any more. */
-  #restored(c: EntryChange, e: StaleEntry): boolean {
+  #restored(c: EntryChange, e: StaleEntry, tag: CacheTag): boolean {
     if (e.table) {
       if (c.kind === ENTRY.TABLE && e.base === c.base && e.shift === c.shift && e.out === c.out) {
-        c.tree.tag.stale.delete(e);
+        tag.stale.delete(e);
         this.#tables.delete(e.out);
         return true;
       }
@@ -181,9 +195,9 @@ export class Translations implements TreeListener {
     if (!same) return false;
     if ((e.perm & ~c.perm) !== 0) return false;
     if (e.base === c.base && e.shift === c.shift) {
-      c.tree.tag.stale.delete(e);
+      tag.stale.delete(e);
       // It comes back with more permissions, and what may be cached has fewer.
-      if (e.perm !== c.perm && e.seq < 0) c.tree.tag.stale.add({ ...e, why: STALE.RAISED });
+      if (e.perm !== c.perm && e.seq < 0) tag.stale.add({ ...e, why: STALE.RAISED });
     }
     return true;
   }
@@ -200,12 +214,11 @@ export class Translations implements TreeListener {
     if (tag === c.tree.tag && e.base === c.base && e.shift === c.shift) return;
     this.#tables.delete(table);
     if (c.node.page.late && this.#caches.coveredSince(tag, e, c.node.page.since)) return;
-    this.#violation(tree, e, e.base, `the table at ${addressOf(table)} is used again, for ${addressOf(c.base)}`);
+    this.#violation(tree, tag, e, e.base, `the table at ${addressOf(table)} is used again, for ${addressOf(c.base)}`);
   }
 
   /** Something may still be cached that is not so any more, and now it matters. */
-  #violation(tree: TranslationTree, e: StaleEntry, page: number, what?: string): void {
-    const { tag } = tree;
+  #violation(tree: TranslationTree, tag: CacheTag, e: StaleEntry, page: number, what?: string): void {
     tag.stale.delete(e);
     const words = this.rules.words(tag.stage);
     const where = `${addressOf(page)} (${tagText(tag, words)})`;
@@ -305,12 +318,15 @@ export class Translations implements TreeListener {
 
   /** An access through a mapping that is in the tables. */
   #uses(tree: TranslationTree, page: number): void {
-    const { stale } = tree.tag;
-    if (stale.size === 0) return;
-    stale.overlapping(page, page, (e) => {
+    this.#used(tree, tree.tag, page);
+    for (const tag of tree.together) this.#used(tree, tag, page);
+  }
+
+  #used(tree: TranslationTree, tag: CacheTag, page: number): void {
+    tag.stale.overlapping(page, page, (e) => {
       if (e.why === STALE.RAISED) this.#raised(tree, e);
       if (e.why === STALE.RAISED || e.why === STALE.LOWERED || e.why === STALE.UNMAPPED) return;
-      this.#violation(tree, e, page);
+      this.#violation(tree, tag, e, page);
     });
   }
 
@@ -318,19 +334,21 @@ export class Translations implements TreeListener {
   finish(trees: readonly TranslationTree[]): void {
     this.devices.finish(trees);
     this.usage.finish(trees);
-    for (const tree of trees) {
-      tree.tag.stale.all((e) => {
-        if (e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
-        if (e.why === STALE.UNMAPPED) {
-          // SeenInvalidation by address without delay is this driver's way, and it left this one out.
-          if (!e.table && tree.tag.ranged - e.ranged >= STRICT)
-            this.#violation(tree, e, e.base, `${addressOf(e.base)} was unmapped, others after it were invalidated,`);
-          return;
-        }
-        if (e.why !== STALE.RAISED) this.#violation(tree, e, e.base);
-        else this.#raised(tree, e);
-      });
-    }
+    for (const tree of trees) for (const tag of [tree.tag, ...tree.together]) this.#left(tree, tag);
+  }
+
+  #left(tree: TranslationTree, tag: CacheTag): void {
+    tag.stale.all((e) => {
+      if (e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
+      if (e.why === STALE.UNMAPPED) {
+        // SeenInvalidation by address without delay is this driver's way, and it left this one out.
+        if (!e.table && tag === tree.tag && tag.ranged - e.ranged >= STRICT)
+          this.#violation(tree, tag, e, e.base, `${addressOf(e.base)} was unmapped, others after it were invalidated,`);
+        return;
+      }
+      if (e.why !== STALE.RAISED) this.#violation(tree, tag, e, e.base);
+      else this.#raised(tree, e);
+    });
   }
 }
 

@@ -111,6 +111,9 @@ export class TranslationTree {
   mostPages = 0;
   usedPages = 0;
   identityPages = 0;
+  /** Of a second stage: the first stages over it, and where hardware may hold what both say together, now or still. */
+  readonly over = new Map<TranslationTree, CacheTag>();
+  readonly together = new Set<CacheTag>();
   /** What `Trees` knows it by. */
   key = '';
   readonly #memory: TrackedMemory;

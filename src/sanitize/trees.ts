@@ -1,6 +1,6 @@
 import type { CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
-import type { TableFormat } from './formats.ts';
+import { ENTRY, type TableFormat } from './formats.ts';
 import type { TrackedMemory } from './memory.ts';
 import { TranslationTree, type TreeListener } from './tree.ts';
 
@@ -22,7 +22,15 @@ export interface TreeSpec {
   readonly late: boolean;
   /** What the same configuration entry led to before. */
   readonly replaces: TranslationTree | null;
-  readonly locate?: (pfn: number) => number;
+  /** A stage over a guest's own second stage: that, where hardware holds what both say, and where a page of a table is. */
+  readonly nested?: Nesting | undefined;
+}
+
+/** See `TreeSpec`. */
+export interface Nesting {
+  readonly below: TranslationTree;
+  readonly together: CacheTag;
+  readonly locate: (pfn: number) => number;
 }
 
 /** Hears when a tag gets tables, and which others it has or had. */
@@ -34,6 +42,7 @@ export interface TagListener {
 interface Held {
   readonly tree: TranslationTree;
   users: number;
+  readonly below: TranslationTree | null;
 }
 
 /** The trees in use. A tree lives as long as some configuration leads to it, one that is only cached included. */
@@ -60,8 +69,18 @@ export class Trees {
     let held = this.#held.get(key);
     if (held === undefined) {
       const root = Math.floor((tops[0]?.address ?? 0) / 4096);
-      const tree = new TranslationTree(tag, format, root, spec.pasid, this.#memory, this.#listener, spec.locate);
-      held = { tree, users: 0 };
+      const tree = new TranslationTree(
+        tag,
+        format,
+        root,
+        spec.pasid,
+        this.#memory,
+        this.#listener,
+        spec.nested?.locate,
+      );
+      spec.nested?.below.over.set(tree, spec.nested.together);
+      spec.nested?.below.together.add(spec.nested.together);
+      held = { tree, users: 0, below: spec.nested?.below ?? null };
       this.#held.set(key, held);
       this.#of(tag).add(tree);
       tree.key = key;
@@ -84,6 +103,7 @@ export class Trees {
     if (held === undefined || held.tree !== tree || --held.users > 0) return;
     this.#held.delete(tree.key);
     this.#of(tree.tag).delete(tree);
+    held.below?.over.delete(tree);
     tree.tag.users--;
     tree.close();
     // What was flushed behind that invalidation cannot come back.
@@ -116,4 +136,12 @@ export class Trees {
     this.#held.clear();
     this.#byTag.clear();
   }
+}
+
+/** Where intermediate pages are, by a second stage; -1: not mapped. */
+export function through(below: TranslationTree): (pfn: number) => number {
+  return (pfn) => {
+    below.walk(pfn);
+    return below.kind === ENTRY.LEAF ? below.out : -1;
+  };
 }

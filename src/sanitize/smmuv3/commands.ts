@@ -21,14 +21,16 @@ import type { DeviceTlbs } from '../device-tlbs.ts';
 import type { PageRequestRules } from '../requests.ts';
 import { wholeInvalidation } from '../stale.ts';
 
-/** Kinds of stages in tags: EL1 stage 1 (VMID, ASID), stage 2 (VMID), EL2 stage 1 (0, ASID). */
-export const SMMU_STAGE = { S1: 0, S2: 1, EL2: 2 } as const;
+/** Kinds of stages in tags: EL1 stage 1 (VMID, ASID), stage 2 (VMID), EL2 stage 1 (0, ASID), both stages of a nested stream together (VMID, ASID). */
+export const SMMU_STAGE = { S1: 0, S2: 1, EL2: 2, BOTH: 3 } as const;
 /** Kinds of configuration of the first levels of tables: an invalidation of leaves does not reach them. `did` is the last stream. */
 export const L1_STE = 'level-1 STE';
 export const L1_CD = 'level-1 CD';
 const S1 = 1 << SMMU_STAGE.S1;
 const S2 = 1 << SMMU_STAGE.S2;
 const EL2 = 1 << SMMU_STAGE.EL2;
+/** What is held of both stages together goes with all of a VMID or ASID, by no intermediate address (IHI 0070 §4.4). */
+const BOTH = 1 << SMMU_STAGE.BOTH;
 
 /** What a command invalidates, said to the caches (IHI 0070 §4.3, §4.4). */
 export class Smmuv3Invalidations {
@@ -78,10 +80,10 @@ export class Smmuv3Invalidations {
         this.#config.invalidate(seq, (c) => c.kind.endsWith('CD') && c.stream === sid);
         return true;
       case OP.TLBI_NH_ALL:
-        this.#whole(seq, S1, vmid, -1, false);
+        this.#whole(seq, S1 | BOTH, vmid, -1, false);
         return true;
       case OP.TLBI_NH_ASID:
-        this.#whole(seq, S1, vmid, asid, true);
+        this.#whole(seq, S1 | BOTH, vmid, asid, true);
         return true;
       case OP.TLBI_NH_VA:
         this.#range(seq, S1, vmid, asid, w0, w2, w3);
@@ -102,13 +104,13 @@ export class Smmuv3Invalidations {
         this.#range(seq, EL2, 0, -1, w0, w2, w3);
         return true;
       case OP.TLBI_S12_VMALL:
-        this.#whole(seq, S1 | S2, vmid, -1, false);
+        this.#whole(seq, S1 | S2 | BOTH, vmid, -1, false);
         return true;
       case OP.TLBI_S2_IPA:
         this.#range(seq, S2, vmid, -1, w0, w2, w3 & 0xf_ffff);
         return true;
       case OP.TLBI_NSNH_ALL:
-        this.#whole(seq, S1 | S2, -1, -1, false);
+        this.#whole(seq, S1 | S2 | BOTH, -1, -1, false);
         return true;
       case OP.ATC_INV:
         this.#device(seq, w0, sid, w2, w3);

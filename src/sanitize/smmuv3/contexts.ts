@@ -17,7 +17,7 @@ import { VmsaFormat } from '../formats.ts';
 import type { PageUse, TrackedPage } from '../memory.ts';
 import { beyond, misaligned } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
-import type { Top } from '../trees.ts';
+import { type Top, through } from '../trees.ts';
 import { SMMU_STAGE } from './commands.ts';
 import { cdUsed, sameEntry } from './entries.ts';
 import type { Smmuv3Shared } from './shared.ts';
@@ -33,8 +33,8 @@ export interface CdTableSpec {
   readonly log2: number;
   readonly vmid: number;
   readonly el2: boolean;
-  /** Where an intermediate address is; identity without stage 2. */
-  readonly locate?: (pfn: number) => number;
+  /** The stage 2 its addresses go through. */
+  readonly stage2: TranslationTree | null;
 }
 
 /** One context descriptor as it was last told. */
@@ -98,7 +98,8 @@ export class WatchedCdTable {
   /** Follows [address, address + bytes) and enters what is told of it already. */
   #attach(address: number, bytes: number, use: PageUse): void {
     const { memory } = this.#shared;
-    const locate = this.spec.locate ?? ((pfn: number) => pfn);
+    const { stage2 } = this.spec;
+    const locate = stage2 === null ? (pfn: number) => pfn : through(stage2);
     for (let at = address - (address % PAGE); at < address + bytes; at += PAGE) {
       const pfn = locate(at / PAGE);
       if (pfn < 0) continue;
@@ -183,14 +184,16 @@ export class WatchedCdTable {
       const top = topOf(half, upper);
       const ttb = upper ? cdTtb1(words, 0) : cdTtb0(words, 0);
       misaligned(shared.course, 'stage-1 table', ttb, Math.max(16, 8 * top.entries));
-      if (this.spec.locate === undefined) beyond(shared.course, 'the stage-1 table at', ttb, half.outBits);
+      if (this.spec.stage2 === null) beyond(shared.course, 'the stage-1 table at', ttb, half.outBits);
       tops.push(top);
     }
     const main = REGIME.half0.disabled ? REGIME.half1 : REGIME.half0;
     const format = new VmsaFormat(false, main.granule, main.outBits, REGIME.affd || REGIME.ha);
     const pasid = this.spec.log2 === 0 ? -1 : ssid;
-    const spec = { tag, format, tops, pasid, late, replaces };
-    return shared.trees.acquire(this.spec.locate === undefined ? spec : { ...spec, locate: this.spec.locate });
+    const below = this.spec.stage2;
+    const together = shared.caches.tag(SMMU_STAGE.BOTH, vmid, REGIME.asid);
+    const nested = below === null ? undefined : { below, together, locate: through(below) };
+    return shared.trees.acquire({ tag, format, tops, pasid, late, replaces, nested });
   }
 }
 

@@ -19,7 +19,7 @@ import {
   steStrw,
   steValid,
 } from '../../spec/smmuv3/ste.ts';
-import { ENTRY, VmsaFormat } from '../formats.ts';
+import { VmsaFormat } from '../formats.ts';
 import type { PageUse, TrackedPage } from '../memory.ts';
 import { beyond, misaligned } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
@@ -230,8 +230,7 @@ export class WatchedStreams {
     const key = `${address}/${log2}/${format}/${vmid}/${el2}/${stage2?.key ?? ''}`;
     let table = this.#tables.get(key);
     if (table === undefined) {
-      const spec = { address, log2, format, vmid, el2 };
-      table = new WatchedCdTable(stage2 === null ? spec : { ...spec, locate: through(stage2) }, this.#shared);
+      table = new WatchedCdTable({ address, log2, format, vmid, el2, stage2 }, this.#shared);
       table.key = key;
       this.#tables.set(key, table);
     }
@@ -251,14 +250,6 @@ export class WatchedStreams {
     c.table.close(seq);
     this.#tables.delete(c.table.key);
   }
-}
-
-/** Where intermediate pages are, by a stage 2; -1: not mapped. */
-function through(stage2: TranslationTree): (pfn: number) => number {
-  return (pfn) => {
-    stage2.walk(pfn);
-    return stage2.kind === ENTRY.LEAF ? stage2.out : -1;
-  };
 }
 
 function steIsValid(words: Int32Array): boolean {

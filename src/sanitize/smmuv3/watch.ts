@@ -24,6 +24,11 @@ const WORDS = [
   { a: 'VMID', b: 'ASID' },
   { a: 'VMID', b: '' },
   { a: 'EL2', b: 'ASID' },
+  {
+    a: 'VMID',
+    b: 'ASID',
+    together: 'what is cached of both stages goes with all of the VMID or ASID, by no intermediate address',
+  },
 ] as const;
 const OAS = [32, 36, 40, 42, 44, 48, 52, 52] as const;
 

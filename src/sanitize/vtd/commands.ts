@@ -6,10 +6,11 @@ import { type DeviceTlbs, sizedRange } from '../device-tlbs.ts';
 import type { PageRequestRules } from '../requests.ts';
 import { type SeenInvalidation, wholeInvalidation } from '../stale.ts';
 
-/** Kinds of stages in tags: second stage (domain id), first stage and nested (domain id, PASID). */
-export const VTD_STAGE = { SECOND: 0, FIRST: 1 } as const;
+/** Kinds of stages in tags: second stage (domain id), first stage, both of a nested PASID together (domain id, PASID). */
+export const VTD_STAGE = { SECOND: 0, FIRST: 1, BOTH: 2 } as const;
 const SECOND = 1 << VTD_STAGE.SECOND;
 const FIRST = 1 << VTD_STAGE.FIRST;
+const BOTH = 1 << VTD_STAGE.BOTH;
 
 /** Function bits that a context-cache invalidation by device leaves out of the comparison, by FM (VT-d §6.5.2.1). */
 const FM_MASK = [0xffff, 0xfffb, 0xfff9, 0xfff8] as const;
@@ -45,7 +46,10 @@ export class VtdInvalidations {
         const pasid = inv.pasid(w1);
         const i = wholeInvalidation(seq, FIRST, did, pasid);
         if (g === PASID_IOTLB_G.PAGE) pages(i, inv.page(w2, w3), inv.am(w2), inv.ih(w2));
-        else this.#caches.invalidate(wholeInvalidation(seq, SECOND, did, -1));
+        else {
+          i.stages |= BOTH;
+          this.#caches.invalidate(wholeInvalidation(seq, SECOND, did, -1));
+        }
         this.#caches.invalidate(i);
         return true;
       }
@@ -100,7 +104,7 @@ export class VtdInvalidations {
     const i = wholeInvalidation(seq, SECOND, all ? -1 : did, -1);
     if (g === IOTLB_G.PAGE) pages(i, page, am, ih);
     this.#caches.invalidate(i);
-    this.#caches.invalidate(wholeInvalidation(seq, FIRST, all ? -1 : did, -1));
+    this.#caches.invalidate(wholeInvalidation(seq, FIRST | BOTH, all ? -1 : did, -1));
   }
 }
 

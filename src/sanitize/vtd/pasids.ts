@@ -1,7 +1,8 @@
 import { awLevels, PASID_BYTES, PGTT, pasidDir, pasidEntry } from '../../spec/vtd/tables.ts';
-import { ENTRY, VtdFormat } from '../formats.ts';
+import { VtdFormat } from '../formats.ts';
 import type { TrackedPage } from '../memory.ts';
 import type { TranslationTree } from '../tree.ts';
+import { through } from '../trees.ts';
 import { VTD_STAGE } from './commands.ts';
 import type { VtdShared } from './shared.ts';
 
@@ -184,14 +185,9 @@ export class PasidTables {
       late,
       replaces: before?.first ?? null,
     };
-    const first = trees.acquire(second === null ? spec : { ...spec, locate: through(second) });
+    const together = caches.tag(VTD_STAGE.BOTH, did, pasid);
+    const nested = second === null ? undefined : { below: second, together, locate: through(second) };
+    const first = trees.acquire({ ...spec, nested });
     return { ...none, first, second };
   }
-}
-
-function through(second: TranslationTree): (pfn: number) => number {
-  return (pfn) => {
-    second.walk(pfn);
-    return second.kind === ENTRY.LEAF ? second.out : -1;
-  };
 }

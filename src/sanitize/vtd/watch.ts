@@ -25,6 +25,7 @@ import { VtdShared } from './shared.ts';
 const WORDS = [
   { a: 'domain', b: '' },
   { a: 'domain', b: 'PASID' },
+  { a: 'domain', b: 'PASID', together: 'what is cached of both stages goes with the domain or all of the PASID' },
 ] as const;
 /** Page numbers of a four-level first stage, both halves of the canonical space. */
 const CANONICAL = 2 ** 36;

@@ -1,0 +1,168 @@
+import { describe, expect, test } from 'vitest';
+import { DATA, rulesOf } from './driver.ts';
+import { SmmuDriver } from './smmuv3-driver.ts';
+import { VtdDriver } from './vtd-driver.ts';
+
+const VA = 0x10_0000;
+/** An intermediate page; tables lie below 2 GiB, which the second stage maps to itself. */
+const IPA = 0x8000_0000;
+
+describe('SMMUv3, a stage 1 over a stage 2 of the guest', () => {
+  const ALL = 0x10n;
+
+  /** Stream 16 goes through both stages. */
+  function nested(): SmmuDriver {
+    const d = new SmmuDriver({ stage2: true });
+    const g = d.guest;
+    d.entry(0x4000_0000, d.leaf(0x4000_0000, true, true), 0);
+    d.map(IPA, DATA);
+    const [root, middle, last] = [g.alloc(), g.alloc(), g.alloc()];
+    g.st(root, BigInt(middle) | 3n).st(middle, BigInt(last) | 3n);
+    g.st(last + 8 * (VA >>> 12), BigInt(IPA) | 0xc03n);
+    d.cd(0, root, d.asid);
+    const at = d.streams + 64 * 16;
+    const [, , w2, w3] = d.steWords();
+    g.st(at + 24, w3!)
+      .st(at + 16, w2!)
+      .st(at, 0xfn | BigInt(d.cds));
+    d.config(16);
+    g.dma(16, VA, DATA);
+    return d;
+  }
+
+  /** The intermediate page goes and comes back elsewhere. @param commands between the two. */
+  function moved(commands: (d: SmmuDriver) => void): SmmuDriver {
+    const d = nested();
+    d.unmap(IPA);
+    commands(d);
+    d.map(IPA, DATA + 0x1000);
+    d.guest.dma(16, VA, DATA + 0x1000);
+    return d;
+  }
+  const byAddress = (d: SmmuDriver) => {
+    d.invalidate(IPA);
+    d.submit();
+  };
+  const all = (d: SmmuDriver, op: bigint, asid = 0) => {
+    d.command(op | (BigInt(d.vmid) << 32n) | (BigInt(asid) << 48n), 0n);
+    d.submit();
+  };
+
+  test('invalidation-too-small: by intermediate address alone', () => {
+    const d = moved(byAddress);
+
+    expect(rulesOf(d)).toEqual(['invalidation-too-small']);
+    expect(d.guest.judge(d.iommu).find((f) => f.rule === 'invalidation-too-small')?.message).toMatch(/both stages/);
+  });
+
+  test('missing-invalidation: nothing at all', () => {
+    expect(rulesOf(moved((d) => d.submit()))).toEqual(['missing-invalidation']);
+  });
+
+  test('not when all of the VMID follows, as Linux does', () => {
+    const d = moved((x) => {
+      byAddress(x);
+      all(x, ALL);
+    });
+    expect(rulesOf(d)).toEqual([]);
+  });
+
+  test('not when the one ASID follows, or both stages of the VMID go at once', () => {
+    const one = moved((d) => {
+      byAddress(d);
+      all(d, 0x11n, d.asid);
+    });
+    expect(rulesOf(one)).toEqual([]);
+    expect(rulesOf(moved((d) => all(d, 0x28n)))).toEqual([]);
+  });
+
+  test('invalidation-not-awaited: the VMID is invalidated, and nothing waits for it', () => {
+    const d = moved((x) => {
+      byAddress(x);
+      x.command(ALL | (BigInt(x.vmid) << 32n), 0n);
+      x.submit(false);
+    });
+    expect(rulesOf(d)).toEqual(['invalidation-not-awaited']);
+  });
+
+  test('a stage 1 that changes needs no invalidation of stage 2', () => {
+    const d = nested();
+    d.map(IPA + 0x1000, DATA + 0x1000);
+    const last = Number(d.guest.get(Number(d.guest.get(Number(d.guest.get(d.cds + 8))) & ~0xfffn)) & ~0xfffn);
+    d.guest.st(last + 8 * (VA >>> 12), 0);
+    d.command(0x12n | (BigInt(d.vmid) << 32n) | (BigInt(d.asid) << 48n), BigInt(VA) | 1n);
+    d.submit();
+    d.guest.st(last + 8 * (VA >>> 12), BigInt(IPA + 0x1000) | 0xc03n);
+    d.guest.dma(16, VA, DATA + 0x1000);
+
+    expect(rulesOf(d)).toEqual([]);
+  });
+});
+
+describe('VT-d, a first stage over a second stage of the guest', () => {
+  const DID = 9;
+
+  interface Nested {
+    readonly d: VtdDriver;
+    /** Stores the entry of `IPA`. */
+    page(value: bigint): void;
+  }
+
+  /** PASIDs go through both stages. */
+  function nested(...pasids: number[]): Nested {
+    const d = new VtdDriver({ scalable: true });
+    const g = d.guest;
+    const [second, s3, s2, s1] = [g.alloc(), g.alloc(), g.alloc(), g.alloc()];
+    g.st(second, BigInt(s3) | 3n)
+      .st(s3 + 8, 0x4000_0083n)
+      .st(s3 + 16, BigInt(s2) | 3n)
+      .st(s2, BigInt(s1) | 3n)
+      .st(s1, BigInt(DATA) | 3n);
+    for (const pasid of pasids) {
+      const [first, f3, f2, f1] = [g.alloc(), g.alloc(), g.alloc(), g.alloc()];
+      g.st(first, BigInt(f3) | 7n)
+        .st(f3, BigInt(f2) | 7n)
+        .st(f2, BigInt(f1) | 7n)
+        .st(f1 + 8 * (VA >>> 12), BigInt(IPA) | 7n);
+      const at = d.pasids + 64 * pasid;
+      g.st(at + 16, first)
+        .st(at + 8, DID)
+        .st(at, BigInt(second) | 0xc9n);
+      d.descriptor(7n | (1n << 4n) | (BigInt(DID) << 16n) | (BigInt(pasid) << 32n), 0n);
+    }
+    d.submit();
+    return { d, page: (value) => void g.st(s1, value) };
+  }
+
+  function moved(pasids: readonly number[], descriptors: (d: VtdDriver) => void): VtdDriver {
+    const { d, page } = nested(...pasids);
+    page(0n);
+    descriptors(d);
+    d.submit();
+    page(BigInt(DATA + 0x1000) | 3n);
+    return d;
+  }
+  const piotlb = (d: VtdDriver, g: bigint, pasid: number) =>
+    d.descriptor(6n | (g << 4n) | (BigInt(DID) << 16n) | (BigInt(pasid) << 32n), g === 3n ? BigInt(VA) : 0n);
+  const iotlb = (d: VtdDriver) => d.descriptor(2n | (3n << 4n) | (BigInt(DID) << 16n), BigInt(IPA));
+
+  test('invalidation-too-small: one PASID of two', () => {
+    const d = moved([1, 2], (x) => piotlb(x, 2n, 1));
+
+    expect(rulesOf(d)).toEqual(['invalidation-too-small']);
+  });
+
+  test('missing-invalidation: nothing at all, or nothing but the input address', () => {
+    expect(rulesOf(moved([1], () => {}))).toEqual(['missing-invalidation']);
+    expect(rulesOf(moved([1], (d) => piotlb(d, 3n, 1)))).toEqual(['missing-invalidation']);
+  });
+
+  test('not when the page is invalidated in its domain, or every PASID', () => {
+    expect(rulesOf(moved([1, 2], iotlb))).toEqual([]);
+    const each = (d: VtdDriver) => {
+      piotlb(d, 2n, 1);
+      piotlb(d, 2n, 2);
+    };
+    expect(rulesOf(moved([1, 2], each))).toEqual([]);
+  });
+});
