@@ -71,8 +71,15 @@ export class Translations implements TreeListener {
     const { tree } = c;
     const late = c.node.page.late;
     if (this.rules.orphaned(tree)) return;
+    const limit = POW2[tree.format.outBits - 12]!;
+    // What leads beyond the output size faults, and what faults is never cached.
+    if (c.kind !== ENTRY.NONE && c.out >= limit) {
+      this.#beyond(c);
+      c.kind = ENTRY.NONE;
+    }
+    if (c.oldOut >= limit) c.oldKind = ENTRY.NONE;
+    if (c.kind === ENTRY.NONE && c.oldKind === ENTRY.NONE) return;
     this.usage.entry(c);
-    if (c.kind !== ENTRY.NONE && c.out >= POW2[tree.format.outBits - 12]!) this.#beyond(c);
     // What functions hold of both stages is known by input addresses of the first one.
     const nested = tree.over.size > 0;
     if (c.kind !== ENTRY.NONE) {

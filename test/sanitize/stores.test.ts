@@ -98,5 +98,5 @@ test.each([
     return events;
   };
 
-  expect(await first(trace, 'pt', (e, was) => (e.lo & 1) !== 0 && was === 0n, tear)).toContain('beyond-output-size');
+  expect(await first(trace, 'pt', (e, was) => (e.lo & 1) !== 0 && was === 0n, tear)).toEqual(['beyond-output-size']);
 });
