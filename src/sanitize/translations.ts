@@ -2,13 +2,14 @@ import { POW2 } from '../core/bits.ts';
 import type { Caches, CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
 import type { DeviceTlbs } from './device-tlbs.ts';
+import { change, isEmpty, sameOutputs } from './entry-changes.ts';
 import { ENTRY } from './formats.ts';
 import type { TrackedPage } from './memory.ts';
 import { nearestMiss, type TagWords } from './reach.ts';
 import { beyond } from './register-rules.ts';
 import type { RuleId } from './rules.ts';
 import { STALE, type StaleEntry } from './stale.ts';
-import type { EntryChange, TableNode, TranslationTree, TreeListener } from './tree.ts';
+import type { EntryChange, TranslationTree, TreeListener } from './tree.ts';
 import type { Usage } from './usage.ts';
 
 /** What differs between the architectures, for translations. */
@@ -357,41 +358,6 @@ export class Translations implements TreeListener {
       else this.#raised(tree, e);
     });
   }
-}
-
-function change(c: EntryChange): number {
-  if (c.kind === ENTRY.NONE) return STALE.UNMAPPED;
-  if (c.kind !== c.oldKind || c.out !== c.oldOut) return STALE.REPLACED;
-  return (c.oldPerm & ~c.perm) !== 0 ? STALE.LOWERED : STALE.RAISED;
-}
-
-/** No entry of the table that goes is valid: nothing below it is cached that the entries themselves did not make stale. */
-function isEmpty(nodes: readonly TableNode[] | undefined, tree: TranslationTree): boolean {
-  if (nodes === undefined) return false;
-  for (const n of nodes) {
-    if (n.page.words === null) continue;
-    for (let at = n.first; at < n.first + n.count; at++) {
-      tree.format.decode(n.shift, n.page.lo(at), n.page.hi(at));
-      if (tree.format.kind !== ENTRY.NONE) return false;
-    }
-  }
-  return true;
-}
-
-/** A block became a table that says the same, or the other way round. */
-function sameOutputs(c: EntryChange): boolean {
-  const f = c.tree.format;
-  const [block, nodes] = c.kind === ENTRY.TABLE ? [c.oldOut, null] : [c.out, c.node.below.get(c.at) ?? []];
-  // The new table is told after the store that links it: nothing is known against it.
-  if (nodes === null) return true;
-  let out = block;
-  for (const n of nodes) {
-    for (let at = n.first; at < n.first + n.count; at++, out += POW2[n.shift - 12]!) {
-      f.decode(n.shift, n.page.lo(at), n.page.hi(at));
-      if (f.kind !== ENTRY.LEAF || f.out !== out) return false;
-    }
-  }
-  return true;
 }
 
 function tagText(tag: CacheTag, words: TagWords): string {
