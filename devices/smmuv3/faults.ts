@@ -82,8 +82,10 @@ export class Smmuv3Faults {
     if (code === 0) return false;
     const recinvsid = (this.#core.registers.get(PAGE0.CR2.at) & CR2.RECINVSID) !== 0;
     if (code === EVENT.C_BAD_STREAMID && !recinvsid && !this.#d.badStreamAlwaysRecorded) return false;
-    const at = code === EVENT.F_STE_FETCH ? this.#tables.fetch : 0;
-    encodeEvent(this.record, 0, code, sid, this.#ssid(raw), 0, 0, 0, loWord(at), hiWord(at));
+    const fetched = code === EVENT.F_STE_FETCH;
+    const at = fetched ? this.#tables.fetch : 0;
+    const high = fetched ? hiWord(at) | this.#tables.fetchAbove : 0;
+    encodeEvent(this.record, 0, code, sid, this.#ssid(raw), 0, 0, 0, loWord(at), high);
     return true;
   }
 

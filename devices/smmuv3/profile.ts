@@ -34,6 +34,8 @@ export const SMMUV3_DEVIATIONS = {
     'Commands of absent features and reserved encodings in them are CERROR_ILL (§4.1 to §4.7). QEMU consumes them, but for TLB invalidations.',
   ssecInCfgiOnly:
     'SSec=1 is illegal in every command that has it (§4.1.5). QEMU looks at it in CFGI commands only.',
+  sidFolds:
+    'A CFGI command that names a StreamID beyond SIDSIZE concerns no stream (§4.3). QEMU looks at the low 16 bits of the StreamID.',
   badSteIsIll:
     'An entry that cannot be used is reported when traffic uses it (§4.3.1). QEMU with accel=on makes CFGI_STE illegal.',
   fewFeatures:
@@ -69,7 +71,8 @@ export const SMMUV3_DEVIATIONS = {
   stage2BitsIgnored:
     'S2HA and S2HD are held against IDR0.HTTU, and S2PTW protects (§5.2). QEMU does not look at them.',
   wideTablePointer:
-    'Bits above 51 of L2Ptr and S1ContextPtr are reserved (§5.1, §5.2). QEMU keeps them, and the pointer leads nowhere.',
+    'Bits above 51 of L2Ptr and S1ContextPtr are reserved (§5.1, §5.2). QEMU keeps them, and the pointer leads nowhere. ' +
+    'The address in an F_CD_FETCH of such an S1ContextPtr is the last one below 2^52, not the pointer.',
   tablePermission:
     'The permissions of tables and leaf together decide, after the walk (DDI 0487, §D8.4). QEMU faults at the table whose APTable forbids the access.',
   anyPrivilege:

@@ -35,8 +35,10 @@ export class Smmuv3Tables {
   #stickySplit = -1;
   /** The entry last looked up. */
   readonly ste = new Int32Array(STE_WORDS);
-  /** Guest-physical address of the structure that could not be fetched (F_STE_FETCH), bytes. */
+  /** Guest-physical address of the structure that could not be fetched (F_STE_FETCH), bytes below 2^52. */
   fetch = 0;
+  /** Bits 63:52 of that address, as bits 31:20 of its high word. */
+  fetchAbove = 0;
 
   constructor(core: Smmuv3Core) {
     this.#rules = steRulesOf(core.features, core.deviations);
@@ -73,6 +75,7 @@ export class Smmuv3Tables {
     if (sid >= 2 ** Math.min(log2, SIDSIZE)) return EVENT.C_BAD_STREAMID;
     const base = this.#regs.address(PAGE0.STRTAB_BASE.at, 6);
     const split = this.#split(cfg);
+    this.fetchAbove = 0;
     let at: number;
     if (split < 0) {
       at = base - (base % 2 ** (log2 + 6)) + sid * STE_BYTES;
@@ -81,7 +84,7 @@ export class Smmuv3Tables {
       if (at < 0) return -at;
     }
     this.fetch = at;
-    if (!fetchWords(this.#memory, at, this.ste, STE_WORDS)) return EVENT.F_STE_FETCH;
+    if (this.fetchAbove !== 0 || !fetchWords(this.#memory, at, this.ste, STE_WORDS)) return EVENT.F_STE_FETCH;
     if (this.#d.wideTablePointer && (this.ste[1]! & CONTEXT_ABOVE) !== 0) {
       this.ste[1] = (this.ste[1]! & ~CONTEXT_HIGH) | (NOWHERE / 2 ** 32);
     }
@@ -96,11 +99,12 @@ export class Smmuv3Tables {
     this.fetch = l1;
     if (!this.#memory.load64(l1)) return -EVENT.F_STE_FETCH;
     const span = l1StdSpan(this.#memory.lo);
-    const far = this.#d.wideTablePointer && this.#memory.hi >>> 20 !== 0;
-    const table = far ? NOWHERE : l1StdL2Ptr(this.#memory.lo, this.#memory.hi);
+    const table = l1StdL2Ptr(this.#memory.lo, this.#memory.hi);
+    const above = this.#d.wideTablePointer ? this.#memory.hi & ~0xf_ffff : 0;
     const index = sid % 2 ** split;
     if (span === 0 || span > split + 1) return -EVENT.C_BAD_STREAMID;
     const first = table - (table % (2 ** (span - 1) * STE_BYTES));
+    this.fetchAbove = above;
     if (this.#d.wideSpan) return index > 2 ** span - 1 ? -EVENT.C_BAD_STE : first + index * STE_BYTES;
     return index >= 2 ** (span - 1) ? -EVENT.C_BAD_STREAMID : first + index * STE_BYTES;
   }

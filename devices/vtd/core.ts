@@ -24,8 +24,6 @@ export interface TableRoot {
   on: boolean;
   /** Root table, bytes. */
   base: number;
-  /** Bits of RTADDR above the host address width, as a word (for the unreadable-root check). */
-  high: number;
   /** TTM as latched. */
   mode: number;
 }

@@ -5,7 +5,6 @@ import { NO_PASID } from '../../src/ports/dma.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
-import { pointer } from '../../src/spec/vtd/tables.ts';
 import { VtdCommands } from './commands.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDeps, VtdFunction } from './deps.ts';
@@ -21,7 +20,7 @@ import { checkVtdProperties } from './properties.ts';
 import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
-import { VtdRegisters } from './registers.ts';
+import { basePointer, VtdRegisters } from './registers.ts';
 import { checkVtdState, loadVtd, saveVtd, type VtdState } from './state.ts';
 import { VtdStreams } from './streams.ts';
 import { vtdUpcalls } from './upcalls.ts';
@@ -292,8 +291,7 @@ export class Vtd implements MmioDevice {
     const { root, features } = this.#core;
     const lo = this.#regs.get(PAGE.RTADDR.at);
     const hi = this.#regs.get(PAGE.RTADDR.at + 4);
-    root.base = pointer(lo, hi);
-    root.high = hi & ~0xf_ffff;
+    root.base = basePointer(lo, hi, this.#core.deps.properties, this.deviations);
     const ttm = (lo >>> 10) & 3;
     root.mode = !this.deviations.tableModeBitOnly ? ttm : features.scalable ? ttm & 1 : TTM.LEGACY;
     this.#regs.setStatus(GCMD.SRTP, true);
@@ -324,7 +322,7 @@ export class Vtd implements MmioDevice {
     this.#remapper.reset();
     this.#virtualCommands?.reset();
     root.on = false;
-    root.base = root.high = 0;
+    root.base = 0;
     root.mode = TTM.LEGACY;
     this.#switched();
   }
@@ -381,7 +379,7 @@ function coreOf(deps: VtdDeps): VtdCore {
     features: vtdFeatures(identity, properties),
     registers,
     interrupts: new VtdInterrupts(registers, deps.irq, deps.tell, name),
-    root: { on: false, base: 0, high: 0, mode: TTM.LEGACY },
+    root: { on: false, base: 0, mode: TTM.LEGACY },
     host: new HostVerbs(deps.iommufd),
     refusals: new HostRefusals(),
   };

@@ -6,6 +6,7 @@ import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdCore } from './core.ts';
 import type { PageRequest } from './page-request-queue.ts';
+import { vtdWalkChoicesOf } from './qemu/choices.ts';
 import { NO_FAULT, QemuReasons } from './qemu/reasons.ts';
 import type { VtdRecords } from './records.ts';
 import { guestLimits, VtdGuestTables } from './tables.ts';
@@ -58,7 +59,7 @@ export class VtdFaults {
     this.#core = core;
     this.#records = records;
     this.#tables = new VtdGuestTables(core);
-    this.#walker = new VtdWalker(memory, limits);
+    this.#walker = new VtdWalker(memory, limits, vtdWalkChoicesOf(core.deviations));
     this.#qemu = new QemuReasons(memory, limits, core.deviations);
   }
 

@@ -10,9 +10,9 @@ import {
   SQ_MASK,
   SVT,
 } from '../../src/spec/vtd/interrupt.ts';
-import { pointer } from '../../src/spec/vtd/tables.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdRecords } from './records.ts';
+import { basePointer } from './registers.ts';
 
 /** Direct-mapped entries of the interrupt entry cache. */
 const CACHED = 256;
@@ -74,10 +74,10 @@ export class InterruptRemapper implements VtdInterruptPort {
 
   /** SIRTP: IRTA is latched, the entry cache emptied (ESIRTPS). Words of IRTA. */
   setTable(lo: number, hi: number): void {
-    this.#base = pointer(lo, hi);
+    const { deps, deviations } = this.#core;
+    this.#base = basePointer(lo, hi, deps.properties, deviations);
     this.#size = 2 ** ((lo & 0xf) + 1);
-    this.#extended =
-      (lo & 0x800) !== 0 && (this.#core.deps.properties.eim || this.#core.deviations.destinationUnchecked);
+    this.#extended = (lo & 0x800) !== 0 && (deps.properties.eim || deviations.destinationUnchecked);
     this.invalidateAll();
   }
 
@@ -113,6 +113,7 @@ export class InterruptRemapper implements VtdInterruptPort {
         return this.#block(FAULT.IR_REQUEST_RESERVED, rid, index, false);
       }
       index += data & 0xffff;
+      if (this.#core.deviations.indexWraps) index &= 0xffff;
     }
     if (index >= this.#size) return this.#block(FAULT.IR_INDEX, rid, index, false);
     const reason = this.#entry(index, rid);

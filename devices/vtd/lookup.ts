@@ -1,6 +1,7 @@
 import { VtdWalker } from '../../src/lib/walk/vtd.ts';
 import { PGTT } from '../../src/spec/vtd/tables.ts';
 import type { TableRoot, VtdCore } from './core.ts';
+import { vtdWalkChoicesOf } from './qemu/choices.ts';
 import { guestLimits, VtdGuestTables } from './tables.ts';
 
 /**
@@ -19,7 +20,7 @@ export class GuestLookup {
   constructor(core: VtdCore) {
     this.#root = core.root;
     this.#tables = new VtdGuestTables(core);
-    this.#walker = new VtdWalker(core.deps.memory, guestLimits(core));
+    this.#walker = new VtdWalker(core.deps.memory, guestLimits(core), vtdWalkChoicesOf(core.deviations));
   }
 
   /** @param access ACCESS bits. @returns whether the guest's tables translate it. */

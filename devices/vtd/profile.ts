@@ -10,6 +10,8 @@ export const VTD_DEVIATIONS = {
     'CFI is a level like TE and IRE and shows in GSTS.CFIS (§11.4.4). QEMU ignores it.',
   compatibilityPasses:
     'Compatibility-format interrupts are blocked with 0x25 unless CFIS=1 and EIME=0 (§5.1.4). QEMU passes them.',
+  indexWraps:
+    'Handle and subhandle add up to an index of 17 bits (§5.1.3). QEMU keeps 16.',
   shvDataUnchecked:
     'SHV=1 wants data[31:16] zero, else 0x20 (§5.1.5.2). QEMU does not look.',
   interruptRangeSilent:
@@ -62,12 +64,16 @@ export const VTD_DEVIATIONS = {
     'FEUADDR, IEUADDR, PEUADDR are writable with EIM (§11.4.7.5). QEMU: they read 0, PEUADDR apart.',
   wideInvalidationData:
     'IEDATA has 16 bits (§11.4.8). QEMU: 32.',
+  basesWithinAw:
+    'RTADDR, IRTA and IQA take every bit of an address (§11.4). QEMU drops those from aw-bits up.',
   tableModeBitOnly:
     'All of RTADDR.TTM counts (§11.4.5). QEMU looks at bit 10, and only in scalable mode.',
   legacyCodes:
     'Scalable mode has reason codes of its own (§7.1.3). QEMU uses the legacy ones for root, context and second stage.',
   canonicalByAw:
-    'Canonical means bits 63:47 (or 63:56) of a first stage (§3.6). QEMU takes the width from AW of the PASID entry.',
+    'Canonical means bits 63:47 (or 63:56) of a first stage (§3.6). QEMU takes the width from AW of the PASID entry. ' +
+    'Here AW decides which reason is reported; an address that the tables map above it passes, for the hardware that ' +
+    'walks them has the AW of its own second stage in that field.',
   permissionFirst:
     'Presence, then reserved bits, then the permissions of the path (§3.6, §3.7). QEMU: permissions of each entry first.',
   typeBeforePresent:
@@ -78,6 +84,8 @@ export const VTD_DEVIATIONS = {
     'SNP in a second-stage leaf is reserved without ECAP.SC (§9.8). QEMU allows it in scalable mode.',
   pasidReservedUnchecked:
     'Reserved bits of PASID directory and table entries are checked (§9.5, §9.6). QEMU does not.',
+  leafFlagsTogether:
+    'A and D of a first-stage leaf are each set when they are clear (§3.6.2). QEMU: a write sets neither when one is set.',
   passThroughUnchecked:
     'A pass-through request beyond the address width is a fault (§3.7.1). QEMU takes it for a memory address.',
   controlLowOnly:

@@ -1,12 +1,11 @@
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { INV, INV_NAME, INV_TYPES, type InvType, invType } from '../../src/spec/vtd/invalidation.ts';
 import { IQEI, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
-import { pointer } from '../../src/spec/vtd/tables.ts';
 import type { VtdCommands } from './commands.ts';
 import type { VtdCore } from './core.ts';
 import { illegal } from './legality.ts';
 import type { VtdRecords } from './records.ts';
-import type { VtdRegisters } from './registers.ts';
+import { basePointer, type VtdRegisters } from './registers.ts';
 import type { Waits } from './waits.ts';
 
 /** `#execute`: the host refused a legal descriptor. None of the IQEI codes names that. */
@@ -86,9 +85,8 @@ export class VtdQueue {
   enable(): void {
     const { deviations, deps } = this.#core;
     const lo = this.#regs.get(PAGE.IQA.at);
-    const base = pointer(lo, this.#regs.get(PAGE.IQA.at + 4));
     this.#wide = this.#width();
-    this.#base = deviations.queueBaseLatched ? base % 2 ** deps.properties.awBits : base;
+    this.#base = basePointer(lo, this.#regs.get(PAGE.IQA.at + 4), deps.properties, deviations);
     this.#size = 1 << ((lo & 7) + (this.#wide ? 7 : 8));
     this.#enabled = true;
     if (this.#takeTail() && this.#tail !== 0) this.#run();

@@ -1,6 +1,7 @@
 import { toBigint } from '../../src/core/bits.ts';
 import { RegisterFile, type RegisterTable } from '../../src/core/registers.ts';
 import { FRO, PAGE } from '../../src/spec/vtd/registers.ts';
+import { pointer } from '../../src/spec/vtd/tables.ts';
 import type { VtdIdentity } from './identity.ts';
 import type { VtdDeviations } from './profile.ts';
 import type { VtdProperties } from './properties.ts';
@@ -11,6 +12,12 @@ const PAGE_BYTES = 0x1000;
 const FRCD_BYTES = 16;
 
 type Table = { [name: string]: RegisterTable[string] };
+
+/** Base of a table or queue as the unit latches it, bytes. @param lo,hi words of its register. */
+export function basePointer(lo: number, hi: number, p: VtdProperties, d: VtdDeviations): number {
+  const base = pointer(lo, hi);
+  return d.basesWithinAw ? base % 2 ** p.awBits : base;
+}
 
 /** The register page of the unit: masks, and what it lacks as zero. What a write sets in motion is the device's business. */
 export class VtdRegisters {

@@ -2,6 +2,8 @@ import { smmuv3Identity } from '../../devices/smmuv3/identity.ts';
 import type { Smmuv3Deviations } from '../../devices/smmuv3/profile.ts';
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { vmsaChoicesOf } from '../../devices/smmuv3/qemu/choices.ts';
+import type { VtdDeviations } from '../../devices/vtd/profile.ts';
+import { vtdWalkChoicesOf } from '../../devices/vtd/qemu/choices.ts';
 import type { PhysicalSmmuv3Options } from '../piommu/smmuv3/options.ts';
 import { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions } from '../piommu/vtd/options.ts';
 
@@ -22,5 +24,10 @@ export function smmuv3HardwareOf(
   return { idr0: idr0 | NESTING, idr1, idr3: idr3 | XNX, idr5, aidr, walk: vmsaChoicesOf(deviations) };
 }
 
-/** The physical unit that a host needs under a vVT-d: one with everything, whatever the guest is shown. */
-export const VTD_HARDWARE: Pick<PhysicalVtdOptions, 'cap' | 'ecap'> = { cap: FULL_CAP, ecap: FULL_ECAP };
+/**
+ * The physical unit that a host needs under a vVT-d: one with everything, whatever the guest is shown, whose walks write the
+ * flags that the guest's profile writes.
+ */
+export function vtdHardwareOf(deviations: VtdDeviations): Pick<PhysicalVtdOptions, 'cap' | 'ecap' | 'walk'> {
+  return { cap: FULL_CAP, ecap: FULL_ECAP, walk: vtdWalkChoicesOf(deviations) };
+}

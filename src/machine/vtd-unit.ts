@@ -14,7 +14,7 @@ import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
-import { VTD_HARDWARE } from './hardware-options.ts';
+import { vtdHardwareOf } from './hardware-options.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
 import type { PasidLayer } from './pasid/pasid-layer.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
@@ -81,7 +81,7 @@ export class VtdUnit implements IommuUnit {
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
       memory: vm.hostMemory.walked,
-      ...VTD_HARDWARE,
+      ...vtdHardwareOf(vtdDeviations(config.properties.profile, config.deviations)),
       clock: vm.clock,
       events,
       endpoints: this.endpoints,

@@ -2,6 +2,7 @@ export type { CachedTranslation } from '../lib/cache/listing.ts';
 export type { Smmuv3Features } from '../lib/check/smmuv3-features.ts';
 export type { VtdFeatures } from '../lib/check/vtd-features.ts';
 export { VMSA_ARCHITECTURE, type VmsaChoices } from '../lib/walk/vmsa-choices.ts';
+export { VTD_WALK_ARCHITECTURE, type VtdWalkChoices } from '../lib/walk/vtd-choices.ts';
 export { PhysicalSmmuv3, type PhysicalSmmuv3Data } from './smmuv3/device.ts';
 export type { PhysicalSmmuv3Options, Smmuv3CacheSizes } from './smmuv3/options.ts';
 export type { Smmuv3Identification } from './smmuv3/registers.ts';

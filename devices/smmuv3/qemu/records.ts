@@ -20,7 +20,7 @@ export function qemuFirstFault(order: VmsaCheckOrder, hardware: number, walked: 
 /**
  * QEMU's shape of a stage-2 fault. It translates TTB0 and TTB1 when it decodes the CD (as reads, of the tables' addresses)
  * and the tables below them on the way, losing S2; it reports the address of a table, not of a descriptor, but all bits of
- * an output address.
+ * an output address and of a CD's.
  */
 export class QemuStage2Records {
   readonly #access: Smmuv3GuestAccess;
@@ -87,7 +87,6 @@ export class QemuStage2Records {
     let transaction = raw[3]! & EV3.RNW;
     if (w.cls === CLASS.CD) {
       transaction = EV3.RNW;
-      at -= at % 4096;
     } else if (w.cls === CLASS.TT && !bypassed) {
       at -= at % (this.#early ? 4096 : 2 ** this.#half(raw).granule);
       if (this.#atDecode(raw)) transaction = EV3.RNW;

@@ -13,6 +13,7 @@ import {
 } from '../../spec/vtd/paging.ts';
 import { PGTT } from '../../spec/vtd/tables.ts';
 import { TableReader } from './table-reader.ts';
+import { VTD_WALK_ARCHITECTURE, type VtdWalkChoices } from './vtd-choices.ts';
 import type { VtdRegime } from './vtd-regime.ts';
 import { VtdSecondStage, type WalkCache } from './vtd-second.ts';
 
@@ -23,6 +24,17 @@ const TABLE_WRITABLE = 8;
 /** Whether a physical address lies in the interrupt window 0xFEE0_0000 to 0xFEEF_FFFF. */
 export function inInterruptWindow(lo: number, hi: number): boolean {
   return hi === 0 && lo >>> 20 === 0xfee;
+}
+
+/** What a first stage grants. @param granted R/W and U/S of the whole path. WPE=0: a privileged write passes over read-only. */
+function firstPerm(r: VtdRegime, granted: number, priv: boolean): number {
+  return (granted & FS.RW) !== 0 || (priv && !r.wpe) ? RW : ACCESS.READ;
+}
+
+/** Why the entries so far forbid an access. @returns 0: they do not. */
+function refusalOf(r: VtdRegime, granted: number, need: number, priv: boolean): number {
+  if (!priv && (granted & FS.US) === 0) return FAULT.US;
+  return (need & ~firstPerm(r, granted, priv)) !== 0 ? FAULT.SM_WRITE : 0;
 }
 
 /**
@@ -62,13 +74,16 @@ export class VtdWalker {
   readonly #reader: TableReader;
   readonly #reserved: FirstStageReserved;
   readonly #haw: number;
+  readonly #choices: VtdWalkChoices;
   /** Where the first-stage table lies in physical memory, and whether an update of it is allowed. */
   #tableLo = 0;
   #tableHi = 0;
   #tableWritable = true;
 
-  constructor(memory: Memory, limits: PagingLimits) {
+  /** @param choices what the unit leaves in memory; default: what the architecture says. */
+  constructor(memory: Memory, limits: PagingLimits, choices: VtdWalkChoices = VTD_WALK_ARCHITECTURE) {
     this.#memory = memory;
+    this.#choices = choices;
     this.#reader = new TableReader(memory);
     this.second = new VtdSecondStage(memory, limits);
     this.#reserved = new FirstStageReserved(limits);
@@ -166,15 +181,18 @@ export class VtdWalker {
       }
       granted &= eLo;
       if (!leaf) {
+        if (this.#choices.permissionAtEachLevel) {
+          const refusal = refusalOf(r, granted, need, priv);
+          if (refusal !== 0) return this.#fail(refusal);
+        }
         if (!this.#flags(r, atLo, atHi, eLo, eHi, FS.A, tableLo, tableHi)) return false;
         tableLo = eLo & ~0xfff;
         tableHi = eHi & 0xf_ffff;
         continue;
       }
-      if (!priv && (granted & FS.US) === 0) return this.#fail(FAULT.US);
-      // WPE=0: a privileged write passes over read-only pages.
-      const perm = (granted & FS.RW) !== 0 || (priv && !r.wpe) ? RW : ACCESS.READ;
-      if ((need & ~perm) !== 0) return this.#fail(FAULT.SM_WRITE);
+      const refusal = refusalOf(r, granted, need, priv);
+      if (refusal !== 0) return this.#fail(refusal);
+      const perm = firstPerm(r, granted, priv);
       const shift = vtdLevelShift(level);
       const offset = (1 << shift) - 1;
       const pageLo = (eLo & ~offset) | (lo & offset);
@@ -192,7 +210,8 @@ export class VtdWalker {
         this.dirty = true;
         this.snp = false;
       }
-      const flags = (need & ACCESS.WRITE) !== 0 ? FS.A | FS.D : FS.A;
+      let flags = (need & ACCESS.WRITE) !== 0 ? FS.A | FS.D : FS.A;
+      if (this.#choices.leafFlagsTogether && (eLo & flags) !== 0) flags = 0;
       this.#grant(r, granted, perm);
       this.dirty &&= ((eLo | flags) & FS.D) !== 0;
       this.firstShift = shift;

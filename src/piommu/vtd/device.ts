@@ -72,7 +72,15 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort {
     const iotlb = new Iotlb({ entries: caches.iotlb ?? 65536, walkEntries });
     const registers = new VtdHwRegisters(o, () => this.#forget());
     const tables = new VtdHwTables({ memory, features, registers, iotlb, caches });
-    const resolver = new VtdHwResolver({ memory, features, tables, iotlb, events, cachesWalks: walkEntries > 0 });
+    const resolver = new VtdHwResolver({
+      memory,
+      features,
+      tables,
+      iotlb,
+      events,
+      cachesWalks: walkEntries > 0,
+      walk: o.walk,
+    });
     const faults = new VtdHwFaults({ name: this.name, events, registers });
     const deviceTlb = new VtdHwDeviceTlb({
       endpoints,

@@ -1,3 +1,4 @@
+import type { VtdWalkChoices } from '../../lib/walk/vtd-choices.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { EndpointPort } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
@@ -35,6 +36,8 @@ export interface PhysicalVtdOptions extends VtdIdentification {
   readonly haw?: number;
   /** Nanoseconds until an unanswered device-TLB invalidation is given up (60 s). The architecture leaves it open. */
   readonly invalidateTimeout?: number;
+  /** What its first-stage walks leave in memory. Default: what the architecture says. */
+  readonly walk?: VtdWalkChoices;
   /** Debug: context, IOTLB, PASID-IOTLB and PASID-cache descriptors have no effect. Shows what a forgotten one would do. */
   readonly ignoreInvalidations?: boolean;
 }

@@ -1,6 +1,7 @@
 import type { Iotlb } from '../../lib/cache/iotlb.ts';
 import type { VtdFeatures } from '../../lib/check/vtd-features.ts';
 import { VtdWalker } from '../../lib/walk/vtd.ts';
+import type { VtdWalkChoices } from '../../lib/walk/vtd-choices.ts';
 import { ACCESS } from '../../ports/dma.ts';
 import type { HwEvents } from '../../ports/hw.ts';
 import type { Memory } from '../../ports/memory.ts';
@@ -24,6 +25,8 @@ export interface VtdHwResolverParts {
   readonly events: HwEvents;
   /** Last-level tables are cached. */
   readonly cachesWalks: boolean;
+  /** What first-stage walks leave in memory; absent: what the architecture says. */
+  readonly walk?: VtdWalkChoices | undefined;
 }
 
 /**
@@ -55,7 +58,7 @@ export class VtdHwResolver {
     this.#tables = parts.tables;
     this.#iotlb = parts.iotlb;
     this.#events = parts.events;
-    this.#walker = new VtdWalker(parts.memory, parts.features.limits);
+    this.#walker = new VtdWalker(parts.memory, parts.features.limits, parts.walk);
     this.#firstWalks = parts.cachesWalks ? new ContextWalks(parts.iotlb, UNTAGGED) : null;
     this.#secondWalks = parts.cachesWalks ? new ContextWalks(parts.iotlb, UNTAGGED) : null;
     this.#walker.cache = this.#firstWalks;
