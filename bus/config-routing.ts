@@ -12,7 +12,9 @@ export function configTarget(roots: readonly Root[], bus: number, devfn: number)
     let next: PciBus | null = null;
     for (const slot of at.slots.values()) {
       const b = slot.bridge;
-      if (b === null || b.secondary === 0 || bus < b.secondary || bus > b.subordinate) continue;
+      if (b === null || b.secondary === 0) continue;
+      // The secondary bus answers whatever the subordinate number is: firmware sets it when it has looked behind the bridge.
+      if (b.secondary !== bus && (bus < b.secondary || bus > b.subordinate)) continue;
       next = slot.behind!;
       if (b.secondary !== bus) break;
       if (b.pointToPoint && devfn > 7 && !b.ari) return null;

@@ -8,7 +8,7 @@ import { createQemuMachine } from '../../../src/machine/qemu-machine.ts';
 
 const CORPUS = join(import.meta.dirname, '../../../guest-fixtures/qtest');
 
-for (const kind of ['smmuv3', 'smmuv3-random', 'vtd']) {
+for (const kind of ['smmuv3', 'smmuv3-random', 'smmuv3-found', 'vtd', 'vtd-found']) {
   describe(`QEMU's answers, ${kind}`, () => {
     for (const name of readdirSync(join(CORPUS, kind)).sort()) {
       const transcript = parseTranscript(`${kind}/${name}`, readFileSync(join(CORPUS, kind, name), 'utf8'));
