@@ -2,6 +2,9 @@ import type { MmioDevice } from '../src/ports/mmio.ts';
 import { readBar, writeBar } from './registers.ts';
 import type { PciBus, Root, Slot } from './topology.ts';
 
+/** No window of a bridge begins or ends in the middle of so many bytes. */
+const GRAIN = 0x1000;
+
 /** The buses to search, and a count that moves on with everything that can change the answer. */
 export interface DecodedBuses {
   readonly roots: readonly Root[];
@@ -38,6 +41,27 @@ export class Decoder {
     }
     this.offset = address - this.#base;
     return true;
+  }
+
+  /** Bytes from `address`, which nothing decodes, up to where something might: a lower bound. */
+  gap(address: number): number {
+    let least = Number.MAX_SAFE_INTEGER;
+    for (const { bus } of this.#buses.roots) least = Math.min(least, this.#gap(bus, address));
+    return least;
+  }
+
+  #gap(bus: PciBus, address: number): number {
+    let least = Number.MAX_SAFE_INTEGER;
+    for (const slot of bus.slots.values()) {
+      for (const w of slot.fn.windows) {
+        const base = w.io === this.#io ? w.address() : -1;
+        if (base < 0 || address >= base + w.bytes) continue;
+        // A BAR that a bridge keeps from decoding here may decode where the bridge's window begins.
+        least = Math.min(least, base > address ? base - address : GRAIN - (address % GRAIN));
+      }
+      if (slot.behind !== null) least = Math.min(least, this.#gap(slot.behind, address));
+    }
+    return least;
   }
 
   #search(bus: PciBus, address: number): boolean {
@@ -96,6 +120,11 @@ export class PciWindowSpace implements MmioDevice {
   claims(offset: number): boolean {
     const d = this.#decoder;
     return d.find(this.#base + offset) ? d.slot!.gate.open : this.#unclaimed !== 0;
+  }
+
+  silent(offset: number): number {
+    const address = this.#base + offset;
+    return this.#decoder.find(address) ? 0 : Math.min(this.#decoder.gap(address), this.bytes - offset);
   }
 
   read(offset: number, size: number): number {

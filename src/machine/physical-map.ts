@@ -2,6 +2,9 @@ import { AddressSpace } from '../lib/memory/address-space.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 
+/** From so many bytes on, a range is first asked how much of it nothing answers. */
+const LONG = 64;
+
 interface Entry {
   readonly base: number;
   readonly end: number;
@@ -128,6 +131,12 @@ export class PhysicalMap {
       const at = addr + done;
       const e = this.#find(at);
       if (e !== null) {
+        const none = silentBytes(e, at, count - done);
+        if (none > 0) {
+          into.fill(e.device.read(at - e.base, 1), done, done + none);
+          done += none;
+          continue;
+        }
         const size = step(at, Math.min(count - done, e.end - at), e.most);
         this.#readDevice(e, at - e.base, size);
         for (let i = 0; i < size; i++) into[done + i] = (i < 4 ? this.lo : this.hi) >>> (8 * (i & 3));
@@ -147,6 +156,11 @@ export class PhysicalMap {
       const at = addr + done;
       const e = this.#find(at);
       if (e !== null) {
+        const none = silentBytes(e, at, from.length - done);
+        if (none > 0) {
+          done += none;
+          continue;
+        }
         const size = step(at, Math.min(from.length - done, e.end - at), e.most);
         const byte = (i: number) => (i < size ? from[done + i]! : 0);
         const word = (i: number) => byte(i) | (byte(i + 1) << 8) | (byte(i + 2) << 16) | (byte(i + 3) << 24);
@@ -169,6 +183,12 @@ export class PhysicalMap {
     for (const r of this.space.ram()) if (r.base > addr && r.base < next) next = r.base;
     return -(next - addr);
   }
+}
+
+/** Bytes from `at` on that nothing in the window answers, at most `left`; 0 for short accesses, which just try. */
+function silentBytes(e: Entry, at: number, left: number): number {
+  if (left < LONG) return 0;
+  return Math.min(e.device.silent?.(at - e.base) ?? 0, left);
 }
 
 function step(at: number, left: number, most: number): number {

@@ -61,6 +61,9 @@ function objects(f: Fields, key: string): Fields[] {
   });
 }
 
+/** Largest region of RAM a replay can lay out: one array of words. What the guest never touches costs nothing. */
+const MOST_RAM = 2 ** 33;
+
 function parseRam(f: Fields): TraceHeader['ram'] {
   const ram = objects(f, 'ram').map((r) => ({ gpa: r.address('gpa'), size: r.address('size') }));
   if (ram.length === 0) throw f.wrong('ram', 'at least one region');
@@ -68,6 +71,7 @@ function parseRam(f: Fields): TraceHeader['ram'] {
   for (const [n, r] of sorted.entries()) {
     const next = sorted[n + 1];
     if (r.size === 0 || r.gpa % 4096 !== 0 || r.size % 4096 !== 0) throw f.wrong('ram', 'whole pages');
+    if (r.size > MOST_RAM) throw f.wrong('ram', `regions of at most ${MOST_RAM / 2 ** 30} GiB`);
     if (next !== undefined && next.gpa < r.gpa + r.size) throw f.wrong('ram', 'regions that do not overlap');
   }
   return ram;

@@ -8,15 +8,24 @@ import { Place } from './fields.ts';
 import type { TraceHeader } from './header.ts';
 import { type OpenTrace, readText } from './read.ts';
 
-async function* inflate(path: string, place: Place): AsyncGenerator<string> {
+/** Characters a recording may unpack to: over a million events. A file of a megabyte can hold a thousand times its size. */
+const MOST_TEXT = 2 ** 28;
+
+async function* inflate(path: string, place: Place, most: number): AsyncGenerator<string> {
   const gunzip = createGunzip();
   const file = createReadStream(path);
   file.on('error', (e) => gunzip.destroy(e));
   const text = file.pipe(gunzip);
   text.setEncoding('utf8');
+  let length = 0;
   try {
-    for await (const chunk of text) yield chunk as string;
+    for await (const chunk of text) {
+      length += (chunk as string).length;
+      if (length > most) throw place.error(`it unpacks to more than ${most} characters, the most that is read`);
+      yield chunk as string;
+    }
   } catch (e) {
+    if (e instanceof ViommuError) throw e;
     const why = e instanceof Error ? e.message : String(e);
     throw place.error(`expected more compressed data, found a damaged or truncated gzip file (${why})`, e);
   } finally {
@@ -45,12 +54,14 @@ async function checkFile(path: string): Promise<void> {
 
 /**
  * Opens a `viommu-trace` version 1 file (gzip'ed lines of JSON). Nothing of it is kept in memory but the lines at hand.
- * @throws ViommuError `E_MISSING` when there is no such file, `E_TRACE_FORMAT` when its header is not one.
+ * @param most characters it may unpack to (2^28).
+ * @throws ViommuError `E_MISSING` when there is no such file, `E_TRACE_FORMAT` when its header is not one; reading on
+ *   throws it where the recording stops being one, or unpacks to more than `most`.
  */
-export async function openTrace(path: string): Promise<OpenTrace> {
+export async function openTrace(path: string, most = MOST_TEXT): Promise<OpenTrace> {
   await checkFile(path);
   const place = new Place(basename(path));
-  return await readText(place, inflate(path, place));
+  return await readText(place, inflate(path, place, most));
 }
 
 /** A whole recording in memory (benchmarks, tests). */

@@ -54,6 +54,11 @@ describe('viommu iommufd --replay', () => {
       () => file('x.gz', readFileSync(GOLDEN).subarray(0, 5000)),
       /cannot read the recording.*x\.gz/,
     ],
+    [
+      'an archive that unpacks to more than is read',
+      () => file('b.gz', gzipSync(Buffer.alloc(2 ** 28 + 1))),
+      /256 MiB/,
+    ],
     ['an archive of rubbish', () => file('y.gz', gzipSync('hello\n')), /file=y\.gz line=1/],
     [
       'a line that is cut',

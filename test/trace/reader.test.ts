@@ -82,6 +82,11 @@ test.each<[string, Line, RegExp]>([
   ['another format', { format: 'pcap' }, /header: "format": expected "viommu-trace", found "pcap"/],
   ['an unknown IOMMU', { iommu: 'riscv' }, /header: "iommu": expected "smmuv3" or "vtd", found "riscv"/],
   ['no source', { source: undefined }, /header: "source": expected an object, found nothing/],
+  [
+    'more RAM than can be laid out',
+    { ram: [{ gpa: '0x0', size: '0x1000000000' }] },
+    /header: "ram": expected regions of at most 8 GiB/,
+  ],
   ['no RAM', { ram: [] }, /header: "ram": expected at least one region/],
   [
     'a RAM size that is a number',
@@ -192,6 +197,17 @@ test('files that are no recording are refused in words', async () => {
   expect(await complaint(folder.text(`${JSON.stringify(SMMU_HEADER)}\n${' '.repeat(1 << 21)}`))).toMatch(
     /a line of more than/,
   );
+});
+
+test('a file that unpacks to more than is read is refused by size, whatever it holds', async () => {
+  const path = 'guest-fixtures/recordings/smmuv3-boot.ndjson.gz';
+  const trace = await openTrace(path, 100_000);
+  let seen = 0;
+  const reading = (async () => {
+    for await (const batch of trace.batches) seen += batch.length;
+  })();
+  await expect(reading).rejects.toThrow(/unpacks to more than 100000 characters/);
+  expect(seen).toBeGreaterThan(100);
 });
 
 test('a recording that was cut off says where', async () => {

@@ -23,13 +23,18 @@ The emulated host's iommufd by itself.
 
 Exit status: 0 everything matched, 1 a seed differs, 2 the input cannot be used.`;
 
-/** @throws ViommuError `E_TRACE_FORMAT` the file cannot be read or unpacked. */
+/** Bytes a recording may unpack to; a kernel's answers to a million ioctls take a tenth. */
+const MOST_TEXT = 2 ** 28;
+
+/** @throws ViommuError `E_TRACE_FORMAT` the file cannot be read or unpacked, or unpacks to more than MOST_TEXT. */
 function readRecording(path: string): string {
   try {
     const bytes = readFileSync(path);
-    return (bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzipSync(bytes) : bytes).toString('utf8');
+    const packed = bytes[0] === 0x1f && bytes[1] === 0x8b;
+    return (packed ? gunzipSync(bytes, { maxOutputLength: MOST_TEXT }) : bytes).toString('utf8');
   } catch (e) {
-    const why = e instanceof Error ? e.message : String(e);
+    const bomb = e instanceof RangeError && 'code' in e && e.code === 'ERR_BUFFER_TOO_LARGE';
+    const why = bomb ? `it unpacks to more than ${MOST_TEXT >> 20} MiB` : e instanceof Error ? e.message : String(e);
     throw new ViommuError('E_TRACE_FORMAT', 'trace', `cannot read the recording: ${why}`, { file: path }, e);
   }
 }

@@ -3,12 +3,13 @@ import type { AddressInfo } from 'node:net';
 import { DMA } from '../../src/ports/dma.ts';
 import type { Checks } from '../live/checks.ts';
 import { Chromium } from './chromium.ts';
-import { asked, serve } from './server.ts';
+import { serve } from './server.ts';
 
 /** The page in a real headless Chromium: the guest boots and works there, and what the page shows is what happened. */
 export async function inChromium(c: Checks, unit = 'device-iotlb=on', command = 'iotlb'): Promise<void> {
   process.stdout.write(`Linux 6.1 in v86 in headless Chromium, ${unit}\n`);
-  const server = await serve(0);
+  const asked: string[] = [];
+  const server = await serve(0, (path) => asked.push(path));
   const { port } = server.address() as AddressInfo;
   let browser: Chromium | null = null;
   try {

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { extname, join, normalize } from 'node:path';
 import { ViommuError } from '../../src/core/errors.ts';
 import { built, builtKernel, initrdOf, v86Package } from '../live-v86/boot.ts';
@@ -43,23 +43,37 @@ function contents(path: string): { readonly type: string; readonly bytes: Uint8A
   }
 }
 
-/** Addresses of the page that were asked for, for whoever checks what it loads. */
-export const asked: string[] = [];
+/** Names by which a browser on this machine asks for the page; any other is a foreign site's name for this machine. */
+const HOSTS: ReadonlySet<string> = new Set(['127.0.0.1', 'localhost', '[::1]']);
+
+/** Why a request is not answered, as status and text; null: it is. */
+function refusal(request: IncomingMessage): readonly [status: number, why: string] | null {
+  const host = (request.headers.host ?? '').replace(/:\d*$/, '').toLowerCase();
+  if (!HOSTS.has(host)) return [421, `this is 127.0.0.1, not '${host}'`];
+  if (request.method !== 'GET' && request.method !== 'HEAD') return [405, 'GET or HEAD'];
+  return request.url?.startsWith('/') ? null : [400, 'an address of the page begins with /'];
+}
 
 /**
- * Serves the page on the loopback interface. @param port 0: any.
+ * Serves the page on the loopback interface. @param port 0: any. @param asked hears each address that is asked for.
  * @throws ViommuError `EBUSY` when the port is taken.
  */
-export function serve(port: number): Promise<Server> {
+export function serve(port: number, asked?: (path: string) => void): Promise<Server> {
   const server = createServer((request, response) => {
-    const path = normalize(new URL(request.url ?? '/', 'http://localhost').pathname);
-    asked.push(path);
+    const refused = refusal(request);
+    if (refused !== null) {
+      response.writeHead(refused[0], refused[0] === 405 ? { Allow: 'GET, HEAD' } : {}).end(refused[1]);
+      return;
+    }
+    // No URL parser: "//" is a path here, and would be a host there. Only literal addresses of the page are answered.
+    const path = normalize(request.url!.replace(/[?#].*$/, ''));
+    asked?.(path);
     try {
       const found = contents(path);
       if (found === null) response.writeHead(404).end(`nothing at ${path}`);
       else {
         response.writeHead(200, { 'Content-Type': found.type, 'Content-Security-Policy': POLICY });
-        response.end(found.bytes);
+        response.end(request.method === 'HEAD' ? undefined : found.bytes);
       }
     } catch (e) {
       // A guest that was not built, a package that is not installed: the page shows the message.

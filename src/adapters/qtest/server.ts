@@ -1,20 +1,33 @@
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { ViommuError } from '../../core/errors.ts';
 import type { Channel } from './options.ts';
+import { LONGEST_RANGE } from './session.ts';
 
-/** A request line longer than this is no request (a `write` of the longest range has two digits a byte). */
-const LONGEST = 2 ** 30;
+/** A request line longer than this is no request: a `write` of the longest range has two digits a byte. */
+const LONGEST = 2 * LONGEST_RANGE + 64;
 
-/** Cuts a byte stream into lines; a last line without line feed is not one yet. */
+/**
+ * Cuts a byte stream into lines; a last line without line feed is not one yet. What came of it is kept in pieces and joined
+ * once, so that a long line costs its length.
+ */
 export class Lines {
-  #rest = '';
+  #rest: string[] = [];
+  #length = 0;
 
   /** @returns the complete lines; null when the sender never ends one. */
   push(chunk: string): string[] | null {
-    const text = this.#rest + chunk;
-    const parts = text.split('\n');
-    this.#rest = parts.pop()!;
-    return this.#rest.length > LONGEST ? null : parts;
+    const parts = chunk.split('\n');
+    const last = parts.pop()!;
+    if (this.#length + (parts[0] ?? last).length > LONGEST) return null;
+    if (parts.length > 0 && this.#rest.length > 0) {
+      this.#rest.push(parts[0]!);
+      parts[0] = this.#rest.join('');
+      this.#rest = [];
+      this.#length = 0;
+    }
+    if (last !== '') this.#rest.push(last);
+    this.#length += last.length;
+    return parts;
   }
 }
 

@@ -19,8 +19,11 @@ export interface QtestTarget {
   next(): number;
 }
 
-/** Longest range one request may name (bytes). */
-const MOST = 2 ** 28;
+/** Longest range one request may name (bytes): its digits still make one line. */
+export const LONGEST_RANGE = 2 ** 27;
+
+/** The last nanosecond a client can count. */
+const LAST = 2n ** 63n - 1n;
 
 /** A request that is no request: answered with FAIL. */
 class Refusal {
@@ -49,7 +52,7 @@ function address(text: string | undefined): number {
 function length(text: string | undefined): number {
   const n = number64(text);
   if (n === 0n) throw new Refusal('Length 0');
-  if (n > BigInt(MOST)) throw new Refusal(`Length ${n} is more than ${MOST}`);
+  if (n > BigInt(LONGEST_RANGE)) throw new Refusal(`Length ${n} is more than ${LONGEST_RANGE}`);
   return Number(n);
 }
 
@@ -62,9 +65,12 @@ function hexOf(value: bigint | number, digits: number): string {
 /** The qtest protocol over one machine: one request line in, one reply line out. Nothing a client sends throws. */
 export class QtestSession {
   readonly #target: QtestTarget;
+  /** Virtual nanoseconds as the client counts them: 64 bits, where the machine's clock is exact to 2^53. */
+  #time: bigint;
 
   constructor(target: QtestTarget) {
     this.#target = target;
+    this.#time = BigInt(Math.trunc(target.now()));
   }
 
   /** @returns the reply without line feed; '' for a blank line, which gets none. */
@@ -120,11 +126,8 @@ export class QtestSession {
         return this.#memset(address(words[1]), words[2], Number(number64(words[3]) & 0xffn));
       case 'clock_step':
         return this.#step(words[1]);
-      case 'clock_set': {
-        const to = Number(number64(words[1]));
-        if (to > this.#target.now()) this.#target.advance(to - this.#target.now());
-        return `OK ${this.#target.now()}`;
-      }
+      case 'clock_set':
+        return this.#advance(number64(words[1]) - this.#time);
       case 'irq_intercept_in':
       case 'irq_intercept_out':
       case 'set_irq_in':
@@ -174,13 +177,23 @@ export class QtestSession {
 
   #memset(addr: number, count: string | undefined, byte: number): string {
     if (number64(count) === 0n) return 'OK';
-    return this.#fill(addr, length(count), Buffer.alloc(length(count), byte));
+    const bytes = Buffer.alloc(length(count), byte);
+    if (addr + bytes.length <= 2 ** 52) this.#target.map?.writeBytes(addr, bytes);
+    return 'OK';
   }
 
   #step(text: string | undefined): string {
     const next = this.#target.next();
-    const by = text === undefined ? (Number.isFinite(next) ? next : 0) : Number(number64(text));
-    this.#target.advance(by);
-    return `OK ${this.#target.now()}`;
+    if (text !== undefined) return this.#advance(number64(text));
+    return this.#advance(Number.isFinite(next) ? BigInt(Math.ceil(next)) : 0n);
+  }
+
+  /** Time never goes back, and ends with 64 bits. */
+  #advance(by: bigint): string {
+    const left = LAST - this.#time;
+    const passed = by < 0n ? 0n : by < left ? by : left;
+    this.#target.advance(Number(passed));
+    this.#time += passed;
+    return `OK ${this.#time}`;
   }
 }

@@ -151,4 +151,14 @@ describe('lines on a socket', () => {
     expect(lines.push('\n')).toEqual(['y']);
     expect(typeof serveLines).toBe('function');
   });
+
+  test('a line that comes in thousands of pieces costs its length, and one without an end is not waited for', () => {
+    const lines = new Lines();
+    const piece = 'a'.repeat(2 ** 16);
+    for (let n = 0; n < 2 ** 11; n++) expect(lines.push(piece)).toEqual([]);
+    expect(lines.push('\n')?.map((l) => l.length)).toEqual([2 ** 27]);
+    let n = 0;
+    while (n < 2 ** 14 && lines.push(piece) !== null) n++;
+    expect(n).toBe(2 ** 12);
+  });
 });

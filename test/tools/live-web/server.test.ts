@@ -1,6 +1,6 @@
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -38,6 +38,29 @@ test.each([
   '/guest/',
 ])('%s is not of the page', async (path) => {
   expect((await fetch(`${at}${path}`)).status).toBe(404);
+});
+
+/** One request as its bytes; the answer's status line. */
+function raw(request: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection((server.address() as AddressInfo).port, '127.0.0.1', () => socket.end(request));
+    let text = '';
+    socket.setEncoding('latin1');
+    socket.on('data', (chunk) => (text += chunk));
+    socket.on('close', () => resolve(text.split('\r\n')[0]!));
+    socket.on('error', reject);
+  });
+}
+
+test.each([
+  ['GET // HTTP/1.1\r\nHost: 127.0.0.1', 'HTTP/1.1 200 OK'],
+  ['GET http://elsewhere/x HTTP/1.1\r\nHost: localhost', 'HTTP/1.1 400 Bad Request'],
+  ['GET / HTTP/1.1\r\nHost: elsewhere.example', 'HTTP/1.1 421 Misdirected Request'],
+  ['POST / HTTP/1.1\r\nHost: localhost:1\r\nContent-Length: 0', 'HTTP/1.1 405 Method Not Allowed'],
+  ['HEAD / HTTP/1.1\r\nHost: [::1]:8086', 'HTTP/1.1 200 OK'],
+])('%j is answered: %s', async (request, status) => {
+  expect(await raw(`${request}\r\nConnection: close\r\n\r\n`)).toBe(status);
+  expect((await fetch(at)).status).toBe(200);
 });
 
 test('a guest that was not built is named with the command that builds it', async () => {
