@@ -85,11 +85,6 @@ export class ConfigPorts {
     return (this.#address & 0xff) | (port & 3);
   }
 
-  /** No function is selected. */
-  reset(): void {
-    this.#address = 0;
-  }
-
   /** The address register. */
   save(): number {
     return this.#address;

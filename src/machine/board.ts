@@ -140,7 +140,7 @@ export class Board {
 
   /** Power-on state of every function and of the configuration ports; RAM keeps its contents. */
   reset(): void {
-    this.#ports?.reset();
+    // The configuration address register keeps its value: QEMU's host bridge has no reset for it.
     this.ioapic?.reset();
     this.complex.reset();
     this.chipset?.();

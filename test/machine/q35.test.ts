@@ -107,6 +107,13 @@ describe('the IOAPIC of q35', () => {
   });
 });
 
+test('the configuration address register outlives a reset of the machine (measured on QEMU 11.1.3)', () => {
+  const { m } = machine('-device intel-iommu');
+  m.portWrite(0xcf8, 4, 0x8000_0000);
+  m.reset();
+  expect([m.portRead(0xcf8, 4) >>> 0, m.portRead(0xcfc, 4) >>> 0]).toEqual([0x8000_0000, 0x29c0_8086]);
+});
+
 describe('the ECAM of q35', () => {
   const ECAM = 0xe000_0000;
   const made = () => {
