@@ -253,6 +253,7 @@ export class Smmuv3 implements MmioDevice {
   reset(): void {
     this.#stalls.terminateAll();
     this.#batch.drop();
+    this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#commands.timedOut = false;
     this.#queue.reset();
     this.#records.reset();
@@ -275,6 +276,7 @@ export class Smmuv3 implements MmioDevice {
     this.checkState(state);
     this.#stalls.terminateAll();
     this.#batch.drop();
+    this.#deps.upcalls?.abandon?.(this.#handlers);
     loadSmmuv3(this.#parts(), state);
     this.#commands.forgetAll();
   }

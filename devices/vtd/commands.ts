@@ -18,6 +18,8 @@ export interface VtdCommandTargets {
   readonly remapper: InterruptRemapper;
   readonly pageRequests: VtdPageRequests;
   readonly waits: Waits;
+  /** A device-TLB invalidation of a requester was not answered in time. */
+  readonly timedOut: (sid: number) => void;
 }
 
 /**
@@ -142,21 +144,30 @@ export class VtdCommands {
     return refused || kept || again;
   }
 
-  /** The range as on the bus: address words with S at bit 11 of `w2`. A source id without a function is nothing. */
+  /**
+   * The range as on the bus: address words with S at bit 11 of `w2`. Behind a source id without a function nobody answers, and
+   * neither does a function without ATS: to the unit that is a time-out (§6.5.2.10).
+   */
   #deviceTlb(sid: number, pasid: number, s: boolean, w2: number, w3: number, global: boolean): VerbOutcome {
     const { streams, core } = this.#c;
     const { upcalls } = core.deps;
     const stream = streams.byRid(sid);
-    if (stream === undefined || upcalls === null || upcalls.invalidateDeviceTlb === undefined) return 0;
+    if (stream === undefined) {
+      this.#c.timedOut(sid);
+      return 0;
+    }
+    if (upcalls === null || upcalls.invalidateDeviceTlb === undefined) return 0;
     const lo = (w2 & ~0xfff) | (s ? 0x800 : 0);
     const only = stream.device.several ? stream.index : undefined;
     const hosts = stream.mode.toHost(pasid);
     let refused = 0;
+    let unanswered = false;
     for (let i = 0; i < hosts.length; i++) {
       const r = upcalls.invalidateDeviceTlb(stream.vfio.devId, hosts[i]!, lo, w3, global, only);
-      // A function without ATS keeps no translations.
-      if (isRefusal(r) && r !== -E.OPNOTSUPP) refused = r;
+      if (r === -E.OPNOTSUPP) unanswered = true;
+      else if (isRefusal(r)) refused = r;
     }
+    if (unanswered && refused === 0) this.#c.timedOut(sid);
     return refused;
   }
 }

@@ -1,11 +1,13 @@
 import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
-import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
-import type { HostRefusals } from '../../src/lib/uapi/refusals.ts';
+import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
+import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
+import { TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdDeps } from './deps.ts';
-import type { VtdIdentity } from './identity.ts';
-import type { VtdInterrupts } from './interrupts.ts';
-import type { VtdDeviations } from './profile.ts';
-import type { VtdRegisters } from './registers.ts';
+import { type VtdIdentity, vtdFeatures, vtdIdentity } from './identity.ts';
+import { VtdInterrupts } from './interrupts.ts';
+import { type VtdDeviations, vtdDeviations } from './profile.ts';
+import { checkVtdProperties } from './properties.ts';
+import { VtdRegisters } from './registers.ts';
 
 /** What the device was doing when the host refused something that the guest is not told of yet. */
 export type VtdRefusedDuring =
@@ -43,4 +45,25 @@ export interface VtdCore {
   readonly host: HostVerbs;
   /** Where refusals of the host end that no caller handles. */
   readonly refusals: HostRefusals<VtdRefusedDuring>;
+}
+
+/** What the properties and the profile make of a vVT-d, before it has any state. @throws ViommuError see the device. */
+export function vtdCore(deps: VtdDeps): VtdCore {
+  const properties = checkVtdProperties(deps.properties);
+  const name = deps.name ?? 'vtd';
+  const deviations = vtdDeviations(properties.profile, deps.deviations);
+  const identity = vtdIdentity(properties, deviations);
+  const registers = new VtdRegisters(identity, properties, deviations);
+  return {
+    name,
+    deps,
+    deviations,
+    identity,
+    features: vtdFeatures(identity, properties),
+    registers,
+    interrupts: new VtdInterrupts(registers, deps.irq, deps.tell, name),
+    root: { on: false, base: 0, mode: TTM.LEGACY },
+    host: new HostVerbs(deps.iommufd),
+    refusals: new HostRefusals(),
+  };
 }

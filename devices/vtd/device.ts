@@ -1,26 +1,21 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
-import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { VtdCommands } from './commands.ts';
-import type { VtdCore } from './core.ts';
+import { type VtdCore, vtdCore } from './core.ts';
 import type { VtdDeps, VtdFunction } from './deps.ts';
 import { VtdDomains } from './domains.ts';
 import { VtdFaults } from './faults.ts';
-import { vtdFeatures, vtdIdentity } from './identity.ts';
 import { InterruptRemapper, type VtdInterruptPort } from './interrupt-remapper.ts';
-import { VtdInterrupts } from './interrupts.ts';
 import { GuestLookup } from './lookup.ts';
 import { VtdPageRequests } from './page-requests.ts';
-import { type VtdDeviations, vtdDeviations } from './profile.ts';
-import { checkVtdProperties } from './properties.ts';
+import type { VtdDeviations } from './profile.ts';
 import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
-import { basePointer, VtdRegisters } from './registers.ts';
+import { basePointer, type VtdRegisters } from './registers.ts';
 import { checkVtdState, loadVtd, saveVtd, type VtdState } from './state.ts';
 import { VtdStreams } from './streams.ts';
 import { vtdUpcalls } from './upcalls.ts';
@@ -61,7 +56,7 @@ export class Vtd implements MmioDevice {
    * @throws ViommuError `E_PROFILE` for properties that do not go together; `EINVAL` for a deviation that is not there.
    */
   constructor(deps: VtdDeps) {
-    const core = coreOf(deps);
+    const core = vtdCore(deps);
     this.name = core.name;
     this.bytes = core.registers.bytes;
     this.deviations = core.deviations;
@@ -83,7 +78,10 @@ export class Vtd implements MmioDevice {
       unexpected: (rid) => {
         if (!this.deviations.noQueueErrorRecord) this.#records.unexpectedCompletion(rid);
       },
-      drained: () => this.#queue.drained(),
+      drained: () => {
+        this.#streams.forgetGone();
+        this.#queue.drained();
+      },
     });
     this.#virtualCommands = core.identity.virtualCommands
       ? new VirtualCommands(core, (pasid) => core.refusals.note('freed PASID', this.#streams.pasidFreed(pasid)))
@@ -96,6 +94,7 @@ export class Vtd implements MmioDevice {
       remapper: this.#remapper,
       pageRequests: this.#pageRequests,
       waits: this.#waits,
+      timedOut: (sid) => this.#deviceTlbTimeout(sid),
     });
     this.#queue = new VtdQueue(core, this.#records, commands, this.#waits);
     this.#registerInvalidation = new RegisterInvalidation(core, commands, this.#queue);
@@ -108,7 +107,10 @@ export class Vtd implements MmioDevice {
    */
   addDevice(f: VtdFunction): () => void {
     const streams = this.#streams.add(f, this.#handlers);
-    return () => this.#streams.remove(streams);
+    return () => {
+      this.#streams.remove(streams);
+      if ((this.#core.deps.upcalls?.outstanding(this.#handlers) ?? 0) === 0) this.#streams.forgetGone();
+    };
   }
 
   /**
@@ -313,18 +315,19 @@ export class Vtd implements MmioDevice {
     this.#records.timeout(rid);
   }
 
-  /** Power-on state, after all DMA has come to rest. */
+  /** Power-on state, after all DMA has come to rest. No wait of the next driver waits for what this one has sent. */
   reset(): void {
     const { root } = this.#core;
-    this.#regs.reset();
     this.#queue.reset();
-    this.#records.reset();
-    this.#remapper.reset();
-    this.#virtualCommands?.reset();
     root.on = false;
     root.base = 0;
     root.mode = TTM.LEGACY;
     this.#switched();
+    this.#abandon();
+    this.#regs.reset();
+    this.#records.reset();
+    this.#remapper.reset();
+    this.#virtualCommands?.reset();
   }
 
   /** Plain data, also in the middle of a queue. */
@@ -338,6 +341,7 @@ export class Vtd implements MmioDevice {
    */
   load(state: VtdState): void {
     this.checkState(state);
+    this.#abandon();
     loadVtd(this.#parts(), state);
     this.#switched();
   }
@@ -349,6 +353,11 @@ export class Vtd implements MmioDevice {
    */
   checkState(state: unknown): VtdState {
     return checkVtdState(this.#parts(), state);
+  }
+
+  #abandon(): void {
+    this.#core.deps.upcalls?.abandon?.(this.#handlers);
+    this.#streams.forgetGone();
   }
 
   #parts() {
@@ -363,24 +372,4 @@ export class Vtd implements MmioDevice {
       virtualCommands: this.#virtualCommands,
     };
   }
-}
-
-function coreOf(deps: VtdDeps): VtdCore {
-  const properties = checkVtdProperties(deps.properties);
-  const name = deps.name ?? 'vtd';
-  const deviations = vtdDeviations(properties.profile, deps.deviations);
-  const identity = vtdIdentity(properties, deviations);
-  const registers = new VtdRegisters(identity, properties, deviations);
-  return {
-    name,
-    deps,
-    deviations,
-    identity,
-    features: vtdFeatures(identity, properties),
-    registers,
-    interrupts: new VtdInterrupts(registers, deps.irq, deps.tell, name),
-    root: { on: false, base: 0, mode: TTM.LEGACY },
-    host: new HostVerbs(deps.iommufd),
-    refusals: new HostRefusals(),
-  };
 }

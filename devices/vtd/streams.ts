@@ -36,6 +36,8 @@ export class VtdStreams {
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
   readonly #byDev = new Map<number, VtdStreamDevice>();
+  /** Requester ids that were taken out, by `goneKey`, until no answer is missing any more. */
+  readonly #gone = new Map<number, number>();
   /** No one asks on first use, or the guest promises to tell: set up when told. */
   readonly #eager: boolean;
 
@@ -63,6 +65,16 @@ export class VtdStreams {
   ofDevice(devId: number, index: number): VtdStream | undefined {
     const d = this.#byDev.get(devId);
     return d?.streams.find((s) => !d.several || s.index === index);
+  }
+
+  /** Requester id of physical stream `index` of a device, also when it has been taken out while its answer is missing; -1. */
+  ridOf(devId: number, index: number): number {
+    return this.ofDevice(devId, index)?.rid ?? this.#gone.get(goneKey(devId, index)) ?? -1;
+  }
+
+  /** No answer of a function that is gone is missing any more. */
+  forgetGone(): void {
+    this.#gone.clear();
   }
 
   /** The stream behind a host PASID of a device's physical stream `index`; its guest name is left in `pasid`. */
@@ -135,16 +147,16 @@ export class VtdStreams {
   #remove(s: VtdStream): void {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
+    const { device } = s;
+    // What the host asks the function for by itself from here on is nothing that the guest waits for or hears of.
+    if (device.streams.length === 1) device.unserve();
     this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
     this.#attachments.abandon(s);
-    const { device } = s;
     this.#list.splice(at, 1);
     this.#byRid.delete(s.rid);
+    this.#gone.set(goneKey(device.vfio.devId, s.index), s.rid);
     device.streams.splice(device.streams.indexOf(s), 1);
-    if (device.streams.length === 0) {
-      this.#byDev.delete(device.vfio.devId);
-      device.unserve();
-    }
+    if (device.streams.length === 0) this.#byDev.delete(device.vfio.devId);
     if (this.#list.length === 0) this.#domains.close();
   }
 
@@ -329,6 +341,11 @@ export class VtdStreams {
     }
     return refused;
   }
+}
+
+/** Device ids and indices of streams are far below 2^20. */
+function goneKey(devId: number, index: number): number {
+  return devId * 2 ** 20 + index;
 }
 
 function isStale(d: VtdDomain): boolean {

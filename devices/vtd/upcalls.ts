@@ -44,10 +44,10 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
     },
     onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
     onInvalidateError: (devId, error, stream) => {
-      const s = t.streams.ofDevice(devId, stream);
-      if (s === undefined) return;
-      if (error === HW_ERROR.ATC_TIMEOUT) t.timedOut(s.rid);
-      else if (error === HW_ERROR.UNEXPECTED_COMPLETION) t.unexpected(s.rid);
+      const rid = t.streams.ridOf(devId, stream);
+      if (rid < 0) return;
+      if (error === HW_ERROR.ATC_TIMEOUT) t.timedOut(rid);
+      else if (error === HW_ERROR.UNEXPECTED_COMPLETION) t.unexpected(rid);
     },
     onDrained: t.drained,
   };

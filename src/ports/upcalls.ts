@@ -16,6 +16,11 @@ export interface HostUpcalls {
    */
   outstanding(handlers: UpcallHandlers): number;
   /**
+   * The unit was reset: what is outstanding for this listener counts no longer, and it hears neither of its end nor of its
+   * errors. Absent: nothing is ever outstanding.
+   */
+  abandon?(handlers: UpcallHandlers): void;
+  /**
    * A vDEVICE for one stream of a device with several StreamIDs (Linux 7.2: EOPNOTSUPP at VDEVICE_ALLOC). Two streams of a
    * device may be in two vIOMMUs, because the guest may give them different VMIDs or second stages.
    * @param stream index of the stream in the device. @param vsid its StreamID as the guest knows it.
@@ -78,7 +83,10 @@ export interface UpcallHandlers {
   onFault?(devId: number, stream: number, record: Int32Array): void;
   /** Page requests (SMMUv3: Linux denies them all; VT-d: fault queue of iommufd). Record as the hardware wrote it. */
   onPageRequest?(devId: number, stream: number, record: Int32Array): boolean;
-  /** A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. `stream`: whose it was. */
+  /**
+   * A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. `stream`: whose it was. The device
+   * may have gone since.
+   */
   onInvalidateError?(devId: number, error: number, stream: number): void;
   /** Outstanding completions went to 0. */
   onDrained?(): void;

@@ -54,18 +54,13 @@ export class DriverInterrupts implements HwEvents {
     const { driver, upcalls, completed } = this.#p;
     const guests = completed(token, error);
     if (guests === null || upcalls === null) return;
-    if (guests && error !== HW_ERROR.NONE) this.#failed(rid, error);
-    upcalls.completed(driver, token);
+    upcalls.completed(driver, token, guests ? error : HW_ERROR.NONE, rid);
   }
 
   /** VT-d's FSTS.ICE: Linux clears it; whose function it was hears of it. */
   unexpectedCompletion(rid: number): void {
-    this.#failed(rid, HW_ERROR.UNEXPECTED_COMPLETION);
-  }
-
-  #failed(rid: number, error: number): void {
     const { upcalls, deviceOf } = this.#p;
     const dev = deviceOf(rid);
-    if (dev !== null) upcalls?.invalidateError(dev, error, dev.streams.indexOf(rid));
+    if (dev !== null) upcalls?.invalidateError(dev, HW_ERROR.UNEXPECTED_COMPLETION, dev.streams.indexOf(rid));
   }
 }

@@ -50,6 +50,10 @@ export class ContextUpcalls implements HostUpcalls {
     return this.#hub.outstanding(handlers);
   }
 
+  abandon(handlers: UpcallHandlers): void {
+    this.#hub.abandon(handlers);
+  }
+
   /** See `allocStreamVdevice`. */
   streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number {
     return this.#objects.streamVdevice(viommuId, devId, stream, vsid);

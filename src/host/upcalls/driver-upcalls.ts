@@ -29,10 +29,17 @@ export interface DriverUpcalls {
   pageRequest(dev: HostDevice, stream: number, record: Int32Array): boolean;
   /** An invalidation that names this device failed, now or late. @param error HW_ERROR. @param stream index into `dev.streams`. */
   invalidateError(dev: HostDevice, error: number, stream: number): void;
-  /** The last submit left completions outstanding that belong to `dev`. May be called for several devices of one token. */
-  pending(dev: HostDevice, driver: object, token: number): void;
-  /** They are in (or given up). */
-  completed(driver: object, token: number): void;
+  /**
+   * The last submit left completions outstanding that belong to `dev`, of its requests as `rid`. May be called for several
+   * devices of one token.
+   */
+  pending(dev: HostDevice, driver: object, token: number, rid: number): void;
+  /**
+   * They are in (or given up).
+   * @param error HW_ERROR of a guest's invalidation, NONE when that is nobody's business. @param rid who did not answer; its
+   *   device may be gone by now, and the listener is told all the same.
+   */
+  completed(driver: object, token: number, error: number, rid: number): void;
 }
 
 /** What the hub asks of a driver on a device model's behalf. */

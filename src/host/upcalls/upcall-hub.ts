@@ -1,11 +1,20 @@
+import { HW_ERROR } from '../../ports/hw.ts';
 import type { UpcallHandlers } from '../../ports/upcalls.ts';
 import type { HostDevice, PagingDomain } from '../kernel/driver.ts';
 import type { DriverUpcalls, UpcallDriver } from './driver-upcalls.ts';
 
+/** Whose answer is missing, as it was when the invalidation was sent. */
+interface Awaited {
+  readonly handlers: UpcallHandlers;
+  readonly devId: number;
+  readonly stream: number;
+}
+
 interface Outstanding {
   readonly driver: object;
   readonly token: number;
-  readonly listeners: Set<UpcallHandlers>;
+  /** By requester id. */
+  readonly awaited: Map<number, Awaited>;
 }
 
 /**
@@ -87,25 +96,45 @@ export class UpcallHub implements DriverUpcalls {
     this.#listeners.get(dev)?.onInvalidateError?.(dev.devId, error, stream);
   }
 
-  pending(dev: HostDevice, driver: object, token: number): void {
+  pending(dev: HostDevice, driver: object, token: number, rid: number): void {
     const handlers = this.#listeners.get(dev);
     if (handlers === undefined) return;
-    const open = this.#outstanding.find((o) => o.driver === driver && o.token === token);
-    if (open !== undefined) open.listeners.add(handlers);
-    else this.#outstanding.push({ driver, token, listeners: new Set([handlers]) });
+    let open = this.#outstanding.find((o) => o.driver === driver && o.token === token);
+    if (open === undefined) {
+      open = { driver, token, awaited: new Map() };
+      this.#outstanding.push(open);
+    }
+    open.awaited.set(rid, { handlers, devId: dev.devId, stream: dev.streams.indexOf(rid) });
   }
 
-  completed(driver: object, token: number): void {
+  completed(driver: object, token: number, error: number, rid: number): void {
     const at = this.#outstanding.findIndex((o) => o.driver === driver && o.token === token);
     if (at < 0) return;
-    const [done] = this.#outstanding.splice(at, 1);
-    for (const handlers of done!.listeners) if (this.outstanding(handlers) === 0) handlers.onDrained?.();
+    const [{ awaited }] = this.#outstanding.splice(at, 1) as [Outstanding];
+    const late = error === HW_ERROR.NONE ? undefined : awaited.get(rid);
+    late?.handlers.onInvalidateError?.(late.devId, error, late.stream);
+    for (const handlers of new Set([...awaited.values()].map((a) => a.handlers))) {
+      if (this.outstanding(handlers) === 0) handlers.onDrained?.();
+    }
+  }
+
+  /** What a listener waits for is nobody's business any more: neither its end nor its errors. */
+  abandon(handlers: UpcallHandlers): void {
+    for (const { awaited } of this.#outstanding) {
+      for (const [rid, a] of awaited) if (a.handlers === handlers) awaited.delete(rid);
+    }
   }
 
   /** Submissions whose completions a listener still waits for. */
   outstanding(handlers: UpcallHandlers): number {
     let n = 0;
-    for (const o of this.#outstanding) if (o.listeners.has(handlers)) n++;
+    for (const { awaited } of this.#outstanding) {
+      for (const a of awaited.values()) {
+        if (a.handlers !== handlers) continue;
+        n++;
+        break;
+      }
+    }
     return n;
   }
 }

@@ -6,6 +6,7 @@ import { Guest } from './guest.ts';
 const IQH = 0x80;
 const FSTS = 0x34;
 const IQE = 0x10;
+const ITE = 0x40;
 const STATUS = 0x20_0000n;
 const WAIT = (data: bigint, at = STATUS): [bigint, bigint] => [0x25n | (data << 32n), at];
 const ALL = 'scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on';
@@ -84,7 +85,9 @@ describe.each(['qemu-11.1', 'arch'] as const)(
   (profile) => {
     test.each([1, 2, 3, 4, 5, 6, 7, 8, 9])('type %i', (type) => {
       const legal = [...LEGAL[type]!, 0n, 0n];
-      expect(one(ALL, profile, true, ...legal)).toEqual([0x20, 0]);
+      // Behind the source id of a device-TLB descriptor is no function here: a time-out, which QEMU does not have.
+      const unanswered = (type === 3 || type === 8) && profile === 'arch' ? ITE : 0;
+      expect(one(ALL, profile, true, ...legal)).toEqual([0x20, unanswered]);
       for (let bit = 0; bit < 256; bit++) {
         const word = INV_RESERVED[type]![(bit >> 5) as 0 | 1 | 2 | 3] ?? -1;
         const privateData = profile === 'qemu-11.1' && type === 9 && bit >= 128;

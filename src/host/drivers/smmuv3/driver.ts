@@ -113,7 +113,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     this.queue = new Smmuv3DriverQueue(options.hw, {
       pending: (sid, token, guest) => {
         if (guest && this.#upcalls !== null) this.#guestTokens.add(token);
-        this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token));
+        this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token, sid));
       },
       timedOut: (sid) =>
         this.#each(sid, (dev, upcalls) => {
