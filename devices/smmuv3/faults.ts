@@ -1,4 +1,4 @@
-import { hiWord, loWord } from '../../src/core/bits.ts';
+import { fromWords, hiWord, loWord } from '../../src/core/bits.ts';
 import type { VmsaCheckOrder } from '../../src/lib/walk/vmsa-choices.ts';
 import { cdR } from '../../src/spec/smmuv3/cd.ts';
 import {
@@ -8,6 +8,7 @@ import {
   EVENT,
   EVENT_WORDS,
   encodeEvent,
+  evClass,
   evS2,
   evSsid,
   evSsv,
@@ -100,7 +101,10 @@ export class Smmuv3Faults {
     const reordered = this.#d.qemuRecordFields || this.#d.tablePermission || this.#d.sizeLast;
     if (!reordered || type < EVENT.F_TRANSLATION || type > EVENT.F_PERMISSION) return this.#pass(s, sid, raw);
     const access = this.#access;
-    if (access.open(s.ste, substream(raw)) !== 0 || access.bypassed) return this.#pass(s, sid, raw);
+    // The guest's CD and tables may be others by now than those that the hardware had in its caches.
+    if (access.open(s.ste, substream(raw)) !== 0 || access.bypassed || !access.repeats(raw)) {
+      return this.#pass(s, sid, raw);
+    }
     if (this.#d.qemuRecordFields) {
       // A stage-2 fault of a TTB comes before every stage-1 fault of the access.
       const early = this.#qemu.tables();
@@ -129,6 +133,9 @@ export class Smmuv3Faults {
     const access = this.#access;
     const w = access.walker;
     let code = access.open(s.ste, substream(raw));
+    // The hardware had a CD: that today's is bad is nothing the access met.
+    const past = evType(raw) === EVENT.F_WALK_EABT || (evS2(raw) && evClass(raw) !== CLASS.CD);
+    if (code !== 0 && past) return this.#unexplained(s, sid, raw);
     if (code === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
     if (code === EVENT.C_BAD_CD) return this.#emit(code, sid, raw, 0, 0);
     if (code !== 0) return this.#stage2(s, sid, raw, code);
@@ -140,6 +147,8 @@ export class Smmuv3Faults {
     code = access.walk(raw);
     if (code === 0) return this.#unexplained(s, sid, raw);
     if (w.stage === 2) return this.#stage2(s, sid, raw, code);
+    // The hardware had a translation of the guest's first stage: that there is none now is nothing the access met.
+    if (evS2(raw) && evClass(raw) === CLASS.IN) return this.#unexplained(s, sid, raw);
     if (code === EVENT.F_WALK_EABT) {
       const bits = (CLASS.TT << EV3_CLASS_SHIFT) | (w.tableRead && !this.#d.qemuRecordFields ? EV3.TTRNW : 0);
       return this.#emit(code, sid, raw, bits, w.fetch - (w.fetch % 8));
@@ -149,14 +158,28 @@ export class Smmuv3Faults {
   }
 
   /**
-   * The guest's memory shows no fault: either the output is no memory (that transaction just fails), or the hardware lost a
-   * fetch that is fine by itself.
+   * The guest's memory shows no such fault: the output is no memory (that transaction just fails), the hardware lost a fetch
+   * that is fine by itself, or the guest has changed its CD or tables since the hardware read them.
    */
   #unexplained(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
-    if (evS2(raw)) return false;
+    if (evS2(raw)) return this.#beyond(s, sid, raw);
     if (evType(raw) === EVENT.C_BAD_STE) return this.#pass(s, sid, raw);
     if (evType(raw) === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
     return this.#emit(EVENT.F_WALK_EABT, sid, raw, (CLASS.TT << EV3_CLASS_SHIFT) | (raw[3]! & EV3.TTRNW), 0);
+  }
+
+  /** What the hardware met at a stage-2 input address, which is the guest's own name for it. */
+  #beyond(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
+    // The host's own table could not be read, at an address not for guests.
+    if (evType(raw) === EVENT.F_WALK_EABT) return false;
+    const access = this.#access;
+    const cls = evClass(raw);
+    const ipa = fromWords(raw[6]!, raw[7]!);
+    const code = access.stage2(raw, ipa, cls);
+    if (code > 0) return this.#stage2(s, sid, raw, code);
+    if (cls === CLASS.CD) return this.#emit(EVENT.F_CD_FETCH, sid, raw, 0, ipa);
+    if (cls !== CLASS.TT) return false;
+    return this.#emit(EVENT.F_WALK_EABT, sid, raw, (CLASS.TT << EV3_CLASS_SHIFT) | (raw[3]! & EV3.TTRNW), ipa);
   }
 
   #cdFetch(sid: number, raw: Int32Array): boolean {

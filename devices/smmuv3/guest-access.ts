@@ -2,7 +2,7 @@ import { fromWords } from '../../src/core/bits.ts';
 import { checkCd } from '../../src/lib/check/cd.ts';
 import { fetchWords } from '../../src/lib/memory/fetch-words.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
-import type { VmsaChoices } from '../../src/lib/walk/vmsa-choices.ts';
+import { VMSA_ORDER, type VmsaCheckOrder, type VmsaChoices } from '../../src/lib/walk/vmsa-choices.ts';
 import {
   permNeeded,
   readStage1,
@@ -13,7 +13,7 @@ import {
 import { ACCESS } from '../../src/ports/dma.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import { CD_BYTES, CD_SPLIT_4K, CD_SPLIT_64K, CD_WORDS, l1CdL2Ptr, l1CdValid } from '../../src/spec/smmuv3/cd.ts';
-import { CLASS, EV3, EVENT } from '../../src/spec/smmuv3/events.ts';
+import { CLASS, EV3, EVENT, evType } from '../../src/spec/smmuv3/events.ts';
 import {
   S1DSS,
   S1FMT,
@@ -37,6 +37,7 @@ export class Smmuv3GuestAccess {
   readonly #core: Smmuv3Core;
   readonly #memory: Memory;
   readonly #choices: VmsaChoices;
+  readonly #order: VmsaCheckOrder;
   readonly walker: VmsaWalker;
   readonly s1 = stage1Regime();
   readonly #s2 = stage2Regime();
@@ -53,8 +54,9 @@ export class Smmuv3GuestAccess {
     this.#core = core;
     this.#memory = core.deps.memory;
     this.#choices = vmsaChoicesOf(core.deviations);
+    this.#order = vmsaCheckOrderOf(core.deviations);
     this.walker = new VmsaWalker(core.deps.memory);
-    this.walker.choose(this.#choices, vmsaCheckOrderOf(core.deviations));
+    this.walker.choose(this.#choices, this.#order);
   }
 
   /**
@@ -102,6 +104,27 @@ export class Smmuv3GuestAccess {
     if (this.s2 === null) return at;
     const code = this.walker.stage2(this.s2, at, ACCESS.READ, CLASS.CD);
     return code === 0 ? this.walker.out : -code;
+  }
+
+  /**
+   * Whether a walk in the hardware's order meets the stage-1 fault of a record, after `open`: the structures are as they were
+   * when the hardware read them.
+   */
+  repeats(record: Int32Array): boolean {
+    this.walker.choose(this.#choices, VMSA_ORDER);
+    const code = this.walk(record);
+    this.walker.choose(this.#choices, this.#order);
+    return code === evType(record) && this.walker.stage === 1;
+  }
+
+  /**
+   * The guest's own stage 2 under the transaction of a record, at one input address (bytes).
+   * @param cls CLASS of what is there. @returns 0: none, or no fault; else the event code of the fault.
+   */
+  stage2(record: Int32Array, ipa: number, cls: number): number {
+    if (this.s2 === null) return 0;
+    const need = cls === CLASS.IN ? permNeeded(accessOf(record[3]!)) : ACCESS.READ;
+    return this.walker.stage2(this.s2, ipa, need, cls);
   }
 
   /**
