@@ -1,4 +1,3 @@
-import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
 import {
   INV,
   type InvalidationType,
@@ -26,7 +25,7 @@ export function illegal(w: Int32Array, wide: boolean, core: VtdCore): number {
   const narrow = row.type === INV.PAGE_GROUP_RESPONSE && deviations.responseInNarrowQueue;
   if (row.scalable && !wide && !narrow) return IQEI.TYPE;
   if (row.scalable && core.root.mode === TTM.LEGACY && !deviations.queueWidthUnchecked) return IQEI.TYPE;
-  if (!has(row.needs, features) && !deviations.deviceTlbWithoutDt) return IQEI.TYPE;
+  if (!features.has(row.needs) && !deviations.deviceTlbWithoutDt) return IQEI.TYPE;
   const { reserved } = row;
   const mask0 = row.type === INV.WAIT && features.pageRequestDrain ? reserved[0] & ~WAIT_PD : reserved[0];
   const bad = (w[0]! & mask0) | (w[1]! & reserved[1]) | (w[2]! & reserved[2]) | (w[3]! & reserved[3]);
@@ -37,13 +36,7 @@ export function illegal(w: Int32Array, wide: boolean, core: VtdCore): number {
   return noPasid && deviations.responseNeedsPasid ? IQEI.RESERVED : 0;
 }
 
-/** Whether the unit has what a type needs. */
-function has(needs: InvalidationType['needs'], features: VtdFeatures): boolean {
-  if (needs === 'DT') return features.deviceTlb;
-  return needs === null || features.pageRequests;
-}
-
-/** Whether a page-selective request names more pages than MAMV allows (§6.5.2.4). */
+/** Whether a page-selective request names more pages than MAMV allows (§6.5.2.3). */
 function beyondMask(type: number, w: Int32Array, core: VtdCore): boolean {
   const limited =
     (type === INV.IOTLB && inv.granularity(w[0]!) === IOTLB_G.PAGE) ||

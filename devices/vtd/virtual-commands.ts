@@ -1,5 +1,5 @@
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
-import { PAGE, VCMD, VCRSP } from '../../src/spec/vtd/registers.ts';
+import { PAGE, VCMD, VCRSP, type VirtualCommand } from '../../src/spec/vtd/registers.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdRegisters } from './registers.ts';
 
@@ -33,7 +33,8 @@ export class VirtualCommands {
     const hi = this.#regs.get(PAGE.VCMD.at + 4);
     let status: number = VCRSP.OK;
     let pasid = 0;
-    switch (lo & 0xff) {
+    const command = (lo & 0xff) as VirtualCommand;
+    switch (command) {
       case VCMD.NULL:
         break;
       case VCMD.ALLOC_PASID:
@@ -44,7 +45,7 @@ export class VirtualCommands {
         if (!this.free(((lo >>> 16) | (hi << 16)) & 0xf_ffff)) status = VCRSP.INVALID_PASID;
         break;
       default:
-        status = VCRSP.UNDEFINED;
+        status = undefinedCommand(command);
     }
     this.#answer(status, Math.max(pasid, 0));
   }
@@ -105,4 +106,9 @@ export class VirtualCommands {
     this.reset();
     for (const p of pasids) if (p >= 1 && p < this.#limit) this.#used[p >>> 5]! |= 1 << (p & 31);
   }
+}
+
+/** A code that no virtual command has. A command of the specification without a case above does not compile here. */
+function undefinedCommand(_command: never): number {
+  return VCRSP.UNDEFINED;
 }

@@ -1,3 +1,4 @@
+import type { InvalidationType } from '../../spec/vtd/invalidation.ts';
 import type { PagingLimits } from '../../spec/vtd/paging.ts';
 import { PAGE } from '../../spec/vtd/registers.ts';
 
@@ -103,6 +104,18 @@ export class VtdFeatures {
     this.ridPasid = e(ECAP.RPS) === 1;
     this.ridPriv = e(ECAP.RPRIVS) === 1;
     this.abortMode = e(ECAP.ADMS) === 1;
+  }
+
+  /** Whether the unit has what a type of invalidation descriptor needs. */
+  has(needs: InvalidationType['needs']): boolean {
+    switch (needs) {
+      case null:
+        return true;
+      case 'DT':
+        return this.deviceTlb;
+      case 'PRS':
+        return this.pageRequests;
+    }
   }
 
   /** Whether AW (1, 2, 3) of a context or PASID entry is a width the unit can walk. */

@@ -1,6 +1,6 @@
 import { HW_ERROR, type HwPort, type VirtualQueueInterface, type VirtualQueuePort } from '../../ports/hw.ts';
 import type { Memory, MemoryWindow } from '../../ports/memory.ts';
-import { COMMAND_BYTES, COMMAND_WORDS, OP } from '../../spec/smmuv3/commands.ts';
+import { COMMAND_BYTES, COMMAND_WORDS, cmdOp, OP, type Opcode } from '../../spec/smmuv3/commands.ts';
 
 /** Registers of queue n, at n * QUEUE_BYTES. */
 export const VCMDQ = { CONS: 0x00, PROD: 0x04, CONFIG: 0x08, STATUS: 0x0c, GERROR: 0x10, GERRORN: 0x14 } as const;
@@ -209,14 +209,39 @@ class Interface implements VirtualQueueInterface {
 
   /** Word 1 with the real VMID or stream; -1: not a command a guest may give here. */
   #convert(w0: number, w1: number): number {
-    switch (w0 & 0xff) {
+    const op = cmdOp(w0) as Opcode;
+    switch (op) {
       case OP.TLBI_NH_ASID:
       case OP.TLBI_NH_VA:
         return ((w1 & ~0xffff) | this.#vmid) >>> 0;
       case OP.ATC_INV:
         return this.#sids.get(w1 >>> 0) ?? -1;
-      default:
+      // What a guest's own queue does not take; CMD_SYNC does not come here.
+      case OP.PREFETCH_CONFIG:
+      case OP.PREFETCH_ADDR:
+      case OP.CFGI_STE:
+      case OP.CFGI_STE_RANGE:
+      case OP.CFGI_CD:
+      case OP.CFGI_CD_ALL:
+      case OP.CFGI_VMS_PIDM:
+      case OP.TLBI_NH_ALL:
+      case OP.TLBI_NH_VAA:
+      case OP.TLBI_EL3_ALL:
+      case OP.TLBI_EL3_VA:
+      case OP.TLBI_EL2_ALL:
+      case OP.TLBI_EL2_ASID:
+      case OP.TLBI_EL2_VA:
+      case OP.TLBI_EL2_VAA:
+      case OP.TLBI_S12_VMALL:
+      case OP.TLBI_S2_IPA:
+      case OP.TLBI_NSNH_ALL:
+      case OP.PRI_RESP:
+      case OP.RESUME:
+      case OP.STALL_TERM:
+      case OP.SYNC:
         return -1;
+      default:
+        return reserved(op);
     }
   }
 
@@ -234,6 +259,11 @@ class Interface implements VirtualQueueInterface {
     this.#stop(q, first + done, error === HW_ERROR.ABORT ? CERROR.ABT : CERROR.ILL);
     return false;
   }
+}
+
+/** An opcode that no command has. A command of the specification without a case above does not compile here. */
+function reserved(_op: never): number {
+  return -1;
 }
 
 function mask(q: Queue): number {

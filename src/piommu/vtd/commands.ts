@@ -4,10 +4,11 @@ import { NO_PASID } from '../../ports/dma.ts';
 import {
   CONTEXT_G,
   INV,
-  INV_RESERVED,
+  type InvalidationType,
   type InvType,
   IOTLB_G,
   inv,
+  invalidationType,
   invType,
   PASID_CACHE_G,
   PASID_IOTLB_G,
@@ -57,7 +58,7 @@ export class VtdHwCommands {
   /**
    * One descriptor at word `at`.
    * @param wide 256-bit descriptors.
-   * @returns false: invalid, IQE (VT-d §6.5.2.10).
+   * @returns false: invalid, IQE (VT-d §6.5.2.11).
    */
   run(q: Int32Array, at: number, wide: boolean): boolean {
     const w0 = q[at]!;
@@ -99,14 +100,12 @@ export class VtdHwCommands {
     return true;
   }
 
-  /** Type and reserved fields. Types 6 to 9 exist in scalable mode only. */
+  /** Type and reserved fields, by the table of descriptors. */
   #legal(type: number, w0: number, w1: number, w2: number, w3: number): boolean {
     const f = this.#features;
-    if (type === 0 || type > INV.PAGE_GROUP_RESPONSE) return false;
-    if (type >= INV.PASID_IOTLB && this.#registers.ttm === TTM.LEGACY) return false;
-    if ((type === INV.DEVICE_TLB || type === INV.PASID_DEVICE_TLB) && !f.deviceTlb) return false;
-    if (type === INV.PAGE_GROUP_RESPONSE && !f.pageRequests) return false;
-    const r = INV_RESERVED[type]!;
+    const row: InvalidationType | undefined = invalidationType(type);
+    if (row === undefined || (row.scalable && this.#registers.ttm === TTM.LEGACY) || !f.has(row.needs)) return false;
+    const r = row.reserved;
     const first = type === INV.WAIT && f.pageRequestDrain ? r[0] & ~WAIT_PD : r[0];
     return ((w0 & first) | (w1 & r[1]) | (w2 & r[2]) | (w3 & r[3])) === 0;
   }

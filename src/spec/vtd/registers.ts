@@ -129,5 +129,7 @@ export const IQEI = {
 
 /** Virtual commands and the status codes of VCRSP.SC (VT-d §11.4.16). */
 export const VCMD = { NULL: 0, ALLOC_PASID: 1, FREE_PASID: 2 } as const;
+/** A virtual command that there is. */
+export type VirtualCommand = (typeof VCMD)[keyof typeof VCMD];
 /** VCRSP.SC: how a virtual command ended. */
 export const VCRSP = { OK: 0, UNDEFINED: 1, NO_PASID: 16, INVALID_PASID: 16 } as const;
