@@ -186,45 +186,47 @@ export class Smmuv3 implements MmioDevice {
   }
 
   #write32(at: number, value: number): void {
+    const before = this.#regs.get(at);
+    this.#regs.write(at, value);
+    this.#effect(at, before, value);
+  }
+
+  /**
+   * What a write of the word at `at` sets in motion; its masks are applied.
+   * @param before the word it replaced. @param written what the guest wrote.
+   */
+  #effect(at: number, before: number, written: number): void {
     const regs = this.#regs;
     switch (at) {
       case PAGE0.CR0.at:
-        this.#control(value);
+        this.#control(before);
         return;
       case PAGE0.GBPA.at:
-        this.#globalBypass(value);
+        this.#globalBypass(written);
         return;
       case PAGE0.IRQ_CTRL.at:
-        regs.set(PAGE0.IRQ_CTRLACK.at, regs.write(at, value));
+        regs.set(PAGE0.IRQ_CTRLACK.at, regs.get(at));
         return;
       case PAGE0.GERRORN.at:
-        regs.write(at, value);
         this.#queue.acknowledged();
         if (!this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) this.#records.roomMade();
         this.#queue.run();
         return;
       case PAGE0.STRTAB_BASE_CFG.at:
-        regs.write(at, value);
         this.#tables.configured();
         return;
       case PAGE0.CMDQ_PROD.at:
-        regs.write(at, value);
         this.#queue.run();
         return;
       case PAGE1.EVENTQ_CONS.at:
-        regs.write(at, value);
         this.#records.roomMade();
-        return;
-      default:
-        regs.write(at, value);
     }
   }
 
   /** CR0: everything it enables is enabled at once, and CR0ACK says so (IHI 0070 §6.3.9). */
-  #control(value: number): void {
+  #control(before: number): void {
     const regs = this.#regs;
-    const before = regs.get(PAGE0.CR0.at);
-    const now = regs.write(PAGE0.CR0.at, value);
+    const now = regs.get(PAGE0.CR0.at);
     regs.set(PAGE0.CR0ACK.at, regs.cr0Ack(now));
     if (((before ^ now) & CR0.SMMUEN) !== 0) {
       if ((now & CR0.SMMUEN) !== 0) {
