@@ -25,7 +25,7 @@ export interface Smmuv3Properties {
   readonly ssidsize: number;
   /** Guest-physical address of the MSI doorbell; 0 leaves it to the machine. */
   readonly msiGpa: number;
-  /** IDR0.PRI, IDR0.STALL_MODEL=0 and IDR0.MSI. */
+  /** Page requests (IDR0.PRI), with ATS. */
   readonly pri: boolean;
   /** The stall model (IDR0.STALL_MODEL): faults may stall. */
   readonly stall: boolean;

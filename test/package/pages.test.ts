@@ -2,19 +2,30 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 
-function pages(folder: string): string[] {
+function files(folder: string, ending: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
-    if (entry.isDirectory()) return pages(path);
-    return entry.name.endsWith('.md') ? [path] : [];
+    if (entry.isDirectory()) return files(path, ending);
+    return entry.name.endsWith(ending) ? [path] : [];
   });
 }
 
-const PAGES = ['README.md', 'CONTRIBUTING.md', ...pages('docs')];
+const PAGES = ['README.md', 'CONTRIBUTING.md', ...files('docs', '.md')];
+/** Every word of the code. */
+const WORDS = new Set(
+  ['src', 'devices', 'bus', 'test', 'tools'].flatMap((room) =>
+    files(room, '.ts')
+      .filter((path) => path !== 'test/package/pages.test.ts')
+      .flatMap((path) => readFileSync(path, 'utf8').match(/#?\b[A-Za-z_]\w*/g) ?? []),
+  ),
+);
 const SCRIPTS = Object.keys((JSON.parse(readFileSync('package.json', 'utf8')) as { readonly scripts: object }).scripts);
 
 /** Inline code that names a file or folder of the tree: `src/lib/walk`, `test/package`. */
 const PATH = /`((?:src|devices|bus|test|tools|docs|guest-fixtures)\/[\w./-]*\w)`/g;
+
+/** Inline code that is one name of code: `RegisterFile`, `#effect`. */
+const NAME = /`(#?[A-Za-z_]\w+)`/g;
 
 describe.each(PAGES)('%s', (page) => {
   const text = readFileSync(page, 'utf8');
@@ -22,6 +33,13 @@ describe.each(PAGES)('%s', (page) => {
   test('names files and folders that exist', () => {
     const named = [...text.matchAll(PATH)].map(([, path]) => path!);
     expect(named.filter((path) => !existsSync(path) && !/NAME|KIND/.test(path))).toEqual([]);
+  });
+
+  test('names things of the code that exist, or that the page itself makes', () => {
+    const blocks = [...text.matchAll(/^ *```.*?^ *```/gms)].map(([block]) => block).join('\n');
+    const named = new Set([...text.replaceAll(/^ *```.*?^ *```/gms, '').matchAll(NAME)].map(([, name]) => name!));
+    const found = [...named].filter((name) => /[A-Z#_]/.test(name) && !WORDS.has(name) && !blocks.includes(name));
+    expect(found).toEqual([]);
   });
 
   test('links to pages and headings that exist', () => {
