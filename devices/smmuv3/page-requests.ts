@@ -12,7 +12,7 @@ import type { Smmuv3Registers } from './registers.ts';
 import type { Smmuv3Stream } from './stream.ts';
 
 const OVERFLOW = 1 << 31;
-/** What CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.6) answers the function. */
+/** What CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.5.2) answers the function. */
 export const PRG_BY_RESP = [PRG.FAILURE, PRG.INVALID, PRG.SUCCESS] as const;
 
 /** The page request queue's producer side (IHI 0070 §8). */

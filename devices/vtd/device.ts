@@ -305,7 +305,7 @@ export class Vtd implements MmioDevice {
     this.#core.refusals.note('switch of translation', this.#streams.placeAll());
   }
 
-  /** A device-TLB invalidation of `rid` timed out: ITE, and the waits fetched so far are aborted (§6.5.2.10). */
+  /** A device-TLB invalidation of `rid` timed out: ITE, and the waits fetched so far are aborted (§6.5.2.11). */
   #deviceTlbTimeout(rid: number): void {
     if (this.deviations.noQueueErrorRecord) {
       this.#queue.drained();

@@ -33,19 +33,19 @@ export const VTD_DEVIATIONS = {
   resumeNeedsTail:
     'Clearing IQE resumes the queue (§6.5.2). QEMU waits for the next IQT write.',
   noQueueErrorRecord:
-    'IQERCD says why (§11.4.9); ITE and ICE exist (§6.5.2.10). QEMU has none of them.',
+    'IQERCD says why (§11.4.9); ITE and ICE exist (§6.5.2.11). QEMU has none of them.',
   emptyWaitIsError:
-    'A wait with none of IF, SW and FN is legal and does nothing (§6.5.2.8). QEMU: IQE.',
+    'A wait with none of IF, SW and FN is legal and does nothing (§6.5.2.9). QEMU: IQE.',
   failedWaitSignals:
-    'A wait whose status write fails signals nothing (§6.5.2.8). QEMU raises its interrupt before it stops the queue.',
+    'A wait whose status write fails signals nothing (§6.5.2.9). QEMU raises its interrupt before it stops the queue.',
   pasidIotlbLimited:
-    'MAMV limits type 2 only (§6.5.2.4). QEMU limits type 6 too.',
+    'MAMV limits type 2 only (§6.5.2.3). QEMU limits type 6 too.',
   deviceTlbWithoutDt:
     'Device-TLB descriptors are illegal without ECAP.DT, page-group responses without ECAP.PRS (§6.5.2). QEMU takes them.',
   responseInNarrowQueue:
-    'Page-group responses are 256-bit descriptors (§6.5.2.11). QEMU takes them in a 128-bit queue, and any upper half.',
+    'Page-group responses are 256-bit descriptors (§7.6.1). QEMU takes them in a 128-bit queue, and any upper half.',
   responseNeedsPasid:
-    'A page-group response without a PASID is legal (§6.5.2.11). QEMU: IQE.',
+    'A page-group response without a PASID is legal (§7.6.1). QEMU: IQE.',
   refusedRequestHangs:
     'ICC/IVT clear with CAIG/IAIG 0 when the request is refused (§6.5.1). QEMU leaves them set while QIE=1.',
   contextDomainIsGlobal:
@@ -63,7 +63,7 @@ export const VTD_DEVIATIONS = {
   upperAddressesFixed:
     'FEUADDR, IEUADDR, PEUADDR are writable with EIM (§11.4.7.5). QEMU: they read 0, PEUADDR apart.',
   wideInvalidationData:
-    'IEDATA has 16 bits (§11.4.8). QEMU: 32.',
+    'IEDATA has 16 bits (§11.4.9.6). QEMU: 32.',
   basesWithinAw:
     'RTADDR, IRTA and IQA take every bit of an address (§11.4). QEMU drops those from aw-bits up.',
   tableModeBitOnly:

@@ -74,7 +74,7 @@ export class VtdRecords {
     this.#signal(before);
   }
 
-  /** A device-TLB invalidation of `sid` was not answered in time (§6.5.2.10). */
+  /** A device-TLB invalidation of `sid` was not answered in time (§6.5.2.11). */
   timeout(sid: number): void {
     const before = this.#regs.get(PAGE.FSTS.at);
     this.#regs.set(PAGE.FSTS.at, before | FSTS.ITE);

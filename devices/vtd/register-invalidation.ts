@@ -21,7 +21,7 @@ export class RegisterInvalidation {
     this.#queue = queue;
   }
 
-  /** The high word of CCMD was written (§11.4.6.2). */
+  /** The high word of CCMD was written (§11.4.6.1). */
   context(): void {
     const { registers: regs, deviations } = this.#core;
     const lo = regs.get(PAGE.CCMD.at);
@@ -61,7 +61,7 @@ export class RegisterInvalidation {
     return !this.#queue.enabled && (deviations.tableModeBitOnly || root.mode === TTM.LEGACY);
   }
 
-  /** What CAIG or IAIG says: 0 when the request was not performed, here because the host refused (§11.4.6.1, §11.4.6.2). */
+  /** What CAIG or IAIG says: 0 when the request was not performed, here because the host refused (§11.4.6.1, §11.4.6.3). */
   #granularity(done: number, outcome: VerbOutcome): number {
     if (!isRefusal(outcome)) return done;
     this.#core.refusals.note('register invalidation', outcome);

@@ -7,7 +7,7 @@ import type { VtdCore } from './core.ts';
 const MAX_WAITS = 256;
 const WAIT_WORDS = 4;
 
-/** Wait descriptors (VT-d §6.5.2.8): each completes once every device-TLB invalidation before it has. */
+/** Wait descriptors (VT-d §6.5.2.9): each completes once every device-TLB invalidation before it has. */
 export class Waits {
   readonly #core: VtdCore;
   readonly #outstanding: () => number;

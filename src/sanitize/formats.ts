@@ -69,7 +69,7 @@ export class VmsaFormat implements TableFormat {
     if (last) {
       if ((lo & 3) !== DESC_TYPE.TABLE) return;
     } else if (!blockAllowed(granule, 3 - (shift - granule) / (granule - 3), this.outBits)) return;
-    // An entry without the access flag faults, and what faults is never cached (Arm ARM D8.16.5).
+    // An entry without the access flag faults, and what faults is never cached (Arm ARM D8.16).
     if ((lo & S1_LO.AF) === 0 && !this.#anyAccessFlag) return;
     this.kind = ENTRY.LEAF;
     this.out -= this.out % 2 ** (shift - 12);

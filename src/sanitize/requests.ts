@@ -115,7 +115,7 @@ export class PageRequestRules {
     });
   }
 
-  /** Everything asked before is visible in the queue (VT-d §6.5.2.8, PD). */
+  /** Everything asked before is visible in the queue (VT-d §6.5.2.9, PD). */
   drained(): void {
     for (const g of this.#gone.values()) g.drained = true;
   }

@@ -147,7 +147,7 @@ export class Translations implements TreeListener {
     return e;
   }
 
-  /** IHI 0070 §3.21.1, Arm ARM D8.16: a valid entry gets another output or size only by way of an invalid one. @returns found. */
+  /** IHI 0070 §3.21.1, Arm ARM D8.17.1: a valid entry gets another output or size only by way of an invalid one. @returns found. */
   #breaks(c: EntryChange): boolean {
     const { bbml } = this.rules;
     if (bbml === null || (c.oldKind !== c.kind && bbml > 0 && sameOutputs(c))) return false;

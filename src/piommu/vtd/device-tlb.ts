@@ -7,12 +7,12 @@ import { inv } from '../../spec/vtd/invalidation.ts';
 const ATS_S = 1 << 11;
 const PAGE_LO = ~0xfff;
 
-/** Device-TLB invalidations on their way to functions (VT-d §4.3, §6.5.2.5, §6.5.2.9). */
+/** Device-TLB invalidations on their way to functions (VT-d §4.3, §6.5.2.5, §6.5.2.6). */
 export class VtdHwDeviceTlb {
   readonly tags: ITags;
 
   constructor(options: Omit<ITagsOptions, 'absent' | 'depth'>) {
-    // Silence and nobody there are the same to the unit: an invalidation time-out (§6.5.2.10).
+    // Silence and nobody there are the same to the unit: an invalidation time-out (§6.5.2.11).
     this.tags = new ITags({ ...options, depth: 32, absent: HW_ERROR.ATC_TIMEOUT });
   }
 

@@ -18,7 +18,7 @@ interface Wait {
 
 /**
  * Invalidations as the guest orders them: by descriptors, issued when IQT passes them and complete with a wait behind
- * them (VT-d §6.5.2.8), or by registers, complete when the register says so (§6.5.1).
+ * them (VT-d §6.5.2.9), or by registers, complete when the register says so (§6.5.1).
  */
 export class VtdDescriptorQueue {
   readonly #shared: VtdShared;
@@ -108,7 +108,7 @@ export class VtdDescriptorQueue {
     this.#waits.push(wait);
   }
 
-  /** VT-d §6.5.2.10: what is not defined for the type stops the queue on hardware that looks. */
+  /** VT-d §6.5.2.11: what is not defined for the type stops the queue on hardware that looks. */
   #reserved(w: Int32Array, i: number): void {
     const type = invType(w[i]!);
     const mask = INV_RESERVED[type];

@@ -188,7 +188,7 @@ export class VtdWatch implements IommuWatch {
     this.#contexts.attach(fromWords(lo & ~0xfff, this.#regs[(PAGE.RTADDR.at >>> 2) + 1]! & 0xf_ffff), scalable);
   }
 
-  /** VT-d §11.4.5: invalidation of the context cache by register, when the queue is off. */
+  /** VT-d §11.4.6.1: invalidation of the context cache by register, when the queue is off. */
   #contextCommand(): void {
     if ((this.#status & GCMD.QIE) !== 0) return;
     const lo = this.#regs[PAGE.CCMD.at >>> 2]!;
@@ -197,7 +197,7 @@ export class VtdWatch implements IommuWatch {
     this.#run.context(this.#ccmd, (hi >>> 29) & 3, lo & 0xffff, lo >>> 16, hi & 3);
   }
 
-  /** VT-d §11.4.6: invalidation of the IOTLB by register. */
+  /** VT-d §11.4.6.3: invalidation of the IOTLB by register. */
   #iotlbCommand(): void {
     if ((this.#status & GCMD.QIE) !== 0) return;
     const iva = this.#regs[this.#iro >>> 2]!;

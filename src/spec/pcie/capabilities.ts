@@ -49,7 +49,7 @@ export const PRI_CAP = {
   ENABLE: 1, RESET: 2, RESPONSE_FAILURE: 1, UNEXPECTED_INDEX: 2, STOPPED: 0x100, PASID_REQUIRED: 0x8000,
 } as const;
 
-/** PASID (PCIe §7.8.8). */
+/** PASID (PCIe §7.8.9). */
 export const PASID_CAP = { BYTES: 8, CAP: 4, CONTROL: 6, ENABLE: 1, EXEC: 2, PRIV: 4 } as const;
 
 /** ACS (PCIe §7.7.11): the same bits in capability (+4) and control (+6). */
@@ -59,7 +59,7 @@ export const ACS_CAP = {
   SV: 1, TB: 2, RR: 4, CR: 8, UF: 0x10, EC: 0x20, DT: 0x40,
 } as const;
 
-/** ARI (PCIe §7.8.7): next function in bits 15:8 of +4. */
+/** ARI (PCIe §7.8.8): next function in bits 15:8 of +4. */
 export const ARI_CAP = { BYTES: 8, CAP: 4, CONTROL: 6 } as const;
 
 /** AER (PCIe §7.8.4). */

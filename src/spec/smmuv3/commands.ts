@@ -34,7 +34,7 @@ export const RESERVED_FIELD = {
   RANGE: 2,
   /** Size above 52 (§4.5.1). */
   ATC_SIZE: 4,
-  /** Resp 3 (§4.6). */
+  /** Resp 3 (§4.5.2). */
   RESP: 8,
   /** CS 3 (§4.7.3). */
   CS: 16,
@@ -99,7 +99,7 @@ export const COMMAND_NAMES: readonly string[] = Array.from({ length: 256 }, (_, 
 
 /** CMD_SYNC.CS: how the completion is signalled (IHI 0070 §4.7.3). */
 export const SYNC_CS = { NONE: 0, IRQ: 1, SEV: 2 } as const;
-/** CMD_PRI_RESP.Resp (IHI 0070 §4.6); 3 is illegal. */
+/** CMD_PRI_RESP.Resp (IHI 0070 §4.5.2); 3 is illegal. */
 export const PRI_RESP = { DENY: 0, FAIL: 1, SUCCESS: 2 } as const;
 /** CMD_RESUME: bit 12 is Ac (retry), bit 13 Ab (abort) when Ac is clear (IHI 0070 §4.7.1). */
 export const RESUME_AC = 1 << 12;

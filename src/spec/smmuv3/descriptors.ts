@@ -1,5 +1,5 @@
 /**
- * Arm DDI 0487 issue J.a (Architecture Reference Manual), §D8.3, with IHI 0070 issue G.b, §3.13: VMSAv8-64
+ * Arm DDI 0487 issue M.a.a (Architecture Reference Manual), §D8.3, with IHI 0070 issue G.b, §3.13: VMSAv8-64
  * translation table descriptors as an SMMU reads them (§3.13: the access flag and dirty state). A descriptor is
  * two words, lo and hi; `…_HI` masks are for bits 63:32.
  */

@@ -1,12 +1,12 @@
 /**
  * Intel D51397 revision 5.10 (Virtualization Technology for Directed I/O, architecture specification): page requests
- * and their responses, §7.4.
+ * and their responses, §7.4 and §7.6.
  */
 
 /** Page request descriptor, 32 bytes (VT-d §7.4.1.1); words w0 to w3 matter, the rest is zero or private. */
 export const PAGE_REQUEST_BYTES = 32;
 
-/** Response codes (§7.4.2; PCIe PRI). */
+/** Response codes (§7.6.1; PCIe PRI). */
 export const RESPONSE = { SUCCESS: 0, INVALID: 1, FAILURE: 15 } as const;
 
 /** Fields of a page request descriptor's words w0 to w3. */

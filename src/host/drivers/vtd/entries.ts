@@ -4,7 +4,7 @@ import { PGSNP, PGTT, PWSNP } from '../../../spec/vtd/tables.ts';
 /** 32-bit words of a PASID entry. */
 export const PASID_ENTRY_WORDS = 16;
 
-/** Fields of a scalable-mode context entry's first word (VT-d §9.3). */
+/** Fields of a scalable-mode context entry's first word (VT-d §9.4). */
 export const CONTEXT = { DTE: 0x4, PASIDE: 0x8, PRE: 0x10, PDTS_AT: 9 } as const;
 
 const P = 1;
