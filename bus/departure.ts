@@ -55,6 +55,12 @@ export class Departure implements Sender {
     return host < 0 ? NOT_SET_UP : host;
   }
 
+  /** Nothing can be sent under a PASID: for one that a slice could have, its IOMMU says why not. */
+  refuse(pasid: number, lo: number, hi: number, access: number): void {
+    if (this.#slice === null || pasid >>> PASID_BITS !== 0 || !this.may(AT.UNTRANSLATED)) return;
+    this.#slice.refused(pasid, lo, hi, access);
+  }
+
   /**
    * Whether a request gets off the link and through the ports above.
    * @param at AT value. Translation Blocking refuses everything but untranslated requests (PCIe §6.12.1.2).

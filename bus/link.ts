@@ -3,6 +3,7 @@ import { ViommuError } from '../src/core/errors.ts';
 import { MemoryRequest } from '../src/lib/pci/memory-request.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
+import { PRG } from '../src/spec/pcie/messages.ts';
 import { Departure, deliverInterrupt, NOT_SET_UP } from './departure.ts';
 import type { Fabric } from './fabric.ts';
 import { MemoryPath } from './memory-path.ts';
@@ -140,6 +141,7 @@ export class Link implements Upstream {
     const r = this.#idle ?? new MemoryRequest();
     this.#idle = null;
     r.pasid = this.#departure.pasid(pasid);
+    if (r.pasid === NOT_SET_UP) this.#departure.refuse(pasid, lo, hi, access);
     r.lo = lo;
     r.hi = hi;
     r.access = access;
@@ -219,6 +221,20 @@ export class Link implements Upstream {
   }
 
   translationRequest(pasid: number, lo: number, hi: number, access: number): number {
+    const own = this.#departure.pasid(pasid);
+    // What cannot be asked for gets the completion of what is not mapped: a slice may have no such PASID yet.
+    if (own === NOT_SET_UP) return this.#slot.slice === null ? ATS.UR : this.#notMapped();
+    return this.#asked(own, lo, hi, access);
+  }
+
+  #notMapped(): number {
+    this.atsPerm = 0;
+    this.atsShift = 12;
+    this.atsUntranslated = this.atsNoSnoop = false;
+    return ATS.SUCCESS;
+  }
+
+  #asked(pasid: number, lo: number, hi: number, access: number): number {
     const { gate } = this.#slot;
     let status: number = ATS.CA;
     if (gate.send()) {
@@ -244,9 +260,7 @@ export class Link implements Upstream {
 
   #translationRequest(pasid: number, lo: number, hi: number, access: number): number {
     const ats = this.#slot.bus.root.iommu.ats;
-    // The translation cache of a slice is its parent's: a request of its own is not supported.
-    if (ats === null || this.#slot.slice !== null || !this.#departure.may(AT.TRANSLATION_REQUEST)) return ATS.UR;
-    if (this.#departure.pasid(pasid) === NOT_SET_UP) return ATS.UR;
+    if (ats === null || !this.#departure.may(AT.TRANSLATION_REQUEST)) return ATS.UR;
     const status = ats.translationRequest(this.#departure.stream, pasid, lo, hi, access);
     if (status !== ATS.SUCCESS) return status;
     this.atsLo = ats.atsOut | 0;
@@ -269,8 +283,14 @@ export class Link implements Upstream {
   }
 
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
-    if (this.#slot.slice !== null || !this.#departure.may(AT.UNTRANSLATED)) return;
-    if (this.#departure.pasid(pasid) === NOT_SET_UP) return;
+    if (!this.#departure.may(AT.UNTRANSLATED)) return;
+    const own = this.#departure.pasid(pasid);
+    if (own !== NOT_SET_UP) this.#ask(own, lo, hi, access, group, last);
+    // Nobody above knows a PASID that is not set up: the function hears so, as from an IOMMU without an entry for it.
+    else if (last) this.#slot.fn.pageResponse?.(pasid, group, PRG.INVALID);
+  }
+
+  #ask(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {
     this.#fabric.onMessage?.({
       kind: 'page request',
       stream: this.#departure.stream,

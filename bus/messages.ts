@@ -1,15 +1,18 @@
 import { toBigint } from '../src/core/bits.ts';
-import type { EndpointPort } from '../src/ports/dma.ts';
+import { type EndpointPort, NO_PASID } from '../src/ports/dma.ts';
+import { NOT_SET_UP } from './departure.ts';
 import type { Fabric } from './fabric.ts';
 import type { Slot } from './topology.ts';
 
 /**
  * Messages from the IOMMU to functions, by stream id. With latencies they travel on the virtual clock and keep their order;
- * a function that disappears meanwhile never answers.
+ * a function that disappears meanwhile never answers. A message that names a PASID of a slice is the slice's.
  */
 export class Messages implements EndpointPort {
   readonly #fabric: Fabric;
   readonly #find: (stream: number) => Slot | undefined;
+  /** The slice's own name of the PASID `#addressee` was asked for. */
+  #pasid = NO_PASID;
 
   /** @param find the function an IOMMU knows by a requester id (hardware numbering). */
   constructor(fabric: Fabric, find: (stream: number) => Slot | undefined) {
@@ -17,10 +20,22 @@ export class Messages implements EndpointPort {
     this.#find = find;
   }
 
+  /** Whose a PASID of a function is: a slice's, whose name of it is left in `#pasid`, or its own. */
+  #addressee(slot: Slot, pasid: number): Slot {
+    this.#pasid = pasid;
+    if (slot.slices.size === 0 || pasid === NO_PASID) return slot;
+    for (const part of slot.slices) {
+      const own = part.slice!.guestPasid(pasid);
+      if (own === NOT_SET_UP) continue;
+      this.#pasid = own;
+      return part;
+    }
+    return slot;
+  }
+
   invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
     const slot = this.#find(rid);
-    const fn = slot?.fn;
-    if (slot === undefined || fn?.invalidate === undefined) return false;
+    if (slot?.fn.invalidate === undefined) return false;
     this.#fabric.onMessage?.({
       kind: 'invalidate request',
       stream: rid,
@@ -29,16 +44,18 @@ export class Messages implements EndpointPort {
       itag,
       global,
     });
+    const to = this.#addressee(slot, pasid);
+    const own = this.#pasid;
     const delay = this.#fabric.latency.invalidate;
     if (delay === 0) {
-      if (fn.invalidate(pasid, itag, lo, hi, global)) return true;
+      if (to.fn.invalidate?.(own, itag, lo, hi, global) === true) return true;
       if (!slot.hostAts) return false;
       slot.bus.root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
       return true;
     }
     this.#later(delay, slot, () => {
-      // A function that refuses answers with UR, and that ends the request as a completion does.
-      if (fn.invalidate!(pasid, itag, lo, hi, global)) return;
+      // A function that refuses answers with UR, and that ends the request as a completion does. So does a slice that has gone.
+      if (this.#fabric.plugged(to) && to.fn.invalidate?.(own, itag, lo, hi, global) === true) return;
       slot.bus.root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
     });
     return true;
@@ -48,9 +65,11 @@ export class Messages implements EndpointPort {
     const slot = this.#find(rid);
     if (slot === undefined) return;
     this.#fabric.onMessage?.({ kind: 'page group response', stream: rid, pasid, group, code });
+    const to = this.#addressee(slot, pasid);
+    const own = this.#pasid;
     const delay = this.#fabric.latency.response;
-    if (delay === 0) slot.fn.pageResponse?.(pasid, group, code);
-    else this.#later(delay, slot, () => slot.fn.pageResponse?.(pasid, group, code));
+    if (delay === 0) to.fn.pageResponse?.(own, group, code);
+    else this.#later(delay, to, () => to.fn.pageResponse?.(own, group, code));
   }
 
   resumed(rid: number, token: number, outcome: number): void {

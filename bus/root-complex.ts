@@ -8,16 +8,17 @@ import type { Memory } from '../src/ports/memory.ts';
 import type { PciFunction } from '../src/ports/pci.ts';
 import type { BusListener } from './bus-message.ts';
 import { configTarget } from './config-routing.ts';
+import { NOT_SET_UP } from './departure.ts';
 import type { Fabric, Latency, Sender } from './fabric.ts';
 import { IntxWires } from './intx-wires.ts';
 import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
-import { checkPlug, type PlugListener, type PlugOptions } from './plug.ts';
+import { checkPlug, type PlugListener, type PlugOptions, type SliceOptions } from './plug.ts';
 import { checkPlaces, placeOf, type RootComplexState, type SavedFunction, saveFunctions } from './saved-bus.ts';
 import { StreamSlots } from './stream-slots.ts';
-import { type PciBus, Root, Slot } from './topology.ts';
+import { type PciBus, Root, type Slice, Slot } from './topology.ts';
 
 /** What a root complex stands on. */
 export interface RootComplexDeps {
@@ -114,7 +115,7 @@ export class RootComplex implements Fabric {
       aliases,
       pasids,
       hostBehind: options.hostBus ?? hostBus(this.#freeBus()),
-      slice: slice === undefined ? null : { parent: slice.of, pasid: slice.pasid, hostPasid: () => -1 },
+      slice: slice === undefined ? null : newSlice(slice),
       gate: new AccessGate(this.#accesses, by?.gate ?? null),
     });
     const link = new Link(this, slot);
@@ -314,6 +315,11 @@ export class RootComplex implements Fabric {
   wire(slot: Slot, pin: number, asserted: boolean): void {
     this.#wires.set(slot, pin, asserted);
   }
+}
+
+/** A slice that no IOMMU knows yet. */
+function newSlice({ of, pasid }: SliceOptions): Slice {
+  return { parent: of, pasid, hostPasid: () => -1, guestPasid: () => NOT_SET_UP, refused: () => {} };
 }
 
 /** An error message goes up to the root port, as far as the bridges between let it. */

@@ -68,6 +68,10 @@ export interface Slice {
   readonly pasid: number;
   /** The parent's PASID of what the slice sends under `pasid`; -1: not set up. Whoever puts the slice behind an IOMMU sets it. */
   hostPasid: (pasid: number) => number;
+  /** The slice's own name of a PASID of the parent (NO_PASID: none); -2: it is not the slice's. Set together with `hostPasid`. */
+  guestPasid: (host: number) => number;
+  /** A request under a PASID that is not set up could not be sent: the IOMMU tells software why. */
+  refused: (pasid: number, lo: number, hi: number, access: number) => void;
 }
 
 /** What a slot is made of. */

@@ -11,11 +11,16 @@ import type { VtdGuestTables } from './tables.ts';
 
 /** The guest's tables have nothing valid for a (stream, PASID), so that nothing is attached. No refusal of the host. */
 export const NOTHING_VALID = 1;
-/** No PASID of the host is left for a new one of the guest. */
-const NO_HOST_PASID = -E.NOSPC;
+/**
+ * No PASID of the host is to be had for one of the guest. Nothing that was to go is still there, so this stops no invalidation;
+ * requests under the PASID are faults until a later call finds one.
+ */
+export const NO_HOST_PASID = 2;
 
 /** Makes the host follow the guest's tables for one (stream, PASID): attach, replace, detach. */
 export class VtdAttachments {
+  /** Hears that a PASID of a stream was taken away, while its host PASIDs still have their names. */
+  onForget: ((s: VtdStream, pasid: number) => void) | null = null;
   readonly #streams: VtdStreamHost;
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
@@ -30,15 +35,17 @@ export class VtdAttachments {
 
   /**
    * Makes (stream, pasid) what the guest's tables say now.
-   * @returns 0: it is attached to that; NOTHING_VALID: there is nothing to attach it to; -errno: the host refuses. Then it is
-   *   detached, since what was there is no longer what the tables say, and counts as unsettled until a later call succeeds.
+   * @returns 0: it is attached to that; NOTHING_VALID: there is nothing to attach it to; NO_HOST_PASID; -errno: the host
+   *   refuses. In the last two cases it is detached, since what was there is no longer what the tables say, and counts as
+   *   unsettled until a later call succeeds.
    */
   configure(s: VtdStream, pasid: number): VerbOutcome {
     const outcome = this.#configure(s, pasid);
-    if (outcome >= 0) {
+    if (outcome >= 0 && outcome !== NO_HOST_PASID) {
       s.unsettled.delete(pasid);
       return outcome;
     }
+    if (outcome === NO_HOST_PASID) this.#refusals.note('first use', -E.NOSPC);
     this.detach(s, pasid);
     s.unsettled.add(pasid);
     return outcome;
@@ -109,6 +116,7 @@ export class VtdAttachments {
 
   #forget(s: VtdStream, slot: VtdSlot): void {
     s.slots.delete(slot.pasid);
+    this.onForget?.(s, slot.pasid);
     s.mode.release(slot.pasid);
     this.#domains.release(slot.domain);
   }

@@ -1,4 +1,6 @@
+import { ViommuError } from '../../src/core/errors.ts';
 import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
+import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
@@ -6,7 +8,7 @@ import type { VtdDeps } from './deps.ts';
 import { type VtdIdentity, vtdFeatures, vtdIdentity } from './identity.ts';
 import { VtdInterrupts } from './interrupts.ts';
 import { type VtdDeviations, vtdDeviations } from './profile.ts';
-import { checkVtdProperties } from './properties.ts';
+import { checkVtdProperties, type VtdProperties } from './properties.ts';
 import { VtdRegisters } from './registers.ts';
 
 /** What the device was doing when the host refused something that the guest is not told of yet. */
@@ -47,9 +49,13 @@ export interface VtdCore {
   readonly refusals: HostRefusals<VtdRefusedDuring>;
 }
 
-/** What the properties and the profile make of a vVT-d, before it has any state. @throws ViommuError see the device. */
+/**
+ * What the properties and the profile make of a vVT-d, before it has any state.
+ * @throws ViommuError `E_PROFILE` for properties that do not go together; `EINVAL` for a deviation that is not there, or a
+ *   PASID space that leaves the guest none.
+ */
 export function vtdCore(deps: VtdDeps): VtdCore {
-  const properties = checkVtdProperties(deps.properties);
+  const properties = belowSplit(checkVtdProperties(deps.properties), deps.pasids);
   const name = deps.name ?? 'vtd';
   const deviations = vtdDeviations(properties.profile, deps.deviations);
   const identity = vtdIdentity(properties, deviations);
@@ -66,4 +72,18 @@ export function vtdCore(deps: VtdDeps): VtdCore {
     host: new HostVerbs(deps.iommufd),
     refusals: new HostRefusals(),
   };
+}
+
+/**
+ * A guest's PASIDs lie below the split: those from `min` on are the host's, and what the guest called so could be neither
+ * paired nor told from somebody else's. So it is shown no more bits than there are (ECAP.PSS, and what VCMD gives out).
+ */
+function belowSplit(p: VtdProperties, space: PasidSpace | undefined): VtdProperties {
+  if (space === undefined || p.pasidBits === 0) return p;
+  const bits = Math.floor(Math.log2(space.min));
+  if (bits < 1) {
+    const remedy = 'begin it at 2 or above, or give the guest no PASIDs (pasid-bits=0)';
+    throw new ViommuError('EINVAL', 'caller', `the PASID space leaves the guest none: ${remedy}`, { min: space.min });
+  }
+  return bits < p.pasidBits ? { ...p, pasidBits: bits } : p;
 }

@@ -1,7 +1,8 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import { NO_PASID } from '../../src/ports/dma.ts';
+import { ACCESS, AT, NO_PASID } from '../../src/ports/dma.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
+import { frcdWord2, frcdWord3 } from '../../src/spec/vtd/faults.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { VtdCommands } from './commands.ts';
 import { type VtdCore, vtdCore } from './core.ts';
@@ -45,6 +46,7 @@ export class Vtd implements MmioDevice {
   readonly #records: VtdRecords;
   readonly #domains: VtdDomains;
   readonly #streams: VtdStreams;
+  readonly #faults: VtdFaults;
   readonly #pageRequests: VtdPageRequests;
   readonly #virtualCommands: VirtualCommands | null;
   readonly #waits: Waits;
@@ -69,6 +71,7 @@ export class Vtd implements MmioDevice {
     this.#domains = new VtdDomains(core);
     this.#streams = new VtdStreams(core, this.#domains);
     const faults = new VtdFaults(core, this.#records);
+    this.#faults = faults;
     this.#pageRequests = new VtdPageRequests(core, this.#streams, faults);
     this.#handlers = vtdUpcalls({
       streams: this.#streams,
@@ -151,6 +154,25 @@ export class Vtd implements MmioDevice {
    */
   hostPasids(rid: number, pasid: number): readonly number[] {
     return this.#streams.byRid(rid)?.slots.get(pasid)?.host ?? [];
+  }
+
+  /** The host PASID behind a slice's, which is set up now if the guest's tables have it; -1: they have not, or none is free. */
+  usePasid(rid: number, pasid: number): number {
+    return this.hostPasids(rid, pasid)[0] ?? this.#streams.usePasid(rid, pasid);
+  }
+
+  /** A request of a slice was not sent, since its PASID is not set up: the guest finds the fault that its tables say. */
+  requestRefused(rid: number, pasid: number, lo: number, hi: number, access: number): void {
+    const read = (access & ACCESS.WRITE) === 0;
+    const w2 = frcdWord2(rid, pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
+    const record = Int32Array.of(lo, hi, w2, frcdWord3(read, AT.UNTRANSLATED, pasid, 0));
+    const configuration = this.#streams.byRid(rid)?.slots.get(pasid)?.configuration ?? null;
+    this.#faults.fault({ rid, pasid, configuration, shadowed: false, refused: 'entry' }, record);
+  }
+
+  /** The guest's name of a host PASID of a function (NO_PASID: none), or -2 when it is not this function's. */
+  guestPasid(rid: number, host: number): number {
+    return this.#streams.byRid(rid)?.mode.toGuest(host) ?? -2;
   }
 
   /** Descriptors executed so far, under the names recordings use. */

@@ -6,6 +6,7 @@ import type { VtdCore } from './core.ts';
 import type { VtdFaults } from './faults.ts';
 import { type HostPageRequest, HostPageRequests } from './host-page-requests.ts';
 import { DROPPED, type PageRequest, PageRequestQueue, QUEUED } from './page-request-queue.ts';
+import type { VtdStream } from './stream.ts';
 import type { VtdStreams } from './streams.ts';
 
 /**
@@ -29,6 +30,7 @@ export class VtdPageRequests {
     const open = core.deps.upcalls === null && core.features.pageRequests;
     this.#host = open ? HostPageRequests.open(core.host, (r) => this.#fromFaultQueue(r)) : null;
     streams.faultId = this.#host?.faultId ?? 0;
+    streams.onForget = (s, pasid) => this.#abandon(s, pasid);
   }
 
   /** A page request as the hardware wrote it (8 words). @returns whether the guest's queue is responsible for it. */
@@ -71,6 +73,19 @@ export class VtdPageRequests {
     if (!last) return;
     if (answer >= 0) this.#core.refusals.note('page response', this.#answer(r.cookie, answer));
     else this.#asked.set(`${s.rid} ${pasid} ${group}`, r.cookie);
+  }
+
+  /** The host's PASIDs behind one of the guest's go back to their pool: nothing of them may stay unanswered. */
+  #abandon(s: VtdStream, pasid: number): void {
+    const { upcalls } = this.#core.deps;
+    if (upcalls === null || this.#asked.size === 0) return;
+    for (const [key, host] of this.#asked) {
+      const [rid, of, group] = key.split(' ').map(Number);
+      if (of !== pasid || rid !== s.rid) continue;
+      this.#asked.delete(key);
+      const answered = upcalls.respond(s.vfio.devId, host, group!, RESPONSE.INVALID, false, s.index);
+      this.#core.refusals.note('page response', answered);
+    }
   }
 
   /** Cached translations of the page go first (§7.4.1.1), then the request is judged and queued. */

@@ -19,13 +19,18 @@ export interface PasidMode {
 
 const RID: readonly number[] = [NO_PASID];
 
-/** Per-RID: the guest's PASIDs are the host's. */
-export const SAME_PASIDS: PasidMode = {
-  acquire: (pasid) => [pasid],
-  release: () => {},
-  toHost: (pasid) => [pasid],
-  toGuest: (host) => host,
-};
+/** Per-RID: the guest's PASIDs are the host's. @param taken PASIDs of the function that its slices have. */
+export function sameMode(taken: (pasid: number) => boolean): PasidMode {
+  return {
+    acquire: (pasid) => (taken(pasid) ? null : [pasid]),
+    release: () => {},
+    toHost: (pasid) => [pasid],
+    toGuest: (host) => host,
+  };
+}
+
+/** Hears of every pairing that comes (`global` ≥ 0) and goes (-1): what translates a processor's ENQCMD. */
+export type PairingListener = (local: number, global: number) => void;
 
 interface Twin {
   readonly global: number;
@@ -37,8 +42,8 @@ interface Twin {
  * translates), a dedicated queue the local value, so both entries exist. Twins are never part of saved state.
  */
 export class GlobalPasids {
-  /** Told of every pairing that comes (`global` ≥ 0) and goes (-1). */
-  onChange: ((local: number, global: number) => void) | null = null;
+  readonly #listeners = new Set<PairingListener>();
+  readonly #units: ((local: number) => void)[] = [];
   readonly #space: PasidSpace;
   readonly #drain: PasidDrain;
   readonly #handle: PasidHandle;
@@ -55,12 +60,34 @@ export class GlobalPasids {
     this.min = space.min;
   }
 
+  /** Tells a listener of the pairings there are, and of every change from now on. @returns stops it. */
+  listen(listener: PairingListener): () => void {
+    this.#listeners.add(listener);
+    for (const [local, { global }] of this.#twins) listener(local, global);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** A unit of the VM sets local PASIDs up that it finds in its guest's tables when somebody misses them. */
+  onMissing(setUp: (local: number) => void): void {
+    this.#units.push(setUp);
+  }
+
+  /** A processor has no twin for a local PASID. @returns it, if the guest's tables have the PASID after all; else -1. */
+  missing(local: number): number {
+    if (local >= 1 && local < this.min) for (const setUp of this.#units) setUp(local);
+    return this.twin(local);
+  }
+
+  #told(local: number, global: number): void {
+    for (const listener of [...this.#listeners]) listener(local, global);
+  }
+
   /** The twin of a local PASID that is set up, else -1: what the CPU's PASID translation holds. */
   twin(local: number): number {
     return this.#twins.get(local)?.global ?? -1;
   }
 
-  /** The guest's PASID behind one of the host's pool, or -1. */
+  /** The guest's PASID behind one of the host's pool, or UNKNOWN_PASID. */
   localOf(global: number): number {
     return this.#locals.get(global) ?? UNKNOWN_PASID;
   }
@@ -76,7 +103,7 @@ export class GlobalPasids {
     if (global < 0) return -1;
     this.#twins.set(local, { global, users: 1 });
     this.#locals.set(global, local);
-    this.onChange?.(local, global);
+    this.#told(local, global);
     return global;
   }
 
@@ -85,9 +112,9 @@ export class GlobalPasids {
     const t = this.#twins.get(local);
     if (t === undefined || --t.users > 0) return;
     this.#twins.delete(local);
-    this.#locals.delete(t.global);
-    this.onChange?.(local, -1);
-    giveBack(this.#space, this.#handle, this.#drain, t.global);
+    this.#told(local, -1);
+    // Until it is drained, what the hardware says of it is still about the guest's PASID.
+    giveBack(this.#space, this.#handle, this.#drain, t.global, () => this.#locals.delete(t.global));
   }
 
   /** The VM goes: every pairing with it. */
@@ -100,16 +127,27 @@ export class GlobalPasids {
 }
 
 /** What was set up under it has been torn down; it is free once nothing of it is in flight. */
-function giveBack(space: PasidSpace, handle: PasidHandle, drain: PasidDrain, pasid: number): void {
-  if (handle.free(pasid, true)) drain.drain(pasid, () => space.drained(pasid));
+function giveBack(space: PasidSpace, handle: PasidHandle, drain: PasidDrain, pasid: number, through: () => void): void {
+  if (!handle.free(pasid, true)) {
+    through();
+    return;
+  }
+  drain.drain(pasid, () => {
+    through();
+    space.drained(pasid);
+  });
 }
 
-/** Global: a local PASID and its twin are one address space, and every operation applies to both. */
-export function globalMode(globals: GlobalPasids): PasidMode {
+/**
+ * Global: a local PASID and its twin are one address space, and every operation applies to both.
+ * @param taken PASIDs of the function that its slices have.
+ */
+export function globalMode(globals: GlobalPasids, taken: (pasid: number) => boolean): PasidMode {
   const both = (local: number, global: number): readonly number[] => [local, global];
   return {
     acquire(pasid) {
       if (pasid === NO_PASID) return RID;
+      if (taken(pasid)) return null;
       const global = globals.acquire(pasid);
       return global < 0 ? null : both(pasid, global);
     },
@@ -145,8 +183,7 @@ export function sliceMode(own: number, space: PasidSpace, drain: PasidDrain = DR
       const known = real.get(pasid);
       if (known === undefined) return;
       real.delete(pasid);
-      guest.delete(known);
-      giveBack(space, handle, drain, known);
+      giveBack(space, handle, drain, known, () => guest.delete(known));
     },
     toHost: (pasid) => (pasid === NO_PASID ? [own] : real.has(pasid) ? [real.get(pasid)!] : []),
     toGuest: (host) => (host === own ? NO_PASID : (guest.get(host) ?? UNKNOWN_PASID)),

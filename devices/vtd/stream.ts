@@ -41,6 +41,10 @@ export interface VtdStreamConfig {
   /** log2 of the PASIDs the physical function has and the guest is shown; 0: none. */
   readonly pasidBits: number;
   readonly mode: PasidMode;
+  /** The host's PASID of what a slice sends without one. */
+  readonly slice: number | undefined;
+  /** Its PASIDs have twins in the host's pool. */
+  readonly global: boolean;
   /** iommufd's fault queue for page requests; 0: none. */
   readonly faultId: number;
 }
@@ -54,6 +58,10 @@ export class VtdStream {
   readonly mode: PasidMode;
   /** The HWPT it asks for under each host PASID, where the streams of a device have to agree. */
   readonly wanted = new Map<number, number>();
+  /** Host PASID of its requests without one, when it is a slice of a function. */
+  readonly slice: number | undefined;
+  /** Its PASIDs have twins in the host's pool. */
+  readonly global: boolean;
   readonly slots = new ListedMap<number, VtdSlot>();
   /** Becomes 0 when the host shows that the function cannot be attached with a fault queue (it has no PRI). */
   faultId: number;
@@ -73,10 +81,17 @@ export class VtdStream {
     this.rid = config.rid;
     this.pasidBits = config.pasidBits;
     this.mode = config.mode;
+    this.slice = config.slice;
+    this.global = config.global;
     this.faultId = config.faultId;
   }
 
   get vfio(): VfioDevice {
     return this.device.vfio;
+  }
+
+  /** The host has names of its own for its PASIDs, which nobody can use before they are set up. */
+  get renamed(): boolean {
+    return this.slice !== undefined || this.global;
   }
 }

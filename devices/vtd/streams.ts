@@ -10,7 +10,7 @@ import { VtdAttachments } from './attachments.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
 import type { VtdDomain, VtdDomains } from './domains.ts';
-import { GlobalPasids, globalMode, type PasidMode, SAME_PASIDS, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
+import { GlobalPasids, globalMode, type PasidMode, sameMode, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
 import { VtdStream, type VtdStreamDevice } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
 
@@ -19,7 +19,7 @@ const CAPTURE = 1024;
 
 /**
  * The streams behind the unit and when each is set up: on first use; under caching mode, or without upcalls, when the guest says
- * that something is new.
+ * that something is new; PASIDs that the host names otherwise as soon as the tables have them, so that the names are there.
  */
 export class VtdStreams {
   /** Guest PASID of the last `find`. */
@@ -50,6 +50,12 @@ export class VtdStreams {
     this.#drain = drain;
     this.#globals = globals ?? (pasids === undefined ? null : new GlobalPasids(pasids, drain));
     this.#eager = domains.eager;
+    this.#globals?.onMissing((local) => this.#missing(local));
+  }
+
+  /** Tells of every PASID of a stream that is taken away, while its host PASIDs still have their names. */
+  set onForget(hear: (s: VtdStream, pasid: number) => void) {
+    this.#attachments.onForget = hear;
   }
 
   get list(): readonly VtdStream[] {
@@ -77,12 +83,15 @@ export class VtdStreams {
     this.#gone.clear();
   }
 
-  /** The stream behind a host PASID of a device's physical stream `index`; its guest name is left in `pasid`. */
+  /**
+   * The stream behind a host PASID of a device's physical stream `index`; its guest name is left in `pasid`. Slices, which are
+   * last in the list, come first: what none of them has is the function's own.
+   */
   find(devId: number, index: number, host: number): VtdStream | undefined {
     const d = this.#byDev.get(devId);
     if (d === undefined) return undefined;
     const { streams, several } = d;
-    for (let i = 0; i < streams.length; i++) {
+    for (let i = streams.length - 1; i >= 0; i--) {
       const s = streams[i]!;
       const pasid = several && s.index !== index ? UNKNOWN_PASID : s.mode.toGuest(host);
       if (pasid === UNKNOWN_PASID) continue;
@@ -95,8 +104,8 @@ export class VtdStreams {
   /**
    * Takes a function in. Its VFIO device is bound.
    * @returns its streams, one for each requester id.
-   * @throws ViommuError `EEXIST` when a requester id is taken; `EINVAL` for a slice or global mode without a PASID space, or
-   *   a slice with several requester ids.
+   * @throws ViommuError `EEXIST` when a requester id is taken; `EBUSY` when the PASID of a slice is; `EINVAL` for a slice or
+   *   global mode without a PASID space, or a slice with several requester ids.
    */
   add(f: VtdFunction, handlers: UpcallHandlers): readonly VtdStream[] {
     const { rid, aliases = [], vfio } = f;
@@ -114,9 +123,11 @@ export class VtdStreams {
       this.#byDev.set(devId, device);
     }
     const { faultId } = this;
+    const { slice } = f;
+    const global = slice === undefined && f.pasids === 'global';
     const streams: VtdStream[] = [];
     rids.forEach((r, index) => {
-      const s = new VtdStream({ device, index, rid: r, pasidBits, mode: modes[index]!, faultId });
+      const s = new VtdStream({ device, index, rid: r, pasidBits, mode: modes[index]!, slice, global, faultId });
       streams.push(s);
       device.streams.push(s);
       this.#list.push(s);
@@ -129,14 +140,23 @@ export class VtdStreams {
   #mode(f: VtdFunction): PasidMode {
     const { pasids } = this.#core.deps;
     const globals = this.#globals;
-    if (f.slice === undefined && f.pasids !== 'global') return SAME_PASIDS;
+    const { devId } = f.vfio;
+    const streams = () => this.#byDev.get(devId)?.streams ?? [];
+    const taken = (pasid: number) => streams().some((s) => s.slice === pasid);
+    if (f.slice === undefined && f.pasids !== 'global') return sameMode(taken);
+    if (
+      f.slice !== undefined &&
+      streams().some((s) => s.slice === f.slice || s.slots.list.some((t) => t.host.includes(f.slice!)))
+    ) {
+      throw new ViommuError('EBUSY', 'caller', 'the function or another slice has the PASID', { pasid: f.slice });
+    }
     if (pasids === undefined || globals === null) {
       throw new ViommuError('EINVAL', 'caller', 'slices and global PASIDs need a PASID space', { rid: f.rid });
     }
     if (f.slice !== undefined && (f.aliases?.length ?? 0) > 0) {
       throw new ViommuError('EINVAL', 'caller', 'a slice has one requester id', { rid: f.rid });
     }
-    return f.slice === undefined ? globalMode(globals) : sliceMode(f.slice, pasids, this.#drain);
+    return f.slice === undefined ? globalMode(globals, taken) : sliceMode(f.slice, pasids, this.#drain);
   }
 
   /** Takes a function's streams out: everything of them is detached; with the last one guest RAM's HWPT goes. */
@@ -164,7 +184,7 @@ export class VtdStreams {
   #place(s: VtdStream): VerbOutcome {
     if (!this.#core.root.on) return this.#attachments.bypass(s);
     const refused = this.#attachments.unset(s);
-    const captured = this.#eager ? this.#capture(s, -1) : 0;
+    const captured = this.#eager || s.renamed ? this.#capture(s, -1) : 0;
     // What could not be detached may still be replaced by what the tables say now.
     if (refused < 0) this.#settle(s);
     return refused || captured;
@@ -191,6 +211,19 @@ export class VtdStreams {
     const r = this.#attachments.configure(s, pasid);
     refusals.note('first use', r);
     return r === 0;
+  }
+
+  /** First use of a PASID under a name that the hardware does not know yet. @returns its first host PASID; -1: it has none. */
+  usePasid(rid: number, pasid: number): number {
+    const s = this.#byRid.get(rid);
+    if (s === undefined || !this.#core.root.on || pasid < 0 || pasid >= 2 ** s.pasidBits) return -1;
+    this.#core.refusals.note('first use', this.#configure(s, pasid));
+    return s.slots.get(pasid)?.host[0] ?? -1;
+  }
+
+  /** A processor met a local PASID without a twin: whoever has it in its tables sets it up. */
+  #missing(local: number): void {
+    for (const s of this.#list) if (s.global && !s.slots.has(local)) this.usePasid(s.rid, local);
   }
 
   /**

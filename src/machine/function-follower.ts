@@ -135,6 +135,8 @@ export class FunctionFollower {
     }
     const own = this.#unit.addSlice(rid, parent, slice.pasid);
     slice.hostPasid = (pasid) => own.hostPasid(pasid);
+    slice.guestPasid = (host) => own.guestPasid(host);
+    slice.refused = (pasid, lo, hi, access) => own.refused(pasid, lo, hi, access);
     this.#slices.set(slot, own);
   }
 
@@ -151,6 +153,8 @@ export class FunctionFollower {
     for (const [slot, own] of slices) {
       own?.remove();
       slot.slice!.hostPasid = () => -1;
+      slot.slice!.guestPasid = () => -2;
+      slot.slice!.refused = () => {};
       this.#slices.set(slot, null);
     }
     for (const f of moved) {

@@ -35,6 +35,10 @@ export interface UnitSlice {
   readonly pasid: number;
   /** The PASID under which the function sends what the slice sends under `pasid` of the guest; -1: not set up. */
   hostPasid(pasid: number): number;
+  /** The guest's name of a PASID of the function (NO_PASID: none); -2: it is not the slice's. */
+  guestPasid(host: number): number;
+  /** The slice sent something under a PASID that is not set up: the guest is told as the architecture says. */
+  refused(pasid: number, lo: number, hi: number, access: number): void;
   /** Takes the slice away; before its function goes. */
   remove(): void;
 }

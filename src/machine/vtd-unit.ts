@@ -150,8 +150,11 @@ export class VtdUnit implements IommuUnit {
       throw new ViommuError('EINVAL', 'caller', what, { rid, pasid });
     }
     const remove = device.addDevice({ rid, vfio: parent.vfio, slice: pasid });
-    const hostPasid = (own: number) => (own === NO_PASID ? pasid : (device.hostPasids(rid, own)[0] ?? -1));
-    return { rid, parent, pasid, hostPasid, remove };
+    const hostPasid = (own: number) => (own === NO_PASID ? pasid : device.usePasid(rid, own));
+    const refused = (own: number, lo: number, hi: number, access: number) =>
+      device.requestRefused(rid, own, lo, hi, access);
+    const guestPasid = (host: number) => device.guestPasid(rid, host);
+    return { rid, parent, pasid, hostPasid, guestPasid, refused, remove };
   }
 
   functionOf(rid: number): UnitFunction | undefined {

@@ -18,6 +18,8 @@ export interface EnqueueTarget {
  * follows the pairings the VM has now and holds no others.
  */
 export class CpuPasidTable {
+  /** Asked to pair a local PASID that has no twin: the instruction leaves the guest, and the VMM looks at its tables. */
+  onMiss: ((local: number) => void) | null = null;
   readonly #host = new Map<number, number>();
 
   /** @param global -1: the local PASID stands for nothing any more. */
@@ -38,6 +40,7 @@ export class CpuPasidTable {
 
   /** A guest executes ENQCMD with `local` in its IA32_PASID. @returns an ENQUEUE value. */
   enqcmd(target: EnqueueTarget, queue: number, words: Int32Array, local: number): number {
+    if (!this.#host.has(local)) this.onMiss?.(local);
     const host = this.translate(local);
     if (host < 0) return ENQUEUE.UNTRANSLATED;
     return target.enqcmd(queue, words, host) ? ENQUEUE.ACCEPTED : ENQUEUE.RETRY;

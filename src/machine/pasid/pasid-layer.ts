@@ -28,7 +28,8 @@ export class PasidLayer implements PasidDrain {
   constructor(space: PasidSpace) {
     this.space = space;
     this.globals = new GlobalPasids(space, this);
-    this.globals.onChange = (local, global) => this.cpu.set(local, global);
+    this.globals.listen((local, global) => this.cpu.set(local, global));
+    this.cpu.onMiss = (local) => void this.globals.missing(local);
   }
 
   /** A function that can have work of a PASID in flight. @returns takes it back (what it held counts as through). */
