@@ -84,7 +84,7 @@ export class Accelerator {
         unit: this.#unit.save(),
         owner: this.#owner,
       }),
-      load: (state) => this.#load(state as AcceleratorState),
+      load: (state, cold) => this.#load(state as AcceleratorState, cold),
     });
   }
 
@@ -195,11 +195,11 @@ export class Accelerator {
     }
   }
 
-  #load(state: AcceleratorState): void {
+  #load(state: AcceleratorState, cold: boolean): void {
     this.#regs.set(state.regs);
     for (const [n, q] of state.queues.entries()) this.#queues[n]!.splice(0, Number.POSITIVE_INFINITY, ...q);
     this.#owner = state.owner;
-    if (state.unit !== null) this.#unit.load(state.unit, this.#finished(state.unit.work));
+    if (state.unit !== null) this.#unit.load(state.unit, this.#finished(state.unit.work), cold);
     else this.#next();
   }
 

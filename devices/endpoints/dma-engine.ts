@@ -71,7 +71,7 @@ export class DmaEngine {
       reset: () => this.#reset(),
       resumed: (token, outcome) => this.unit.resumed(token, outcome),
       save: (): EngineState => ({ regs: Array.from(this.#regs), unit: this.unit.save() }),
-      load: (state) => this.#load(state as EngineState),
+      load: (state, cold) => this.#load(state as EngineState, cold),
       respawn: () => this.sriov?.restore(),
     });
   }
@@ -166,9 +166,9 @@ export class DmaEngine {
     this.unit.start(d, this.#finished(d));
   }
 
-  #load(state: EngineState): void {
+  #load(state: EngineState, cold: boolean): void {
     this.#regs.set(state.regs);
-    if (state.unit !== null) this.unit.load(state.unit, this.#finished(state.unit.work));
+    if (state.unit !== null) this.unit.load(state.unit, this.#finished(state.unit.work), cold);
     else this.#next();
   }
 

@@ -318,6 +318,11 @@ export class Requester {
     this.#groups?.await(pasid, group, done);
   }
 
+  /** After loading a saved state: the request of a group that waits goes out once more, to an IOMMU that never saw it. */
+  askAgain(pasid: number, lo: number, hi: number, access: number, group: number): void {
+    this.upstream?.pageRequest(pasid, lo & -4096, hi, access, group, true);
+  }
+
   /** The answer to a page request group. */
   pageResponse(pasid: number, group: number, code: number): void {
     this.#groups?.respond(pasid, group, code);

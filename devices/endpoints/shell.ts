@@ -21,8 +21,11 @@ export interface Behaviour {
   save?(): unknown;
   /** Brings virtual functions to life again, as the loaded configuration space has them. */
   respawn?(): void;
-  /** Goes back to what `save` gave. The configuration space was loaded before. */
-  load?(state: unknown): void;
+  /**
+   * Goes back to what `save` gave. The configuration space was loaded before.
+   * @param cold the IOMMU is another one: it knows nothing of requests that wait.
+   */
+  load?(state: unknown, cold: boolean): void;
 }
 
 /** What a PCI Express endpoint is, from the outside. */
@@ -178,6 +181,6 @@ export class Shell implements PciFunction {
     this.config.load(state.config);
     this.interrupts.load(state.interrupts);
     this.memory.load(state.requester, cold);
-    this.#behaviour?.load?.(state.behaviour);
+    this.#behaviour?.load?.(state.behaviour, cold);
   }
 }

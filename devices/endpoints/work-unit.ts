@@ -27,7 +27,18 @@ export interface WorkUnitState {
   readonly stall: number;
   /** Page request group it waits for, -1: none. */
   readonly group: number;
+  /** What that group asked for. */
+  readonly asked: Asked;
 }
+
+/** One page a descriptor waits for: address words, and ACCESS bits. */
+interface Asked {
+  readonly lo: number;
+  readonly hi: number;
+  readonly access: number;
+}
+
+const NOTHING: Asked = { lo: 0, hi: 0, access: 0 };
 
 /**
  * Executes one descriptor at a time, a page at a time. Without timing it works synchronously as QEMU's devices do; a
@@ -44,6 +55,7 @@ export class WorkUnit {
   #asks = 0;
   #stall = -1;
   #group = -1;
+  #asked = NOTHING;
   #epoch = 0;
   #running = false;
 
@@ -76,11 +88,16 @@ export class WorkUnit {
   /** null: idle. */
   save(): WorkUnitState | null {
     const work = this.#work;
-    return work === null ? null : { work, at: this.#at, asks: this.#asks, stall: this.#stall, group: this.#group };
+    if (work === null) return null;
+    return { work, at: this.#at, asks: this.#asks, stall: this.#stall, group: this.#group, asked: this.#asked };
   }
 
-  /** Goes on with saved work: where it waited it waits again, else the page in hand is done once more. */
-  load(state: WorkUnitState | null, finished: (status: number) => void): void {
+  /**
+   * Goes on with saved work: where it waited it waits again, else the page in hand is done once more.
+   * @param cold the IOMMU is another one, which knows of nothing that waits: a page is asked for again under the same group, so
+   *   that an answer to the first request counts as well, and a stalled access is made again.
+   */
+  load(state: WorkUnitState | null, finished: (status: number) => void, cold = false): void {
     this.reset();
     if (state === null) return;
     this.#work = state.work;
@@ -89,8 +106,16 @@ export class WorkUnit {
     this.#asks = state.asks;
     this.#stall = state.stall;
     this.#group = state.group;
-    if (state.group >= 0) this.#memory.awaitResponse(state.work.pasid, state.group, this.#answered(state.work));
-    else if (state.stall < 0) this.#go();
+    this.#asked = state.asked;
+    const { work, group } = state;
+    if (group >= 0) {
+      this.#memory.awaitResponse(work.pasid, group, this.#answered(work));
+      const { lo, hi, access } = state.asked;
+      if (cold) this.#memory.askAgain(work.pasid, lo, hi, access, group);
+    } else if (state.stall < 0 || cold) {
+      this.#stall = -1;
+      this.#go();
+    }
   }
 
   /** What the response to a page request does when it comes later than the request. */
@@ -216,6 +241,7 @@ export class WorkUnit {
     let inside = true;
     let answer = -1;
     const later = this.#answered(w);
+    const { faultLo: lo, faultHi: hi } = m;
     const asked = m.pageRequest(w.pasid, m.faultLo, m.faultHi, access, (code) => {
       if (inside) answer = code;
       else later(code);
@@ -223,6 +249,7 @@ export class WorkUnit {
     inside = false;
     if (asked && answer === -1) {
       this.#group = m.group;
+      this.#asked = { lo, hi, access };
       return false;
     }
     return answer === PRG.SUCCESS ? true : this.#finish(WORK_STATUS.FAULT);
