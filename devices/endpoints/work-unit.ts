@@ -27,18 +27,11 @@ export interface WorkUnitState {
   readonly stall: number;
   /** Page request group it waits for, -1: none. */
   readonly group: number;
-  /** What that group asked for. */
-  readonly asked: Asked;
+  /** The page that group asked for: address words, and ACCESS bits. */
+  readonly asked: { readonly lo: number; readonly hi: number; readonly access: number };
 }
 
-/** One page a descriptor waits for: address words, and ACCESS bits. */
-interface Asked {
-  readonly lo: number;
-  readonly hi: number;
-  readonly access: number;
-}
-
-const NOTHING: Asked = { lo: 0, hi: 0, access: 0 };
+const NOTHING: WorkUnitState['asked'] = { lo: 0, hi: 0, access: 0 };
 
 /**
  * Executes one descriptor at a time, a page at a time. Without timing it works synchronously as QEMU's devices do; a

@@ -1,8 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import { ACCESS, AT, NO_PASID } from '../../src/ports/dma.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
-import { frcdWord2, frcdWord3 } from '../../src/spec/vtd/faults.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import { VtdCommands } from './commands.ts';
 import { type VtdCore, vtdCore } from './core.ts';
@@ -163,11 +162,13 @@ export class Vtd implements MmioDevice {
 
   /** A request of a slice was not sent, since its PASID is not set up: the guest finds the fault that its tables say. */
   requestRefused(rid: number, pasid: number, lo: number, hi: number, access: number): void {
-    const read = (access & ACCESS.WRITE) === 0;
-    const w2 = frcdWord2(rid, pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
-    const record = Int32Array.of(lo, hi, w2, frcdWord3(read, AT.UNTRANSLATED, pasid, 0));
     const configuration = this.#streams.byRid(rid)?.slots.get(pasid)?.configuration ?? null;
-    this.#faults.fault({ rid, pasid, configuration, shadowed: false, refused: 'entry' }, record);
+    this.#faults.unsent({ rid, pasid, configuration, shadowed: false, refused: 'entry' }, lo, hi, access);
+  }
+
+  /** Gives back every PASID of the host's pool that its functions have. */
+  releasePasids(): void {
+    this.#streams.releasePasids();
   }
 
   /** The guest's name of a host PASID of a function (NO_PASID: none), or -2 when it is not this function's. */

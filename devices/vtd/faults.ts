@@ -85,6 +85,14 @@ export class VtdFaults {
     this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
   }
 
+  /** A request that no hardware has seen. @param access ACCESS bits. */
+  unsent(subject: VtdFaultSubject, lo: number, hi: number, access: number): void {
+    const { rid, pasid } = subject;
+    const w2 = frcdWord2(rid, pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
+    const w3 = frcdWord3((access & ACCESS.WRITE) === 0, AT.UNTRANSLATED, pasid, 0);
+    this.fault(subject, Int32Array.of(lo, hi, w2, w3));
+  }
+
   /**
    * The tables are good and the host refused all the same. For the guest the unit could not get at the entry: "an attempt to
    * access it resulted in an error" (§7.1.3) is the one group of reasons that blames nothing in it. FPD does not hide them.

@@ -11,6 +11,8 @@ export interface PasidMode {
   acquire(pasid: number): readonly number[] | null;
   /** It was torn down and drained. */
   release(pasid: number): void;
+  /** The PASIDs of the VM go: none is to be had any more. What is set up stays until it is released. */
+  close(): void;
   /** Host PASIDs of a PASID that is set up. */
   toHost(pasid: number): readonly number[];
   /** The guest's name of a host PASID; UNKNOWN_PASID when it has none. */
@@ -24,6 +26,7 @@ export function sameMode(taken: (pasid: number) => boolean): PasidMode {
   return {
     acquire: (pasid) => (taken(pasid) ? null : [pasid]),
     release: () => {},
+    close: () => {},
     toHost: (pasid) => [pasid],
     toGuest: (host) => host,
   };
@@ -117,8 +120,14 @@ export class GlobalPasids {
     giveBack(this.#space, this.#handle, this.#drain, t.global, () => this.#locals.delete(t.global));
   }
 
+  /** No local PASID gets a twin any more. */
+  shut(): void {
+    this.#handle.shut();
+  }
+
   /** The VM goes: every pairing with it. */
   close(): void {
+    this.shut();
     for (const [local, t] of [...this.#twins]) {
       t.users = 1;
       this.release(local);
@@ -154,6 +163,7 @@ export function globalMode(globals: GlobalPasids, taken: (pasid: number) => bool
     release(pasid) {
       if (pasid !== NO_PASID) globals.release(pasid);
     },
+    close: () => globals.shut(),
     toHost(pasid) {
       const global = pasid === NO_PASID ? -1 : globals.twin(pasid);
       return global < 0 ? [pasid] : both(pasid, global);
@@ -185,6 +195,7 @@ export function sliceMode(own: number, space: PasidSpace, drain: PasidDrain = DR
       real.delete(pasid);
       giveBack(space, handle, drain, known, () => guest.delete(known));
     },
+    close: () => handle.shut(),
     toHost: (pasid) => (pasid === NO_PASID ? [own] : real.has(pasid) ? [real.get(pasid)!] : []),
     toGuest: (host) => (host === own ? NO_PASID : (guest.get(host) ?? UNKNOWN_PASID)),
   };

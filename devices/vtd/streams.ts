@@ -328,6 +328,18 @@ export class VtdStreams {
     return refused;
   }
 
+  /** The host's PASIDs go with their VM: nothing stays attached under one, and none is taken again. */
+  releasePasids(): void {
+    for (const s of this.#list) {
+      if (!s.renamed) continue;
+      s.mode.close();
+      for (const { pasid } of [...s.slots.list]) {
+        if (pasid === NO_PASID && s.slice === undefined) continue;
+        this.#core.refusals.note('freed PASID', this.#attachments.detach(s, pasid));
+      }
+    }
+  }
+
   /** @returns 0 or the host's refusal; that the tables have nothing valid is none. */
   #configure(s: VtdStream, pasid: number): VerbOutcome {
     return Math.min(this.#attachments.configure(s, pasid), 0);

@@ -118,6 +118,7 @@ export class VtdUnit implements IommuUnit {
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),
     });
     this.window = new GatedDevice(this.device, gate);
+    layer?.whenClosed(() => this.device.releasePasids());
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
     this.#functions = new UnitFunctions(vm, this, (f) => this.#take(f));
   }

@@ -339,6 +339,8 @@ export interface Iommufd {
   hwQueueAlloc(c: HwQueueAlloc): number;
   /** Closes the fd: everything dies leaf-first. */
   close(): void;
+  /** What stands on the file is told when it closes, while everything is there still. @returns takes it back. */
+  whenClosed?(action: () => void): () => void;
 }
 
 /** A VFIO device file (cdev), with the verbs a VMM needs. All return 0 or -errno. */
@@ -355,4 +357,6 @@ export interface VfioDevice {
   detach(pasid: number): number;
   /** Unbinds and closes: PASIDs are detached first, a live vDEVICE becomes a tombstone. */
   close(): void;
+  /** What stands on the file is told when it closes, while everything is attached still. @returns takes it back. */
+  whenClosed?(action: () => void): () => void;
 }

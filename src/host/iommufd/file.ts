@@ -27,6 +27,7 @@ export class IommufdFile implements Port.Iommufd {
   /** @internal */
   readonly context: IommufdContext;
   readonly #invalidator: Invalidator;
+  readonly #closing = new Set<() => void>();
   #open = true;
 
   /** @param privileged the owner has CAP_SYS_RESOURCE. */
@@ -200,9 +201,15 @@ export class IommufdFile implements Port.Iommufd {
     return this.#said('HW_QUEUE_ALLOC', { viommu: c.viommuId, type: c.type, index: c.index, id: c.outHwQueueId }, r);
   }
 
+  whenClosed(action: () => void): () => void {
+    this.#closing.add(action);
+    return () => this.#closing.delete(action);
+  }
+
   close(): void {
     if (!this.#open) return;
     this.#open = false;
+    for (const action of [...this.#closing]) action();
     this.context.drop();
   }
 }

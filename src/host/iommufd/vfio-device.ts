@@ -26,6 +26,7 @@ export class VfioFile implements VfioDevice {
   #bound: Binding | null = null;
   #ridAttached = false;
   readonly #pasids = new Set<number>();
+  readonly #closing = new Set<() => void>();
 
   /** @param dev the function whose cdev is opened. Several files may be open; one of them can bind it. */
   constructor(dev: KernelDevice) {
@@ -85,8 +86,14 @@ export class VfioFile implements VfioDevice {
     return this.#said('DETACH', { dev: device.id, pasid }, 0);
   }
 
+  whenClosed(action: () => void): () => void {
+    this.#closing.add(action);
+    return () => this.#closing.delete(action);
+  }
+
   close(): void {
     if (this.#bound === null) return;
+    for (const action of [...this.#closing]) action();
     const { context, device } = this.#bound;
     for (const pasid of this.#pasids) this.detach(pasid);
     this.detach(NO_PASID);

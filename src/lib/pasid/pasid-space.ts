@@ -121,13 +121,15 @@ export class PasidSpace {
 export class PasidHandle {
   readonly #space: PasidSpace;
   readonly #mine = new Set<number>();
+  #closed = false;
 
   constructor(space: PasidSpace) {
     this.#space = space;
   }
 
-  /** @param data private, found again by `space.dataOf`. @returns -1 when none is free. */
+  /** @param data private, found again by `space.dataOf`. @returns -1 when none is free, or the handle is closed. */
   allocate(data: unknown = undefined): number {
+    if (this.#closed) return -1;
     const pasid = this.#space.take(this, data);
     if (pasid >= 0) this.#mine.add(pasid);
     return pasid;
@@ -145,8 +147,14 @@ export class PasidHandle {
     return this.#mine.has(pasid);
   }
 
-  /** Gives everything back that is left, without waiting for drains. */
+  /** Nothing is handed out any more. What is there stays until it is given back. */
+  shut(): void {
+    this.#closed = true;
+  }
+
+  /** Gives everything back that is left, without waiting for drains, and hands nothing out any more. */
   close(): void {
+    this.shut();
     for (const pasid of [...this.#mine]) this.free(pasid);
   }
 }

@@ -1,25 +1,11 @@
-import type { PasidManagement } from '../../lib/pasid/pasid-management.ts';
 import type { PasidHandle } from '../../lib/pasid/pasid-space.ts';
+import type { Clock } from '../../ports/clock.ts';
 import { NO_PASID } from '../../ports/dma.ts';
-import type { GetHwInfo, Iommufd, VfioDevice } from '../../ports/iommufd.ts';
+import type { Iommufd, VfioDevice } from '../../ports/iommufd.ts';
 import type { HostUpcalls } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import { HW_INFO } from '../../spec/iommufd/uapi.ts';
+import { type PasidInfo, pasidInfo } from './pasid-info.ts';
 import type { PasidLayer } from './pasid-layer.ts';
-
-/** What a device can do with PASIDs, and who chooses them. */
-export interface PasidInfo {
-  /** The device can have several address spaces at once. */
-  readonly several: boolean;
-  /** PASID width in bits as the device has it; 0: none. */
-  readonly bits: number;
-  /** How its PASIDs are managed. */
-  readonly management: PasidManagement;
-  /** The user chooses PASIDs in [first, end). Empty: the space is not delegated. */
-  readonly first: number;
-  /** One more than the last PASID the user may choose. */
-  readonly end: number;
-}
 
 /** Routing information: what selects an I/O page table is the device, or the device and a PASID. Nothing else. */
 export interface Routing {
@@ -29,60 +15,79 @@ export interface Routing {
   readonly pasid: number;
 }
 
+/** Who works with the address space behind a PASID: a driver with queued work, a process. */
+export interface PasidUser {
+  /**
+   * The address space is about to go. The user stops its work and says when it is through; until then, or until the grace period
+   * ends, everything stays as it is. The PASID itself is not used again before the user has said so.
+   * @param done at once or later.
+   */
+  leaving(routing: Routing, done: () => void): void;
+}
+
+/** How long users may take before the address space goes all the same. */
+export interface Grace {
+  /** The machine's clock. */
+  readonly clock: Clock;
+  /** From being told on. */
+  readonly nanoseconds: number;
+}
+
 interface Binding {
   readonly routing: Routing;
+  /** The device's id while it was open. */
+  readonly devId: number;
   hwptId: number;
   data: unknown;
+  user: PasidUser | null;
+  /** Its user has been told; it stays until the user is through. */
+  leaving: boolean;
 }
 
 /**
  * What a program that is no vIOMMU does with PASIDs of its devices: binds address spaces to (device, PASID), keeps private
  * data with each binding, reserves PASIDs without any address space, and takes bindings back without reusing a PASID too
- * early. The verbs below it are the uAPI's: attach, replace, detach.
+ * early. The verbs below it are the uAPI's: attach, replace, detach. Everything goes when it is closed, when its device's
+ * file or the iommufd is closed, or when the VM's PASIDs are, in whatever order that happens.
  */
 export class PasidBindings {
   readonly #iommufd: Iommufd;
   readonly #upcalls: HostUpcalls | null;
   readonly #layer: PasidLayer;
+  readonly #grace: Grace | null;
   readonly #handle: PasidHandle;
-  readonly #bindings = new Map<string, Binding>();
-  /** Bindings of an own PASID that are drained now, and whether it is freed when they are through. */
+  readonly #devices = new Map<VfioDevice, Map<number, Binding>>();
+  /** Bindings of a PASID that are on their way out, and whether it is freed when they are through. */
   readonly #leaving = new Map<number, number>();
   readonly #freed = new Set<number>();
   readonly #reserved = new Set<number>();
+  readonly #forget: () => void;
+  #closed = false;
 
   /**
    * @param upcalls null: bindings that are taken back are not silent while they drain. @param layer the VM's PASIDs.
+   * @param grace null: users are waited for, however long they take, except when this is closed.
    */
-  constructor(iommufd: Iommufd, upcalls: HostUpcalls | null, layer: PasidLayer) {
+  constructor(iommufd: Iommufd, upcalls: HostUpcalls | null, layer: PasidLayer, grace: Grace | null = null) {
     this.#iommufd = iommufd;
     this.#upcalls = upcalls;
     this.#layer = layer;
+    this.#grace = grace;
     this.#handle = layer.space.open();
+    const closed = [layer.whenClosed(() => this.close()), iommufd.whenClosed?.(() => this.close())];
+    this.#forget = () => {
+      for (const forget of closed) forget?.();
+    };
   }
 
   /** @param global the device's PASIDs have twins in the host's pool. */
   info(vfio: VfioDevice, global: boolean): PasidInfo {
-    const c: GetHwInfo = {
-      flags: 0,
-      devId: vfio.devId,
-      dataLen: 0,
-      data: null,
-      dataType: 0,
-      outMaxPasidLog2: 0,
-      outCapabilities: 0n,
-    };
-    const bits = this.#iommufd.getHwInfo(c) === 0 ? c.outMaxPasidLog2 : 0;
-    const guestTable = c.dataType === HW_INFO.ARM_SMMUV3 || c.dataType === HW_INFO.AMD;
-    const management = guestTable ? 'guest-table' : global ? 'global' : 'host-table';
-    const all = bits === 0 ? 0 : 2 ** bits;
-    const end = management === 'global' ? Math.min(all, this.#layer.space.min) : all;
-    return { several: bits > 0, bits, management, first: bits === 0 ? 0 : 1, end };
+    return pasidInfo(this.#iommufd, vfio, global, this.#layer.space.min);
   }
 
-  /** A PASID of the host's pool, with no address space behind it. @returns -ENOSPC: none is free. */
+  /** A PASID of the host's pool, with no address space behind it. @returns -ENOSPC: none is free, or this is closed. */
   reserve(data: unknown = undefined): number {
-    const pasid = this.#handle.allocate(data);
+    const pasid = this.#closed ? -1 : this.#handle.allocate(data);
     if (pasid < 0) return -E.NOSPC;
     this.#reserved.add(pasid);
     return pasid;
@@ -90,50 +95,119 @@ export class PasidBindings {
 
   /**
    * Attaches an address space to (device, PASID), or replaces the one that is there.
-   * @returns 0; -EPERM: a PASID of the host's pool that is somebody else's; or what the attach answered.
+   * @param user told before the address space goes; null: nobody.
+   * @returns 0; -EPERM: a PASID of the host's pool that is somebody else's; -EBUSY: what is there is just being taken back;
+   *   -EBADFD: this is closed; or what the attach answered.
    */
-  bind(routing: Routing, hwptId: number, data: unknown = undefined): number {
+  bind(routing: Routing, hwptId: number, data: unknown = undefined, user: PasidUser | null = null): number {
     const { vfio, pasid } = routing;
+    if (this.#closed) return -E.BADFD;
     if (pasid >= this.#layer.space.min && !this.#handle.owns(pasid)) return -E.PERM;
+    const known = this.#find(routing);
+    if (known?.leaving === true) return -E.BUSY;
     const r = vfio.attach(hwptId, pasid);
     if (r !== 0) return r;
-    const known = this.#bindings.get(key(routing));
-    if (known === undefined) this.#bindings.set(key(routing), { routing, hwptId, data });
-    else {
+    if (known === undefined) {
+      this.#bindingsOf(vfio).set(pasid, { routing, devId: vfio.devId, hwptId, data, user: null, leaving: false });
+    } else {
       known.hwptId = hwptId;
       known.data = data;
     }
+    this.#use(this.#find(routing)!, user);
     return 0;
+  }
+
+  /** A binding has another user from now on. The one before has lost its address space already. */
+  #use(b: Binding, user: PasidUser | null): void {
+    const { space } = this.#layer;
+    const { pasid } = b.routing;
+    const before = b.user;
+    if (before === user) return;
+    b.user = user;
+    if (user !== null) space.hold(pasid);
+    before?.leaving(
+      b.routing,
+      once(() => space.done(pasid)),
+    );
+  }
+
+  #bindingsOf(vfio: VfioDevice): Map<number, Binding> {
+    let list = this.#devices.get(vfio);
+    if (list === undefined) {
+      list = new Map();
+      this.#devices.set(vfio, list);
+      vfio.whenClosed?.(() => this.#gone(vfio));
+    }
+    return list;
+  }
+
+  #find({ vfio, pasid }: Routing): Binding | undefined {
+    return this.#devices.get(vfio)?.get(pasid);
+  }
+
+  #all(): Binding[] {
+    return [...this.#devices.values()].flatMap((list) => [...list.values()]);
   }
 
   /** The private data of a binding; undefined when nothing is bound there. */
   dataOf(routing: Routing): unknown {
-    return this.#bindings.get(key(routing))?.data;
+    return this.#find(routing)?.data;
   }
 
   /** Every (device, PASID) an address space is bound to: where a change of it must be invalidated. */
   boundTo(hwptId: number): readonly Routing[] {
-    return [...this.#bindings.values()].filter((b) => b.hwptId === hwptId).map((b) => b.routing);
+    return this.#all()
+      .filter((b) => b.hwptId === hwptId)
+      .map((b) => b.routing);
   }
 
   /**
-   * Takes a binding back: not present and silent from now on, in use until everything in flight is through.
+   * Takes a binding back, when its user is through: not present and silent from then on, in use until everything in flight is
+   * through.
    * @returns false: nothing was bound there.
    */
   unbind(routing: Routing): boolean {
-    if (!this.#bindings.delete(key(routing))) return false;
-    const { vfio, pasid } = routing;
-    vfio.detach(pasid);
-    if (pasid === NO_PASID) return true;
-    const { devId } = vfio;
-    this.#upcalls?.quiet?.(devId, pasid, true);
+    const b = this.#find(routing);
+    if (b === undefined) return false;
+    this.#leave(b, this.#grace);
+    return true;
+  }
+
+  /** @param grace null: the user is waited for. */
+  #leave(b: Binding, grace: Grace | null): void {
+    if (b.leaving) return;
+    b.leaving = true;
+    const { pasid } = b.routing;
+    const { space } = this.#layer;
     this.#leaving.set(pasid, (this.#leaving.get(pasid) ?? 0) + 1);
+    if (b.user === null) {
+      this.#take(b);
+      return;
+    }
+    const done = once(() => {
+      this.#take(b);
+      space.done(pasid);
+    });
+    b.user.leaving(b.routing, done);
+    if (grace !== null && this.#find(b.routing) === b) grace.clock.after(grace.nanoseconds, () => this.#take(b));
+  }
+
+  /** The address space goes now, whatever its user does. */
+  #take(b: Binding): void {
+    const { vfio, pasid } = b.routing;
+    if (this.#find(b.routing) !== b) return;
+    this.#devices.get(vfio)!.delete(pasid);
+    vfio.detach(pasid);
+    if (pasid === NO_PASID) {
+      this.#left(pasid);
+      return;
+    }
+    this.#upcalls?.quiet?.(b.devId, pasid, true);
     this.#layer.drain(pasid, () => {
       // A new binding has made the entry anew.
-      if (!this.#bindings.has(key(routing))) this.#upcalls?.quiet?.(devId, pasid, false);
+      if (this.#find(b.routing) === undefined) this.#upcalls?.quiet?.(b.devId, pasid, false);
       this.#left(pasid);
     });
-    return true;
   }
 
   #left(pasid: number): void {
@@ -144,25 +218,48 @@ export class PasidBindings {
   }
 
   /**
-   * Gives a reserved PASID back, with every binding of it. It is not reused before all of them are drained.
+   * Gives a reserved PASID back, with every binding of it. It is not reused before the users of all of them are through and
+   * nothing is in flight.
    * @returns -EINVAL: not one of ours.
    */
   free(pasid: number): number {
     if (!this.#reserved.delete(pasid)) return -E.INVAL;
-    for (const b of [...this.#bindings.values()]) if (b.routing.pasid === pasid) this.unbind(b.routing);
+    for (const b of this.#all()) if (b.routing.pasid === pasid) this.#leave(b, this.#grace);
     this.#handle.free(pasid, true);
     if (this.#leaving.has(pasid)) this.#freed.add(pasid);
     else this.#layer.space.drained(pasid);
     return 0;
   }
 
-  /** The owner is gone: everything is drained and released. */
+  /** A device's file is closed: its address spaces cannot outlive it. */
+  #gone(vfio: VfioDevice): void {
+    for (const b of this.#all()) {
+      if (b.routing.vfio !== vfio) continue;
+      this.#leave(b, this.#grace);
+      this.#take(b);
+    }
+    this.#devices.delete(vfio);
+  }
+
+  /** The owner is gone: users are told and have the grace period, if there is one; then everything is drained and released. */
   close(): void {
-    for (const b of [...this.#bindings.values()]) this.unbind(b.routing);
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#forget();
+    for (const b of this.#all()) {
+      this.#leave(b, this.#grace);
+      if (this.#grace === null) this.#take(b);
+    }
     for (const pasid of [...this.#reserved]) this.free(pasid);
   }
 }
 
-function key({ vfio, pasid }: Routing): string {
-  return `${vfio.devId}/${pasid}`;
+/** Calls `action` the first time only. */
+function once(action: () => void): () => void {
+  let called = false;
+  return () => {
+    if (called) return;
+    called = true;
+    action();
+  };
 }

@@ -21,6 +21,7 @@ export class PasidLayer implements PasidDrain {
   /** The processor's translation of local PASIDs. */
   readonly cpu = new CpuPasidTable();
   readonly #users = new Set<PasidDrain>();
+  readonly #owners = new Set<() => void>();
   /** Drains under way, for listings and tests. */
   #draining = 0;
 
@@ -30,6 +31,15 @@ export class PasidLayer implements PasidDrain {
     this.globals = new GlobalPasids(space, this);
     this.globals.listen((local, global) => this.cpu.set(local, global));
     this.cpu.onMiss = (local) => void this.globals.missing(local);
+  }
+
+  /**
+   * Somebody who has PASIDs of the VM, or address spaces behind them, gives them back when the VM goes.
+   * @returns takes it back.
+   */
+  whenClosed(release: () => void): () => void {
+    this.#owners.add(release);
+    return () => this.#owners.delete(release);
   }
 
   /** A function that can have work of a PASID in flight. @returns takes it back (what it held counts as through). */
@@ -59,8 +69,10 @@ export class PasidLayer implements PasidDrain {
     for (const user of [...waiting]) user.drain(pasid, () => through(user));
   }
 
-  /** The VM is gone. */
+  /** The VM is gone: whoever has something of it gives it back first, and then the pairings go. */
   close(): void {
+    for (const release of [...this.#owners]) release();
+    this.#owners.clear();
     this.globals.close();
   }
 }

@@ -337,6 +337,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     if (this.features.pri && dev.pri) dev.control?.setPri(on);
   }
 
+  quiet(dev: HostDevice, pasid: number, on: boolean): number {
+    return this.#state.streams.quiet(dev, pasid, on);
+  }
+
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number {
     const { faults, requests } = this.#state;
     if (stall) return faults.respond(dev, pasid, group, code, stream);

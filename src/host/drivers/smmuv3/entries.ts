@@ -177,6 +177,7 @@ const AA64 = 1 << 9;
 const HD_HA = 3 << 10;
 const CD_S = 1 << 12;
 const R_A = 3 << 13;
+const CD_A = 1 << 14;
 const ASET = 1 << 15;
 /** Attr0 non-cacheable, Attr1 write-back, Attr2 device, Attr3 outer write-back: the indexes the page tables use. */
 const MAIR_LO = 0xf404_ff44 | 0;
@@ -201,6 +202,16 @@ export interface StageOne {
   readonly ias: number;
   readonly ipsCode: number;
   readonly dirty: boolean;
+}
+
+/**
+ * A descriptor that translates nothing and says nothing: every access aborts without a record. Hardware that stalls whatever is
+ * not allowed (IDR0.STALL_MODEL=2) wants S set, and then records.
+ */
+export function quietCd(into: Int32Array, stallForce: boolean): void {
+  into.fill(0, 0, CD_WORDS);
+  into[0] = EPD0 | EPD1 | CD_V;
+  into[1] = AA64 | ASET | (stallForce ? CD_S | R_A : CD_A);
 }
 
 /** The context descriptor of one of the kernel's stage-1 domains: TTB0 only, faults recorded and aborted. */

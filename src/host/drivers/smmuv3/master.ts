@@ -36,6 +36,8 @@ export class Smmuv3Master implements SteDevice {
   /** The kernel's own CD table, and the domain for whose attach it was made. */
   cds: Smmuv3CdTable | null = null;
   cdsFor: object | null = null;
+  /** SSIDs in that table that belong to nobody and are only kept silent. */
+  readonly quiet = new Set<number>();
   /** A StreamID of each level-2 stream table that was made for this device. */
   madeTables: readonly number[] = [];
 
@@ -59,6 +61,6 @@ export class Smmuv3Master implements SteDevice {
 
   /** PASIDs of the host itself are attached: the kernel's CD table is needed. */
   get pasidsInUse(): boolean {
-    return this.cds !== null && this.cds.pasids > 0;
+    return this.cds !== null && this.cds.pasids > this.quiet.size;
   }
 }

@@ -6,7 +6,7 @@ import type { Domain, HostDevice, KernelServices } from '../../kernel/driver.ts'
 import type { DriverUpcalls } from '../../upcalls/driver-upcalls.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import { type Invalidated, Smmuv3DriverAttacher } from './attach.ts';
-import { abortSte, cdTableSte, invalidSte, nestedSte, stageOneCd, stageTwoSte } from './entries.ts';
+import { abortSte, cdTableSte, invalidSte, nestedSte, quietCd, stageOneCd, stageTwoSte } from './entries.ts';
 import { ENTRY_HALVES } from './entry-writer.ts';
 import type { Smmuv3DriverFeatures } from './features.ts';
 import { type LatchedStream, Smmuv3Master } from './master.ts';
@@ -203,6 +203,29 @@ export class Smmuv3DriverStreams {
     return 0;
   }
 
+  /**
+   * A PASID without a domain keeps silent, or no longer. While the stream entry leads to no CD table of the kernel's, it is
+   * blocked as a whole, which records nothing.
+   * @returns 0; -EINVAL no such PASID; -EOPNOTSUPP: the RID has no CD table of the kernel's (the guest has its own); -EBUSY
+   *   something is attached; -ENOMEM; -EIO: the SMMU did not confirm.
+   */
+  quiet(dev: HostDevice, pasid: number, on: boolean): number {
+    const master = this.masterOf(dev);
+    if (master === null) return -E.INVAL;
+    const rid = this.#deps.kernel.attached(dev, NO_PASID);
+    if (!master.blocked && !(rid instanceof Smmuv3PagingDomain && rid.stage.kind === 1)) return -E.OPNOTSUPP;
+    if (pasid < 1 || pasid >= 2 ** master.ssidBits) return -E.INVAL;
+    if (this.#deps.kernel.attached(dev, pasid) !== null) return -E.BUSY;
+    const { cds, quiet } = master;
+    if (!on) return quiet.delete(pasid) ? this.#clearCd(master, pasid) : 0;
+    if (cds === null || (master.blocked && !master.pasidsInUse)) return 0;
+    if (!cds.prepare(pasid)) return -E.NOMEM;
+    const cd = new Int32Array(ENTRY_HALVES);
+    quietCd(cd, this.#deps.features.stallForce);
+    quiet.add(pasid);
+    return cds.write(pasid, cd, () => this.#syncCd(master, pasid));
+  }
+
   #detachPasid(master: Smmuv3Master, pasid: number, old: Domain | null): number {
     const r = this.#clearCd(master, pasid) || (master.ats ? this.#attacher.flushAtc(master, pasid) : 0);
     if (r === 0) stageOf(old)?.leave({ master, ssid: pasid, stream: ALL_STREAMS });
@@ -250,6 +273,7 @@ export class Smmuv3DriverStreams {
       cdTableSte(ste, master, cds, ats, master.blocked ? S1DSS.TERMINATE : S1DSS.SSID0);
       return this.#attacher.writeStes(master.streams, ste);
     });
+    if (r === 0) master.quiet.delete(pasid);
     if (r !== 0) {
       cds.write(pasid, before, () => this.#syncCd(master, pasid));
       domain.leave(user);
