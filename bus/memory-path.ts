@@ -99,8 +99,12 @@ export class MemoryPath {
   /** Only a DWORD write without PASID is an interrupt (VT-d §3.15); QEMU makes several of a longer one. */
   #interrupt(r: MemoryRequest, count: number): number {
     if (this.insist) this.#taken = pieceOf(r.lo, count);
-    if (!r.write || r.pasid !== NO_PASID || (r.lo & 3) !== 0) return DMA.ABORT;
-    if (count !== 4 && this.#taken !== 4) return DMA.ABORT;
+    const { remap } = this.#slot.bus.root.iommu;
+    if (!r.write || r.pasid !== NO_PASID) return DMA.ABORT;
+    if ((r.lo & 3) !== 0 || (this.#taken > 0 ? this.#taken : r.left) !== 4) {
+      remap?.refused?.(this.#departure.requester);
+      return DMA.ABORT;
+    }
     const { bytes, start } = r;
     const data = bytes[start]! | (bytes[start + 1]! << 8) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 24);
     const rid = this.#fabric.anonymousWrites ? 0 : this.#departure.requester;

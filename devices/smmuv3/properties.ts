@@ -78,7 +78,7 @@ const TABLE: PropertyTable<Smmuv3Properties> = {
     msi: 'switch',
     httu: { min: 0, max: 2 },
   },
-  spelled: { primaryBus: 'primary-bus', msiGpa: 'msi-gpa' },
+  spelled: { profile: 'x-profile', primaryBus: 'primary-bus', msiGpa: 'msi-gpa' },
 };
 
 /**
@@ -107,10 +107,13 @@ export function checkSmmuv3Properties(p: Smmuv3Properties): Smmuv3Properties {
 const IGNORED = new Set(['bus', 'addr', 'bus_num', 'identifier', 'smmu_per_bus', 'memory', 'secure-memory', 'cmdqv']);
 
 function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties {
-  const p: { -readonly [K in keyof Smmuv3Properties]: Smmuv3Properties[K] } = smmuv3Defaults(profile);
+  const own = profileOf(option, profile);
+  const p: { -readonly [K in keyof Smmuv3Properties]: Smmuv3Properties[K] } = smmuv3Defaults(own);
   for (const [name, value] of option.props) {
     const auto = value === 'auto';
     switch (name) {
+      case 'x-profile':
+        break;
       case 'id':
         p.id = value;
         break;
@@ -151,6 +154,13 @@ function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties 
   return checkSmmuv3Properties(p);
 }
 
+/** The profile that `x-profile` chooses for one vSMMUv3. */
+function profileOf({ props }: Pick<QemuOption, 'props'>, otherwise: ProfileName): ProfileName {
+  const given = props.get('x-profile');
+  if (given === undefined) return otherwise;
+  return PROFILES.find((name) => name === given) ?? refuse('x-profile', given, PROFILES.join(' or '));
+}
+
 function refuse(name: string, value: string, want: string): never {
   throw new ViommuError('E_PROFILE', 'caller', `property '${name}' must be ${want}`, { value });
 }
@@ -164,7 +174,8 @@ export function smmuv3Properties(args: QemuArgs, profile: ProfileName = 'qemu-11
   const found: Smmuv3Properties[] = [];
   const iommu = args.machine.props.get('iommu') ?? 'none';
   if (iommu !== 'smmuv3' && iommu !== 'none') refuse('iommu', iommu, 'smmuv3 or none');
-  if (iommu === 'smmuv3') found.push({ ...smmuv3Defaults(profile), stage: 'nested' });
+  const wide = profileOf(args.machine, profile);
+  if (iommu === 'smmuv3') found.push({ ...smmuv3Defaults(wide), stage: 'nested' });
   for (const device of args.devices) if (device.kind === 'arm-smmuv3') found.push(fromOption(device, profile));
   return found;
 }

@@ -1,5 +1,5 @@
 import type { InterruptRemapPort } from '../../src/ports/dma.ts';
-import { FAULT } from '../../src/spec/vtd/faults.ts';
+import { FAULT, frcdWord2, frcdWord3 } from '../../src/spec/vtd/faults.ts';
 import {
   IRTE_BYTES,
   IRTE_RESERVED,
@@ -95,6 +95,12 @@ export class InterruptRemapper implements VtdInterruptPort {
     for (let i = first; i < first + (1 << mask); i++) {
       if (this.#tags[i & (CACHED - 1)] === i + 1) this.#tags[i & (CACHED - 1)] = 0;
     }
+  }
+
+  /** §3.15; QEMU answers without a record. */
+  refused(rid: number): void {
+    if (this.#core.deviations.interruptRangeSilent) return;
+    this.#records.record(0, 0, frcdWord2(rid, -1, false, false), frcdWord3(false, 0, -1, FAULT.IR_REQUEST_TYPE));
   }
 
   remap(rid: number, address: number, data: number): boolean {

@@ -52,6 +52,8 @@ export class Board {
   readonly root: Root;
   /** Follows registers of the chipset that a reset or a load has changed without a write (q35: where the ECAM is). */
   chipset: (() => void) | null = null;
+  /** Requests are cut into pieces as QEMU's memory core does it; else they are what PCIe says, as in the profile `arch`. */
+  likeQemu = true;
   /** q35: where wired interrupts go. */
   ioapic: Ioapic | null = null;
   readonly #guest: AddressSpace;
@@ -96,13 +98,13 @@ export class Board {
   }
 
   /**
-   * QEMU's test device as QEMU has it: it sends although bus mastering is off, and after a failing piece of a request it
-   * tries the next one.
+   * QEMU's test device as QEMU has it: it sends although bus mastering is off, and (`likeQemu`) after a failing piece of a
+   * request it tries the next one.
    */
   plugTestdev(devfn?: number, bus: PciBus = this.root.bus): Slot {
     const slot = this.plug(new IommuTestdev(this.#guest), devfn, bus);
     const link = this.complex.link(slot)!;
-    link.insist = true;
+    link.insist = this.likeQemu;
     link.ignoreMaster = true;
     return slot;
   }

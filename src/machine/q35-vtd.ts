@@ -22,7 +22,8 @@ export function attachVtd(p: QemuIommuParts): readonly IommuUnit[] {
   vm.addWindow(low, Q35.IOAPIC - low, windowOf(hole));
   board.map.attach(Q35.VTD, unit.window, 8);
   // QEMU's test device writes into the interrupt window without naming itself; messages of MSI capabilities do.
-  board.complex.anonymousWrites = profile === 'qemu-11.1';
+  board.likeQemu = properties.profile === 'qemu-11.1';
+  board.complex.anonymousWrites = board.likeQemu;
   for (const root of roots.values()) {
     putBehind(vm, { complex: board.complex, root, unit, doorbell: -1, report });
   }

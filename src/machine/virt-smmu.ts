@@ -37,7 +37,9 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
   // DMA into the rest of the board finds something as well.
   for (const [base, bytes] of QUIET) vm.addWindow(base, bytes, { name: 'quiet', read: () => 0, write() {} });
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
-  return smmuv3Properties(args, profile).map((properties, n) => {
+  const all = smmuv3Properties(args, profile);
+  board.likeQemu = all.every((properties) => properties.profile === 'qemu-11.1');
+  return all.map((properties, n) => {
     const root = roots.get(properties.primaryBus);
     if (root === undefined) {
       throw new ViommuError('E_PROFILE', 'caller', `arm-smmuv3: no root bus '${properties.primaryBus}'`);

@@ -109,6 +109,8 @@ export interface InterruptRemapPort {
    * @returns true: deliver `outAddress`/`outData`; false: blocked (and recorded as a fault if it must be).
    */
   remap(rid: number, address: number, data: number): boolean;
+  /** A write without PASID to the interrupt range that is not one aligned DWORD: it is no interrupt, and goes nowhere. */
+  refused?(rid: number): void;
   /** Address of the message to deliver. */
   readonly outAddress: number;
   /** Data of the message to deliver. */

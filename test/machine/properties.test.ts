@@ -37,7 +37,7 @@ describe('a vSMMUv3 with a property it cannot have is not made', () => {
     [{ ats: 'on' }, /'ats' is true or false .*'on'/],
     [{ msiGpa: 2 ** 53 }, /'msi-gpa' is a number/],
     [{ msiGpa: Number.NaN }, /'msi-gpa' is a number/],
-    [{ profile: 'qemu-9' }, /'profile' must be qemu-11.1, arch .*'qemu-9'/],
+    [{ profile: 'qemu-9' }, /'x-profile' must be qemu-11.1, arch .*'qemu-9'/],
     [{ stages: '1' }, /no property 'stages'; it has profile, .*stage/],
     [{ stage: undefined }, /'stage' is missing: take it from smmuv3Defaults\(\)/],
     [{ accel: true, stage: 'nested' }, /'stage' must be 1 with accel=on/],

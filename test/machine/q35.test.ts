@@ -137,3 +137,38 @@ describe('the ECAM of q35', () => {
     expect(b.read(ECAM)).toBe(0);
   });
 });
+
+describe('x-profile=arch on the command line', () => {
+  const made = (words: string) => createQemuMachine(parseQemuArgs(words), { nic: false, vga: false });
+
+  test.each([
+    ['-machine q35 -device intel-iommu', true],
+    ['-machine q35 -device intel-iommu,x-profile=arch', false],
+    ['-machine virt -device arm-smmuv3', true],
+    ['-machine virt -device arm-smmuv3,x-profile=arch', false],
+    ['-machine virt,iommu=smmuv3,x-profile=arch', false],
+  ])('%s: the board cuts requests as QEMU does: %s', (words, likeQemu) => {
+    const { board } = made(words);
+    expect(board!.likeQemu).toBe(likeQemu);
+    expect(board!.complex.link(board!.plugTestdev())!.insist).toBe(likeQemu);
+  });
+
+  test('messages of the test device name it', () => {
+    expect(made('-machine q35 -device intel-iommu,x-profile=arch').board!.complex.anonymousWrites).toBe(false);
+  });
+
+  test('another profile is refused', () => {
+    expect(() => made('-machine virt -device arm-smmuv3,x-profile=best')).toThrow(/x-profile/);
+  });
+});
+
+test('a wait whose status write aims at the unit itself stops the queue, as in QEMU', () => {
+  const { write, read } = machine('-device intel-iommu');
+  // A wait with status 7 for FECTL's neighbour FEDATA.
+  write(0x10_0000, 0x25, 8, 7);
+  write(0x10_0008, VTD + 0x3c, 8, 0);
+  write(VTD + 0x90, 0x10_0000, 8, 0);
+  write(VTD + 0x18, 0x0400_0000);
+  write(VTD + 0x88, 0x10);
+  expect([read(VTD + 0x34), read(VTD + 0x80), read(VTD + 0x3c)]).toEqual([0x10, 0, 0]);
+});
