@@ -54,10 +54,10 @@ export class Smmuv3Faults {
   }
 
   /**
-   * @param raw the hardware's record, 8 words.
+   * @param raw the hardware's record, 8 words. @param refused the host refused to map a page of the guest's stage 2 for it.
    * @returns whether the guest gets `record`.
    */
-  attribute(s: Smmuv3Stream, raw: Int32Array): boolean {
+  attribute(s: Smmuv3Stream, raw: Int32Array, refused = false): boolean {
     const { sid } = s;
     this.merge = false;
     if (s.state === 'unset') return this.#unconfigured(sid, raw);
@@ -72,7 +72,7 @@ export class Smmuv3Faults {
     if (evStall(raw)) return this.#pass(s, sid, raw);
     const unseen = type === EVENT.C_BAD_STE && this.#d.anyContextPointer;
     if (evS2(raw) || unseen || type === EVENT.F_WALK_EABT || type === EVENT.F_CD_FETCH) {
-      return this.#again(s, sid, raw);
+      return this.#again(s, sid, raw, refused);
     }
     return this.#direct(s, sid, raw);
   }
@@ -129,13 +129,13 @@ export class Smmuv3Faults {
   }
 
   /** Repeats the transaction on the guest's structures. */
-  #again(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
+  #again(s: Smmuv3Stream, sid: number, raw: Int32Array, refused: boolean): boolean {
     const access = this.#access;
     const w = access.walker;
     let code = access.open(s.ste, substream(raw));
     // The hardware had a CD: that today's is bad is nothing the access met.
     const past = evType(raw) === EVENT.F_WALK_EABT || (evS2(raw) && evClass(raw) !== CLASS.CD);
-    if (code !== 0 && past) return this.#unexplained(s, sid, raw);
+    if (code !== 0 && past) return this.#unexplained(s, sid, raw, refused);
     if (code === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
     if (code === EVENT.C_BAD_CD) return this.#emit(code, sid, raw, 0, 0);
     if (code !== 0) return this.#stage2(s, sid, raw, code);
@@ -145,10 +145,10 @@ export class Smmuv3Faults {
       if (early !== 0) return this.#stage2(s, sid, raw, early);
     }
     code = access.walk(raw);
-    if (code === 0) return this.#unexplained(s, sid, raw);
+    if (code === 0) return this.#unexplained(s, sid, raw, refused);
     if (w.stage === 2) return this.#stage2(s, sid, raw, code);
     // The hardware had a translation of the guest's first stage: that there is none now is nothing the access met.
-    if (evS2(raw) && evClass(raw) === CLASS.IN) return this.#unexplained(s, sid, raw);
+    if (evS2(raw) && evClass(raw) === CLASS.IN) return this.#unexplained(s, sid, raw, refused);
     if (code === EVENT.F_WALK_EABT) {
       const bits = (CLASS.TT << EV3_CLASS_SHIFT) | (w.tableRead && !this.#d.qemuRecordFields ? EV3.TTRNW : 0);
       return this.#emit(code, sid, raw, bits, w.fetch - (w.fetch % 8));
@@ -158,11 +158,21 @@ export class Smmuv3Faults {
   }
 
   /**
+   * The tables are good and the host refused to map what they say. For the guest the SMMU could not get at them: an external
+   * abort on a table walk (IHI 0070 §7.3.12) is the one event that blames nothing in the tables; S2R does not hide it.
+   */
+  #refused(sid: number, raw: Int32Array): boolean {
+    const { fetch } = this.#access.walker;
+    const bits = EV3.S2 | (evClass(raw) << EV3_CLASS_SHIFT);
+    return this.#emit(EVENT.F_WALK_EABT, sid, raw, bits, fetch - (fetch % 8));
+  }
+
+  /**
    * The guest's memory shows no such fault: the output is no memory (that transaction just fails), the hardware lost a fetch
    * that is fine by itself, or the guest has changed its CD or tables since the hardware read them.
    */
-  #unexplained(s: Smmuv3Stream, sid: number, raw: Int32Array): boolean {
-    if (evS2(raw)) return this.#beyond(s, sid, raw);
+  #unexplained(s: Smmuv3Stream, sid: number, raw: Int32Array, refused: boolean): boolean {
+    if (evS2(raw)) return refused ? this.#refused(sid, raw) : this.#beyond(s, sid, raw);
     if (evType(raw) === EVENT.C_BAD_STE) return this.#pass(s, sid, raw);
     if (evType(raw) === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
     return this.#emit(EVENT.F_WALK_EABT, sid, raw, (CLASS.TT << EV3_CLASS_SHIFT) | (raw[3]! & EV3.TTRNW), 0);

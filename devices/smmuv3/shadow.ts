@@ -69,6 +69,11 @@ export class Smmuv3Shadow {
     return this.#shadow.miss(ipa, access);
   }
 
+  /** Whether the last `fill` failed because the host refused, not because of the guest's tables. */
+  get missRefused(): boolean {
+    return this.#shadow.refused < 0;
+  }
+
   /** log2 bytes of the guest's leaf that what is mapped at `ipa` comes from; 0: nothing is mapped there. */
   leafShift(ipa: number): number {
     return this.#shadow.leafShift(ipa);

@@ -36,6 +36,9 @@ export class Smmuv3Stream {
   /** The shadow attached directly (stage 2 only). */
   domain: Smmuv3Domain | null = null;
 
+  /** The host refused to map what the last miss asked for; counts for the fault that follows. */
+  missRefused = false;
+
   constructor(device: Smmuv3StreamDevice, index: number, sid: number) {
     this.device = device;
     this.index = index;

@@ -27,14 +27,22 @@ export function smmuv3Upcalls(t: Smmuv3UpcallTargets): UpcallHandlers {
   const record = new Int32Array(EVENT_WORDS);
   return {
     onStreamMiss: (devId, stream) => t.streams.firstUse(devId, stream),
-    onStageTwoMiss: (devId, stream, _pasid, ipa, access) =>
-      t.streams.ofDevice(devId, stream)?.shadow?.fill(ipa, access) ?? false,
+    onStageTwoMiss: (devId, stream, _pasid, ipa, access) => {
+      const s = t.streams.ofDevice(devId, stream);
+      const shadow = s?.shadow ?? null;
+      if (s === undefined || shadow === null) return false;
+      const mapped = shadow.fill(ipa, access);
+      s.missRefused = !mapped && shadow.missRefused;
+      return mapped;
+    },
     onFault: (devId, stream, raw) => {
       const s = t.streams.ofDevice(devId, stream);
       if (s === undefined) return;
       record.set(raw.subarray(0, EVENT_WORDS));
       if (evStall(record)) t.stalls.add(s, evStag(record), evSsv(record) ? evSsid(record) : -1);
-      if (t.faults.attribute(s, record)) t.records.record(t.faults.record, t.faults.merge);
+      const refused = s.missRefused;
+      s.missRefused = false;
+      if (t.faults.attribute(s, record, refused)) t.records.record(t.faults.record, t.faults.merge);
     },
     onPageRequest: (devId, stream, raw) => {
       const s = t.streams.ofDevice(devId, stream);
