@@ -52,6 +52,8 @@ async function serve(options: ServerOptions, sanitize: boolean): Promise<void> {
   const target = sanitize ? sanitized(machine, options.machine) : null;
   const exit = () => {
     for (const f of target?.judge.findings() ?? []) process.stderr.write(`${f.severity} ${f.rule}: ${f.message}\n`);
+    for (const [why, rules] of target?.judge.unjudged() ?? [])
+      process.stderr.write(`not judged (${why}): ${[...rules].join(', ')}\n`);
     for (const s of sockets) s.destroy();
     process.exit(0);
   };

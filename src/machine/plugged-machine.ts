@@ -7,12 +7,14 @@ import { RootComplex } from '../../bus/root-complex.ts';
 import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
+import { extendedCapability } from '../lib/pci/capability-list.ts';
 import { guestRid } from '../lib/pci/rids.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { Finding } from '../sanitize/index.ts';
+import { ATS_CAP, EXT } from '../spec/pcie/index.ts';
 import type { TraceRecorder } from '../trace/recorder.ts';
 import { portsOf, putBehind } from './behind-unit.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
@@ -185,7 +187,13 @@ export class PluggedMachine {
     const bus = at instanceof Bridge ? this.#slotOf(at).behind! : at;
     const part = slice === undefined ? {} : { slice: { of: this.#slotOf(slice.of), pasid: slice.pasid } };
     const slot = this.complex.plug(bus, devfn, fn, { ...rest, ...part });
-    return () => this.complex.unplug(slot);
+    const ats = extendedCapability(fn, EXT.ATS);
+    const enabled = () => (fn.configRead(ats + ATS_CAP.CONTROL, 2) & ATS_CAP.ENABLE) !== 0;
+    const unfollow = ats === 0 ? undefined : this.#judge?.follow(() => slot.aliasRidOf(0), enabled);
+    return () => {
+      unfollow?.();
+      this.complex.unplug(slot);
+    };
   }
 
   #slotOf(fn: PciFunction): Slot {

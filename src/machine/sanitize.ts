@@ -13,6 +13,12 @@ export interface SanitizedMachine {
   readonly devices?: readonly { readonly name: string; readonly sid: number; readonly ats?: boolean }[];
 }
 
+interface FollowedFunction {
+  readonly sid: () => number;
+  readonly enabled: () => boolean;
+  was: boolean;
+}
+
 /**
  * Judges the driver of a machine that runs. Its recorder goes into the machine as any recorder does: stores to tables are
  * then told when the IOMMU looks at them, which leaves some rules unjudged (`unjudged` says which); whoever sees the guest's
@@ -22,6 +28,7 @@ export class MachineSanitizer {
   /** Goes into the machine: its `tell`, `device`, `translate`, `ats` and `watch`. */
   readonly recorder: TraceRecorder;
   readonly #sanitizer: Sanitizer;
+  readonly #functions = new Set<FollowedFunction>();
 
   /** @param recorder the one that records the machine anyway; default: one that keeps nothing. */
   constructor(machine: SanitizedMachine, recorder = new TraceRecorder(machine.iommu, false)) {
@@ -32,6 +39,7 @@ export class MachineSanitizer {
     const parser = new EventParser(place, headerOf(machine));
     recorder.listen((event) => {
       place.event = Number(event.i);
+      this.#lookAtFunctions(place.event);
       this.#sanitizer.event(parser.parse(event));
     });
   }
@@ -39,6 +47,25 @@ export class MachineSanitizer {
   /** The guest stores 1 to 8 bytes within an aligned word of 8. */
   stored(gpa: number, size: number, lo: number, hi: number): void {
     this.recorder.stored(gpa, size, lo, hi);
+  }
+
+  /**
+   * From now on the function's ATS Enable is looked at before every event: `ats-order` is judged.
+   * @param sid StreamID or requester id, as the guest names it now. @returns ends that.
+   */
+  follow(sid: () => number, enabled: () => boolean): () => void {
+    const f = { sid, enabled, was: false };
+    this.#functions.add(f);
+    return () => void this.#functions.delete(f);
+  }
+
+  #lookAtFunctions(i: number): void {
+    for (const f of this.#functions) {
+      const on = f.enabled();
+      if (on === f.was) continue;
+      f.was = on;
+      this.#sanitizer.event({ t: 'ats', i, sid: f.sid(), on });
+    }
   }
 
   /** What the driver did wrong, oldest first. Call it when the driver is done. */

@@ -1,6 +1,6 @@
 import type { Course } from './course.ts';
 
-/** The rule about the order in which ATS is switched on and off, in the function and in the IOMMU (PCIe ATS §10.2; IHI 0070 §3.9.1; VT-d §4.2). */
+/** The rule about the order in which ATS is switched on and off, in the function and in the IOMMU (PCIe ATS §10.2; IHI 0070 §3.9.2; VT-d §4.2). */
 export class AtsOrder {
   readonly #course: Course;
   /** ATS is on for the stream, as the IOMMU is told. */

@@ -29,6 +29,9 @@ const SETTLED = 2;
 /** So many invalidations by address of what was unmapped later show that one was not put off but forgotten. */
 const STRICT = 8;
 
+/** nT of a block. */
+const NT = 1 << 16;
+
 const HEX = (n: number) => `0x${n.toString(16)}`;
 export const addressOf = (page: number): string => HEX(page * 4096);
 
@@ -147,10 +150,13 @@ export class Translations implements TreeListener {
     return e;
   }
 
-  /** IHI 0070 §3.21.1, Arm ARM D8.17.1: a valid entry gets another output or size only by way of an invalid one. @returns found. */
+  /** IHI 0070 §3.21.1.1: a valid entry gets another output or size only by way of an invalid one. @returns found. */
   #breaks(c: EntryChange): boolean {
     const { bbml } = this.rules;
-    if (bbml === null || (c.oldKind !== c.kind && bbml > 0 && sameOutputs(c))) return false;
+    if (bbml === null) return false;
+    // At level 1 the block must say that it is not to be cached (nT, IHI 0070 §3.21.1.2).
+    const quiet = bbml > 1 || (bbml > 0 && ((c.kind === ENTRY.TABLE ? c.oldLo : c.newLo) & NT) !== 0);
+    if (c.oldKind !== c.kind && quiet && sameOutputs(c)) return false;
     const what =
       c.oldKind === c.kind
         ? `got another output (${addressOf(c.oldOut)}, now ${addressOf(c.out)})`

@@ -16,6 +16,9 @@ export interface EntryChange {
   oldOut: number;
   oldPerm: number;
   oldGlobal: boolean;
+  /** Bits 31:0 of the entry before and after. */
+  oldLo: number;
+  newLo: number;
   kind: number;
   out: number;
   perm: number;
@@ -151,6 +154,8 @@ export class TranslationTree {
       oldOut: 0,
       oldPerm: 0,
       oldGlobal: false,
+      oldLo: 0,
+      newLo: 0,
       kind: 0,
       out: 0,
       perm: 0,
@@ -249,6 +254,8 @@ export class TranslationTree {
     c.oldOut = oldOut;
     c.oldPerm = f.perm;
     c.oldGlobal = f.global;
+    c.oldLo = oldLo;
+    c.newLo = newLo;
     c.kind = kind;
     c.out = out;
     c.perm = perm;

@@ -16,7 +16,7 @@ import { entries } from './build.ts';
 
 // The package as a user gets it: packed, installed in an empty project, compiled and run there.
 
-const PAGES = ['docs/plug-in.md', 'docs/endpoint.md', 'docs/recipes/third-iommu.md'];
+const PAGES = ['docs/plug-in.md', 'docs/endpoint.md', 'docs/recipes/third-iommu.md', 'docs/sanitize.md'];
 const TSC = resolve('node_modules/typescript/bin/tsc');
 let project = '';
 

@@ -99,13 +99,19 @@ describe.each(DRIVERS)('%s', (_, make) => {
     expect(rulesOf(good)).toEqual([]);
   });
 
-  test('response-unknown: a group nobody asked for', () => {
-    const d = make();
-    request(d, 3);
-    answer(d, 3);
-    answer(d, 4);
+  test('response-unknown: a group nobody asked for; not one that was asked for', () => {
+    const answered = (group: number) => {
+      const d = make();
+      request(d, 3);
+      request(d, 4);
+      answer(d, 3);
+      answer(d, group);
+      if (group !== 4) answer(d, 4);
+      return rulesOf(d);
+    };
 
-    expect(rulesOf(d)).toEqual(['response-unknown']);
+    expect(answered(5)).toEqual(['response-unknown']);
+    expect(answered(4)).toEqual([]);
   });
 
   test('page-request-after-teardown: of an address space that is gone; not of one that is there', () => {
@@ -114,6 +120,12 @@ describe.each(DRIVERS)('%s', (_, make) => {
     request(d, 1);
     answer(d, 1);
     expect(rulesOf(d)).toEqual(['page-request-after-teardown']);
+
+    const good = make();
+    request(good, 1);
+    answer(good, 1);
+    detach(good);
+    expect(rulesOf(good)).toEqual([]);
   });
 
   test('never-used: mapped and unmapped without an access; not after one', () => {
@@ -156,7 +168,12 @@ describe.each(DRIVERS)('%s', (_, make) => {
     expect(use(8)).toEqual([]);
   });
 
-  test('dma-before-protection: an access while the IOMMU is off', () => {
+  test('dma-before-protection: an access while the IOMMU is off; not while it is on', () => {
+    const on = make(false);
+    on.map(VA, DATA);
+    on.guest.dma(on.sid, VA, DATA);
+    expect(rulesOf(on, true)).toEqual([]);
+
     const d = make(false);
     if (d instanceof SmmuDriver) d.control(0xc);
     else {

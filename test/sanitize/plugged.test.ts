@@ -1,13 +1,16 @@
 import { describe, expect, test } from 'vitest';
+import { DmaEngine } from '../../devices/endpoints/index.ts';
 import { vtdDefaults } from '../../devices/vtd/properties.ts';
 import { SanitizedTarget } from '../../src/adapters/qtest/sanitized.ts';
 import { QtestSession } from '../../src/adapters/qtest/session.ts';
 import { ramBacking } from '../../src/lib/memory/address-space.ts';
+import { extendedCapability } from '../../src/lib/pci/capability-list.ts';
 import { parseQemuArgs } from '../../src/lib/qemu-args/qemu-args.ts';
 import { PluggedMachine } from '../../src/machine/plugged-machine.ts';
 import { createQemuMachine } from '../../src/machine/qemu-machine.ts';
 import { VtdUnit } from '../../src/machine/vtd-unit.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
+import { ATS_CAP, EXT } from '../../src/spec/pcie/index.ts';
 
 const PLACE = { iommu: 0x1000_0000, doorbell: { base: 0xfee0_0000, bytes: 0x10_0000 } };
 const GCMD = 0x18;
@@ -44,6 +47,20 @@ describe('a plugged machine', () => {
     unit.read(GSTS, 4);
 
     expect(machine.findings()).toEqual([]);
+  });
+
+  test('sees ATS switched on in a function before the IOMMU allows it, and not a function without ATS in use', () => {
+    const findings = (on: boolean) => {
+      const { machine, unit } = plugged(true);
+      const { fn } = new DmaEngine();
+      machine.plug(fn, 3 << 3);
+      unit.read(GSTS, 4);
+      if (on) fn.configWrite(extendedCapability(fn, EXT.ATS) + ATS_CAP.CONTROL, 2, ATS_CAP.ENABLE);
+      unit.read(GSTS, 4);
+      return machine.findings();
+    };
+    expect(findings(true)).toMatchObject([{ rule: 'ats-order', stream: 3 << 3 }]);
+    expect(findings(false)).toEqual([]);
   });
 
   test('that was not asked to judge refuses to say', () => {

@@ -186,7 +186,9 @@ export class SmmuDriver<G extends GuestActs = Guest> implements Driver {
   invalidate(va: number, pages = 1, leaf = true): void {
     const op = this.#o.stage2 === true ? 0x2an : 0x12n;
     const tag = this.#o.stage2 === true ? BigInt(this.vmid) << 32n : BigInt(this.asid) << 48n;
-    const range = pages === 1 ? 0n : BigInt(pages - 1) << 12n;
+    // (NUM + 1) * 2^SCALE pages, NUM below 32.
+    const scale = Math.max(0, Math.ceil(Math.log2(pages / 32)));
+    const range = pages === 1 ? 0n : (BigInt(pages / 2 ** scale - 1) << 12n) | (BigInt(scale) << 20n);
     const tg = pages === 1 ? 0n : 1n << 10n;
     this.command(op | tag | range, BigInt(va) | tg | (leaf ? 1n : 0n));
   }

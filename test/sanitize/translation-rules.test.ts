@@ -276,10 +276,11 @@ describe('break-before-make', () => {
     expect(rulesOf(d)).toEqual(['break-before-make']);
   });
 
-  test('a block is split in one store: forbidden with BBML 0, allowed with BBML 2', () => {
-    const split = (bbml: number) => {
+  test('a block is split in one store: forbidden with BBML 0, allowed with BBML 2, with BBML 1 behind nT', () => {
+    const split = (bbml: number, nt = 0n) => {
       const d = new SmmuDriver({ bbml });
       d.entry(BLOCK, d.leaf(DATA, true, true), 1);
+      if (nt > 0n) d.entry(BLOCK, d.leaf(DATA, true, true) | nt, 1);
       const table = d.guest.alloc();
       for (let n = 0; n < 512; n++) d.guest.st(table + 8 * n, d.leaf(DATA + 0x1000 * n, true));
       d.link(BLOCK, table);
@@ -290,6 +291,8 @@ describe('break-before-make', () => {
 
     expect(split(0)).toEqual(['break-before-make']);
     expect(split(2)).toEqual([]);
+    expect(split(1)).toEqual(['break-before-make']);
+    expect(split(1, 1n << 16n)).toEqual([]);
   });
 
   test('VT-d has no such rule: the invalidation comes after the store', () => {

@@ -30,7 +30,7 @@ export const L1_CD = 'level-1 CD';
 const S1 = 1 << SMMU_STAGE.S1;
 const S2 = 1 << SMMU_STAGE.S2;
 const EL2 = 1 << SMMU_STAGE.EL2;
-/** What is held of both stages together goes with all of a VMID or ASID, by no intermediate address (IHI 0070 §4.4). */
+/** What is held of both stages together goes with all of a VMID or ASID, by no intermediate address (IHI 0070 §4.4.3.1). */
 const BOTH = 1 << SMMU_STAGE.BOTH;
 
 /** What a command invalidates, said to the caches (IHI 0070 §4.3, §4.4). */

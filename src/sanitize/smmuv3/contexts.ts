@@ -124,7 +124,7 @@ export class WatchedCdTable {
     if (known !== undefined) {
       this.#leaves.delete(index);
     }
-    // That a descriptor is not valid is cached as well: Linux's driver invalidates the first pointer it writes.
+    // That a descriptor is not valid may be cached as well (IHI 0070 §3.21.3).
     if (known !== undefined || address >= 0) this.#shared.changedL1Cd(page, this, index << this.#split);
     if (address >= 0) this.#leaf(index, address, POW2[this.#split]!);
   }

@@ -161,7 +161,7 @@ export class WatchedStreams {
       trail,
       used: steUsed,
       valid: steIsValid,
-      // That an entry is not valid is cached as well: Linux's driver invalidates whatever the old one said.
+      // That an entry is not valid may be cached as well (IHI 0070 §3.21.3).
       cachesInvalid: true,
     };
     const release = known === undefined ? () => {} : (seq?: number) => this.#release(sid, known, seq);
