@@ -56,7 +56,7 @@ beforeAll(() => {
   copyFileSync('test/package/project/own.mjs', join(project, 'own.mjs'));
 }, 300_000);
 
-afterAll(() => rmSync(project, { recursive: true, force: true }));
+afterAll(() => rmSync(project, { recursive: true, force: true }), 120_000);
 
 describe.each([
   ['node16', { module: 'node16' }],
