@@ -120,7 +120,9 @@ export class VtdFaults {
    */
   #seen({ configuration, shadowed }: VtdFaultSubject, reason: number): number {
     const { root, deps } = this.#core;
-    if (!root.on || configuration === null || shadowed) return NO_FAULT;
+    // Nothing is in force though the tables are good: the host has no such (requester, PASID), as PASID 0 with a prefix.
+    if (configuration === null) return this.#refused('entry');
+    if (!root.on || shadowed) return NO_FAULT;
     switch (reason) {
       case FAULT.FS_P:
       case FAULT.FS_RESERVED:
