@@ -5,6 +5,7 @@ import { ViommuError } from '../../src/core/errors.ts';
 import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
 import { Vm } from '../../src/machine/vm.ts';
 import { VtdUnit } from '../../src/machine/vtd-unit.ts';
+import { probe } from './plugged/rig.ts';
 
 const irq = { pulse() {}, level() {}, message: () => true };
 const vm = () => new Vm({ ram: [{ base: 0x4000_0000, bytes: 1 << 20 }] });
@@ -130,4 +131,28 @@ describe('a saved state', () => {
       expect(refused(unit, { ...good, [file]: good[file].map(String) })).toBe('EINVAL');
     },
   );
+});
+
+describe('a function with PASIDs that no function has', () => {
+  const bits = [21, 40, -1, 7.5, Number.NaN];
+
+  test.each([
+    ['smmuv3', () => smmuv3({ ...smmuv3Defaults('arch'), ssidsize: 8 })],
+    ['vtd', () => vtd({ ...vtdDefaults('arch'), scalableMode: true, fsts: true, pasidBits: 8 })],
+  ] as const)('is not taken behind a %s, and its requester id stays free', (_, make) => {
+    const unit = make();
+    for (const pasidBits of bits) {
+      const add = () => unit.addFunction([8], [8], { name: 'wide', pasidBits });
+      expect(add).toThrow(`wide: pasidBits is 0 (no PASIDs) to 20 (pasidBits=${pasidBits})`);
+    }
+    expect(() => unit.addFunction([8], [8], { name: 'good', pasidBits: 20 })).not.toThrow();
+  });
+
+  test('cannot be made from the kit either', () => {
+    for (const width of [...bits, 0]) {
+      expect(() => probe({ pasid: { width } })).toThrow(
+        `PASIDs have 1 to 20 bits: give another width, or no PASIDs (width=${width})`,
+      );
+    }
+  });
 });

@@ -1,3 +1,4 @@
+import { ViommuError } from '../../core/errors.ts';
 import { NO_PASID } from '../../ports/dma.ts';
 import type { DeviceControl, Domain, HostDevice, IommuDriver, PageFault } from './driver.ts';
 import type { IommuGroup } from './group.ts';
@@ -78,8 +79,9 @@ export class KernelDevice implements HostDevice {
   /** @internal Its iommufd object while it is bound. */
   binding: DeviceBinding | null = null;
 
-  /** @internal */
+  /** @internal @throws ViommuError `EINVAL` a PASID width that no function has. */
   constructor(index: number, d: DeviceDescription, group: IommuGroup) {
+    checkPasidBits(d);
     this.index = index;
     this.name = d.name;
     this.iommu = d.iommu;
@@ -104,4 +106,11 @@ export class KernelDevice implements HostDevice {
     if (this.group.isApart(this)) return pasid === NO_PASID ? this.iommu.blocked : null;
     return pasid === NO_PASID ? this.group.domain : (this.group.pasids.get(pasid) ?? null);
   }
+}
+
+/** @throws ViommuError `EINVAL` (blame `caller`). */
+function checkPasidBits({ name, pasidBits = 0 }: DeviceDescription): void {
+  if (Number.isInteger(pasidBits) && pasidBits >= 0 && pasidBits <= 20) return;
+  const what = `${name}: pasidBits is 0 (no PASIDs) to 20`;
+  throw new ViommuError('EINVAL', 'caller', what, { pasidBits: String(pasidBits) });
 }

@@ -1,3 +1,4 @@
+import { ViommuError } from '../../core/errors.ts';
 import { ATS_CAP, EXT, PASID_CAP, PRI_CAP } from '../../spec/pcie/capabilities.ts';
 import type { ConfigSpace } from './config-space.ts';
 
@@ -133,9 +134,18 @@ export class PasidCapability {
   readonly #config: ConfigSpace;
   readonly #at: number;
 
-  /** Adds the capability to `config`. @throws ViommuError `ENOSPC` when there is no room. */
+  /**
+   * Adds the capability to `config`.
+   * @throws ViommuError `ENOSPC` when there is no room; `EINVAL` a width that no PASID has.
+   */
   constructor(config: ConfigSpace, options: PasidOptions) {
     this.#config = config;
+    const { width } = options;
+    if (!Number.isInteger(width) || width < 1 || width > 20) {
+      throw new ViommuError('EINVAL', 'caller', 'PASIDs have 1 to 20 bits: give another width, or no PASIDs', {
+        width: String(width),
+      });
+    }
     const at = config.addExtended(EXT.PASID, 1, PASID_CAP.BYTES);
     this.#at = at;
     const able = (options.exec === true ? PASID_CAP.EXEC : 0) | (options.priv === true ? PASID_CAP.PRIV : 0);
