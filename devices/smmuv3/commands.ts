@@ -30,10 +30,12 @@ import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Domain, Smmuv3Domains } from './domains.ts';
 import { Smmuv3Legality } from './legality.ts';
 import { PRG_BY_RESP } from './page-requests.ts';
-import { type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
+import { AGAIN, type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
 import type { Smmuv3Stalls } from './stalls.ts';
 import type { Smmuv3Streams } from './streams.ts';
 
+/** Units of work of one look at a stream's entry. */
+const STREAM_WORK = 32;
 /** log2 of the page a range invalidation counts in, by TG. */
 const RANGE_GRANULE = [12, 12, 14, 16] as const;
 const TTL_SHIFT = 8;
@@ -76,7 +78,7 @@ export class Smmuv3Commands implements CommandSink {
 
   /** Empties what hardware and shadows hold for this guest. */
   forgetAll(): void {
-    this.#nsnh(0);
+    while (this.#nsnh(0) === AGAIN) this.#core.work.begin();
     this.#c.batch.flush();
   }
 
@@ -136,6 +138,7 @@ export class Smmuv3Commands implements CommandSink {
 
   #cfgiSte(cons: number, sid: number): number {
     if (!this.#before()) return REFUSED;
+    this.#core.work.spend(STREAM_WORK);
     return this.#refresh(cons, sid) < 0 ? CERROR.ILL : DONE;
   }
 
@@ -157,6 +160,7 @@ export class Smmuv3Commands implements CommandSink {
     const { list } = this.#c.streams;
     for (let i = 0; i < list.length; i++) {
       const x = list[i]!.sid;
+      this.#core.work.spend(STREAM_WORK);
       if (x >= first && x < first + span && this.#refresh(cons, x) < 0) failed = true;
     }
     return failed ? CERROR.ILL : DONE;
@@ -206,16 +210,32 @@ export class Smmuv3Commands implements CommandSink {
     const domains = this.#c.domains.of(vmid);
     if (domains === undefined) return DONE;
     if (!this.#before()) return REFUSED;
-    let failed = false;
-    for (let i = 0; i < domains.length; i++) if ((domains[i]!.shadow?.dropAll() ?? 0) < 0) failed = true;
+    const failed = this.#dropAll(domains);
+    if (failed === null) return AGAIN;
     const r = this.#each(domains, cons, OP.TLBI_NH_ALL, vmid, 0, 0);
     return failed ? CERROR.ILL : r;
+  }
+
+  /** Empties shadows, as far as the budget goes. @returns whether the host refused one; null: there is more. */
+  #dropAll(domains: readonly Smmuv3Domain[]): boolean | null {
+    const { work } = this.#core;
+    let failed = false;
+    for (let i = 0; i < domains.length; i++) {
+      const { shadow } = domains[i]!;
+      if (shadow === null || shadow.size === 0) continue;
+      if (work.over) return null;
+      if (shadow.dropSome(work) < 0) failed = true;
+      else if (shadow.size > 0) return null;
+    }
+    return failed;
   }
 
   /** Stage 2 only matters where the guest owns one. */
   #s2Ipa(w0: number, vmid: number, w2: number, w3: number): number {
     const domains = this.#c.domains.of(vmid);
     if (domains === undefined) return DONE;
+    const { work } = this.#core;
+    work.operation();
     const from = cmdIpa(w2, w3);
     let bytes = 4096;
     if (this.#core.features.ril && cmdTg(w2) !== 0) {
@@ -226,7 +246,8 @@ export class Smmuv3Commands implements CommandSink {
       const { shadow } = domains[i]!;
       if (shadow === null) continue;
       if (!this.#before()) return REFUSED;
-      if (shadow.drop(from, from + bytes) < 0) failed = true;
+      if (shadow.drop(from, from + bytes, work) < 0) failed = true;
+      if (work.unfinished) return AGAIN;
     }
     return failed ? CERROR.ILL : DONE;
   }
@@ -234,9 +255,9 @@ export class Smmuv3Commands implements CommandSink {
   #nsnh(cons: number): number {
     if (!this.#before()) return REFUSED;
     const { all } = this.#c.domains;
-    let failed = false;
+    const failed = this.#dropAll(all);
+    if (failed === null) return AGAIN;
     for (let i = 0; i < all.length; i++) {
-      if ((all[i]!.shadow?.dropAll() ?? 0) < 0) failed = true;
       const id = all[i]!.viommuId;
       if (id > 0 && !this.#c.batch.add(id, cons, OP.TLBI_NSNH_ALL, 0, 0, 0)) return REFUSED;
     }

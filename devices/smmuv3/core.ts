@@ -1,3 +1,4 @@
+import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import type { HostRefusals } from '../../src/lib/uapi/refusals.ts';
@@ -27,5 +28,7 @@ export interface Smmuv3Core {
   readonly registers: Smmuv3Registers;
   readonly interrupts: Smmuv3Interrupts;
   readonly host: HostVerbs;
+  /** What one access of the guest may cost. */
+  readonly work: WorkBudget;
   readonly refusals: HostRefusals<Smmuv3RefusedDuring>;
 }

@@ -38,6 +38,8 @@ export interface Smmuv3Deps {
   userVa(gpa: number): bigint;
   /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is -1n. */
   roomAt(gpa: number): number;
+  /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
+  readonly later?: (action: () => void) => void;
   /**
    * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued, so
    * invalidations are lost: only for showing that.

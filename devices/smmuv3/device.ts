@@ -1,4 +1,5 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
@@ -88,6 +89,7 @@ export class Smmuv3 implements MmioDevice {
       handlers: this.#handlers,
     });
     this.#queue = new Smmuv3Queue(core, this.#commands);
+    core.work.go = () => this.#queue.run();
     if (deps.upcalls === null) {
       this.#domains.onViommu = (domain) => this.#listenVirtual(domain.viommuId > 0 ? [domain] : []);
     }
@@ -154,6 +156,7 @@ export class Smmuv3 implements MmioDevice {
   }
 
   read(offset: number, size: number): number {
+    this.#core.work.resume();
     const at = this.#regs.decode(offset, size, false);
     const value = at < 0 ? 0 : this.#regs.read(at);
     if (this.#deps.tell !== null) {
@@ -163,6 +166,7 @@ export class Smmuv3 implements MmioDevice {
   }
 
   read64(offset: number, out: Int32Array): void {
+    this.#core.work.resume();
     const at = this.#regs.decode(offset, 8, false);
     out[0] = at < 0 ? 0 : this.#regs.read(at);
     out[1] = at < 0 ? 0 : this.#regs.read(at + 4);
@@ -174,6 +178,7 @@ export class Smmuv3 implements MmioDevice {
 
   write(offset: number, size: number, lo: number, hi: number): void {
     const at = this.#regs.decode(offset, size, true);
+    this.#core.work.begin();
     if (at >= 0) {
       this.#write32(at, lo | 0);
       if (size === 8) this.#write32(at + 4, hi | 0);
@@ -266,6 +271,7 @@ export class Smmuv3 implements MmioDevice {
 
   /** Plain data, also in the middle of a command queue. */
   save(): Smmuv3State {
+    while (this.#core.work.waiting) this.#core.work.resume();
     return saveSmmuv3(this.#parts());
   }
 
@@ -320,6 +326,7 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
     registers,
     interrupts: new Smmuv3Interrupts(registers, deps.irq, deps.tell, name),
     host: new HostVerbs(deps.iommufd),
+    work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),
   };
 }

@@ -1,3 +1,4 @@
+import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { ringEmpty, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
@@ -12,17 +13,22 @@ import type { Smmuv3Registers } from './registers.ts';
 /** What a command did to the queue: gone on, not yet complete, or a CERROR (> 0) at it. */
 export const DONE = 0;
 export const WAIT = -1;
+/** The budget of this access ends in the middle of the command: it is executed again at the next occasion. */
+export const AGAIN = -3;
 /** A CERROR_ILL that belongs to an earlier command, at `CommandSink.refusedAt`. */
 export const REFUSED = -2;
 
 /** Where commands go. */
 export interface CommandSink {
-  /** @param cons CMDQ_CONS index of the command. @returns DONE, WAIT, REFUSED or a CERROR. */
+  /** @param cons CMDQ_CONS index of the command. @returns DONE, WAIT, AGAIN, REFUSED or a CERROR. */
   execute(cons: number, w0: number, w1: number, w2: number, w3: number): number;
   /** Hands over what was collected. @returns DONE or REFUSED. */
   flush(): number;
   readonly refusedAt: number;
 }
+
+/** Units of work of a command, beside what it finds to do. */
+const COMMAND_WORK = 4;
 
 /** The command queue's consumer side: fetch, execute, and only then CONS + 1; errors stop it (IHI 0070 §7.1). */
 export class Smmuv3Queue {
@@ -33,8 +39,9 @@ export class Smmuv3Queue {
   readonly #tell: Tell | null;
   readonly #name: string;
   readonly #sink: CommandSink;
+  readonly #work: WorkBudget;
   #running = false;
-  /** A CMD_SYNC was fetched and waits for completions; `tell` hears of it once. */
+  /** A CMD_SYNC waits for completions, or a command was begun and goes on: `tell` hears of it once. */
   #waiting = false;
 
   constructor(core: Smmuv3Core, sink: CommandSink) {
@@ -45,12 +52,14 @@ export class Smmuv3Queue {
     this.#tell = core.deps.tell;
     this.#name = core.name;
     this.#sink = sink;
+    this.#work = core.work;
   }
 
-  /** Runs until the queue is empty, stops at an error, or waits. What a command causes runs no second loop inside this one. */
+  /** Runs until the queue is empty, stops at an error, waits, or has spent the budget of the occasion. What a command causes runs no second loop inside this one. */
   run(): void {
     if (this.#running) return;
     this.#running = true;
+    this.#work.begin();
     this.#loop();
     this.#running = false;
   }
@@ -63,6 +72,11 @@ export class Smmuv3Queue {
       const log2 = Math.min(baseLo & 31, QUEUE_LOG2_MAX);
       const cons = regs.get(PAGE0.CMDQ_CONS.at);
       if (ringEmpty(regs.get(PAGE0.CMDQ_PROD.at), cons, log2)) break;
+      if (this.#work.over) {
+        this.#work.pause();
+        break;
+      }
+      this.#work.spend(COMMAND_WORK);
       const at = this.#entry(log2, cons);
       if (!this.#memory.load64(at)) {
         this.#error(CERROR.ABT, cons);
@@ -79,6 +93,11 @@ export class Smmuv3Queue {
       if (this.#tell !== null && !this.#waiting) this.#announce(w0, w1, w2, w3);
       this.#waiting = false;
       const outcome = this.#sink.execute(cons & ringMask(log2), w0, w1, w2, w3);
+      if (outcome === AGAIN) {
+        this.#waiting = true;
+        this.#work.pause();
+        return;
+      }
       if (outcome === WAIT) {
         this.#waiting = true;
         return;

@@ -1,3 +1,4 @@
+import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
@@ -8,6 +9,9 @@ import type { Smmuv3Core } from './core.ts';
 import { readGuestStage2, vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
 
 const PAGE = 4096;
+/** Pieces taken away at one occasion, and the units of work of each. */
+const PIECES = 512;
+const PIECE_WORK = 8;
 const RW = ACCESS.READ | ACCESS.WRITE;
 
 /** The walk of a stage 2 that the guest owns. */
@@ -79,9 +83,18 @@ export class Smmuv3Shadow {
     return this.#shadow.leafShift(ipa);
   }
 
-  /** Takes away every leaf that has an address in [from, to), bytes, multiples of 4096. @returns 0 or the first -errno. */
-  drop(from: number, to: number): VerbOutcome {
-    return this.#shadow.invalidate(from / PAGE, (to - from) / PAGE);
+  /** Takes away every leaf that has an address in [from, to), bytes, multiples of 4096; `work.unfinished`: a part. @returns 0 or the first -errno. */
+  drop(from: number, to: number, work: WorkBudget): VerbOutcome {
+    const { areas } = this.#shadow;
+    const i = areas.from(from / PAGE);
+    const count = areas.from(to / PAGE) - i;
+    work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
+    // A leaf goes whole, also when it is in more pieces than that.
+    const part = count > PIECES && areas.leaf(i + PIECES) > from / PAGE;
+    const end = part ? areas.leaf(i + PIECES) : to / PAGE;
+    const r = this.#shadow.invalidate(from / PAGE, end - from / PAGE);
+    if (r >= 0 && part) work.unfinished = true;
+    return r;
   }
 
   /** Takes away what lies on guest-physical memory that goes. @returns 0 or the first -errno. */
@@ -89,8 +102,10 @@ export class Smmuv3Shadow {
     return this.#shadow.forget(gpa, bytes);
   }
 
-  /** Takes everything away. @returns 0 or -errno. */
-  dropAll(): VerbOutcome {
-    return this.#shadow.clear();
+  /** Takes everything away; a part of it when there is more than one occasion bears. @returns 0 or -errno. */
+  dropSome(work: WorkBudget): VerbOutcome {
+    const { count } = this.#shadow.areas;
+    work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
+    return count > PIECES ? this.#shadow.shrink(PIECES) : this.#shadow.clear();
   }
 }

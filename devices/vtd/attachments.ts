@@ -11,6 +11,8 @@ import type { VtdGuestTables } from './tables.ts';
 
 /** The guest's tables have nothing valid for a (stream, PASID), so that nothing is attached. No refusal of the host. */
 export const NOTHING_VALID = 1;
+/** Units of work of one attach. */
+const ATTACH_WORK = 64;
 /**
  * No PASID of the host is to be had for one of the guest. Nothing that was to go is still there, so this stops no invalidation;
  * requests under the PASID are faults until a later call finds one.
@@ -25,12 +27,14 @@ export class VtdAttachments {
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
   readonly #refusals: VtdCore['refusals'];
+  readonly #work: VtdCore['work'];
 
   constructor(core: VtdCore, tables: VtdGuestTables, domains: VtdDomains) {
     this.#streams = new VtdStreamHost(core);
     this.#tables = tables;
     this.#domains = domains;
     this.#refusals = core.refusals;
+    this.#work = core.work;
   }
 
   /**
@@ -68,7 +72,9 @@ export class VtdAttachments {
     }
     const domain = this.#domains.acquire(s.vfio.devId, r, s.faultId);
     if (typeof domain === 'number') return domain;
-    const slot = { pasid, index: r.pasid, did: r.did, domain, configuration };
+    const { round } = this.#work;
+    const slot = { pasid, index: r.pasid, did: r.did, domain, configuration, round };
+    this.#work.spend(ATTACH_WORK);
     const host = old?.host ?? s.mode.acquire(pasid);
     const attached = host === null ? NO_HOST_PASID : this.#attach(s, host, domain.hwptId, old?.domain.hwptId);
     if (host === null || attached !== 0) {

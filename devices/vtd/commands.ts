@@ -10,6 +10,9 @@ import type { VtdPageRequests } from './page-requests.ts';
 import type { VtdStreams } from './streams.ts';
 import type { Waits } from './waits.ts';
 
+/** Units of work of one verb about a first stage. */
+const FIRST_WORK = 8;
+
 /** What descriptors act on. */
 export interface VtdCommandTargets {
   readonly core: VtdCore;
@@ -24,12 +27,11 @@ export interface VtdCommandTargets {
 
 /**
  * What each legal invalidation descriptor means for the host (VT-d §6.5.2). One small function per type; none allocates unless a
- * stream changes. Each is complete when it returns, up to the device-TLB completions that a wait waits for.
+ * stream changes. Each is complete when it returns, up to the device-TLB completions that a wait waits for, unless
+ * `WorkBudget.unfinished` says that it is to be called again.
  */
 export class VtdCommands {
   readonly #c: VtdCommandTargets;
-  /** Counts PASID-IOTLB invalidations, so that each reaches a table once however many streams use it. */
-  #round = 0;
 
   constructor(targets: VtdCommandTargets) {
     this.#c = targets;
@@ -79,34 +81,46 @@ export class VtdCommands {
 
   /** @param g IOTLB_G. @param page 2^am pages around it, for a page-selective request. */
   iotlb(g: number, did: number, page: number, am: number): VerbOutcome {
-    const { domains } = this.#c;
+    const { domains, core } = this.#c;
+    const { work } = core;
     const pages = 2 ** am;
     const first = page - (page % pages);
     let refused = 0;
     const shadows = domains.shadows.list;
     for (let i = 0; i < shadows.length; i++) {
       const shadow = shadows[i]!;
-      if (g !== IOTLB_G.GLOBAL && shadow.did !== did) continue;
-      if (g === IOTLB_G.PAGE) {
-        refused = shadow.invalidate(first, pages) || refused;
-        if (domains.eager) refused = shadow.fill(first, pages) || refused;
-      } else {
-        refused = shadow.clear() || refused;
-        if (domains.eager) refused = shadow.fillAll() || refused;
-      }
+      if ((g !== IOTLB_G.GLOBAL && shadow.did !== did) || shadow.round === work.round) continue;
+      if (work.over) return this.#unfinished(refused);
+      const r = g === IOTLB_G.PAGE ? shadow.invalidate(first, pages, work) : shadow.empty(work);
+      refused = r || refused;
+      if (work.unfinished) return this.#finish(refused);
+      shadow.round = work.round;
+      if (!domains.eager) continue;
+      refused = (g === IOTLB_G.PAGE ? shadow.fill(first, pages, work) : shadow.fillAll(work)) || refused;
     }
     // First-stage entries of the domain go whole, whatever the address (§6.5.2.3).
     const firsts = domains.firsts.list;
     for (let i = 0; i < firsts.length; i++) {
       const stage = firsts[i]!;
-      if (g === IOTLB_G.GLOBAL || stage.did === did) refused = stage.invalidateAll() || refused;
+      if ((g !== IOTLB_G.GLOBAL && stage.did !== did) || stage.round === work.round) continue;
+      if (work.over) return this.#unfinished(refused);
+      stage.round = work.round;
+      work.spend(FIRST_WORK);
+      refused = stage.invalidateAll() || refused;
     }
+    return this.#finish(refused);
+  }
+
+  /** The budget is spent: what has been done stays done, the rest comes when the operation is called again. */
+  #unfinished(refused: VerbOutcome): VerbOutcome {
+    this.#c.core.work.unfinished = true;
     return this.#finish(refused);
   }
 
   /** @param g PASID_IOTLB_G. @param leaf intermediate entries may stay cached. */
   #pasidIotlb(g: number, did: number, pasid: number, page: number, am: number, leaf: boolean): VerbOutcome {
-    const round = ++this.#round;
+    const { work } = this.#c.core;
+    const { round } = work;
     const { eager } = this.#c.domains;
     const streams = this.#c.streams.list;
     let refused = 0;
@@ -115,18 +129,21 @@ export class VtdCommands {
       for (let k = 0; k < slots.length; k++) {
         const slot = slots[k]!;
         if (slot.did !== did || slot.index !== pasid) continue;
+        if (work.over) return this.#unfinished(refused);
         if (slot.domain.kind === 'first') {
           const { first } = slot.domain;
           if (first.round === round) continue;
           first.round = round;
+          work.spend(FIRST_WORK);
           const r = g === PASID_IOTLB_G.PAGE ? first.invalidate(page, am, leaf) : first.invalidateAll();
           refused = r || refused;
         } else if (slot.domain.kind === 'second' && g === PASID_IOTLB_G.PASID) {
           const { shadow } = slot.domain;
           if (shadow.round === round) continue;
+          refused = shadow.empty(work) || refused;
+          if (work.unfinished) return this.#finish(refused);
           shadow.round = round;
-          refused = shadow.clear() || refused;
-          if (eager) refused = shadow.fillAll() || refused;
+          if (eager) refused = shadow.fillAll(work) || refused;
         }
       }
     }

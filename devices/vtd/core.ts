@@ -1,4 +1,5 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
@@ -45,6 +46,8 @@ export interface VtdCore {
   /** Where the guest's tables are, as it switched them on. */
   readonly root: TableRoot;
   readonly host: HostVerbs;
+  /** What one access of the guest may cost. */
+  readonly work: WorkBudget;
   /** Where refusals of the host end that no caller handles. */
   readonly refusals: HostRefusals<VtdRefusedDuring>;
 }
@@ -70,6 +73,7 @@ export function vtdCore(deps: VtdDeps): VtdCore {
     interrupts: new VtdInterrupts(registers, deps.irq, deps.tell, name),
     root: { on: false, base: 0, mode: TTM.LEGACY },
     host: new HostVerbs(deps.iommufd),
+    work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),
   };
 }

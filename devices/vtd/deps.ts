@@ -35,8 +35,10 @@ export interface VtdDeps {
   roomAt(gpa: number): number;
   /** RAM regions, ascending. */
   ram(): readonly { readonly gpa: number; readonly bytes: number }[];
-  /** Most IOAS_MAPs one eager fill makes (65535 by default, VFIO's own limit); misses do the rest. */
+  /** Most IOAS_MAPs one eager fill makes (256 by default, without upcalls 65535, VFIO's own limit); misses do the rest. */
   readonly fillMaps?: number;
+  /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
+  readonly later?: (action: () => void) => void;
   /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */
   readonly pasids?: PasidSpace;
   /** Twins in global mode, when several units of a VM share them (the processor has one table per VM). */

@@ -187,6 +187,7 @@ export class Vtd implements MmioDevice {
   }
 
   read(offset: number, size: number): number {
+    this.#core.work.resume();
     const value = size === 4 && offset % 4 === 0 && offset < this.bytes ? this.#read32(offset) : 0;
     const { tell } = this.#core.deps;
     if (tell !== null) tell({ what: 'reg.read', device: this.name, offset, size, value: BigInt(value) });
@@ -194,6 +195,7 @@ export class Vtd implements MmioDevice {
   }
 
   read64(offset: number, out: Int32Array): void {
+    this.#core.work.resume();
     const ok = offset % 4 === 0 && offset + 8 <= this.bytes;
     out[0] = ok ? this.#read32(offset) : 0;
     out[1] = ok ? this.#read32(offset + 4) : 0;

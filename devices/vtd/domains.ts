@@ -12,9 +12,12 @@ import { SecondStageLeaves } from './leaf-walk.ts';
 import { VtdShadow, type VtdShadowDeps } from './shadow.ts';
 import { guestLimits } from './tables.ts';
 
-/** Table entries one eager fill may read, and IOAS_MAPs it may make. */
-const FILL_ENTRIES = 1 << 20;
-const FILL_MAPS = 65535;
+/**
+ * Table entries one eager fill may read, and IOAS_MAPs it may make. Where the host asks for what is missing, a fill is only a
+ * start; without upcalls nothing is ever asked for.
+ */
+const FILL = { entries: 16384, maps: 256 } as const;
+const FILL_WITHOUT_MISSES = { entries: 1 << 20, maps: 65535 } as const;
 
 /** What a (device, PASID) is attached to. */
 export type VtdDomain =
@@ -45,6 +48,7 @@ export class VtdDomains {
     const { memory } = deps;
     const limits = guestLimits(core);
     this.eager = features.cachingMode || deps.upcalls === null;
+    const most = deps.upcalls === null ? FILL_WITHOUT_MISSES : FILL;
     this.#core = core;
     this.#host = host;
     this.#flags = features.pasidBits > 0 ? HWPT_FLAG.PASID : 0;
@@ -52,8 +56,8 @@ export class VtdDomains {
       host,
       memory: guestRam(deps),
       walk: new VtdSecondStage(memory, limits),
-      leaves: new SecondStageLeaves(memory, limits, FILL_ENTRIES),
-      fillMaps: deps.fillMaps ?? FILL_MAPS,
+      leaves: new SecondStageLeaves(memory, limits, most.entries),
+      fillMaps: deps.fillMaps ?? most.maps,
     };
   }
 
@@ -158,7 +162,7 @@ export class VtdDomains {
     const table = { did: r.did, root: r.secondRoot, levels: r.secondLevels };
     const shadow = new VtdShadow(this.#shadow, { ioasId, hwptId, key }, table);
     this.shadows.set(key, shadow);
-    const filled = this.eager ? shadow.fillAll() : 0;
+    const filled = this.eager ? shadow.fillAll(this.#core.work) : 0;
     if (filled >= 0) return shadow;
     if (upcalls === null) {
       // What is not mapped now never will be: there are no misses.

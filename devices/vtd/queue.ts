@@ -8,6 +8,8 @@ import type { VtdRecords } from './records.ts';
 import { basePointer, type VtdRegisters } from './registers.ts';
 import type { Waits } from './waits.ts';
 
+/** Units of work of a descriptor, beside what it finds to do. */
+const DESCRIPTOR_WORK = 4;
 /** `#execute`: the host refused a legal descriptor. None of the IQEI codes names that. */
 const HOST_REFUSED = -1;
 
@@ -50,6 +52,8 @@ export class VtdQueue {
   #tail = 0;
   #lastType = 0;
   #running = false;
+  /** The descriptor at the head was begun and goes on: its words are in `#w`. */
+  #begun = false;
 
   constructor(core: VtdCore, records: VtdRecords, commands: VtdCommands, waits: Waits) {
     this.#core = core;
@@ -76,6 +80,7 @@ export class VtdQueue {
   }
 
   reset(): void {
+    this.#begun = false;
     this.#enabled = this.#wide = false;
     this.#base = this.#size = this.#head = this.#tail = this.#lastType = 0;
     this.#waits.clear();
@@ -104,7 +109,7 @@ export class VtdQueue {
     if (this.#core.deviations.queueOffNeedsWait && (this.#head !== this.#tail || this.#lastType !== INV.WAIT)) {
       return false;
     }
-    this.#enabled = false;
+    this.#enabled = this.#begun = false;
     this.#waits.clear();
     this.#head = 0;
     this.#publish();
@@ -144,13 +149,31 @@ export class VtdQueue {
     if (this.#enabled && !this.#records.queueHalted && this.#head !== this.#tail) this.#run();
   }
 
-  /** Fetches until head meets tail, an error, or a fence. At most one lap: the tail cannot move meanwhile. */
+  /** The budget of an earlier access was spent in the middle of the queue: the rest of it. */
+  goOn(): void {
+    if (this.#enabled && !this.#records.queueHalted && this.#head !== this.#tail) this.#run();
+  }
+
+  /**
+   * Fetches until head meets tail, an error, a fence, or the end of the budget. At most one lap: the tail cannot move
+   * meanwhile.
+   */
   #run(): void {
     if (this.#running) return;
     this.#running = true;
+    this.#core.work.begin();
     if (this.#mayFetch()) {
+      const { work } = this.#core;
       while (this.#head !== this.#tail && this.#waits.open) {
-        const error = this.#fetch() ? this.#execute() : IQEI.FETCH;
+        if (work.over) {
+          work.pause();
+          break;
+        }
+        const error = this.#begun || this.#fetch() ? this.#execute() : IQEI.FETCH;
+        if (this.#begun) {
+          work.pause();
+          break;
+        }
         if (error !== 0) {
           // IQEI 0 is "no information": the descriptor was fetched and is legal, so that 1 to 7 would be untrue (§11.4.9.9).
           this.#records.queueError(error === HOST_REFUSED ? IQEI.NONE : error);
@@ -205,12 +228,17 @@ export class VtdQueue {
   /** @returns 0, or what stops the queue here: an IQEI code or HOST_REFUSED. The descriptor is executed again then. */
   #execute(): number {
     const core = this.#core;
+    const { work } = core;
     const w = this.#w;
     const type = invType(w[0]!);
+    work.operation(this.#begun);
+    work.spend(DESCRIPTOR_WORK);
     this.#lastType = type;
     let error = illegal(w, this.#wide, core);
     if (error === 0) {
       const r = this.#commands.execute(type as InvType, w);
+      this.#begun = work.unfinished;
+      if (this.#begun) return 0;
       if (r > 0) error = r;
       else if (isRefusal(r)) error = HOST_REFUSED;
       if (error === HOST_REFUSED) core.refusals.note('invalidation', r);
@@ -246,6 +274,7 @@ export class VtdQueue {
     this.#size = s.size;
     this.#head = s.head;
     this.#tail = s.tail;
+    this.#begun = false;
     this.#lastType = s.last;
     this.#waits.load(s.waits);
     this.#counts.set(s.counts);

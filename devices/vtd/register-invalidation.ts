@@ -14,15 +14,35 @@ export class RegisterInvalidation {
   readonly #core: VtdCore;
   readonly #commands: VtdCommands;
   readonly #queue: VtdQueue;
+  /** The register of a request that was begun and goes on: CCMD or IOTLB; 0: none. */
+  #begun = 0;
 
   constructor(core: VtdCore, commands: VtdCommands, queue: VtdQueue) {
     this.#core = core;
     this.#commands = commands;
     this.#queue = queue;
+    core.work.go = () => {
+      this.#resume();
+      queue.goOn();
+    };
+  }
+
+  /** A request that was begun goes on; the guest still reads it as busy. */
+  #resume(): void {
+    if (this.#begun === 0) return;
+    this.#core.work.operation(true);
+    if (this.#begun === PAGE.CCMD.at) this.#context();
+    else this.#iotlb();
   }
 
   /** The high word of CCMD was written (§11.4.6.1). */
   context(): void {
+    this.#core.work.begin();
+    this.#core.work.operation();
+    this.#context();
+  }
+
+  #context(): void {
     const { registers: regs, deviations } = this.#core;
     const lo = regs.get(PAGE.CCMD.at);
     const hi = regs.get(PAGE.CCMD.at + 4);
@@ -33,6 +53,7 @@ export class RegisterInvalidation {
     let done = 0;
     if (allowed && g !== 0) {
       const r = this.#commands.contextCache(g, lo & 0xffff, lo >>> 16, g === CONTEXT_G.DEVICE ? hi & 3 : 0);
+      if (this.#waits(PAGE.CCMD.at)) return;
       const actual = g === CONTEXT_G.DOMAIN && deviations.contextDomainIsGlobal ? CONTEXT_G.GLOBAL : g;
       done = this.#granularity(actual, r);
     }
@@ -41,6 +62,12 @@ export class RegisterInvalidation {
 
   /** The high word of IOTLB was written (§11.4.6.3). */
   iotlb(): void {
+    this.#core.work.begin();
+    this.#core.work.operation();
+    this.#iotlb();
+  }
+
+  #iotlb(): void {
     const { registers: regs, deviations, features } = this.#core;
     const hi = regs.get(PAGE.IOTLB.at + 4);
     if ((hi & BUSY) === 0) return;
@@ -51,9 +78,19 @@ export class RegisterInvalidation {
     const am = inv.am(iva);
     let done = 0;
     if (allowed && g !== 0 && !(g === IOTLB_G.PAGE && am > features.mamv)) {
-      done = this.#granularity(g, this.#commands.iotlb(g, hi & 0xffff, inv.page(iva, regs.get(PAGE.IVA.at + 4)), am));
+      const r = this.#commands.iotlb(g, hi & 0xffff, inv.page(iva, regs.get(PAGE.IVA.at + 4)), am);
+      if (this.#waits(PAGE.IOTLB.at)) return;
+      done = this.#granularity(g, r);
     }
     regs.set(PAGE.IOTLB.at + 4, (hi & ~BUSY & ~(3 << 25)) | (done << 25));
+  }
+
+  /** Whether a request that has just been carried on is to go on at the next occasion. */
+  #waits(register: number): boolean {
+    const { work } = this.#core;
+    this.#begun = work.unfinished ? register : 0;
+    if (work.unfinished) work.pause();
+    return work.unfinished;
   }
 
   #allowed(): boolean {

@@ -1,4 +1,5 @@
 import { hiWord, loWord } from '../../src/core/bits.ts';
+import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowMemory, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import { ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
@@ -8,6 +9,11 @@ import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts'
 import type { SecondStageLeaves } from './leaf-walk.ts';
 
 const PAGE = 4096;
+/** Pieces taken away at one occasion, and the units of work of each. */
+const PIECES = 512;
+const PIECE_WORK = 8;
+/** Units of work of one walk through a table. */
+const FILL_WORK = 1024;
 /** Requests to the interrupt range never come to the tables, and no host maps anything there. */
 const INTERRUPT_PAGES = { first: INTERRUPT_BASE / PAGE, end: (INTERRUPT_LAST + 1) / PAGE };
 
@@ -81,9 +87,32 @@ export class VtdShadow {
     return this.stale || this.#shadow.refused < 0;
   }
 
-  /** Takes pages [first, first + pages) away, and nothing else. */
-  invalidate(first: number, pages: number): VerbOutcome {
-    return this.#taken(this.#shadow.invalidate(first, pages));
+  /** Takes pages [first, first + pages) away, and nothing else; a part of them when there is more than one occasion bears. */
+  invalidate(first: number, pages: number, work: WorkBudget): VerbOutcome {
+    const { areas } = this.#shadow;
+    const from = areas.from(first);
+    const count = areas.from(first + pages) - from;
+    const some = Math.min(count, PIECES);
+    work.spend(PIECE_WORK * (some + 1));
+    const end = count > PIECES ? areas.first(from + PIECES) : first + pages;
+    const r = this.#taken(this.#shadow.invalidate(first, end - first));
+    if (r === 0 && count > PIECES) work.unfinished = true;
+    return r;
+  }
+
+  /** Takes everything away; a part of it when there is more than one occasion bears. */
+  empty(work: WorkBudget): VerbOutcome {
+    const { count } = this.#shadow.areas;
+    work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
+    if (count <= PIECES) return this.clear();
+    const r = this.#taken(this.#shadow.shrink(PIECES));
+    if (r === 0) work.unfinished = true;
+    return r;
+  }
+
+  /** Pieces mapped now. */
+  get size(): number {
+    return this.#shadow.areas.count;
   }
 
   forget(gpa: number, bytes: number): VerbOutcome {
@@ -104,13 +133,16 @@ export class VtdShadow {
   }
 
   /** Maps what the guest's table holds in [first, first + pages), which is empty now. */
-  fill(first: number, pages: number): VerbOutcome {
-    return this.#fill.fill(first, pages);
+  fill(first: number, pages: number, work: WorkBudget): VerbOutcome {
+    const before = this.size;
+    const r = this.#fill.fill(first, pages);
+    work.spend(FILL_WORK * Math.min(1, pages / 512) + PIECE_WORK * Math.max(0, this.size - before));
+    return r;
   }
 
   /** The whole input range. */
-  fillAll(): VerbOutcome {
-    return this.#fill.fill(0, 2 ** (9 * this.levels));
+  fillAll(work: WorkBudget): VerbOutcome {
+    return this.fill(0, 2 ** (9 * this.levels), work);
   }
 }
 

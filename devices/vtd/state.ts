@@ -38,6 +38,7 @@ export interface VtdState extends StateOrigin {
 
 /** What must be loaded again for the guest to go on. */
 export function saveVtd(p: VtdStateParts): VtdState {
+  while (p.core.work.waiting) p.core.work.resume();
   const { capLo, capHi, ecapLo, ecapHi } = p.core.identity;
   return {
     iommu: 'vtd',

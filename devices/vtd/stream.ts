@@ -17,6 +17,8 @@ export interface VtdSlot {
   readonly configuration: VtdConfiguration;
   /** Host PASIDs the domain is attached under. */
   readonly host: readonly number[];
+  /** Stamp of the last invalidation round that looked at it again. */
+  round: number;
 }
 
 /** A VFIO device behind the unit. Each requester id of it has what its own context entry says. */
@@ -70,6 +72,8 @@ export class VtdStream {
    * attached to what was to go; one without has nothing, and its requests are faults.
    */
   readonly unsettled = new Set<number>();
+  /** Stamp of the last invalidation round that went through it. */
+  round = 0;
   /** The host refused to map what the last miss asked for; counts for the fault that follows. */
   missRefused = false;
   /** Translation is off and the requester id sits on guest RAM. */

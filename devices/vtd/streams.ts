@@ -7,6 +7,7 @@ import { E } from '../../src/spec/iommufd/errno.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
 import { VtdAttachments } from './attachments.ts';
+import { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
 import type { VtdDomain, VtdDomains } from './domains.ts';
@@ -14,8 +15,8 @@ import { GlobalPasids, globalMode, type PasidMode, sameMode, sliceMode, UNKNOWN_
 import { VtdStream, type VtdStreamDevice } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
 
-/** Present PASIDs one invalidation captures per device; further ones wait for their first use. */
-const CAPTURE = 1024;
+/** Units of work of one look at a PASID's entry. */
+const LOOK_WORK = 2;
 
 /**
  * The streams behind the unit and when each is set up: on first use; under caching mode, or without upcalls, when the guest says
@@ -30,6 +31,7 @@ export class VtdStreams {
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
   readonly #attachments: VtdAttachments;
+  readonly #capture: VtdCapture;
   /** The host's PASIDs, for slices and global mode. */
   readonly #globals: GlobalPasids | null;
   readonly #drain: PasidDrain;
@@ -47,6 +49,7 @@ export class VtdStreams {
     this.#domains = domains;
     this.#tables = new VtdGuestTables(core);
     this.#attachments = new VtdAttachments(core, this.#tables, domains);
+    this.#capture = new VtdCapture(core, this.#tables, this.#attachments);
     this.#drain = drain;
     this.#globals = globals ?? (pasids === undefined ? null : new GlobalPasids(pasids, drain));
     this.#eager = domains.eager;
@@ -184,7 +187,7 @@ export class VtdStreams {
   #place(s: VtdStream): VerbOutcome {
     if (!this.#core.root.on) return this.#attachments.bypass(s);
     const refused = this.#attachments.unset(s);
-    const captured = this.#eager || s.renamed ? this.#capture(s, -1) : 0;
+    const captured = this.#eager || s.renamed ? this.#capture.all(s, -1) : 0;
     // What could not be detached may still be replaced by what the tables say now.
     if (refused < 0) this.#settle(s);
     return refused || captured;
@@ -192,6 +195,7 @@ export class VtdStreams {
 
   /** TE, the root table or its mode changed: everything known about streams is void. */
   placeAll(): VerbOutcome {
+    this.#core.work.begin();
     let refused = 0;
     for (const s of this.#list) refused = this.#place(s) || refused;
     return this.#agreed(refused);
@@ -279,9 +283,11 @@ export class VtdStreams {
     if (!this.#core.root.on) return 0;
     let refused = 0;
     for (const s of this.#list) {
-      if (!this.#reaches(s, g, did, sid, fm)) continue;
+      if (!this.#reaches(s, g, did, sid, fm) || !this.#begins(s)) continue;
       refused = this.#refresh(s, -1, -1) || refused;
+      if (this.#core.work.unfinished) return refused;
       if (this.#eager) refused = this.#configure(s, NO_PASID) || refused;
+      s.round = this.#core.work.round;
     }
     return this.#agreed(refused);
   }
@@ -295,6 +301,14 @@ export class VtdStreams {
     let still = 0;
     for (const s of this.#list) if (s.device.several && s.unsettled.size > 0) still = this.#settle(s, true) || still;
     return still;
+  }
+
+  /** Whether an invalidation is to go through a stream now: it has not yet, and the budget is not spent. */
+  #begins(s: VtdStream): boolean {
+    const { work } = this.#core;
+    if (s.round === work.round) return false;
+    work.unfinished ||= work.over;
+    return !work.unfinished;
   }
 
   /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
@@ -315,8 +329,11 @@ export class VtdStreams {
     const index = g === PASID_CACHE_G.PASID ? pasid : -1;
     let refused = 0;
     for (const s of this.#list) {
+      if (!this.#begins(s)) continue;
       refused = this.#refresh(s, domain, index) || refused;
-      refused = (index >= 0 ? this.#captureOne(s, index, domain) : this.#capture(s, domain)) || refused;
+      if (this.#core.work.unfinished) return refused;
+      refused = (index >= 0 ? this.#capture.one(s, index, domain) : this.#capture.all(s, domain)) || refused;
+      s.round = this.#core.work.round;
     }
     return this.#agreed(refused);
   }
@@ -345,44 +362,20 @@ export class VtdStreams {
     return Math.min(this.#attachments.configure(s, pasid), 0);
   }
 
-  /** Looks again at every attached slot of the domain and PASID (-1: any). */
+  /** Looks again at every attached slot of the domain and PASID (-1: any), as far as the budget goes. */
   #refresh(s: VtdStream, did: number, index: number): VerbOutcome {
+    const { work } = this.#core;
     let refused = 0;
     for (const slot of [...s.slots.list]) {
       if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
+      if (slot.round === work.round) continue;
+      if (work.over) {
+        work.unfinished = true;
+        break;
+      }
+      slot.round = work.round;
+      work.spend(LOOK_WORK);
       refused = this.#configure(s, slot.pasid) || refused;
-    }
-    return refused;
-  }
-
-  /** Attaches one PASID (by index) when its entry is present and of the domain. */
-  #captureOne(s: VtdStream, index: number, did: number): VerbOutcome {
-    const tables = this.#tables;
-    const rid = tables.find(s.rid, NO_PASID);
-    let refused = 0;
-    if (rid !== null && rid.pasid === index && !s.slots.has(NO_PASID) && (did < 0 || rid.did === did)) {
-      refused = this.#configure(s, NO_PASID);
-    }
-    if (index === tables.context.ridPasid || index >= 2 ** s.pasidBits || s.slots.has(index)) return refused;
-    const r = tables.find(s.rid, index);
-    return r !== null && (did < 0 || r.did === did) ? this.#configure(s, index) || refused : refused;
-  }
-
-  /** Attaches the requester id and every present PASID of the domain (-1: any). */
-  #capture(s: VtdStream, did: number): VerbOutcome {
-    const tables = this.#tables;
-    const r = tables.find(s.rid, NO_PASID);
-    let refused = r !== null && (did < 0 || r.did === did) ? this.#configure(s, NO_PASID) : 0;
-    const c = tables.context;
-    if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return refused;
-    const end = Math.min(2 ** s.pasidBits, c.pasids);
-    let left = CAPTURE;
-    for (let i = tables.nextPresent(0, end); i >= 0; i = tables.nextPresent(i + 1, end)) {
-      if (i === c.ridPasid || s.slots.has(i)) continue;
-      const found = tables.find(s.rid, i);
-      if (found === null || (did >= 0 && found.did !== did)) continue;
-      if (left-- <= 0) break;
-      refused = this.#configure(s, i) || refused;
     }
     return refused;
   }

@@ -78,6 +78,14 @@ export class PluggedMachine {
     const watched = (r: VmRam): VmRam =>
       record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
     this.vm = new Vm({ ram: emulator.ram.map(watched), tell });
+    this.vm.defer = (action) =>
+      defer(() => {
+        try {
+          action();
+        } catch (error) {
+          this.#report(error);
+        }
+      });
     const { base, bytes } = plan.doorbell;
     const answers = (address: number) => address >= base && address < base + bytes;
     this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer);

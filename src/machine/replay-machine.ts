@@ -43,12 +43,15 @@ export class ReplayMachine implements ReplayTarget {
   readonly iommu: ReplayedIommu;
   readonly #memory: ReplayMemory;
   readonly #pair = new Int32Array(2);
+  /** What an access has left for the next occasion. */
+  readonly #later: (() => void)[] = [];
 
   /** @param header names the functions that are there from the beginning. */
   constructor(vm: Vm, iommu: ReplayedIommu, header: TraceHeader) {
     this.vm = vm;
     this.iommu = iommu;
     this.#memory = new ReplayMemory(vm);
+    vm.defer = (action) => void this.#later.push(action);
     iommu.unit.endpoints.to = new PromptEndpoints(iommu.unit.ats);
     for (const d of header.devices) iommu.plug(d.sid, d.name, d.ats, d.pri ?? false);
   }
@@ -83,6 +86,12 @@ export class ReplayMachine implements ReplayTarget {
 
   write(offset: number, size: number, lo: number, hi: number): void {
     this.iommu.unit.window.write(offset, size, lo, hi);
+    this.#rest();
+  }
+
+  /** A recording has no other occasion: the machine it was made on was done before the next event. */
+  #rest(): void {
+    for (let action = this.#later.shift(); action !== undefined; action = this.#later.shift()) action();
   }
 
   dma(rid: number, lo: number, hi: number, access: number): number {

@@ -122,6 +122,7 @@ export class Smmuv3Unit implements IommuUnit {
       tell: config.tell ?? null,
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),
+      later: vm.later,
       trustPartialCount: config.batchQuirk ?? false,
     });
     this.window = new GatedDevice(this.device, gate);

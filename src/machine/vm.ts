@@ -61,6 +61,8 @@ export class Vm {
   readonly upcalls: HostUpcalls;
   /** The address space in which all guest RAM is mapped. */
   readonly ioasId: number;
+  /** Runs an action soon, outside of any access; null: the clock does, a nanosecond later. */
+  defer: ((action: () => void) => void) | null = null;
   /**
    * Called before guest memory is unplugged, with its first address and size (bytes): whoever has mapped it elsewhere
    * (shadows of guest tables) unmaps it.
@@ -102,6 +104,12 @@ export class Vm {
       away();
     };
   }
+
+  /** Where a device goes on with what one access may not cost. */
+  readonly later = (action: () => void): void => {
+    if (this.defer !== null) this.defer(action);
+    else this.clock.after(1, action);
+  };
 
   #map(gpa: number, bytes: number, flags: number): void {
     const userVa = this.memory.userVa(gpa);

@@ -113,6 +113,7 @@ export class VtdUnit implements IommuUnit {
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       ram: () => vm.memory.ram(),
+      later: vm.later,
       name: config.name,
       tell: config.tell ?? null,
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),

@@ -250,6 +250,17 @@ export class Shadow {
     return refused;
   }
 
+  /** Takes up to `most` pieces away, from the end. */
+  shrink(most: number): VerbOutcome {
+    const { areas } = this;
+    for (let n = 0; n < most && areas.count > 0; n++) {
+      const r = this.#unmapArea(areas.count - 1);
+      if (r < 0) return r;
+      areas.remove(areas.count - 1);
+    }
+    return 0;
+  }
+
   /** Takes everything away. */
   clear(): VerbOutcome {
     if (this.areas.count === 0) return 0;
