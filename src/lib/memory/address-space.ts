@@ -26,7 +26,8 @@ interface Layout {
   pieces: Piece[];
   windows: Window[];
   count: number;
-  changes: number;
+  /** Each is told when something has changed: who walks tables asks for every word, and reads a field. */
+  readonly views: AddressSpace[];
 }
 
 const NONE: Piece = {
@@ -68,6 +69,8 @@ export function ramBacking(bytes: number): Backing {
  * and for the host's side alike. Loads and stores allocate nothing.
  */
 export class AddressSpace implements Memory {
+  /** -1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
+  changes: number;
   words = NONE.words;
   index = 0;
   room = 0;
@@ -84,7 +87,9 @@ export class AddressSpace implements Memory {
 
   /** @param of the space this is a view of; the rest: see `view`. */
   constructor(of: AddressSpace | null = null, gate: AccessGate | null = null, alone = false) {
-    this.#layout = of === null ? { pieces: [], windows: [], count: 0, changes: 0 } : of.#layout;
+    this.#layout = of === null ? { pieces: [], windows: [], count: 0, views: [] } : of.#layout;
+    this.changes = of?.changes ?? 0;
+    this.#layout.views.push(this);
     this.#gate = gate;
     this.#alone = alone;
   }
@@ -96,11 +101,6 @@ export class AddressSpace implements Memory {
    */
   view(gate: AccessGate, alone = false): AddressSpace {
     return new AddressSpace(this, gate, alone);
-  }
-
-  /** -1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
-  get changes(): number {
-    return this.#layout.changes;
   }
 
   /**
@@ -154,7 +154,8 @@ export class AddressSpace implements Memory {
   #changed(): void {
     const layout = this.#layout;
     layout.count++;
-    layout.changes = layout.pieces.some((p) => p.shared) ? -1 : layout.count;
+    const changes = layout.pieces.some((p) => p.shared) ? -1 : layout.count;
+    for (const view of layout.views) view.changes = changes;
   }
 
   #refuseOverlap(base: number, end: number): void {
