@@ -21,6 +21,13 @@ import type { VtdHwPageRequests } from './page-requests.ts';
 import type { VtdHwRegisters } from './registers.ts';
 import type { VtdHwTables } from './tables.ts';
 
+/** Types a descriptor can name: seven bits. */
+const TYPES = 128;
+const ABSENT = 0;
+const ALWAYS = 1;
+/** In scalable mode only. */
+const SCALABLE = 2;
+
 export interface VtdHwCommandsParts {
   readonly features: VtdFeatures;
   readonly registers: VtdHwRegisters;
@@ -38,6 +45,9 @@ export interface VtdHwCommandsParts {
  */
 export class VtdHwCommands {
   readonly #features: VtdFeatures;
+  /** By type: ABSENT, ALWAYS or SCALABLE; and the reserved bits of words 0 to 3, four words a type. */
+  readonly #kinds = new Uint8Array(TYPES);
+  readonly #reserved = new Int32Array(TYPES * 4);
   readonly #registers: VtdHwRegisters;
   readonly #tables: VtdHwTables;
   readonly #iotlb: Iotlb;
@@ -53,6 +63,17 @@ export class VtdHwCommands {
     this.#deviceTlb = parts.deviceTlb;
     this.#pages = parts.pages;
     this.#ignore = parts.ignoreInvalidations;
+    for (let type = 0; type < TYPES; type++) this.#learn(type);
+  }
+
+  /** The table's row of a type as this unit has it; every descriptor is held against it. */
+  #learn(type: number): void {
+    const f = this.#features;
+    const row: InvalidationType | undefined = invalidationType(type);
+    if (row === undefined || !f.has(row.needs)) return;
+    this.#kinds[type] = row.scalable ? SCALABLE : ALWAYS;
+    this.#reserved.set(row.reserved, type * 4);
+    if (type === INV.WAIT && f.pageRequestDrain) this.#reserved[type * 4]! &= ~WAIT_PD;
   }
 
   /**
@@ -100,14 +121,13 @@ export class VtdHwCommands {
     return true;
   }
 
-  /** Type and reserved fields, by the table of descriptors. */
+  /** Type and reserved fields. */
   #legal(type: number, w0: number, w1: number, w2: number, w3: number): boolean {
-    const f = this.#features;
-    const row: InvalidationType | undefined = invalidationType(type);
-    if (row === undefined || (row.scalable && this.#registers.ttm === TTM.LEGACY) || !f.has(row.needs)) return false;
-    const r = row.reserved;
-    const first = type === INV.WAIT && f.pageRequestDrain ? r[0] & ~WAIT_PD : r[0];
-    return ((w0 & first) | (w1 & r[1]) | (w2 & r[2]) | (w3 & r[3])) === 0;
+    const kind = this.#kinds[type]!;
+    if (kind === ABSENT || (kind === SCALABLE && this.#registers.ttm === TTM.LEGACY)) return false;
+    const r = this.#reserved;
+    const at = type * 4;
+    return ((w0 & r[at]!) | (w1 & r[at + 1]!) | (w2 & r[at + 2]!) | (w3 & r[at + 3]!)) === 0;
   }
 
   #context(w0: number, w1: number): boolean {
