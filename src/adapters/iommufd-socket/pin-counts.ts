@@ -1,3 +1,5 @@
+import { firstRunAt } from '../../lib/memory/runs.ts';
+
 /** Pages [first, last] are pinned `count` times. */
 interface Run {
   readonly first: number;
@@ -9,27 +11,15 @@ interface Run {
 export class PinCounts {
   #runs: Run[] = [];
 
-  /** Index of the first run that ends at or behind `page`. */
-  #find(page: number): number {
-    let lo = 0;
-    let hi = this.#runs.length;
-    while (lo < hi) {
-      const mid = (lo + hi) >>> 1;
-      if (this.#runs[mid]!.last < page) lo = mid + 1;
-      else hi = mid;
-    }
-    return lo;
-  }
-
   /** How often a page is pinned. */
   of(page: number): number {
-    const r = this.#runs[this.#find(page)];
+    const r = this.#runs[firstRunAt(this.#runs, page)];
     return r !== undefined && r.first <= page ? r.count : 0;
   }
 
   /** Pins [first, last] once more, or once less. */
   add(first: number, last: number, by: 1 | -1): void {
-    const from = this.#find(first);
+    const from = firstRunAt(this.#runs, first);
     const changed: Run[] = [];
     const put = (a: number, b: number, count: number) => {
       if (a > b || count <= 0) return;

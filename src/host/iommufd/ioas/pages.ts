@@ -1,3 +1,4 @@
+import { firstRunAt } from '../../../lib/memory/runs.ts';
 import type { PageFile, PinAccount, UserMemory } from '../../../ports/iommufd.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { type AccountMode, charge, uncharge } from './accounting.ts';
@@ -77,25 +78,13 @@ export class Pages implements PagesParts {
 
   /** How many users hold a page. */
   pinsOf(page: number): number {
-    const r = this.#runs[this.#find(page)];
+    const r = this.#runs[firstRunAt(this.#runs, page)];
     return r !== undefined && r.first <= page ? r.pins : 0;
-  }
-
-  /** Index of the first run that ends at or behind `page`. */
-  #find(page: number): number {
-    let lo = 0;
-    let hi = this.#runs.length;
-    while (lo < hi) {
-      const mid = (lo + hi) >>> 1;
-      if (this.#runs[mid]!.last < page) lo = mid + 1;
-      else hi = mid;
-    }
-    return lo;
   }
 
   /** Makes `page` the first page of a run, if it lies inside one. */
   #cut(page: number): void {
-    const i = this.#find(page);
+    const i = firstRunAt(this.#runs, page);
     const r = this.#runs[i];
     if (r === undefined || r.first >= page) return;
     const rest: Run = { first: page, last: r.last, hpa: r.hpa + (page - r.first) * PAGE, pins: r.pins };
@@ -120,7 +109,7 @@ export class Pages implements PagesParts {
   #pinPages(first: number, last: number): number {
     this.#cut(first);
     this.#cut(last + 1);
-    let i = this.#find(first);
+    let i = firstRunAt(this.#runs, first);
     for (let page = first; page <= last; ) {
       const r = this.#runs[i];
       if (r !== undefined && r.first <= page) {
@@ -164,7 +153,7 @@ export class Pages implements PagesParts {
   #unpinPages(first: number, last: number): void {
     this.#cut(first);
     this.#cut(last + 1);
-    const from = this.#find(first);
+    const from = firstRunAt(this.#runs, first);
     let to = from;
     let gone = 0;
     for (; to < this.#runs.length && this.#runs[to]!.first <= last; to++) {
@@ -186,7 +175,7 @@ export class Pages implements PagesParts {
   visit(startByte: number, bytes: number, visitor: RunVisitor): number {
     const end = startByte + bytes;
     let at = startByte;
-    for (let i = this.#find(Math.floor(startByte / PAGE)); at < end; ) {
+    for (let i = firstRunAt(this.#runs, Math.floor(startByte / PAGE)); at < end; ) {
       const r = this.#runs[i]!;
       const hpa = r.hpa + (at - r.first * PAGE);
       let last = r;
