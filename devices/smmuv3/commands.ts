@@ -88,7 +88,7 @@ export class Smmuv3Commands implements CommandSink {
     // No default: the compiler asks for every command of the table.
     switch (op) {
       case OP.CFGI_STE:
-        return this.#cfgiSte(cons, this.#named(w1));
+        return this.#cfgiSte(cons, this.#sid(w1));
       case OP.CFGI_STE_RANGE:
         return this.#cfgiRange(cons, w1 >>> 0, cmdRange(w2));
       case OP.CFGI_CD:
@@ -168,14 +168,14 @@ export class Smmuv3Commands implements CommandSink {
 
   /** Without stage 1, QEMU refuses it for functions that are there; its host bridge, StreamID 0, counts as one. */
   #cfgiCd(cons: number, w0: number, w1: number, w2: number, w3: number): number {
-    const sid = this.#named(w1);
+    const sid = this.#sid(w1);
     const there = sid === 0 || this.#c.streams.bySid(sid) !== undefined;
     if (!this.#core.features.s1p && there) return CERROR.ILL;
     return this.#stream(cons, w0, sid, w2, w3);
   }
 
   /** The StreamID that a command about configuration names. */
-  #named(w1: number): number {
+  #sid(w1: number): number {
     return this.#core.deviations.sidFolds ? w1 & 0xffff : w1 >>> 0;
   }
 

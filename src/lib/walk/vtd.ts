@@ -31,10 +31,10 @@ function firstPerm(r: VtdRegime, granted: number, priv: boolean): number {
   return (granted & FS.RW) !== 0 || (priv && !r.wpe) ? RW : ACCESS.READ;
 }
 
-/** Why the entries so far forbid an access. @returns 0: they do not. */
-function refusalOf(r: VtdRegime, granted: number, need: number, priv: boolean): number {
+/** Why the entries so far forbid an access. @param perm what they grant (`firstPerm`). @returns 0: they do not. */
+function refusalOf(granted: number, need: number, priv: boolean, perm: number): number {
   if (!priv && (granted & FS.US) === 0) return FAULT.US;
-  return (need & ~firstPerm(r, granted, priv)) !== 0 ? FAULT.SM_WRITE : 0;
+  return (need & ~perm) !== 0 ? FAULT.SM_WRITE : 0;
 }
 
 /**
@@ -182,7 +182,7 @@ export class VtdWalker {
       granted &= eLo;
       if (!leaf) {
         if (this.#choices.permissionAtEachLevel) {
-          const refusal = refusalOf(r, granted, need, priv);
+          const refusal = refusalOf(granted, need, priv, firstPerm(r, granted, priv));
           if (refusal !== 0) return this.#fail(refusal);
         }
         if (!this.#flags(r, atLo, atHi, eLo, eHi, FS.A, tableLo, tableHi)) return false;
@@ -190,9 +190,9 @@ export class VtdWalker {
         tableHi = eHi & 0xf_ffff;
         continue;
       }
-      const refusal = refusalOf(r, granted, need, priv);
-      if (refusal !== 0) return this.#fail(refusal);
       const perm = firstPerm(r, granted, priv);
+      const refusal = refusalOf(granted, need, priv, perm);
+      if (refusal !== 0) return this.#fail(refusal);
       const shift = vtdLevelShift(level);
       const offset = (1 << shift) - 1;
       const pageLo = (eLo & ~offset) | (lo & offset);
