@@ -122,7 +122,7 @@ export class VtdDomains {
     if (first === undefined) {
       const parent = shadow ?? this.parent(devId);
       if (typeof parent === 'number') return parent;
-      const s1 = { flags: firstFlags(r), root: r.firstRoot, width: r.firstLevels === 5 ? 57 : 48 };
+      const s1 = { flags: firstFlags(r), root: r.firstRoot, width: this.#firstBits(r) };
       const hwptId = this.#host.nestedVtd(devId, parent.hwptId, this.#flags, s1, faultId);
       if (hwptId < 0) return hwptId;
       if (shadow !== null) shadow.users++;
@@ -131,6 +131,11 @@ export class VtdDomains {
     }
     first.users++;
     return { kind: 'first', hwptId: first.hwptId, key, first };
+  }
+
+  /** A host that is Linux has no first stage narrower than its tables: there the guest's narrow one is as wide as they are. */
+  #firstBits(r: VtdRegime): number {
+    return this.#core.deps.upcalls === null ? Math.max(48, r.firstBits) : r.firstBits;
   }
 
   #shadowOf(devId: number, r: VtdRegime, nest: boolean): VtdShadow | VerbOutcome {
@@ -201,7 +206,7 @@ export class VtdDomains {
 }
 
 function firstKey(r: VtdRegime, parent: string, faultId: number): string {
-  return `first ${r.did} ${r.firstRoot} ${r.firstLevels} ${firstFlags(r)} ${faultId} ${parent}`;
+  return `first ${r.did} ${r.firstRoot} ${r.firstBits} ${firstFlags(r)} ${faultId} ${parent}`;
 }
 
 function shadowKey(r: VtdRegime, nest: boolean): string {

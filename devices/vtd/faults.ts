@@ -158,7 +158,7 @@ export class VtdFaults {
     this.#fpd = r.fpd;
     if (at !== AT.UNTRANSLATED && !c.dte) return this.#qemu.notEnabled(c.scalable);
     if ((access & ACCESS.PRIV) !== 0 && c.scalable && !r.sre) return FAULT.PASID_SRE;
-    const early = this.#qemu.beforeWalk(r, lo, hi);
+    const early = this.#qemu.beforeWalk(r);
     if (early >= 0) return early;
     // A walk that finds nothing wrong: the request failed for a reason the guest's unit would not know.
     if (this.#walker.walk(r, lo, hi, access)) return NO_FAULT;

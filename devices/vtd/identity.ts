@@ -84,5 +84,5 @@ export function vtdIdentity(p: VtdProperties, d: VtdDeviations): VtdIdentity {
 /** The same, decoded for the checks that depend on it. */
 export function vtdFeatures(id: VtdIdentity, p: VtdProperties): VtdFeatures {
   const transient = p.staleTm && p.deviceIotlb;
-  return new VtdFeatures(toBigint(id.capLo, id.capHi), toBigint(id.ecapLo, id.ecapHi), id.haw, transient);
+  return new VtdFeatures(toBigint(id.capLo, id.capHi), toBigint(id.ecapLo, id.ecapHi), id.haw, { transient });
 }

@@ -72,8 +72,8 @@ export const VTD_DEVIATIONS = {
     'Scalable mode has reason codes of its own (§7.1.3). QEMU uses the legacy ones for root, context and second stage.',
   canonicalByAw:
     'Canonical means bits 63:47 (or 63:56) of a first stage (§3.6). QEMU takes the width from AW of the PASID entry. ' +
-    'Here AW decides which reason is reported; an address that the tables map above it passes, for the hardware that ' +
-    'walks them has the AW of its own second stage in that field.',
+    'A linux-only host has no first stage narrower than 48 bits: there AW decides which reason is reported, and what the ' +
+    'tables map above it passes.',
   permissionFirst:
     'Presence, then reserved bits, then the permissions of the path (§3.6, §3.7). QEMU: permissions of each entry first.',
   typeBeforePresent:

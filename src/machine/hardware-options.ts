@@ -26,8 +26,15 @@ export function smmuv3HardwareOf(
 
 /**
  * The physical unit that a host needs under a vVT-d: one with everything, whatever the guest is shown, whose walks write the
- * flags that the guest's profile writes.
+ * flags and know the widths that the guest's profile does.
  */
-export function vtdHardwareOf(deviations: VtdDeviations): Pick<PhysicalVtdOptions, 'cap' | 'ecap' | 'walk'> {
-  return { cap: FULL_CAP, ecap: FULL_ECAP, walk: vtdWalkChoicesOf(deviations) };
+export function vtdHardwareOf(
+  deviations: VtdDeviations,
+): Pick<PhysicalVtdOptions, 'cap' | 'ecap' | 'walk' | 'narrowFirstStages'> {
+  return {
+    cap: FULL_CAP,
+    ecap: FULL_ECAP,
+    walk: vtdWalkChoicesOf(deviations),
+    narrowFirstStages: deviations.canonicalByAw,
+  };
 }

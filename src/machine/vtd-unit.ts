@@ -73,7 +73,7 @@ export class VtdUnit implements IommuUnit {
    */
   constructor(vm: Vm, config: VtdUnitConfig) {
     const properties = checkVtdProperties(config.properties);
-    vtdDeviations(properties.profile, config.deviations);
+    const hardware = vtdHardwareOf(vtdDeviations(properties.profile, config.deviations));
     this.name = config.name;
     this.managements = config.pasids === undefined ? ['host-table'] : ['host-table', 'global'];
     this.slices = config.pasids !== undefined;
@@ -81,7 +81,7 @@ export class VtdUnit implements IommuUnit {
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
       memory: vm.hostMemory.walked,
-      ...vtdHardwareOf(vtdDeviations(config.properties.profile, config.deviations)),
+      ...hardware,
       clock: vm.clock,
       events,
       endpoints: this.endpoints,
@@ -97,6 +97,7 @@ export class VtdUnit implements IommuUnit {
       upcalls: config.linuxOnly === true ? null : vm.hub,
       // A guest that is itself a hypervisor maps read-only pages; the modelled unit does not have the erratum.
       errata: config.linuxOnly === true,
+      narrowFirstStages: hardware.narrowFirstStages === true && config.linuxOnly !== true,
       ...(reserved === undefined ? {} : { reserved: (dev) => reserved(dev.name) }),
     });
     vm.kernel.addIommu(this.driver);

@@ -4,7 +4,7 @@ import { FAULT } from '../../../src/spec/vtd/faults.ts';
 import type { PagingLimits } from '../../../src/spec/vtd/paging.ts';
 import { PGTT } from '../../../src/spec/vtd/tables.ts';
 import type { VtdDeviations } from '../profile.ts';
-import { canonicalInAw, QemuWalk } from './walk.ts';
+import { QemuWalk } from './walk.ts';
 
 /** Nothing that the guest's unit would report. */
 export const NO_FAULT = 0;
@@ -21,10 +21,8 @@ export class QemuReasons {
   }
 
   /** What QEMU decides before a walk. @returns a reason, NO_FAULT, or -1: the walk decides. */
-  beforeWalk(r: VtdRegime, lo: number, hi: number): number {
-    if (r.pgtt === PGTT.PASS_THROUGH && this.#d.passThroughUnchecked) return NO_FAULT;
-    const bounded = r.pgtt === PGTT.FIRST && this.#d.canonicalByAw;
-    return bounded && !canonicalInAw(r.secondLevels, lo, hi) ? FAULT.NON_CANONICAL : -1;
+  beforeWalk(r: VtdRegime): number {
+    return r.pgtt === PGTT.PASS_THROUGH && this.#d.passThroughUnchecked ? NO_FAULT : -1;
   }
 
   /** @param reason the architecture's for a walk that failed. @param scalable the unit has scalable mode. */

@@ -166,12 +166,11 @@ export class QemuTables {
     into.scalable = !deviations.legacyCodes;
     into.pgtt = pasidEntry.pgtt(w0);
     into.firstRoot = reachable(e[5]!, pasidEntry.fsptptr(w4, e[5]!));
-    into.firstLevels = 4;
+    into.firstBits = deviations.canonicalByAw ? widthOfAw(pasidEntry.aw(w0)) : 48;
     into.wpe = pasidEntry.wpe(w4);
     into.eafe = false;
     into.sre = pasidEntry.sre(w4);
     into.secondRoot = reachable(e[1]!, pasidEntry.ssptptr(w0, e[1]!));
-    // AW = 0 (30 bits) means something only to QEMU's canonical check.
     into.secondLevels = pasidEntry.aw(w0) + 2;
     into.ssade = false;
     into.did = pasidEntry.did(e[2]!);
@@ -186,4 +185,9 @@ export class QemuTables {
     if (pgtt === PGTT.SECOND) return this.#features.secondStage && this.#features.walks(aw);
     return pgtt === PGTT.PASS_THROUGH;
   }
+}
+
+/** Input bits of a first stage whose PASID entry has this AW: 30, 39, or 48 for everything above. */
+function widthOfAw(aw: number): number {
+  return aw < 2 ? 30 + 9 * aw : 48;
 }

@@ -57,7 +57,7 @@ export class QemuWalk {
   }
 
   #firstStage(r: VtdRegime, lo: number, hi: number, access: number): number {
-    if (!isCanonical(r.firstLevels, hi)) return FAULT.NON_CANONICAL;
+    if (!isCanonical(r.firstBits, lo, hi)) return FAULT.NON_CANONICAL;
     const write = (access & ACCESS.WRITE) !== 0;
     let table = r.firstRoot;
     for (let level = r.firstLevels; ; level--) {
@@ -75,11 +75,4 @@ export class QemuWalk {
       table = pointer(eLo, eHi);
     }
   }
-}
-
-/** Whether bits from the top of AW's width (30, 39 or 48) up are all equal. `levels` is AW + 2. */
-export function canonicalInAw(levels: number, lo: number, hi: number): boolean {
-  if (levels >= 4) return true;
-  const top = levels === 2 ? lo >> 29 : hi >> 6;
-  return (top === 0 || top === -1) && (levels === 3 || hi === top);
 }

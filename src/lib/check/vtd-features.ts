@@ -1,6 +1,7 @@
 import type { InvalidationType } from '../../spec/vtd/invalidation.ts';
 import type { PagingLimits } from '../../spec/vtd/paging.ts';
 import { PAGE } from '../../spec/vtd/registers.ts';
+import { FSPM } from '../../spec/vtd/tables.ts';
 
 const CAP = PAGE.CAP.fields;
 const ECAP = PAGE.ECAP.fields;
@@ -25,6 +26,11 @@ export class VtdFeatures {
   readonly mamv: number;
   /** Five-level first stages, CAP.FS5LP. */
   readonly fiveLevels: boolean;
+  /**
+   * First stages with 39 and 30 input bits, in four-level tables. Not in the architecture, so no capability bit tells: QEMU's
+   * intel-iommu takes the width of a first stage from AW, and hardware under it has to refuse what it refuses.
+   */
+  readonly narrowFirstStages: boolean;
   /** ATS, ECAP.DT. */
   readonly deviceTlb: boolean;
   /** Pass-through, ECAP.PT. */
@@ -64,9 +70,14 @@ export class VtdFeatures {
 
   /**
    * @param cap,ecap register values. @param haw host address width in bits, 32 to 52.
-   * @param transient TM is defined in second-stage leaves (it has no capability bit of its own).
+   * @param extra what has no capability bit: `transient`: TM is defined in second-stage leaves.
    */
-  constructor(cap: bigint, ecap: bigint, haw: number, transient = false) {
+  constructor(
+    cap: bigint,
+    ecap: bigint,
+    haw: number,
+    extra: { readonly transient?: boolean; readonly narrowFirstStages?: boolean } = {},
+  ) {
     const c = (f: readonly [number, number]): number => Number((cap >> BigInt(f[0])) & ((1n << BigInt(f[1])) - 1n));
     const e = (f: readonly [number, number]): number => Number((ecap >> BigInt(f[0])) & ((1n << BigInt(f[1])) - 1n));
     const ssLps = c(CAP.SSLPS);
@@ -78,7 +89,7 @@ export class VtdFeatures {
       ss1g: (ssLps & 2) !== 0,
       fs1g: c(CAP.FS1GP) === 1,
       snp: this.snoopControl,
-      tm: transient,
+      tm: extra.transient ?? false,
     };
     this.sagaw = c(CAP.SAGAW);
     this.mgaw = c(CAP.MGAW) + 1;
@@ -87,6 +98,7 @@ export class VtdFeatures {
     this.psi = c(CAP.PSI) === 1;
     this.mamv = c(CAP.MAMV);
     this.fiveLevels = c(CAP.FS5LP) === 1;
+    this.narrowFirstStages = extra.narrowFirstStages ?? false;
     this.deviceTlb = e(ECAP.DT) === 1;
     this.passThrough = e(ECAP.PT) === 1;
     this.nested = e(ECAP.NEST) === 1;
@@ -115,6 +127,21 @@ export class VtdFeatures {
         return this.deviceTlb;
       case 'PRS':
         return this.pageRequests;
+    }
+  }
+
+  /** Whether FSPM of a PASID entry (anything else: -1) names a first stage the unit can walk. */
+  walksFirst(fspm: number): boolean {
+    switch (fspm) {
+      case FSPM.FOUR_LEVELS:
+        return true;
+      case FSPM.FIVE_LEVELS:
+        return this.fiveLevels;
+      case FSPM.INPUT_39:
+      case FSPM.INPUT_30:
+        return this.narrowFirstStages;
+      default:
+        return false;
     }
   }
 

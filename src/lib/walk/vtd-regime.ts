@@ -11,8 +11,8 @@ export class VtdRegime {
   scalable = true;
   /** First-stage table, bytes: guest-physical when nested. */
   firstRoot = 0;
-  /** 4 or 5. */
-  firstLevels = 4;
+  /** Input bits of the first stage: 48 or 57, and 39 or 30 on a unit with narrow first stages. */
+  firstBits = 48;
   /** A write by a privileged request respects read-only pages. */
   wpe = false;
   /** Hardware writes the extended accessed flag. */
@@ -23,6 +23,11 @@ export class VtdRegime {
   secondLevels = 4;
   /** Second-stage accessed and dirty flags are written. */
   ssade = false;
+
+  /** Levels of the first stage: 4 or 5. */
+  get firstLevels(): number {
+    return this.firstBits === 57 ? 5 : 4;
+  }
 
   // What the tables say beside the walk.
   did = 0;

@@ -5,6 +5,7 @@ import {
   awLevels,
   CONTEXT_BYTES,
   context,
+  FSPM_BITS,
   PASID_BYTES,
   PASID_DIR_BYTES,
   PGSNP,
@@ -183,7 +184,7 @@ export class VtdTables {
     const second = pgtt === PGTT.SECOND || pgtt === PGTT.NESTED;
     if (!first && !second) return pgtt === PGTT.PASS_THROUGH && unit.passThrough;
     if (pgtt === PGTT.NESTED && !unit.nested) return false;
-    if (first && (!unit.firstStage || pasidEntry.fspm(w4) > (unit.fiveLevels ? 1 : 0))) return false;
+    if (first && !(unit.firstStage && unit.walksFirst(pasidEntry.fspm(w4)))) return false;
     return !second || (unit.secondStage && unit.walks(pasidEntry.aw(w0)));
   }
 
@@ -195,7 +196,7 @@ export class VtdTables {
     into.scalable = true;
     into.pgtt = pasidEntry.pgtt(w0);
     into.firstRoot = pasidEntry.fsptptr(w4, e[5]!);
-    into.firstLevels = 4 + pasidEntry.fspm(w4);
+    into.firstBits = FSPM_BITS[pasidEntry.fspm(w4)]!;
     into.wpe = pasidEntry.wpe(w4);
     into.eafe = pasidEntry.eafe(w4);
     into.sre = pasidEntry.sre(w4);

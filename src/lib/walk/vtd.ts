@@ -134,7 +134,7 @@ export class VtdWalker {
   }
 
   #first(r: VtdRegime, lo: number, hi: number, need: number, priv: boolean): boolean {
-    if (!isCanonical(r.firstLevels, hi)) return this.#fail(FAULT.NON_CANONICAL);
+    if (!isCanonical(r.firstBits, lo, hi)) return this.#fail(FAULT.NON_CANONICAL);
     const reader = this.#reader;
     const nested = r.pgtt === PGTT.NESTED;
     const cache = this.cache;

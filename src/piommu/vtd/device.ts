@@ -64,7 +64,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort {
   constructor(o: PhysicalVtdOptions) {
     this.name = o.name ?? 'vtd';
     const { memory } = o;
-    const features = new VtdFeatures(o.cap, o.ecap, o.haw ?? HAW);
+    const features = new VtdFeatures(o.cap, o.ecap, o.haw ?? HAW, o);
     const events = o.events ?? SILENCE;
     const endpoints = o.endpoints ?? null;
     const caches = o.caches ?? {};

@@ -36,6 +36,8 @@ export interface PhysicalVtdOptions extends VtdIdentification {
   readonly haw?: number;
   /** Nanoseconds until an unanswered device-TLB invalidation is given up (60 s). The architecture leaves it open. */
   readonly invalidateTimeout?: number;
+  /** It has first stages of 39 and 30 input bits (`VtdFeatures.narrowFirstStages`); off by default. */
+  readonly narrowFirstStages?: boolean;
   /** What its first-stage walks leave in memory. Default: what the architecture says. */
   readonly walk?: VtdWalkChoices;
   /** Debug: context, IOTLB, PASID-IOTLB and PASID-cache descriptors have no effect. Shows what a forgotten one would do. */

@@ -59,10 +59,17 @@ export function beyondWidth(levels: number, hi: number): boolean {
   return levels === 3 ? hi >>> 7 !== 0 : levels === 4 ? hi >>> 16 !== 0 : hi >>> 25 !== 0;
 }
 
-/** Whether a first-stage input is canonical: bits 63:47 (four levels) or 63:56 (five levels) are all equal. */
-export function isCanonical(levels: number, hi: number): boolean {
-  const top = levels === 5 ? hi >> 24 : hi >> 15;
-  return top === 0 || top === -1;
+/**
+ * Whether a first-stage input is canonical: the bits from `bits - 1` up are all equal.
+ * @param bits 48 (four levels) or 57 (five levels, §3.6); 39 and 30 are not the architecture's (`VtdFeatures.narrowFirstStages`).
+ */
+export function isCanonical(bits: number, lo: number, hi: number): boolean {
+  if (bits > 32) {
+    const top = hi >> (bits - 33);
+    return top === 0 || top === -1;
+  }
+  const top = lo >> (bits - 1);
+  return (top === 0 || top === -1) && hi === top;
 }
 
 /** What a unit can do with paging entries: its capability registers, in the walker's words. */

@@ -64,6 +64,14 @@ export const pasidDir = {
 /** PASID granular translation type. */
 export const PGTT = { FIRST: 1, SECOND: 2, NESTED: 3, PASS_THROUGH: 4 } as const;
 
+/**
+ * First-stage paging mode of a PASID entry. 2 and 3 are reserved (§9.6): a unit with narrow first stages takes them as four
+ * levels whose input has 39 or 30 bits.
+ */
+export const FSPM = { FOUR_LEVELS: 0, FIVE_LEVELS: 1, INPUT_39: 2, INPUT_30: 3 } as const;
+/** Input bits of each FSPM value. */
+export const FSPM_BITS: readonly number[] = [48, 57, 39, 30];
+
 /** PASID table entry, word 2: walks snoop; every access snoops. Reserved without ECAP.SMPWCS and ECAP.SC. */
 export const PWSNP = 0x80_0000;
 /** PASID table entry, word 2: PGSNP. */
@@ -83,7 +91,7 @@ export const pasidEntry = {
   pgsnp: (w2: number): boolean => (w2 & PGSNP) !== 0,
   sre: (w4: number): boolean => (w4 & 1) !== 0,
   ere: (w4: number): boolean => (w4 & 2) !== 0,
-  /** First-stage paging mode: 0 four levels, 1 five levels. */
+  /** First-stage paging mode, see FSPM. */
   fspm: (w4: number): number => (w4 >>> 2) & 3,
   wpe: (w4: number): boolean => (w4 & 0x10) !== 0,
   nxe: (w4: number): boolean => (w4 & 0x20) !== 0,

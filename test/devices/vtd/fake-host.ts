@@ -313,7 +313,7 @@ export class FakeHost {
     const r = new VtdRegime();
     r.pgtt = PGTT.FIRST;
     r.firstRoot = o.root;
-    r.firstLevels = o.levels;
+    r.firstBits = o.levels === 5 ? 57 : 48;
     const limits = { haw: 52, ss2m: true, ss1g: true, fs1g: true, snp: false, tm: false };
     const parent = this.objects.get(o.parent) as Paging;
     // First-stage tables are read through the parent, so each table page may miss.

@@ -24,7 +24,8 @@ function setUp(kind: 'first' | 'second', leafLevel: number, limits: PagingLimits
   const r = new VtdRegime();
   r.pgtt = kind === 'first' ? PGTT.FIRST : PGTT.SECOND;
   r.firstRoot = r.secondRoot = table(5);
-  r.firstLevels = r.secondLevels = 5;
+  r.firstBits = 57;
+  r.secondLevels = 5;
   const walker = new VtdWalker(space, limits);
   /** Walks with `bit` of the entry at `level` inverted. @returns the fault reason or 0. */
   const flip = (level: number, bit: number, access: number = ACCESS.READ): number => {

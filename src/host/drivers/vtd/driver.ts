@@ -52,6 +52,8 @@ export interface VtdDriverOptions {
   readonly upcalls?: DriverUpcalls | null;
   /** Nest parents refuse read-only mappings, as Linux does for every unit (errata 772415). Default true. */
   readonly errata?: boolean;
+  /** The unit has first stages of 39 and 30 input bits, and `addr_width` may ask for them; off by default, as in Linux. */
+  readonly narrowFirstStages?: boolean;
   /** RMRRs by device: memory that stays mapped one to one. */
   readonly reserved?: (dev: HostDevice) => readonly ReservedRegion[];
 }
@@ -100,7 +102,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     const { cap, ecap } = readVtdIdentity(options.hw);
     this.#cap = cap;
     this.#ecap = ecap;
-    this.features = new VtdFeatures(this.#cap, this.#ecap, options.haw ?? 48);
+    this.features = new VtdFeatures(this.#cap, this.#ecap, options.haw ?? 48, options);
     this.enforcesCoherency = this.features.snoopControl;
     this.#ids = new IdPool(FIRST_DOMAIN_ID, this.features.domains - 1);
     this.queue = new VtdDriverQueue(options.hw, {

@@ -10,7 +10,7 @@ export const CONTEXT = { DTE: 0x4, PASIDE: 0x8, PRE: 0x10, PDTS_AT: 9 } as const
 const P = 1;
 const SSADE = 0x200;
 const SRE = 0x1;
-const FSPM_5 = 0x4;
+const FSPM_AT = 2;
 const WPE = 0x10;
 const EAFE = 0x80;
 
@@ -19,8 +19,8 @@ export interface PasidEntryContent {
   readonly pgtt: number;
   readonly did: number;
   readonly firstRoot: number;
-  /** 4 or 5. */
-  readonly firstLevels: number;
+  /** Paging mode of the first stage, FSPM. */
+  readonly fspm: number;
   readonly sre: boolean;
   readonly wpe: boolean;
   readonly eafe: boolean;
@@ -45,6 +45,6 @@ export function buildEntry(into: Int32Array, e: PasidEntryContent): void {
   into[2] = e.did | (e.pwsnp ? PWSNP : 0) | (e.pgsnp ? PGSNP : 0);
   if (!first) return;
   const flags = (e.sre ? SRE : 0) | (e.sre && e.wpe ? WPE : 0) | (e.eafe ? EAFE : 0);
-  into[4] = loWord(e.firstRoot) | flags | (e.firstLevels === 5 ? FSPM_5 : 0);
+  into[4] = loWord(e.firstRoot) | flags | (e.fspm << FSPM_AT);
   into[5] = hiWord(e.firstRoot);
 }

@@ -1,6 +1,7 @@
 import type { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HWPT_DATA, VTD_S1_FLAG } from '../../../spec/iommufd/uapi.ts';
+import { FSPM_BITS } from '../../../spec/vtd/tables.ts';
 import type { DriverData } from '../../kernel/driver.ts';
 import { copyDriverData } from '../../kernel/driver-data.ts';
 
@@ -33,7 +34,7 @@ export function readFirstStage(data: DriverData): FirstStageData | number {
 
 /** Whether the unit can do what a first stage asks for. @returns 0 or -EINVAL. */
 export function supportsFirstStage({ flags, addrWidth }: FirstStageData, features: VtdFeatures): number {
-  if (addrWidth !== 48 && !(addrWidth === 57 && features.fiveLevels)) return -E.INVAL;
+  if (!features.walksFirst(FSPM_BITS.indexOf(addrWidth))) return -E.INVAL;
   if ((flags & VTD_S1_FLAG.SRE) !== 0 && !features.supervisor) return -E.INVAL;
   if ((flags & VTD_S1_FLAG.EAFE) !== 0 && !features.extendedAccessed) return -E.INVAL;
   return 0;

@@ -1,5 +1,5 @@
 import { VTD_S1_FLAG } from '../../../spec/iommufd/uapi.ts';
-import { PGTT } from '../../../spec/vtd/tables.ts';
+import { FSPM_BITS, PGTT } from '../../../spec/vtd/tables.ts';
 import type { Domain, HostDevice, Invalidation, IommuDriver, NestedDomain } from '../../kernel/driver.ts';
 import { VtdDriverCommands } from './commands.ts';
 import type { PasidEntryContent } from './entries.ts';
@@ -36,7 +36,7 @@ export class VtdNestedDomain implements NestedDomain, VtdAttachable {
       ...this.parent.content(did),
       pgtt: PGTT.NESTED,
       firstRoot: table,
-      firstLevels: addrWidth === 57 ? 5 : 4,
+      fspm: FSPM_BITS.indexOf(addrWidth),
       sre: (flags & VTD_S1_FLAG.SRE) !== 0,
       wpe: (flags & VTD_S1_FLAG.WPE) !== 0,
       eafe: (flags & VTD_S1_FLAG.EAFE) !== 0,

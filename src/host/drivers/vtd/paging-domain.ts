@@ -1,7 +1,7 @@
 import type { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { FS, SS } from '../../../spec/vtd/paging.ts';
-import { PGTT } from '../../../spec/vtd/tables.ts';
+import { FSPM, PGTT } from '../../../spec/vtd/tables.ts';
 import {
   type DirtyOps,
   type Domain,
@@ -89,7 +89,7 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
       pgtt: this.first ? PGTT.FIRST : PGTT.SECOND,
       did,
       firstRoot: this.first ? this.#tables.root : 0,
-      firstLevels: this.first ? levels : 4,
+      fspm: this.first && levels === 5 ? FSPM.FIVE_LEVELS : FSPM.FOUR_LEVELS,
       sre: false,
       wpe: false,
       eafe: false,
