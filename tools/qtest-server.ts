@@ -6,7 +6,6 @@ import { SanitizedTarget } from '../src/adapters/qtest/sanitized.ts';
 import { open, serveLines } from '../src/adapters/qtest/server.ts';
 import { QtestSession } from '../src/adapters/qtest/session.ts';
 import { ViommuError } from '../src/core/errors.ts';
-import type { QemuArgs } from '../src/lib/qemu-args/qemu-args.ts';
 import { Q35, q35Ram } from '../src/machine/q35.ts';
 import { createQemuMachine, type QemuMachine } from '../src/machine/qemu-machine.ts';
 import { VIRT, virtRam } from '../src/machine/virt.ts';
@@ -34,11 +33,11 @@ function logger(path: string | null): ((line: string) => void) | null {
 }
 
 /** The machine with its client judged; null: it has no IOMMU. */
-function sanitized(machine: QemuMachine, args: QemuArgs): SanitizedTarget | null {
+function sanitized(machine: QemuMachine, { machine: args, vga }: ServerOptions): SanitizedTarget | null {
   const { map } = machine;
   const virt = (map?.device(VIRT.SMMU) ?? null) !== null;
   if (map === null || (!virt && map.device(Q35.VTD) === null)) return null;
-  const ram = (virt ? virtRam : q35Ram)(args.memory).map((r) => ({ gpa: r.base, size: r.bytes }));
+  const ram = (virt ? virtRam(args.memory) : q35Ram(args.memory, vga)).map((r) => ({ gpa: r.base, size: r.bytes }));
   const place = virt
     ? { iommu: 'smmuv3' as const, base: VIRT.SMMU, bytes: 0x2_0000, ram }
     : { iommu: 'vtd' as const, base: Q35.VTD, bytes: 0x1000, ram };
@@ -49,7 +48,7 @@ function sanitized(machine: QemuMachine, args: QemuArgs): SanitizedTarget | null
 async function serve(options: ServerOptions, sanitize: boolean): Promise<void> {
   const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga });
   const sockets: Socket[] = [];
-  const target = sanitize ? sanitized(machine, options.machine) : null;
+  const target = sanitize ? sanitized(machine, options) : null;
   const exit = () => {
     for (const f of target?.judge.findings() ?? []) process.stderr.write(`${f.severity} ${f.rule}: ${f.message}\n`);
     for (const [why, rules] of target?.judge.unjudged() ?? [])

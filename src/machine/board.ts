@@ -15,6 +15,7 @@ import type { Memory } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import type { Ioapic, IoapicState } from './ioapic.ts';
 import { PhysicalMap } from './physical-map.ts';
+import type { LowMemory, LowMemoryPage } from './q35-low-memory.ts';
 
 /** Where a board has RAM: guest-physical, bytes. */
 export interface RamPiece {
@@ -41,6 +42,7 @@ export interface BoardState {
   readonly complex: RootComplexState;
   readonly ports: number;
   readonly ioapic: IoapicState | null;
+  readonly lowMemory: readonly LowMemoryPage[];
 }
 
 /** The memory map and the PCI side of a QEMU machine, ready for an IOMMU at its place. */
@@ -54,6 +56,10 @@ export class Board {
   chipset: (() => void) | null = null;
   /** Requests are cut into pieces as QEMU's memory core does it; else they are what PCIe says, as in the profile `arch`. */
   likeQemu = true;
+  /** Where 64-bit BARs lie: first address and end. */
+  pci64 = { base: 0, end: 0 };
+  /** q35: what lies below 1 MiB beside RAM; null: nothing does. */
+  lowMemory: LowMemory | null = null;
   /** q35: where wired interrupts go. */
   ioapic: Ioapic | null = null;
   readonly #guest: AddressSpace;
@@ -124,7 +130,8 @@ export class Board {
   /** Functions and configuration ports; RAM is its owner's to save. */
   save(): BoardState {
     const ioapic = this.ioapic?.save() ?? null;
-    return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0, ioapic };
+    const lowMemory = this.lowMemory?.save() ?? [];
+    return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0, ioapic, lowMemory };
   }
 
   /**
@@ -136,6 +143,7 @@ export class Board {
       between();
       this.#ports?.load(state.ports);
       if (state.ioapic !== null) this.ioapic?.load(state.ioapic);
+      this.lowMemory?.load(state.lowMemory);
     });
     this.chipset?.();
   }

@@ -8,7 +8,7 @@ const LONG = 64;
 interface Entry {
   readonly base: number;
   readonly end: number;
-  readonly device: MmioDevice;
+  readonly device: MmioDevice & Pick<MemoryWindow, 'claims'>;
   /** Largest access the device takes in one piece: 4 or 8. */
   readonly most: number;
 }
@@ -17,7 +17,7 @@ interface Entry {
 export function windowOf(device: MmioDevice & Pick<MemoryWindow, 'claims'>): MemoryWindow {
   return {
     name: device.name,
-    ...(device.claims === undefined ? {} : { claims: (offset) => device.claims!(offset) }),
+    ...(device.claims === undefined ? {} : { claims: (offset, write) => device.claims!(offset, write) }),
     read: (offset, size) => device.read(offset, size),
     write: (offset, size, value) => device.write(offset, size, value | 0, 0),
   };
@@ -62,6 +62,12 @@ export class PhysicalMap {
   /** The device at an address. */
   device(addr: number): MmioDevice | null {
     return this.#find(addr)?.device ?? null;
+  }
+
+  /** Whether a device answers a function's read (or write) at an address; RAM is not asked for here. */
+  claims(addr: number, write: boolean): boolean {
+    const e = this.#find(addr);
+    return e !== null && e.device.claims?.(addr - e.base, write) !== false;
   }
 
   #find(addr: number): Entry | null {

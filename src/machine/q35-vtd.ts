@@ -1,11 +1,14 @@
-import { PciWindowSpace } from '../../bus/decode.ts';
 import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { putBehind } from './behind-unit.ts';
-import { windowOf } from './physical-map.ts';
+import { BoardWindow } from './board-window.ts';
 import { Q35 } from './q35.ts';
 import type { QemuIommuParts } from './qemu-iommus.ts';
 import type { IommuUnit } from './unit.ts';
 import { VtdUnit } from './vtd-unit.ts';
+
+const PAGE = 4096;
+/** The registers of QEMU's unit end here. */
+const REGISTER_BYTES = 0x230;
 
 /**
  * Puts the vVT-d of the command line (`-device intel-iommu`) in its place: one unit over every root bus.
@@ -16,11 +19,17 @@ export function attachVtd(p: QemuIommuParts): readonly IommuUnit[] {
   const properties = vtdProperties(args, profile);
   if (properties === null) return [];
   const unit = new VtdUnit(vm, { name: 'vtd', properties, irq, tell });
-  // Peers in the PCI hole are reached through both stages like memory is; where nothing is, the request aborts.
-  const low = Math.max(...vm.memory.ram().map((r) => (r.gpa < Q35.ABOVE ? r.gpa + r.bytes : 0)));
-  const hole = new PciWindowSpace(board.complex, { base: low, bytes: Q35.IOAPIC - low, unclaimed: 0 });
-  vm.addWindow(low, Q35.IOAPIC - low, windowOf(hole));
   board.map.attach(Q35.VTD, unit.window, 8);
+  // Whatever the board has besides RAM is reached through both stages like memory is; where nothing is, the request aborts.
+  const show = (from: number, to: number) => {
+    vm.addWindow(from, to - from, new BoardWindow(board.map, from, Q35.VTD + REGISTER_BYTES, Q35.VTD + PAGE));
+  };
+  let at = 0;
+  for (const { gpa, bytes } of [...vm.memory.ram(), { gpa: Q35.MSI, bytes: 0 }]) {
+    if (gpa > at && gpa <= Q35.MSI) show(at, gpa);
+    at = gpa + bytes;
+  }
+  show(board.pci64.base, board.pci64.end);
   // QEMU's test device writes into the interrupt window without naming itself; messages of MSI capabilities do.
   board.likeQemu = properties.profile === 'qemu-11.1';
   board.complex.anonymousWrites = board.likeQemu;

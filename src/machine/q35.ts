@@ -5,26 +5,33 @@ import type { MmioDevice } from '../ports/mmio.ts';
 import { Board, type BoardDeps, type RamPiece } from './board.ts';
 import { FixedFunction } from './fixed-function.ts';
 import { Ioapic } from './ioapic.ts';
+import { LowMemory, PAM_AREA } from './q35-low-memory.ts';
+import { Quiet } from './quiet.ts';
 
 /** Guest-physical addresses of QEMU's `q35` (bytes). */
 // biome-ignore format: table
 export const Q35 = {
-  IOAPIC: 0xfec0_0000, VTD: 0xfed9_0000, MSI: 0xfee0_0000, MSI_BYTES: 0x10_0000, ABOVE: 0x1_0000_0000,
+  VGA: 0xa_0000, VGA_BYTES: 0x2_0000,
+  IOAPIC: 0xfec0_0000, HPET: 0xfed0_0000, HPET_BYTES: 0x400, VTD: 0xfed9_0000, MSI: 0xfee0_0000, MSI_BYTES: 0x10_0000, ABOVE: 0x1_0000_0000,
   PCI64: 0x80_0000_0000, PCI64_BYTES: 0x80_0000_0000,
 } as const;
 
 /** Chipset registers between the PCI window's end and the MSI window. */
 const CHIPSET = 0xfec0_0000;
+const MIB = 0x10_0000;
 const SPLIT = 0xb000_0000;
 const LOW = 0x8000_0000;
 
-/** RAM of `q35`: up to 2.75 GiB below the PCI hole, above that 2 GiB below it and the rest from 4 GiB on. */
-export function q35Ram(bytes: number): readonly RamPiece[] {
-  if (bytes < SPLIT) return [{ base: 0, bytes }];
-  return [
-    { base: 0, bytes: LOW },
-    { base: Q35.ABOVE, bytes: bytes - LOW },
-  ];
+/**
+ * RAM of `q35`: up to 2.75 GiB below the PCI hole, above that 2 GiB below it and the rest from 4 GiB on. Below 1 MiB the
+ * display adapter's window and the PAM area are cut out of it.
+ * @param bytes at least 1 MiB for a PC with that area; less is one piece. @param vga whether there is a display adapter.
+ */
+export function q35Ram(bytes: number, vga = true): readonly RamPiece[] {
+  const low = bytes < SPLIT ? bytes : LOW;
+  const rest = bytes > low ? [{ base: Q35.ABOVE, bytes: bytes - low }] : [];
+  if (low <= MIB) return [{ base: 0, bytes: low }, ...rest];
+  return [{ base: 0, bytes: vga ? Q35.VGA : PAM_AREA }, { base: MIB, bytes: low - MIB }, ...rest];
 }
 
 /** 0xfee00000: a processor's write there is a message like any other. */
@@ -54,6 +61,7 @@ class MessageWindow implements MmioDevice {
 /** IOAPIC pin of PIRQE, to which INTA of device 0 is routed. */
 const PIRQE = 20;
 const PCIEXBAR = 0x60;
+const HEADER_BYTES = 0x40;
 /** Bytes of the ECAM by PCIEXBAR bits 2:1. */
 const ECAM_BUSES = [256, 128, 64] as const;
 
@@ -71,12 +79,15 @@ export function createQ35(deps: BoardDeps): Board {
   };
   const board = new Board('q35', { ...deps, irq }, true);
   board.ioapic = ioapic;
-  board.map.attach(Q35.IOAPIC, ioapic, 4);
-  const { complex, map } = board;
   const ram = deps.guest.ram();
   const ends = ram.map((r) => r.base + r.bytes);
   const low = Math.max(0, ...ends.filter((end) => end <= Q35.ABOVE));
   const high = Math.max(Q35.ABOVE, ...ends);
+  board.map.attach(Q35.IOAPIC, ioapic, 4);
+  // The display adapter's planes and the HPET answer, with nothing behind them.
+  if (deps.vga !== false && low > MIB) board.map.attach(Q35.VGA, new Quiet(Q35.VGA_BYTES, 'vga'), 4);
+  board.map.attach(Q35.HPET, new Quiet(Q35.HPET_BYTES, 'hpet'), 4);
+  const { complex, map } = board;
   let removeEcam: (() => void) | null = null;
   let removePci: (() => void)[] = [];
 
@@ -97,10 +108,11 @@ export function createQ35(deps: BoardDeps): Board {
   map.attach(Q35.MSI, new MessageWindow(deps.irq), 4);
   const pci64 = Math.max(Q35.PCI64, high);
   map.attach(pci64, pci(pci64, Q35.PCI64 + Q35.PCI64_BYTES), 4);
+  board.pci64 = { base: pci64, end: Q35.PCI64 + Q35.PCI64_BYTES };
 
   const host = new FixedFunction('mch', { vendor: 0x8086, device: 0x29c0, classCode: 0x060000 });
-  host.config.writable(PCIEXBAR, 4, 0xf000_0007);
-  host.config.writable(PCIEXBAR + 4, 4, 0xf);
+  // QEMU lets every bit behind a function's header be written unless its model says otherwise.
+  for (let at = HEADER_BYTES; at < host.config.size; at += 4) host.config.writable(at, 4, -1);
   const layEcam = () => {
     const now = host.config.get(PCIEXBAR, 4);
     removeEcam?.();
@@ -114,6 +126,10 @@ export function createQ35(deps: BoardDeps): Board {
     removeEcam = map.attach(base, new Ecam(complex, buses), 4);
   };
   host.config.watch(PCIEXBAR, 4, layEcam);
+  if (low > MIB) {
+    board.lowMemory = new LowMemory(host.config);
+    map.attach(PAM_AREA, board.lowMemory);
+  }
   board.chipset = layEcam;
   board.plug(host, 0);
   if (deps.vga !== false) board.plug(vga());

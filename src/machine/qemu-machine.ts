@@ -188,8 +188,9 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     throw new ViommuError('E_PROFILE', 'caller', `unsupported machine type '${type}': virt, q35 or none`);
   }
   const profile = profileNamed(defaults.profile ?? 'qemu-11.1');
-  const vm = new Vm({ ram: (type === 'virt' ? virtRam : q35Ram)(args.memory), tell: defaults.tell ?? null });
   const { vga, nic } = defaults;
+  const ram = type === 'virt' ? virtRam(args.memory) : q35Ram(args.memory, vga);
+  const vm = new Vm({ ram, tell: defaults.tell ?? null });
   const { accesses, clock } = vm;
   const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock, accesses, vga, nic };
   const board = type === 'virt' ? createVirt(deps) : createQ35(deps);

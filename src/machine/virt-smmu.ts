@@ -1,8 +1,7 @@
-import { PciWindowSpace } from '../../bus/decode.ts';
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import { putBehind } from './behind-unit.ts';
-import { windowOf } from './physical-map.ts';
+import { BoardWindow } from './board-window.ts';
 import type { QemuIommuParts } from './qemu-iommus.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
 import type { IommuUnit } from './unit.ts';
@@ -11,6 +10,16 @@ import { QUIET, VIRT } from './virt.ts';
 const PAGE = 4096;
 const DOORBELL_PAGE = VIRT.DOORBELL - (VIRT.DOORBELL % PAGE);
 const SMMU_BYTES = 0x2_0000;
+
+/** What functions reach of the board beside QUIET. The page of the doorbell has a place of its own. */
+const REACHED: readonly (readonly [base: number, bytes: number])[] = [
+  [VIRT.ITS, DOORBELL_PAGE - VIRT.ITS],
+  [DOORBELL_PAGE + PAGE, VIRT.ITS + VIRT.ITS_BYTES - (DOORBELL_PAGE + PAGE)],
+  [VIRT.PCI, VIRT.PCI_BYTES],
+  [VIRT.PIO, VIRT.PIO_BYTES],
+  [VIRT.ECAM, VIRT.ECAM_BYTES],
+  [VIRT.PCI64, VIRT.PCI64_BYTES],
+];
 
 /**
  * Puts the vSMMUv3s of the command line in their places: `-machine virt,iommu=smmuv3` or `-device arm-smmuv3`, each over
@@ -26,16 +35,9 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
       if (size === 4 && DOORBELL_PAGE + offset === VIRT.DOORBELL) irq.message(VIRT.DOORBELL, value);
     },
   });
-  // Peers and holes of the PCI windows are reached through both stages like memory is.
-  for (const [base, bytes] of [
-    [VIRT.PCI, VIRT.PCI_BYTES],
-    [VIRT.PCI64, VIRT.PCI64_BYTES],
-  ] as const) {
-    const window = new PciWindowSpace(board.complex, { base, bytes, unclaimed: 0xffff_ffff });
-    vm.addWindow(base, bytes, windowOf(window));
-  }
-  // DMA into the rest of the board finds something as well.
-  for (const [base, bytes] of QUIET) vm.addWindow(base, bytes, { name: 'quiet', read: () => 0, write() {} });
+  const show = (base: number, bytes: number) => vm.addWindow(base, bytes, new BoardWindow(board.map, base));
+  // Whatever the board has besides RAM is reached through both stages like memory is, peers and holes of the PCI windows too.
+  for (const [base, bytes] of [...QUIET, ...REACHED]) show(base, bytes);
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
   const all = smmuv3Properties(args, profile);
   board.likeQemu = all.every((properties) => properties.profile === 'qemu-11.1');
@@ -52,7 +54,9 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
       ...(canStall === undefined ? {} : { canStall }),
       doorbell: DOORBELL_PAGE,
     });
-    board.map.attach(machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES, unit.window, 8);
+    const at = machineWide ? VIRT.SMMU : VIRT.SMMU_DEVICES + n * SMMU_BYTES;
+    board.map.attach(at, unit.window, 8);
+    show(at, SMMU_BYTES);
     unit.endpoints.to = root.endpoints;
     putBehind(vm, { complex: board.complex, root, unit, doorbell, report });
     return unit;

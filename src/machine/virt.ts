@@ -4,13 +4,14 @@ import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import { Board, type BoardDeps, type RamPiece } from './board.ts';
 import { FixedFunction } from './fixed-function.ts';
+import { Quiet } from './quiet.ts';
 
 /** Guest-physical addresses of QEMU's `virt` (bytes). */
 // biome-ignore format: table
 export const VIRT = {
   GIC: 0x0800_0000, GIC_BYTES: 0x0100_0000, ITS: 0x0808_0000, ITS_BYTES: 0x2_0000, V2M: 0x0802_0000, DOORBELL: 0x0809_0040,
   SMMU: 0x0905_0000, PCI: 0x1000_0000, PCI_BYTES: 0x2eff_0000, PIO: 0x3eff_0000, PIO_BYTES: 0x1_0000,
-  RAM: 0x4000_0000, ECAM: 0x40_1000_0000, PCI64: 0x80_0000_0000, PCI64_BYTES: 0x80_0000_0000,
+  RAM: 0x4000_0000, ECAM: 0x40_1000_0000, ECAM_BYTES: 0x1000_0000, PCI64: 0x80_0000_0000, PCI64_BYTES: 0x80_0000_0000,
   /** Further SMMUs of `-device arm-smmuv3`, 128 KiB each. */
   SMMU_DEVICES: 0x0c00_0000,
 } as const;
@@ -21,25 +22,6 @@ export const QUIET: readonly (readonly [base: number, bytes: number])[] = [
   [0x0000_0000, 0x0800_0000], [0x0800_0000, 0x1_0000], [0x080a_0000, 0xf6_0000], [0x0900_0000, 0x1000], [0x0901_0000, 0x1000],
   [0x0902_0000, 0x1000], [0x0903_0000, 0x1000], [0x0a00_0000, 0x4000],
 ];
-
-class Quiet implements MmioDevice {
-  readonly name = 'quiet';
-  readonly bytes: number;
-
-  constructor(bytes: number) {
-    this.bytes = bytes;
-  }
-
-  read(): number {
-    return 0;
-  }
-
-  read64(_offset: number, out: Int32Array): void {
-    out.fill(0);
-  }
-
-  write(): void {}
-}
 
 /** RAM of `virt`: one piece from 1 GiB on. */
 export function virtRam(bytes: number): readonly RamPiece[] {
@@ -84,6 +66,7 @@ export function createVirt(deps: BoardDeps): Board {
   map.attach(VIRT.PIO, new PciWindowSpace(complex, { base: 0, bytes: VIRT.PIO_BYTES, unclaimed, io: true }), 4);
   map.attach(VIRT.ECAM, new Ecam(complex), 4);
   map.attach(VIRT.PCI64, pci(VIRT.PCI64, VIRT.PCI64_BYTES), 4);
+  board.pci64 = { base: VIRT.PCI64, end: VIRT.PCI64 + VIRT.PCI64_BYTES };
   board.plug(new FixedFunction('gpex', { vendor: 0x1b36, device: 0x0008, classCode: 0x060000 }), 0);
   if (deps.nic === true) board.plug(new FixedFunction('nic', { vendor: 0x1af4, device: 0x1000, classCode: 0x020000 }));
   return board;

@@ -22,8 +22,11 @@ export interface MemoryWindow {
   read(offset: number, size: number): number;
   /** 1, 2 or 4 bytes, naturally aligned. */
   write(offset: number, size: number, value: number): void;
-  /** Whether anything answers at `offset`; a window without it answers everywhere. Where nothing does, accesses abort. */
-  claims?(offset: number): boolean;
+  /**
+   * Whether anything answers a read (or a write) at `offset`; a window without it answers everywhere. Where nothing does,
+   * accesses abort.
+   */
+  claims?(offset: number, write?: boolean): boolean;
 }
 
 /**

@@ -214,11 +214,11 @@ export class AddressSpace implements Memory {
     return null;
   }
 
-  #window(addr: number): Window | null {
+  #window(addr: number, write: boolean): Window | null {
     const { windows } = this.#layout;
     for (let i = 0; i < windows.length; i++) {
       const w = windows[i]!;
-      if (addr >= w.base && addr < w.end) return w.device.claims?.(addr - w.base) === false ? null : w;
+      if (addr >= w.base && addr < w.end) return w.device.claims?.(addr - w.base, write) === false ? null : w;
     }
     return null;
   }
@@ -250,7 +250,7 @@ export class AddressSpace implements Memory {
     }
     if (!(this.#alone ? gate.seal() : gate.send())) return false;
     try {
-      if (w.device.claims?.(addr - w.base) === false) return false;
+      if (w.device.claims?.(addr - w.base, true) === false) return false;
       w.device.write(addr - w.base, size, value >>> 0);
     } finally {
       if (this.#alone) gate.unseal();
@@ -264,7 +264,7 @@ export class AddressSpace implements Memory {
       this.lo = this.words[this.index]!;
       return true;
     }
-    const w = this.#window(addr);
+    const w = this.#window(addr, false);
     return w !== null && this.#in(w, addr, 4);
   }
 
@@ -286,7 +286,7 @@ export class AddressSpace implements Memory {
       if (this.#last.shared) this.#last.backing.wrote?.(this.index * 4, 4);
       return true;
     }
-    const w = this.#window(addr);
+    const w = this.#window(addr, true);
     return w !== null && this.#out(w, addr, 4, value);
   }
 
@@ -315,7 +315,7 @@ export class AddressSpace implements Memory {
         done += n;
         continue;
       }
-      const w = this.#window(at);
+      const w = this.#window(at, false);
       const size = this.#windowStep(at, into.length - done);
       if (w === null || !this.#in(w, at, size)) return false;
       const value = this.lo;
@@ -341,7 +341,7 @@ export class AddressSpace implements Memory {
         done += n;
         continue;
       }
-      const w = this.#window(at);
+      const w = this.#window(at, true);
       if (w === null) return false;
       const size = this.#windowStep(at, from.length - done);
       this.#scratch.fill(0);
