@@ -74,6 +74,8 @@ export const VTD_DEVIATIONS = {
     'Canonical means bits 63:47 (or 63:56) of a first stage (§3.6). QEMU takes the width from AW of the PASID entry. ' +
     'A linux-only host has no first stage narrower than 48 bits: there AW decides which reason is reported, and what the ' +
     'tables map above it passes.',
+  ridPasidRequested:
+    'A request with a PASID that is RID_PASID is blocked, 0x48 (§7.1.3). QEMU translates it like one without PASID.',
   permissionFirst:
     'Presence, then reserved bits, then the permissions of the path (§3.6, §3.7). QEMU: permissions of each entry first.',
   typeBeforePresent:

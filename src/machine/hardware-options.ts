@@ -30,11 +30,12 @@ export function smmuv3HardwareOf(
  */
 export function vtdHardwareOf(
   deviations: VtdDeviations,
-): Pick<PhysicalVtdOptions, 'cap' | 'ecap' | 'walk' | 'narrowFirstStages'> {
+): Pick<PhysicalVtdOptions, 'cap' | 'ecap' | 'walk' | 'narrowFirstStages' | 'ridPasidRequests'> {
   return {
     cap: FULL_CAP,
     ecap: FULL_ECAP,
     walk: vtdWalkChoicesOf(deviations),
     narrowFirstStages: deviations.canonicalByAw,
+    ridPasidRequests: deviations.ridPasidRequested,
   };
 }

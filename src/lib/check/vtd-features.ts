@@ -31,6 +31,8 @@ export class VtdFeatures {
    * intel-iommu takes the width of a first stage from AW, and hardware under it has to refuse what it refuses.
    */
   readonly narrowFirstStages: boolean;
+  /** A request may name RID_PASID, and translates like one without PASID. Not in the architecture either; QEMU's unit does it. */
+  readonly ridPasidRequests: boolean;
   /** ATS, ECAP.DT. */
   readonly deviceTlb: boolean;
   /** Pass-through, ECAP.PT. */
@@ -76,7 +78,11 @@ export class VtdFeatures {
     cap: bigint,
     ecap: bigint,
     haw: number,
-    extra: { readonly transient?: boolean; readonly narrowFirstStages?: boolean } = {},
+    extra: {
+      readonly transient?: boolean;
+      readonly narrowFirstStages?: boolean;
+      readonly ridPasidRequests?: boolean;
+    } = {},
   ) {
     const c = (f: readonly [number, number]): number => Number((cap >> BigInt(f[0])) & ((1n << BigInt(f[1])) - 1n));
     const e = (f: readonly [number, number]): number => Number((ecap >> BigInt(f[0])) & ((1n << BigInt(f[1])) - 1n));
@@ -99,6 +105,7 @@ export class VtdFeatures {
     this.mamv = c(CAP.MAMV);
     this.fiveLevels = c(CAP.FS5LP) === 1;
     this.narrowFirstStages = extra.narrowFirstStages ?? false;
+    this.ridPasidRequests = extra.ridPasidRequests ?? false;
     this.deviceTlb = e(ECAP.DT) === 1;
     this.passThrough = e(ECAP.PT) === 1;
     this.nested = e(ECAP.NEST) === 1;

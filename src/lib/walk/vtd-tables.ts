@@ -148,7 +148,7 @@ export class VtdTables {
     if (!c.paside) return this.#fail(FAULT.SM_PASIDE);
     if (pasid >= 2 ** this.#unit.pasidBits) return this.#fail(FAULT.PASID_BEYOND_PSS);
     if (pasid >= c.pasids) return this.#fail(FAULT.SM_PASID_BEYOND);
-    return pasid !== c.ridPasid || this.#fail(FAULT.SM_RID_PASID);
+    return this.#unit.ridPasidRequests || pasid !== c.ridPasid || this.#fail(FAULT.SM_RID_PASID);
   }
 
   /**

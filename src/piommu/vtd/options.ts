@@ -38,6 +38,8 @@ export interface PhysicalVtdOptions extends VtdIdentification {
   readonly invalidateTimeout?: number;
   /** It has first stages of 39 and 30 input bits (`VtdFeatures.narrowFirstStages`); off by default. */
   readonly narrowFirstStages?: boolean;
+  /** Requests may name RID_PASID (`VtdFeatures.ridPasidRequests`); off by default. */
+  readonly ridPasidRequests?: boolean;
   /** What its first-stage walks leave in memory. Default: what the architecture says. */
   readonly walk?: VtdWalkChoices;
   /** Debug: context, IOTLB, PASID-IOTLB and PASID-cache descriptors have no effect. Shows what a forgotten one would do. */
