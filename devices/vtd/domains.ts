@@ -164,8 +164,15 @@ export class VtdDomains {
       this.#host.release(ioasId);
       return asks;
     }
+    const own = upcalls?.shadowTable?.(hwptId, this.#core.deps.ioasId) ?? -E.OPNOTSUPP;
+    if (typeof own === 'number' && own !== -E.OPNOTSUPP) {
+      this.#core.refusals.note('undoing', upcalls?.shadow(hwptId, false) ?? 0);
+      this.#host.release(hwptId);
+      this.#host.release(ioasId);
+      return own;
+    }
     const table = { did: r.did, root: r.secondRoot, levels: r.secondLevels };
-    const shadow = new VtdShadow(this.#shadow, { ioasId, hwptId, key }, table);
+    const shadow = new VtdShadow(this.#shadow, { ioasId, hwptId, key }, table, typeof own === 'number' ? null : own);
     this.shadows.set(key, shadow);
     const filled = this.eager ? shadow.fillAll(this.#core.work) : 0;
     if (filled >= 0) return shadow;

@@ -2,9 +2,11 @@ import { hiWord, loWord } from '../../src/core/bits.ts';
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowMemory, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import { ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
+import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import type { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
+import type { ShadowTable } from '../../src/ports/upcalls.ts';
 import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts';
 import type { SecondStageLeaves } from './leaf-walk.ts';
 
@@ -14,6 +16,9 @@ const PIECES = 512;
 const PIECE_WORK = 8;
 /** Units of work of one walk through a table. */
 const FILL_WORK = 1024;
+/** Units of work of what a table of the host takes away, whatever it holds; and for so many pages of a range one more. */
+const TABLE_WORK = 2;
+const TABLE_PAGES = 512;
 /** Requests to the interrupt range never come to the tables, and no host maps anything there. */
 const INTERRUPT_PAGES = { first: INTERRUPT_BASE / PAGE, end: (INTERRUPT_LAST + 1) / PAGE };
 
@@ -50,13 +55,18 @@ export class VtdShadow {
   round = 0;
   /** The host keeps what it was to take away: nothing may translate through this until `clear` has succeeded. */
   stale = false;
+  /** The copy in areas of the IOAS, by Linux's verbs. */
   readonly #shadow: Shadow;
+  /** The copy in a table that the host fills by itself, where it offers one: then the IOAS stays empty. */
+  readonly #table: TableShadow | null;
   readonly #fill: ShadowFill;
 
+  /** @param own what the host fills by itself; null: nothing. */
   constructor(
     deps: VtdShadowDeps,
     ids: { readonly ioasId: number; readonly hwptId: number; readonly key: string },
     table: SecondTable,
+    own: ShadowTable | null,
   ) {
     this.ioasId = ids.ioasId;
     this.hwptId = ids.hwptId;
@@ -66,8 +76,9 @@ export class VtdShadow {
     const { host, memory } = deps;
     const walk = new SecondWalk(deps.walk, table);
     this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range' });
+    this.#table = own === null ? null : new TableShadow({ table: own, walk, unit: 'range' });
     this.#fill = new ShadowFill({
-      shadow: this.#shadow,
+      shadow: this.#table ?? this.#shadow,
       source: {
         leaves: (first, pages, sink) => deps.leaves.leaves(table.root, table.levels, first, pages, sink),
       },
@@ -79,16 +90,20 @@ export class VtdShadow {
 
   /** See `Shadow.miss`. */
   miss(ipa: number, access: number): boolean {
-    return !this.stale && this.#shadow.miss(ipa, access);
+    return !this.stale && (this.#table ?? this.#shadow).miss(ipa, access);
   }
 
   /** Whether the last `miss` failed because the host refused, not because of the guest's tables. */
   get missRefused(): boolean {
-    return this.stale || this.#shadow.refused < 0;
+    return this.stale || (this.#table ?? this.#shadow).refused < 0;
   }
 
   /** Takes pages [first, first + pages) away, and nothing else; a part of them when there is more than one occasion bears. */
   invalidate(first: number, pages: number, work: WorkBudget): VerbOutcome {
+    if (this.#table !== null) {
+      work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
+      return this.#taken(this.#table.invalidate(first, pages));
+    }
     const { areas } = this.#shadow;
     const from = areas.from(first);
     const count = areas.from(first + pages) - from;
@@ -102,6 +117,10 @@ export class VtdShadow {
 
   /** Takes everything away; a part of it when there is more than one occasion bears. */
   empty(work: WorkBudget): VerbOutcome {
+    if (this.#table !== null) {
+      work.spend(TABLE_WORK);
+      return this.clear();
+    }
     const { count } = this.#shadow.areas;
     work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
     if (count <= PIECES) return this.clear();
@@ -110,18 +129,14 @@ export class VtdShadow {
     return r;
   }
 
-  /** Pieces mapped now. */
-  get size(): number {
-    return this.#shadow.areas.count;
-  }
-
+  /** Takes away what lies on guest memory that goes. A table of the host's is emptied by the host when the pins go. */
   forget(gpa: number, bytes: number): VerbOutcome {
-    return this.#shadow.forget(gpa, bytes);
+    return this.#table === null ? this.#shadow.forget(gpa, bytes) : 0;
   }
 
   /** Takes everything away. */
   clear(): VerbOutcome {
-    const r = this.#taken(this.#shadow.clear());
+    const r = this.#taken((this.#table ?? this.#shadow).clear());
     if (r === 0) this.stale = false;
     return r;
   }
@@ -134,9 +149,10 @@ export class VtdShadow {
 
   /** Maps what the guest's table holds in [first, first + pages), which is empty now. */
   fill(first: number, pages: number, work: WorkBudget): VerbOutcome {
-    const before = this.size;
+    const { areas } = this.#shadow;
+    const before = areas.count;
     const r = this.#fill.fill(first, pages);
-    work.spend(FILL_WORK * Math.min(1, pages / 512) + PIECE_WORK * Math.max(0, this.size - before));
+    work.spend(FILL_WORK * Math.min(1, pages / 512) + PIECE_WORK * Math.max(0, areas.count - before));
     return r;
   }
 

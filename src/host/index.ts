@@ -30,6 +30,7 @@ export {
   type PagingDomain,
   type ReservedRegion,
   type Result,
+  type StageCopy,
   type ViommuServices,
 } from './kernel/driver.ts';
 export { answerDriverData, copyDriverData } from './kernel/driver-data.ts';

@@ -39,6 +39,14 @@ export interface HostUpcalls {
   /** Which host-physical stage 2 misses of this HWPT come back as `onStageTwoMiss` (a shadow filled on demand). */
   shadow(hwptId: number, on: boolean): number;
   /**
+   * The table of a new HWPT over an empty IOAS, to be filled straight from the memory that another IOAS maps; to be called
+   * before the HWPT is used. With Linux's verbs alone every piece would be an area of its own (IOAS_MAP, IOAS_UNMAP). Absent:
+   * the host does not offer it. It goes with the HWPT; DESTROY of the memory's IOAS is -EBUSY until then.
+   * @param ramIoasId the IOAS that maps guest RAM where the guest sees it.
+   * @returns the table, or -errno (no such object: ENOENT; the HWPT is in use: EBUSY; its driver cannot: EOPNOTSUPP).
+   */
+  shadowTable?(hwptId: number, ramIoasId: number): ShadowTable | number;
+  /**
    * Answers a page request or a stall that arrived through `onPageRequest`/`onFault`.
    * @param code 0 success/retry, 1 invalid/terminate, 15 failure/abort. @param stream index of the stream that waits, since
    *   two streams of a device may use one group; absent: whichever does. @returns 0 or -errno (unknown group: EINVAL).
@@ -57,6 +65,29 @@ export interface HostUpcalls {
    * @returns 0 or -errno; completions count in `outstanding`.
    */
   invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean, stream?: number): number;
+}
+
+/**
+ * The table of a second stage that repeats one of the guest's (see `HostUpcalls.shadowTable`). It is like a TLB: the host may
+ * empty it when it needs its pages, when guest RAM goes, or when a region is reserved, and what is gone comes back with the
+ * next miss. Pages count 4 KiB. A call that changes it returns when every cache below has forgotten what went.
+ */
+export interface ShadowTable {
+  /** 4 KiB pages its tables occupy now. */
+  readonly pages: number;
+  /** ACCESS.READ and ACCESS.WRITE of what is mapped at `page`; 0: nothing is. */
+  perm(page: number): number;
+  /**
+   * Maps `page`, where nothing is, to guest-physical page `gpa`, and as much around it as one table holds: pages [first, end)
+   * follow each other on both sides. @param perm ACCESS.READ and ACCESS.WRITE; memory that cannot be written is readable.
+   * @returns pages mapped from `page` on, or -errno: no memory of the guest's there EFAULT; the page is reserved, or leaves
+   *   of this kind are not possible, EINVAL; beyond the hardware's addresses ERANGE; no page for a table ENOMEM; EIO.
+   */
+  map(page: number, gpa: number, first: number, end: number, perm: number): number;
+  /** Takes [page, page + pages) away. @returns 0 or -errno: some cache may still know it. */
+  unmap(page: number, pages: number): number;
+  /** Takes everything away, in constant time. @returns see `unmap`. */
+  clear(): number;
 }
 
 /**

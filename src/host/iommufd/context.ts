@@ -5,6 +5,7 @@ import type { IommufdDevice, IommufdGroups } from './device.ts';
 import type { FaultQueue } from './fault-queue.ts';
 import type { HwQueue } from './hw-queue.ts';
 import type { Ioas } from './ioas/ioas.ts';
+import type { PinnedRuns } from './ioas/pinned-runs.ts';
 import { MmapTable } from './mmap.ts';
 import type { Hwpt, NestedHwpt } from './nested-hwpt.ts';
 import type { ForeignObject } from './object.ts';
@@ -47,6 +48,8 @@ export class IommufdContext {
   readonly doorbells: number[] = [];
   /** HWPTs that attaching an IOAS made, in the order they were made: the first that suits is used again. */
   readonly automatic = new Map<Ioas, Set<PagingHwpt>>();
+  /** Where the memory of an IOAS lies, for tables that are filled from its pins. */
+  readonly pins = new Map<Ioas, PinnedRuns>();
   /** The IOAS of the VFIO compatibility calls. */
   vfioIoas: Ioas | null = null;
   /** OPTION RLIMIT_MODE. */

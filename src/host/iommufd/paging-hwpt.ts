@@ -29,6 +29,8 @@ export class PagingHwpt implements PagingHwptParts {
   coherent = false;
   /** Doorbell pages already mapped into it (host-physical). */
   readonly doorbells = new Set<number>();
+  /** Told when it is gone. */
+  gone: (() => void) | null = null;
   #joined = false;
 
   constructor(parts: PagingHwptParts) {
@@ -49,6 +51,7 @@ export class PagingHwpt implements PagingHwptParts {
   destroy(): void {
     if (this.#joined) this.ioas.removeDomain(this.domain);
     this.domain.free();
+    this.gone?.();
     if (this.fault !== null) this.fault.users--;
     this.ioas.users--;
   }

@@ -215,6 +215,40 @@ export interface PagingDomain extends Domain {
   iovaToPhys(iova: bigint): number;
   /** null: no dirty tracking on this domain (EOPNOTSUPP). */
   readonly dirty: DirtyOps | null;
+  /**
+   * Beyond Linux: from now on the domain, which holds nothing and nobody uses yet, repeats a stage of a guest. Absent: the
+   * driver does not offer that. @returns how it is filled; -EBUSY: it is in use; -EOPNOTSUPP: not a second stage.
+   */
+  copyStage?(): Result<StageCopy>;
+}
+
+/**
+ * A table that repeats a stage of translation of a guest, page by page as it is used, like a TLB: what is taken away too much
+ * comes back with the next miss. Pages count 4 KiB. Nothing here allocates.
+ */
+export interface StageCopy {
+  /** Pages [mappedFirst, mappedEnd) are mapped behind the last successful `map`. */
+  readonly mappedFirst: number;
+  /** The page behind the last of them. */
+  readonly mappedEnd: number;
+  /** Pages its tables occupy beyond the start table. */
+  readonly pages: number;
+  /** MAP_PROT READ and WRITE of what is mapped at `page`; 0: nothing is. */
+  perm(page: number): number;
+  /**
+   * Maps `page`, where nothing is, to host-physical `hpa` (bytes), and as much around it as one table holds: pages
+   * [first, end) follow each other on both sides. What is mapped there stays as it is.
+   * @param prot MAP_PROT bits. @returns pages mapped from `page` on, or -ENOMEM, -ERANGE, -EINVAL (read-only is not
+   *   possible), -EIO.
+   */
+  map(page: number, hpa: number, first: number, end: number, prot: number): number;
+  /**
+   * Takes [page, page + pages) away from the table and from every cache; more when there is no page to split a large leaf.
+   * @returns 0 or -errno: some cache may still know it; the next call makes them forget everything.
+   */
+  unmap(page: number, pages: number): number;
+  /** Takes everything away, whatever it holds, in constant time. @returns see `unmap`. */
+  clear(): number;
 }
 
 /** Dirty tracking of a paging domain (`iommu_dirty_ops`). */

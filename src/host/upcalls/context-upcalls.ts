@@ -1,8 +1,9 @@
 import { NO_PASID } from '../../ports/dma.ts';
-import type { HostUpcalls, UpcallHandlers } from '../../ports/upcalls.ts';
+import type { HostUpcalls, ShadowTable, UpcallHandlers } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { IommufdContext } from '../iommufd/context.ts';
 import type { IommufdFile } from '../iommufd/file.ts';
+import { ShadowCopy } from '../iommufd/shadow-copy.ts';
 import { attachStream } from '../iommufd/stream-attachment.ts';
 import { allocStreamVdevice } from '../iommufd/verbs/stream-vdevice.ts';
 import type { HostDevice } from '../kernel/driver.ts';
@@ -19,6 +20,11 @@ export function objectsOf(context: IommufdContext): UpcallObjects {
   return {
     device: (id) => objects.get(id, 'device')?.dev ?? null,
     paging: (id) => objects.get(id, 'hwpt_paging')?.domain ?? null,
+    shadowTable(id, ramIoasId) {
+      const hwpt = objects.get(id, 'hwpt_paging');
+      const ram = objects.get(ramIoasId, 'ioas');
+      return hwpt === null || ram === null ? -E.NOENT : ShadowCopy.create(context, hwpt, ram);
+    },
     streamVdevice(viommu, dev, stream, vsid) {
       const r = allocStreamVdevice(context, viommu, dev, stream, vsid);
       return said('STREAM_VDEVICE', { viommu, dev, stream, vsid }, r);
@@ -70,6 +76,11 @@ export class ContextUpcalls implements HostUpcalls {
     if (domain === null) return -E.NOENT;
     this.#hub.shadow(domain, on);
     return 0;
+  }
+
+  /** See `ShadowCopy`. */
+  shadowTable(hwptId: number, ramIoasId: number): ShadowTable | number {
+    return this.#objects.shadowTable(hwptId, ramIoasId);
   }
 
   invalidateDeviceTlb(devId: number, pasid: number, lo: number, hi: number, global: boolean, stream?: number): number {

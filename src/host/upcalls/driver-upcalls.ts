@@ -1,3 +1,4 @@
+import type { ShadowTable } from '../../ports/upcalls.ts';
 import type { HostDevice, PagingDomain } from '../kernel/driver.ts';
 
 /**
@@ -67,6 +68,8 @@ export interface UpcallDriver {
 export interface UpcallObjects {
   device(devId: number): HostDevice | null;
   paging(hwptId: number): PagingDomain | null;
+  /** See HostUpcalls.shadowTable. */
+  shadowTable(hwptId: number, ramIoasId: number): ShadowTable | number;
   /** See HostUpcalls.streamVdevice. */
   streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number;
   /** See HostUpcalls.attachStream. */

@@ -20,7 +20,8 @@ export interface LeafSource {
 
 /** What a fill works with. */
 export interface ShadowFillConfig {
-  readonly shadow: Shadow;
+  /** Where it goes; see `Shadow.map`. */
+  readonly shadow: Pick<Shadow, 'map'>;
   readonly source: LeafSource;
   readonly memory: ShadowMemory & {
     /** Bytes without RAM from `gpa` on (a positive multiple of 4096; 2^52 when none follows). */

@@ -2,38 +2,32 @@ import type { Memory } from '../../../src/ports/memory.ts';
 import type { Said } from '../../../src/ports/tell.ts';
 import type { VtdReplayMachine } from './replayed.ts';
 
-/** What every IOAS of a run holds, kept from what the host says it did. Pages count 4 KiB. */
+/** What the table of every shadow of a run holds, kept from what the host says it did. Pages count 4 KiB. */
 export class Ledger {
-  readonly ioas = new Map<number, Map<number, { readonly gpa: number; readonly perm: number }>>();
-  readonly #base: bigint;
-
-  /** @param base the VMM's address of guest-physical 0. */
-  constructor(base: bigint) {
-    this.#base = base;
-  }
+  /** By HWPT. */
+  readonly tables = new Map<number, Map<number, { readonly gpa: number; readonly perm: number }>>();
 
   hear(said: Said): void {
     if (said.what !== 'host' || said.result !== 0) return;
-    const a = said.args as Record<string, bigint | number>;
-    if (said.verb === 'IOAS_MAP') {
-      const space = this.#space(Number(a.ioas));
-      for (let at = 0n; at < BigInt(a.length!); at += 4096n) {
-        const gpa = Number((BigInt(a.userVa!) - this.#base + at) / 4096n);
-        space.set(Number((BigInt(a.iova!) + at) / 4096n), { gpa, perm: Number(a.flags) >> 1 });
+    const a = said.args as Record<string, number>;
+    if (said.verb === 'SHADOW_MAP') {
+      const table = this.#table(a.hwpt!);
+      for (let n = 0; n < a.pages!; n++) {
+        if (!table.has(a.page! + n)) table.set(a.page! + n, { gpa: a.gpa! + n, perm: a.perm! });
       }
-    } else if (said.verb === 'IOAS_UNMAP') {
-      const space = this.#space(Number(a.ioas));
-      if (BigInt(a.length!) === 0xffff_ffff_ffff_ffffn) space.clear();
-      else for (let at = 0n; at < BigInt(a.length!); at += 4096n) space.delete(Number((BigInt(a.iova!) + at) / 4096n));
+    } else if (said.verb === 'SHADOW_UNMAP') {
+      for (let n = 0; n < a.pages!; n++) this.#table(a.hwpt!).delete(a.page! + n);
+    } else if (said.verb === 'SHADOW_CLEAR') {
+      this.#table(a.hwpt!).clear();
     } else if (said.verb === 'DESTROY') {
-      this.ioas.delete(Number(a.id));
+      this.tables.delete(a.id!);
     }
   }
 
-  #space(id: number): Map<number, { readonly gpa: number; readonly perm: number }> {
-    const s = this.ioas.get(id) ?? new Map();
-    this.ioas.set(id, s);
-    return s;
+  #table(hwpt: number): Map<number, { readonly gpa: number; readonly perm: number }> {
+    const t = this.tables.get(hwpt) ?? new Map();
+    this.tables.set(hwpt, t);
+    return t;
   }
 }
 

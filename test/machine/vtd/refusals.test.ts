@@ -6,6 +6,7 @@ import { HW_ERROR } from '../../../src/ports/hw.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { FAULT } from '../../../src/spec/vtd/faults.ts';
 import { IQEI, PAGE } from '../../../src/spec/vtd/registers.ts';
+import { wrapShadows } from '../wrap-shadows.ts';
 import { FIRST, Rig, SECOND } from './rig.ts';
 
 const RID = 0x10;
@@ -75,6 +76,9 @@ class Machine {
       fd[name] = (...a) =>
         this.nth.now() ? -(name.endsWith('lloc') || name === 'ioasMap' ? E.NOMEM : E.IO) : real(...a);
     }
+    wrapShadows(this.rig.vm.upcalls, (name, real) =>
+      this.nth.now() ? -(name === 'unmap' || name === 'clear' ? E.IO : E.NOMEM) : real(),
+    );
     const vfio = this.rig.units[0]!.device.streams[0]!.vfio as unknown as Record<string, (...a: unknown[]) => number>;
     for (const name of ['attach', 'detach']) {
       const real = vfio[name]!.bind(vfio);

@@ -23,6 +23,7 @@ import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.t
 import { IdPool } from '../ids.ts';
 import { DriverInterrupts } from '../interrupts.ts';
 import type { PageAllocator } from '../page-allocator.ts';
+import { ShadowPool } from '../shadow/pool.ts';
 import { VtdDriverAttacher } from './attach.ts';
 import { VtdDriverFaults } from './faults.ts';
 import { VtdDriverMaintenance } from './maintenance.ts';
@@ -87,6 +88,10 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
   readonly queue: VtdDriverQueue;
   /** @internal */
   readonly maintenance: VtdDriverMaintenance;
+  /** @internal */
+  readonly memory: PageAllocator;
+  /** @internal Pages of the tables that repeat guests' second stages. */
+  readonly shadows: ShadowPool;
   readonly allocNested: NonNullable<IommuDriver['allocNested']>;
   readonly #options: VtdDriverOptions;
   readonly #upcalls: DriverUpcalls | null;
@@ -113,6 +118,8 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
         }),
     });
     this.maintenance = new VtdDriverMaintenance(this.queue, this.features);
+    this.memory = options.memory;
+    this.shadows = new ShadowPool(options.memory);
     this.allocNested = (_dev, parent, flags, data) => this.#allocNested(parent, flags, data);
     this.blocked = {
       kind: 'blocked',

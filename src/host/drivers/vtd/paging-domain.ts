@@ -9,7 +9,13 @@ import {
   type IommuDriver,
   MAP_PROT,
   type PagingDomain,
+  type Result,
+  type StageCopy,
 } from '../../kernel/driver.ts';
+import type { PageAllocator } from '../page-allocator.ts';
+import type { ShadowFormat } from '../shadow/format.ts';
+import type { ShadowPool } from '../shadow/pool.ts';
+import { ShadowTables } from '../shadow/tables.ts';
 import type { VtdDriverAttacher } from './attach.ts';
 import type { PasidEntryContent } from './entries.ts';
 import type { VtdCached, VtdDriverMaintenance } from './maintenance.ts';
@@ -25,6 +31,10 @@ export interface VtdDomainOwner {
   readonly queue: VtdDriverQueue;
   readonly maintenance: VtdDriverMaintenance;
   readonly attacher: VtdDriverAttacher;
+  /** Host memory for tables. */
+  readonly memory: PageAllocator;
+  /** Pages of tables that repeat guests' stages. */
+  readonly shadows: ShadowPool;
 }
 
 export interface VtdPagingParts {
@@ -65,6 +75,8 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
   readonly #owner: VtdDomainOwner;
   readonly #tables: VtdPageTable;
   readonly #refusesReadOnly: boolean;
+  /** The domain repeats a stage of a guest: what lies below the start table belongs to it. */
+  #copy: ShadowTables | null = null;
 
   constructor(owner: VtdDomainOwner, parts: VtdPagingParts) {
     this.iommu = owner.iommu;
@@ -107,7 +119,24 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
 
   /** 4 KiB pages its tables occupy. */
   get tablePages(): number {
-    return this.#tables.pages;
+    return this.#tables.pages + (this.#copy?.pages ?? 0);
+  }
+
+  copyStage(): Result<StageCopy> {
+    if (this.first) return -E.OPNOTSUPP;
+    if (this.#copy !== null || this.#tables.pages > 1 || this.members.users.length > 0) return -E.BUSY;
+    const { memory, shadows, features, maintenance } = this.#owner;
+    this.#copy = new ShadowTables({
+      format: secondStageFormat(this.#tables.config, () => this.#coherent),
+      root: this.#tables.root,
+      pool: shadows,
+      space: memory.space,
+      limit: 2 ** features.haw,
+      refusesReadOnly: this.nestParent && this.#refusesReadOnly,
+      forget: (page, pages, leaf) => maintenance.changed(this, page, pages, leaf),
+      announces: features.cachingMode,
+    });
+    return this.#copy;
   }
 
   enforceCacheCoherency(): boolean {
@@ -122,6 +151,7 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
     if (iova + BigInt(bytes) - 1n > this.apertureLast || hpa + bytes > 2 ** this.#owner.features.haw) return -E.RANGE;
     const pfn = Number(iova >> 12n);
     const pages = bytes / 4096;
+    if (this.#copy !== null) return this.#copy.fix(pfn, hpa, pages, prot);
     const done = this.#tables.map(pfn, hpa, pages, this.#leafBits(prot));
     if (done < pages) {
       this.#tables.unmap(pfn, done);
@@ -138,7 +168,7 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
     const write = (prot & MAP_PROT.WRITE) !== 0;
     // A and D are set at once, so that the hardware never has to.
     if (this.first) return FS.P | FS.US | FS.A | (write ? FS.RW | FS.D : 0);
-    return ((prot & MAP_PROT.READ) !== 0 ? SS.R : 0) | (write ? SS.W : 0) | (this.#coherent ? SS.SNP : 0);
+    return secondStageLeaf(prot, this.#coherent);
   }
 
   unmap(iova: bigint, bytes: bigint): bigint {
@@ -146,6 +176,10 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
     const end = iova + bytes > this.apertureLast ? this.apertureLast + 1n : iova + bytes;
     const pfn = Number(iova >> 12n);
     const pages = Number((end - iova) >> 12n);
+    if (this.#copy !== null) {
+      const r = this.#copy.unfix(pfn, pages);
+      return r < 0 ? BigInt(r) : bytes;
+    }
     const done = this.#tables.unmap(pfn, pages);
     const r = done > 0 || this.#stale ? this.#forget(pfn, pages) : 0;
     return r < 0 ? BigInt(r) : BigInt(done) * 4096n;
@@ -196,6 +230,30 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
 
   free(): void {
     // A unit that did not confirm a detach, or an invalidation, may still read the tables: they are never used again.
-    if (!this.#stale && this.members.users.length === 0) this.#tables.destroy();
+    const forgotten = this.#copy?.destroy() ?? true;
+    if (!this.#stale && forgotten && this.members.users.length === 0) this.#tables.destroy();
   }
+}
+
+function secondStageLeaf(prot: number, coherent: boolean): number {
+  const read = (prot & MAP_PROT.READ) !== 0 ? SS.R : 0;
+  return read | ((prot & MAP_PROT.WRITE) !== 0 ? SS.W : 0) | (coherent ? SS.SNP : 0);
+}
+
+/** A second-stage table as a shadow writes it. */
+function secondStageFormat({ levels, largest }: VtdPageTable['config'], coherent: () => boolean): ShadowFormat {
+  return {
+    levels,
+    rootEntries: 512,
+    largest,
+    present: SS.R | SS.W,
+    typeMask: SS.PS,
+    table: 0,
+    block: SS.PS,
+    page: 0,
+    pointer: SS.R | SS.W,
+    permShift: 0,
+    leaf: (prot) => secondStageLeaf(prot, coherent()),
+    leafHigh: () => 0,
+  };
 }

@@ -17,6 +17,12 @@ export interface IoasAccess {
   readonly release: ((start: bigint, last: bigint) => void) | null;
 }
 
+/** A table beside the IOAS that keeps to its reservations. */
+export interface IoasCopyStage {
+  /** [start, last] is reserved from now on. @returns 0 or -errno, and then it is not. */
+  reserved(start: bigint, last: bigint): number;
+}
+
 /** A slice of pages that one map call puts at consecutive IOVAs. */
 export interface PageSlice {
   readonly pages: Pages;
@@ -30,6 +36,10 @@ export class Ioas {
   id = 0;
   users = 0;
   readonly accesses = new Set<IoasAccess>();
+  /** Tables of HWPTs on it that are filled from another IOAS. */
+  readonly copies = new Set<IoasCopyStage>();
+  /** Grows whenever a reservation comes or goes. */
+  reservations = 0;
   readonly #areas = new AreaTree();
   readonly #reserved = new ReservedRanges();
   #allowed: IovaRange[] = [];
@@ -94,12 +104,18 @@ export class Ioas {
     if (this.#areas.first(start, last) !== null) return -E.ADDRINUSE;
     if (this.#allowed.some((r) => r.start <= last && start <= r.last)) return -E.ADDRINUSE;
     if (this.#fails(FAILURE_STEP.RESERVED)) return -E.NOMEM;
+    for (const copy of this.copies) {
+      const r = copy.reserved(start, last);
+      if (r !== 0) return r;
+    }
     this.#reserved.add(start, last, owner);
+    this.reservations++;
     return 0;
   }
 
   unreserve(owner: object): void {
     this.#reserved.removeOwner(owner);
+    this.reservations++;
   }
 
   /**

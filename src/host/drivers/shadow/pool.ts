@@ -1,0 +1,76 @@
+import type { PageAllocator } from '../page-allocator.ts';
+
+/** A table that can give its pages back, because all it holds comes back with the next misses. */
+export interface PoolMember {
+  /** When it last took a page: the pool's count of pages taken until then. */
+  readonly taken: number;
+  /** Pages it has from the pool. */
+  readonly pages: number;
+  /** Empties it and gives every page back. @returns 0; -errno: the hardware may still read them, and they stay. */
+  surrender(): number;
+}
+
+/** Table pages of all shadows of one IOMMU together: 128 MiB. */
+const LIMIT = 32_768;
+
+/**
+ * The pages of the tables that repeat guests' stages for one physical IOMMU. They are bounded like a cache: who needs one
+ * more than there are takes those of the table that has not grown for the longest time.
+ */
+export class ShadowPool {
+  /** Pages that are taken. */
+  pages = 0;
+  readonly #memory: PageAllocator;
+  readonly #limit: number;
+  readonly #members = new Set<PoolMember>();
+  #taken = 0;
+
+  /** @param limit most pages at once. */
+  constructor(memory: PageAllocator, limit: number = LIMIT) {
+    this.#memory = memory;
+    this.#limit = limit;
+  }
+
+  join(member: PoolMember): void {
+    this.#members.add(member);
+  }
+
+  leave(member: PoolMember): void {
+    this.#members.delete(member);
+  }
+
+  /** Pages taken so far, by anybody: the time of `PoolMember.taken`. */
+  get now(): number {
+    return this.#taken;
+  }
+
+  /** A zeroed page for `member`. @returns its host-physical address; -1: there is none, and nobody else has one to give. */
+  take(member: PoolMember): number {
+    for (;;) {
+      const page = this.pages < this.#limit ? this.#memory.allocate() : -1;
+      if (page >= 0) {
+        this.pages++;
+        this.#taken++;
+        return page;
+      }
+      if (!this.dropOldest(member)) return -1;
+    }
+  }
+
+  give(page: number): void {
+    this.pages--;
+    this.#memory.free(page);
+  }
+
+  /**
+   * Empties the table that has not grown for the longest time and takes its pages back.
+   * @param except this one is left alone. @returns false: nobody else has pages to give.
+   */
+  dropOldest(except: PoolMember | null): boolean {
+    let oldest: PoolMember | null = null;
+    for (const m of this.#members) {
+      if (m !== except && m.pages > 0 && (oldest === null || m.taken < oldest.taken)) oldest = m;
+    }
+    return oldest !== null && oldest.surrender() === 0;
+  }
+}

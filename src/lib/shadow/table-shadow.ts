@@ -1,0 +1,110 @@
+import { ACCESS } from '../../ports/dma.ts';
+import type { ShadowTable } from '../../ports/upcalls.ts';
+import { E } from '../../spec/iommufd/errno.ts';
+import type { VerbOutcome } from '../uapi/host-verbs.ts';
+import { LargeLeaves } from './large-leaves.ts';
+import type { ShadowWalk } from './shadow.ts';
+
+const PAGE = 4096;
+const RW = ACCESS.READ | ACCESS.WRITE;
+/** Tables one `map` writes to; what is left comes with the misses. */
+const TABLES = 4;
+
+/** What a copy in a table of the host works with. */
+export interface TableShadowConfig {
+  readonly table: ShadowTable;
+  readonly walk: ShadowWalk;
+  /** See `ShadowConfig.unit`. */
+  readonly unit: 'leaf' | 'range';
+}
+
+/**
+ * `Shadow` in a table that the host fills from the pins of guest RAM: a page costs an entry, and everything goes at once.
+ * The table is the only record of what is mapped.
+ */
+export class TableShadow {
+  /** What the host refused of the last `miss` (-errno); 0: nothing, the guest's tables or its memory say no. */
+  refused: VerbOutcome = 0;
+  readonly #table: ShadowTable;
+  readonly #walk: ShadowWalk;
+  /** null: an invalidation takes exactly the pages it names. */
+  readonly #large: LargeLeaves | null;
+
+  constructor(config: TableShadowConfig) {
+    this.#table = config.table;
+    this.#walk = config.walk;
+    this.#large = config.unit === 'leaf' ? new LargeLeaves() : null;
+  }
+
+  /** See `Shadow.miss`. */
+  miss(ipa: number, access: number): boolean {
+    this.refused = 0;
+    const w = this.#walk;
+    if (!w.find(ipa, access)) return false;
+    const need = access & RW & w.perm;
+    if (need === 0) return false;
+    const page = Math.floor(ipa / PAGE);
+    const gpa = Math.floor(w.gpa / PAGE);
+    const { shift, perm } = w;
+    const granted = this.#table.perm(page);
+    if ((need & ~granted) === 0) return false;
+    const pages = shift === 12 ? 1 : 2 ** (shift - 12);
+    const first = page - (page % pages);
+    if (granted !== 0 && !this.#room(first, pages)) return false;
+    if (pages > 1 && this.#large !== null && !this.#remember(this.#large, first, shift - 12)) return false;
+    const r = this.#table.map(page, gpa, first, first + pages, perm);
+    // EINVAL: the host keeps that place for itself. EFAULT: it is nothing that DMA may reach.
+    if (r < 0 && r !== -E.INVAL && r !== -E.FAULT) this.refused = r;
+    return r > 0;
+  }
+
+  /** A leaf that allows more than when it was mapped makes room first. @returns false: the host refused. */
+  #room(first: number, pages: number): boolean {
+    this.refused = this.invalidate(first, pages);
+    return this.refused === 0;
+  }
+
+  /** @returns false: there was no room, and the host refused to make some. */
+  #remember(large: LargeLeaves, first: number, shift: number): boolean {
+    if (large.full) this.refused = this.clear();
+    large.add(first, shift);
+    return this.refused === 0;
+  }
+
+  /** Maps pages [first, first + pages) to guest-physical pages from `gpa` on: some of them, the rest comes with the misses. */
+  map(first: number, pages: number, gpa: number, perm: number): VerbOutcome {
+    let done = 0;
+    for (let n = 0; n < TABLES && done < pages; n++) {
+      const r = this.#table.perm(first + done) === 0 ? this.#put(first, pages, gpa, perm, done) : 1;
+      if (r < 0) return r;
+      done += r;
+    }
+    return 0;
+  }
+
+  #put(first: number, pages: number, gpa: number, perm: number, done: number): number {
+    const at = first + done;
+    return this.#table.map(at, gpa + done, at, first + pages, perm);
+  }
+
+  /** An invalidation of pages [first, first + pages) (see `ShadowConfig.unit`). */
+  invalidate(first: number, pages: number): VerbOutcome {
+    const large = this.#large;
+    if (large === null) return this.#table.unmap(first, pages);
+    large.widen(first, first + pages);
+    return this.#table.unmap(large.first, large.end - large.first);
+  }
+
+  /** Takes everything away. */
+  clear(): VerbOutcome {
+    this.#large?.clear();
+    return this.#table.clear();
+  }
+
+  /** log2 bytes of the leaf that what is mapped at `ipa` (bytes) comes from; 0: nothing is mapped there. */
+  leafShift(ipa: number): number {
+    const page = Math.floor(ipa / PAGE);
+    if (this.#table.perm(page) === 0) return 0;
+    return 12 + (this.#large?.shiftAt(page) ?? 0);
+  }
+}
