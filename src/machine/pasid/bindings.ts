@@ -18,8 +18,9 @@ export interface Routing {
 /** Who works with the address space behind a PASID: a driver with queued work, a process. */
 export interface PasidUser {
   /**
-   * The address space is about to go. The user stops its work and says when it is through; until then, or until the grace period
-   * ends, everything stays as it is. The PASID itself is not used again before the user has said so.
+   * The address space is about to go, or to be replaced by another one. The user stops its work and says when it is through;
+   * until then, or until the grace period ends, everything stays as it is. The PASID itself is not used again before the user
+   * has said so.
    * @param done at once or later.
    */
   leaving(routing: Routing, done: () => void): void;
@@ -33,6 +34,18 @@ export interface Grace {
   readonly nanoseconds: number;
 }
 
+/** The address space that takes the place of another one. */
+interface Replacement {
+  /** HWPT to attach. */
+  readonly hwptId: number;
+  /** Private data of the binding. */
+  readonly data: unknown;
+  /** Told before the new address space goes. */
+  readonly user: PasidUser | null;
+  /** Hears how a replacement ended that had to wait: see `PasidBindings.bind`. */
+  readonly replaced: ((result: number) => void) | null;
+}
+
 interface Binding {
   readonly routing: Routing;
   /** The device's id while it was open. */
@@ -42,6 +55,10 @@ interface Binding {
   user: PasidUser | null;
   /** Its user has been told; it stays until the user is through. */
   leaving: boolean;
+  /** Comes when the user is through; null: nothing does. */
+  next: Replacement | null;
+  /** Counts the times a user was told: what belongs to an earlier time has no effect any more. */
+  turn: number;
 }
 
 /**
@@ -94,41 +111,81 @@ export class PasidBindings {
   }
 
   /**
-   * Attaches an address space to (device, PASID), or replaces the one that is there.
+   * Attaches an address space to (device, PASID), or replaces the one that is there. The user of that one is told before, and
+   * the replacement waits until it is through or its grace period ends.
    * @param user told before the address space goes; null: nobody.
-   * @returns 0; -EPERM: a PASID of the host's pool that is somebody else's; -EBUSY: what is there is just being taken back;
-   *   -EBADFD: this is closed; or what the attach answered.
+   * @param replaced called once after -EINPROGRESS: with 0, with what the attach answered (then the old address space stays,
+   *   without a user), or with -ECANCELED when the binding was taken back meanwhile.
+   * @returns 0; -EINPROGRESS: a replacement waits for the user; -EPERM: a PASID of the host's pool that is somebody else's;
+   *   -EBUSY: what is there is just being taken back or replaced; -EBADFD: this is closed; or what the attach answered.
    */
-  bind(routing: Routing, hwptId: number, data: unknown = undefined, user: PasidUser | null = null): number {
+  bind(
+    routing: Routing,
+    hwptId: number,
+    data: unknown = undefined,
+    user: PasidUser | null = null,
+    replaced: ((result: number) => void) | null = null,
+  ): number {
     const { vfio, pasid } = routing;
     if (this.#closed) return -E.BADFD;
     if (pasid >= this.#layer.space.min && !this.#handle.owns(pasid)) return -E.PERM;
     const known = this.#find(routing);
-    if (known?.leaving === true) return -E.BUSY;
+    if (known !== undefined) return this.#replace(known, { hwptId, data, user, replaced });
     const r = vfio.attach(hwptId, pasid);
     if (r !== 0) return r;
-    if (known === undefined) {
-      this.#bindingsOf(vfio).set(pasid, { routing, devId: vfio.devId, hwptId, data, user: null, leaving: false });
-    } else {
-      known.hwptId = hwptId;
-      known.data = data;
-    }
-    this.#use(this.#find(routing)!, user);
+    const b = { routing, devId: vfio.devId, hwptId, data, user, leaving: false, next: null, turn: 0 };
+    this.#bindingsOf(vfio).set(pasid, b);
+    if (user !== null) this.#layer.space.hold(pasid);
     return 0;
   }
 
-  /** A binding has another user from now on. The one before has lost its address space already. */
-  #use(b: Binding, user: PasidUser | null): void {
-    const { space } = this.#layer;
+  #replace(b: Binding, by: Replacement): number {
+    if (b.leaving || b.next !== null) return -E.BUSY;
+    let result: number = -E.INPROGRESS;
+    let inside = true;
+    const ended = (r: number) => {
+      if (inside) result = r;
+      else by.replaced?.(r);
+    };
+    b.next = { ...by, replaced: ended };
+    if (b.user === null) this.#swap(b);
+    else this.#tell(b, b.user, this.#grace);
+    inside = false;
+    return result;
+  }
+
+  /** The old address space has nobody that works with it any more: the new one takes its place. */
+  #swap(b: Binding): void {
+    const { next, routing } = b;
+    if (next === null) return;
+    b.next = null;
+    const r = routing.vfio.attach(next.hwptId, routing.pasid);
+    b.user = null;
+    if (r === 0) {
+      b.hwptId = next.hwptId;
+      b.data = next.data;
+      b.user = next.user;
+      if (next.user !== null) this.#layer.space.hold(routing.pasid);
+    }
+    next.replaced?.(r);
+  }
+
+  /** A user is told that its address space goes; when it is through, or time is up, what it has to make way for happens. */
+  #tell(b: Binding, user: PasidUser, grace: Grace | null): void {
+    const turn = ++b.turn;
+    const through = () => {
+      if (b.turn !== turn) return;
+      b.turn++;
+      if (b.leaving) this.#take(b);
+      else this.#swap(b);
+    };
     const { pasid } = b.routing;
-    const before = b.user;
-    if (before === user) return;
-    b.user = user;
-    if (user !== null) space.hold(pasid);
-    before?.leaving(
-      b.routing,
-      once(() => space.done(pasid)),
-    );
+    const done = once(() => {
+      through();
+      this.#layer.space.done(pasid);
+    });
+    user.leaving(b.routing, done);
+    if (grace !== null && b.turn === turn) grace.clock.after(grace.nanoseconds, through);
   }
 
   #bindingsOf(vfio: VfioDevice): Map<number, Binding> {
@@ -178,18 +235,14 @@ export class PasidBindings {
     if (b.leaving) return;
     b.leaving = true;
     const { pasid } = b.routing;
-    const { space } = this.#layer;
     this.#leaving.set(pasid, (this.#leaving.get(pasid) ?? 0) + 1);
-    if (b.user === null) {
-      this.#take(b);
-      return;
-    }
-    const done = once(() => {
-      this.#take(b);
-      space.done(pasid);
-    });
-    b.user.leaving(b.routing, done);
-    if (grace !== null && this.#find(b.routing) === b) grace.clock.after(grace.nanoseconds, () => this.#take(b));
+    const { next, user } = b;
+    if (next !== null) {
+      // Its user knows already, and what it makes way for is that nothing is bound any more.
+      b.next = null;
+      next.replaced?.(-E.CANCELED);
+    } else if (user === null) this.#take(b);
+    else this.#tell(b, user, grace);
   }
 
   /** The address space goes now, whatever its user does. */

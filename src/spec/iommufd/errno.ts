@@ -30,6 +30,8 @@ export const E = {
   OPNOTSUPP: 95,
   ADDRINUSE: 98,
   TIMEDOUT: 110,
+  INPROGRESS: 115,
+  CANCELED: 125,
 } as const;
 
 const NAMES = new Map<number, string>(

@@ -16,6 +16,9 @@ const RID = 0x99;
 const EBUSY = -16;
 const EBADFD = -77;
 const ENOSPC = -28;
+const ENOENT = -2;
+const EINPROGRESS = -115;
+const ECANCELED = -125;
 
 type Host = 'vtd' | 'smmuv3';
 const HOSTS: readonly Host[] = ['vtd', 'smmuv3'];
@@ -134,17 +137,124 @@ describe.each(HOSTS)('a PASID on a %s host', (host) => {
     expect(p.layer.space.busy).toBe(0);
   });
 
-  test('that is being taken back cannot be bound; a replaced user hears that its address space has gone', () => {
+  test('that is being taken back cannot be bound', () => {
     const p = program(host);
-    const [one, two] = [slowUser(), slowUser()];
-    p.bindings.bind(p.at(5), p.addressSpace(0x80_0000), null, one.user);
-    p.bindings.bind(p.at(5), p.addressSpace(0x81_0000), null, two.user);
-    expect([one.told, two.told, p.dma(5)]).toEqual([[5], [], 0x81_0000]);
+    const { user, told, answers } = slowUser();
+    p.bindings.bind(p.at(5), p.addressSpace(0x80_0000), null, user);
     p.bindings.unbind(p.at(5));
     expect(p.bindings.bind(p.at(5), p.addressSpace(0x82_0000))).toBe(EBUSY);
-    two.answers[0]!();
-    expect([one.told, two.told, p.dma(5)]).toEqual([[5], [5], -1]);
+    answers[0]!();
+    expect([told, p.dma(5)]).toEqual([[5], -1]);
   });
+
+  test('gets another address space when its user, who is told first, is through', () => {
+    const p = program(host);
+    const [one, two] = [slowUser(), slowUser()];
+    const results: number[] = [];
+    const [a, b] = [p.addressSpace(0x80_0000), p.addressSpace(0x81_0000)];
+    p.bindings.bind(p.at(5), a, 'a', one.user);
+    expect(p.bindings.bind(p.at(5), b, 'b', two.user, (r) => results.push(r))).toBe(EINPROGRESS);
+    expect([one.told, p.dma(5), p.bindings.dataOf(p.at(5)), results]).toEqual([[5], 0x80_0000, 'a', []]);
+    expect(p.bindings.bind(p.at(5), b)).toBe(EBUSY);
+    one.answers[0]!();
+    expect([p.dma(5), p.bindings.dataOf(p.at(5)), results, two.told]).toEqual([0x81_0000, 'b', [0], []]);
+    one.answers[0]!();
+    p.bindings.unbind(p.at(5));
+    expect([two.told, p.dma(5)]).toEqual([[5], 0x81_0000]);
+    two.answers[0]!();
+    expect([one.told, p.dma(5), results]).toEqual([[5], -1, [0]]);
+  });
+
+  test('gets another one at once when its user is through at once, and nobody has to wait without a user', () => {
+    const p = program(host);
+    const seen: number[] = [];
+    const quick: PasidUser = {
+      leaving: (_r, done) => {
+        seen.push(p.dma(5));
+        done();
+      },
+    };
+    const results: number[] = [];
+    for (const gpa of [0x80_0000, 0x81_0000, 0x82_0000]) {
+      expect(p.bindings.bind(p.at(5), p.addressSpace(gpa), null, quick, (r) => results.push(r))).toBe(0);
+      expect(p.dma(5)).toBe(gpa);
+    }
+    expect(p.bindings.bind(p.at(5), p.addressSpace(0x83_0000))).toBe(0);
+    expect(p.bindings.bind(p.at(5), p.addressSpace(0x84_0000))).toBe(0);
+    expect([seen, p.dma(5), results]).toEqual([[0x80_0000, 0x81_0000, 0x82_0000], 0x84_0000, []]);
+  });
+
+  test('gets another one at the end of the grace period; what its user says later ends nothing of the next user', () => {
+    const p = program(host, (vm) => ({ clock: vm.clock, nanoseconds: 1000 }));
+    const [one, two] = [slowUser(), slowUser()];
+    const pasid = p.bindings.reserve();
+    p.bindings.bind(p.at(pasid), p.addressSpace(0x80_0000), null, one.user);
+    expect(p.bindings.bind(p.at(pasid), p.addressSpace(0x81_0000), null, two.user)).toBe(EINPROGRESS);
+    p.vm.clock.advance(999);
+    expect(p.dma(pasid)).toBe(0x80_0000);
+    p.vm.clock.advance(1);
+    expect(p.dma(pasid)).toBe(0x81_0000);
+    expect(p.bindings.bind(p.at(pasid), p.addressSpace(0x82_0000))).toBe(EINPROGRESS);
+    one.answers[0]!();
+    p.vm.clock.advance(500);
+    expect(p.dma(pasid)).toBe(0x81_0000);
+    two.answers[0]!();
+    expect(p.dma(pasid)).toBe(0x82_0000);
+    p.bindings.free(pasid);
+    expect([p.dma(pasid), p.layer.space.busy]).toEqual([-1, 0]);
+  });
+
+  test('is taken back instead when that is asked for meanwhile, and its user is told once', () => {
+    const p = program(host);
+    const { user, told, answers } = slowUser();
+    const results: number[] = [];
+    const pasid = p.bindings.reserve();
+    p.bindings.bind(p.at(pasid), p.addressSpace(0x80_0000), null, user);
+    p.bindings.bind(p.at(pasid), p.addressSpace(0x81_0000), null, null, (r) => results.push(r));
+    p.bindings.free(pasid);
+    expect([results, told, p.dma(pasid)]).toEqual([[ECANCELED], [pasid], 0x80_0000]);
+    answers[0]!();
+    expect([told, p.dma(pasid), p.layer.space.busy]).toEqual([[pasid], -1, 0]);
+  });
+
+  test('keeps what it has when the host refuses the other one', () => {
+    const p = program(host);
+    const { user, answers } = slowUser();
+    const results: number[] = [];
+    p.bindings.bind(p.at(5), p.addressSpace(0x80_0000), null, user);
+    p.bindings.bind(p.at(5), 12345, null, null, (r) => results.push(r));
+    answers[0]!();
+    expect([results, p.dma(5)]).toEqual([[ENOENT], 0x80_0000]);
+    expect(p.bindings.bind(p.at(5), p.addressSpace(0x81_0000))).toBe(0);
+    expect(p.dma(5)).toBe(0x81_0000);
+  });
+
+  test.each(['unbind', 'free', 'replace', 'bindings', 'device', 'iommufd', 'layer'] as const)(
+    'still has its address space while its user is told of its end (%s)',
+    (how) => {
+      const p = program(host);
+      const pasid = p.bindings.reserve();
+      const seen: number[] = [];
+      const user: PasidUser = {
+        leaving: (_r, done) => {
+          seen.push(p.dma(pasid));
+          done();
+        },
+      };
+      const other = p.addressSpace(0x81_0000);
+      p.bindings.bind(p.at(pasid), p.addressSpace(0x80_0000), null, user);
+      ({
+        unbind: () => p.bindings.unbind(p.at(pasid)),
+        free: () => p.bindings.free(pasid),
+        replace: () => p.bindings.bind(p.at(pasid), other),
+        bindings: () => p.bindings.close(),
+        device: () => p.vfio.close(),
+        iommufd: () => p.vm.iommufd.close(),
+        layer: () => p.layer.close(),
+      })[how]();
+      expect([seen, p.dma(pasid)]).toEqual([[0x80_0000], how === 'replace' ? 0x81_0000 : -1]);
+    },
+  );
 
   const CLOSERS = ['bindings', 'device', 'iommufd', 'layer'] as const;
   const orders = CLOSERS.flatMap((a) =>
