@@ -70,6 +70,7 @@ export class Vtd implements MmioDevice {
     this.#domains = new VtdDomains(core);
     this.#streams = new VtdStreams(core, this.#domains);
     const faults = new VtdFaults(core, this.#records);
+    this.#streams.onUnpaired = (rid, pasid) => faults.unpaired(rid, pasid);
     this.#faults = faults;
     this.#pageRequests = new VtdPageRequests(core, this.#streams, faults);
     this.#handlers = vtdUpcalls({

@@ -94,6 +94,17 @@ export class VtdFaults {
   }
 
   /**
+   * The processor has no PASID of the host to put into an ENQCMD, although the guest's tables are good. No function has sent
+   * anything, and on bare metal the work would have been queued, so it is recorded as what its first request would then have
+   * met: a write at address 0 under the guest's PASID, whose entry the unit could not get at.
+   */
+  unpaired(rid: number, pasid: number): void {
+    const reason = this.#refused('entry');
+    if (reason === NO_FAULT) return;
+    this.#records.record(0, 0, frcdWord2(rid, pasid, false, false), frcdWord3(false, AT.UNTRANSLATED, pasid, reason));
+  }
+
+  /**
    * The tables are good and the host refused all the same. For the guest the unit could not get at the entry: "an attempt to
    * access it resulted in an error" (§7.1.3) is the one group of reasons that blames nothing in it. FPD does not hide them.
    * With translation off there are no faults.

@@ -23,6 +23,8 @@ const LOOK_WORK = 2;
  * that something is new; PASIDs that the host names otherwise as soon as the tables have them, so that the names are there.
  */
 export class VtdStreams {
+  /** Hears that a processor's PASID has no twin, although the tables of a requester have it. */
+  onUnpaired: ((rid: number, pasid: number) => void) | null = null;
   /** Guest PASID of the last `find`. */
   pasid = NO_PASID;
   /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */
@@ -38,7 +40,7 @@ export class VtdStreams {
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
   readonly #byDev = new Map<number, VtdStreamDevice>();
-  /** Requester ids that were taken out, by `goneKey`, until no answer is missing any more. */
+  /** Requester ids that were taken out, by `goneKey` (NO_PASID: whatever the PASID), until no answer is missing any more. */
   readonly #gone = new Map<number, number>();
   /** No one asks on first use, or the guest promises to tell: set up when told. */
   readonly #eager: boolean;
@@ -76,9 +78,14 @@ export class VtdStreams {
     return d?.streams.find((s) => !d.several || s.index === index);
   }
 
-  /** Requester id of physical stream `index` of a device, also when it has been taken out while its answer is missing; -1. */
-  ridOf(devId: number, index: number): number {
-    return this.ofDevice(devId, index)?.rid ?? this.#gone.get(goneKey(devId, index)) ?? -1;
+  /**
+   * Requester id of physical stream `index` of a device under a host PASID (a slice has PASIDs of its own there), also when it
+   * has been taken out while its answer is missing; -1: nobody's.
+   */
+  ridOf(devId: number, index: number, host: number): number {
+    const gone = (pasid: number) => this.#gone.get(goneKey(devId, index, pasid));
+    const named = host === NO_PASID ? undefined : (gone(host) ?? this.find(devId, index, host)?.rid);
+    return named ?? this.ofDevice(devId, index)?.rid ?? gone(NO_PASID) ?? -1;
   }
 
   /** No answer of a function that is gone is missing any more. */
@@ -140,6 +147,16 @@ export class VtdStreams {
     return streams;
   }
 
+  /** A stream goes: an answer that is missing is still its own. Of a slice that is one under its host PASIDs. */
+  #remember(s: VtdStream): void {
+    const { devId } = s.vfio;
+    if (s.slice === undefined) this.#gone.set(goneKey(devId, s.index, NO_PASID), s.rid);
+    else this.#gone.set(goneKey(devId, s.index, s.slice), s.rid);
+    for (const slot of s.renamed ? s.slots.list : []) {
+      for (const host of slot.host) if (host !== NO_PASID) this.#gone.set(goneKey(devId, s.index, host), s.rid);
+    }
+  }
+
   #mode(f: VtdFunction): PasidMode {
     const { pasids } = this.#core.deps;
     const globals = this.#globals;
@@ -171,13 +188,13 @@ export class VtdStreams {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     const { device } = s;
+    this.#remember(s);
     // What the host asks the function for by itself from here on is nothing that the guest waits for or hears of.
     if (device.streams.length === 1) device.unserve();
     this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
     this.#attachments.abandon(s);
     this.#list.splice(at, 1);
     this.#byRid.delete(s.rid);
-    this.#gone.set(goneKey(device.vfio.devId, s.index), s.rid);
     device.streams.splice(device.streams.indexOf(s), 1);
     if (device.streams.length === 0) this.#byDev.delete(device.vfio.devId);
     if (this.#list.length === 0) this.#domains.close();
@@ -225,9 +242,16 @@ export class VtdStreams {
     return s.slots.get(pasid)?.host[0] ?? -1;
   }
 
-  /** A processor met a local PASID without a twin: whoever has it in its tables sets it up. */
+  /**
+   * A processor met a local PASID without a twin: whoever has it in its tables sets it up. Where the host has none to give,
+   * the work that was to be queued never reaches a function, and the guest hears of it here or not at all.
+   */
   #missing(local: number): void {
-    for (const s of this.#list) if (s.global && !s.slots.has(local)) this.usePasid(s.rid, local);
+    for (const s of this.#list) {
+      if (!s.global || s.slots.has(local)) continue;
+      this.usePasid(s.rid, local);
+      if (!s.slots.has(local) && s.unsettled.has(local)) this.onUnpaired?.(s.rid, local);
+    }
   }
 
   /**
@@ -381,9 +405,9 @@ export class VtdStreams {
   }
 }
 
-/** Device ids and indices of streams are far below 2^20. */
-function goneKey(devId: number, index: number): number {
-  return devId * 2 ** 20 + index;
+/** PASIDs have 20 bits; device ids and indices of streams are far below 2^16. */
+function goneKey(devId: number, index: number, host: number): number {
+  return (devId * 2 ** 16 + index) * 2 ** 21 + host + 1;
 }
 
 function isStale(d: VtdDomain): boolean {

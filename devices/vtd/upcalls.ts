@@ -1,3 +1,4 @@
+import { NO_PASID } from '../../src/ports/dma.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { frcd } from '../../src/spec/vtd/faults.ts';
@@ -43,8 +44,8 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
       t.faults.fault({ rid: s.rid, pasid, configuration, shadowed, refused }, record);
     },
     onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
-    onInvalidateError: (devId, error, stream) => {
-      const rid = t.streams.ridOf(devId, stream);
+    onInvalidateError: (devId, error, stream, pasid = NO_PASID) => {
+      const rid = t.streams.ridOf(devId, stream, pasid);
       if (rid < 0) return;
       if (error === HW_ERROR.ATC_TIMEOUT) t.timedOut(rid);
       else if (error === HW_ERROR.UNEXPECTED_COMPLETION) t.unexpected(rid);

@@ -115,10 +115,10 @@ export interface UpcallHandlers {
   /** Page requests (SMMUv3: Linux denies them all; VT-d: fault queue of iommufd). Record as the hardware wrote it. */
   onPageRequest?(devId: number, stream: number, record: Int32Array): boolean;
   /**
-   * A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. `stream`: whose it was. The device
-   * may have gone since.
+   * A late queue or ATS error of an invalidation that was already accepted: HW_ERROR. `stream`: whose it was; `pasid`: the
+   * host's PASID it was for; absent or NO_PASID: without one, or that is not known. The device may have gone since.
    */
-  onInvalidateError?(devId: number, error: number, stream: number): void;
+  onInvalidateError?(devId: number, error: number, stream: number, pasid?: number): void;
   /** Outstanding completions went to 0. */
   onDrained?(): void;
 }

@@ -1,3 +1,4 @@
+import { NO_PASID } from '../../ports/dma.ts';
 import { HW_ERROR, type HwEvents } from '../../ports/hw.ts';
 import type { HostDevice, PagingDomain } from '../kernel/driver.ts';
 import type { DriverUpcalls } from '../upcalls/driver-upcalls.ts';
@@ -61,6 +62,6 @@ export class DriverInterrupts implements HwEvents {
   unexpectedCompletion(rid: number): void {
     const { upcalls, deviceOf } = this.#p;
     const dev = deviceOf(rid);
-    if (dev !== null) upcalls?.invalidateError(dev, HW_ERROR.UNEXPECTED_COMPLETION, dev.streams.indexOf(rid));
+    if (dev !== null) upcalls?.invalidateError(dev, HW_ERROR.UNEXPECTED_COMPLETION, dev.streams.indexOf(rid), NO_PASID);
   }
 }

@@ -28,13 +28,17 @@ export interface DriverUpcalls {
   fault(dev: HostDevice, stream: number, record: Int32Array): boolean;
   /** @returns true: the listener will answer through `respond`; false: the driver does what Linux does. */
   pageRequest(dev: HostDevice, stream: number, record: Int32Array): boolean;
-  /** An invalidation that names this device failed, now or late. @param error HW_ERROR. @param stream index into `dev.streams`. */
-  invalidateError(dev: HostDevice, error: number, stream: number): void;
+  /**
+   * An invalidation that names this device failed, now or late.
+   * @param error HW_ERROR. @param stream index into `dev.streams`. @param pasid the host's PASID it was for, or NO_PASID.
+   */
+  invalidateError(dev: HostDevice, error: number, stream: number, pasid: number): void;
   /**
    * The last submit left completions outstanding that belong to `dev`, of its requests as `rid`. May be called for several
    * devices of one token.
+   * @param pasid the host's PASID that the invalidation is for, or NO_PASID; of several under one token the first counts.
    */
-  pending(dev: HostDevice, driver: object, token: number, rid: number): void;
+  pending(dev: HostDevice, driver: object, token: number, rid: number, pasid: number): void;
   /**
    * They are in (or given up).
    * @param error HW_ERROR of a guest's invalidation, NONE when that is nobody's business. @param rid who did not answer; its

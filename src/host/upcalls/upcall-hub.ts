@@ -8,6 +8,7 @@ interface Awaited {
   readonly handlers: UpcallHandlers;
   readonly devId: number;
   readonly stream: number;
+  readonly pasid: number;
 }
 
 interface Outstanding {
@@ -92,11 +93,11 @@ export class UpcallHub implements DriverUpcalls {
     return this.#listeners.get(dev)?.onPageRequest?.(dev.devId, stream, record) ?? false;
   }
 
-  invalidateError(dev: HostDevice, error: number, stream: number): void {
-    this.#listeners.get(dev)?.onInvalidateError?.(dev.devId, error, stream);
+  invalidateError(dev: HostDevice, error: number, stream: number, pasid: number): void {
+    this.#listeners.get(dev)?.onInvalidateError?.(dev.devId, error, stream, pasid);
   }
 
-  pending(dev: HostDevice, driver: object, token: number, rid: number): void {
+  pending(dev: HostDevice, driver: object, token: number, rid: number, pasid: number): void {
     const handlers = this.#listeners.get(dev);
     if (handlers === undefined) return;
     let open = this.#outstanding.find((o) => o.driver === driver && o.token === token);
@@ -104,7 +105,8 @@ export class UpcallHub implements DriverUpcalls {
       open = { driver, token, awaited: new Map() };
       this.#outstanding.push(open);
     }
-    open.awaited.set(rid, { handlers, devId: dev.devId, stream: dev.streams.indexOf(rid) });
+    if (open.awaited.has(rid)) return;
+    open.awaited.set(rid, { handlers, devId: dev.devId, stream: dev.streams.indexOf(rid), pasid });
   }
 
   completed(driver: object, token: number, error: number, rid: number): void {
@@ -112,7 +114,7 @@ export class UpcallHub implements DriverUpcalls {
     if (at < 0) return;
     const [{ awaited }] = this.#outstanding.splice(at, 1) as [Outstanding];
     const late = error === HW_ERROR.NONE ? undefined : awaited.get(rid);
-    late?.handlers.onInvalidateError?.(late.devId, error, late.stream);
+    late?.handlers.onInvalidateError?.(late.devId, error, late.stream, late.pasid);
     for (const handlers of new Set([...awaited.values()].map((a) => a.handlers))) {
       if (this.outstanding(handlers) === 0) handlers.onDrained?.();
     }

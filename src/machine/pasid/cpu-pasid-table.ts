@@ -3,7 +3,10 @@ export const ENQUEUE = {
   ACCEPTED: 0,
   /** The queue took nothing: the guest sees ZF and tries again. */
   RETRY: 1,
-  /** The processor has no translation for the PASID: the instruction leaves the guest, and the VMM decides. */
+  /**
+   * The processor has no translation for the PASID: the instruction leaves the guest, and the VMM decides. Where the guest's
+   * tables have the PASID and the host has none to pair it with, the unit has recorded a fault for each function concerned.
+   */
   UNTRANSLATED: 2,
 } as const;
 

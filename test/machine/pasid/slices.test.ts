@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { PAGE_FAULT } from '../../../devices/endpoints/requester.ts';
+import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { PasidSpace } from '../../../src/lib/pasid/pasid-space.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { ENQUEUE } from '../../../src/machine/pasid/cpu-pasid-table.ts';
@@ -106,6 +107,96 @@ describe('a pool that is used up', () => {
     g.setPasid(3, -1);
     g.setPasid(5, 0);
     expect(g.unit.device.hostPasids(0x10, 5).length).toBe(kind === 'global' ? 2 : 1);
+  });
+});
+
+describe('an ENQCMD with a PASID that the host has no twin for', () => {
+  test('is recorded for the function whose tables have it, until one is given back', () => {
+    const g = new Intel({ layer: new PasidLayer(new PasidSpace(0x1000, 0x1002)) });
+    g.boot(0x10, 0x18);
+    const card = g.accelerator(0x10, 'global');
+    g.accelerator(0x18);
+    const enqcmd = (local: number) => g.layer.cpu.enqcmd(card.accelerator, 0, fill(0x66), local);
+    const records = () => {
+      const list: unknown[] = [];
+      for (let at = 0x220; at < 0x220 + 8 * 16; at += 16) {
+        const [w2, w3] = [g.r32(at + 8) | 0, g.r32(at + 12) | 0];
+        if (!frcd.isFault(w3)) continue;
+        list.push([g.r64(at), frcd.sid(w2), frcd.pasid(w2, w3), frcd.isRead(w3), frcd.reason(w3)]);
+        g.w32(at + 12, 0x8000_0000 | 0);
+      }
+      return list;
+    };
+    // What the tables do not have is the guest's own business.
+    expect([enqcmd(5), records()]).toEqual([ENQUEUE.UNTRANSLATED, []]);
+    for (const pasid of [3, 4, 5]) g.setPasid(pasid, 0);
+    expect([enqcmd(3), enqcmd(4), records()]).toEqual([ENQUEUE.ACCEPTED, ENQUEUE.ACCEPTED, []]);
+    for (let i = 0; i < 2; i++) {
+      expect(enqcmd(5)).toBe(ENQUEUE.UNTRANSLATED);
+      expect(records()).toEqual([[0n, 0x10, 5, false, FAULT.PASID_UNREADABLE]]);
+    }
+    g.setPasid(3, -1);
+    expect([enqcmd(5), records()]).toEqual([ENQUEUE.ACCEPTED, []]);
+    expect(g.load32(dataOf(0))).toBe(0x66);
+  });
+});
+
+describe('a device-TLB invalidation that nobody answers', () => {
+  /** A function and two slices of it that answer nothing; the function is the guest's as well, or not. */
+  function silent(whose: boolean) {
+    const g = new Intel({
+      properties: { ...vtdDefaults('arch'), scalableMode: true, fsts: true, pasidBits: 8, deviceIotlb: true },
+    });
+    g.boot(0x10, 0x18, 0x20);
+    for (const devfn of [0x10, 0x18, 0x20]) g.store(0x31_0000 + devfn * 32, 0x31_100dn, 0n, 0n, 0n);
+    const rid = whose ? 0x20 : 0x99;
+    const control = { setAts: () => {}, setPri: () => {} };
+    const parent = g.unit.addFunction([rid], [hostRid(rid)], { name: 'parent', pasidBits: 20, ats: true, control });
+    const slices = [40, 41].map((own, i) => g.unit.addSlice([0x10, 0x18][i]!, parent, own));
+    g.unit.endpoints.to = { invalidate: () => true, pageResponse() {}, resumed() {} };
+    const settle = () => g.vm.clock.advance(200e9);
+    g.setPasid(3, 0);
+    settle();
+    g.w32(PAGE.FSTS.at, 0xff);
+    const invalidate = (sid: number, pasid: number | null) => {
+      if (pasid === null) g.submit(0x3n | (BigInt(sid) << 32n), BigInt(DATA));
+      else g.submit(0x8n | (BigInt(sid) << 16n) | (BigInt(pasid) << 32n), BigInt(DATA));
+    };
+    const error = () => {
+      settle();
+      const out = [g.r32(PAGE.FSTS.at) & 0x40, g.r32(PAGE.IQERCD.at + 4) & 0xffff];
+      g.w32(PAGE.FSTS.at, 0xff);
+      return out;
+    };
+    return { g, slices, invalidate, error };
+  }
+
+  test.each([true, false])('names the slice it was for, or the function (the function is the guest’s: %s)', (whose) => {
+    const m = silent(whose);
+    for (const [sid, pasid] of [
+      [0x18, 3],
+      [0x10, 3],
+      [0x18, null],
+      [0x10, null],
+      ...(whose
+        ? ([
+            [0x20, 3],
+            [0x20, null],
+          ] as const)
+        : []),
+    ] as const) {
+      m.invalidate(sid, pasid);
+      expect([sid, pasid, m.error()]).toEqual([sid, pasid, [0x40, sid]]);
+    }
+  });
+
+  test.each([true, false])('names a slice that went meanwhile (the function is the guest’s: %s)', (whose) => {
+    for (const pasid of [3, null]) {
+      const m = silent(whose);
+      m.invalidate(0x18, pasid);
+      m.slices[1]!.remove();
+      expect(m.error()).toEqual([0x40, 0x18]);
+    }
   });
 });
 

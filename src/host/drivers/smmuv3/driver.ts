@@ -1,4 +1,5 @@
 import { ViommuError } from '../../../core/errors.ts';
+import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwEvents, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { HW_INFO, HWPT_FLAG, PGFAULT_CODE, VIOMMU_TYPE } from '../../../spec/iommufd/uapi.ts';
@@ -113,11 +114,11 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     this.queue = new Smmuv3DriverQueue(options.hw, {
       pending: (sid, token, guest) => {
         if (guest && this.#upcalls !== null) this.#guestTokens.add(token);
-        this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token, sid));
+        this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token, sid, NO_PASID));
       },
       timedOut: (sid) =>
         this.#each(sid, (dev, upcalls) => {
-          upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid));
+          upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid), NO_PASID);
         }),
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);

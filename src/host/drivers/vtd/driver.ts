@@ -111,10 +111,10 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     this.enforcesCoherency = this.features.snoopControl;
     this.#ids = new IdPool(FIRST_DOMAIN_ID, this.features.domains - 1);
     this.queue = new VtdDriverQueue(options.hw, {
-      pending: (sid, token) => this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token, sid)),
-      timedOut: (sid) =>
+      pending: (sid, token, pasid) => this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token, sid, pasid)),
+      timedOut: (sid, pasid) =>
         this.#each(sid, (dev, upcalls) => {
-          upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid));
+          upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid), pasid);
         }),
     });
     this.maintenance = new VtdDriverMaintenance(this.queue, this.features);

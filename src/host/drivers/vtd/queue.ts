@@ -12,10 +12,10 @@ export const ALL_PAGES = 52;
 
 /** Who is told what became of device-TLB invalidations. */
 export interface VtdDriverQueueListener {
-  /** Completions of the function at `sid` are outstanding under `token`. */
-  pending(sid: number, token: number): void;
+  /** Completions of the function at `sid` are outstanding under `token`, for its PASID `pasid` (NO_PASID: none). */
+  pending(sid: number, token: number, pasid: number): void;
   /** The function at `sid` did not answer. */
-  timedOut(sid: number): void;
+  timedOut(sid: number, pasid: number): void;
 }
 
 /** log2 of the smallest naturally aligned power-of-two range that holds `pages` pages from `page` on; at most 52. */
@@ -148,7 +148,7 @@ export class VtdDriverQueue {
       if (pending > 0) this.#outstanding(batch, at, error === HW_ERROR.NONE ? total : at + done, pending);
       if (error === HW_ERROR.NONE) break;
       at += done;
-      if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS));
+      if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS), pasidOf(batch, at * WORDS));
       else result = -E.IO;
       at++;
     }
@@ -161,7 +161,7 @@ export class VtdDriverQueue {
   #outstanding(batch: Int32Array, from: number, to: number, token: number): void {
     for (let i = from; i < to; i++) {
       const sid = sidOf(batch, i * WORDS);
-      if (sid >= 0) this.#listener.pending(sid, token);
+      if (sid >= 0) this.#listener.pending(sid, token, pasidOf(batch, i * WORDS));
     }
   }
 }
@@ -171,6 +171,11 @@ function sidOf(words: Int32Array, at: number): number {
   const type = invType(words[at]!);
   if (type === INV.DEVICE_TLB) return inv.sid(words[at + 1]!);
   return type === INV.PASID_DEVICE_TLB ? inv.sidLow(words[at]!) : -1;
+}
+
+/** PASID of a device-TLB descriptor, or NO_PASID. */
+function pasidOf(words: Int32Array, at: number): number {
+  return invType(words[at]!) === INV.PASID_DEVICE_TLB ? inv.pasid(words[at + 1]!) : NO_PASID;
 }
 
 /** Low and high word of a page's address, rounded down to 2^mask pages. */
