@@ -67,10 +67,15 @@ export class Smmuv3 implements MmioDevice {
     this.#domains = new Smmuv3Domains(core);
     this.#streams = new Smmuv3Streams(core, this.#domains, this.#tables);
     this.#stalls = new Smmuv3Stalls(core);
+    const faults = new Smmuv3Faults(core, this.#tables);
+    this.#streams.onLost = (sid, contradicts) => {
+      faults.lost(sid, contradicts);
+      this.#records.record(faults.record, false);
+    };
     this.#handlers = smmuv3Upcalls({
       core,
       streams: this.#streams,
-      faults: new Smmuv3Faults(core, this.#tables),
+      faults,
       records: this.#records,
       pageRequests: new Smmuv3PageRequests(core),
       stalls: this.#stalls,

@@ -15,7 +15,7 @@ import {
   evStall,
   evType,
 } from '../../src/spec/smmuv3/events.ts';
-import { CR2, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
+import { CR0, CR2, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { CONFIG, steConfig, steMev, steS2R } from '../../src/spec/smmuv3/ste.ts';
 import type { Smmuv3Core } from './core.ts';
 import { Smmuv3GuestAccess } from './guest-access.ts';
@@ -77,17 +77,32 @@ export class Smmuv3Faults {
     return this.#direct(s, sid, raw);
   }
 
-  /** No valid entry: the lookup itself is the fault. */
+  /** No valid entry: the lookup itself is the fault. A valid one is a fault as well, since the host refused it. */
   #unconfigured(sid: number, raw: Int32Array): boolean {
-    const code = this.#tables.lookup(sid);
-    if (code === 0) return false;
+    if (!this.#core.registers.enabled(CR0.SMMUEN)) return false;
+    const code = this.#tables.lookup(sid) || EVENT.F_STE_FETCH;
     const recinvsid = (this.#core.registers.get(PAGE0.CR2.at) & CR2.RECINVSID) !== 0;
     if (code === EVENT.C_BAD_STREAMID && !recinvsid && !this.#d.badStreamAlwaysRecorded) return false;
+    this.#entry(code, sid, this.#ssid(raw));
+    return true;
+  }
+
+  /** A record about the entry that was looked up last. */
+  #entry(code: number, sid: number, ssid: number): void {
     const fetched = code === EVENT.F_STE_FETCH;
     const at = fetched ? this.#tables.fetch : 0;
     const high = fetched ? hiWord(at) | this.#tables.fetchAbove : 0;
-    encodeEvent(this.record, 0, code, sid, this.#ssid(raw), 0, 0, 0, loWord(at), high);
-    return true;
+    encodeEvent(this.record, 0, code, sid, ssid, 0, 0, 0, loWord(at), high);
+  }
+
+  /**
+   * A stream that aborts from now on, because the host cannot have what its entry says. To the guest the entry is a bad one
+   * where it contradicts that of another StreamID, which no SMMU of this host can do for it; else the SMMU could not get at
+   * it (F_STE_FETCH), which blames nothing in it. The record is left in `record`.
+   */
+  lost(sid: number, contradicts: boolean): void {
+    this.#tables.lookup(sid);
+    this.#entry(contradicts ? EVENT.C_BAD_STE : EVENT.F_STE_FETCH, sid, -1);
   }
 
   /** The SubstreamID a record shows. */

@@ -22,6 +22,11 @@ export class Smmuv3Streams {
   readonly #domains: Smmuv3Domains;
   readonly #tables: Smmuv3Tables;
   readonly #attachments: Smmuv3Attachments;
+  /**
+   * Hears of a stream that aborts because the host cannot have its configuration. @param contradicts another StreamID of the
+   * same device has a different one; else the host refused for a reason of its own.
+   */
+  onLost: ((sid: number, contradicts: boolean) => void) | null = null;
   readonly #list: Smmuv3Stream[] = [];
   readonly #bySid = new Map<number, Smmuv3Stream>();
   readonly #byDev = new Map<number, Smmuv3StreamDevice>();
@@ -150,12 +155,27 @@ export class Smmuv3Streams {
   invalidate(sid: number): VerbOutcome {
     const s = this.#bySid.get(sid);
     if (s === undefined) return 0;
+    const before = s.device.hwptId;
     const found = this.#enabled() ? this.#configure(s) : 0;
     const { deviations, deps } = this.#core;
+    if (deps.upcalls === null && (found < 0 || found === APART)) this.#tellOfLost(s, before);
     if (found === APART) return -E.OPNOTSUPP;
     const r = found !== BAD_ENTRY ? found : deviations.badSteIsIll && deps.properties.accel ? -E.IO : 0;
     const tied = s.vdeviceId === 0 && !s.shared ? this.#attachments.tie(s) : 0;
     return r < 0 || tied >= 0 ? r : tied;
+  }
+
+  /**
+   * A host without upcalls refused an entry and will say nothing of what the stream sends from now on: the guest is told here.
+   * A device with one configuration for all has lost what its other streams had as well.
+   * @param before what the device was attached to as a whole; 0: nothing.
+   */
+  #tellOfLost(s: Smmuv3Stream, before: number): void {
+    this.onLost?.(s.sid, s.shared);
+    if (!s.shared || before === 0 || s.device.hwptId !== 0) return;
+    for (const other of s.device.streams) {
+      if (other !== s && other.hwptId === before && other.state !== 'abort') this.onLost?.(other.sid, true);
+    }
   }
 
   /** First use of a stream without configuration. @returns whether it has one now. */

@@ -9,6 +9,8 @@ const PAGE = 0x4040_5000;
 const OTHER = 0x4040_7000;
 const EVENTQ_PROD = 0x100a8;
 const ILL = 0x0100_0000;
+const F_STE_FETCH = 3;
+const C_BAD_STE = 4;
 const PROFILES = ['qemu-11.1', 'arch'] as const;
 const ABORT_STE = 1n;
 const BYPASS_STE = 9n;
@@ -329,6 +331,40 @@ describe('linux-only: the host has one configuration for all StreamIDs of a devi
     set(9, BYPASS_STE);
     expect(set(8, a.ste) & ILL).toBe(ILL);
     expect(dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT']);
+  });
+
+  test('what loses its configuration is named in a record, since nobody hears of what it sends', () => {
+    const { rig, g, a, set, dma } = device([8, 9, 10], { linuxOnly: true });
+    g.setUp(5);
+    for (const sid of [8, 9, 10]) set(sid, BYPASS_STE);
+    expect([events(g), dma(RAM + 0x5000).includes('ABORT')]).toEqual([[], false]);
+    set(9, ABORT_STE);
+    expect(events(g)).toEqual([
+      [C_BAD_STE, 9],
+      [C_BAD_STE, 8],
+      [C_BAD_STE, 10],
+    ]);
+    skip(g);
+    expect(dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT', 'ABORT']);
+    set(10, a.ste);
+    expect(events(g)).toEqual([[C_BAD_STE, 10]]);
+    skip(g);
+    for (const sid of [9, 10]) set(sid, BYPASS_STE);
+    skip(g);
+    expect([events(g).length, rig.dma(8, RAM + 0x5000)]).toEqual([1, RAM + 0x5000]);
+  });
+
+  test('a refusal for a reason of the host’s own does not blame the entry', () => {
+    const { rig, g, a, set } = device([8], { linuxOnly: true });
+    g.setUp(5);
+    const fd = rig.vm.iommufd as unknown as { hwptAlloc: () => number };
+    const real = fd.hwptAlloc.bind(fd);
+    fd.hwptAlloc = () => -12;
+    expect(set(8, a.ste) & ILL).toBe(ILL);
+    expect(events(g)).toEqual([[F_STE_FETCH, 8]]);
+    fd.hwptAlloc = real;
+    g.w(PAGE0.GERRORN.at, g.r(PAGE0.GERROR.at));
+    expect([rig.dma(8, 0x5000), events(g)]).toEqual([PAGE, []]);
   });
 
   test('save and load keep the refusal', () => {
