@@ -69,13 +69,12 @@ export class Vtd implements MmioDevice {
     this.lookup = new GuestLookup(core);
     this.#domains = new VtdDomains(core);
     this.#streams = new VtdStreams(core, this.#domains);
-    const faults = new VtdFaults(core, this.#records);
-    this.#streams.onUnpaired = (rid, pasid) => faults.unpaired(rid, pasid);
-    this.#faults = faults;
-    this.#pageRequests = new VtdPageRequests(core, this.#streams, faults);
+    this.#faults = new VtdFaults(core, this.#records);
+    this.#streams.onUnpaired = (rid, pasid) => this.#faults.unpaired(rid, pasid);
+    this.#pageRequests = new VtdPageRequests(core, this.#streams, this.#faults);
     this.#handlers = vtdUpcalls({
       streams: this.#streams,
-      faults,
+      faults: this.#faults,
       pageRequests: this.#pageRequests,
       timedOut: (rid) => this.#deviceTlbTimeout(rid),
       unexpected: (rid) => {
@@ -164,7 +163,7 @@ export class Vtd implements MmioDevice {
   /** A request of a slice was not sent, since its PASID is not set up: the guest finds the fault that its tables say. */
   requestRefused(rid: number, pasid: number, lo: number, hi: number, access: number): void {
     const configuration = this.#streams.byRid(rid)?.slots.get(pasid)?.configuration ?? null;
-    this.#faults.unsent({ rid, pasid, configuration, shadowed: false, refused: 'entry' }, lo, hi, access);
+    this.#faults.unsent(rid, pasid, configuration, lo, hi, access);
   }
 
   /** Gives back every PASID of the host's pool that its functions have. */

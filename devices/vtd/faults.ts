@@ -37,6 +37,8 @@ export interface VtdFaultSubject {
   readonly shadowed: boolean;
   /** What the host refused for this access: to set the requester up, or to map a page of its second stage. */
   readonly refused: 'entry' | 'table' | null;
+  /** Why the guest's own second stage did not serve the last miss: its input address (bytes), and a reason; 0: it did. */
+  readonly missed: { readonly ipa: number; readonly reason: number };
 }
 
 /**
@@ -49,9 +51,13 @@ export class VtdFaults {
   readonly #records: VtdRecords;
   readonly #tables: VtdGuestTables;
   readonly #walker: VtdWalker;
+  /** The same walk as the hardware makes it, which can do more than the guest is shown. */
+  readonly #repeat: VtdWalker;
   readonly #qemu: QemuReasons;
   /** FPD as far as it counts for the last reason. */
   #fpd = false;
+  /** The last walk found nothing wrong. */
+  #walked = true;
 
   constructor(core: VtdCore, records: VtdRecords) {
     const { memory } = core.deps;
@@ -59,7 +65,9 @@ export class VtdFaults {
     this.#core = core;
     this.#records = records;
     this.#tables = new VtdGuestTables(core);
-    this.#walker = new VtdWalker(memory, limits, vtdWalkChoicesOf(core.deviations));
+    const choices = vtdWalkChoicesOf(core.deviations);
+    this.#walker = new VtdWalker(memory, limits, choices);
+    this.#repeat = new VtdWalker(memory, HARDWARE_LIMITS, choices);
     this.#qemu = new QemuReasons(memory, limits, core.deviations);
   }
 
@@ -79,18 +87,26 @@ export class VtdFaults {
       this.#interruptRange(rid, read);
       return;
     }
-    let reason = this.#reason(subject, lo, hi, access, at);
+    let reason = this.#reason(subject, frcd.reason(w3), lo, hi, access, at);
     if (reason === NO_FAULT) reason = refused !== null ? this.#refused(refused) : this.#seen(subject, frcd.reason(w3));
     if (reason === NO_FAULT || (this.#fpd && isQualified(reason))) return;
     this.#records.record(lo, hi, frcdWord2(rid, pasid, exec, priv), frcdWord3(read, at, pasid, reason));
   }
 
-  /** A request that no hardware has seen. @param access ACCESS bits. */
-  unsent(subject: VtdFaultSubject, lo: number, hi: number, access: number): void {
-    const { rid, pasid } = subject;
+  /** A request that no hardware has seen, since the host has nothing for its PASID. @param access ACCESS bits. */
+  unsent(
+    rid: number,
+    pasid: number,
+    configuration: VtdConfiguration | null,
+    lo: number,
+    hi: number,
+    access: number,
+  ): void {
     const w2 = frcdWord2(rid, pasid, (access & ACCESS.EXEC) !== 0, (access & ACCESS.PRIV) !== 0);
     const w3 = frcdWord3((access & ACCESS.WRITE) === 0, AT.UNTRANSLATED, pasid, 0);
-    this.fault(subject, Int32Array.of(lo, hi, w2, w3));
+    const missed = { ipa: 0, reason: 0 };
+    const record = Int32Array.of(lo, hi, w2, w3);
+    this.fault({ rid, pasid, configuration, shadowed: false, refused: 'entry', missed }, record);
   }
 
   /**
@@ -129,19 +145,17 @@ export class VtdFaults {
    * The guest's tables show no fault now, but the hardware met one: it walked what they were before, as far as it had that in
    * its caches. Its own reason counts where it is about what the guest owns.
    */
-  #seen({ configuration, shadowed }: VtdFaultSubject, reason: number): number {
+  #seen({ configuration, shadowed, missed }: VtdFaultSubject, reason: number): number {
     const { root, deps } = this.#core;
     // Nothing is in force though the tables are good: the host has no such (requester, PASID), as PASID 0 with a prefix.
     if (configuration === null) return this.#refused('entry');
     if (!root.on || shadowed) return NO_FAULT;
+    if (missed.reason !== 0 && isOfSecond(reason)) return missed.reason;
+    if (isOfFirst(reason)) return reason;
     switch (reason) {
-      case FAULT.FS_P:
-      case FAULT.FS_RESERVED:
       case FAULT.FS_UNREADABLE:
       case FAULT.FS_ROOT_UNREADABLE:
       case FAULT.FS_UPDATE:
-      case FAULT.NON_CANONICAL:
-      case FAULT.US:
       case FAULT.SM_INTERRUPT:
         return reason;
       case FAULT.FS_SECOND_WRITE:
@@ -149,15 +163,18 @@ export class VtdFaults {
         return FAULT.FS_UPDATE;
       case FAULT.SM_WRITE:
         // Both stages have this reason; memory that the host maps read-only is nothing of the guest's tables.
-        return isIn(deps.ram(), this.#walker.out) ? reason : NO_FAULT;
+        return !this.#walked || isIn(deps.ram(), this.#walker.out) ? reason : NO_FAULT;
       default:
         return NO_FAULT;
     }
   }
 
-  #reason({ rid, pasid, configuration }: VtdFaultSubject, lo: number, hi: number, access: number, at: number): number {
+  /** @param hardware the hardware's reason. */
+  #reason(subject: VtdFaultSubject, hardware: number, lo: number, hi: number, access: number, at: number): number {
+    const { rid, pasid, configuration } = subject;
     const { root, features } = this.#core;
     this.#fpd = false;
+    this.#walked = true;
     if (!root.on) return NO_FAULT;
     if (root.mode === TTM.ABORT) return features.abortMode ? FAULT.ABORT_MODE : FAULT.TTM_UNSUPPORTED;
     if (root.mode === TTM.RESERVED) return FAULT.TTM_UNSUPPORTED;
@@ -172,8 +189,30 @@ export class VtdFaults {
     const early = this.#qemu.beforeWalk(r);
     if (early >= 0) return early;
     // A walk that finds nothing wrong: the request failed for a reason the guest's unit would not know.
-    if (this.#walker.walk(r, lo, hi, access)) return NO_FAULT;
+    this.#walked = this.#walker.walk(r, lo, hi, access);
+    if (this.#walked || !this.#repeats(subject, hardware, lo, hi, access)) return NO_FAULT;
     return this.#qemu.ofWalk(r, lo, hi, access, this.#walker.reason, features.scalable);
+  }
+
+  /**
+   * Whether the guest's tables are still those that the hardware met. It may have gone through a table that it had in its
+   * caches and that the guest has replaced since; what is wrong with today's is then nothing that the request met.
+   */
+  #repeats(subject: VtdFaultSubject, hardware: number, lo: number, hi: number, access: number): boolean {
+    const { configuration, shadowed, missed } = subject;
+    // A copy of the guest's tables was looked at a moment ago, by the miss.
+    if (configuration === null || shadowed) return true;
+    const w = this.#repeat;
+    const reason = w.walk(configuration.regime, lo, hi, access) ? NO_FAULT : w.reason;
+    if (reason === hardware) return true;
+    if (isOfFirst(hardware)) return false;
+    const first = isOfFirst(reason) || (reason === FAULT.SM_WRITE && !w.secondMissing);
+    if (missed.reason !== 0 && isOfSecond(hardware)) {
+      return !first && isOfSecond(reason) && (!w.secondMissing || w.ipa === missed.ipa);
+    }
+    if (hardware === FAULT.SM_WRITE) return reason === NO_FAULT;
+    // What is left is the host's: it has no memory for a table, which then is not in RAM, or for the page.
+    return !isOfSecond(hardware) || !first || !isIn(this.#core.deps.ram(), w.table);
   }
 
   /** What the guest's tables say for a requester now; null: FPD of what they have is left in `#fpd`. */
@@ -208,6 +247,34 @@ export class VtdFaults {
     if (c === null) return this.#tables.reason;
     this.#fpd = c.regime.fpd;
     return c.pre ? NO_FAULT : FAULT.SM_PRE;
+  }
+}
+
+/** What the paging entries of the machine's hardware may hold. */
+const HARDWARE_LIMITS = { haw: 48, ss2m: true, ss1g: true, fs1g: true, snp: true, tm: false } as const;
+
+/** Reasons that only an entry of a first stage, or its input address, can have: the guest's own in every case. */
+function isOfFirst(reason: number): boolean {
+  return reason === FAULT.FS_P || reason === FAULT.FS_RESERVED || reason === FAULT.NON_CANONICAL || reason === FAULT.US;
+}
+
+/** Reasons that a second stage can have, for a page or for a table of a first stage. */
+function isOfSecond(reason: number): boolean {
+  switch (reason) {
+    case FAULT.SS_NONE:
+    case FAULT.SM_READ:
+    case FAULT.SM_WRITE:
+    case FAULT.SS_RESERVED:
+    case FAULT.SS_UNREADABLE:
+    case FAULT.SS_ROOT_UNREADABLE:
+    case FAULT.SS_BEYOND:
+    case FAULT.FS_ADDRESS:
+    case FAULT.FS_ROOT_SECOND_READ:
+    case FAULT.FS_SECOND_READ:
+    case FAULT.FS_SECOND_WRITE:
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -6,6 +6,7 @@ import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import type { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
+import { ACCESS } from '../../src/ports/dma.ts';
 import type { ShadowTable } from '../../src/ports/upcalls.ts';
 import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts';
 import type { SecondStageLeaves } from './leaf-walk.ts';
@@ -60,6 +61,7 @@ export class VtdShadow {
   /** The copy in a table that the host fills by itself, where it offers one: then the IOAS stays empty. */
   readonly #table: TableShadow | null;
   readonly #fill: ShadowFill;
+  readonly #walk: SecondWalk;
 
   /** @param own what the host fills by itself; null: nothing. */
   constructor(
@@ -75,6 +77,7 @@ export class VtdShadow {
     this.levels = table.levels;
     const { host, memory } = deps;
     const walk = new SecondWalk(deps.walk, table);
+    this.#walk = walk;
     this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range' });
     this.#table = own === null ? null : new TableShadow({ table: own, walk, unit: 'range' });
     this.#fill = new ShadowFill({
@@ -96,6 +99,14 @@ export class VtdShadow {
   /** Whether the last `miss` failed because the host refused, not because of the guest's tables. */
   get missRefused(): boolean {
     return this.stale || (this.#table ?? this.#shadow).refused < 0;
+  }
+
+  /**
+   * Why the guest's table refuses an access now, in the codes of scalable mode; 0: it does not.
+   * @param access ACCESS bits.
+   */
+  refusal(ipa: number, access: number): number {
+    return this.#walk.refusal(ipa, access);
   }
 
   /** Takes pages [first, first + pages) away, and nothing else; a part of them when there is more than one occasion bears. */
@@ -176,6 +187,14 @@ class SecondWalk implements ShadowWalk {
   find(ipa: number): boolean {
     const { root, levels } = this.#table;
     return this.#walk.walk(root, levels, false, loWord(ipa % 0x1_0000_0000), hiWord(ipa), 0, true);
+  }
+
+  /** See `VtdShadow.refusal`. */
+  refusal(ipa: number, access: number): number {
+    const { root, levels } = this.#table;
+    const need = access & (ACCESS.READ | ACCESS.WRITE);
+    const w = this.#walk;
+    return w.walk(root, levels, false, loWord(ipa % 0x1_0000_0000), hiWord(ipa), need, true) ? 0 : w.reason;
   }
 
   get gpa(): number {

@@ -76,6 +76,8 @@ export class VtdStream {
   round = 0;
   /** The host refused to map what the last miss asked for; counts for the fault that follows. */
   missRefused = false;
+  /** What the guest's own second stage said to the last miss; counts for the fault that follows. */
+  readonly missed = { ipa: 0, reason: 0 };
   /** Translation is off and the requester id sits on guest RAM. */
   bypass = false;
 

@@ -11,6 +11,7 @@ import { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
 import type { VtdDomain, VtdDomains } from './domains.ts';
+import { GoneStreams } from './gone.ts';
 import { GlobalPasids, globalMode, type PasidMode, sameMode, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
 import { VtdStream, type VtdStreamDevice } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
@@ -40,8 +41,7 @@ export class VtdStreams {
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
   readonly #byDev = new Map<number, VtdStreamDevice>();
-  /** Requester ids that were taken out, by `goneKey` (NO_PASID: whatever the PASID), until no answer is missing any more. */
-  readonly #gone = new Map<number, number>();
+  readonly #gone = new GoneStreams();
   /** No one asks on first use, or the guest promises to tell: set up when told. */
   readonly #eager: boolean;
 
@@ -79,13 +79,13 @@ export class VtdStreams {
   }
 
   /**
-   * Requester id of physical stream `index` of a device under a host PASID (a slice has PASIDs of its own there), also when it
-   * has been taken out while its answer is missing; -1: nobody's.
+   * Requester id of physical stream `index` of a device under a host PASID (slices have PASIDs of their own), also of one taken
+   * out while its answer is missing; -1.
    */
   ridOf(devId: number, index: number, host: number): number {
-    const gone = (pasid: number) => this.#gone.get(goneKey(devId, index, pasid));
-    const named = host === NO_PASID ? undefined : (gone(host) ?? this.find(devId, index, host)?.rid);
-    return named ?? this.ofDevice(devId, index)?.rid ?? gone(NO_PASID) ?? -1;
+    const gone = this.#gone;
+    const named = host === NO_PASID ? undefined : (gone.rid(devId, index, host) ?? this.find(devId, index, host)?.rid);
+    return named ?? this.ofDevice(devId, index)?.rid ?? gone.rid(devId, index, NO_PASID) ?? -1;
   }
 
   /** No answer of a function that is gone is missing any more. */
@@ -147,16 +147,6 @@ export class VtdStreams {
     return streams;
   }
 
-  /** A stream goes: an answer that is missing is still its own. Of a slice that is one under its host PASIDs. */
-  #remember(s: VtdStream): void {
-    const { devId } = s.vfio;
-    if (s.slice === undefined) this.#gone.set(goneKey(devId, s.index, NO_PASID), s.rid);
-    else this.#gone.set(goneKey(devId, s.index, s.slice), s.rid);
-    for (const slot of s.renamed ? s.slots.list : []) {
-      for (const host of slot.host) if (host !== NO_PASID) this.#gone.set(goneKey(devId, s.index, host), s.rid);
-    }
-  }
-
   #mode(f: VtdFunction): PasidMode {
     const { pasids } = this.#core.deps;
     const globals = this.#globals;
@@ -188,7 +178,7 @@ export class VtdStreams {
     const at = this.#list.indexOf(s);
     if (at < 0) return;
     const { device } = s;
-    this.#remember(s);
+    this.#gone.add(s);
     // What the host asks the function for by itself from here on is nothing that the guest waits for or hears of.
     if (device.streams.length === 1) device.unserve();
     this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
@@ -243,8 +233,8 @@ export class VtdStreams {
   }
 
   /**
-   * A processor met a local PASID without a twin: whoever has it in its tables sets it up. Where the host has none to give,
-   * the work that was to be queued never reaches a function, and the guest hears of it here or not at all.
+   * A processor met a local PASID without a twin: whoever has it in its tables sets it up. Where the host has none to give, no
+   * work reaches a function, and the guest hears of it here or not at all.
    */
   #missing(local: number): void {
     for (const s of this.#list) {
@@ -256,8 +246,7 @@ export class VtdStreams {
 
   /**
    * What the host refused before is tried again: at every invalidation of translations.
-   * @returns 0, or -errno: something is still attached that should have gone. That something is not attached yet is none,
-   *   since its requests are recorded as faults.
+   * @returns 0, or -errno: something is still attached that should have gone. What is not attached yet is recorded as faults.
    */
   heal(): VerbOutcome {
     let refused = 0;
@@ -403,11 +392,6 @@ export class VtdStreams {
     }
     return refused;
   }
-}
-
-/** PASIDs have 20 bits; device ids and indices of streams are far below 2^16. */
-function goneKey(devId: number, index: number, host: number): number {
-  return (devId * 2 ** 16 + index) * 2 ** 21 + host + 1;
 }
 
 function isStale(d: VtdDomain): boolean {

@@ -30,6 +30,8 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
       if (s === undefined || shadow === null || shadow === undefined) return false;
       const mapped = shadow.miss(ipa, access);
       s.missRefused = !mapped && shadow.missRefused;
+      s.missed.ipa = ipa;
+      s.missed.reason = mapped || s.missRefused ? 0 : shadow.refusal(ipa, access);
       return mapped;
     },
     onFault: (devId, stream, record) => {
@@ -41,7 +43,8 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
       s.missRefused = false;
       const shadowed = slot?.domain.kind !== 'first';
       const configuration = slot?.configuration ?? null;
-      t.faults.fault({ rid: s.rid, pasid, configuration, shadowed, refused }, record);
+      t.faults.fault({ rid: s.rid, pasid, configuration, shadowed, refused, missed: s.missed }, record);
+      s.missed.reason = 0;
     },
     onPageRequest: (devId, stream, record) => t.pageRequests.receive(devId, stream, record),
     onInvalidateError: (devId, error, stream, pasid = NO_PASID) => {

@@ -68,6 +68,10 @@ export class VtdWalker {
   ipa = 0;
   ipaAccess = 0;
   readonly second: VtdSecondStage;
+  /** After a failure in a first stage: physical address of the table whose entry decided. */
+  get table(): number {
+    return this.#tableHi * TWO32 + (this.#tableLo >>> 0);
+  }
   /** Where first-stage walks start lower down; null: always at the top. `second.cache` is the second stage's. */
   cache: WalkCache | null = null;
   readonly #memory: Memory;
