@@ -161,7 +161,11 @@ export class Smmuv3Faults {
     }
     code = access.walk(raw);
     if (code === 0) return this.#unexplained(s, sid, raw, refused);
-    if (w.stage === 2) return this.#stage2(s, sid, raw, code);
+    if (w.stage === 2) {
+      // A fault at another place is that of tables which have taken the place of those that the hardware went through.
+      if (evS2(raw) && !this.#isAt(raw)) return this.#unexplained(s, sid, raw, refused);
+      return this.#stage2(s, sid, raw, code);
+    }
     // The hardware had a translation of the guest's first stage: that there is none now is nothing the access met.
     if (evS2(raw) && evClass(raw) === CLASS.IN) return this.#unexplained(s, sid, raw, refused);
     if (code === EVENT.F_WALK_EABT) {
@@ -170,6 +174,13 @@ export class Smmuv3Faults {
     }
     if (cdR(access.cd, 0) === 0) return false;
     return this.#emit(code, sid, raw, CLASS.IN << EV3_CLASS_SHIFT, 0);
+  }
+
+  /** Whether the walker's stage-2 fault is at the input address of the hardware's, and about the same thing. */
+  #isAt(raw: Int32Array): boolean {
+    const { cls, ipa } = this.#access.walker;
+    const at = fromWords(raw[6]!, raw[7]!);
+    return cls === evClass(raw) && ipa - (ipa % 4096) === at - (at % 4096);
   }
 
   /**

@@ -41,7 +41,19 @@ function guest(profile: (typeof PROFILES)[number], nested = false) {
     }
     return out;
   };
-  return { rig, g, old, next, point, cd, events, dma: (at = 0x5000) => rig.dma(8, at) };
+  /** Where the descriptor for 0x5000 lies, by level. */
+  const entry = (level: number) => {
+    let at = old.tables.root;
+    for (let l = 1; l < level; l++) at = Number(g.get(at) & 0xffff_ffff_f000n);
+    return level === 3 ? at + 8 * 5 : at;
+  };
+  let pages = 0x4170_0000;
+  const table = (page: bigint) => {
+    pages += 0x1000;
+    g.put(pages + 8 * 5, page);
+    return pages;
+  };
+  return { rig, g, old, next, point, cd, events, entry, table, dma: (at = 0x5000) => rig.dma(8, at) };
 }
 
 type Guest = ReturnType<typeof guest>;
@@ -72,6 +84,49 @@ describe.each(PROFILES.flatMap((profile) => [false, true].map((nested) => ({ pro
       rewrite(m);
       expect([m.dma(0x6000), m.dma()]).toEqual([PAGE, 'ABORT']);
       expect(m.events().map((e) => [e.type, e.s2])).toEqual([[EVENT.F_TRANSLATION, false]]);
+    });
+  },
+);
+
+/** What a guest makes of the descriptor at `at`, which points to a table of the next level. */
+const ABOVE: readonly [string, (m: Guest, at: number) => bigint][] = [
+  ['points it at a table with the page', (m) => BigInt(m.table(BigInt(OTHER) | 0x443n)) | 3n],
+  ['points it at an empty table', (m) => BigInt(m.table(0n)) | 3n],
+  ['clears it', () => 0n],
+  ['forbids writes in it', (m, at) => m.g.get(at) | (1n << 62n)],
+  ['points it beyond its output size', (m, at) => m.g.get(at) | (1n << 46n)],
+  ['points it at no memory', () => BigInt(HOLE) | 3n],
+];
+
+/** What the last-level descriptor in force says, and the event of a write through it; null: it just fails. */
+const LEAVES: readonly [string, bigint, number | null][] = [
+  ['is not valid', 0n, EVENT.F_TRANSLATION],
+  ['forbids writes', BigInt(PAGE) | 0x4c3n, EVENT.F_PERMISSION],
+  ['has no access flag', BigInt(PAGE) | 0x043n, EVENT.F_ACCESS],
+  ['leads out of memory', BigInt(HOLE) | 0x443n, null],
+];
+
+describe.each(PROFILES.flatMap((profile) => [false, true].map((nested) => ({ profile, nested }))))(
+  'a guest that rewrites a table descriptor and has not invalidated it yet ($profile, own stage 2: $nested)',
+  ({ profile, nested }) => {
+    describe.each(LEAVES)('whose last-level descriptor %s', (_, leaf, event) => {
+      // What leaves the guest's stage 2 is a fault of that.
+      const s2 = event === null && nested;
+      const expected = event !== null ? [[event, false]] : nested ? [[EVENT.F_TRANSLATION, true]] : [];
+      // QEMU caches no tables, and permission of a table comes first with it: it would see the one that is new.
+      const above = ABOVE.filter(([name]) => profile === 'arch' || name !== 'forbids writes in it');
+      test.each(above)('and %s: an access is refused and recorded by what the SMMU went through', (_name, rewrite) => {
+        for (const level of [1, 2]) {
+          const m = guest(profile, nested);
+          m.g.put(m.entry(3), leaf);
+          const at = m.entry(level);
+          m.g.put(at, rewrite(m, at));
+          expect([level, m.dma(0x6000), m.dma()]).toEqual([level, PAGE, 'ABORT']);
+          const events = m.events();
+          expect([level, events.map((e) => [e.type, e.s2])]).toEqual([level, expected]);
+          if (s2) expect([events[0]!.cls, events[0]!.ipa]).toEqual([CLASS.IN, HOLE]);
+        }
+      });
     });
   },
 );
