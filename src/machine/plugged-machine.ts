@@ -6,6 +6,7 @@ import type { PlugOptions } from '../../bus/plug.ts';
 import { RootComplex } from '../../bus/root-complex.ts';
 import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
+import { toBigint } from '../core/bits.ts';
 import { ViommuError } from '../core/errors.ts';
 import { extendedCapability } from '../lib/pci/capability-list.ts';
 import { guestRid } from '../lib/pci/rids.ts';
@@ -20,7 +21,7 @@ import { portsOf, putBehind } from './behind-unit.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
 import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
 import { windowOf } from './physical-map.ts';
-import { MachineSanitizer } from './sanitize.ts';
+import { MachineSanitizer, type SanitizedMachine } from './sanitize.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
@@ -57,7 +58,9 @@ export class PluggedMachine {
   /** Interrupts that wait until the emulator is outside of any access. */
   readonly interrupts: InterruptQueue;
   readonly #report: (error: unknown) => void;
+  /** Follows the guest's tables: for findings, and so that a recording has every store to them. */
   readonly #judge: MachineSanitizer | null;
+  readonly #judges: boolean;
 
   /** @throws ViommuError what the VM, the unit or the emulator refuses (overlapping windows: `EBUSY`). */
   constructor(emulator: Emulator, plan: MachinePlan, make: MakeUnit) {
@@ -69,11 +72,10 @@ export class PluggedMachine {
         defer(() => {
           throw error;
         }));
-    const { sanitize } = plan;
     const ram = emulator.ram.map((r) => ({ gpa: r.base, size: r.bytes }));
-    this.#judge =
-      sanitize === undefined ? null : new MachineSanitizer({ iommu: sanitize, ram }, plan.record ?? undefined);
-    const record = this.#judge?.recorder ?? plan.record ?? null;
+    this.#judges = plan.sanitize !== undefined;
+    this.#judge = watching(plan, ram);
+    const record = this.#judge?.recorder ?? null;
     const tell = recorded(plan.tell ?? null, record);
     const watched = (r: VmRam): VmRam =>
       record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
@@ -121,8 +123,38 @@ export class PluggedMachine {
    * @throws ViommuError `EINVAL` the plan did not ask for it.
    */
   findings(): Finding[] {
-    if (this.#judge === null) throw new ViommuError('EINVAL', 'caller', 'the plan of this machine has no `sanitize`');
+    if (this.#judge === null || !this.#judges)
+      throw new ViommuError('EINVAL', 'caller', 'the plan of this machine has no `sanitize`');
     return this.#judge.findings();
+  }
+
+  /**
+   * The guest stored `size` bytes to RAM. An emulator that sees its guest's stores calls this for every one, right before or
+   * after it takes place, whatever is stored; recordings and findings then have them in their order. One that sees none
+   * calls it never: memory is compared before every event then. Without `record` or `sanitize` in the plan it does nothing.
+   * @param gpa guest-physical, bytes, aligned or not; what is outside of RAM is passed over. @param size 1 to 8.
+   * @param lo bits 31:0 of the value. @param hi bits 63:32; 0 up to 4 bytes.
+   * @throws ViommuError `EINVAL` a size that no store has.
+   */
+  stored(gpa: number, size: number, lo: number, hi = 0): void {
+    if (!(Number.isInteger(size) && size >= 1 && size <= 8))
+      throw new ViommuError('EINVAL', 'caller', 'a store has 1 to 8 bytes', { size });
+    if (this.#judge === null) return;
+    const room = 8 - (gpa % 8);
+    if (size <= room) {
+      this.#told(gpa, size, lo, hi);
+      return;
+    }
+    // Over the end of an aligned word of 8: byte `room` is the first of the next one.
+    const value = toBigint(lo, hi);
+    const rest = value >> BigInt(8 * room);
+    const first = value & ((1n << BigInt(8 * room)) - 1n);
+    this.#told(gpa, room, low(first), high(first));
+    this.#told(gpa + room, size - room, low(rest), high(rest));
+  }
+
+  #told(gpa: number, size: number, lo: number, hi: number): void {
+    if (this.vm.memory.guest.locate(gpa - (gpa % 4))) this.#judge?.stored(gpa, size, lo, hi);
   }
 
   /** A recording names functions as the guest does at that moment. */
@@ -242,7 +274,23 @@ export class PluggedMachine {
   reset(): void {
     this.complex.reset();
     this.unit.reset();
+    this.#judge?.recorder.reset();
   }
+}
+
+/** What follows the driver of a machine that is judged or recorded; null: nobody asked. */
+function watching(plan: MachinePlan, ram: SanitizedMachine['ram']): MachineSanitizer | null {
+  const record = plan.record ?? undefined;
+  const iommu = plan.sanitize ?? record?.iommu;
+  return iommu === undefined ? null : new MachineSanitizer({ iommu, ram }, record);
+}
+
+function low(value: bigint): number {
+  return Number(BigInt.asIntN(32, value));
+}
+
+function high(value: bigint): number {
+  return Number(BigInt.asIntN(32, value >> 32n));
 }
 
 /** Both hear everything. */

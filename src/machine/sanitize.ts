@@ -3,6 +3,9 @@ import { EventParser } from '../trace/events.ts';
 import { Place } from '../trace/fields.ts';
 import { type TraceHeader, TraceRecorder } from '../trace/index.ts';
 
+/** Events that tell guest memory. */
+const MEMORY: ReadonlySet<string> = new Set(['page', 'st', 'drop']);
+
 /** Which machine is judged. */
 export interface SanitizedMachine {
   /** Which IOMMU the guest has. */
@@ -20,9 +23,10 @@ interface FollowedFunction {
 }
 
 /**
- * Judges the driver of a machine that runs. Its recorder goes into the machine as any recorder does: stores to tables are
- * then told when the IOMMU looks at them, which leaves some rules unjudged (`unjudged` says which); whoever sees the guest's
- * stores tells them with `stored`, and all are judged.
+ * Judges the driver of a machine that runs, and tells its recorder which pages hold tables. The recorder goes into the machine
+ * as any recorder does: memory is compared before every event, which leaves unsaid in which order the stores between two
+ * events came (`unjudged` names the rules that need it); whoever sees the guest's stores tells them with `stored`, and all
+ * rules are judged.
  */
 export class MachineSanitizer {
   /** Goes into the machine: its `tell`, `device`, `translate`, `ats` and `watch`. */
@@ -39,9 +43,11 @@ export class MachineSanitizer {
     const parser = new EventParser(place, headerOf(machine));
     recorder.listen((event) => {
       place.event = Number(event.i);
-      this.#lookAtFunctions(place.event);
-      this.#sanitizer.event(parser.parse(event));
+      const seen = parser.parse(event);
+      if (!MEMORY.has(seen.t)) this.#lookAtFunctions(place.event);
+      this.#sanitizer.event(seen);
     });
+    recorder.follow(this.#sanitizer);
   }
 
   /** The guest stores 1 to 8 bytes within an aligned word of 8. */
@@ -70,6 +76,7 @@ export class MachineSanitizer {
 
   /** What the driver did wrong, oldest first. Call it when the driver is done. */
   findings(): Finding[] {
+    this.recorder.catchUp();
     return this.#sanitizer.finish();
   }
 

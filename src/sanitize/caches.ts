@@ -52,6 +52,7 @@ export class Caches {
   #head = 0;
   readonly #log: SeenInvalidation[] = [];
   #logged = 0;
+  #completed = -1;
 
   constructor(course: Course) {
     this.#course = course;
@@ -111,11 +112,13 @@ export class Caches {
     if (e.seq >= 0) return;
     e.seq = i.seq;
     e.issued = i.event;
+    if (!('root' in e)) e.unbroken?.(i.event);
     this.#pending.push({ tag, e, seq: i.seq });
   }
 
   /** Everything issued up to sequence number `seq` has taken effect. */
   complete(seq: number): void {
+    this.#completed = Math.max(this.#completed, seq);
     const pending = this.#pending;
     while (this.#head < pending.length && pending[this.#head]!.seq <= seq) {
       const { tag, e } = pending[this.#head++]!;
@@ -130,6 +133,11 @@ export class Caches {
       this.#pending = pending.slice(this.#head);
       this.#head = 0;
     }
+  }
+
+  /** Whether the last whole invalidation of the tag, if there was one, has not completed yet. */
+  flushing(tag: CacheTag): boolean {
+    return tag.flushed > this.#completed;
   }
 
   /** Whether an invalidation issued after event `since` covers the entry. Undecided (too long ago): yes. */

@@ -51,7 +51,16 @@ export class DeviceTlbs {
       if (!this.rules.ats(stream)) continue;
       const tag = this.#tag(stream, this.rules.pasid(stream, c.tree));
       // A function holds translations only, no tables: nothing is to be walked again.
-      const copy: StaleEntry = { ...e, twin, walked: true, parts: null, seq: -1, issued: -1, early: -1 };
+      const copy: StaleEntry = {
+        ...e,
+        twin,
+        walked: true,
+        parts: null,
+        seq: -1,
+        issued: -1,
+        early: -1,
+        unbroken: null,
+      };
       const { page } = c.node;
       if (page.late && this.#caches.coveredSince(tag, copy, page.since)) continue;
       if (!copy.table || !copy.below) tag.stale.add(copy);

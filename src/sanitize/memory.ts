@@ -6,6 +6,8 @@ const MOST_PAGES = 64;
 
 /** Somebody who follows what a page holds: a table, a queue. */
 export interface PageUse {
+  /** False: nothing leads there any more. */
+  readonly reachable?: boolean;
   /** The aligned 8-byte word `at` (0 to 511) was `oldLo`, `oldHi` and is `newLo`, `newHi` now. */
   changed(page: TrackedPage, at: number, oldLo: number, oldHi: number, newLo: number, newHi: number): void;
 }
@@ -24,6 +26,8 @@ export class TrackedPage {
   since = -1;
   /** A snapshot is being told: its words did not change one by one. */
   whole = false;
+  /** Stores are told before the event that followed them, and in which order they happened is not known. */
+  gathered = false;
   readonly uses: PageUse[] = [];
 
   constructor(pfn: number) {
@@ -59,6 +63,12 @@ export class TrackedMemory {
   partial = false;
   /** Some stores were told late. */
   anyLate = false;
+  /** Of some stores the order between two events is not known. */
+  anyGathered = false;
+  /** Gathered stores since the last event that is none: by page and word, what was there before. */
+  readonly #gathers = new Map<TrackedPage, Map<number, readonly [lo: number, hi: number]>>();
+  /** Pages that came into use since somebody asked; null: nobody ever did. */
+  #begun: number[] | null = null;
   readonly #bytes = new DataView(new ArrayBuffer(16));
 
   /** The page, known or not. */
@@ -100,15 +110,25 @@ export class TrackedMemory {
     for (const page of this.#pages.values()) if (page.pfn >= first && page.pfn <= last) forget(page, use);
   }
 
-  /** A snapshot (little-endian, 4096 bytes; null is zeros). @param late it holds until the IOMMU looks again. */
-  snapshot(gpa: number, bytes: Uint8Array | null, late: boolean, event: number): void {
+  /**
+   * A snapshot (little-endian, 4096 bytes; null is zeros). @param kind `seen`: it holds until the IOMMU looks again;
+   * `followed`: stores are told before the next event, in no order; else when they happen.
+   */
+  snapshot(gpa: number, bytes: Uint8Array | null, kind: string, event: number): void {
     const page = this.page(gpa / PAGE);
-    page.late = late || (page.since >= 0 && !page.known);
-    page.known = true;
+    const late = kind === 'seen';
     const view = bytes === null ? null : new DataView(bytes.buffer, bytes.byteOffset, PAGE);
-    const before = page.words;
     const words = view === null ? null : new Int32Array(PAGE_WORDS);
     if (words !== null && view !== null) for (let i = 0; i < PAGE_WORDS; i++) words[i] = view.getInt32(4 * i, true);
+    if (kind === 'followed' && page.gathered && page.known) {
+      for (let at = 0; at < PAGE_WORDS / 2; at++)
+        this.#gather(page, at, words?.[2 * at] ?? 0, words?.[2 * at + 1] ?? 0);
+      return;
+    }
+    this.#gathers.delete(page);
+    page.late = late || (page.since >= 0 && !page.known);
+    page.known = true;
+    const before = page.words;
     page.words = words;
     if (page.uses.length > 0 && (words !== null || before !== null)) {
       page.whole = true;
@@ -122,8 +142,52 @@ export class TrackedMemory {
       page.whole = false;
     }
     page.late = late;
+    page.gathered = kind === 'followed';
     if (late) this.anyLate = true;
     this.#told(page, event);
+  }
+
+  /** A word of a page whose stores are told in no order: it is looked at with the others. */
+  #gather(page: TrackedPage, at: number, lo: number, hi: number): void {
+    const oldLo = page.lo(at);
+    const oldHi = page.hi(at);
+    if (oldLo === lo && oldHi === hi) return;
+    let words = this.#gathers.get(page);
+    this.anyGathered = true;
+    if (words === undefined) {
+      words = new Map();
+      this.#gathers.set(page, words);
+    }
+    if (!words.has(at)) words.set(at, [oldLo, oldHi]);
+    page.words ??= new Int32Array(PAGE_WORDS);
+    page.words[2 * at] = lo;
+    page.words[2 * at + 1] = hi;
+  }
+
+  /** An event comes that is no store: those before it are looked at, page by page as they were told. */
+  flush(): void {
+    if (this.#gathers.size === 0) return;
+    const pages = [...this.#gathers];
+    this.#gathers.clear();
+    for (const [page, words] of pages) {
+      for (const [at, [oldLo, oldHi]] of words) {
+        const lo = page.lo(at);
+        const hi = page.hi(at);
+        if (oldLo !== lo || oldHi !== hi) tell(page, at, oldLo, oldHi, lo, hi);
+      }
+    }
+  }
+
+  /** Numbers of the pages that came into use since the last call. */
+  begun(): readonly number[] {
+    const pages = this.#begun ?? [];
+    this.#begun = [];
+    return pages;
+  }
+
+  /** Whether something that is in use is in the page. */
+  inUse(pfn: number): boolean {
+    return this.#pages.get(pfn)?.uses.some((u) => u.reachable !== false) === true;
   }
 
   #told(page: TrackedPage, event: number): void {
@@ -141,6 +205,7 @@ export class TrackedMemory {
   /** A page that somebody begins to use: what was stored there while nobody told is not known. */
   begin(page: TrackedPage): void {
     if (!page.known) page.words = null;
+    this.#begun?.push(page.pfn);
   }
 
   /** A store of 1 to 8 bytes anywhere. */
@@ -170,7 +235,9 @@ export class TrackedMemory {
 
   #store(gpa: number, lo: number, hi: number, event: number): void {
     const page = this.page(Math.floor(gpa / PAGE));
-    this.#put(page, (gpa % PAGE) / 8, lo, hi);
+    const at = (gpa % PAGE) / 8;
+    if (page.gathered) this.#gather(page, at, lo, hi);
+    else this.#put(page, at, lo, hi);
     this.#told(page, event);
   }
 
@@ -188,7 +255,9 @@ export class TrackedMemory {
   drop(gpa: number, event: number): void {
     const page = this.#pages.get(gpa / PAGE);
     if (page === undefined) return;
+    this.#gathers.delete(page);
     page.known = false;
+    page.gathered = false;
     page.since = event;
   }
 

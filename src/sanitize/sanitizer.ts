@@ -18,6 +18,10 @@ const IN_TIME: readonly RuleId[] = [
   'tag-reused',
   'command-overwritten',
 ];
+/** Rules that need the order of stores that follow each other. */
+const IN_ORDER: readonly RuleId[] = ['torn-entry', 'valid-before-filled'];
+const GATHERED =
+  'stores between two events were recorded without their order: only what stood there at an event was judged';
 const LATE = 'stores to tables were recorded when the IOMMU looked, not when they happened';
 const TOO_SMALL = `${LATE}: what is too small there is said to be missing`;
 
@@ -55,7 +59,7 @@ export class Sanitizer {
         return;
       case 'page':
         course.event = e.i;
-        this.#memory.snapshot(e.gpa, e.data, e.kind === 'seen', e.i);
+        this.#memory.snapshot(e.gpa, e.data, e.kind, e.i);
         return;
       case 'drop':
         this.#memory.drop(e.gpa, e.i);
@@ -63,18 +67,38 @@ export class Sanitizer {
       case 'note':
         return;
     }
-    course.settle();
+    this.#settle();
     course.event = e.i;
     this.#memory.settle(e.i);
     this.#watch.event(e);
+  }
+
+  #settle(): void {
+    this.#memory.flush();
+    this.#course.settle();
+  }
+
+  /**
+   * Numbers of the pages that came into use for tables and queues since it was asked, once everything that was stored
+   * before was told: a recorder follows them from then on.
+   */
+  wanted(): readonly number[] {
+    this.#settle();
+    return this.#memory.begun();
+  }
+
+  /** Whether a table or queue in use is in the page of this number. */
+  reaches(pfn: number): boolean {
+    return this.#memory.inUse(pfn);
   }
 
   /** What was found; what can only be said at the end is said with the first call. */
   finish(): Finding[] {
     if (this.#finished) return this.findings.list();
     this.#finished = true;
-    this.#course.settle();
+    this.#settle();
     this.#watch.finish();
+    if (this.#memory.anyGathered) for (const rule of IN_ORDER) this.findings.cannotJudge(rule, GATHERED);
     if (this.#memory.anyLate) {
       for (const rule of IN_TIME) this.findings.cannotJudge(rule, LATE);
       this.findings.cannotJudge('invalidation-too-small', TOO_SMALL);

@@ -52,6 +52,8 @@ export interface StaleEntry {
   readonly twin: StaleEntry | null;
   /** A function's copy: the event that told it to forget too early; -1: none. */
   early: number;
+  /** The new entry took its place before anything was invalidated: what to say when that is. */
+  unbroken: ((issued: number) => void) | null;
 }
 
 /** An invalidation of translations, as both architectures can say it. */

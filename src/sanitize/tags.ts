@@ -1,4 +1,4 @@
-import type { LeftRoot } from './caches.ts';
+import type { Caches, LeftRoot } from './caches.ts';
 import type { Course } from './course.ts';
 import type { TagWords } from './reach.ts';
 import type { TranslationTree } from './tree.ts';
@@ -7,13 +7,20 @@ import type { TagListener, Trees } from './trees.ts';
 /** The rules about tags: one ASID, VMID, domain id or PASID stands for one set of tables at a time. */
 export class TagsInUse implements TagListener {
   readonly #course: Course;
+  readonly #caches: Caches;
   readonly #words: (stage: number) => TagWords;
   /** Whether memory (not only a cached copy) leads to the tree. */
   readonly #current: (tree: TranslationTree) => boolean;
   trees: Trees | null = null;
 
-  constructor(course: Course, words: (stage: number) => TagWords, current: (tree: TranslationTree) => boolean) {
+  constructor(
+    course: Course,
+    caches: Caches,
+    words: (stage: number) => TagWords,
+    current: (tree: TranslationTree) => boolean,
+  ) {
     this.#course = course;
+    this.#caches = caches;
     this.#words = words;
     this.#current = current;
   }
@@ -26,7 +33,11 @@ export class TagsInUse implements TagListener {
       if (other === tree || other.root === tree.root) continue;
       const [stream] = other.streams;
       if (other === replaces) {
-        if (other.mapped) this.#reused(tree, name, other.root, other.since);
+        if (!other.mapped) continue;
+        const issued = tag.flushedAt;
+        if (issued > other.since && this.#caches.flushing(tag))
+          this.#early(tree, name, { root: other.root, event: other.since, issued });
+        else this.#reused(tree, name, other.root, other.since);
         continue;
       }
       if (this.#current(other)) {
@@ -52,7 +63,7 @@ export class TagsInUse implements TagListener {
     }
   }
 
-  #early(tree: TranslationTree, name: string, left: LeftRoot): void {
+  #early(tree: TranslationTree, name: string, left: Pick<LeftRoot, 'root' | 'event' | 'issued'>): void {
     this.#course.findings.add('invalidation-not-awaited', {
       pasid: tree.pasid < 0 ? undefined : tree.pasid,
       kind: name,

@@ -97,8 +97,12 @@ export class Translations implements TreeListener {
       return;
     }
     const why = change(c);
-    if (c.kind !== ENTRY.NONE && why === STALE.REPLACED && !late && this.#breaks(c)) return;
+    const replaced = c.kind !== ENTRY.NONE && why === STALE.REPLACED && !late;
+    // Of what was stored between two events only the last is known: there may have been a break, without an invalidation.
+    const unbroken = replaced && c.node.page.gathered ? this.#unbroken(c) : null;
+    if (replaced && unbroken === null && this.#breaks(c)) return;
     const e = this.#stale(c, why);
+    if (e !== null && unbroken !== null) e.unbroken = unbroken;
     if (e?.table) this.#tables.set(e.out, { tag: tree.tag, e, tree });
   }
 
@@ -133,6 +137,7 @@ export class Translations implements TreeListener {
       done: false,
       twin: null,
       early: -1,
+      unbroken: null,
     };
     // Told late: the store may be older than every invalidation since the page was seen last.
     const gone = node.page.late && this.#caches.coveredSince(tree.tag, e, node.page.since);
@@ -152,22 +157,37 @@ export class Translations implements TreeListener {
 
   /** IHI 0070 §3.21.1.1: a valid entry gets another output or size only by way of an invalid one. @returns found. */
   #breaks(c: EntryChange): boolean {
+    const what = this.#broken(c);
+    if (what === null) return false;
+    this.#breakMissing(c.tree, c.base, [this.#course.event], `${what} in one store`);
+    return true;
+  }
+
+  /** What to say once an invalidation shows that nothing was invalidated between the old entry and the new one. */
+  #unbroken(c: EntryChange): ((issued: number) => void) | null {
+    const what = this.#broken(c);
+    if (what === null) return null;
+    const { tree, base } = c;
+    const { event } = this.#course;
+    return (issued) => this.#breakMissing(tree, base, [event, issued], `${what} without an invalidation between`);
+  }
+
+  #breakMissing(tree: TranslationTree, base: number, events: readonly number[], what: string): void {
+    this.#found('break-before-make', tree, base, events, {
+      kind: what.slice(0, 12),
+      message: `the valid entry of ${addressOf(base)} ${what}: make it invalid, invalidate and wait before the new one is written`,
+    });
+  }
+
+  /** What the new entry does to the old one, if the old one has to go before; else null. */
+  #broken(c: EntryChange): string | null {
     const { bbml } = this.rules;
-    if (bbml === null) return false;
+    if (bbml === null) return null;
     // At level 1 the block must say that it is not to be cached (nT, IHI 0070 §3.21.1.2).
     const quiet = bbml > 1 || (bbml > 0 && ((c.kind === ENTRY.TABLE ? c.oldLo : c.newLo) & NT) !== 0);
-    if (c.oldKind !== c.kind && quiet && sameOutputs(c)) return false;
-    const what =
-      c.oldKind === c.kind
-        ? `got another output (${addressOf(c.oldOut)}, now ${addressOf(c.out)})`
-        : c.kind === ENTRY.TABLE
-          ? 'was split into a table'
-          : 'was joined into a block';
-    this.#found('break-before-make', c.tree, c.base, [this.#course.event], {
-      kind: what.slice(0, 12),
-      message: `the valid entry of ${addressOf(c.base)} ${what} in one store: make it invalid, invalidate and wait before the new one is written`,
-    });
-    return true;
+    if (c.oldKind !== c.kind && quiet && sameOutputs(c)) return null;
+    if (c.oldKind === c.kind) return `got another output (${addressOf(c.oldOut)}, now ${addressOf(c.out)})`;
+    return c.kind === ENTRY.TABLE ? 'was split into a table' : 'was joined into a block';
   }
 
   /** A new entry is in the tables: what may be cached at its addresses must not say something else. @returns whether it does. */
@@ -308,7 +328,9 @@ export class Translations implements TreeListener {
     if (node.page.late || !node.page.known) return false;
     const e = tree.tag.stale.leafAt(page);
     if (e === undefined || e.out + (page - e.base) !== out) return false;
-    this.#afterUnmap(stream, page, e);
+    // What took its place was not waited for; where nothing did, the access is the fault.
+    if (tree.kind === ENTRY.LEAF && e.why === STALE.REPLACED) this.#violation(tree, tree.tag, e, page);
+    else this.#afterUnmap(stream, page, e);
     return true;
   }
 

@@ -9,6 +9,7 @@ export {
   type TraceEvent,
   type XlatEvent,
 } from './events.ts';
+export type { TableFollower } from './followed-pages.ts';
 export type { IommuKind, TraceDevice, TraceHeader } from './header.ts';
 export { Heard, type HeardIrq, type HeardRecord } from './heard.ts';
 export { type OpenTrace, readTrace } from './read.ts';

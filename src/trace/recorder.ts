@@ -4,12 +4,10 @@ import { ACCESS, AT, ATS, type AtsPort, DMA, NO_PASID, type TranslatePort } from
 import type { Backing } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Said, Tell } from '../ports/tell.ts';
+import { FollowedPages, type TableFollower } from './followed-pages.ts';
 import type { IommuKind } from './header.ts';
 
 const PAGE = 4096;
-const PAGE_WORDS = PAGE / 4;
-/** Up to this many changed 8-byte words of a known page become stores; more, a new snapshot. */
-const MOST_STORES = 24;
 
 /** One event as the format has it (guest-fixtures/recordings/FORMAT.md): its members by their names. */
 export type RecordedEvent = Readonly<Record<string, string | number | boolean | object>>;
@@ -46,17 +44,16 @@ export interface RecordingOf {
 }
 
 /**
- * Makes a viommu-trace of a machine that runs: guest memory by what the IOMMU looks at (through the backings it watches),
- * register accesses and DMA through the wrappers it puts around a device and a translation port, the rest from `tell`.
- * Memory is compared page by page at the moment it is looked at, so that nobody has to trap the guest's stores.
+ * Makes a viommu-trace of a machine that runs: guest memory through the backings it watches, register accesses and DMA
+ * through the wrappers it puts around a device and a translation port, the rest from `tell`. A page is followed from the
+ * moment a table is in it (`follow` says so) or the IOMMU looks at it: its stores are told by an emulator that sees them
+ * (`stored`), or found by comparing it before every event, so that nobody has to trap the guest's stores.
  */
 export class TraceRecorder {
   readonly #iommu: IommuKind;
   readonly #events: string[] = [];
-  readonly #shadow = new Map<number, Int32Array>();
+  readonly #pages = new FollowedPages((e) => this.#put(e));
   readonly #commands = new Map<string, number>();
-  readonly #touched = new Set<number>();
-  #memory: Event[] = [];
   #after: Event[] = [];
   #depth = 0;
   #reason = 0;
@@ -64,12 +61,22 @@ export class TraceRecorder {
 
   readonly #keep: boolean;
   #count = 0;
-  #hear: ((event: RecordedEvent) => void) | null = null;
+  readonly #hear: ((event: RecordedEvent) => void)[] = [];
 
   /** @param keep false: nothing is kept for `text`, events are only heard. */
   constructor(iommu: IommuKind, keep = true) {
     this.#iommu = iommu;
     this.#keep = keep;
+  }
+
+  /** Which IOMMU it is of. */
+  get iommu(): IommuKind {
+    return this.#iommu;
+  }
+
+  /** From now on `follower` says which pages hold tables; null: those the IOMMU looks at are taken for such. */
+  follow(follower: TableFollower | null): void {
+    this.#pages.follower = follower;
   }
 
   /** Events recorded so far. */
@@ -79,26 +86,15 @@ export class TraceRecorder {
 
   /** From now on `hear` is given every event as it is recorded, as the format has it. */
   listen(hear: (event: RecordedEvent) => void): void {
-    this.#hear = hear;
+    this.#hear.push(hear);
   }
 
   /**
-   * The guest stores 1 to 8 bytes within an aligned word of 8: told when it happens, by an emulator or a test that sees it.
-   * Pages told so need no looking at.
+   * The guest stores 1 to 8 bytes within an aligned word of 8: told when it happens, by an emulator or a test that sees all
+   * of them. Of watched memory those to followed pages are recorded; of other memory all of them.
    */
   stored(gpa: number, size: number, lo: number, hi: number): void {
-    const page = gpa - (gpa % PAGE);
-    let known = this.#shadow.get(page);
-    if (known === undefined) {
-      known = new Int32Array(PAGE_WORDS);
-      this.#shadow.set(page, known);
-      this.#put({ t: 'page', gpa: hex(page), kind: 'told', zero: true });
-    }
-    const bytes = new DataView(known.buffer);
-    const at = gpa % PAGE;
-    for (let i = 0; i < size; i++) bytes.setUint8(at + i, (i < 4 ? lo >>> (8 * i) : hi >>> (8 * i - 32)) & 0xff);
-    const value = size === 8 ? long(lo, hi) : hex((lo & (size >= 4 ? -1 : (1 << (8 * size)) - 1)) >>> 0);
-    this.#put({ t: 'st', gpa: hex(gpa), size, val: value });
+    this.#pages.stored(gpa, size, lo, hi);
   }
 
   /** Goes into the machine as its `tell` hook (or is called by it). */
@@ -135,13 +131,17 @@ export class TraceRecorder {
 
   /** @param gpa where the backing begins for the guest. */
   watch(gpa: number, inner: Backing): Backing {
+    const region = this.#pages.addRegion(gpa, inner);
     return {
       words: () => inner.words(),
       fetch: (offset) => {
         inner.fetch?.(offset);
-        if (this.#depth > 0) this.#look(gpa + offset - (offset % PAGE), inner.words(), (offset - (offset % PAGE)) / 4);
+        if (this.#depth > 0) this.#pages.look(region, offset);
       },
-      wrote: (offset, bytes) => inner.wrote?.(offset, bytes),
+      wrote: (offset, bytes) => {
+        inner.wrote?.(offset, bytes);
+        if (this.#depth > 0) this.#pages.wrote(region, offset, bytes);
+      },
     };
   }
 
@@ -291,17 +291,23 @@ export class TraceRecorder {
     this.#put({ t: 'reset' });
   }
 
-  #begin(): void {
-    if (this.#depth++ === 0) this.#touched.clear();
+  /** Records what the guest stored since the last event. `text` does it as well. */
+  catchUp(): void {
+    if (this.#depth === 0) this.#pages.before();
   }
 
-  /** What the IOMMU looked at, then the event, then what it did. */
+  /** What the guest stored before the event. */
+  #begin(): void {
+    if (this.#depth++ === 0) this.#pages.before();
+  }
+
+  /** What the IOMMU looked at for the first time, then the event, then what it did. */
   #end(e: Event | null): void {
     if (--this.#depth > 0) return;
-    for (const m of this.#memory) this.#put(m);
-    this.#memory = [];
+    this.#pages.looked();
     if (e !== null) this.#put(e);
     this.#flushAfter();
+    this.#pages.ask();
   }
 
   #flushAfter(): void {
@@ -312,28 +318,12 @@ export class TraceRecorder {
   #put(e: Event): void {
     const numbered = { i: this.#count++, ...e };
     if (this.#keep) this.#events.push(JSON.stringify(numbered));
-    this.#hear?.(numbered);
-  }
-
-  #look(gpa: number, words: Int32Array, at: number): void {
-    if (this.#touched.has(gpa)) return;
-    this.#touched.add(gpa);
-    const now = words.subarray(at, at + PAGE_WORDS);
-    const known = this.#shadow.get(gpa);
-    const changed = known === undefined ? [] : differing(known, now);
-    if (known === undefined || changed.length > MOST_STORES) this.#snapshot(gpa, now);
-    for (const n of known === undefined || changed.length > MOST_STORES ? [] : changed)
-      this.#memory.push({ t: 'st', gpa: hex(gpa + 8 * n), size: 8, val: long(now[2 * n]!, now[2 * n + 1]!) });
-    if (known === undefined || changed.length > 0) this.#shadow.set(gpa, now.slice());
-  }
-
-  #snapshot(gpa: number, now: Int32Array): void {
-    const content = now.every((w) => w === 0) ? { zero: true } : { data: base64(now) };
-    this.#memory.push({ t: 'page', gpa: hex(gpa), kind: 'seen', ...content });
+    for (const hear of this.#hear) hear(numbered);
   }
 
   /** The recording as the format has it: lines, not compressed. */
   text(of: RecordingOf): string {
+    this.catchUp();
     const header = {
       t: 'header',
       format: 'viommu-trace',
@@ -356,13 +346,6 @@ export class TraceRecorder {
 
 function perms(access: number): string {
   return `${access & ACCESS.READ ? 'r' : ''}${access & ACCESS.WRITE ? 'w' : ''}`;
-}
-
-/** Indices of the 8-byte words that differ. */
-function differing(a: Int32Array, b: Int32Array): number[] {
-  const out: number[] = [];
-  for (let n = 0; n < PAGE_WORDS; n += 2) if (a[n] !== b[n] || a[n + 1] !== b[n + 1]) out.push(n / 2);
-  return out;
 }
 
 function base64(words: Int32Array): string {

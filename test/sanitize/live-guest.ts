@@ -1,5 +1,6 @@
 import { smmuv3Defaults as smmuDefaults } from '../../devices/smmuv3/properties.ts';
 import { vtdDefaults } from '../../devices/vtd/properties.ts';
+import { ramBacking } from '../../src/lib/memory/address-space.ts';
 import { guestRid, hostRid } from '../../src/lib/pci/rids.ts';
 import { PromptEndpoints } from '../../src/machine/replay-endpoints.ts';
 import { MachineSanitizer } from '../../src/machine/sanitize.ts';
@@ -25,12 +26,16 @@ export class LiveGuest implements GuestActs {
   readonly #registers: MmioDevice;
   readonly #translate: TranslatePort;
   readonly #functions = new Set<number>();
+  readonly #told: boolean;
   #next = RAM + 0x10_0000;
 
-  constructor(iommu: 'smmuv3' | 'vtd', scalable = false) {
+  /** @param hearing `told`: every store is; `compared`: memory is looked at before every event. */
+  constructor(iommu: 'smmuv3' | 'vtd', scalable = false, hearing: 'told' | 'compared' = 'told') {
+    this.#told = hearing === 'told';
     this.#watch = new MachineSanitizer({ iommu, ram: [{ gpa: RAM, size: RAM_BYTES }] });
     const { recorder } = this.#watch;
-    this.#vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }], tell: recorder.tell });
+    const backing = this.#told ? {} : { backing: recorder.watch(RAM, ramBacking(RAM_BYTES)) };
+    this.#vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES, ...backing }], tell: recorder.tell });
     const common = { irq: new SeenInterrupts(), tell: recorder.tell };
     this.unit =
       iommu === 'smmuv3'
@@ -71,7 +76,7 @@ export class LiveGuest implements GuestActs {
 
   st(gpa: number, value: bigint | number): this {
     this.#vm.memory.guest.store64(gpa, lo(value), hi(value));
-    this.#watch.stored(gpa, 8, lo(value), hi(value));
+    if (this.#told) this.#watch.stored(gpa, 8, lo(value), hi(value));
     return this;
   }
 

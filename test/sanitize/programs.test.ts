@@ -6,13 +6,18 @@ import { GCMD, VTD, VtdDriver, type VtdOptions } from './vtd-driver.ts';
 
 /** Drivers' faults of public record, as guest programs on machines of this package, and the same done right. */
 const VA = 0x10_0000;
-const smmu = (o: SmmuOptions = {}) => new SmmuDriver<LiveGuest>(o, new LiveGuest('smmuv3'));
-const vtd = (o: VtdOptions = {}) => new VtdDriver<LiveGuest>(o, new LiveGuest('vtd', o.scalable === true));
-const MACHINES: readonly (readonly [string, (ats?: boolean) => Driver])[] = [
-  ['SMMUv3', (ats = false) => smmu({ ats })],
-  ['VT-d legacy', (ats = false) => vtd({ ats })],
-  ['VT-d scalable', (ats = false) => vtd({ ats, scalable: true })],
-];
+const HEARINGS = ['told', 'compared'] as const;
+type Hearing = (typeof HEARINGS)[number];
+const smmu = (o: SmmuOptions = {}, hearing?: Hearing) =>
+  new SmmuDriver<LiveGuest>(o, new LiveGuest('smmuv3', false, hearing));
+const vtd = (o: VtdOptions = {}, hearing?: Hearing) =>
+  new VtdDriver<LiveGuest>(o, new LiveGuest('vtd', o.scalable === true, hearing));
+/** Each with stores that are told, and with memory that is compared before every event. */
+const MACHINES = HEARINGS.flatMap((h): (readonly [string, (ats?: boolean) => Driver])[] => [
+  [`SMMUv3, stores ${h}`, (ats = false) => smmu({ ats }, h)],
+  [`VT-d legacy, stores ${h}`, (ats = false) => vtd({ ats }, h)],
+  [`VT-d scalable, stores ${h}`, (ats = false) => vtd({ ats, scalable: true }, h)],
+]);
 
 function found(d: Driver, severity: 'error' | 'warning' = 'error'): string[] {
   const levels = severity === 'error' ? ['error'] : ['error', 'warning'];
@@ -57,6 +62,18 @@ describe.each(MACHINES)('%s', (_, make) => {
     expect(found(d)).toEqual(['atc-before-iotlb']);
   });
 
+  test('a driver that forgets its invalidation is found, by what it maps next', () => {
+    const d = make();
+    d.map(VA, DATA);
+    if (d.iommu === 'vtd') d.submit();
+    d.guest.dma(d.sid, VA, DATA);
+    d.unmap(VA);
+    d.map(VA, DATA + 0x1000);
+    d.guest.dma(d.sid, VA, DATA + 0x1000);
+
+    expect(found(d)).toEqual(['missing-invalidation']);
+  });
+
   test('a table page is freed after an invalidation of the last level only', () => {
     const d = make();
     d.map(VA, DATA);
@@ -69,6 +86,19 @@ describe.each(MACHINES)('%s', (_, make) => {
 
     expect(found(d)).toEqual(['invalidation-too-small']);
   });
+});
+
+test('an entry that is changed in place, and invalidated then, was not broken before it was made', () => {
+  for (const hearing of HEARINGS) {
+    const d = smmu({}, hearing);
+    d.map(VA, DATA);
+    d.guest.dma(d.sid, VA);
+    d.map(VA, DATA + 0x1000);
+    d.invalidate(VA);
+    d.submit();
+
+    expect(found(d)).toEqual(['break-before-make']);
+  }
 });
 
 describe('SMMUv3', () => {

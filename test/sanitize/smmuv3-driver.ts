@@ -158,10 +158,10 @@ export class SmmuDriver<G extends GuestActs = Guest> implements Driver {
     this.guest.st(this.#slot(va, levels), value);
   }
 
-  /** A page or, with `block`, the low bits of a block: AF, not global. */
+  /** A page or, with `block`, the low bits of a block: AF, not global, for functions without privilege. */
   leaf(pa: number, writable: boolean, block = false): bigint {
     if (this.#o.stage2 === true) return BigInt(pa) | 0x400n | (block ? 1n : 3n) | (writable ? 0xc0n : 0x40n);
-    return BigInt(pa) | 0xc00n | (block ? 1n : 3n) | (writable ? 0n : 0x80n);
+    return BigInt(pa) | 0xc40n | (block ? 1n : 3n) | (writable ? 0n : 0x80n);
   }
 
   map(va: number, pa: number, writable = true): void {

@@ -90,7 +90,7 @@ export class Smmuv3CommandQueue {
       course.findings.cannotJudge('missing-invalidation', 'the command queue was not told');
       return;
     }
-    this.#unread = page.late;
+    this.#unread = page.late || !this.reads;
     const i = (at % 4096) / 4;
     const w = page.words;
     const w0 = w === null ? 0 : w[i]!;
@@ -122,6 +122,8 @@ export class Smmuv3CommandQueue {
     this.#cons = this.#prod;
   }
 
+  /** The guest's register reads are told. */
+  reads = false;
   /** A command stopped the queue: until that is acknowledged nothing is fetched, and commands may be mended. */
   stopped = false;
 

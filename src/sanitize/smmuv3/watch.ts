@@ -71,6 +71,7 @@ export class Smmuv3Watch implements IommuWatch {
     });
     const tags = new TagsInUse(
       course,
+      this.#caches,
       (stage) => WORDS[stage] ?? WORDS[0],
       (tree) => this.#streams.leadsTo(tree),
     );
@@ -189,6 +190,7 @@ export class Smmuv3Watch implements IommuWatch {
 
   #read(offset: number, lo: number): void {
     const at = this.#at(offset);
+    this.#queue.reads = true;
     this.#rules.read(at, lo);
     this.#queue.stopped = this.#rules.stopped;
     switch (at) {

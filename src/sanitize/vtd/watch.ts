@@ -76,7 +76,7 @@ export class VtdWatch implements IommuWatch {
       orphaned: (tree) => this.#config.open && tree.streams.size > 0 && !this.#contexts.leadsTo(tree),
       words,
     });
-    const tags = new TagsInUse(course, words, (tree) => this.#contexts.leadsTo(tree));
+    const tags = new TagsInUse(course, this.#caches, words, (tree) => this.#contexts.leadsTo(tree));
     this.#trees = new Trees(course, memory, this.#translations, tags);
     tags.trees = this.#trees;
     this.#shared = new VtdShared({
