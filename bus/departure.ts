@@ -1,13 +1,13 @@
+import { extendedCapability } from '../src/lib/pci/capability-list.ts';
 import { AT, DMA, NO_PASID } from '../src/ports/dma.ts';
-import { ACS_CAP } from '../src/spec/pcie/capabilities.ts';
+import type { PciFunction } from '../src/ports/pci.ts';
+import { ACS_CAP, EXT, PASID_CAP } from '../src/spec/pcie/capabilities.ts';
 import { COMMAND, HEADER } from '../src/spec/pcie/header.ts';
 import type { Fabric, Sender } from './fabric.ts';
 import type { Root, Slice, Slot } from './topology.ts';
 
-/** No PASID that could be on the wire: one a slice has not set up, or one of more than 20 bits. Nothing is sent under it. */
+/** No PASID that could be on the wire: one a slice has not set up, or one the function cannot have. Nothing is sent under it. */
 export const NOT_SET_UP = -2;
-/** Bits of a PASID prefix (PCIe §6.20). */
-const PASID_BITS = 20;
 
 /** Where requests of one function leave its link, under one of its requester ids: as whom, and whether at all. */
 export class Departure implements Sender {
@@ -26,6 +26,8 @@ export class Departure implements Sender {
   readonly #stream: number;
   /** The function whose link carries the requests: for a slice its parent. */
   readonly #sender: Slot;
+  /** One more than the largest PASID the function can send, by its capability; -1: not looked at yet. */
+  #pasids = -1;
 
   constructor(fabric: Fabric, slot: Slot, index: number) {
     this.#fabric = fabric;
@@ -49,15 +51,20 @@ export class Departure implements Sender {
   /** The PASID on the wire of what the function sends under `pasid`, or NOT_SET_UP. */
   pasid(pasid: number): number {
     const slice = this.#slice;
-    if (pasid !== NO_PASID && pasid >>> PASID_BITS !== 0) return NOT_SET_UP;
+    if (pasid !== NO_PASID && !this.#has(pasid)) return NOT_SET_UP;
     if (slice === null) return pasid;
     const host = pasid === NO_PASID ? slice.pasid : slice.hostPasid(pasid);
     return host < 0 ? NOT_SET_UP : host;
   }
 
+  #has(pasid: number): boolean {
+    if (this.#pasids < 0) this.#pasids = pasidsOf(this.#slot.fn);
+    return pasid >= 0 && pasid < this.#pasids;
+  }
+
   /** Nothing can be sent under a PASID: for one that a slice could have, its IOMMU says why not. */
   refuse(pasid: number, lo: number, hi: number, access: number): void {
-    if (this.#slice === null || pasid >>> PASID_BITS !== 0 || !this.may(AT.UNTRANSLATED)) return;
+    if (this.#slice === null || !this.#has(pasid) || !this.may(AT.UNTRANSLATED)) return;
     this.#slice.refused(pasid, lo, hi, access);
   }
 
@@ -91,6 +98,12 @@ export class Departure implements Sender {
     this.#sender.bus.parent?.bridge?.violation();
     return DMA.ABORT;
   }
+}
+
+/** PASIDs of a function by its capability (PCIe §7.8.9); 0: it has none. */
+function pasidsOf(fn: PciFunction): number {
+  const at = extendedCapability(fn, EXT.PASID);
+  return at === 0 ? 0 : 2 ** ((fn.configRead(at + PASID_CAP.CAP, 2) >>> 8) & 0x1f);
 }
 
 /** Takes a message through interrupt remapping, if there is any, to the interrupt controller. @returns a DMA value. */

@@ -41,6 +41,12 @@ export { type Disk, RamDisk } from './nvme/disk.ts';
 export { NvmeFunction, type NvmeOptions } from './nvme/function.ts';
 export type { NvmeIdentity } from './nvme/identify.ts';
 export type { DmaPath } from './nvme/transfer.ts';
-export { type LateWrite, PAGE_FAULT, Requester, type RequesterOptions, type RequesterState } from './requester.ts';
+export {
+  type LateWrite,
+  PAGE_FAULT,
+  Requester,
+  type RequesterOptions,
+  type RequesterState,
+} from './requester.ts';
 export { type Behaviour, Shell, type ShellOptions, type ShellState } from './shell.ts';
 export { type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';

@@ -81,6 +81,8 @@ export class Requester {
   faultHi = 0;
   /** Bytes the last request moved. */
   done = 0;
+  /** Why the last request was not sent at all (then it is a DMA.ABORT): its PASID is none of the function's; null: it was. */
+  refusal: string | null = null;
   /** Accesses that found their translation in the ATC, and translation requests, so far. */
   hits = 0;
   /** Translation requests so far. */
@@ -119,7 +121,7 @@ export class Requester {
 
   /**
    * Reads `count` bytes into `into` from `start` on. @param pasid NO_PASID or 0 … 2^20-1. @param more ACCESS bits beside
-   * READ. @returns a DMA value or PAGE_FAULT; `done`, `faultLo` and `faultHi` tell how far it came.
+   * READ. @returns a DMA value, PAGE_FAULT; `done`, `faultLo` and `faultHi` tell how far it came.
    */
   read(pasid: number, lo: number, hi: number, into: Uint8Array, start: number, count: number, more = 0): number {
     const r = this.#request(pasid, lo, hi, ACCESS.READ | more);
@@ -144,6 +146,16 @@ export class Requester {
     return this.#move(r);
   }
 
+  /** Whether requests of the function can carry a PASID: one within the width of its capability. */
+  #may(pasid: number): boolean {
+    const limit = this.pasid?.limit ?? 0;
+    const may = pasid === NO_PASID || (pasid >= 0 && pasid < limit);
+    if (may) this.refusal = null;
+    else if (limit === 0) this.refusal = `PASID ${pasid}: the function has no PASID capability`;
+    else this.refusal = `PASID ${pasid}: the function's PASIDs are 0 to ${limit - 1}, by the width of its capability`;
+    return may;
+  }
+
   #request(pasid: number, lo: number, hi: number, access: number): MemoryRequest {
     const r = this.#idle ?? new MemoryRequest();
     this.#idle = null;
@@ -161,7 +173,8 @@ export class Requester {
     this.faultLo = r.lo;
     this.faultHi = r.hi;
     let result: number = DMA.ABORT;
-    if (up !== null) result = this.ats?.enabled === true ? this.#pages(up, r) : this.#untranslated(up, r, r.left);
+    if (this.#may(r.pasid) && up !== null)
+      result = this.ats?.enabled === true ? this.#pages(up, r) : this.#untranslated(up, r, r.left);
     this.#idle = r;
     return result;
   }
@@ -249,8 +262,9 @@ export class Requester {
         if (epoch === this.#epoch) done(send());
       });
     const up = this.upstream;
-    let outcome: number = GO_UNTRANSLATED;
-    if (up !== null && this.ats?.enabled === true) outcome = this.#translate(up, pasid, lo, hi, ACCESS.WRITE);
+    let outcome: number = this.#may(pasid) ? GO_UNTRANSLATED : DMA.ABORT;
+    if (outcome === GO_UNTRANSLATED && up !== null && this.ats?.enabled === true)
+      outcome = this.#translate(up, pasid, lo, hi, ACCESS.WRITE);
     if (outcome === GO_UNTRANSLATED) {
       arrive(() => {
         const r = this.#request(pasid, lo, hi, ACCESS.WRITE);
@@ -307,10 +321,10 @@ export class Requester {
     return this.#groups?.outstanding ?? 0;
   }
 
-  /** Asks for one page; see `PageGroups.ask`. @returns false: the function cannot or may not ask. */
+  /** Asks for one page; see `PageGroups.ask`. @returns false: the function cannot or may not ask, or has no such PASID. */
   pageRequest(pasid: number, lo: number, hi: number, access: number, done: (code: number) => void): boolean {
     const { upstream } = this;
-    return upstream !== null && this.#groups?.ask(upstream, pasid, lo, hi, access, done) === true;
+    return upstream !== null && this.#may(pasid) && this.#groups?.ask(upstream, pasid, lo, hi, access, done) === true;
   }
 
   /** After loading a saved state: whoever asked waits again. */

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { Bridge } from '../../../bus/bridge.ts';
 import { PAGE_FAULT } from '../../../devices/endpoints/requester.ts';
+import type { Shell } from '../../../devices/endpoints/shell.ts';
 import { addAcs } from '../../../src/lib/pci/standard.ts';
-import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
+import { ACCESS, AT, ATS, DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import type { Upstream } from '../../../src/ports/pci.ts';
 import { PRG } from '../../../src/spec/pcie/messages.ts';
 import { DATA, DOORBELL, KINDS, probe, Rig, VA } from './rig.ts';
@@ -27,6 +28,42 @@ const PRIV = 4n;
 
 for (const kind of KINDS) {
   describe(`what a function behind a ${kind} is`, () => {
+    test('what it sends under a PASID beyond its own width goes nowhere, and it says so', () => {
+      const rig = new Rig(kind);
+      const fn = probe({ pasid: { width: 2 }, ats: {}, pri: { capacity: 32 } });
+      const none = probe({ ats: {}, pri: { capacity: 32 } });
+      rig.plug(fn, 0x08);
+      rig.plug(none, 0x10);
+      const [pa] = rig.space(0x08, [3]);
+      expect(rig.reaches(fn, pa!, 3)).toBe(true);
+      rig.said.length = 0;
+      const clock = rig.machine.vm.clock;
+      const tries: [Shell, number][] = [
+        [fn, 4],
+        [fn, 0x10_0003],
+        [fn, 2 ** 31],
+        [fn, -2],
+        [none, 0],
+        [none, 3],
+      ];
+      for (const [of, pasid] of tries) {
+        const outcomes = [rig.write(of, 1, pasid), of.memory.read(pasid, VA, 0, new Uint8Array(4), 0, 4)];
+        of.memory.writeLater({ clock, flight: 1, pasid, lo: VA, hi: 0, bytes: new Uint8Array(4) }, (r) =>
+          outcomes.push(r),
+        );
+        clock.advance(1);
+        expect([pasid, outcomes]).toEqual([pasid, [DMA.ABORT, DMA.ABORT, DMA.ABORT]]);
+        expect(of.memory.refusal).toMatch(of === fn ? /PASID -?\d+: .* 0 to 3, by the width/ : /no PASID capability/);
+        expect(of.memory.pageRequest(pasid, VA, 0, ACCESS.READ, () => {})).toBe(false);
+        // The same without the kit.
+        const up = of.upstream!;
+        expect(up.write(pasid, VA, 0, ACCESS.WRITE, AT.UNTRANSLATED, new Uint8Array(4), 0, 4)).toBe(DMA.ABORT);
+        expect(up.translationRequest(pasid, VA, 0, ACCESS.READ)).toBe(ATS.UR);
+      }
+      expect(rig.said.filter((s) => s.what === 'fault' || (s.what === 'translate' && !s.hit))).toEqual([]);
+      expect(rig.reaches(fn, pa!, 3)).toBe(true);
+    });
+
     test('its PASIDs are as wide as its own capability says, with the permissions it has', () => {
       const rig = new Rig(kind);
       const wide = probe({ pasid: { width: 8, exec: true } });
@@ -44,9 +81,8 @@ for (const kind of KINDS) {
       const pasids = [NO_PASID, 3, 200];
       const pages = [0x08, 0x10].map((rid, i) => rig.space(rid, pasids, 4 * i));
       expect(pasids.map((p, i) => rig.reaches(wide, pages[0]![i]!, p))).toEqual([true, true, true]);
-      // 200 does not fit into 4 bits. The host that owns the PASID table (VT-d) does not take it; an SMMUv3's guest owns its own.
-      const beyond = kind === 'smmuv3';
-      expect(pasids.map((p, i) => rig.reaches(narrow, pages[1]![i]!, p))).toEqual([true, true, beyond]);
+      // 200 does not fit into 4 bits: it does not leave the function, whoever owns the PASID table.
+      expect(pasids.map((p, i) => rig.reaches(narrow, pages[1]![i]!, p))).toEqual([true, true, false]);
     });
 
     test('functions that no port keeps apart are one group of the host; those below ports with ACS are not', () => {
