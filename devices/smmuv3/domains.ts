@@ -116,7 +116,14 @@ export class Smmuv3Domains {
       this.#host.release(ioas);
       return asked;
     }
-    const shadow = new Smmuv3Shadow(this.#core, ioas, ste);
+    const own = upcalls.shadowTable?.(hwpt, this.#core.deps.ioasId) ?? -E.OPNOTSUPP;
+    if (typeof own === 'number' && own !== -E.OPNOTSUPP) {
+      this.#core.refusals.note('undoing', upcalls.shadow(hwpt, false));
+      this.#host.release(hwpt);
+      this.#host.release(ioas);
+      return own;
+    }
+    const shadow = new Smmuv3Shadow(this.#core, ioas, ste, typeof own === 'number' ? null : own);
     return this.#add(new Smmuv3Domain(vmid, key, hwpt, shadow));
   }
 

@@ -1,9 +1,11 @@
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
+import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
 import { PERM_READ, PERM_WRITE, permNeeded, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
+import type { ShadowTable } from '../../src/ports/upcalls.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
 import { readGuestStage2, vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
@@ -12,6 +14,9 @@ const PAGE = 4096;
 /** Pieces taken away at one occasion, and the units of work of each. */
 const PIECES = 512;
 const PIECE_WORK = 8;
+/** Units of work of what a table of the host takes away, whatever it holds; and for so many pages of a range one more. */
+const TABLE_WORK = 2;
+const TABLE_PAGES = 512;
 const RW = ACCESS.READ | ACCESS.WRITE;
 
 /** The walk of a stage 2 that the guest owns. */
@@ -54,56 +59,75 @@ class GuestStage2 implements ShadowWalk {
  */
 export class Smmuv3Shadow {
   readonly ioasId: number;
+  /** The copy in areas of the IOAS, by Linux's verbs. */
   readonly #shadow: Shadow;
+  /** The copy in a table that the host fills by itself, where it offers one: then the IOAS stays empty. */
+  readonly #table: TableShadow | null;
 
-  /** @param ste the STE whose stage-2 fields are shadowed. */
-  constructor(core: Smmuv3Core, ioasId: number, ste: Int32Array) {
+  /** @param ste the STE whose stage-2 fields are shadowed. @param own what the host fills by itself; null: nothing. */
+  constructor(core: Smmuv3Core, ioasId: number, ste: Int32Array, own: ShadowTable | null) {
     this.ioasId = ioasId;
     const walk = new GuestStage2(core, ste);
     this.#shadow = new Shadow({ verbs: core.host, ioasId, walk, memory: core.deps, unit: 'leaf' });
+    this.#table = own === null ? null : new TableShadow({ table: own, walk, unit: 'leaf' });
   }
 
-  /** Pieces now mapped. */
+  /** Pieces now mapped, a table of the host's as one; 0: there is nothing to take away. */
   get size(): number {
+    if (this.#table !== null) return this.#table.empty ? 0 : 1;
     return this.#shadow.areas.count;
   }
 
   /** The hardware missed `ipa`; see `Shadow.miss`. */
   fill(ipa: number, access: number): boolean {
-    return this.#shadow.miss(ipa, access);
+    return (this.#table ?? this.#shadow).miss(ipa, access);
   }
 
   /** Whether the last `fill` failed because the host refused, not because of the guest's tables. */
   get missRefused(): boolean {
-    return this.#shadow.refused < 0;
+    return (this.#table ?? this.#shadow).refused < 0;
   }
 
   /** log2 bytes of the guest's leaf that what is mapped at `ipa` comes from; 0: nothing is mapped there. */
   leafShift(ipa: number): number {
-    return this.#shadow.leafShift(ipa);
+    return (this.#table ?? this.#shadow).leafShift(ipa);
   }
 
   /** Takes away every leaf that has an address in [from, to), bytes, multiples of 4096; `work.unfinished`: a part. @returns 0 or the first -errno. */
   drop(from: number, to: number, work: WorkBudget): VerbOutcome {
+    if (this.#table === null) return this.#dropAreas(from / PAGE, to / PAGE, work);
+    const pages = (to - from) / PAGE;
+    work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
+    return this.#table.invalidate(from / PAGE, pages);
+  }
+
+  #dropAreas(from: number, to: number, work: WorkBudget): VerbOutcome {
     const { areas } = this.#shadow;
-    const i = areas.from(from / PAGE);
-    const count = areas.from(to / PAGE) - i;
+    const i = areas.from(from);
+    const count = areas.from(to) - i;
     work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
     // A leaf goes whole, also when it is in more pieces than that.
-    const part = count > PIECES && areas.leaf(i + PIECES) > from / PAGE;
-    const end = part ? areas.leaf(i + PIECES) : to / PAGE;
-    const r = this.#shadow.invalidate(from / PAGE, end - from / PAGE);
+    const part = count > PIECES && areas.leaf(i + PIECES) > from;
+    const end = part ? areas.leaf(i + PIECES) : to;
+    const r = this.#shadow.invalidate(from, end - from);
     if (r >= 0 && part) work.unfinished = true;
     return r;
   }
 
-  /** Takes away what lies on guest-physical memory that goes. @returns 0 or the first -errno. */
+  /**
+   * Takes away what lies on guest-physical memory that goes. A table of the host's is emptied by the host when the pins go.
+   * @returns 0 or the first -errno.
+   */
   forget(gpa: number, bytes: number): VerbOutcome {
-    return this.#shadow.forget(gpa, bytes);
+    return this.#table === null ? this.#shadow.forget(gpa, bytes) : 0;
   }
 
   /** Takes everything away; a part of it when there is more than one occasion bears. @returns 0 or -errno. */
   dropSome(work: WorkBudget): VerbOutcome {
+    if (this.#table !== null) {
+      work.spend(TABLE_WORK);
+      return this.#table.clear();
+    }
     const { count } = this.#shadow.areas;
     work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
     return count > PIECES ? this.#shadow.shrink(PIECES) : this.#shadow.clear();

@@ -1,7 +1,10 @@
 import { ACCESS } from '../../src/ports/dma.ts';
 
-/** What a guest's table says of a page: where it lies (bytes), and READ and WRITE. null: nothing. */
-export type Said = { readonly gpa: number; readonly perm: number } | null;
+/**
+ * What a guest's table says of a page: where it lies (bytes), and READ and WRITE. null: nothing. `large`: by a leaf above
+ * 4 KiB.
+ */
+export type Said = { readonly gpa: number; readonly perm: number; readonly large?: boolean } | null;
 
 /**
  * The slow model of what an IOMMU may know of a guest-owned stage: for each page everything the guest's tables have said
@@ -28,6 +31,12 @@ export class ShadowHistory {
   /** An invalidation reached the page: only the present counts. */
   forget(page: number): void {
     this.#said.set(page, [this.of(page).at(-1)!]);
+  }
+
+  /** An invalidation reached another page of every large leaf that the page has belonged to. */
+  forgetLarge(page: number): void {
+    const said = this.of(page);
+    this.#said.set(page, [...said.slice(0, -1).filter((s) => s?.large !== true), said.at(-1)!]);
   }
 
   /**

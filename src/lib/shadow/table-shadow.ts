@@ -25,6 +25,8 @@ export interface TableShadowConfig {
 export class TableShadow {
   /** What the host refused of the last `miss` (-errno); 0: nothing, the guest's tables or its memory say no. */
   refused: VerbOutcome = 0;
+  /** Nothing was mapped since everything was taken away: no invalidation has anything to do. */
+  empty = true;
   readonly #table: ShadowTable;
   readonly #walk: ShadowWalk;
   /** null: an invalidation takes exactly the pages it names. */
@@ -52,6 +54,7 @@ export class TableShadow {
     const first = page - (page % pages);
     if (granted !== 0 && !this.#room(first, pages)) return false;
     if (pages > 1 && this.#large !== null && !this.#remember(this.#large, first, shift - 12)) return false;
+    this.empty = false;
     const r = this.#table.map(page, gpa, first, first + pages, perm);
     // EINVAL: the host keeps that place for itself. EFAULT: it is nothing that DMA may reach.
     if (r < 0 && r !== -E.INVAL && r !== -E.FAULT) this.refused = r;
@@ -74,6 +77,7 @@ export class TableShadow {
   /** Maps pages [first, first + pages) to guest-physical pages from `gpa` on: some of them, the rest comes with the misses. */
   map(first: number, pages: number, gpa: number, perm: number): VerbOutcome {
     let done = 0;
+    this.empty = false;
     for (let n = 0; n < TABLES && done < pages; n++) {
       const r = this.#table.perm(first + done) === 0 ? this.#put(first, pages, gpa, perm, done) : 1;
       if (r < 0) return r;
@@ -89,6 +93,7 @@ export class TableShadow {
 
   /** An invalidation of pages [first, first + pages) (see `ShadowConfig.unit`). */
   invalidate(first: number, pages: number): VerbOutcome {
+    if (this.empty) return 0;
     const large = this.#large;
     if (large === null) return this.#table.unmap(first, pages);
     large.widen(first, first + pages);
@@ -97,8 +102,11 @@ export class TableShadow {
 
   /** Takes everything away. */
   clear(): VerbOutcome {
+    if (this.empty) return 0;
     this.#large?.clear();
-    return this.#table.clear();
+    const r = this.#table.clear();
+    this.empty = r === 0;
+    return r;
   }
 
   /** log2 bytes of the leaf that what is mapped at `ipa` (bytes) comes from; 0: nothing is mapped there. */

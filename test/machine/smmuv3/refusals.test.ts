@@ -6,6 +6,7 @@ import { HW_ERROR, type HwPort } from '../../../src/ports/hw.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
 import { CD, cfgiSte, nhVa, R, sync, type Words } from '../../devices/smmuv3/guest.ts';
+import { wrapShadows } from '../wrap-shadows.ts';
 import { Rig, Tables } from './rig.ts';
 
 const SID = 8;
@@ -88,6 +89,9 @@ class Machine {
       const error = name.endsWith('lloc') || name === 'ioasMap' ? E.NOMEM : E.IO;
       fd[name] = (...a) => (this.nth.now() ? -error : real(...a));
     }
+    wrapShadows(this.rig.vm.upcalls, (name, real) =>
+      this.nth.now() ? -(name === 'unmap' || name === 'clear' ? E.IO : E.NOMEM) : real(),
+    );
     for (const name of ['attach', 'detach']) {
       const real = vfio[name]!.bind(vfio);
       vfio[name] = (...a) => (this.nth.now() ? -E.NOMEM : real(...a));

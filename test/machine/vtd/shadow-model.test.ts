@@ -151,9 +151,12 @@ test.each(MODES.flatMap((mode) => [false, true].map((cachingMode) => ({ mode, ca
         const room = far ? FAR_BYTES + 2 * align : 0x80_0000;
         return { gpa: base + pick(room / align) * align, perm: 1 + pick(3) };
       };
+      let region = 0;
+      let index = 0;
       for (let step = 0; step < STEPS; step++) {
-        const region = pick(REGIONS.length);
-        const index = PAGES[pick(PAGES.length)]!;
+        // What was touched last is touched again more often than not: caches hold it.
+        if (random.chance(30)) region = pick(REGIONS.length);
+        if (random.chance(30)) index = random.pick(PAGES);
         const page = REGIONS[region]! / 4096 + index;
         const what = pick(20);
         if (what < 4) g.page(region, index, pick(4) === 0 ? null : target(4096));

@@ -22,6 +22,7 @@ import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.t
 import { IdPool } from '../ids.ts';
 import { DriverInterrupts } from '../interrupts.ts';
 import type { PageAllocator } from '../page-allocator.ts';
+import { ShadowPool } from '../shadow/pool.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import type { PartialCount } from './commands.ts';
 import { Smmuv3DriverFaults } from './faults.ts';
@@ -90,6 +91,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   /** @internal */
   readonly maintenance: Smmuv3DriverMaintenance;
   /** @internal */
+  readonly memory: PageAllocator;
+  /** @internal Pages of the tables that repeat guests' stage 2s. */
+  readonly shadows: ShadowPool;
+  /** @internal */
   readonly partialCount: PartialCount;
   readonly #options: Smmuv3DriverOptions;
   readonly #identity: Smmuv3DriverIdentity;
@@ -122,6 +127,8 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
         }),
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
+    this.memory = options.memory;
+    this.shadows = new ShadowPool(options.memory);
     this.blocked = {
       kind: 'blocked',
       iommu: this,

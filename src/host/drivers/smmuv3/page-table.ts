@@ -65,6 +65,11 @@ export class Smmuv3PageTable {
     return this.#pages;
   }
 
+  /** Nothing but the start table is there. */
+  get unused(): boolean {
+    return this.#pages === this.#rootPages;
+  }
+
   /**
    * Maps [iova, iova+bytes) to [hpa, …), all multiples of 4 KiB, with the largest blocks that fit. Nothing may be mapped there.
    * @returns bytes mapped: less than asked when memory ran out, or at something already mapped.

@@ -1,17 +1,35 @@
 import { NO_PASID } from '../../../ports/dma.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
-import type { DirtyOps, Domain, HostDevice, IommuDriver, PagingDomain } from '../../kernel/driver.ts';
+import type {
+  DirtyOps,
+  Domain,
+  HostDevice,
+  IommuDriver,
+  PagingDomain,
+  Result,
+  StageCopy,
+} from '../../kernel/driver.ts';
+import type { PageAllocator } from '../page-allocator.ts';
+import type { ShadowPool } from '../shadow/pool.ts';
+import { ShadowTables } from '../shadow/tables.ts';
 import type { Invalidated } from './attach.ts';
 import type { StageOne, StageTwo } from './entries.ts';
 import { PROT } from './leaf.ts';
 import type { Extent, Smmuv3DriverMaintenance } from './maintenance.ts';
 import type { Smmuv3PageTable } from './page-table.ts';
+import { stageTwoFormat } from './shadow-format.ts';
 import { type Smmuv3User, Smmuv3Users } from './users.ts';
+
+const PAGE = 4096;
 
 /** What a paging domain asks of its driver. */
 export interface Smmuv3PagingOwner {
   readonly iommu: IommuDriver;
   readonly maintenance: Smmuv3DriverMaintenance;
+  /** Host memory for tables. */
+  readonly memory: PageAllocator;
+  /** Pages of tables that repeat guests' stages. */
+  readonly shadows: ShadowPool;
   attachPaging(domain: Smmuv3PagingDomain, dev: HostDevice, pasid: number, old: Domain | null): number;
   attachPagingStream(domain: Smmuv3PagingDomain, dev: HostDevice, stream: number, old: Domain | null): number;
   released(domain: Smmuv3PagingDomain): void;
@@ -38,6 +56,8 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
   readonly #users = new Smmuv3Users();
   /** An invalidation failed: some cache may still know what is gone. */
   #stale = false;
+  /** The domain repeats a stage of a guest: what lies below the start table belongs to it. */
+  #copy: ShadowTables | null = null;
 
   constructor(owner: Smmuv3PagingOwner, tables: Smmuv3PageTable, stage: Stage, nestParent: boolean) {
     this.iommu = owner.iommu;
@@ -55,7 +75,31 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
 
   /** 4 KiB pages its tables occupy. */
   get tablePages(): number {
-    return this.#tables.pages;
+    return this.#tables.pages + (this.#copy?.pages ?? 0);
+  }
+
+  copyStage(): Result<StageCopy> {
+    if (this.stage.kind !== 2) return -E.OPNOTSUPP;
+    if (this.#copy !== null || !this.#users.empty || !this.#tables.unused) return -E.BUSY;
+    const { memory, shadows } = this.#owner;
+    this.#copy = new ShadowTables({
+      format: stageTwoFormat(this.#tables.config, this.#tables.startLevel),
+      root: this.#tables.root,
+      pool: shadows,
+      space: memory.space,
+      limit: 2 ** this.#tables.config.oas,
+      refusesReadOnly: false,
+      forget: (page, pages, leaf) => this.#forgetPages(page, pages, leaf),
+      announces: false,
+    });
+    return this.#copy;
+  }
+
+  #forgetPages(page: number, pages: number, leaf: boolean): number {
+    const most = 2 ** this.#tables.config.ias / PAGE;
+    if (page === 0 && pages >= most) return this.#forget(this.#everything);
+    // One page is a leaf of the last level, or a part of one that was split.
+    return this.#forget({ iova: page * PAGE, bytes: pages * PAGE, level: leaf && pages === 1 ? 3 : 0 });
   }
 
   /** The devices below it, nested ones included. */
@@ -87,6 +131,7 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
     if (hpa + bytes > 2 ** this.#tables.config.oas) return -E.RANGE;
     if ((prot & (PROT.READ | PROT.WRITE)) === 0) return 0;
     const at = Number(iova);
+    if (this.#copy !== null) return this.#copy.fix(at / PAGE, hpa, bytes / PAGE, prot);
     const done = this.#tables.map(at, hpa, bytes, prot);
     if (done < bytes) {
       this.#tables.unmap(at, done);
@@ -102,6 +147,10 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
     if (iova > this.apertureLast) return 0n;
     const at = Number(iova);
     const end = iova + bytes > this.apertureLast ? Number(this.apertureLast) + 1 : Number(iova + bytes);
+    if (this.#copy !== null) {
+      const r = this.#copy.unfix(at / PAGE, (end - at) / PAGE);
+      return BigInt(r < 0 ? r : end - at);
+    }
     const done = this.#tables.unmap(at, end - at);
     if (undo) this.#tables.prune(at, end - at);
     const changed = done > 0 || this.#tables.retired || this.#stale;
@@ -168,7 +217,8 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
 
   free(): void {
     // An SMMU that did not confirm a detach, or an invalidation, may still use the tables and their tag: neither is used again.
-    if (!this.#users.empty || (this.#stale && this.#drop() !== 0)) return;
+    const forgotten = this.#copy?.destroy() ?? true;
+    if (!this.#users.empty || !forgotten || (this.#stale && this.#drop() !== 0)) return;
     this.#tables.destroy();
     this.#owner.released(this);
   }

@@ -1,6 +1,6 @@
 import type { VtdFeatures } from '../../../lib/check/vtd-features.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
-import { FS, SS } from '../../../spec/vtd/paging.ts';
+import { FS } from '../../../spec/vtd/paging.ts';
 import { FSPM, PGTT } from '../../../spec/vtd/tables.ts';
 import {
   type DirtyOps,
@@ -13,7 +13,6 @@ import {
   type StageCopy,
 } from '../../kernel/driver.ts';
 import type { PageAllocator } from '../page-allocator.ts';
-import type { ShadowFormat } from '../shadow/format.ts';
 import type { ShadowPool } from '../shadow/pool.ts';
 import { ShadowTables } from '../shadow/tables.ts';
 import type { VtdDriverAttacher } from './attach.ts';
@@ -22,6 +21,7 @@ import type { VtdCached, VtdDriverMaintenance } from './maintenance.ts';
 import { WHOLE_DEVICE } from './master.ts';
 import type { VtdPageTable } from './page-table.ts';
 import type { VtdDriverQueue } from './queue.ts';
+import { secondStageFormat, secondStageLeaf } from './shadow-format.ts';
 import type { VtdAttachable, VtdUsers } from './users.ts';
 
 /** What a domain asks of its driver. */
@@ -233,27 +233,4 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
     const forgotten = this.#copy?.destroy() ?? true;
     if (!this.#stale && forgotten && this.members.users.length === 0) this.#tables.destroy();
   }
-}
-
-function secondStageLeaf(prot: number, coherent: boolean): number {
-  const read = (prot & MAP_PROT.READ) !== 0 ? SS.R : 0;
-  return read | ((prot & MAP_PROT.WRITE) !== 0 ? SS.W : 0) | (coherent ? SS.SNP : 0);
-}
-
-/** A second-stage table as a shadow writes it. */
-function secondStageFormat({ levels, largest }: VtdPageTable['config'], coherent: () => boolean): ShadowFormat {
-  return {
-    levels,
-    rootEntries: 512,
-    largest,
-    present: SS.R | SS.W,
-    typeMask: SS.PS,
-    table: 0,
-    block: SS.PS,
-    page: 0,
-    pointer: SS.R | SS.W,
-    permShift: 0,
-    leaf: (prot) => secondStageLeaf(prot, coherent()),
-    leafHigh: () => 0,
-  };
 }
