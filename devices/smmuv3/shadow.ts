@@ -59,9 +59,9 @@ class GuestStage2 implements ShadowWalk {
  */
 export class Smmuv3Shadow {
   readonly ioasId: number;
-  /** The copy in areas of the IOAS, by Linux's verbs. */
+  /** The copy in areas of the IOAS, by Linux's verbs: all of it, or what the table cannot have. */
   readonly #shadow: Shadow;
-  /** The copy in a table that the host fills by itself, where it offers one: then the IOAS stays empty. */
+  /** The copy in a table that the host fills by itself from guest RAM, where it offers one. */
   readonly #table: TableShadow | null;
 
   /** @param ste the STE whose stage-2 fields are shadowed. @param own what the host fills by itself; null: nothing. */
@@ -69,13 +69,12 @@ export class Smmuv3Shadow {
     this.ioasId = ioasId;
     const walk = new GuestStage2(core, ste);
     this.#shadow = new Shadow({ verbs: core.host, ioasId, walk, memory: core.deps, unit: 'leaf' });
-    this.#table = own === null ? null : new TableShadow({ table: own, walk, unit: 'leaf' });
+    this.#table = own === null ? null : new TableShadow({ table: own, walk, beside: this.#shadow, unit: 'leaf' });
   }
 
   /** Pieces now mapped, a table of the host's as one; 0: there is nothing to take away. */
   get size(): number {
-    if (this.#table !== null) return this.#table.empty ? 0 : 1;
-    return this.#shadow.areas.count;
+    return this.#shadow.areas.count + (this.#table === null || this.#table.empty ? 0 : 1);
   }
 
   /** The hardware missed `ipa`; see `Shadow.miss`. */
@@ -95,10 +94,13 @@ export class Smmuv3Shadow {
 
   /** Takes away every leaf that has an address in [from, to), bytes, multiples of 4096; `work.unfinished`: a part. @returns 0 or the first -errno. */
   drop(from: number, to: number, work: WorkBudget): VerbOutcome {
-    if (this.#table === null) return this.#dropAreas(from / PAGE, to / PAGE, work);
     const pages = (to - from) / PAGE;
-    work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
-    return this.#table.invalidate(from / PAGE, pages);
+    if (this.#table !== null) {
+      work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
+      const r = this.#table.invalidate(from / PAGE, pages);
+      if (r < 0 || this.#shadow.areas.count === 0) return r;
+    }
+    return this.#dropAreas(from / PAGE, to / PAGE, work);
   }
 
   #dropAreas(from: number, to: number, work: WorkBudget): VerbOutcome {
@@ -119,14 +121,15 @@ export class Smmuv3Shadow {
    * @returns 0 or the first -errno.
    */
   forget(gpa: number, bytes: number): VerbOutcome {
-    return this.#table === null ? this.#shadow.forget(gpa, bytes) : 0;
+    return this.#shadow.forget(gpa, bytes);
   }
 
   /** Takes everything away; a part of it when there is more than one occasion bears. @returns 0 or -errno. */
   dropSome(work: WorkBudget): VerbOutcome {
     if (this.#table !== null) {
       work.spend(TABLE_WORK);
-      return this.#table.clear();
+      const r = this.#table.clear();
+      if (r < 0) return r;
     }
     const { count } = this.#shadow.areas;
     work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));

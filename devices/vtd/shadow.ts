@@ -56,9 +56,9 @@ export class VtdShadow {
   round = 0;
   /** The host keeps what it was to take away: nothing may translate through this until `clear` has succeeded. */
   stale = false;
-  /** The copy in areas of the IOAS, by Linux's verbs. */
+  /** The copy in areas of the IOAS, by Linux's verbs: all of it, or what the table cannot have. */
   readonly #shadow: Shadow;
-  /** The copy in a table that the host fills by itself, where it offers one: then the IOAS stays empty. */
+  /** The copy in a table that the host fills by itself from guest RAM, where it offers one. */
   readonly #table: TableShadow | null;
   readonly #fill: ShadowFill;
   readonly #walk: SecondWalk;
@@ -79,7 +79,7 @@ export class VtdShadow {
     const walk = new SecondWalk(deps.walk, table);
     this.#walk = walk;
     this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range' });
-    this.#table = own === null ? null : new TableShadow({ table: own, walk, unit: 'range' });
+    this.#table = own === null ? null : new TableShadow({ table: own, walk, beside: this.#shadow, unit: 'range' });
     this.#fill = new ShadowFill({
       shadow: this.#table ?? this.#shadow,
       source: {
@@ -113,7 +113,8 @@ export class VtdShadow {
   invalidate(first: number, pages: number, work: WorkBudget): VerbOutcome {
     if (this.#table !== null) {
       work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
-      return this.#taken(this.#table.invalidate(first, pages));
+      const r = this.#taken(this.#table.invalidate(first, pages));
+      if (r < 0 || this.#shadow.areas.count === 0) return r;
     }
     const { areas } = this.#shadow;
     const from = areas.from(first);
@@ -130,7 +131,8 @@ export class VtdShadow {
   empty(work: WorkBudget): VerbOutcome {
     if (this.#table !== null) {
       work.spend(TABLE_WORK);
-      return this.clear();
+      const r = this.#taken(this.#table.clear());
+      if (r < 0) return r;
     }
     const { count } = this.#shadow.areas;
     work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
@@ -142,12 +144,12 @@ export class VtdShadow {
 
   /** Takes away what lies on guest memory that goes. A table of the host's is emptied by the host when the pins go. */
   forget(gpa: number, bytes: number): VerbOutcome {
-    return this.#table === null ? this.#shadow.forget(gpa, bytes) : 0;
+    return this.#shadow.forget(gpa, bytes);
   }
 
   /** Takes everything away. */
   clear(): VerbOutcome {
-    const r = this.#taken((this.#table ?? this.#shadow).clear());
+    const r = this.#taken(this.#table?.clear() || this.#shadow.clear());
     if (r === 0) this.stale = false;
     return r;
   }

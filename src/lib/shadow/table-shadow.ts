@@ -3,7 +3,7 @@ import type { ShadowTable } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { VerbOutcome } from '../uapi/host-verbs.ts';
 import { LargeLeaves } from './large-leaves.ts';
-import type { ShadowWalk } from './shadow.ts';
+import type { Shadow, ShadowWalk } from './shadow.ts';
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
@@ -14,6 +14,8 @@ const TABLES = 4;
 export interface TableShadowConfig {
   readonly table: ShadowTable;
   readonly walk: ShadowWalk;
+  /** The copy, by Linux's verbs, of what lies outside of the memory that the host fills the table from (a doorbell, a window). */
+  readonly beside: Shadow;
   /** See `ShadowConfig.unit`. */
   readonly unit: 'leaf' | 'range';
 }
@@ -29,12 +31,14 @@ export class TableShadow {
   empty = true;
   readonly #table: ShadowTable;
   readonly #walk: ShadowWalk;
+  readonly #beside: Shadow;
   /** null: an invalidation takes exactly the pages it names. */
   readonly #large: LargeLeaves | null;
 
   constructor(config: TableShadowConfig) {
     this.#table = config.table;
     this.#walk = config.walk;
+    this.#beside = config.beside;
     this.#large = config.unit === 'leaf' ? new LargeLeaves() : null;
   }
 
@@ -56,14 +60,21 @@ export class TableShadow {
     if (pages > 1 && this.#large !== null && !this.#remember(this.#large, first, shift - 12)) return false;
     this.empty = false;
     const r = this.#table.map(page, gpa, first, first + pages, perm);
-    // EINVAL: the host keeps that place for itself. EFAULT: it is nothing that DMA may reach.
-    if (r < 0 && r !== -E.INVAL && r !== -E.FAULT) this.refused = r;
+    if (r === -E.FAULT) return this.#missBeside(ipa, access);
+    // EINVAL: the host keeps that place for itself.
+    if (r < 0 && r !== -E.INVAL) this.refused = r;
     return r > 0;
+  }
+
+  #missBeside(ipa: number, access: number): boolean {
+    const mapped = this.#beside.miss(ipa, access);
+    this.refused = this.#beside.refused;
+    return mapped;
   }
 
   /** A leaf that allows more than when it was mapped makes room first. @returns false: the host refused. */
   #room(first: number, pages: number): boolean {
-    this.refused = this.invalidate(first, pages);
+    this.refused = this.#beside.invalidate(first, pages) || this.invalidate(first, pages);
     return this.refused === 0;
   }
 
@@ -91,7 +102,7 @@ export class TableShadow {
     return this.#table.map(at, gpa + done, at, first + pages, perm);
   }
 
-  /** An invalidation of pages [first, first + pages) (see `ShadowConfig.unit`). */
+  /** An invalidation of pages [first, first + pages) (see `ShadowConfig.unit`), in the table. */
   invalidate(first: number, pages: number): VerbOutcome {
     if (this.empty) return 0;
     const large = this.#large;
@@ -100,7 +111,7 @@ export class TableShadow {
     return this.#table.unmap(large.first, large.end - large.first);
   }
 
-  /** Takes everything away. */
+  /** Takes everything in the table away. */
   clear(): VerbOutcome {
     if (this.empty) return 0;
     this.#large?.clear();
@@ -112,7 +123,8 @@ export class TableShadow {
   /** log2 bytes of the leaf that what is mapped at `ipa` (bytes) comes from; 0: nothing is mapped there. */
   leafShift(ipa: number): number {
     const page = Math.floor(ipa / PAGE);
-    if (this.#table.perm(page) === 0) return 0;
+    const beside = this.#beside.leafShift(ipa);
+    if (beside > 0 || this.#table.perm(page) === 0) return beside;
     return 12 + (this.#large?.shiftAt(page) ?? 0);
   }
 }

@@ -98,6 +98,26 @@ describe('a guest that uses stage 2 alone', () => {
     expect(rig.dma(8, 0x5000)).toBe(0x4040_5000);
   });
 
+  test('what is no RAM is reached through it as well: the doorbell, in the place of a page and beside pages, until it is named', () => {
+    const { rig, g } = owner();
+    const door = 0x0809_0000;
+    expect(rig.dma(8, 0x9000)).toBe('ABORT');
+    g.put(S2_L3 + 8 * 9, BigInt(door) | 0x4ffn);
+    expect([rig.dma(8, 0x9040), rig.dma(8, 0x5000)]).toEqual([door + 0x40, 0x4040_5000]);
+    g.put(S2_L3 + 8 * 9, 0x4040_94ffn);
+    expect(rig.dma(8, 0x9040)).toBe(door + 0x40);
+    g.run(s2Ipa(0x5000), sync);
+    expect(rig.dma(8, 0x9040)).toBe(door + 0x40);
+    for (const named of [s2Ipa(0x9000), [0x7_0000_0028n, 0] as const]) {
+      g.run(named, sync);
+      expect(rig.dma(8, 0x9000)).toBe(0x4040_9000);
+      g.put(S2_L3 + 8 * 9, BigInt(door) | 0x4ffn);
+      g.run(named, sync);
+      expect([rig.dma(8, 0x9040), rig.dma(8, 0x5000)]).toEqual([door + 0x40, 0x4040_5000]);
+      g.put(S2_L3 + 8 * 9, 0x4040_94ffn);
+    }
+  });
+
   test('two streams with one stage 2 share its shadow; another VMID has its own', () => {
     const { rig, g } = owner();
     rig.plug(16);
