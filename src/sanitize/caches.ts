@@ -204,7 +204,7 @@ export function touches(i: SeenInvalidation, e: StaleEntry): boolean {
 function covers(i: SeenInvalidation, e: StaleEntry): boolean {
   if (!touches(i, e)) return false;
   if (i.keepsGlobal && e.global) return false;
-  if (!e.table) return i.shift === 0 || i.shift === e.shift;
+  if (!e.table) return i.shift === 0 || i.shift === e.level;
   if (!i.leafOnly) e.walked = true;
   if (!e.below) {
     const pages = POW2[e.shift - 12]!;

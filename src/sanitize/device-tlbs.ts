@@ -48,7 +48,7 @@ export class DeviceTlbs {
   /** An entry was taken away. @param twin what the IOMMU may hold of it; null: nothing any more. */
   changed(c: EntryChange, twin: StaleEntry | null, e: StaleEntry): void {
     for (const stream of c.tree.streams) {
-      if (!this.rules.ats(stream)) continue;
+      if (!this.rules.ats(stream) || isNested(c.tree, stream)) continue;
       const tag = this.#tag(stream, this.rules.pasid(stream, c.tree));
       // A function holds translations only, no tables: nothing is to be walked again.
       const copy: StaleEntry = {
@@ -70,7 +70,7 @@ export class DeviceTlbs {
   /** An entry came: what functions hold at its addresses must not say something else. @param told the IOMMU's copy was found already. */
   appears(c: EntryChange, told: boolean): void {
     for (const stream of c.tree.streams) {
-      if (!this.rules.ats(stream)) continue;
+      if (!this.rules.ats(stream) || isNested(c.tree, stream)) continue;
       const tag = this.#tag(stream, this.rules.pasid(stream, c.tree));
       if (tag.stale.size === 0) continue;
       tag.stale.overlapping(c.base, c.base + POW2[c.shift - 12]! - 1, (e) => {
@@ -167,6 +167,12 @@ export class DeviceTlbs {
   clear(): void {
     this.#caches.clear();
   }
+}
+
+/** The stream goes through a first stage as well: what its function holds is known by the addresses of that. */
+function isNested(tree: TranslationTree, stream: number): boolean {
+  for (const first of tree.over.keys()) if (first.streams.has(stream)) return true;
+  return false;
 }
 
 /** Pages of a device-TLB address with its size in it (PCIe ATS; VT-d §6.5.2.5): the lowest 0 bit from bit 12 up says how many. */

@@ -3,6 +3,12 @@ import { ENTRY } from './formats.ts';
 import { STALE } from './stale.ts';
 import type { EntryChange, TableNode, TranslationTree } from './tree.ts';
 
+/** nT of a block. */
+const NT = 1 << 16;
+
+/** The address of a page, for messages. */
+export const addressOf = (page: number): string => `0x${(page * 4096).toString(16)}`;
+
 /** Why what was cached of the entry before is stale: `STALE`. */
 export function change(c: EntryChange): number {
   if (c.kind === ENTRY.NONE) return STALE.UNMAPPED;
@@ -37,4 +43,17 @@ export function sameOutputs(c: EntryChange): boolean {
     }
   }
   return true;
+}
+
+/**
+ * What the new entry does to the old one where the old one has to go first, a clause; null: it need not.
+ * @param bbml IDR3.BBML; null: the architecture does not ask for it.
+ */
+export function broken(c: EntryChange, bbml: number | null): string | null {
+  if (bbml === null) return null;
+  // At level 1 the block must say that it is not to be cached (nT, IHI 0070 §3.21.1.2).
+  const quiet = bbml > 1 || (bbml > 0 && ((c.kind === ENTRY.TABLE ? c.oldLo : c.newLo) & NT) !== 0);
+  if (c.oldKind !== c.kind && quiet && sameOutputs(c)) return null;
+  if (c.oldKind === c.kind) return `got another output (${addressOf(c.oldOut)}, now ${addressOf(c.out)})`;
+  return c.kind === ENTRY.TABLE ? 'was split into a table' : 'was joined into a block';
 }

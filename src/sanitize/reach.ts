@@ -46,8 +46,8 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
       if (e.table) return null;
       if (i.keepsGlobal && e.global)
         return { by: i, kind: 'global', why: `invalidation by ${words.b} does not reach global entries` };
-      if (i.shift !== 0 && i.shift !== e.shift)
-        return { by: i, kind: 'level', why: `its level hint says 2^${i.shift} bytes, the entry was of 2^${e.shift}` };
+      if (i.shift !== 0 && i.shift !== e.level)
+        return { by: i, kind: 'level', why: `its level hint says 2^${i.shift} bytes, the entry was of 2^${e.level}` };
       return null;
     }
     if (isWhole(i) || i.batch !== e.batch) return null;
@@ -55,8 +55,9 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
       return { by: i, kind: 'range', why: `it ends before the page: ${range(i)} only` };
     return null;
   }
-  if (words.together !== undefined)
-    return near && i.a === tag.a && touches(i, e) ? { by: i, kind: 'together', why: words.together } : null;
+  // What was meant for the second stage names intermediate addresses.
+  if (words.together !== undefined && i.b < 0 && i.a === tag.a)
+    return near && e.middle >= i.from && e.middle <= i.to ? { by: i, kind: 'together', why: words.together } : null;
   // Another tag: meant for this entry only if it reached nothing of its own, and came at once or names what nobody has.
   if (i.reached > 0 || !touches(i, e) || (!near && caches.named(i))) return null;
   const stage = ((i.stages >>> tag.stage) & 1) !== 0;

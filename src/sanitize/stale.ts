@@ -20,6 +20,10 @@ export interface StaleEntry {
   /** Page number of the first input address, and log2 bytes of the input addresses it stands for. */
   readonly base: number;
   readonly shift: number;
+  /** log2 bytes of the leaf that a level hint names; of both stages together that of the first one. */
+  readonly level: number;
+  /** Of both stages together: the intermediate page; -1: it is of one stage. */
+  readonly middle: number;
   /** It points to a table: what walks through it reach is stale as well. */
   readonly table: boolean;
   /** Page number of the output, or of the table. */

@@ -1,8 +1,9 @@
 import { POW2 } from '../core/bits.ts';
 import type { Caches, CacheTag } from './caches.ts';
+import { combinedChanges } from './combined.ts';
 import type { Course } from './course.ts';
 import type { DeviceTlbs } from './device-tlbs.ts';
-import { change, isEmpty, sameOutputs } from './entry-changes.ts';
+import { addressOf, broken, change, isEmpty } from './entry-changes.ts';
 import { ENTRY } from './formats.ts';
 import type { TrackedPage } from './memory.ts';
 import { nearestMiss, type TagWords } from './reach.ts';
@@ -28,12 +29,6 @@ export interface TranslationRules {
 const SETTLED = 2;
 /** So many invalidations by address of what was unmapped later show that one was not put off but forgotten. */
 const STRICT = 8;
-
-/** nT of a block. */
-const NT = 1 << 16;
-
-const HEX = (n: number) => `0x${n.toString(16)}`;
-export const addressOf = (page: number): string => HEX(page * 4096);
 
 /** The rules about translations: what hardware may still hold, against what the tables say and accesses use. */
 export class Translations implements TreeListener {
@@ -84,12 +79,15 @@ export class Translations implements TreeListener {
     if (c.oldOut >= limit) c.oldKind = ENTRY.NONE;
     if (c.kind === ENTRY.NONE && c.oldKind === ENTRY.NONE) return;
     this.usage.entry(c);
-    // What functions hold of both stages is known by input addresses of the first one.
-    const nested = tree.over.size > 0;
+    const { outputs } = tree;
+    if (c.oldKind === ENTRY.LEAF) outputs?.delete(c.shift, c.oldOut, c.base);
+    if (c.kind === ENTRY.LEAF) outputs?.add(c.shift, c.out, c.base);
     if (c.kind !== ENTRY.NONE) {
-      let found = this.#appears(c, tree.tag);
-      for (const tag of tree.together) found = this.#appears(c, tag) || found;
-      if (!nested) this.devices.appears(c, found);
+      const found = this.#appears(c, tree.tag);
+      this.devices.appears(c, found);
+      // The first stages over it: what is held of both is known by their addresses.
+      for (const { change: d, tag } of c.kind === ENTRY.LEAF && tree.over.size > 0 ? combinedChanges(c) : [])
+        this.devices.appears(d, this.#appears(d, tag) || found);
     }
     if (c.oldKind === ENTRY.NONE) {
       if ((this.rules.cachesAbsence >>> tree.tag.stage) & 1 && !tree.entering && !c.linking)
@@ -107,9 +105,8 @@ export class Translations implements TreeListener {
   }
 
   #beyond(c: EntryChange): void {
-    const [stream] = c.tree.streams;
     const what = `the ${c.kind === ENTRY.TABLE ? 'table' : 'output'} of ${addressOf(c.base)},`;
-    beyond(this.#course, what, c.out * 4096, c.tree.format.outBits, stream);
+    beyond(this.#course, what, c.out * 4096, c.tree.format.outBits, [...c.tree.streams][0]);
   }
 
   #stale(c: EntryChange, why: number): StaleEntry | null {
@@ -120,6 +117,8 @@ export class Translations implements TreeListener {
       why,
       base: c.base,
       shift: c.shift,
+      level: c.shift,
+      middle: -1,
       table,
       out: c.oldOut,
       perm: c.oldPerm,
@@ -141,23 +140,31 @@ export class Translations implements TreeListener {
     };
     // Told late: the store may be older than every invalidation since the page was seen last.
     const gone = node.page.late && this.#caches.coveredSince(tree.tag, e, node.page.since);
-    const held = why !== STALE.ABSENT && why !== STALE.RAISED;
-    if (held && tree.over.size === 0) this.devices.changed(c, gone ? null : e, e);
-    // What is held of both stages together is no table, and not known by this stage's addresses.
-    if (held) {
-      for (const tag of new Set(tree.over.values())) {
-        if (!node.page.late || !this.#caches.coveredSince(tag, e, node.page.since))
-          tag.stale.add({ ...e, walked: true });
-      }
+    if (why !== STALE.ABSENT && why !== STALE.RAISED) {
+      this.devices.changed(c, gone ? null : e, e);
+      if (tree.over.size > 0 && !(table && e.below)) this.#staleCombined(c, e);
     }
     if (gone) return null;
     tree.tag.stale.add(e);
     return e;
   }
 
+  /** What is held of both stages together is no table, and known by the addresses of the first one. */
+  #staleCombined(c: EntryChange, of: StaleEntry): void {
+    for (const { change: d, tag, middle, level } of combinedChanges(c)) {
+      if (d.oldKind !== ENTRY.LEAF) continue;
+      const { base, shift, oldOut: out, oldPerm: perm, oldGlobal: global } = d;
+      const e: StaleEntry = { ...of, base, shift, level, middle, table: false, out, perm, global, below: false };
+      const { page } = c.node;
+      const gone = page.late && this.#caches.coveredSince(tag, e, page.since);
+      this.devices.changed(d, gone ? null : e, e);
+      if (!gone) tag.stale.add(e);
+    }
+  }
+
   /** IHI 0070 §3.21.1.1: a valid entry gets another output or size only by way of an invalid one. @returns found. */
   #breaks(c: EntryChange): boolean {
-    const what = this.#broken(c);
+    const what = broken(c, this.rules.bbml);
     if (what === null) return false;
     this.#breakMissing(c.tree, c.base, [this.#course.event], `${what} in one store`);
     return true;
@@ -165,7 +172,7 @@ export class Translations implements TreeListener {
 
   /** What to say once an invalidation shows that nothing was invalidated between the old entry and the new one. */
   #unbroken(c: EntryChange): ((issued: number) => void) | null {
-    const what = this.#broken(c);
+    const what = broken(c, this.rules.bbml);
     if (what === null) return null;
     const { tree, base } = c;
     const { event } = this.#course;
@@ -177,17 +184,6 @@ export class Translations implements TreeListener {
       kind: what.slice(0, 12),
       message: `the valid entry of ${addressOf(base)} ${what}: make it invalid, invalidate and wait before the new one is written`,
     });
-  }
-
-  /** What the new entry does to the old one, if the old one has to go before; else null. */
-  #broken(c: EntryChange): string | null {
-    const { bbml } = this.rules;
-    if (bbml === null) return null;
-    // At level 1 the block must say that it is not to be cached (nT, IHI 0070 §3.21.1.2).
-    const quiet = bbml > 1 || (bbml > 0 && ((c.kind === ENTRY.TABLE ? c.oldLo : c.newLo) & NT) !== 0);
-    if (c.oldKind !== c.kind && quiet && sameOutputs(c)) return null;
-    if (c.oldKind === c.kind) return `got another output (${addressOf(c.oldOut)}, now ${addressOf(c.out)})`;
-    return c.kind === ENTRY.TABLE ? 'was split into a table' : 'was joined into a block';
   }
 
   /** A new entry is in the tables: what may be cached at its addresses must not say something else. @returns whether it does. */
@@ -315,14 +311,25 @@ export class Translations implements TreeListener {
    * An access that was translated.
    * @param page input page. @param out output page.
    * @param told the kind of the access is told, not only what the entry allows.
+   * @param over the stage over this one, and the input page there; null: there is none.
    * @returns false: the tables that were told do not say it, and nothing that was cached does.
    */
-  access(tree: TranslationTree, stream: number, page: number, out: number, access: number, told: boolean): boolean {
+  access(
+    tree: TranslationTree,
+    stream: number,
+    page: number,
+    out: number,
+    access: number,
+    told: boolean,
+    over: { readonly tree: TranslationTree; readonly page: number } | null = null,
+  ): boolean {
     const node = tree.walk(page);
     if (node === null) return false;
     if (tree.kind === ENTRY.LEAF && tree.out === out) {
       this.usage.access(tree, node, stream, access, told);
-      this.#uses(tree, page);
+      this.#used(tree, tree.tag, page);
+      const together = over === null ? undefined : tree.over.get(over.tree);
+      if (over !== null && together !== undefined) this.#used(over.tree, together, over.page);
       return true;
     }
     if (node.page.late || !node.page.known) return false;
@@ -353,11 +360,6 @@ export class Translations implements TreeListener {
   }
 
   /** An access through a mapping that is in the tables. */
-  #uses(tree: TranslationTree, page: number): void {
-    this.#used(tree, tree.tag, page);
-    for (const tag of tree.together) this.#used(tree, tag, page);
-  }
-
   #used(tree: TranslationTree, tag: CacheTag, page: number): void {
     tag.stale.overlapping(page, page, (e) => {
       if (e.why === STALE.RAISED) this.#raised(tree, e);
@@ -370,7 +372,10 @@ export class Translations implements TreeListener {
   finish(trees: readonly TranslationTree[]): void {
     this.devices.finish(trees);
     this.usage.finish(trees);
-    for (const tree of trees) for (const tag of [tree.tag, ...tree.together]) this.#left(tree, tag);
+    for (const tree of trees) {
+      this.#left(tree, tree.tag);
+      for (const [first, tag] of tree.over) this.#left(first, tag);
+    }
   }
 
   #left(tree: TranslationTree, tag: CacheTag): void {

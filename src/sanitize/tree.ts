@@ -2,6 +2,7 @@ import { POW2 } from '../core/bits.ts';
 import type { CacheTag } from './caches.ts';
 import { ENTRY, type TableFormat } from './formats.ts';
 import type { PageUse, TrackedMemory, TrackedPage } from './memory.ts';
+import type { LeavesByOutput } from './outputs.ts';
 
 /** A change of one reachable entry, before it takes place. Addresses are page numbers; 0 for what an entry has not. */
 export interface EntryChange {
@@ -114,9 +115,10 @@ export class TranslationTree {
   mostPages = 0;
   usedPages = 0;
   identityPages = 0;
-  /** Of a second stage: the first stages over it, and where hardware may hold what both say together, now or still. */
+  /** Of a second stage: the first stages over it, and where hardware may hold what each says together with it. */
   readonly over = new Map<TranslationTree, CacheTag>();
-  readonly together = new Set<CacheTag>();
+  /** Of a first stage over a second one: its leaves, by what they lead to. */
+  outputs: LeavesByOutput | null = null;
   /** What `Trees` knows it by. */
   key = '';
   readonly #memory: TrackedMemory;
@@ -304,6 +306,18 @@ export class TranslationTree {
       if (page >= top.base && page < top.base + top.count * size) return this.#descend(top, page);
     }
     return null;
+  }
+
+  /**
+   * Looks up an input page in the tables that entry `at` of a node leads to, or led to until the change that is being told.
+   * @returns whether there is a leaf: its output and permissions are in the fields.
+   */
+  below(node: TableNode, at: number, page: number): boolean {
+    this.perm = 3;
+    const table = this.#piece(node, at, page);
+    if (table === undefined) return false;
+    this.#descend(table, page);
+    return this.kind === ENTRY.LEAF;
   }
 
   #descend(top: TableNode, page: number): TableNode {

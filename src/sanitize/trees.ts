@@ -2,6 +2,7 @@ import type { CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
 import { ENTRY, type TableFormat } from './formats.ts';
 import type { TrackedMemory } from './memory.ts';
+import { LeavesByOutput } from './outputs.ts';
 import { TranslationTree, type TreeListener } from './tree.ts';
 
 /** A start table: bytes, entries, log2 bytes of each, first input page. */
@@ -78,8 +79,10 @@ export class Trees {
         this.#listener,
         spec.nested?.locate,
       );
-      spec.nested?.below.over.set(tree, spec.nested.together);
-      spec.nested?.below.together.add(spec.nested.together);
+      if (spec.nested !== undefined) {
+        spec.nested.below.over.set(tree, spec.nested.together);
+        tree.outputs = new LeavesByOutput();
+      }
       held = { tree, users: 0, below: spec.nested?.below ?? null };
       this.#held.set(key, held);
       this.#of(tag).add(tree);

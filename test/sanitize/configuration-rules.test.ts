@@ -91,6 +91,23 @@ describe('SMMUv3', () => {
     expect(rulesOf(d)).toEqual(['valid-before-filled']);
   });
 
+  test('not valid-before-filled: V first, with words behind it that nobody looks at, and those with V', () => {
+    const d = new SmmuDriver({ stage2: true });
+    const at = d.streams + 64 * 16;
+    const [, w1, w2, w3] = d.steWords();
+    // Bypass needs no word of stage 2.
+    d.guest
+      .st(at + 8, 0)
+      .st(at, 9)
+      .st(at + 16, w2!)
+      .st(at + 24, w3!);
+    d.config(16);
+    d.guest.st(at + 8, w1!).st(at, 0xd);
+    d.config(16);
+
+    expect(rulesOf(d)).toEqual([]);
+  });
+
   test('table-not-aligned: stream table, queues, CD table, table of stage 1; not when they are', () => {
     const restart = (f: (d: SmmuDriver) => void) => {
       const d = new SmmuDriver();
@@ -270,6 +287,18 @@ describe('VT-d', () => {
       .st(at + 16, d.guest.alloc());
 
     expect(rulesOf(d)).toEqual(['valid-before-filled']);
+  });
+
+  test('not valid-before-filled: the pointer, the domain id, then P', () => {
+    const d = new VtdDriver({ scalable: true });
+    const at = d.pasids + 64;
+    d.guest
+      .st(at + 16, d.guest.alloc())
+      .st(at + 8, 9)
+      .st(at, 0x40)
+      .st(at, 0x41);
+
+    expect(rulesOf(d)).toEqual([]);
   });
 
   test('table-not-aligned: a page request queue; not when it is', () => {

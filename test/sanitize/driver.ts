@@ -1,4 +1,5 @@
 import { type Finding, Sanitizer, type SeenEvent } from '../../src/sanitize/index.ts';
+import { judged } from './seen-rules.ts';
 
 export const RAM = 0x4000_0000;
 const RAM_BYTES = 0x1000_0000;
@@ -87,7 +88,7 @@ export class Guest implements GuestActs {
     const devices = [8, 16, 24].map((sid) => ({ name: `fn${sid}`, sid, ats: true }));
     const s = new Sanitizer({ iommu, ram: [{ gpa: RAM, size: RAM_BYTES }], devices });
     for (const e of this.events) s.event(e);
-    return s.finish();
+    return judged(iommu, s.finish());
   }
 }
 

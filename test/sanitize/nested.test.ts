@@ -11,8 +11,8 @@ describe('SMMUv3, a stage 1 over a stage 2 of the guest', () => {
   const ALL = 0x10n;
 
   /** Stream 16 goes through both stages. */
-  function nested(): SmmuDriver {
-    const d = new SmmuDriver({ stage2: true });
+  function nested(ats = false): SmmuDriver {
+    const d = new SmmuDriver({ stage2: true, ats });
     const g = d.guest;
     d.entry(0x4000_0000, d.leaf(0x4000_0000, true, true), 0);
     d.map(IPA, DATA);
@@ -21,9 +21,10 @@ describe('SMMUv3, a stage 1 over a stage 2 of the guest', () => {
     g.st(last + 8 * (VA >>> 12), BigInt(IPA) | 0xc03n);
     d.cd(0, root, d.asid);
     const at = d.streams + 64 * 16;
-    const [, , w2, w3] = d.steWords();
+    const [, w1, w2, w3] = d.steWords();
     g.st(at + 24, w3!)
       .st(at + 16, w2!)
+      .st(at + 8, w1!)
       .st(at, 0xfn | BigInt(d.cds));
     d.config(16);
     g.dma(16, VA, DATA);
@@ -31,8 +32,8 @@ describe('SMMUv3, a stage 1 over a stage 2 of the guest', () => {
   }
 
   /** The intermediate page goes and comes back elsewhere. @param commands between the two. */
-  function moved(commands: (d: SmmuDriver) => void): SmmuDriver {
-    const d = nested();
+  function moved(commands: (d: SmmuDriver) => void, ats = false): SmmuDriver {
+    const d = nested(ats);
     d.unmap(IPA);
     commands(d);
     d.map(IPA, DATA + 0x1000);
@@ -76,6 +77,86 @@ describe('SMMUv3, a stage 1 over a stage 2 of the guest', () => {
     expect(rulesOf(moved((d) => all(d, 0x28n)))).toEqual([]);
   });
 
+  /** @param op CMD_TLBI_NH_VA or NH_VAA. */
+  const byInput = (d: SmmuDriver, op: bigint, va: number, asid: number) => {
+    d.command(op | (BigInt(d.vmid) << 32n) | (BigInt(asid) << 48n), BigInt(va) | 1n);
+    d.submit();
+  };
+
+  test('not when the input address follows, of one ASID or of all', () => {
+    for (const [op, asid] of [
+      [0x12n, 5],
+      [0x13n, 0],
+    ] as const) {
+      const d = moved((x) => {
+        byAddress(x);
+        byInput(x, op, VA, asid);
+      });
+      expect(rulesOf(d)).toEqual([]);
+    }
+  });
+
+  test('invalidation-too-small: another input address follows, or another ASID', () => {
+    for (const [va, asid] of [
+      [VA + 0x1000, 5],
+      [VA, 6],
+    ] as const) {
+      const d = moved((x) => {
+        byAddress(x);
+        byInput(x, 0x12n, va, asid);
+      });
+      expect(rulesOf(d)).toEqual(['invalidation-too-small']);
+    }
+  });
+
+  test('missing-invalidation: the input address alone, which leaves what is cached of stage 2 by itself', () => {
+    expect(rulesOf(moved((d) => byInput(d, 0x13n, VA, 0)))).toEqual(['missing-invalidation']);
+  });
+
+  test('every input address that leads to the page counts, and none that no longer does', () => {
+    const second = VA + 0x5000;
+    const aliased = (also: boolean, gone: boolean) => {
+      const d = nested();
+      const last = Number(d.guest.get(Number(d.guest.get(Number(d.guest.get(d.cds + 8))) & ~0xfffn)) & ~0xfffn);
+      d.guest.st(last + 8 * (second >>> 12), BigInt(IPA) | 0xc03n);
+      if (gone) {
+        d.guest.st(last + 8 * (second >>> 12), 0);
+        byInput(d, 0x12n, second, d.asid);
+      }
+      d.unmap(IPA);
+      byAddress(d);
+      byInput(d, 0x12n, VA, d.asid);
+      if (also) byInput(d, 0x12n, second, d.asid);
+      d.map(IPA, DATA + 0x1000);
+      return rulesOf(d);
+    };
+    expect(aliased(false, false)).toEqual(['invalidation-too-small']);
+    expect(aliased(true, false)).toEqual([]);
+    expect(aliased(false, true)).toEqual([]);
+  });
+
+  test('a function with ATS on is told as well, by input address, behind the IOMMU', () => {
+    const ats = (...steps: ('tlb' | 'atc')[]) =>
+      rulesOf(
+        moved((d) => {
+          for (const step of steps) {
+            if (step === 'atc') d.command(0x40n | (16n << 32n), BigInt(VA));
+            else {
+              byAddress(d);
+              d.command(ALL | (BigInt(d.vmid) << 32n), 0n);
+            }
+            d.submit();
+          }
+          // The other function goes through stage 2 alone: it knows intermediate addresses.
+          d.invalidateDevice(IPA);
+          d.submit();
+        }, true),
+      );
+    expect(ats('tlb')).toEqual(['missing-atc-invalidation']);
+    expect(ats('atc', 'tlb')).toEqual(['atc-before-iotlb']);
+    expect(ats('tlb', 'atc')).toEqual([]);
+  });
+
   test('invalidation-not-awaited: the VMID is invalidated, and nothing waits for it', () => {
     const d = moved((x) => {
       byAddress(x);
@@ -109,8 +190,8 @@ describe('VT-d, a first stage over a second stage of the guest', () => {
   }
 
   /** PASIDs go through both stages. */
-  function nested(...pasids: number[]): Nested {
-    const d = new VtdDriver({ scalable: true });
+  function nested(pasids: readonly number[], ats = false): Nested {
+    const d = new VtdDriver({ scalable: true, ats });
     const g = d.guest;
     const [second, s3, s2, s1] = [g.alloc(), g.alloc(), g.alloc(), g.alloc()];
     g.st(second, BigInt(s3) | 3n)
@@ -134,8 +215,8 @@ describe('VT-d, a first stage over a second stage of the guest', () => {
     return { d, page: (value) => void g.st(s1, value) };
   }
 
-  function moved(pasids: readonly number[], descriptors: (d: VtdDriver) => void): VtdDriver {
-    const { d, page } = nested(...pasids);
+  function moved(pasids: readonly number[], descriptors: (d: VtdDriver) => void, ats = false): VtdDriver {
+    const { d, page } = nested(pasids, ats);
     page(0n);
     descriptors(d);
     d.submit();
@@ -164,5 +245,27 @@ describe('VT-d, a first stage over a second stage of the guest', () => {
       piotlb(d, 2n, 2);
     };
     expect(rulesOf(moved([1, 2], each))).toEqual([]);
+  });
+
+  test('a function with ATS on is told as well, by input address and PASID, behind the IOMMU', () => {
+    const device = (d: VtdDriver, pasid: number) =>
+      d.descriptor(8n | (BigInt(d.sid) << 16n) | (BigInt(pasid) << 32n), BigInt(VA));
+    const ats = (...steps: ((d: VtdDriver) => void)[]) =>
+      rulesOf(
+        moved(
+          [1],
+          (d) => {
+            for (const step of steps) {
+              step(d);
+              d.submit();
+            }
+          },
+          true,
+        ),
+      );
+    expect(ats(iotlb)).toEqual(['missing-atc-invalidation']);
+    expect(ats((d) => device(d, 1), iotlb)).toEqual(['atc-before-iotlb']);
+    expect(ats(iotlb, (d) => device(d, 2))).toEqual(['invalidation-too-small']);
+    expect(ats(iotlb, (d) => device(d, 1))).toEqual([]);
   });
 });

@@ -51,6 +51,12 @@ describe('SMMUv3', () => {
     const found = d.guest.judge('smmuv3');
     expect(found.map((f) => f.rule)).toEqual(['command-refused']);
     expect(found[0]!.message).toMatch(/CERROR_ILL.*acknowledged/);
+    // What ERR says while GERROR does not say that the queue stopped is of a time before.
+    const stale = new SmmuDriver();
+    stale.submit();
+    stale.guest.r(SMMU.CONS, 0x100_0000 | stale.prod).r(SMMU.GERROR, 0);
+    later(stale);
+    expect(rulesOf(stale)).toEqual([]);
   });
 
   test('error-not-acknowledged and interrupt-without-handler: GERROR interrupts, and nobody acknowledges', () => {
@@ -62,7 +68,7 @@ describe('SMMUv3', () => {
     expect(rulesOf(d)).toEqual(['error-not-acknowledged', 'interrupt-without-handler']);
   });
 
-  test('neither when GERROR is read and written back', () => {
+  test('neither error-not-acknowledged nor interrupt-without-handler when GERROR is read and written back', () => {
     const d = new SmmuDriver();
     d.guest.w(SMMU.IRQ_CTRL, 1).r(SMMU.IRQ_CTRLACK, 1);
     d.guest.add({ t: 'irq', line: 'gerror' }).r(SMMU.GERROR, 0x10).w(SMMU.GERRORN, 0x10);
@@ -234,6 +240,14 @@ describe('VT-d', () => {
 
     expect(overflow(false)).toEqual(['overflow-not-acknowledged', 'record-lost']);
     expect(overflow(true)).toEqual(['record-lost']);
+  });
+
+  test('not record-lost: a fault is pending, and none was lost', () => {
+    const d = new VtdDriver();
+    d.guest.r(VTD.FSTS, 2).w(0x22c, 0x8000_0000);
+    later(d);
+
+    expect(rulesOf(d)).toEqual([]);
   });
 
   test('base-changed-while-enabled: IQA; not while the queue is off', () => {

@@ -276,6 +276,17 @@ describe('break-before-make', () => {
     expect(rulesOf(d)).toEqual(['break-before-make']);
   });
 
+  test('not when the entry is invalid, invalidated and waited for in between', () => {
+    const d = new SmmuDriver();
+    d.map(VA, A);
+    d.unmap(VA);
+    d.invalidate(VA);
+    d.submit();
+    d.map(VA, B);
+
+    expect(rulesOf(d)).toEqual([]);
+  });
+
   test('a block is split in one store: forbidden with BBML 0, allowed with BBML 2, with BBML 1 behind nT', () => {
     const split = (bbml: number, nt = 0n) => {
       const d = new SmmuDriver({ bbml });

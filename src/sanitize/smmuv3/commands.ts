@@ -30,7 +30,7 @@ export const L1_CD = 'level-1 CD';
 const S1 = 1 << SMMU_STAGE.S1;
 const S2 = 1 << SMMU_STAGE.S2;
 const EL2 = 1 << SMMU_STAGE.EL2;
-/** What is held of both stages together goes with all of a VMID or ASID, by no intermediate address (IHI 0070 §4.4.3.1). */
+/** What is held of both stages together goes like what is of stage 1, by no intermediate address (IHI 0070 §4.4.3.1). */
 const BOTH = 1 << SMMU_STAGE.BOTH;
 
 /** What a command invalidates, said to the caches (IHI 0070 §4.3, §4.4). */
@@ -88,10 +88,10 @@ export class Smmuv3Invalidations {
         this.#whole(seq, S1 | BOTH, vmid, asid, true);
         return true;
       case OP.TLBI_NH_VA:
-        this.#range(seq, S1, vmid, asid, w0, w2, w3);
+        this.#range(seq, S1 | BOTH, vmid, asid, w0, w2, w3);
         return true;
       case OP.TLBI_NH_VAA:
-        this.#range(seq, S1, vmid, -1, w0, w2, w3);
+        this.#range(seq, S1 | BOTH, vmid, -1, w0, w2, w3);
         return true;
       case OP.TLBI_EL2_ALL:
         this.#whole(seq, EL2, -1, -1, false);

@@ -27,7 +27,8 @@ const WORDS = [
   {
     a: 'VMID',
     b: 'ASID',
-    together: 'what is cached of both stages goes with all of the VMID or ASID, by no intermediate address',
+    together:
+      'what is cached of both stages goes with the input address, the ASID or the VMID, by no intermediate address',
   },
 ] as const;
 const OAS = [32, 36, 40, 42, 44, 48, 52, 52] as const;
@@ -232,7 +233,8 @@ export class Smmuv3Watch implements IommuWatch {
       middle = stage1.out;
       if (!this.#translations.access(stage1, e.sid, page, middle, access, told)) return;
     }
-    this.#translations.access(config.stage2, e.sid, middle, out, access, told);
+    const over = stage1 === null ? null : { tree: stage1, page };
+    this.#translations.access(config.stage2, e.sid, middle, out, access, told, over);
   }
 
   #fault(e: RefusalSeen): void {

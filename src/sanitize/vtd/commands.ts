@@ -54,12 +54,9 @@ export class VtdInvalidations {
         return true;
       case INV.PASID_IOTLB: {
         const pasid = inv.pasid(w1);
-        const i = wholeInvalidation(seq, FIRST, did, pasid);
+        const i = wholeInvalidation(seq, FIRST | BOTH, did, pasid);
         if (g === PASID_IOTLB_G.PAGE) pages(i, inv.page(w2, w3), inv.am(w2), inv.ih(w2));
-        else {
-          i.stages |= BOTH;
-          this.#caches.invalidate(wholeInvalidation(seq, SECOND, did, -1));
-        }
+        else this.#caches.invalidate(wholeInvalidation(seq, SECOND, did, -1));
         this.#caches.invalidate(i);
         return true;
       }

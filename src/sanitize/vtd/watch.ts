@@ -25,7 +25,11 @@ import { VtdShared } from './shared.ts';
 const WORDS = [
   { a: 'domain', b: '' },
   { a: 'domain', b: 'PASID' },
-  { a: 'domain', b: 'PASID', together: 'what is cached of both stages goes with the domain or all of the PASID' },
+  {
+    a: 'domain',
+    b: 'PASID',
+    together: 'what is cached of both stages goes with the domain, the PASID or the input address',
+  },
 ] as const;
 /** Page numbers of a four-level first stage, both halves of the canonical space. */
 const CANONICAL = 2 ** 36;
@@ -263,7 +267,8 @@ export class VtdWatch implements IommuWatch {
       pasid.first.walk(page % CANONICAL);
       const middle = pasid.first.out;
       this.#translations.access(pasid.first, e.sid, page % CANONICAL, middle, access, told);
-      this.#translations.access(pasid.second, e.sid, middle, out, access, told);
+      const over = { tree: pasid.first, page: page % CANONICAL };
+      this.#translations.access(pasid.second, e.sid, middle, out, access, told, over);
     }
   }
 
