@@ -23,7 +23,7 @@ describe('every host operation of a recorded guest has its reason', () => {
   const devices = 6;
   const start = {
     IOAS_ALLOC: 1, // guest memory
-    IOAS_MAP: 1, // its one region
+    IOAS_MAP: 4, // its one region, and the address space before, between and behind it and the doorbell
     BIND: devices,
     GET_HW_INFO: devices, // can the physical SMMU do what the guest is shown?
     VIOMMU_ALLOC: 1, // the guest uses one VMID

@@ -30,7 +30,7 @@ describe('every host operation of a recorded first-stage guest has its reason', 
   const used = 6;
   const first = {
     IOAS_ALLOC: 1, // guest memory
-    IOAS_MAP: 1, // its one region
+    IOAS_MAP: 3, // its one region, and the address space before and behind the interrupt range
     BIND: devices,
     GET_HW_INFO: devices, // how many PASIDs the function has
     HWPT_ALLOC: 1 + used, // the nest parent, and one guest page table per function that was used
