@@ -70,7 +70,7 @@ export function vtdCore(deps: VtdDeps): VtdCore {
     identity,
     features: vtdFeatures(identity, properties),
     registers,
-    interrupts: new VtdInterrupts(registers, deps.irq, deps.tell, name),
+    interrupts: new VtdInterrupts(registers, deps, deviations, name),
     root: { on: false, base: 0, mode: TTM.LEGACY },
     host: new HostVerbs(deps.iommufd),
     work: new WorkBudget(deps.later ?? null),

@@ -1,8 +1,16 @@
 import { fromWords } from '../../src/core/bits.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
+import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { EVENT_CONTROL, PAGE } from '../../src/spec/vtd/registers.ts';
+import type { VtdDeps } from './deps.ts';
+import type { VtdDeviations } from './profile.ts';
 import type { VtdRegisters } from './registers.ts';
+
+/** 0xFEEx_xxxx (§3.15). */
+function isInterruptAddress(address: number): boolean {
+  return address >= 0xfee0_0000 && address < 0xfef0_0000;
+}
 
 /** The unit's own interrupts (VT-d §7.3). They are never remapped. */
 export class VtdInterrupts {
@@ -11,8 +19,11 @@ export class VtdInterrupts {
   readonly completion: EventMessage;
   readonly pageRequest: EventMessage;
 
-  constructor(regs: VtdRegisters, irq: InterruptPort, tell: Tell | null, name: string) {
-    const event = (control: number, line: string) => new EventMessage({ regs, control, irq, tell, name, line });
+  constructor(regs: VtdRegisters, deps: Pick<VtdDeps, 'irq' | 'memory' | 'tell'>, d: VtdDeviations, name: string) {
+    const { irq, memory, tell } = deps;
+    const event = (control: number, line: string) => {
+      return new EventMessage({ regs, control, irq, memory: d.messagesToApicOnly ? null : memory, tell, name, line });
+    };
     this.fault = event(PAGE.FECTL.at, 'fault');
     this.completion = event(PAGE.IECTL.at, 'invalidation');
     this.pageRequest = event(PAGE.PECTL.at, 'page');
@@ -24,6 +35,8 @@ interface EventConfig {
   /** Offset of FECTL, IECTL or PECTL; data, address and upper address follow it. */
   readonly control: number;
   readonly irq: InterruptPort;
+  /** Where messages outside of the interrupt range go; null: they are interrupts as well. */
+  readonly memory: Memory | null;
   readonly tell: Tell | null;
   readonly name: string;
   readonly line: string;
@@ -46,14 +59,16 @@ export class EventMessage {
 
   /** The control register was written: a pending message leaves when IM is clear. */
   unmasked(): void {
-    const { regs, control, irq, tell, name, line } = this.#c;
+    const { regs, control, irq, memory, tell, name, line } = this.#c;
     const value = regs.get(control);
     if ((value & EVENT_CONTROL.IP) === 0 || (value & EVENT_CONTROL.IM) !== 0) return;
     regs.set(control, value & ~EVENT_CONTROL.IP);
     const data = regs.get(control + 4) >>> 0;
     const address = fromWords(regs.get(control + 8), regs.get(control + 12) & 0xf_ffff);
     if (tell !== null) tell({ what: 'irq', device: name, line, address, data });
-    irq.message(address, data);
+    // A write that nothing takes is lost: the unit has no way to tell of it.
+    if (memory === null || isInterruptAddress(address)) irq.message(address, data);
+    else memory.store32(address, data | 0);
   }
 
   /** Software serviced the condition: a message still pending is dropped. */

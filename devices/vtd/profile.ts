@@ -60,6 +60,8 @@ export const VTD_DEVIATIONS = {
     'Several fault recording registers, used in a ring (§7.2.1). QEMU has one.',
   mergeSameSource:
     'Each fault is recorded (§7.2.1). QEMU drops one whose source id has a pending record, which is allowed too.',
+  messagesToApicOnly:
+    'An event message is a memory write to whatever address its registers name (§7.3). QEMU hands it to the local APICs.',
   upperAddressesFixed:
     'FEUADDR, IEUADDR, PEUADDR are writable with EIM (§11.4.7.5). QEMU: they read 0, PEUADDR apart.',
   wideInvalidationData:

@@ -1,5 +1,6 @@
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
+import type { InterruptPort } from '../ports/irq.ts';
 import { putBehind } from './behind-unit.ts';
 import { BoardWindow } from './board-window.ts';
 import type { QemuIommuParts } from './qemu-iommus.ts';
@@ -10,6 +11,8 @@ import { QUIET, VIRT } from './virt.ts';
 const PAGE = 4096;
 const DOORBELL_PAGE = VIRT.DOORBELL - (VIRT.DOORBELL % PAGE);
 const SMMU_BYTES = 0x2_0000;
+/** GITS_TRANSLATER, and MSI_SETSPI_NS of GICv2m's frame. */
+const DOORBELLS = new Set<number>([VIRT.DOORBELL, VIRT.V2M + 0x40]);
 
 /** What functions reach of the board beside QUIET. The page of the doorbell has a place of its own. */
 const REACHED: readonly (readonly [base: number, bytes: number])[] = [
@@ -38,6 +41,12 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
   const show = (base: number, bytes: number) => vm.addWindow(base, bytes, new BoardWindow(board.map, base));
   // Whatever the board has besides RAM is reached through both stages like memory is, peers and holes of the PCI windows too.
   for (const [base, bytes] of [...QUIET, ...REACHED]) show(base, bytes);
+  // A message to any other address is a write to what lies there.
+  const messages: InterruptPort = {
+    pulse: (line) => irq.pulse(line),
+    level: (line, asserted) => irq.level(line, asserted),
+    message: (address, data) => DOORBELLS.has(address) && irq.message(address, data),
+  };
   const machineWide = args.machine.props.get('iommu') === 'smmuv3';
   const all = smmuv3Properties(args, profile);
   board.likeQemu = all.every((properties) => properties.profile === 'qemu-11.1');
@@ -49,7 +58,7 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
     const unit = new Smmuv3Unit(vm, {
       name: properties.id === '' ? `smmuv3.${n}` : properties.id,
       properties,
-      irq,
+      irq: messages,
       tell,
       ...(canStall === undefined ? {} : { canStall }),
       doorbell: DOORBELL_PAGE,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { SMMUV3_DEVIATIONS, type Smmuv3DeviationName, smmuv3Deviations } from '../../../devices/smmuv3/profile.ts';
 import { GERROR, PAGE0, PAGE1, PAGE1_BASE } from '../../../src/spec/smmuv3/registers.ts';
-import { CMDQ, EVENTQ, Guest, NOWHERE, R, sync } from './guest.ts';
+import { CMDQ, EVENTQ, Guest, NOWHERE, R, RAM, sync } from './guest.ts';
 
 const arch = (properties = {}) => new Guest({ profile: 'arch', properties });
 const FULL = { ats: true, pri: true, stall: true, ssidsize: 4 };
@@ -194,14 +194,29 @@ describe('under arch a guest sees what the architecture says', () => {
     const errors = GERROR.MSI_EVENTQ_ABT_ERR | GERROR.MSI_GERROR_ABT_ERR;
     expect(g.r(PAGE0.GERROR.at)).toBe(errors);
     expect(g.messages.length).toBe(3);
-    expect(g.interrupts).toEqual([]);
+    // The wires pulse regardless of the messages.
+    expect(g.interrupts).toEqual(['evtq', 'gerror', 'evtq']);
   });
 
-  test('CMD_SYNC with CS=1 sends its own message, or pulses the wire when the address is 0; CS=2 signals nothing', () => {
+  test('a message to RAM is a write like any other', () => {
+    const g = arch();
+    const dev = g.plug(8);
+    g.setUp();
+    g.w64(PAGE0.EVENTQ_IRQ_CFG0.at, BigInt(RAM + 0x8000));
+    g.w(PAGE0.EVENTQ_IRQ_CFG1.at, 0x77);
+    g.w(PAGE0.IRQ_CTRL.at, 5);
+    g.put(RAM + 0x8000, 0xdddd_dddd_dddd_ddddn);
+    g.fault(dev, [4, 8, 0, 0, 0, 0, 0, 0]);
+    g.run([0x55_0000_1046n, BigInt(RAM + 0x8004)]);
+    expect(g.get(RAM + 0x8000)).toBe(0x55_0000_0077n);
+    expect([g.messages, g.interrupts, g.r(PAGE0.GERROR.at)]).toEqual([[], ['evtq', 'cmd_sync'], 0]);
+  });
+
+  test('CMD_SYNC with CS=1 pulses its wire, and sends a message unless the address is 0; CS=2 signals nothing', () => {
     const g = arch();
     g.setUp();
     g.run([0x55_0000_1046n, 0x0809_0040], [0x1046, 0], [0x2046, 0]);
-    expect([g.messages, g.interrupts]).toEqual([[{ address: 0x8090040, data: 0x55 }], ['cmd_sync']]);
+    expect([g.messages, g.interrupts]).toEqual([[{ address: 0x8090040, data: 0x55 }], ['cmd_sync', 'cmd_sync']]);
     g.doorbell = false;
     g.run([0x55_0000_1046n, 0x0809_0040]);
     expect(g.r(PAGE0.GERROR.at)).toBe(GERROR.MSI_CMDQ_ABT_ERR);
