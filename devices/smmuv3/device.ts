@@ -66,8 +66,8 @@ export class Smmuv3 implements MmioDevice {
     this.#tables = new Smmuv3Tables(core);
     this.#domains = new Smmuv3Domains(core);
     this.#streams = new Smmuv3Streams(core, this.#domains, this.#tables);
-    this.#stalls = new Smmuv3Stalls(core);
     const faults = new Smmuv3Faults(core, this.#tables);
+    this.#stalls = new Smmuv3Stalls({ core, faults, records: this.#records });
     this.#streams.onLost = (sid, contradicts) => {
       faults.lost(sid, contradicts);
       this.#records.record(faults.record, false);
@@ -219,7 +219,7 @@ export class Smmuv3 implements MmioDevice {
         return;
       case PAGE0.GERRORN.at:
         this.#queue.acknowledged();
-        if (!this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) this.#records.roomMade();
+        if (!this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) this.#stalls.roomMade();
         this.#queue.run();
         return;
       case PAGE0.STRTAB_BASE_CFG.at:
@@ -229,7 +229,7 @@ export class Smmuv3 implements MmioDevice {
         this.#queue.run();
         return;
       case PAGE1.EVENTQ_CONS.at:
-        this.#records.roomMade();
+        this.#stalls.roomMade();
     }
   }
 
@@ -242,13 +242,13 @@ export class Smmuv3 implements MmioDevice {
       if ((now & CR0.SMMUEN) !== 0) {
         this.#streams.unsetAll();
       } else {
-        this.#stalls.terminateAll();
+        this.#stalls.terminateAll(this.#streams.list);
         this.#streams.applyPolicy();
       }
     }
     if ((~before & now & CR0.EVENTQEN) !== 0) {
       this.#listenVirtual();
-      this.#records.roomMade();
+      this.#stalls.roomMade();
     }
     this.#queue.run();
   }
@@ -263,7 +263,7 @@ export class Smmuv3 implements MmioDevice {
 
   /** Machine reset, after all DMA has come to rest. */
   reset(): void {
-    this.#stalls.terminateAll();
+    this.#stalls.terminateAll(this.#streams.list);
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#commands.timedOut = false;
@@ -287,7 +287,7 @@ export class Smmuv3 implements MmioDevice {
    */
   load(state: Smmuv3State): void {
     this.checkState(state);
-    this.#stalls.terminateAll();
+    this.#stalls.terminateAll(this.#streams.list);
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     loadSmmuv3(this.#parts(), state);
@@ -329,7 +329,7 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
     identity,
     features: smmuv3Features(identity.idr0, identity.idr1, identity.idr3, identity.idr5),
     registers,
-    interrupts: new Smmuv3Interrupts(registers, deps.irq, deps.tell, name),
+    interrupts: new Smmuv3Interrupts(registers, deps, name),
     host: new HostVerbs(deps.iommufd),
     work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),

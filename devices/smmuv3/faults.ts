@@ -16,7 +16,7 @@ import {
   evType,
 } from '../../src/spec/smmuv3/events.ts';
 import { CR0, CR2, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
-import { CONFIG, steConfig, steMev, steS2R } from '../../src/spec/smmuv3/ste.ts';
+import { CONFIG, steConfig, steMev, steS2R, steS2S } from '../../src/spec/smmuv3/ste.ts';
 import type { Smmuv3Core } from './core.ts';
 import { Smmuv3GuestAccess } from './guest-access.ts';
 import type { Smmuv3Deviations } from './profile.ts';
@@ -43,6 +43,8 @@ export class Smmuv3Faults {
   readonly record = new Int32Array(EVENT_WORDS);
   /** STE.MEV of the stream: a repetition of the record may be left out. */
   merge = false;
+  /** The transaction of a stall record is the guest's to decide: `record` says that it stalls. Else it is to be aborted. */
+  waits = false;
 
   constructor(core: Smmuv3Core, tables: Smmuv3Tables) {
     this.#core = core;
@@ -60,6 +62,7 @@ export class Smmuv3Faults {
   attribute(s: Smmuv3Stream, raw: Int32Array, refused = false): boolean {
     const { sid } = s;
     this.merge = false;
+    this.waits = false;
     if (s.state === 'unset') return this.#unconfigured(sid, raw);
     // A stream whose entry is a policy of this device has no configuration of the guest's to report on.
     if (s.state === 'policy' || s.state === 'abort') return false;
@@ -68,13 +71,25 @@ export class Smmuv3Faults {
     // The guest's entry has been read; what the hardware could not read is the host's table, at an address not for guests.
     if (type === EVENT.F_STE_FETCH) return false;
     this.#qemu.begin();
-    // The hardware waits with a stalled transaction: its record names the stall and goes to the guest as it is.
-    if (evStall(raw)) return this.#pass(s, sid, raw);
+    // A stalled fault of stage 1 is the guest's own: its CD told the hardware to wait.
+    if (evStall(raw) && !evS2(raw)) {
+      this.waits = this.#pass(s, sid, raw);
+      return this.waits;
+    }
     const unseen = type === EVENT.C_BAD_STE && this.#d.anyContextPointer;
     if (evS2(raw) || unseen || type === EVENT.F_WALK_EABT || type === EVENT.F_CD_FETCH) {
       return this.#again(s, sid, raw, refused);
     }
     return this.#direct(s, sid, raw);
+  }
+
+  /**
+   * Whether the fault of a stalled transaction that the guest has not heard of has gone: its tables grant the access now.
+   * @param raw the hardware's record.
+   */
+  gone(s: Smmuv3Stream, raw: Int32Array): boolean {
+    if (s.state === 'unset' || s.state === 'policy' || s.state === 'abort') return false;
+    return this.#access.open(s.ste, substream(raw)) === 0 && this.#access.walk(raw) === 0;
   }
 
   /** No valid entry: the lookup itself is the fault. A valid one is a fault as well, since the host refused it. */
@@ -234,16 +249,22 @@ export class Smmuv3Faults {
       this.#qemu.encode(this.record, sid, raw, EVENT.F_ADDR_SIZE);
       return true;
     }
+    // The guest's S2S says whether accesses wait for its stage 2; the host's says only that the device is able to. A guest that
+    // asks for it of a device that cannot wait is told all the same.
+    const stalls = code !== EVENT.F_WALK_EABT && steS2S(s.ste, 0) !== 0;
+    this.waits = stalls && evStall(raw);
     const inner = this.#d.qemuRecordFields && this.#qemu.isInner(raw);
     const recorded = inner ? cdR(cd, 0) : steS2R(s.ste, 0);
-    if (code !== EVENT.F_WALK_EABT && recorded === 0) return false;
+    if (code !== EVENT.F_WALK_EABT && recorded === 0 && !stalls) return false;
     if (this.#d.qemuRecordFields) {
       this.#qemu.encode(this.record, sid, raw, inner ? this.#qemu.innerCode(raw, code) : code);
-      return true;
+    } else {
+      const bits = EV3.S2 | (w.cls << EV3_CLASS_SHIFT) | (w.cls === CLASS.TT && w.tableRead ? EV3.TTRNW : 0);
+      const at = code === EVENT.F_WALK_EABT ? w.fetch - (w.fetch % 8) : w.ipa - (w.ipa % 4096);
+      this.#emit(code, sid, raw, bits, at);
     }
-    const bits = EV3.S2 | (w.cls << EV3_CLASS_SHIFT) | (w.cls === CLASS.TT && w.tableRead ? EV3.TTRNW : 0);
-    const at = code === EVENT.F_WALK_EABT ? w.fetch - (w.fetch % 8) : w.ipa - (w.ipa % 4096);
-    return this.#emit(code, sid, raw, bits, at);
+    if (this.waits) this.record[2] = raw[2]!;
+    return true;
   }
 
   #emit(code: number, sid: number, raw: Int32Array, bits: number, at: number): boolean {

@@ -18,6 +18,8 @@ export interface Smmuv3Identity {
 const OAS_CODE = { 32: 0, 36: 1, 40: 2, 42: 3, 44: 4, 48: 5 } as const;
 /** StreamIDs are 16 bits: bus, device, function. */
 export const SIDSIZE = 16;
+/** STAGs of a vSMMUv3 that stalls. */
+const STALL_MAX = 64;
 /** log2 of the largest queue. */
 export const QUEUE_LOG2_MAX = 19;
 
@@ -51,7 +53,7 @@ export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3
       (QUEUE_LOG2_MAX << 16) |
       (QUEUE_LOG2_MAX << 21),
     idr3: bit(true, 2) | bit(s2, 4) | bit(p.ril, 10) | (2 << 11), // HAD, XNX, RIL, BBML 2
-    idr5: OAS_CODE[p.oas] | (7 << 4), // 4K, 16K, 64K granules
+    idr5: OAS_CODE[p.oas] | (7 << 4) | ((p.stall ? STALL_MAX : 0) << 16), // 4K, 16K, 64K granules
     aidr: 1, // SMMUv3.1
   };
 }

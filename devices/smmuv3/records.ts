@@ -10,8 +10,6 @@ import type { Smmuv3Deviations } from './profile.ts';
 import type { Smmuv3Registers } from './registers.ts';
 
 const OVERFLOW = 1 << 31;
-/** Stalled transactions whose record waits for room; the hardware cannot have more outstanding (IDR5.STALL_MAX). */
-const STALLS_WAITING_MAX = 4096;
 
 /** The event queue's producer side (IHI 0070 §7.2–§7.4). */
 export class Smmuv3Records {
@@ -21,8 +19,6 @@ export class Smmuv3Records {
   readonly #d: Smmuv3Deviations;
   readonly #tell: Tell | null;
   readonly #name: string;
-  /** Stall records are never lost: they wait for room. */
-  #waiting: number[][] = [];
   /** The newest record, to merge repetitions with while the guest has not read it. */
   readonly #last = new Int32Array(EVENT_WORDS);
   #lastProd = -1;
@@ -40,11 +36,25 @@ export class Smmuv3Records {
     return Math.min(this.#regs.get(PAGE0.EVENTQ_BASE.at) & 31, QUEUE_LOG2_MAX);
   }
 
+  /** Whether the queue takes the record of a stall now: enabled, not full, no EVENTQ_ABT_ERR (IHI 0070 §7.2). */
+  get writable(): boolean {
+    if (!this.#regs.enabled(CR0.EVENTQEN) || this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) return false;
+    return !ringFull(this.#regs.get(PAGE1.EVENTQ_PROD.at), this.#regs.get(PAGE1.EVENTQ_CONS.at), this.#log2());
+  }
+
   /**
-   * Offers a record to the guest.
+   * Offers a record to the guest. One of a stalled transaction is never discarded: its owner offers it again when the queue is
+   * writable.
    * @param e 8 words. @param merge STE.MEV: a repetition the guest has not read yet may be left out.
+   * @returns false: the record of a stall has to wait.
    */
-  record(e: Int32Array, merge: boolean): void {
+  record(e: Int32Array, merge: boolean): boolean {
+    if (evStall(e) && !this.writable) return false;
+    this.#offer(e, merge);
+    return true;
+  }
+
+  #offer(e: Int32Array, merge: boolean): void {
     if (!this.#regs.enabled(CR0.EVENTQEN)) return;
     if (!this.#d.abortDoesNotStop && this.#interrupts.active(GERROR.EVENTQ_ABT_ERR)) return;
     const log2 = this.#log2();
@@ -52,7 +62,7 @@ export class Smmuv3Records {
     const cons = this.#regs.get(PAGE1.EVENTQ_CONS.at);
     if (merge && !ringEmpty(prod, cons, log2) && prod === this.#lastProd && this.#repeats(e)) return;
     if (ringFull(prod, cons, log2)) {
-      this.#overflow(e, prod, cons);
+      this.#overflow(prod, cons);
       return;
     }
     if (!this.#store(e, log2, prod)) {
@@ -67,11 +77,9 @@ export class Smmuv3Records {
     if (this.#d.interruptPerRecord || ringEmpty(prod, cons, log2)) this.#interrupts.eventQueue();
   }
 
-  #overflow(e: Int32Array, prod: number, cons: number): void {
+  #overflow(prod: number, cons: number): void {
     if (this.#d.fullQueueIsAbort) {
       this.#interrupts.raise(GERROR.EVENTQ_ABT_ERR);
-    } else if (evStall(e)) {
-      if (this.#waiting.length < STALLS_WAITING_MAX) this.#waiting.push(Array.from(e));
     } else if (((prod ^ cons) & OVERFLOW) === 0) {
       this.#regs.set(PAGE1.EVENTQ_PROD.at, prod ^ OVERFLOW);
     }
@@ -97,25 +105,15 @@ export class Smmuv3Records {
     return true;
   }
 
-  /** The guest consumed records, acknowledged an error or enabled the queue: waiting stall records move in. */
-  roomMade(): void {
-    const waiting = this.#waiting;
-    if (waiting.length === 0) return;
-    this.#waiting = [];
-    for (const words of waiting) this.record(Int32Array.from(words), false);
-  }
-
   reset(): void {
-    this.#waiting = [];
     this.#lastProd = -1;
   }
 
-  save(): { waiting: number[][]; last: number[]; lastProd: number } {
-    return { waiting: this.#waiting.map((w) => [...w]), last: Array.from(this.#last), lastProd: this.#lastProd };
+  save(): { last: number[]; lastProd: number } {
+    return { last: Array.from(this.#last), lastProd: this.#lastProd };
   }
 
-  load(s: { waiting: number[][]; last: number[]; lastProd: number }): void {
-    this.#waiting = s.waiting.map((w) => [...w]);
+  load(s: { last: number[]; lastProd: number }): void {
     this.#last.set(s.last);
     this.#lastProd = s.lastProd;
   }

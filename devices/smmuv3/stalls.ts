@@ -1,49 +1,119 @@
 import { PRG } from '../../src/spec/pcie/messages.ts';
+import { evSsid, evSsv, evStag } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
+import type { Smmuv3Faults } from './faults.ts';
+import type { Smmuv3Records } from './records.ts';
 import type { Smmuv3Stream } from './stream.ts';
 
 interface Stalled {
   readonly stream: Smmuv3Stream;
   readonly stag: number;
   readonly pasid: number;
+  /** The hardware's record of a stall that the event queue had no place for yet; null: the guest has been told. */
+  unrecorded: Int32Array | null;
 }
 
-/** Transactions the hardware holds until the guest decides (IHI 0070 §3.12.2): by stream and STAG. */
+/** Who tells the guest of a stall. */
+export interface Smmuv3StallParts {
+  readonly core: Smmuv3Core;
+  readonly faults: Smmuv3Faults;
+  readonly records: Smmuv3Records;
+}
+
+/**
+ * Transactions that the hardware holds until the guest decides (IHI 0070 §3.12.2), in the order they came. Each has a STAG; one
+ * whose record the event queue does not take waits here for room, and leaves the list like any other.
+ */
 export class Smmuv3Stalls {
-  readonly #core: Smmuv3Core;
+  readonly #p: Smmuv3StallParts;
   #list: Stalled[] = [];
 
-  constructor(core: Smmuv3Core) {
-    this.#core = core;
+  constructor(parts: Smmuv3StallParts) {
+    this.#p = parts;
   }
 
   get size(): number {
     return this.#list.length;
   }
 
-  add(s: Smmuv3Stream, stag: number, pasid: number): void {
-    this.#list.push({ stream: s, stag, pasid });
+  /**
+   * The hardware holds a transaction. It stays held if it is the guest whose tables say so; what the host's own stage 2 stopped,
+   * or a guest's stage 2 with S2S=0, is terminated, and recorded as a fault that does not stall.
+   * @param raw the hardware's record. @param refused the host refused to map a page for it.
+   */
+  begin(stream: Smmuv3Stream, raw: Int32Array, refused: boolean): void {
+    const { faults, records } = this.#p;
+    const told = faults.attribute(stream, raw, refused);
+    const stall: Stalled = { stream, stag: evStag(raw), pasid: evSsv(raw) ? evSsid(raw) : -1, unrecorded: null };
+    if (!told || !faults.waits) {
+      this.#answer(stall, PRG.FAILURE);
+      if (told) records.record(faults.record, faults.merge);
+      return;
+    }
+    const most = this.#most;
+    this.#list.push(stall);
+    if (most || !records.record(faults.record, false)) stall.unrecorded = Int32Array.from(raw);
+  }
+
+  /** As many stalls are recorded as IDR5.STALL_MAX says; a host may have more. */
+  get #most(): boolean {
+    const max = this.#p.core.identity.idr5 >>> 16;
+    return this.#list.filter((s) => s.unrecorded === null).length >= max;
+  }
+
+  /**
+   * The event queue takes records again, or a recorded stall has ended: those that wait are written, as far as there is room. One whose fault is gone by now
+   * is retried instead; no guest has heard of it.
+   */
+  roomMade(): void {
+    const { faults, records } = this.#p;
+    for (const stall of this.#list.filter((s) => s.unrecorded !== null)) {
+      const raw = stall.unrecorded;
+      if (raw === null || !this.#list.includes(stall)) continue;
+      if (!records.writable || this.#most) return;
+      if (faults.gone(stall.stream, raw)) {
+        this.#end(stall, PRG.SUCCESS);
+        continue;
+      }
+      if (!faults.attribute(stall.stream, raw) || !faults.waits) {
+        this.#end(stall, PRG.FAILURE);
+        continue;
+      }
+      stall.unrecorded = null;
+      records.record(faults.record, false);
+    }
   }
 
   /** CMD_RESUME; an unknown STAG is nothing. @param code PRG code. */
   answer(s: Smmuv3Stream, stag: number, code: number): void {
-    const at = this.#list.findIndex((x) => x.stream === s && x.stag === stag);
-    if (at >= 0) this.#end(at, code);
+    const stall = this.#list.find((x) => x.stream === s && x.stag === stag);
+    if (stall !== undefined) this.#end(stall, code);
   }
 
-  /** CMD_STALL_TERM, or the device leaves. */
+  /** CMD_STALL_TERM, or the device leaves: everything of the stream ends, also what the hardware has no STAG for. */
   terminate(s: Smmuv3Stream): void {
-    for (let i = this.#list.length - 1; i >= 0; i--) if (this.#list[i]!.stream === s) this.#end(i, PRG.FAILURE);
+    const { core } = this.#p;
+    this.#list = this.#list.filter((x) => x.stream !== s);
+    if (core.features.stallModel === 1) return;
+    const ended = core.deps.upcalls?.terminateStalls?.(s.vfio.devId, s.index) ?? 0;
+    core.refusals.note('stall', ended);
   }
 
-  /** SMMUEN 1→0, or reset. */
-  terminateAll(): void {
-    for (let i = this.#list.length - 1; i >= 0; i--) this.#end(i, PRG.FAILURE);
+  /** SMMUEN 1→0, or reset. @param streams all there are. */
+  terminateAll(streams: readonly Smmuv3Stream[]): void {
+    for (const s of streams) this.terminate(s);
+    this.#list = [];
   }
 
-  #end(at: number, code: number): void {
-    const { stream, stag, pasid } = this.#list.splice(at, 1)[0]!;
-    const answered = this.#core.deps.upcalls?.respond(stream.vfio.devId, pasid, stag, code, true, stream.index) ?? 0;
-    this.#core.refusals.note('stall', answered);
+  #end(stall: Stalled, code: number): void {
+    this.#list = this.#list.filter((x) => x !== stall);
+    this.#answer(stall, code);
+    if (stall.unrecorded === null) this.roomMade();
+  }
+
+  #answer({ stream, stag, pasid }: Stalled, code: number): void {
+    const { core } = this.#p;
+    const answered = core.deps.upcalls?.respond(stream.vfio.devId, pasid, stag, code, true, stream.index) ?? 0;
+    core.refusals.note('stall', answered);
   }
 }

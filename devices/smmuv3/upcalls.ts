@@ -1,6 +1,6 @@
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
-import { EVENT_WORDS, evSsid, evSsv, evStag, evStall } from '../../src/spec/smmuv3/events.ts';
+import { EVENT_WORDS, evStall } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Faults } from './faults.ts';
 import type { Smmuv3PageRequests } from './page-requests.ts';
@@ -39,10 +39,10 @@ export function smmuv3Upcalls(t: Smmuv3UpcallTargets): UpcallHandlers {
       const s = t.streams.ofDevice(devId, stream);
       if (s === undefined) return;
       record.set(raw.subarray(0, EVENT_WORDS));
-      if (evStall(record)) t.stalls.add(s, evStag(record), evSsv(record) ? evSsid(record) : -1);
       const refused = s.missRefused;
       s.missRefused = false;
-      if (t.faults.attribute(s, record, refused)) t.records.record(t.faults.record, t.faults.merge);
+      if (evStall(record)) t.stalls.begin(s, record, refused);
+      else if (t.faults.attribute(s, record, refused)) t.records.record(t.faults.record, t.faults.merge);
     },
     onPageRequest: (devId, stream, raw) => {
       const s = t.streams.ofDevice(devId, stream);

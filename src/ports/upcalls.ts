@@ -53,6 +53,11 @@ export interface HostUpcalls {
    */
   respond(devId: number, pasid: number, group: number, code: number, stall: boolean, stream?: number): number;
   /**
+   * Ends every stalled transaction of a stream with an abort (CMD_STALL_TERM), also those the hardware has no STAG for and has
+   * not reported. Absent: the hardware does not stall. @returns 0 or -errno.
+   */
+  terminateStalls?(devId: number, stream: number): number;
+  /**
    * A PASID that is attached to nothing stays silent (on) while what is still on its way drains: its entry is not present
    * and has fault reporting off. Linux does that only for exiting processes. The next attach ends it.
    * @returns 0; -EOPNOTSUPP: the guest owns the PASID table; -EBUSY: something is attached; -EINVAL: no such PASID; -ENOMEM.

@@ -40,9 +40,10 @@ export class TakenRequests {
     }
   }
 
-  /** The device goes: nothing of it will be answered any more. */
-  forget(dev: HostDevice): void {
-    for (const key of this.#taken.keys()) if (key.startsWith(`${dev.index}/`)) this.#taken.delete(key);
+  /** The device goes, or one requester id of it has ended what it had: nothing of that will be answered any more. */
+  forget(dev: HostDevice, rid?: number): void {
+    const prefix = rid === undefined ? `${dev.index}/` : `${dev.index}/${rid}/`;
+    for (const key of this.#taken.keys()) if (key.startsWith(prefix)) this.#taken.delete(key);
   }
 }
 

@@ -95,6 +95,12 @@ export class ContextUpcalls implements HostUpcalls {
     return this.#hub.driverOf(dev)?.respond(dev, pasid, group, code, stall, stream) ?? -E.OPNOTSUPP;
   }
 
+  terminateStalls(devId: number, stream: number): number {
+    const dev = this.#objects.device(devId);
+    if (dev === null) return -E.NOENT;
+    return this.#hub.driverOf(dev)?.terminateStalls?.(dev, stream) ?? -E.OPNOTSUPP;
+  }
+
   quiet(devId: number, pasid: number, on: boolean): number {
     const dev = this.#objects.device(devId);
     if (dev === null) return -E.NOENT;

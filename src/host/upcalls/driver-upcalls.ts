@@ -55,6 +55,8 @@ export interface UpcallDriver {
   served(dev: HostDevice, on: boolean): void;
   /** See HostUpcalls.respond. */
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number;
+  /** See HostUpcalls.terminateStalls. Without: the driver's hardware does not stall. */
+  terminateStalls?(dev: HostDevice, stream: number): number;
   /** See HostUpcalls.quiet. Without: the driver has no PASID table. */
   quiet?(dev: HostDevice, pasid: number, on: boolean): number;
   /** See HostUpcalls.invalidateDeviceTlb. Absent: the driver has no such invalidation. */

@@ -88,7 +88,12 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     const tables = new Smmuv3HwTables({ memory, features, walker, tlb, caches, choices });
     const resolver = new Smmuv3HwResolver({ tables, walker, tlb, events, features });
     const faults = new Smmuv3HwFaults({ name: this.name, events, walker, registers });
-    const stalls = new Smmuv3HwStalls(o.stalls ?? (o.idr5 >>> 16 || STALLS), endpoints, (r) => faults.send(r));
+    const stalls = new Smmuv3HwStalls({
+      limit: o.stalls ?? (o.idr5 >>> 16 || STALLS),
+      endpoints,
+      send: (record) => faults.send(record),
+      again: (of) => this.#translation.again(of),
+    });
     const deviceTlb = new Smmuv3HwDeviceTlb({
       endpoints,
       clock,

@@ -10,8 +10,11 @@ import { CONFIG, EATS } from '../../spec/smmuv3/ste.ts';
 import type { Smmuv3HwFaults } from './faults.ts';
 import type { Smmuv3HwRegisters } from './registers.ts';
 import { RESOLVED, type Smmuv3HwResolver, STAGES } from './resolver.ts';
-import type { Smmuv3HwStalls } from './stalls.ts';
+import type { Smmuv3HwStalls, StalledAccess } from './stalls.ts';
 import type { Smmuv3HwTables } from './tables.ts';
+
+/** Times in a row that software may answer a stall by a retry while it reads the record; then the transaction aborts. */
+const RETRIES = 8;
 
 export interface Smmuv3HwTranslationParts {
   readonly name: string;
@@ -45,6 +48,7 @@ export class Smmuv3HwTranslation implements TranslatePort {
   #recordsBadStream = false;
   /** Every transaction takes the long way: somebody listens, or the SMMU is off. */
   #careful = true;
+  #retries = 0;
 
   constructor(parts: Smmuv3HwTranslationParts) {
     this.#p = parts;
@@ -150,17 +154,43 @@ export class Smmuv3HwTranslation implements TranslatePort {
     }
     const c = tables.context;
     const maskable = code !== EVENT.F_WALK_EABT && s !== null;
-    // A stage 1 that is bypassed has no CD that could say otherwise: recorded and aborted.
-    const stall = maskable && (stage === 2 ? s.s2Stall : c?.stall === true);
+    const stall = this.#stalls(code);
     const record = faults.translation(code, stage, rid, pasid, lo, hi, access);
     if (stall && faults.enabled) {
-      this.stallToken = stalls.begin(rid, record);
-      return DMA.STALLED;
+      const outcome = stalls.begin({ rid, pasid, lo, hi, access }, record);
+      this.stallToken = stalls.token;
+      return outcome === DMA.OK ? this.#retry(rid, pasid, lo, hi, access) : outcome;
     }
     // Nobody would ever resume a stall that is not recorded.
     if (stall) return DMA.ABORT;
     if (!maskable || (stage === 2 ? s.s2Record : c?.record !== false)) faults.send(record);
     return maskable && stage === 1 && c?.abort === false ? DMA.RAZ_WI : DMA.ABORT;
+  }
+
+  /** Software had the transaction tried again at once. */
+  #retry(rid: number, pasid: number, lo: number, hi: number, access: number): number {
+    if (this.#retries >= RETRIES) return DMA.ABORT;
+    this.#retries++;
+    const outcome = this.#slow(rid, pasid, lo, hi, access, AT.UNTRANSLATED);
+    this.#retries--;
+    return outcome;
+  }
+
+  /** The event record of a stalled transaction that is looked at again; null: it would translate, or fault without stalling. */
+  again({ rid, pasid, lo, hi, access }: StalledAccess): Int32Array | null {
+    const { resolver, faults } = this.#p;
+    if (!this.#enabled) return null;
+    const code = resolver.resolve(rid, pasid, lo, hi, permNeeded(access), access, STAGES.ALL);
+    if (code <= 0 || resolver.stage === 0 || !this.#stalls(code)) return null;
+    return faults.translation(code, resolver.stage, rid, pasid, lo, hi, access);
+  }
+
+  /** Whether the fault that the resolver has just met stalls (IHI 0070 §3.12.2). */
+  #stalls(code: number): boolean {
+    const { stream, context } = this.#p.tables;
+    if (code === EVENT.F_WALK_EABT || stream === null) return false;
+    // A stage 1 that is bypassed has no CD that could say otherwise: recorded and aborted.
+    return this.#p.resolver.stage === 2 ? stream.s2Stall : context?.stall === true;
   }
 
   #configurationFault(code: number, rid: number, pasid: number): void {

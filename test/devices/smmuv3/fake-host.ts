@@ -24,6 +24,8 @@ export class FakeHost {
   outstanding = 0;
   /** IDR0 to IDR5 of its SMMU: everything a guest can be shown. */
   idr = [0xccd349b, 0x2739d10, 0, 0x1414, 0, 0x75];
+  /** Streams whose stalls were to end. */
+  readonly terminated: string[] = [];
   readonly responses: string[] = [];
   readonly shadows = new Set<number>();
   #next = 1;
@@ -213,6 +215,10 @@ export class FakeHost {
     shadow: (id, on) => {
       if (on) this.shadows.add(id);
       else this.shadows.delete(id);
+      return 0;
+    },
+    terminateStalls: (devId, stream) => {
+      this.terminated.push(`${devId} stream=${stream}`);
       return 0;
     },
     respond: (devId, pasid, group, code, stall) => {

@@ -349,6 +349,10 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     return this.#state.streams.quiet(dev, pasid, on);
   }
 
+  terminateStalls(dev: HostDevice, stream: number): number {
+    return this.#state.faults.terminate(dev, stream);
+  }
+
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number {
     const { faults, requests } = this.#state;
     if (stall) return faults.respond(dev, pasid, group, code, stream);

@@ -88,6 +88,15 @@ export class Smmuv3DriverFaults {
     return this.#owner.queue.sync();
   }
 
+  /** Aborts everything of a stream that waits, reported or not. @returns 0; -EINVAL: no such stream; -errno: the command failed. */
+  terminate(dev: HostDevice, stream: number): number {
+    const sid = dev.streams[stream];
+    if (sid === undefined) return -E.INVAL;
+    this.#waiting.forget(dev, sid);
+    this.#owner.queue.add(OP.STALL_TERM, sid, 0, 0);
+    return this.#owner.queue.sync();
+  }
+
   /** The device goes: nothing of it will be answered any more. */
   forget(dev: HostDevice): void {
     this.#waiting.forget(dev);
