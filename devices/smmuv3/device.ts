@@ -77,7 +77,7 @@ export class Smmuv3 implements MmioDevice {
       streams: this.#streams,
       faults,
       records: this.#records,
-      pageRequests: new Smmuv3PageRequests(core),
+      pageRequests: new Smmuv3PageRequests(core, this.#tables),
       stalls: this.#stalls,
       timedOut: () => {
         this.#commands.timedOut = true;

@@ -5,11 +5,13 @@ import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import { PRI_BYTES, PRI1 } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
+import { stePpar } from '../../src/spec/smmuv3/ste.ts';
 import type { Smmuv3Core } from './core.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
 import type { Smmuv3Interrupts } from './interrupts.ts';
 import type { Smmuv3Registers } from './registers.ts';
 import type { Smmuv3Stream } from './stream.ts';
+import type { Smmuv3Tables } from './tables.ts';
 
 const OVERFLOW = 1 << 31;
 /** What CMD_PRI_RESP.Resp 0, 1, 2 (IHI 0070 §4.5.2) answers the function. */
@@ -22,8 +24,13 @@ export class Smmuv3PageRequests {
   readonly #interrupts: Smmuv3Interrupts;
   readonly #upcalls: HostUpcalls | null;
   readonly #refusals: Smmuv3Core['refusals'];
+  readonly #tables: Smmuv3Tables;
+  /** IDR3.PPS: automatic answers repeat the PASID whatever the entry says. */
+  readonly #pps: boolean;
 
-  constructor(core: Smmuv3Core) {
+  constructor(core: Smmuv3Core, tables: Smmuv3Tables) {
+    this.#tables = tables;
+    this.#pps = core.features.pps;
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
     this.#interrupts = core.interrupts;
@@ -38,8 +45,8 @@ export class Smmuv3PageRequests {
     const on = CR0.SMMUEN | CR0.PRIQEN;
     const ready = (this.#regs.get(PAGE0.CR0.at) & on) === on && !this.#interrupts.active(GERROR.PRIQ_ABT_ERR);
     if (!ready) {
-      // A stop marker is never answered; a request that nobody can take is refused.
-      if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
+      // Every request that nobody can take is refused, also inside a group; a stop marker is never answered (IHI 0070 §8.2).
+      if (!stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE, false);
       return;
     }
     const log2 = Math.min(this.#regs.get(PAGE0.PRIQ_BASE.at) & 31, QUEUE_LOG2_MAX);
@@ -48,7 +55,7 @@ export class Smmuv3PageRequests {
     const overflowing = ((prod ^ cons) & OVERFLOW) !== 0;
     if (overflowing || ringFull(prod, cons, log2)) {
       if (!overflowing) this.#regs.set(PAGE1.PRIQ_PROD.at, prod ^ OVERFLOW);
-      if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.SUCCESS);
+      if (last && !stopMarker(flags)) this.#overflowed(s, raw);
       if (last && this.#interruptPerLast()) this.#interrupts.pageRequestQueue();
       return;
     }
@@ -56,7 +63,7 @@ export class Smmuv3PageRequests {
     const at = base - (base % (PRI_BYTES * 2 ** log2)) + ringSlot(prod, log2) * PRI_BYTES;
     if (!this.#memory.store64(at, s.sid, flags) || !this.#memory.store64(at + 8, raw[2]!, raw[3]!)) {
       this.#interrupts.raise(GERROR.PRIQ_ABT_ERR);
-      if (last && !stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE);
+      if (!stopMarker(flags)) this.#answer(s, raw, PRG.FAILURE, false);
       return;
     }
     this.#regs.set(PAGE1.PRIQ_PROD.at, (prod & ~ringMask(log2)) | ringNext(prod, log2));
@@ -68,9 +75,20 @@ export class Smmuv3PageRequests {
     return this.#regs.get(PAGE0.PRIQ_IRQ_CFG2.at) < 0;
   }
 
-  /** An automatic answer. Whether its PASID reaches the function is the hardware's affair (IDR3.PPS, STE.PPAR). */
-  #answer(s: Smmuv3Stream, raw: Int32Array, code: number): void {
-    const pasid = (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
+  /** The last request of a group that found no room: it may be made again, unless the stream has no valid entry. */
+  #overflowed(s: Smmuv3Stream, raw: Int32Array): void {
+    const unset = s.state === 'unset' || s.state === 'policy';
+    if (unset && this.#tables.lookup(s.sid) !== 0) {
+      this.#answer(s, raw, PRG.FAILURE, false);
+      return;
+    }
+    const ste = unset ? this.#tables.ste : s.ste;
+    this.#answer(s, raw, PRG.SUCCESS, this.#pps || stePpar(ste, 0) !== 0);
+  }
+
+  /** An automatic answer. @param withPasid it repeats the PASID of a request that has one (IDR3.PPS, STE.PPAR). */
+  #answer(s: Smmuv3Stream, raw: Int32Array, code: number, withPasid: boolean): void {
+    const pasid = withPasid && (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
     this.#refusals.note(
       'page response',
       this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false, s.index) ?? 0,

@@ -30,6 +30,17 @@ export class TakenRequests {
     return rids.find((rid) => this.#taken.delete(keyOf(dev, rid, pasid, group))) ?? -1;
   }
 
+  /** An answer without a PASID comes: it is for the group, whatever PASID was asked for. @returns see `take`. */
+  takeGroup(dev: HostDevice, group: number, stream?: number): number {
+    for (const [key, rid] of this.#taken) {
+      const [index, , , g] = key.split('/').map(Number);
+      if (index !== dev.index || g !== group || (stream !== undefined && dev.streams[stream] !== rid)) continue;
+      this.#taken.delete(key);
+      return rid;
+    }
+    return -1;
+  }
+
   /** Takes every group of a (device, PASID). @param each gets its requester id and group. */
   takeAll(dev: HostDevice, pasid: number, each: (rid: number, group: number) => void): void {
     for (const [key, rid] of this.#taken) {

@@ -61,7 +61,8 @@ export class Smmuv3HwPageRequests {
   ): void {
     const stop = last && pasid !== NO_PASID && (access & (ACCESS.READ | ACCESS.WRITE)) === 0;
     if (!this.#registers.takesPageRequests) {
-      if (last && !stop) this.#endpoints?.pageResponse(rid, NO_PASID, group, PRG.FAILURE);
+      // Every request is refused, also inside a group (IHI 0070 §8.2).
+      if (!stop) this.#endpoints?.pageResponse(rid, NO_PASID, group, PRG.FAILURE);
       return;
     }
     if (this.#overflow || this.#queue.length >= this.#registers.pageRequestEntries) {

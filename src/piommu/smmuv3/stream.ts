@@ -16,6 +16,7 @@ import {
   STE_WORDS,
   steConfig,
   steEats,
+  stePpar,
   steS1CdMax,
   steS1Dss,
   steS1Enabled,
@@ -26,9 +27,6 @@ import {
   steS2S,
   steS2Vmid,
 } from '../../spec/smmuv3/ste.ts';
-
-/** STE.PPAR, bit 18 of word 1. */
-const STE_PPAR = 1 << 18;
 
 /** A decoded STE; `keyA` is the StreamID. */
 export interface Smmuv3HwStream extends ConfigSlot {
@@ -124,7 +122,7 @@ export function decodeStream(s: Smmuv3HwStream, f: Smmuv3Features): void {
   s.zeroSsid = s.s1CdMax > 0 && s.s1Dss !== S1DSS.SSID0;
   s.stalld = steS1Stalld(w, 0) !== 0;
   s.eats = steEats(w, 0);
-  s.ppar = (w[2]! & STE_PPAR) !== 0;
+  s.ppar = stePpar(w, 0) !== 0;
   // The VMID tags stage-1-only translations too, as far as there are VMIDs (IHI 0070 §5.2).
   s.vmid = f.s2p ? steS2Vmid(w, 0) & (f.vmid16 ? 0xffff : 0xff) : 0;
   s.s2Record = steS2R(w, 0) !== 0;

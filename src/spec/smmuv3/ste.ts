@@ -72,6 +72,8 @@ export const steS2Ptw = (w: WordArray, at: number) => field(w[at + 5]!, 22, 1);
 export const steS2Hd = (w: WordArray, at: number) => field(w[at + 5]!, 23, 1);
 /** S2HA: hardware updates the access flag. */
 export const steS2Ha = (w: WordArray, at: number) => field(w[at + 5]!, 24, 1);
+/** PPAR: automatic page responses repeat the PASID of the request. */
+export const stePpar = (w: WordArray, at: number) => field(w[at + 2]!, 18, 1);
 /** S2S: stage-2 faults stall. */
 export const steS2S = (w: WordArray, at: number) => field(w[at + 5]!, 25, 1);
 /** S2R: stage-2 faults are recorded. */

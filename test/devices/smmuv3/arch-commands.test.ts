@@ -180,6 +180,7 @@ describe('the page request queue (IHI 0070 §8)', () => {
 
   test('overflow toggles OVFLG, answers the last of a group with success, drops the others, and lasts until acknowledged', () => {
     const { g, dev, request } = pri();
+    g.ste(8, 9n);
     for (let i = 0; i < 2; i++) request(R, i);
     request(R, 2);
     request(LAST | R, 3);
@@ -192,14 +193,30 @@ describe('the page request queue (IHI 0070 §8)', () => {
     expect(g.r(0x100c8)).toBe(0x8000_0003);
   });
 
-  test('with the queue off the last of a group is refused; a stop marker is never answered', () => {
+  test.each([
+    ['no entry', 0n, 0n, 0, 15],
+    ['an entry', 9n, 0n, 0, 0],
+    ['an entry, and the request has a PASID', 9n, 0n, 3, 0],
+    ['an entry with PPAR, and the request has a PASID', 9n, 1n << 18n, 3, 0],
+  ])('overflow, the stream has %s', (_, w0, w1, pasid, code) => {
+    const { g, dev, request } = pri();
+    g.ste(8, w0, w1);
+    for (let i = 0; i < 2; i++) request(R, i);
+    request(LAST | R | (pasid === 0 ? 0 : SSV | pasid), 3);
+    const repeated = w1 === 0n ? -1 : pasid;
+    expect(g.host.responses).toEqual([`${dev} pasid=${repeated} group=3 code=${code}`]);
+  });
+
+  test('with the queue off every request is refused without its PASID; a stop marker is never answered', () => {
     const { g, dev, request } = pri();
     g.w(PAGE0.CR0.at, 0xd);
     request(R, 1);
     request(LAST | R, 2);
     request(LAST | SSV, 3);
     request(LAST, 4);
-    expect(g.host.responses).toEqual([`${dev} pasid=-1 group=2 code=15`, `${dev} pasid=-1 group=4 code=15`]);
+    request(LAST | SSV | R | 3, 5);
+    const refused = [1, 2, 4, 5].map((group) => `${dev} pasid=-1 group=${group} code=15`);
+    expect(g.host.responses).toEqual(refused);
   });
 
   test('PRIQ_IRQ_CFG2.LO interrupts at each last request, else the queue does when it was empty', () => {

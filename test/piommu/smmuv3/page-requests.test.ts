@@ -35,13 +35,16 @@ test('PRI_RESP answers the function: deny, fail, success', () => {
   }
 });
 
-test('without PRI, or switched off, the last request of a group is answered Response Failure, others vanish', () => {
+test('without PRI, or switched off, every request is answered Response Failure, a stop marker is not', () => {
   for (const rig of [new Rig(QEMU_IDRS), new Rig(FULL_IDRS), new Rig(FULL_IDRS)]) {
     rig.control({ priqen: false });
     ask(rig, 7, false, 5);
     ask(rig, 7, true, 5);
     ask(rig, 7, true, 5, 0); // a stop marker
-    expect(responses(rig)).toEqual([[SID, NO_PASID, 7, 15]]);
+    expect(responses(rig)).toEqual([
+      [SID, NO_PASID, 7, 15],
+      [SID, NO_PASID, 7, 15],
+    ]);
     expect(rig.pages).toEqual([]);
   }
 });

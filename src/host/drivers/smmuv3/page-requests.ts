@@ -48,7 +48,9 @@ export class Smmuv3DriverPageRequests {
 
   /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed. */
   respondTaken(dev: HostDevice, pasid: number, group: number, code: number, stream?: number): number {
-    const sid = this.#taken.take(dev, pasid, group, stream);
+    let sid = this.#taken.take(dev, pasid, group, stream);
+    // A function that does not require it takes an answer without the PASID of its request (IHI 0070 §4.5.2).
+    if (sid < 0 && pasid === NO_PASID) sid = this.#taken.takeGroup(dev, group, stream);
     if (sid < 0) return -E.INVAL;
     const response =
       code === ANSWER.SUCCESS ? PRI_RESP.SUCCESS : code === ANSWER.INVALID ? PRI_RESP.FAIL : PRI_RESP.DENY;
