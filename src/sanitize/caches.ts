@@ -4,6 +4,8 @@ import { isWhole, type SeenInvalidation, type StaleEntry, StaleSet } from './sta
 
 /** How many invalidations are remembered to say which one was meant for an entry it did not reach. */
 const REMEMBERED = 8192;
+/** How many times that a tag's tables came or went are remembered. */
+const MOVES = 32;
 
 /** Everything hardware may cache under one tag: an ASID of a VMID, a VMID, a domain id, a PASID of a domain id. */
 export class CacheTag {
@@ -23,11 +25,23 @@ export class CacheTag {
   flushedAt = -1;
   /** Invalidations by address that reached a leaf so far. */
   ranged = 0;
+  /** Doorbells rung when tables came into use under it or went: the last times. */
+  readonly #moves: number[] = [];
 
   constructor(stage: number, a: number, b: number) {
     this.stage = stage;
     this.a = a;
     this.b = b;
+  }
+
+  /** Tables come into use under it, or go. */
+  moved(batch: number): void {
+    if (this.#moves.push(batch) > MOVES) this.#moves.shift();
+  }
+
+  /** Whether tables came or went about then. */
+  movedAt(batch: number): boolean {
+    return this.#moves.some((b) => Math.abs(b - batch) <= 1);
   }
 }
 
@@ -176,6 +190,12 @@ export class Caches {
   /** Whether the tags an invalidation names have or had tables. */
   named(i: SeenInvalidation): boolean {
     for (const tag of this.#tags.values()) if (tag.taken && matches(i, tag)) return true;
+    return false;
+  }
+
+  /** Whether tables under a tag the invalidation names came or went about when it was issued: it was meant for those. */
+  forMoved(i: SeenInvalidation): boolean {
+    for (const tag of this.#tags.values()) if (matches(i, tag) && tag.movedAt(i.batch)) return true;
     return false;
   }
 

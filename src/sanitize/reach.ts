@@ -59,7 +59,7 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
   if (words.together !== undefined && i.b < 0 && i.a === tag.a)
     return near && e.middle >= i.from && e.middle <= i.to ? { by: i, kind: 'together', why: words.together } : null;
   // Another tag: meant for this entry only if it reached nothing of its own, and came at once or names what nobody has.
-  if (i.reached > 0 || !touches(i, e) || (!near && caches.named(i))) return null;
+  if (i.reached > 0 || !touches(i, e) || (!near && caches.named(i)) || caches.forMoved(i)) return null;
   const stage = ((i.stages >>> tag.stage) & 1) !== 0;
   if (!stage) return isWhole(i) ? null : { by: i, kind: 'stage', why: 'it is for another stage of translation' };
   if (i.a >= 0 && i.a !== tag.a)

@@ -95,6 +95,7 @@ export class Trees {
       tree.entering = false;
       tag.users++;
       tag.taken = true;
+      tag.moved(this.#course.batch);
     }
     held.users++;
     return held.tree;
@@ -108,6 +109,7 @@ export class Trees {
     this.#of(tree.tag).delete(tree);
     held.below?.over.delete(tree);
     tree.tag.users--;
+    tree.tag.moved(this.#course.batch);
     tree.close();
     // What was flushed behind that invalidation cannot come back.
     if (tree.mapped && tree.tag.flushed <= since) {

@@ -36,7 +36,8 @@ test.each(EACH > 0 ? ALL : SOME)(
       for (const rule of rules) if (!m.names.includes(rule)) wrong.push(`${m.what}: ${rule}`);
     }
     expect(wrong).toEqual([]);
-    expect(some).toBeGreaterThan(0);
+    // Of a guest without tables, or one that invalidates by registers, no command shows anything.
+    if (SOME.includes(name)) expect(some).toBeGreaterThan(0);
   },
   3_600_000,
 );
