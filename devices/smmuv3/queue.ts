@@ -2,7 +2,7 @@ import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { ringEmpty, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
-import { COMMAND_BYTES, COMMAND_NAMES, cmdOp } from '../../src/spec/smmuv3/commands.ts';
+import { COMMAND_BYTES, COMMAND_NAMES, COMMAND_WORDS, cmdOp } from '../../src/spec/smmuv3/commands.ts';
 import { CERROR, CR0, GERROR, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import type { Smmuv3Core } from './core.ts';
 import { QUEUE_LOG2_MAX } from './identity.ts';
@@ -41,6 +41,14 @@ export class Smmuv3Queue {
   readonly #sink: CommandSink;
   readonly #work: WorkBudget;
   #running = false;
+  /** Words of the command in hand. */
+  readonly #words = new Int32Array(COMMAND_WORDS);
+  /** The ring as it was found last: its storage (null: it is not in one piece of RAM) and the word of slot 0. */
+  #found: Int32Array | null = null;
+  #first = 0;
+  #foundAt = -1;
+  #foundLog2 = 0;
+  #foundChanges: number | undefined = -1;
   /** A CMD_SYNC waits for completions, or a command was begun and goes on: `tell` hears of it once. */
   #waiting = false;
 
@@ -64,61 +72,108 @@ export class Smmuv3Queue {
     this.#running = false;
   }
 
+  /**
+   * What the guest set up cannot change meanwhile, since a device at work lets nobody in: base, size and PROD are read once. CONS
+   * is written where the loop ends, and before anybody hears of a command.
+   */
   #loop(): void {
     const regs = this.#regs;
-    for (;;) {
-      if (!regs.enabled(CR0.CMDQEN) || this.#interrupts.active(GERROR.CMDQ_ERR)) break;
-      const baseLo = regs.get(PAGE0.CMDQ_BASE.at);
-      const log2 = Math.min(baseLo & 31, QUEUE_LOG2_MAX);
-      const cons = regs.get(PAGE0.CMDQ_CONS.at);
-      if (ringEmpty(regs.get(PAGE0.CMDQ_PROD.at), cons, log2)) break;
-      if (this.#work.over) {
-        this.#work.pause();
-        break;
-      }
-      this.#work.spend(COMMAND_WORK);
-      const at = this.#entry(log2, cons);
-      if (!this.#memory.load64(at)) {
-        this.#error(CERROR.ABT, cons);
-        return;
-      }
-      const w0 = this.#memory.lo;
-      const w1 = this.#memory.hi;
-      if (!this.#memory.load64(at + 8)) {
-        this.#error(CERROR.ABT, cons);
-        return;
-      }
-      const w2 = this.#memory.lo;
-      const w3 = this.#memory.hi;
-      if (this.#tell !== null && !this.#waiting) this.#announce(w0, w1, w2, w3);
-      this.#waiting = false;
-      const outcome = this.#sink.execute(cons & ringMask(log2), w0, w1, w2, w3);
-      if (outcome === AGAIN) {
-        this.#waiting = true;
-        this.#work.pause();
-        return;
-      }
-      if (outcome === WAIT) {
-        this.#waiting = true;
-        return;
-      }
-      if (outcome === REFUSED) {
-        this.#error(CERROR.ILL, this.#sink.refusedAt);
-        return;
-      }
-      if (outcome !== DONE) {
-        this.#error(outcome, cons);
-        return;
-      }
-      regs.set(PAGE0.CMDQ_CONS.at, (cons & ~ringMask(log2)) | ringNext(cons, log2));
+    const work = this.#work;
+    if (!regs.enabled(CR0.CMDQEN) || this.#interrupts.active(GERROR.CMDQ_ERR)) {
+      this.#flush();
+      return;
     }
+    const log2 = Math.min(regs.get(PAGE0.CMDQ_BASE.at) & 31, QUEUE_LOG2_MAX);
+    const mask = ringMask(log2);
+    const prod = regs.get(PAGE0.CMDQ_PROD.at);
+    const before = regs.get(PAGE0.CMDQ_CONS.at);
+    const upper = before & ~mask;
+    let cons = before;
+    if (!ringEmpty(prod, cons, log2)) {
+      const start = this.#start(log2);
+      const w = this.#words;
+      while (!ringEmpty(prod, cons, log2)) {
+        if (work.over) {
+          work.pause();
+          break;
+        }
+        work.spend(COMMAND_WORK);
+        let outcome: number = CERROR.ABT;
+        if (this.#fetch(start, ringSlot(cons, log2), log2)) {
+          if (this.#tell !== null && !this.#waiting) {
+            regs.set(PAGE0.CMDQ_CONS.at, cons);
+            this.#announce(w[0]!, w[1]!, w[2]!, w[3]!);
+          }
+          this.#waiting = false;
+          outcome = this.#sink.execute(cons & mask, w[0]!, w[1]!, w[2]!, w[3]!);
+        }
+        if (outcome !== DONE) {
+          regs.set(PAGE0.CMDQ_CONS.at, cons);
+          this.#stop(outcome, cons);
+          return;
+        }
+        cons = upper | ringNext(cons, log2);
+      }
+      regs.set(PAGE0.CMDQ_CONS.at, cons);
+    }
+    this.#flush();
+  }
+
+  #flush(): void {
     if (this.#sink.flush() === REFUSED) this.#error(CERROR.ILL, this.#sink.refusedAt);
   }
 
-  #entry(log2: number, cons: number): number {
+  /** The command at `cons` was not done. */
+  #stop(outcome: number, cons: number): void {
+    if (outcome === AGAIN || outcome === WAIT) {
+      this.#waiting = true;
+      if (outcome === AGAIN) this.#work.pause();
+    } else if (outcome === REFUSED) this.#error(CERROR.ILL, this.#sink.refusedAt);
+    else this.#error(outcome, cons);
+  }
+
+  /** Fetches the entry in a slot into `#words`. Where the ring lies is looked for once as long as memory stays as it is. */
+  #fetch(start: number, slot: number, log2: number): boolean {
+    const memory = this.#memory;
+    const w = this.#words;
+    const { changes } = memory;
+    if (start !== this.#foundAt || log2 !== this.#foundLog2 || changes !== this.#foundChanges) this.#find(start, log2);
+    if (this.#found !== null) {
+      const from = this.#found;
+      const i = this.#first + slot * COMMAND_WORDS;
+      w[0] = from[i]!;
+      w[1] = from[i + 1]!;
+      w[2] = from[i + 2]!;
+      w[3] = from[i + 3]!;
+      return true;
+    }
+    const at = start + slot * COMMAND_BYTES;
+    if (!memory.load64(at)) return false;
+    w[0] = memory.lo;
+    w[1] = memory.hi;
+    if (!memory.load64(at + 8)) return false;
+    w[2] = memory.lo;
+    w[3] = memory.hi;
+    return true;
+  }
+
+  /** Looks for the ring in one piece of RAM. */
+  #find(start: number, log2: number): void {
+    const memory = this.#memory;
+    const changes = memory.changes ?? -1;
+    this.#found = null;
+    this.#foundAt = start;
+    this.#foundLog2 = log2;
+    this.#foundChanges = memory.changes;
+    if (changes < 0 || !memory.locate(start) || memory.room < COMMAND_WORDS << log2) return;
+    this.#found = memory.words;
+    this.#first = memory.index;
+  }
+
+  /** Address of slot 0. */
+  #start(log2: number): number {
     const base = this.#regs.address(PAGE0.CMDQ_BASE.at, this.#d.queueBase64 ? 6 : 5);
-    const start = this.#d.queueBase64 ? base : base - (base & ((COMMAND_BYTES << log2) - 1));
-    return start + ringSlot(cons, log2) * COMMAND_BYTES;
+    return this.#d.queueBase64 ? base : base - (base & ((COMMAND_BYTES << log2) - 1));
   }
 
   #announce(w0: number, w1: number, w2: number, w3: number): void {

@@ -1,3 +1,4 @@
+import { alignDown, POW2 } from '../../src/core/bits.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { checkSte, type SteRules } from '../../src/lib/check/ste.ts';
 import { fetchWords, NOWHERE } from '../../src/lib/memory/fetch-words.ts';
@@ -72,13 +73,13 @@ export class Smmuv3Tables {
   lookup(sid: number): number {
     const cfg = this.#regs.get(PAGE0.STRTAB_BASE_CFG.at);
     const log2 = cfg & 63;
-    if (sid >= 2 ** Math.min(log2, SIDSIZE)) return EVENT.C_BAD_STREAMID;
+    if (sid >= POW2[Math.min(log2, SIDSIZE)]!) return EVENT.C_BAD_STREAMID;
     const base = this.#regs.address(PAGE0.STRTAB_BASE.at, 6);
     const split = this.#split(cfg);
     this.fetchAbove = 0;
     let at: number;
     if (split < 0) {
-      at = base - (base % 2 ** (log2 + 6)) + sid * STE_BYTES;
+      at = alignDown(base, POW2[Math.min(log2 + 6, 63)]!) + sid * STE_BYTES;
     } else {
       at = this.#secondLevel(base, log2, split, sid);
       if (at < 0) return -at;
