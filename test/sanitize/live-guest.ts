@@ -91,12 +91,17 @@ export class LiveGuest implements GuestActs {
     return this;
   }
 
+  /** Puts the function behind the IOMMU. */
+  plug(sid: number): this {
+    if (this.#functions.has(sid)) return this;
+    this.#functions.add(sid);
+    this.unit.addFunction([sid], [hostRid(sid)], { name: `fn${sid}`, ats: true, pri: true, pasidBits: 20 });
+    return this;
+  }
+
   /** Lets the function access memory; what becomes of it the machine says. */
   dma(sid: number, iova: number): this {
-    if (!this.#functions.has(sid)) {
-      this.#functions.add(sid);
-      this.unit.addFunction([sid], [hostRid(sid)], { name: `fn${sid}`, ats: true, pri: true, pasidBits: 20 });
-    }
+    this.plug(sid);
     this.#translate.translate(hostRid(sid), NO_PASID, lo(iova), hi(iova), ACCESS.WRITE, AT.UNTRANSLATED);
     return this;
   }

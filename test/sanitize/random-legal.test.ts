@@ -1,11 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { DATA, type Driver } from './driver.ts';
+import { LiveGuest } from './live-guest.ts';
 import { random } from './mutate.ts';
 import { SmmuDriver } from './smmuv3-driver.ts';
 import { VtdDriver } from './vtd-driver.ts';
 
 /** VIOMMU_PROGRAMS=N: N programs of each kind; VIOMMU_SEED=S others. */
-const PROGRAMS = Number(process.env.VIOMMU_PROGRAMS ?? 12);
+const PROGRAMS = Number(process.env.VIOMMU_PROGRAMS ?? 5);
 const SEED = Number(process.env.VIOMMU_SEED ?? 1);
 const STEPS = 60;
 /** Pages of the window that programs map in: half of what one last-level table holds, from its start. */
@@ -25,6 +26,10 @@ const KINDS: readonly Kind[] = [
   ['VT-d legacy, caching mode', () => new VtdDriver({ cachingMode: true }), false],
   ['VT-d scalable', () => new VtdDriver({ scalable: true }), false],
   ['VT-d scalable, ATS', (ats) => new VtdDriver({ scalable: true, ats }), true],
+  ['SMMUv3 on a machine whose memory is compared', () => new SmmuDriver({}, new LiveGuest('smmuv3', false, 'compared').plug(8)), false],
+  ['SMMUv3 on a machine whose memory is compared, ATS', (ats) => new SmmuDriver({ ats }, new LiveGuest('smmuv3', false, 'compared').plug(8)), true],
+  ['VT-d legacy on a machine whose memory is compared', () => new VtdDriver({}, new LiveGuest('vtd', false, 'compared').plug(8)), false],
+  ['VT-d scalable on a machine whose memory is compared', (ats) => new VtdDriver({ ats, scalable: true }, new LiveGuest('vtd', true, 'compared').plug(8)), true],
 ];
 
 /** A driver that chooses at random among what is legal. */
@@ -41,6 +46,7 @@ class LegalProgram {
   /** Invalidations that are left out on purpose: the n-th, counted from 0; -1: none. */
   readonly #leaveOut: number;
   #count = 0;
+  #queued = 0;
   /** Something was left out. */
   left = false;
   #pages = 0;
@@ -152,7 +158,7 @@ class LegalProgram {
   #one(page: number, leaf: boolean): void {
     const { d } = this;
     d.invalidate(at(page), 1, leaf);
-    if (this.#pick(5) === 0) d.submit();
+    this.#some();
   }
 
   /** One range around all of it: a power of two, aligned to it. */
@@ -163,19 +169,20 @@ class LegalProgram {
   }
 
   #everything(d: SmmuDriver): void {
-    // Of all ASIDs of the VMID, or of everything there is.
-    const op = [0x28n, 0x30n][this.#pick(2)]!;
-    d.command(op | (op === 0x28n ? BigInt(d.root === 0 ? 0 : this.#vmid()) << 32n : 0n), 0n);
-  }
-
-  #vmid(): number {
-    const d = this.d as SmmuDriver;
-    return d.steWords()[0] === 0xdn ? d.vmid : 0;
+    // Of all of the VMID, with or without stage 2, or of everything there is.
+    const nested = d.steWords()[0] === 0xdn;
+    const one = nested ? 0x28n | (BigInt(d.vmid) << 32n) : 0x10n;
+    d.command(this.#pick(2) === 0 ? one : 0x30n, 0n);
   }
 
   #device(page: number): void {
     this.d.invalidateDevice(at(page));
-    if (this.#pick(5) === 0) this.d.submit();
+    this.#some();
+  }
+
+  /** Rings now and then, and before the queue is full. */
+  #some(): void {
+    if (++this.#queued % 16 === 0 || this.#pick(5) === 0) this.d.submit();
   }
 
   #wholeDevice(): void {
@@ -236,12 +243,18 @@ describe.each(KINDS)('random programs: %s', (...kind) => {
   });
 
   test('an invalidation that is left out is found when its addresses are used again, and by no other name', () => {
+    let found = 0;
     for (let n = 0; n < PROGRAMS; n++) {
       const seed = SEED * 10_000 + n;
       const program = new LegalProgram(kind, seed, 1 + (n % 3)).run();
       const rules = [...new Set(errors(program.d).map((text) => text.split(':')[0]!))];
-      expect([seed, rules]).toEqual([seed, program.left ? expect.arrayContaining(['missing-invalidation']) : []]);
+      // Where memory is compared, what comes and goes between two events was never there.
+      const sure = !kind[0].includes('compared');
+      if (sure)
+        expect([seed, rules]).toEqual([seed, program.left ? expect.arrayContaining(['missing-invalidation']) : []]);
+      if (rules.length > 0) found++;
       expect([seed, rules.filter((r) => !MISSING.includes(r))]).toEqual([seed, []]);
     }
+    expect(found).toBeGreaterThan(0);
   });
 });
