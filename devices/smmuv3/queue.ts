@@ -1,5 +1,6 @@
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { ringEmpty, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
+import { RingFinder } from '../../src/lib/queue/ring-finder.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { COMMAND_BYTES, COMMAND_NAMES, COMMAND_WORDS, cmdOp } from '../../src/spec/smmuv3/commands.ts';
@@ -43,18 +44,14 @@ export class Smmuv3Queue {
   #running = false;
   /** Words of the command in hand. */
   readonly #words = new Int32Array(COMMAND_WORDS);
-  /** The ring as it was found last: its storage (null: it is not in one piece of RAM) and the word of slot 0. */
-  #found: Int32Array | null = null;
-  #first = 0;
-  #foundAt = -1;
-  #foundLog2 = 0;
-  #foundChanges: number | undefined = -1;
+  readonly #ring: RingFinder;
   /** A CMD_SYNC waits for completions, or a command was begun and goes on: `tell` hears of it once. */
   #waiting = false;
 
   constructor(core: Smmuv3Core, sink: CommandSink) {
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
+    this.#ring = new RingFinder(core.deps.memory);
     this.#interrupts = core.interrupts;
     this.#d = core.deviations;
     this.#tell = core.deps.tell;
@@ -132,21 +129,20 @@ export class Smmuv3Queue {
     else this.#error(outcome, cons);
   }
 
-  /** Fetches the entry in a slot into `#words`. Where the ring lies is looked for once as long as memory stays as it is. */
+  /** Fetches the entry in a slot into `#words`. */
   #fetch(start: number, slot: number, log2: number): boolean {
-    const memory = this.#memory;
     const w = this.#words;
-    const { changes } = memory;
-    if (start !== this.#foundAt || log2 !== this.#foundLog2 || changes !== this.#foundChanges) this.#find(start, log2);
-    if (this.#found !== null) {
-      const from = this.#found;
-      const i = this.#first + slot * COMMAND_WORDS;
+    const ring = this.#ring;
+    if (ring.find(start, COMMAND_WORDS << log2)) {
+      const from = ring.words;
+      const i = ring.first + slot * COMMAND_WORDS;
       w[0] = from[i]!;
       w[1] = from[i + 1]!;
       w[2] = from[i + 2]!;
       w[3] = from[i + 3]!;
       return true;
     }
+    const memory = this.#memory;
     const at = start + slot * COMMAND_BYTES;
     if (!memory.load64(at)) return false;
     w[0] = memory.lo;
@@ -155,19 +151,6 @@ export class Smmuv3Queue {
     w[2] = memory.lo;
     w[3] = memory.hi;
     return true;
-  }
-
-  /** Looks for the ring in one piece of RAM. */
-  #find(start: number, log2: number): void {
-    const memory = this.#memory;
-    const changes = memory.changes ?? -1;
-    this.#found = null;
-    this.#foundAt = start;
-    this.#foundLog2 = log2;
-    this.#foundChanges = memory.changes;
-    if (changes < 0 || !memory.locate(start) || memory.room < COMMAND_WORDS << log2) return;
-    this.#found = memory.words;
-    this.#first = memory.index;
   }
 
   /** Address of slot 0. */

@@ -1,9 +1,10 @@
+import { RingFinder } from '../../src/lib/queue/ring-finder.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { INV, INV_NAME, INV_TYPES, type InvType, invType } from '../../src/spec/vtd/invalidation.ts';
 import { IQEI, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdCommands } from './commands.ts';
 import type { VtdCore } from './core.ts';
-import { illegal } from './legality.ts';
+import { VtdLegality } from './legality.ts';
 import type { VtdRecords } from './records.ts';
 import { basePointer, type VtdRegisters } from './registers.ts';
 import type { Waits } from './waits.ts';
@@ -43,6 +44,8 @@ export class VtdQueue {
   /** Descriptors executed, by type. */
   readonly #counts = new Float64Array(INV_TYPES);
   readonly #w = new Int32Array(8);
+  readonly #legality: VtdLegality;
+  readonly #ring: RingFinder;
   #enabled = false;
   #wide = false;
   #base = 0;
@@ -61,6 +64,8 @@ export class VtdQueue {
     this.#records = records;
     this.#commands = commands;
     this.#waits = waits;
+    this.#legality = new VtdLegality(core);
+    this.#ring = new RingFinder(core.deps.memory);
   }
 
   get enabled(): boolean {
@@ -210,11 +215,19 @@ export class VtdQueue {
   #fetch(): boolean {
     const { memory } = this.#core.deps;
     const words = this.#wide ? 8 : 4;
+    const w = this.#w;
+    const ring = this.#ring;
+    if (ring.find(this.#base, this.#size * words)) {
+      const from = ring.words;
+      const i = ring.first + this.#head * words;
+      for (let k = 0; k < words; k++) w[k] = from[i + k]!;
+      return true;
+    }
     const at = this.#base + this.#head * words * 4;
     if (memory.locate(at)) {
       const from = memory.words;
       const i = memory.index;
-      for (let k = 0; k < words; k++) this.#w[k] = from[i + k]!;
+      for (let k = 0; k < words; k++) w[k] = from[i + k]!;
       return true;
     }
     this.#lastType = 0;
@@ -234,7 +247,7 @@ export class VtdQueue {
     work.operation(this.#begun);
     work.spend(DESCRIPTOR_WORK);
     this.#lastType = type;
-    let error = illegal(w, this.#wide, core);
+    let error = this.#legality.judge(w, this.#wide);
     if (error === 0) {
       const r = this.#commands.execute(type as InvType, w);
       this.#begun = work.unfinished;
