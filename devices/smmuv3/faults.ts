@@ -83,6 +83,12 @@ export class Smmuv3Faults {
     return this.#direct(s, sid, raw);
   }
 
+  /** CR2.REC_CFG_ATS: the guest wants to hear of configuration faults of translation requests and translated accesses. */
+  get recordsAts(): boolean {
+    const asked = (this.#core.registers.get(PAGE0.CR2.at) & CR2.REC_CFG_ATS) !== 0;
+    return this.#core.features.atsRecErr && asked;
+  }
+
   /**
    * Whether the fault of a stalled transaction that the guest has not heard of has gone: its tables grant the access now.
    * @param raw the hardware's record.

@@ -36,6 +36,7 @@ export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3
       bit(true, 4) | // COHACC
       (p.httu << 6) |
       bit(p.ats, 10) |
+      bit(p.ats && !d.fewFeatures, 11) | // NS1ATS: a host has no ATS that leaves stage 2 to it
       bit(true, 12) | // ASID16
       bit(p.msi && !d.noMsi, 13) |
       bit(p.ats && p.pri, 16) |

@@ -35,9 +35,9 @@ export function smmuv3Upcalls(t: Smmuv3UpcallTargets): UpcallHandlers {
       s.missRefused = !mapped && shadow.missRefused;
       return mapped;
     },
-    onFault: (devId, stream, raw) => {
+    onFault: (devId, stream, raw, ats = false) => {
       const s = t.streams.ofDevice(devId, stream);
-      if (s === undefined) return;
+      if (s === undefined || (ats && !t.faults.recordsAts)) return;
       record.set(raw.subarray(0, EVENT_WORDS));
       const refused = s.missRefused;
       s.missRefused = false;

@@ -15,8 +15,8 @@ export class HwRelay implements HwEvents {
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean {
     return this.to?.stageTwoMiss(rid, pasid, ipa, access, lo, hi) ?? false;
   }
-  fault(record: Int32Array): void {
-    this.to?.fault(record);
+  fault(record: Int32Array, ats?: boolean): void {
+    this.to?.fault(record, ats);
   }
   pageRequest(record: Int32Array): void {
     this.to?.pageRequest(record);

@@ -73,8 +73,12 @@ export interface HwEvents {
    * @returns true: mapped now, walk once more.
    */
   stageTwoMiss(rid: number, pasid: number, ipa: number, access: number, lo: number, hi: number): boolean;
-  /** A fault record in the architecture's own format (SMMUv3: 8 words; VT-d: the 4 words of an FRCD). */
-  fault(record: Int32Array): void;
+  /**
+   * A fault record in the architecture's own format (SMMUv3: 8 words; VT-d: the 4 words of an FRCD).
+   * @param ats SMMUv3: about the configuration of an ATS translation request or a translated access, which CR2.REC_CFG_ATS asks
+   *   for; the record itself does not say so.
+   */
+  fault(record: Int32Array, ats?: boolean): void;
   /** A page request record (SMMUv3 PRIQ: 4 words; VT-d PRQ: 8 words). */
   pageRequest(record: Int32Array): void;
   /**

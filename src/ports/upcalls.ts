@@ -115,8 +115,11 @@ export interface UpcallHandlers {
     lo: number,
     hi: number,
   ): boolean;
-  /** Every hardware fault, as the hardware wrote it (SMMUv3 8 words, VT-d 4); ids are physical; `stream` is the index in the device. */
-  onFault?(devId: number, stream: number, record: Int32Array): void;
+  /**
+   * Every hardware fault, as the hardware wrote it (SMMUv3 8 words, VT-d 4); ids are physical; `stream` is the index in the
+   * device. `ats`: see `HwEvents.fault`; such a record is the guest's if its own CR2.REC_CFG_ATS asks for it.
+   */
+  onFault?(devId: number, stream: number, record: Int32Array, ats?: boolean): void;
   /** Page requests (SMMUv3: Linux denies them all; VT-d: fault queue of iommufd). Record as the hardware wrote it. */
   onPageRequest?(devId: number, stream: number, record: Int32Array): boolean;
   /**

@@ -11,7 +11,7 @@ export interface DriverInterruptsParts {
   /** The stage 2 that a PASID of a device's stream translates with; null: none of the kernel's. */
   readonly stageTwoOf: (dev: HostDevice, stream: number, pasid: number) => PagingDomain | null;
   /** The handlers of the fault queue and of the page-request queue. */
-  readonly fault: (record: Int32Array) => void;
+  readonly fault: (record: Int32Array, ats?: boolean) => void;
   readonly pageRequest: (record: Int32Array) => void;
   /**
    * Outstanding completions are in. @returns whose their errors are: the function's guest (true), or the kernel's, which
@@ -43,8 +43,8 @@ export class DriverInterrupts implements HwEvents {
     return domain !== null && upcalls.stageTwoMiss(dev, domain, stream, pasid, ipa, access, lo, hi);
   }
 
-  fault(record: Int32Array): void {
-    this.#p.fault(record);
+  fault(record: Int32Array, ats?: boolean): void {
+    this.#p.fault(record, ats);
   }
 
   pageRequest(record: Int32Array): void {

@@ -24,8 +24,8 @@ export interface DriverUpcalls {
     lo: number,
     hi: number,
   ): boolean;
-  /** Every fault record. @returns whether a listener takes faults of this device. */
-  fault(dev: HostDevice, stream: number, record: Int32Array): boolean;
+  /** Every fault record. @param ats see `HwEvents.fault`. @returns whether a listener takes faults of this device. */
+  fault(dev: HostDevice, stream: number, record: Int32Array, ats?: boolean): boolean;
   /** @returns true: the listener will answer through `respond`; false: the driver does what Linux does. */
   pageRequest(dev: HostDevice, stream: number, record: Int32Array): boolean;
   /**

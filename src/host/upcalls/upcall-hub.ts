@@ -82,10 +82,10 @@ export class UpcallHub implements DriverUpcalls {
     return handlers?.onStageTwoMiss?.(dev.devId, stream, pasid, ipa, access, lo, hi) ?? false;
   }
 
-  fault(dev: HostDevice, stream: number, record: Int32Array): boolean {
+  fault(dev: HostDevice, stream: number, record: Int32Array, ats = false): boolean {
     const handlers = this.#listeners.get(dev);
     if (handlers?.onFault === undefined) return false;
-    handlers.onFault(dev.devId, stream, record);
+    handlers.onFault(dev.devId, stream, record, ats);
     return true;
   }
 

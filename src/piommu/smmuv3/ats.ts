@@ -104,7 +104,7 @@ export class Smmuv3HwAts {
   #configurationFault(code: number, rid: number, pasid: number, lo: number, hi: number, access: number): number {
     if (this.#resolver.stage !== 0) return this.#walkFault(code, rid, pasid, lo, hi, access);
     if (this.#record && (code !== EVENT.C_BAD_STREAMID || this.#recordStreamId)) {
-      this.#faults.configuration(code, rid, pasid, this.#tables.fetch);
+      this.#faults.configuration(code, rid, pasid, this.#tables.fetch, true);
     }
     return ATS.CA;
   }
@@ -113,7 +113,7 @@ export class Smmuv3HwAts {
     // Translation, address size, access flag and permission faults are answers: nothing is mapped.
     if (code >= EVENT.F_TRANSLATION) return ATS.SUCCESS;
     if (this.#record) {
-      this.#faults.send(this.#faults.translation(code, this.#resolver.stage, rid, pasid, lo, hi, access));
+      this.#faults.send(this.#faults.translation(code, this.#resolver.stage, rid, pasid, lo, hi, access), true);
     }
     return ATS.CA;
   }

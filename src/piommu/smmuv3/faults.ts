@@ -38,20 +38,21 @@ export class Smmuv3HwFaults {
     return this.#registers.recordsFaults;
   }
 
-  send(record: Int32Array): void {
+  /** @param ats see `HwEvents.fault`. */
+  send(record: Int32Array, ats = false): void {
     if (!this.enabled) return;
     if (this.tell !== null) this.tell({ what: 'fault', iommu: this.#name, record: Array.from(record) });
-    this.#events.fault(record);
+    this.#events.fault(record, ats);
   }
 
   /** Events that carry no transaction: C_BAD_*, F_STREAM_DISABLED, and the fetch errors with their address. */
-  configuration(code: number, sid: number, ssid: number, fetch: number): void {
+  configuration(code: number, sid: number, ssid: number, fetch: number, ats = false): void {
     const address = code === EVENT.F_STE_FETCH || code === EVENT.F_CD_FETCH ? fetch : 0;
     const r = new Int32Array(EVENT_WORDS);
     encodeEvent(r, 0, code, sid, ssid, 0, 0, 0, address | 0, (address / TWO32) | 0);
     // The SubstreamID of C_BAD_SUBSTREAMID is always valid and has no SSV (IHI 0070 §7.3.9).
     if (code === EVENT.C_BAD_SUBSTREAMID) r[0] = code | (Math.max(0, ssid) << 12);
-    this.send(r);
+    this.send(r, ats);
   }
 
   /** F_TRANSL_FORBIDDEN. */

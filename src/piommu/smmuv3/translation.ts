@@ -42,10 +42,11 @@ export class Smmuv3HwTranslation implements TranslatePort {
   readonly #tables: Smmuv3HwTables;
   readonly #tlb: Iotlb;
   #tell: Tell | null = null;
-  /** CR0.SMMUEN, CR0.ATSCHK, CR2.RECINVSID as programmed. */
+  /** CR0.SMMUEN, CR0.ATSCHK, CR2.RECINVSID, CR2.REC_CFG_ATS as programmed. */
   #enabled = false;
   #checksTranslated = false;
   #recordsBadStream = false;
+  #recordsAts = false;
   /** Every transaction takes the long way: somebody listens, or the SMMU is off. */
   #careful = true;
   #retries = 0;
@@ -67,6 +68,7 @@ export class Smmuv3HwTranslation implements TranslatePort {
     this.#enabled = registers.enabled(CR0.SMMUEN);
     this.#checksTranslated = registers.enabled(CR0.ATSCHK);
     this.#recordsBadStream = registers.control2(CR2.RECINVSID);
+    this.#recordsAts = this.#p.features.atsRecErr && registers.control2(CR2.REC_CFG_ATS);
     this.#careful = this.#tell !== null || !this.#enabled;
   }
 
@@ -193,9 +195,11 @@ export class Smmuv3HwTranslation implements TranslatePort {
     return this.#p.resolver.stage === 2 ? stream.s2Stall : context?.stall === true;
   }
 
-  #configurationFault(code: number, rid: number, pasid: number): void {
+  /** @param ats of a translated access: recorded if CR2.REC_CFG_ATS asks for it (IHI 0070 §6.3.12). */
+  #configurationFault(code: number, rid: number, pasid: number, ats = false): void {
     if (code === EVENT.C_BAD_STREAMID && !this.#recordsBadStream) return;
-    this.#p.faults.configuration(code, rid, pasid, this.#tables.fetch);
+    if (ats && !this.#recordsAts) return;
+    this.#p.faults.configuration(code, rid, pasid, this.#tables.fetch, ats);
   }
 
   /** A request that says it is translated already (IHI 0070 §3.9.1.3). */
@@ -211,7 +215,7 @@ export class Smmuv3HwTranslation implements TranslatePort {
       return this.#forbidden(rid, pasid, lo, hi, access);
     }
     if (s === null || code === EVENT.C_BAD_SUBSTREAMID || code === EVENT.F_STREAM_DISABLED) {
-      this.#configurationFault(code, rid, pasid);
+      this.#configurationFault(code, rid, pasid, true);
       return DMA.ABORT;
     }
     if (s.eats !== EATS.SPLIT) {

@@ -158,13 +158,19 @@ describe('translated requests', () => {
       [0x4040_000bn, EATS(0n), record],
       [9n, EATS(1n), record],
       [1n, 0n, null],
-      [0n, 0n, [0x8_0000_0004n, 0n, 0n, 0n]],
+      [0n, 0n, null],
     ] as const) {
       const rig = bench();
       rig.ste(SID, word0, word1);
       expect(translated(rig)).toBe(DMA.ABORT);
       expect(rig.takeFaults()).toEqual(want === null ? [] : [want]);
     }
+    // A bad entry is recorded if CR2.REC_CFG_ATS asks for it.
+    const asked = bench();
+    asked.control({ recCfgAts: true });
+    asked.ste(SID, 0n, 0n);
+    expect(translated(asked)).toBe(DMA.ABORT);
+    expect(asked.takeFaults()).toEqual([[0x8_0000_0004n, 0n, 0n, 0n]]);
     const off = bench();
     off.control({ smmuen: false });
     expect(translated(off)).toBe(DMA.ABORT);

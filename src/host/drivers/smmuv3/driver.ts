@@ -177,12 +177,12 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
       upcalls,
       deviceOf,
       stageTwoOf: (dev, stream) => stageTwoOf(streams.attached(dev, stream)),
-      fault: (record) => faults.report(record),
+      fault: (record, ats) => faults.report(record, ats),
       pageRequest: (record) => requests.receive(record),
       completed: (token, error) => this.#completed(token, error),
     });
     this.#probed = { kernel, table, streams, faults, requests, interrupts };
-    new Smmuv3DriverRegisters(hw, features, queue).start(table);
+    new Smmuv3DriverRegisters(hw, features, queue).start(table, upcalls !== null);
     upcalls?.register(this);
   }
 

@@ -42,20 +42,21 @@ export class Smmuv3DriverFaults {
     this.#owner = owner;
   }
 
-  /** An event record, 8 words. */
-  report(record: Int32Array): void {
+  /** An event record, 8 words. @param ats see `HwEvents.fault`. */
+  report(record: Int32Array, ats = false): void {
     const sid = evSid(record);
     const dev = this.#owner.deviceOf(sid);
     if (dev === null) return;
     const stream = dev.streams.indexOf(sid);
     if (evStall(record)) this.#stalled(dev, stream, record);
-    else this.#unrecoverable(dev, stream, record);
+    else this.#unrecoverable(dev, stream, record, ats);
   }
 
-  #unrecoverable(dev: HostDevice, stream: number, record: Int32Array): void {
-    this.#owner.upcalls?.fault(dev, stream, record);
+  #unrecoverable(dev: HostDevice, stream: number, record: Int32Array, ats: boolean): void {
+    this.#owner.upcalls?.fault(dev, stream, record, ats);
     const latched = this.#owner.streams.masterOf(dev)?.streams[stream]?.latched ?? null;
-    if (latched === null || evS2(record) || !FORWARDED.has(evType(record))) return;
+    // Linux does not have records about translation requests switched on.
+    if (latched === null || ats || evS2(record) || !FORWARDED.has(evType(record))) return;
     latched.report(record);
   }
 

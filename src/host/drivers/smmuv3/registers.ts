@@ -48,11 +48,15 @@ export class Smmuv3DriverRegisters {
     this.#queue = queue;
   }
 
-  start(table: StreamTableRegisters): void {
+  /**
+   * @param recordsAts configuration faults of translation requests are recorded, for device models whose guests ask for it; Linux
+   *   leaves them off.
+   */
+  start(table: StreamTableRegisters, recordsAts: boolean): void {
     const { ats, pri, queueLog2 } = this.#features;
     this.#control(0);
     this.#write(PAGE0.CR1.at, CR1_CACHEABLE);
-    this.#write(PAGE0.CR2.at, CR2.PTM | CR2.RECINVSID);
+    this.#write(PAGE0.CR2.at, CR2.PTM | CR2.RECINVSID | (recordsAts ? CR2.REC_CFG_ATS : 0));
     this.#hw.writeRegister(PAGE0.STRTAB_BASE.at, BigInt(table.base) | READ_ALLOCATE);
     this.#write(PAGE0.STRTAB_BASE_CFG.at, table.config);
 
