@@ -6,6 +6,7 @@ import { replayCase } from './replay.ts';
 import { SMMUV3_CASES } from './smmuv3.ts';
 import { SMMUV3_CHAIN_CASES } from './smmuv3-host.ts';
 import { VTD_CASES } from './vtd.ts';
+import { VTD_GUEST_CASES } from './vtd-guest.ts';
 import { VTD_HOST_CASES } from './vtd-host.ts';
 
 /** Everything `npm run bench` measures, in this order. */
@@ -16,6 +17,7 @@ export const CASES: readonly BenchCase[] = [
   ...SMMUV3_CHAIN_CASES,
   ...VTD_CASES,
   ...VTD_HOST_CASES,
+  ...VTD_GUEST_CASES,
   ...IOMMUFD_CASES,
   ...ENDPOINT_CASES,
 ];

@@ -216,16 +216,3 @@ export const VTD_GUEST_CASES: readonly BenchCase[] = [
   })),
   { name: 'guest path: VT-d, empty doorbell', setup: doorbells },
 ];
-
-/** One flush of so many pages, in nanoseconds: the pages are used again between two of them. */
-export function oneFlush(cached: number, what: 'domain' | 'global', rounds: number): number {
-  const g = new Guest();
-  const times: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    g.fill(cached);
-    const before = process.hrtime.bigint();
-    g[what]();
-    times.push(Number(process.hrtime.bigint() - before));
-  }
-  return times.toSorted((a, b) => a - b)[rounds >> 1]!;
-}
