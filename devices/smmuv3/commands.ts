@@ -188,6 +188,11 @@ export class Smmuv3Commands implements CommandSink {
 
   #atc(cons: number, w0: number, w1: number, w2: number, w3: number): number {
     if (!this.#core.features.ats || !this.#core.registers.enabled(CR0.SMMUEN)) return DONE;
+    const { deps, quotas } = this.#core;
+    // The last answer that is missing lets the queue go on.
+    if (deps.upcalls !== null && deps.upcalls.outstanding(this.#c.handlers) > 0 && !quotas.invalidations.room()) {
+      return this.#before() ? WAIT : REFUSED;
+    }
     return this.#stream(cons, w0, w1, w2, w3);
   }
 

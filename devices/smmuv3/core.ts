@@ -1,5 +1,6 @@
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import type { MachineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import type { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { Smmuv3Deps } from './deps.ts';
@@ -28,6 +29,8 @@ export interface Smmuv3Core {
   readonly registers: Smmuv3Registers;
   readonly interrupts: Smmuv3Interrupts;
   readonly host: HostVerbs;
+  /** What the machine allows. */
+  readonly quotas: MachineQuotas;
   /** What one access of the guest may cost. */
   readonly work: WorkBudget;
   readonly refusals: HostRefusals<Smmuv3RefusedDuring>;

@@ -1,3 +1,4 @@
+import type { MachineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
@@ -38,6 +39,8 @@ export interface Smmuv3Deps {
   userVa(gpa: number): bigint;
   /** Bytes from `gpa` on whose virtual addresses are contiguous; 0 when `userVa` is -1n. */
   roomAt(gpa: number): number;
+  /** What the machine allows, counted with everybody who uses it. Default: the default limits, for this device alone. */
+  readonly quotas?: MachineQuotas;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
   /**

@@ -1,6 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
+import { MACHINE_LIMITS, machineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
@@ -331,6 +332,7 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
     registers,
     interrupts: new Smmuv3Interrupts(registers, deps, name),
     host: new HostVerbs(deps.iommufd),
+    quotas: deps.quotas ?? machineQuotas(MACHINE_LIMITS),
     work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),
   };

@@ -1,3 +1,4 @@
+import { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import type { EventFd } from '../../src/ports/iommufd.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
@@ -51,6 +52,7 @@ const S2_KEY_MASKS = [0x01e7_c0ff, ~0xf, 0xf_ffff] as const;
 export class Smmuv3Domains {
   readonly #core: Smmuv3Core;
   readonly #host: HostVerbs;
+  readonly #pieces: ShadowPieces;
   readonly #byVmid = new Map<number, Smmuv3Domain[]>();
   #all: Smmuv3Domain[] = [];
   /** VMID 0 over guest RAM: made with the first device, kept to the last. Abort and bypass live on it. */
@@ -61,6 +63,7 @@ export class Smmuv3Domains {
   constructor(core: Smmuv3Core) {
     this.#core = core;
     this.#host = core.host;
+    this.#pieces = new ShadowPieces(core.quotas.shadowPieces);
   }
 
   /** Domains of a guest VMID; undefined: none, and then nothing can be cached for it. */
@@ -123,7 +126,7 @@ export class Smmuv3Domains {
       this.#host.release(ioas);
       return own;
     }
-    const shadow = new Smmuv3Shadow(this.#core, ioas, ste, typeof own === 'number' ? null : own);
+    const shadow = new Smmuv3Shadow(this.#core, ioas, ste, typeof own === 'number' ? null : own, this.#pieces);
     return this.#add(new Smmuv3Domain(vmid, key, hwpt, shadow));
   }
 
@@ -194,7 +197,10 @@ export class Smmuv3Domains {
       this.#core.refusals.note('undoing', this.#core.deps.upcalls?.shadow(domain.hwptId, false) ?? 0);
     }
     this.#host.release(domain.hwptId);
-    if (domain.shadow !== null) this.#host.release(domain.shadow.ioasId);
+    if (domain.shadow !== null) {
+      this.#host.release(domain.shadow.ioasId);
+      domain.shadow.gone();
+    }
     this.#all = this.#all.filter((d) => d !== domain);
     const list = this.#byVmid.get(domain.vmid)!.filter((d) => d !== domain);
     if (list.length > 0) this.#byVmid.set(domain.vmid, list);

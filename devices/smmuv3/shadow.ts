@@ -1,5 +1,6 @@
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
+import type { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
 import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
@@ -65,11 +66,16 @@ export class Smmuv3Shadow {
   readonly #table: TableShadow | null;
 
   /** @param ste the STE whose stage-2 fields are shadowed. @param own what the host fills by itself; null: nothing. */
-  constructor(core: Smmuv3Core, ioasId: number, ste: Int32Array, own: ShadowTable | null) {
+  constructor(core: Smmuv3Core, ioasId: number, ste: Int32Array, own: ShadowTable | null, pieces: ShadowPieces) {
     this.ioasId = ioasId;
     const walk = new GuestStage2(core, ste);
-    this.#shadow = new Shadow({ verbs: core.host, ioasId, walk, memory: core.deps, unit: 'leaf' });
+    this.#shadow = new Shadow({ verbs: core.host, ioasId, walk, memory: core.deps, unit: 'leaf', pieces });
     this.#table = own === null ? null : new TableShadow({ table: own, walk, beside: this.#shadow, unit: 'leaf' });
+  }
+
+  /** Its HWPT and its IOAS are gone. */
+  gone(): void {
+    this.#shadow.gone();
   }
 
   /** Pieces now mapped, a table of the host's as one; 0: there is nothing to take away. */

@@ -54,5 +54,8 @@ export function smmuv3Upcalls(t: Smmuv3UpcallTargets): UpcallHandlers {
       if (error === HW_ERROR.ATC_TIMEOUT) t.timedOut();
     },
     onDrained: t.drained,
+    onAwaited: (change) => {
+      t.core.quotas.invalidations.used += change;
+    },
   };
 }

@@ -5,12 +5,16 @@ import { E } from '../../src/spec/iommufd/errno.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
 import { inForce } from './faults.ts';
-import type { VtdSlot, VtdStream } from './stream.ts';
+import type { VtdSlot, VtdSlotPlace, VtdStream } from './stream.ts';
 import { VtdStreamHost } from './stream-host.ts';
 import type { VtdGuestTables } from './tables.ts';
 
 /** The guest's tables have nothing valid for a (stream, PASID), so that nothing is attached. No refusal of the host. */
 export const NOTHING_VALID = 1;
+/** PASIDs of a stream that the host has refused and that are tried again without being used. */
+const UNSETTLED = 256;
+/** Slots that are looked at to find one that can go. */
+const LOOKED_AT = 64;
 /** Units of work of one attach. */
 const ATTACH_WORK = 64;
 /**
@@ -28,6 +32,13 @@ export class VtdAttachments {
   readonly #domains: VtdDomains;
   readonly #refusals: VtdCore['refusals'];
   readonly #work: VtdCore['work'];
+  readonly #quota: VtdCore['quotas']['pasids'];
+  /** Whether the hardware asks for what is not set up, so that it can be taken down. */
+  readonly #asked: boolean;
+  /** PASIDs that are set up, the oldest first. */
+  readonly #order = new Set<VtdSlotPlace>();
+  /** Whether somebody waits for an answer under a PASID. */
+  awaited: ((s: VtdStream, pasid: number) => boolean) | null = null;
 
   constructor(core: VtdCore, tables: VtdGuestTables, domains: VtdDomains) {
     this.#streams = new VtdStreamHost(core);
@@ -35,6 +46,8 @@ export class VtdAttachments {
     this.#domains = domains;
     this.#refusals = core.refusals;
     this.#work = core.work;
+    this.#quota = core.quotas.pasids;
+    this.#asked = core.deps.upcalls !== null;
   }
 
   /**
@@ -51,7 +64,8 @@ export class VtdAttachments {
     }
     if (outcome === NO_HOST_PASID) this.#refusals.note('first use', -E.NOSPC);
     this.detach(s, pasid);
-    s.unsettled.add(pasid);
+    // What has nothing is asked for again at its next use; only so many are tried before.
+    if (s.slots.has(pasid) || s.unsettled.size < UNSETTLED) s.unsettled.add(pasid);
     return outcome;
   }
 
@@ -70,10 +84,12 @@ export class VtdAttachments {
       s.slots.set(pasid, { ...old, index: r.pasid, did: r.did, configuration });
       return 0;
     }
+    if (old === undefined && pasid !== NO_PASID && !this.#makeRoom()) return NO_HOST_PASID;
     const domain = this.#domains.acquire(s.vfio.devId, r, s.faultId);
     if (typeof domain === 'number') return domain;
     const { round } = this.#work;
-    const slot = { pasid, index: r.pasid, did: r.did, domain, configuration, round };
+    const place = old?.place ?? { stream: s, pasid };
+    const slot = { pasid, index: r.pasid, did: r.did, domain, configuration, round, place };
     this.#work.spend(ATTACH_WORK);
     const host = old?.host ?? s.mode.acquire(pasid);
     const attached = host === null ? NO_HOST_PASID : this.#attach(s, host, domain.hwptId, old?.domain.hwptId);
@@ -86,9 +102,33 @@ export class VtdAttachments {
       return this.#configure(s, pasid);
     }
     s.slots.set(pasid, { ...slot, host });
+    if (old === undefined && pasid !== NO_PASID) {
+      this.#order.add(place);
+      this.#quota.used++;
+    }
     if (pasid === NO_PASID) s.bypass = false;
     if (old !== undefined) this.#domains.release(old.domain);
     return 0;
+  }
+
+  /**
+   * One more PASID is to be set up. At the quota the oldest goes that comes back with its next use and that nobody waits under.
+   * @returns false: there is none.
+   */
+  #makeRoom(): boolean {
+    if (this.#quota.room()) return true;
+    if (!this.#asked) return false;
+    let looked = 0;
+    for (const place of this.#order) {
+      const { stream, pasid } = place;
+      // What cannot go moves behind the others, so that it is not looked at every time.
+      if (looked++ === LOOKED_AT) return false;
+      const kept = stream.renamed || stream.unsettled.has(pasid) || this.awaited?.(stream, pasid) === true;
+      if (!kept && this.detach(stream, pasid) >= 0) return true;
+      this.#order.delete(place);
+      this.#order.add(place);
+    }
+    return false;
   }
 
   /** All of `host` or none: after a refusal the ones done before go back to `before`. */
@@ -122,6 +162,7 @@ export class VtdAttachments {
 
   #forget(s: VtdStream, slot: VtdSlot): void {
     s.slots.delete(slot.pasid);
+    if (this.#order.delete(slot.place)) this.#quota.used--;
     this.onForget?.(s, slot.pasid);
     s.mode.release(slot.pasid);
     this.#domains.release(slot.domain);

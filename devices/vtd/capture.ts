@@ -51,14 +51,15 @@ export class VtdCapture {
     let refused = r !== null && (did < 0 || r.did === did) ? this.#configure(s, NO_PASID) : 0;
     const c = tables.context;
     if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return refused;
-    const { work, deps } = this.#core;
+    const { work, deps, quotas } = this.#core;
     const most = deps.upcalls === null ? CAPTURE_WITHOUT_MISSES : CAPTURE;
     const end = Math.min(2 ** s.pasidBits, c.pasids, most.look);
     let left: number = most.take;
     work.spend(end / 16);
     for (let i = tables.nextPresent(0, end); i >= 0; i = tables.nextPresent(i + 1, end)) {
       if (i === c.ridPasid || s.slots.has(i)) continue;
-      if (work.over && deps.upcalls !== null) break;
+      // What finds no room here is set up at its first use, in the place of an older one.
+      if (deps.upcalls !== null && (work.over || quotas.pasids.used >= quotas.pasids.limit)) break;
       work.spend(LOOK_WORK);
       const found = tables.find(s.rid, i);
       if (found === null || (did >= 0 && found.did !== did)) continue;

@@ -1,6 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
+import { MACHINE_LIMITS, type MachineQuotas, machineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
@@ -46,6 +47,8 @@ export interface VtdCore {
   /** Where the guest's tables are, as it switched them on. */
   readonly root: TableRoot;
   readonly host: HostVerbs;
+  /** What the machine allows. */
+  readonly quotas: MachineQuotas;
   /** What one access of the guest may cost. */
   readonly work: WorkBudget;
   /** Where refusals of the host end that no caller handles. */
@@ -73,6 +76,7 @@ export function vtdCore(deps: VtdDeps): VtdCore {
     interrupts: new VtdInterrupts(registers, deps, deviations, name),
     root: { on: false, base: 0, mode: TTM.LEGACY },
     host: new HostVerbs(deps.iommufd),
+    quotas: deps.quotas ?? machineQuotas(MACHINE_LIMITS),
     work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),
   };

@@ -1,3 +1,4 @@
+import type { MachineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
 import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
@@ -37,6 +38,8 @@ export interface VtdDeps {
   ram(): readonly { readonly gpa: number; readonly bytes: number }[];
   /** Most IOAS_MAPs one eager fill makes (256 by default, without upcalls 65535, VFIO's own limit); misses do the rest. */
   readonly fillMaps?: number;
+  /** What the machine allows, counted with everybody who uses it. Default: the default limits, for this device alone. */
+  readonly quotas?: MachineQuotas;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
   /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */

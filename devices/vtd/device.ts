@@ -53,9 +53,7 @@ export class Vtd implements MmioDevice {
   readonly #registerInvalidation: RegisterInvalidation;
   readonly #handlers: UpcallHandlers;
 
-  /**
-   * @throws ViommuError `E_PROFILE` for properties that do not go together; `EINVAL` for a deviation that is not there.
-   */
+  /** @throws ViommuError `E_PROFILE` properties that do not go together; `EINVAL` a deviation that is not there. */
   constructor(deps: VtdDeps) {
     const core = vtdCore(deps);
     this.name = core.name;
@@ -73,6 +71,7 @@ export class Vtd implements MmioDevice {
     this.#streams.onUnpaired = (rid, pasid) => this.#faults.unpaired(rid, pasid);
     this.#pageRequests = new VtdPageRequests(core, this.#streams, this.#faults);
     this.#handlers = vtdUpcalls({
+      quotas: core.quotas,
       streams: this.#streams,
       faults: this.#faults,
       pageRequests: this.#pageRequests,

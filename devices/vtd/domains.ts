@@ -1,4 +1,5 @@
 import { ListedMap } from '../../src/lib/collections/listed-map.ts';
+import { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
@@ -58,6 +59,7 @@ export class VtdDomains {
       walk: new VtdSecondStage(memory, limits),
       leaves: new SecondStageLeaves(memory, limits, most.entries),
       fillMaps: deps.fillMaps ?? most.maps,
+      pieces: new ShadowPieces(core.quotas.shadowPieces),
     };
   }
 
@@ -200,6 +202,7 @@ export class VtdDomains {
 
   #drop(s: VtdShadow): void {
     this.shadows.delete(s.key);
+    s.gone();
     this.#core.refusals.note('undoing', this.#core.deps.upcalls?.shadow(s.hwptId, false) ?? 0);
     this.#host.release(s.hwptId);
     this.#host.release(s.ioasId);

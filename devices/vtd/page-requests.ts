@@ -2,6 +2,7 @@ import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
+import { type AskedRequest, AskedRequests } from './asked-requests.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFaults } from './faults.ts';
 import { type HostPageRequest, HostPageRequests } from './host-page-requests.ts';
@@ -19,18 +20,19 @@ export class VtdPageRequests {
   readonly #streams: VtdStreams;
   readonly #faults: VtdFaults;
   readonly #host: HostPageRequests | null;
-  /** Host PASID (or fault cookie) a queued request came with, by requester, guest PASID and group. */
-  readonly #asked = new Map<string, number>();
+  readonly #asked: AskedRequests;
 
   constructor(core: VtdCore, streams: VtdStreams, faults: VtdFaults) {
     this.#core = core;
     this.#streams = streams;
     this.#faults = faults;
     this.queue = new PageRequestQueue(core);
+    this.#asked = new AskedRequests(core.quotas.pageRequests);
     const open = core.deps.upcalls === null && core.features.pageRequests;
     this.#host = open ? HostPageRequests.open(core.host, (r) => this.#fromFaultQueue(r)) : null;
     streams.faultId = this.#host?.faultId ?? 0;
     streams.onForget = (s, pasid) => this.#abandon(s, pasid);
+    streams.awaited = (s, pasid) => this.#asked.has(s.rid, pasid);
   }
 
   /** A page request as the hardware wrote it (8 words). @returns whether the guest's queue is responsible for it. */
@@ -53,8 +55,8 @@ export class VtdPageRequests {
     const answer = this.#take({ rid, pasid, lo: w2 & ~0xfff, hi: record[3]!, access, group, last });
     if (answer >= 0) {
       this.#core.refusals.note('page response', upcalls.respond(devId, host, group, answer, false, stream));
-    } else if (answer === QUEUED && host !== pasid) {
-      this.#asked.set(`${rid} ${pasid} ${group}`, host);
+    } else if (answer === QUEUED && last) {
+      this.#ask({ rid, pasid, group, host });
     }
     return true;
   }
@@ -72,18 +74,30 @@ export class VtdPageRequests {
     // The kernel answers groups, so its cookie counts for the last request only.
     if (!last) return;
     if (answer >= 0) this.#core.refusals.note('page response', this.#answer(r.cookie, answer));
-    else this.#asked.set(`${s.rid} ${pasid} ${group}`, r.cookie);
+    else this.#ask({ rid: s.rid, pasid, group, host: r.cookie });
+  }
+
+  /** A group waits for the guest. Where there is no room for it, the oldest one is answered as if the guest had refused it. */
+  #ask(asked: AskedRequest): void {
+    const oldest = this.#asked.add(asked);
+    if (oldest === null) return;
+    const s = this.#streams.byRid(oldest.rid);
+    const { upcalls } = this.#core.deps;
+    const answered =
+      upcalls === null
+        ? this.#answer(oldest.host, RESPONSE.INVALID)
+        : s === undefined
+          ? 0
+          : upcalls.respond(s.vfio.devId, oldest.host, oldest.group, RESPONSE.INVALID, false, s.index);
+    this.#core.refusals.note('page response', answered);
   }
 
   /** The host's PASIDs behind one of the guest's go back to their pool: nothing of them may stay unanswered. */
   #abandon(s: VtdStream, pasid: number): void {
     const { upcalls } = this.#core.deps;
-    if (upcalls === null || this.#asked.size === 0) return;
-    for (const [key, host] of this.#asked) {
-      const [rid, of, group] = key.split(' ').map(Number);
-      if (of !== pasid || rid !== s.rid) continue;
-      this.#asked.delete(key);
-      const answered = upcalls.respond(s.vfio.devId, host, group!, RESPONSE.INVALID, false, s.index);
+    for (const { host, group } of this.#asked.takeAll(s.rid, pasid)) {
+      if (upcalls === null || host === pasid) continue;
+      const answered = upcalls.respond(s.vfio.devId, host, group, RESPONSE.INVALID, false, s.index);
       this.#core.refusals.note('page response', answered);
     }
   }
@@ -109,9 +123,7 @@ export class VtdPageRequests {
   respond(sid: number, pasid: number, group: number, code: number): VerbOutcome {
     const s = this.#streams.byRid(sid);
     if (s === undefined) return 0;
-    const key = `${sid} ${pasid} ${group}`;
-    const asked = this.#asked.get(key);
-    this.#asked.delete(key);
+    const asked = this.#asked.take(sid, pasid, group)?.host;
     if (this.#host !== null) return asked === undefined ? 0 : this.#answer(asked, code);
     const host = asked ?? s.mode.toHost(pasid)[0];
     const { upcalls } = this.#core.deps;

@@ -2,6 +2,7 @@ import { hiWord, loWord } from '../../src/core/bits.ts';
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowMemory, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import { ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
+import type { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
 import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
@@ -38,6 +39,7 @@ export interface VtdShadowDeps {
   readonly leaves: SecondStageLeaves;
   /** IOAS_MAPs one fill may make. */
   readonly fillMaps: number;
+  readonly pieces: ShadowPieces;
 }
 
 /** The host's copy of one guest second stage, with the HWPT that translates with it. */
@@ -78,7 +80,7 @@ export class VtdShadow {
     const { host, memory } = deps;
     const walk = new SecondWalk(deps.walk, table);
     this.#walk = walk;
-    this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range' });
+    this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range', pieces: deps.pieces });
     this.#table = own === null ? null : new TableShadow({ table: own, walk, beside: this.#shadow, unit: 'range' });
     this.#fill = new ShadowFill({
       shadow: this.#table ?? this.#shadow,
@@ -87,6 +89,7 @@ export class VtdShadow {
       },
       memory,
       limit: deps.fillMaps,
+      pieces: deps.pieces,
       hole: INTERRUPT_PAGES,
     });
   }
@@ -140,6 +143,11 @@ export class VtdShadow {
     const r = this.#taken(this.#shadow.shrink(PIECES));
     if (r === 0) work.unfinished = true;
     return r;
+  }
+
+  /** Its HWPT and its IOAS are gone. */
+  gone(): void {
+    this.#shadow.gone();
   }
 
   /** Takes away what lies on guest memory that goes. A table of the host's is emptied by the host when the pins go. */

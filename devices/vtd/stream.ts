@@ -4,6 +4,12 @@ import type { VtdDomain } from './domains.ts';
 import type { VtdConfiguration } from './faults.ts';
 import type { PasidMode } from './pasid-modes.ts';
 
+/** Where a slot is found again. */
+export interface VtdSlotPlace {
+  readonly stream: VtdStream;
+  readonly pasid: number;
+}
+
 /** One (device, PASID) that is attached because the guest's tables say so. */
 export interface VtdSlot {
   /** NO_PASID: the requester id itself. */
@@ -19,6 +25,8 @@ export interface VtdSlot {
   readonly host: readonly number[];
   /** Stamp of the last invalidation round that looked at it again. */
   round: number;
+  /** Its place in the order in which slots were made. */
+  readonly place: VtdSlotPlace;
 }
 
 /** A VFIO device behind the unit. Each requester id of it has what its own context entry says. */

@@ -63,6 +63,11 @@ export class VtdStreams {
     this.#attachments.onForget = hear;
   }
 
+  /** Whether somebody waits for an answer under a PASID of a stream: then it stays. */
+  set awaited(asks: (s: VtdStream, pasid: number) => boolean) {
+    this.#attachments.awaited = asks;
+  }
+
   get list(): readonly VtdStream[] {
     return this.#list;
   }

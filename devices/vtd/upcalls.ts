@@ -1,3 +1,4 @@
+import type { MachineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { HW_ERROR } from '../../src/ports/hw.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
@@ -8,6 +9,7 @@ import type { VtdStreams } from './streams.ts';
 
 /** Who handles what the host tells a vVT-d beyond Linux. */
 export interface VtdUpcallTargets {
+  readonly quotas: MachineQuotas;
   readonly streams: VtdStreams;
   readonly faults: VtdFaults;
   readonly pageRequests: VtdPageRequests;
@@ -54,5 +56,8 @@ export function vtdUpcalls(t: VtdUpcallTargets): UpcallHandlers {
       else if (error === HW_ERROR.UNEXPECTED_COMPLETION) t.unexpected(rid);
     },
     onDrained: t.drained,
+    onAwaited: (change) => {
+      t.quotas.invalidations.used += change;
+    },
   };
 }

@@ -23,9 +23,11 @@ export class Waits {
     this.#outstanding = outstanding;
   }
 
-  /** Whether the descriptor behind the last wait may be fetched. */
+  /** Whether the descriptor behind the last wait may be fetched. The last answer that is missing lets a queue go on that found no room. */
   get open(): boolean {
-    return !this.#fenced && this.#count < MAX_WAITS;
+    if (this.#fenced || this.#count >= MAX_WAITS) return false;
+    const { invalidations } = this.#core.quotas;
+    return this.#outstanding() === 0 || invalidations.room();
   }
 
   /** A wait was fetched; it completes at once when nothing is outstanding. @returns 0, or an IQEI code. */

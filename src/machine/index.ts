@@ -1,3 +1,12 @@
+export {
+  MACHINE_LIMITS,
+  type MachineLimits,
+  type MachineQuotas,
+  type MachineUsage,
+  machineLimits,
+  Quota,
+  type QuotaUse,
+} from '../lib/limits/machine-limits.ts';
 export type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 export { EndpointRelay, HwRelay } from './hw-relay.ts';
 export { InterruptQueue, type InterruptSink } from './interrupt-queue.ts';

@@ -1,4 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
+import type { MachineLimits } from '../lib/limits/machine-limits.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -42,6 +43,8 @@ export interface MachinePlan {
   readonly doorbell: { readonly base: number; readonly bytes: number };
   /** Hears everything that happens. */
   readonly tell?: Tell | null;
+  /** How much of its host the guest can use, where that differs from the defaults. */
+  readonly limits?: Partial<MachineLimits>;
   /** Makes a recording of everything that passes between guest, IOMMU and functions. */
   readonly record?: TraceRecorder | null;
   /** Judges the guest's driver of this kind of IOMMU: `PluggedMachine.findings` says what it did wrong. */

@@ -8,6 +8,7 @@ import type { RootComplexState } from '../../bus/saved-bus.ts';
 import type { PciBus, Root, Slot } from '../../bus/topology.ts';
 import { toBigint } from '../core/bits.ts';
 import { ViommuError } from '../core/errors.ts';
+import type { MachineUsage } from '../lib/limits/machine-limits.ts';
 import { extendedCapability } from '../lib/pci/capability-list.ts';
 import { guestRid } from '../lib/pci/rids.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
@@ -79,7 +80,8 @@ export class PluggedMachine {
     const tell = recorded(plan.tell ?? null, record);
     const watched = (r: VmRam): VmRam =>
       record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
-    this.vm = new Vm({ ram: emulator.ram.map(watched), tell });
+    const { limits = {} } = plan;
+    this.vm = new Vm({ ram: emulator.ram.map(watched), tell, limits });
     this.vm.defer = (action) =>
       defer(() => {
         try {
@@ -90,7 +92,7 @@ export class PluggedMachine {
       });
     const { base, bytes } = plan.doorbell;
     const answers = (address: number) => address >= base && address < base + bytes;
-    this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer);
+    this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer, this.vm.quotas.interrupts);
     const doorbell = this.vm.memory.addHostWindow(base, bytes, this.#messageWindow(base));
     this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);
     const irq = this.interrupts.port(plan.intx ?? []);
@@ -166,6 +168,11 @@ export class PluggedMachine {
     const gpaOf = (hpa: number) => this.vm.memory.gpaOf(hpa);
     const ats = ports.ats === null ? null : record.ats(ports.ats, guest, gpaOf);
     return { ...ports, translate: record.translate(ports.translate, guest, gpaOf), ats };
+  }
+
+  /** What the guest uses of each limit now. */
+  usage(): MachineUsage {
+    return this.vm.usage();
   }
 
   #messageWindow(base: number): MemoryWindow {

@@ -1,5 +1,6 @@
 import type { PciBus, Root } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
+import type { MachineLimits, MachineUsage } from '../lib/limits/machine-limits.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -22,6 +23,8 @@ export interface QemuDefaults {
   readonly vga: boolean;
   /** Hears everything that happens. */
   readonly tell?: Tell | null;
+  /** How much of its host the guest can use, where that differs from the defaults. */
+  readonly limits?: Partial<MachineLimits>;
   /** `qemu-11.1` (default) or `arch`. */
   readonly profile?: string;
   /** Hears what the host refuses when a guest renumbers buses; the function is then blocked. */
@@ -111,6 +114,11 @@ export class QemuMachine {
     this.vm?.clock.advance(nanoseconds);
   }
 
+  /** What the guest uses of each limit now; null for a machine without RAM. */
+  usage(): MachineUsage | null {
+    return this.vm?.usage() ?? null;
+  }
+
   /** Everything but guest memory, as plain data. */
   save(): QemuMachineState {
     return { board: this.board?.save() ?? null, iommus: this.#iommus.map((i) => i.save()) };
@@ -178,7 +186,7 @@ const IOMMUS = new Set(['arm-smmuv3', 'intel-iommu']);
 
 /**
  * Stands up the machine.
- * @throws ViommuError `E_PROFILE` for a machine type, device or property that is not known; `EINVAL` for a profile.
+ * @throws ViommuError `E_PROFILE` for a machine type, device or property that is not known; `EINVAL` for a profile or a limit.
  */
 export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuMachine {
   const irq = new InterruptTap();
@@ -190,7 +198,7 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   const profile = profileNamed(defaults.profile ?? 'qemu-11.1');
   const { vga, nic } = defaults;
   const ram = type === 'virt' ? virtRam(args.memory) : q35Ram(args.memory, vga);
-  const vm = new Vm({ ram, tell: defaults.tell ?? null });
+  const vm = new Vm({ ram, tell: defaults.tell ?? null, limits: defaults.limits ?? {} });
   const { accesses, clock } = vm;
   const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock, accesses, vga, nic };
   const board = type === 'virt' ? createVirt(deps) : createQ35(deps);

@@ -91,6 +91,7 @@ export class Smmuv3Unit implements IommuUnit {
       ...smmuv3HardwareOf(properties, deviations),
       events,
       clock: vm.clock,
+      stallQuota: vm.quotas.stalls,
       endpoints: this.endpoints,
       ...(config.caches === undefined ? {} : { caches: config.caches }),
       ...(config.invalidateTimeout === undefined ? {} : { invalidateTimeout: config.invalidateTimeout }),
@@ -123,6 +124,7 @@ export class Smmuv3Unit implements IommuUnit {
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       later: vm.later,
+      quotas: vm.quotas,
       trustPartialCount: config.batchQuirk ?? false,
     });
     this.window = new GatedDevice(this.device, gate);

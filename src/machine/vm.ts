@@ -5,6 +5,13 @@ import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
 import { UpcallHub } from '../host/upcalls/upcall-hub.ts';
 import { AccessNesting } from '../lib/access/access-gate.ts';
 import { VirtualClock } from '../lib/clock/virtual-clock.ts';
+import {
+  type MachineLimits,
+  type MachineQuotas,
+  type MachineUsage,
+  machineLimits,
+  machineQuotas,
+} from '../lib/limits/machine-limits.ts';
 import { HostMemory } from '../lib/memory/host-memory.ts';
 import type { Iommufd } from '../ports/iommufd.ts';
 import type { Backing, MemoryWindow } from '../ports/memory.ts';
@@ -28,8 +35,8 @@ export interface VmOptions {
   readonly ram: readonly VmRam[];
   /** Hears every verb of the host. */
   readonly tell?: Tell | null;
-  /** 4 KiB pages the host kernel may take for tables (2^20). */
-  readonly hostPages?: number;
+  /** How much of the host its guest can use, where that differs from the defaults. */
+  readonly limits?: Partial<MachineLimits>;
   /** Another VM whose host this one shares. */
   readonly beside?: Vm;
 }
@@ -43,6 +50,10 @@ const READ_ONLY_FLAGS = 5;
  * where the guest sees it. Devices and IOMMUs are put on top by the machine.
  */
 export class Vm {
+  /** How much of the host its guest can use. */
+  readonly limits: MachineLimits;
+  /** @internal What it uses, counted by its units. */
+  readonly quotas: MachineQuotas;
   /** Virtual time of the machine and of its host. */
   readonly clock: VirtualClock;
   /** What the gates before the registers of its devices share. */
@@ -69,12 +80,14 @@ export class Vm {
    */
   readonly memoryLeaves = new Set<(gpa: number, bytes: number) => void>();
 
-  /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit; `ENOMEM` when the host is out of memory. */
+  /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit, or a limit that is none; `ENOMEM` when the host is out of memory. */
   constructor(options: VmOptions) {
     const { beside } = options;
+    this.limits = machineLimits(options.limits);
+    this.quotas = machineQuotas(this.limits);
     this.clock = beside?.clock ?? new VirtualClock();
     this.accesses = beside?.accesses ?? new AccessNesting();
-    this.hostMemory = beside?.hostMemory ?? new HostMemory(options.hostPages, this.accesses);
+    this.hostMemory = beside?.hostMemory ?? new HostMemory(this.limits.tablePages, this.accesses);
     this.kernel =
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
     this.hub = beside?.hub ?? new UpcallHub();
@@ -103,6 +116,16 @@ export class Vm {
       );
       away();
     };
+  }
+
+  /** What its guest uses of each limit now. */
+  usage(): MachineUsage {
+    const { pagesUsed: used, pagesLimit: limit, exhausted: met } = this.hostMemory;
+    const counted = Object.entries(this.quotas).map(([name, q]) => [
+      name,
+      { used: q.used, limit: q.limit, met: q.met },
+    ]);
+    return { tablePages: { used, limit, met }, ...Object.fromEntries(counted) } as MachineUsage;
   }
 
   /** Where a device goes on with what one access may not cost. */

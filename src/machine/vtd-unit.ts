@@ -115,6 +115,7 @@ export class VtdUnit implements IommuUnit {
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       ram: () => vm.memory.ram(),
       later: vm.later,
+      quotas: vm.quotas,
       name: config.name,
       tell: config.tell ?? null,
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),

@@ -129,4 +129,6 @@ export interface UpcallHandlers {
   onInvalidateError?(devId: number, error: number, stream: number, pasid?: number): void;
   /** Outstanding completions went to 0. */
   onDrained?(): void;
+  /** Invalidations whose answers are missing became more (1) or fewer (-1). */
+  onAwaited?(change: number): void;
 }

@@ -59,6 +59,9 @@ export class IommufdGroup {
 /** The groups of one iommufd. */
 export type IommufdGroups = Map<IommuGroup, IommufdGroup>;
 
+/** Page requests of incomplete groups that are held of one device. */
+const PARTIAL_MAX = 1024;
+
 /** What a bound device is made of. */
 export interface IommufdDeviceParts {
   readonly dev: KernelDevice;
@@ -110,7 +113,7 @@ export class IommufdDevice implements DeviceBinding {
   /**
    * Takes a page fault from the driver. Requests are held until the last of their group has come; then the group goes to
    * the fault queue of what is attached. Without one, and without memory for the group, the answer is INVALID at once; a
-   * request that is not the last and finds no memory is lost, as in the kernel.
+   * request that is not the last and finds no memory, or too many of incomplete groups, is lost, as in the kernel.
    */
   report(fault: PageFault): void {
     const a = this.#handler(fault);
@@ -120,7 +123,7 @@ export class IommufdDevice implements DeviceBinding {
     }
     const short = this.#source.failures?.fails(FAILURE_STEP.FAULT) ?? false;
     if (!fault.last) {
-      if (!short) this.#partial.push(fault);
+      if (!short && this.#partial.length < PARTIAL_MAX) this.#partial.push(fault);
       return;
     }
     const faults = this.#partial.filter((f) => f.grpid === fault.grpid);

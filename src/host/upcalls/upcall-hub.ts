@@ -27,6 +27,8 @@ export class UpcallHub implements DriverUpcalls {
   readonly #drivers = new Map<object, UpcallDriver>();
   readonly #shadows = new WeakSet<PagingDomain>();
   readonly #outstanding: Outstanding[] = [];
+  /** How many of them each listener waits for. */
+  readonly #counts = new WeakMap<UpcallHandlers, number>();
 
   /** A driver that offers more than Linux. */
   register(driver: UpcallDriver): void {
@@ -106,6 +108,7 @@ export class UpcallHub implements DriverUpcalls {
       this.#outstanding.push(open);
     }
     if (open.awaited.has(rid)) return;
+    if (![...open.awaited.values()].some((a) => a.handlers === handlers)) this.#count(handlers, 1);
     open.awaited.set(rid, { handlers, devId: dev.devId, stream: dev.streams.indexOf(rid), pasid });
   }
 
@@ -116,6 +119,7 @@ export class UpcallHub implements DriverUpcalls {
     const late = error === HW_ERROR.NONE ? undefined : awaited.get(rid);
     late?.handlers.onInvalidateError?.(late.devId, error, late.stream, late.pasid);
     for (const handlers of new Set([...awaited.values()].map((a) => a.handlers))) {
+      this.#count(handlers, -1);
       if (this.outstanding(handlers) === 0) handlers.onDrained?.();
     }
   }
@@ -125,18 +129,17 @@ export class UpcallHub implements DriverUpcalls {
     for (const { awaited } of this.#outstanding) {
       for (const [rid, a] of awaited) if (a.handlers === handlers) awaited.delete(rid);
     }
+    this.#count(handlers, -this.outstanding(handlers));
   }
 
   /** Submissions whose completions a listener still waits for. */
   outstanding(handlers: UpcallHandlers): number {
-    let n = 0;
-    for (const { awaited } of this.#outstanding) {
-      for (const a of awaited.values()) {
-        if (a.handlers !== handlers) continue;
-        n++;
-        break;
-      }
-    }
-    return n;
+    return this.#counts.get(handlers) ?? 0;
+  }
+
+  #count(handlers: UpcallHandlers, change: number): void {
+    if (change === 0) return;
+    this.#counts.set(handlers, this.outstanding(handlers) + change);
+    handlers.onAwaited?.(change);
   }
 }

@@ -30,6 +30,8 @@ export class HostMemory implements FailureSource {
   readonly #runs = new Map<number, number[]>();
   readonly #ram = new Map<number, () => void>();
   #used = 0;
+  /** Allocations that found no page left. */
+  exhausted = 0;
 
   /**
    * @param maxPages how many 4 KiB pages the kernel may take for itself before allocation fails.
@@ -38,6 +40,11 @@ export class HostMemory implements FailureSource {
   constructor(maxPages = 1 << 20, accesses = new AccessNesting()) {
     this.#limit = maxPages;
     this.walked = this.space.view(new AccessGate(accesses), true);
+  }
+
+  /** Most kernel pages at once. */
+  get pagesLimit(): number {
+    return this.#limit;
   }
 
   /** Kernel pages in use. */
@@ -50,7 +57,11 @@ export class HostMemory implements FailureSource {
    * @returns the host-physical address, or -1 when memory is out (ENOMEM is the caller's word).
    */
   allocate(count = 1): number {
-    if (this.#used + count > this.#limit || this.failures?.fails(FAILURE_STEP.KERNEL_PAGES)) return -1;
+    if (this.#used + count > this.#limit) {
+      this.exhausted++;
+      return -1;
+    }
+    if (this.failures?.fails(FAILURE_STEP.KERNEL_PAGES)) return -1;
     if (count === 1) {
       if (this.#free.length === 0) this.#grow(ARENA_PAGES);
       this.#used++;

@@ -5,12 +5,18 @@
  */
 export class ShadowAreas {
   count = 0;
+  readonly #counted: ((by: number) => void) | null;
   #first = new Float64Array(16);
   #end = new Float64Array(16);
   #leaf = new Float64Array(16);
   #leafEnd = new Float64Array(16);
   #gpa = new Float64Array(16);
   #perm = new Uint8Array(16);
+
+  /** @param counted hears how many came or went. */
+  constructor(counted: ((by: number) => void) | null = null) {
+    this.#counted = counted;
+  }
 
   /** First page. */
   first(i: number): number {
@@ -68,16 +74,20 @@ export class ShadowAreas {
     this.#gpa[i] = gpa;
     this.#perm[i] = perm;
     this.count++;
+    this.#counted?.(1);
   }
 
   /** Removes areas `i` to `behind` - 1. */
   remove(i: number, behind: number = i + 1): void {
     this.#shift(behind, i);
     this.count -= behind - i;
+    this.#counted?.(i - behind);
   }
 
   clear(): void {
+    const { count } = this;
     this.count = 0;
+    this.#counted?.(-count);
   }
 
   #shift(from: number, to: number): void {

@@ -1,6 +1,7 @@
 import { E } from '../../spec/iommufd/errno.ts';
 import type { VerbOutcome } from '../uapi/host-verbs.ts';
 import type { Shadow, ShadowMemory } from './shadow.ts';
+import type { ShadowPieces } from './shadow-pieces.ts';
 
 const PAGE = 4096;
 
@@ -29,6 +30,8 @@ export interface ShadowFillConfig {
   };
   /** IOAS_MAPs one fill may make; the rest waits for misses. */
   readonly limit: number;
+  /** Pieces of all shadows of the machine: where they have no room, a fill ends. */
+  readonly pieces?: ShadowPieces;
   /** Pages that requests never come for, so that no host maps anything there. */
   readonly hole: { readonly first: number; readonly end: number };
 }
@@ -56,6 +59,7 @@ export class ShadowFill implements LeafSink {
     this.#pages = 0;
     this.#maps = 0;
     this.#refused = 0;
+    if (this.#c.pieces?.room === false) return 0;
     this.#c.source.leaves(first, pages, this);
     this.#flush();
     return this.#refused;
@@ -81,7 +85,7 @@ export class ShadowFill implements LeafSink {
     this.#pages = pages;
     this.#gpa = gpa;
     this.#perm = perm;
-    return this.#maps < this.#c.limit;
+    return this.#maps < this.#c.limit && this.#c.pieces?.room !== false;
   }
 
   /** Maps the collected run, piece by piece where RAM has holes. */

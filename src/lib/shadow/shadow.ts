@@ -2,6 +2,7 @@ import { ACCESS } from '../../ports/dma.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { HostVerbs, VerbOutcome } from '../uapi/host-verbs.ts';
 import { ShadowAreas } from './shadow-areas.ts';
+import type { ShadowMember, ShadowPieces } from './shadow-pieces.ts';
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
@@ -42,6 +43,8 @@ export interface ShadowConfig {
    * entry stand for it (SMMUv3). `range`: exactly the named pages; who changes a large leaf names all of it (VT-d).
    */
   readonly unit: 'leaf' | 'range';
+  /** Counts the pieces of all shadows of the machine. Default: nobody counts. */
+  readonly pieces?: ShadowPieces;
 }
 
 /**
@@ -49,15 +52,16 @@ export interface ShadowConfig {
  * the hardware has asked for until the guest invalidates it. What was taken away too much comes back with the next miss.
  * Page numbers count 4 KiB pages; verbs that change the host return 0 or the first -errno.
  */
-export class Shadow {
+export class Shadow implements ShadowMember {
   readonly ioasId: number;
-  readonly areas = new ShadowAreas();
+  readonly areas: ShadowAreas;
   /** What the host refused of the last `miss` (-errno); 0: nothing, the guest's tables or its memory say no. */
   refused: VerbOutcome = 0;
   readonly #verbs: HostVerbs;
   readonly #walk: ShadowWalk;
   readonly #memory: ShadowMemory;
   readonly #leaves: boolean;
+  readonly #pieces: ShadowPieces | null;
 
   constructor(config: ShadowConfig) {
     this.ioasId = config.ioasId;
@@ -65,6 +69,9 @@ export class Shadow {
     this.#walk = config.walk;
     this.#memory = config.memory;
     this.#leaves = config.unit === 'leaf';
+    const pieces = config.pieces ?? null;
+    this.#pieces = pieces;
+    this.areas = new ShadowAreas(pieces === null ? null : (by) => pieces.changed(this, by));
   }
 
   /**
@@ -76,6 +83,7 @@ export class Shadow {
     this.refused = 0;
     const w = this.#walk;
     if (!w.find(ipa, access)) return false;
+    this.#pieces?.grow(this);
     const need = access & RW & w.perm;
     if (need === 0) return false;
     const page = Math.floor(ipa / PAGE);
@@ -267,6 +275,20 @@ export class Shadow {
     const r = this.#verbs.unmapAll(this.ioasId);
     if (r >= 0) this.areas.clear();
     return r;
+  }
+
+  get pieces(): number {
+    return this.areas.count;
+  }
+
+  /** What the host does not take away stays, as the guest's tables say it. */
+  surrender(): void {
+    this.clear();
+  }
+
+  /** Its HWPT and its IOAS are gone, with all that was mapped. */
+  gone(): void {
+    this.areas.clear();
   }
 
   /** log2 bytes of the leaf that what is mapped at `ipa` (bytes) comes from; 0: nothing is mapped there. */

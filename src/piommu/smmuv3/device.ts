@@ -90,6 +90,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     const faults = new Smmuv3HwFaults({ name: this.name, events, walker, registers });
     const stalls = new Smmuv3HwStalls({
       limit: o.stalls ?? (o.idr5 >>> 16 || STALLS),
+      quota: o.stallQuota ?? null,
       endpoints,
       send: (record) => faults.send(record),
       again: (of) => this.#translation.again(of),

@@ -1,3 +1,4 @@
+import type { Quota } from '../../lib/limits/machine-limits.ts';
 import type { VmsaChoices } from '../../lib/walk/vmsa-choices.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { EndpointPort } from '../../ports/dma.ts';
@@ -39,6 +40,8 @@ export interface PhysicalSmmuv3Options extends Smmuv3Identification {
   readonly priLatency?: number;
   /** Stalled transactions at once (IDR5.STALL_MAX, or 64 when that is 0). */
   readonly stalls?: number;
+  /** Stalled transactions at once, those without a STAG included; a further one is terminated. Default: no limit. */
+  readonly stallQuota?: Quota;
   /** How this implementation walks where implementations differ. Default: as the architecture says. */
   readonly walk?: VmsaChoices;
   /**

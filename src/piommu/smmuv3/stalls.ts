@@ -1,3 +1,4 @@
+import type { Quota } from '../../lib/limits/machine-limits.ts';
 import { DMA, type EndpointPort } from '../../ports/dma.ts';
 import { EV2_STALL } from '../../spec/smmuv3/events.ts';
 
@@ -33,6 +34,8 @@ export interface Smmuv3HwStallsData {
 export interface Smmuv3HwStallsParts {
   /** STAGs there are. */
   readonly limit: number;
+  /** How many transactions may be stalled, with a STAG or without; null: any number. */
+  readonly quota: Quota | null;
   readonly endpoints: EndpointPort | null;
   readonly send: (record: Int32Array) => void;
   /** The event record of a transaction that is looked at again; null: it faults no longer. */
@@ -50,12 +53,25 @@ export class Smmuv3HwStalls {
   readonly #p: Smmuv3HwStallsParts;
   #list: Stall[] = [];
   #last = 0;
+  /** Stalls that the quota knows of. */
+  #known = 0;
   /** The stall whose record is on its way to software, which may decide it there and then. */
   #reported: Stall | null = null;
   #decided = -1;
 
   constructor(parts: Smmuv3HwStallsParts) {
     this.#p = parts;
+  }
+
+  /** Whether one more transaction may wait. */
+  get room(): boolean {
+    return this.#p.quota?.room() ?? true;
+  }
+
+  #count(): void {
+    const { length } = this.#list;
+    if (this.#p.quota !== null) this.#p.quota.used += length - this.#known;
+    this.#known = length;
   }
 
   /**
@@ -66,6 +82,7 @@ export class Smmuv3HwStalls {
   begin(of: StalledAccess, record: Int32Array): number {
     const stall: Stall = { of, token: ++this.#last, stag: this.#freeStag(), record };
     this.#list.push(stall);
+    this.#count();
     if (stall.stag >= 0) {
       const outer = this.#reported;
       this.#reported = stall;
@@ -95,6 +112,7 @@ export class Smmuv3HwStalls {
     const at = this.#list.findIndex((s) => s.of.rid === rid && s.stag === stag);
     if (at < 0) return;
     const [stall] = this.#list.splice(at, 1);
+    this.#count();
     this.#promote();
     this.#end(stall!, outcome);
   }
@@ -104,6 +122,7 @@ export class Smmuv3HwStalls {
     const ended = this.#list.filter((s) => s.of.rid === rid);
     if (ended.length === 0) return;
     this.#list = this.#list.filter((s) => s.of.rid !== rid);
+    this.#count();
     this.#promote();
     for (const s of ended) this.#end(s, DMA.ABORT);
   }
@@ -124,6 +143,7 @@ export class Smmuv3HwStalls {
       if (!this.#list.includes(stall)) continue;
       if (record === null) {
         this.#list.splice(this.#list.indexOf(stall), 1);
+        this.#count();
         this.#end(stall, DMA.OK);
         continue;
       }
@@ -140,5 +160,6 @@ export class Smmuv3HwStalls {
   load(data: Smmuv3HwStallsData): void {
     this.#last = data.token;
     this.#list = data.list.map((s) => ({ ...s, record: Int32Array.from(s.record) }));
+    this.#count();
   }
 }

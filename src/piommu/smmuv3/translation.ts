@@ -158,13 +158,16 @@ export class Smmuv3HwTranslation implements TranslatePort {
     const maskable = code !== EVENT.F_WALK_EABT && s !== null;
     const stall = this.#stalls(code);
     const record = faults.translation(code, stage, rid, pasid, lo, hi, access);
-    if (stall && faults.enabled) {
+    if (stall && faults.enabled && stalls.room) {
       const outcome = stalls.begin({ rid, pasid, lo, hi, access }, record);
       this.stallToken = stalls.token;
       return outcome === DMA.OK ? this.#retry(rid, pasid, lo, hi, access) : outcome;
     }
-    // Nobody would ever resume a stall that is not recorded.
-    if (stall) return DMA.ABORT;
+    // Nobody would ever resume a stall that is not recorded; one that finds no room is terminated, with its event.
+    if (stall) {
+      if (faults.enabled) faults.send(record);
+      return DMA.ABORT;
+    }
     if (!maskable || (stage === 2 ? s.s2Record : c?.record !== false)) faults.send(record);
     return maskable && stage === 1 && c?.abort === false ? DMA.RAZ_WI : DMA.ABORT;
   }

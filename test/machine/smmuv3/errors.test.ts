@@ -84,7 +84,7 @@ describe('what a guest sees of a failing host or hardware', () => {
   });
 
   test('a host without memory for another context refuses CFGI_STE, and the stream stays what it was', () => {
-    const { rig, g } = running({ hostPages: 4096 });
+    const { rig, g } = running({ limits: { tablePages: 4096 } });
     while (rig.vm.hostMemory.allocate() >= 0);
     // The guest asks for a second VMID: that takes another nest parent.
     expect(rig.dma(8, 0x5000)).toBe(PAGE);

@@ -1,4 +1,5 @@
 import { type Smmuv3Properties, smmuv3Defaults } from '../../../devices/smmuv3/properties.ts';
+import type { MachineLimits } from '../../../src/lib/limits/machine-limits.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { Smmuv3Unit, type Smmuv3UnitConfig } from '../../../src/machine/smmuv3-unit.ts';
 import type { UnitFunction } from '../../../src/machine/unit.ts';
@@ -18,7 +19,7 @@ export interface RigOptions extends Partial<Omit<Smmuv3UnitConfig, 'properties' 
   /** Bytes of guest RAM. */
   readonly ram?: number;
   /** Pages the host kernel may take for tables. */
-  readonly hostPages?: number;
+  readonly limits?: Partial<MachineLimits>;
 }
 
 /** A VM with one or more whole SMMUs: guest-visible device, kernel driver, physical SMMU; and a guest driver for each. */
@@ -35,7 +36,7 @@ export class Rig {
     this.vm = new Vm({
       ram: [{ base: RAM, bytes: o.ram ?? RIG_RAM }],
       tell: (s) => this.said.push(s),
-      ...(o.hostPages === undefined ? {} : { hostPages: o.hostPages }),
+      ...(o.limits === undefined ? {} : { limits: o.limits }),
     });
     const page = DOORBELL - (DOORBELL % 4096);
     this.doorbell = this.vm.memory.addHostWindow(page, 4096, {

@@ -1,4 +1,5 @@
 import { type VtdProperties, vtdDefaults } from '../../../devices/vtd/properties.ts';
+import type { MachineLimits } from '../../../src/lib/limits/machine-limits.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import type { UnitFunction } from '../../../src/machine/unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
@@ -14,6 +15,7 @@ const UNIT_SPACE = 0x80_0000;
 export interface RigOptions extends Partial<Omit<VtdUnitConfig, 'properties' | 'name' | 'irq' | 'tell'>> {
   readonly props?: Partial<VtdProperties>;
   readonly units?: number;
+  readonly limits?: Partial<MachineLimits>;
 }
 
 /** Layout of one unit's tables, relative to its space. */
@@ -33,7 +35,11 @@ export class Rig {
   readonly pools: { next: number }[] = [];
 
   constructor(o: RigOptions = {}) {
-    this.vm = new Vm({ ram: [{ base: 0, bytes: RIG_RAM }], tell: (s) => this.said.push(s) });
+    this.vm = new Vm({
+      ram: [{ base: 0, bytes: RIG_RAM }],
+      tell: (s) => this.said.push(s),
+      ...(o.limits === undefined ? {} : { limits: o.limits }),
+    });
     for (let i = 0; i < (o.units ?? 1); i++) {
       const unit = new VtdUnit(this.vm, {
         ...o,

@@ -1,0 +1,63 @@
+import type { Quota } from '../../src/lib/limits/machine-limits.ts';
+
+/** A page request that is in the guest's queue and has no answer yet. */
+export interface AskedRequest {
+  readonly rid: number;
+  /** As the guest names it. */
+  readonly pasid: number;
+  readonly group: number;
+  /** Host PASID it came with; without upcalls the kernel's cookie. */
+  readonly host: number;
+}
+
+/** The page requests that wait for the guest's answer, the oldest first; a group that is asked again is one. */
+export class AskedRequests {
+  readonly #quota: Quota;
+  readonly #list = new Map<string, AskedRequest>();
+  /** How many there are of each (requester, PASID). */
+  readonly #counts = new Map<string, number>();
+
+  constructor(quota: Quota) {
+    this.#quota = quota;
+  }
+
+  /** @returns the oldest one when there is no room for one more: it is to be answered now. */
+  add(asked: AskedRequest): AskedRequest | null {
+    const { rid, pasid, group } = asked;
+    this.take(rid, pasid, group);
+    const oldest = this.#quota.room() ? undefined : this.#list.values().next().value;
+    if (oldest !== undefined) this.take(oldest.rid, oldest.pasid, oldest.group);
+    const owner = `${rid} ${pasid}`;
+    this.#list.set(`${owner} ${group}`, asked);
+    this.#counts.set(owner, (this.#counts.get(owner) ?? 0) + 1);
+    this.#quota.used++;
+    return oldest ?? null;
+  }
+
+  /** Takes one out. @returns undefined: nothing waits under that name. */
+  take(rid: number, pasid: number, group: number): AskedRequest | undefined {
+    const owner = `${rid} ${pasid}`;
+    const key = `${owner} ${group}`;
+    const asked = this.#list.get(key);
+    if (asked === undefined) return undefined;
+    this.#list.delete(key);
+    this.#quota.used--;
+    const left = this.#counts.get(owner)! - 1;
+    if (left > 0) this.#counts.set(owner, left);
+    else this.#counts.delete(owner);
+    return asked;
+  }
+
+  /** Whether anything of a (requester, PASID) waits. */
+  has(rid: number, pasid: number): boolean {
+    return this.#counts.has(`${rid} ${pasid}`);
+  }
+
+  /** Takes everything of a (requester, PASID) out. */
+  takeAll(rid: number, pasid: number): AskedRequest[] {
+    if (!this.has(rid, pasid)) return [];
+    const all = [...this.#list.values()].filter((a) => a.rid === rid && a.pasid === pasid);
+    for (const a of all) this.take(rid, pasid, a.group);
+    return all;
+  }
+}
