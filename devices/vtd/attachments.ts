@@ -23,10 +23,18 @@ const ATTACH_WORK = 64;
  */
 export const NO_HOST_PASID = 2;
 
+/** Who waits for answers under PASIDs of streams. */
+export interface VtdSlotListener {
+  /** A PASID of a stream was taken away, while its host PASIDs still have their names. */
+  forgotten(s: VtdStream, pasid: number): void;
+  /** Whether an answer is awaited under it: then it stays. */
+  awaited(s: VtdStream, pasid: number): boolean;
+}
+
 /** Makes the host follow the guest's tables for one (stream, PASID): attach, replace, detach. */
 export class VtdAttachments {
-  /** Hears that a PASID of a stream was taken away, while its host PASIDs still have their names. */
-  onForget: ((s: VtdStream, pasid: number) => void) | null = null;
+  /** null: nobody waits for answers under PASIDs. */
+  listener: VtdSlotListener | null = null;
   readonly #streams: VtdStreamHost;
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
@@ -37,8 +45,6 @@ export class VtdAttachments {
   readonly #asked: boolean;
   /** PASIDs that are set up, the oldest first. */
   readonly #order = new Set<VtdSlotPlace>();
-  /** Whether somebody waits for an answer under a PASID. */
-  awaited: ((s: VtdStream, pasid: number) => boolean) | null = null;
 
   constructor(core: VtdCore, tables: VtdGuestTables, domains: VtdDomains) {
     this.#streams = new VtdStreamHost(core);
@@ -123,7 +129,7 @@ export class VtdAttachments {
       const { stream, pasid } = place;
       // What cannot go moves behind the others, so that it is not looked at every time.
       if (looked++ === LOOKED_AT) return false;
-      const kept = stream.renamed || stream.unsettled.has(pasid) || this.awaited?.(stream, pasid) === true;
+      const kept = stream.renamed || stream.unsettled.has(pasid) || this.listener?.awaited(stream, pasid) === true;
       if (!kept && this.detach(stream, pasid) >= 0) return true;
       this.#order.delete(place);
       this.#order.add(place);
@@ -163,7 +169,7 @@ export class VtdAttachments {
   #forget(s: VtdStream, slot: VtdSlot): void {
     s.slots.delete(slot.pasid);
     if (this.#order.delete(slot.place)) this.#quota.used--;
-    this.onForget?.(s, slot.pasid);
+    this.listener?.forgotten(s, slot.pasid);
     s.mode.release(slot.pasid);
     this.#domains.release(slot.domain);
   }

@@ -31,8 +31,10 @@ export class VtdPageRequests {
     const open = core.deps.upcalls === null && core.features.pageRequests;
     this.#host = open ? HostPageRequests.open(core.host, (r) => this.#fromFaultQueue(r)) : null;
     streams.faultId = this.#host?.faultId ?? 0;
-    streams.onForget = (s, pasid) => this.#abandon(s, pasid);
-    streams.awaited = (s, pasid) => this.#asked.has(s.rid, pasid);
+    streams.listener = {
+      forgotten: (s, pasid) => this.#abandon(s, pasid),
+      awaited: (s, pasid) => this.#asked.has(s.rid, pasid),
+    };
   }
 
   /** A page request as the hardware wrote it (8 words). @returns whether the guest's queue is responsible for it. */

@@ -6,7 +6,7 @@ import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
-import { VtdAttachments } from './attachments.ts';
+import { VtdAttachments, type VtdSlotListener } from './attachments.ts';
 import { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
@@ -58,14 +58,9 @@ export class VtdStreams {
     this.#globals?.onMissing((local) => this.#missing(local));
   }
 
-  /** Tells of every PASID of a stream that is taken away, while its host PASIDs still have their names. */
-  set onForget(hear: (s: VtdStream, pasid: number) => void) {
-    this.#attachments.onForget = hear;
-  }
-
-  /** Whether somebody waits for an answer under a PASID of a stream: then it stays. */
-  set awaited(asks: (s: VtdStream, pasid: number) => boolean) {
-    this.#attachments.awaited = asks;
+  /** Tells of every PASID of a stream that is taken away, while its host PASIDs still have their names; asks whether one has to stay. */
+  set listener(listener: VtdSlotListener) {
+    this.#attachments.listener = listener;
   }
 
   get list(): readonly VtdStream[] {
