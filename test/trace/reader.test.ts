@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { afterAll, expect, test } from 'vitest';
 import { ViommuError } from '../../src/core/errors.ts';
@@ -182,11 +183,34 @@ test('missing, doubled and re-ordered events are named by number', async () => {
   expect(await complaint(folder.lines(SMMU_HEADER, [b, a, c]))).toMatch(/event 0: .*found 1/);
 });
 
+test('a recording need not be packed, and may come in by the standard input, packed or not', async () => {
+  const events = numbered([READ, READ, { ...READ, val: '0x7' }]);
+  const text = `${[SMMU_HEADER, ...events].map((l) => JSON.stringify(l)).join('\n')}\n`;
+  const packed = folder.text(text);
+  const plain = folder.bytes(Buffer.from(text));
+  const wanted = await read(packed);
+  expect(wanted).toHaveLength(3);
+  expect(await read(plain)).toEqual(wanted);
+  // A program of its own, with the reader as it is built.
+  const program = `
+    import { openTrace } from './dist/src/trace/node.js';
+    let n = 0;
+    for await (const batch of (await openTrace('-')).batches) n += batch.length;
+    console.log(n);`;
+  for (const path of [packed, plain]) {
+    const input = readFileSync(path);
+    expect(execFileSync('node', ['--input-type=module', '-e', program], { input }).toString()).toBe('3\n');
+  }
+});
+
 test('files that are no recording are refused in words', async () => {
   expect(await complaint('/nowhere/x.ndjson.gz')).toMatch(/x\.ndjson\.gz: cannot be read: no such file/);
   expect(await complaint('/tmp')).toMatch(/cannot be read: it is a folder/);
-  expect(await complaint(folder.bytes(Buffer.from('{"t":"header"}\n')))).toMatch(/expected a gzip file/);
-  expect(await complaint(folder.bytes(new Uint8Array(0)))).toMatch(/expected a gzip file/);
+  expect(await complaint(folder.bytes(Buffer.from('ELF, not a recording\n')))).toMatch(
+    /header: line 1: expected a JSON object, found "ELF, not/,
+  );
+  expect(await complaint(folder.bytes(Uint8Array.of(0x1f)))).toMatch(/header: /);
+  expect(await complaint(folder.bytes(new Uint8Array(0)))).toMatch(/expected a header line, found an empty file/);
   expect(await complaint(folder.text(''))).toMatch(/header: expected a header line, found an empty file/);
   expect(await complaint(folder.text('hello\n'))).toMatch(/header: line 1: expected a JSON object, found "hello"/);
   expect(await complaint(folder.text('[1]\n'))).toMatch(/line 1: expected a JSON object/);

@@ -106,6 +106,8 @@ test.each(['smmuv3-boot', 'smmuv3-faults', 'smmuv3-passthrough'])(
     expect(again.ok).toBe(true);
     expect(again.columns).toEqual(first.columns);
     expect(again.commands).toEqual(first.commands);
-    expect(again.hostOps).toEqual(first.hostOps);
+    // The machine of a recording has address space beside its RAM, in three pieces; the one watched here has none.
+    const maps = first.hostOps.get('IOAS_MAP')! + 3;
+    expect(again.hostOps).toEqual(new Map(first.hostOps).set('IOAS_MAP', maps));
   },
 );
