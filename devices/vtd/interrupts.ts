@@ -2,14 +2,18 @@ import { fromWords } from '../../src/core/bits.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
+import { isInterruptAddress } from '../../src/spec/vtd/interrupt.ts';
 import { EVENT_CONTROL, PAGE } from '../../src/spec/vtd/registers.ts';
 import type { VtdDeps } from './deps.ts';
 import type { VtdDeviations } from './profile.ts';
 import type { VtdRegisters } from './registers.ts';
 
-/** 0xFEEx_xxxx (§3.15). */
-function isInterruptAddress(address: number): boolean {
-  return address >= 0xfee0_0000 && address < 0xfef0_0000;
+/** Bits 39:32 of a message's address; above them, an upper address register has the high bits of an extended APIC id (§11.4.8). */
+const MIDDLE = 0xff;
+
+/** 0xFEEx_xxxx (§3.15), with whatever destination. */
+function toApic(lo: number, hi: number): boolean {
+  return isInterruptAddress(lo, hi & MIDDLE);
 }
 
 /** The unit's own interrupts (VT-d §7.3). They are never remapped. */
@@ -64,10 +68,12 @@ export class EventMessage {
     if ((value & EVENT_CONTROL.IP) === 0 || (value & EVENT_CONTROL.IM) !== 0) return;
     regs.set(control, value & ~EVENT_CONTROL.IP);
     const data = regs.get(control + 4) >>> 0;
-    const address = fromWords(regs.get(control + 8), regs.get(control + 12) & 0xf_ffff);
+    const lo = regs.get(control + 8);
+    const hi = regs.get(control + 12) & 0xf_ffff;
+    const address = fromWords(lo, hi);
     if (tell !== null) tell({ what: 'irq', device: name, line, address, data });
     // A write that nothing takes is lost: the unit has no way to tell of it.
-    if (memory === null || isInterruptAddress(address)) irq.message(address, data);
+    if (memory === null || toApic(lo, hi)) irq.message(address, data);
     else memory.store32(address, data | 0);
   }
 

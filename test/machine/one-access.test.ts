@@ -75,7 +75,8 @@ describe('the work of one access', () => {
       () => g.w32(IQT, 1 << 4),
       () => g.r32(IQH) >> 4 === 1,
     );
-    expect(verbs.length).toBeGreaterThan(3);
+    // It costs the same whatever is mapped: one access.
+    expect(verbs.length).toBe(1);
     expect(Math.max(...verbs)).toBeLessThan(MOST_VERBS);
     for (let i = 0; i < 3000; i += 7) {
       expect(rig.dma(8, 0x4000_0000 + i * 0x1000)).toBe(0x20_0000 + (i % 2) * 0x4000);

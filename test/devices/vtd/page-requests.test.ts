@@ -6,7 +6,7 @@ const RID = 0x10;
 const ROOT = 0x30_0000;
 const OPTIONS = 'scalable-mode=on,fsts=on,pasid-bits=8,svm=on,device-iotlb=on';
 const QUEUE = 0x38_0000;
-const [PQH, PQT, PQA, PRS, PECTL] = [0xc0, 0xc8, 0xd0, 0xdc, 0xe0];
+const [PQH, PQT, PQA, PRS, PECTL, PEADDR] = [0xc0, 0xc8, 0xd0, 0xdc, 0xe0, 0xe8];
 
 function guest(profile: 'qemu-11.1' | 'arch' = 'arch', context = 0x31_101dn): Guest {
   const g = new Guest(OPTIONS, profile);
@@ -16,6 +16,7 @@ function guest(profile: 'qemu-11.1' | 'arch' = 'arch', context = 0x31_101dn): Gu
   g.store(0x31_1000, 0x31_2001n);
   g.store(0x31_2000 + 3 * 64, 0x49n, 5n, 0x30_2000n);
   g.w64(PQA, BigInt(QUEUE));
+  g.w32(PEADDR, 0xfee0_0000);
   g.w32(PECTL, 0);
   g.queueOn(true);
   g.translateOn(BigInt(ROOT) | 0x400n);

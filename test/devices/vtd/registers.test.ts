@@ -237,6 +237,21 @@ describe('fault recording and its event', () => {
     expect([g.r64(0x220), g.r64(0x230)]).toEqual([0x7000n, 0n]);
   });
 
+  test('an event message outside of the interrupt range is a memory write under arch; QEMU hands it to the APICs', () => {
+    for (const profile of ['arch', 'qemu-11.1'] as const) {
+      const g = faulting('', profile);
+      const at = 0x30_0040;
+      g.store(at, 0xdddd_dddd_dddd_ddddn);
+      g.w32(0x3c, 0x55);
+      g.w32(0x40, at);
+      g.w32(0x38, 0);
+      FAULT(g, 0x10, 0x5000);
+      expect([g.load(at), g.host.messages]).toEqual(
+        profile === 'arch' ? [0xdddd_dddd_0000_0055n, []] : [0xdddd_dddd_dddd_ddddn, [{ address: at, data: 0x55 }]],
+      );
+    }
+  });
+
   test('row 31: IP clears when the last status is serviced, FRCD.F included; in qemu-11.1 it stays', () => {
     for (const [profile, control] of [
       ['arch', 0x8000_0000],
@@ -265,6 +280,7 @@ describe('fault recording and its event', () => {
 
   test('row 31: a new fault makes no event while another condition is unserviced', () => {
     const g = faulting('', 'arch');
+    g.w32(0x40, 0xfee0_0000);
     g.w32(0x38, 0);
     g.queueOn();
     g.submit(0xen, 0n);
