@@ -33,7 +33,6 @@ export function build(): { readonly folder: string; remove(): void } {
     compilerOptions: {
       noCheck: true,
       incremental: false,
-      sourceMap: false,
       rootDir: resolve('.'),
       outDir: folder,
       typeRoots: [resolve('node_modules/@types')],
