@@ -1,62 +1,31 @@
-import { execFileSync } from 'node:child_process';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { entries } from './build.ts';
+import { blocks, InstalledProject } from './installed.ts';
 
 // The package as a user gets it: packed, installed in an empty project, compiled and run there.
 
 const PAGES = ['docs/plug-in.md', 'docs/endpoint.md', 'docs/recipes/third-iommu.md', 'docs/sanitize.md'];
 const TSC = resolve('node_modules/typescript/bin/tsc');
+let installed: InstalledProject;
 let project = '';
 
-/** Blocks of a page that name a file: ```ts emulator.ts. */
-function blocks(page: string): { readonly name: string; readonly text: string }[] {
-  const found = readFileSync(page, 'utf8').matchAll(/^```\w+ (\S+\.\w+)\n([\s\S]*?)^```$/gm);
-  return [...found].map(([, name, text]) => ({ name: name!, text: text! }));
-}
-
 function run(command: string, args: readonly string[]): string {
-  try {
-    return execFileSync(command, args, { cwd: project, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-  } catch (error) {
-    const { stdout, stderr } = error as { readonly stdout: string; readonly stderr: string };
-    throw new Error(`${command} ${args.join(' ')}\n${stdout}${stderr}`);
-  }
-}
-
-/** Packs a folder into the project. @returns the tarball's name. */
-function pack(folder: string): string {
-  const before = readdirSync(project);
-  run('npm', ['pack', resolve(folder), '--ignore-scripts', '--silent']);
-  return readdirSync(project).find((name) => !before.includes(name))!;
+  return installed.run(command, args);
 }
 
 beforeAll(() => {
-  if (!existsSync('dist/src/index.js')) throw new Error('nothing is built: npm run build');
-  project = mkdtempSync(join(tmpdir(), 'viommu-project-'));
-  writeFileSync(join(project, 'package.json'), '{"name":"project","private":true,"type":"module"}');
-  // The two dependencies come from here as well, so that no registry is needed.
-  const tarballs = ['.', 'node_modules/eventemitter3', 'node_modules/binary-parser'].map(pack);
-  run('npm', ['install', '--offline', '--no-audit', '--no-fund', '--ignore-scripts', ...tarballs.map((t) => `./${t}`)]);
-  for (const page of PAGES) for (const { name, text } of blocks(page)) writeFileSync(join(project, name), text);
+  installed = new InstalledProject();
+  project = installed.folder;
+  for (const page of PAGES) installed.copy(page);
   const subpaths = entries().map(({ name }, i) => `import * as s${i} from '${name}';`);
   const used = entries().map((_, i) => `s${i}`);
   writeFileSync(join(project, 'every.ts'), `${subpaths.join('\n')}\nexport const EVERY = [${used}];\n`);
   copyFileSync('test/package/project/own.mjs', join(project, 'own.mjs'));
 }, 300_000);
 
-afterAll(() => rmSync(project, { recursive: true, force: true }), 120_000);
+afterAll(() => installed.remove(), 120_000);
 
 describe.each([
   ['node16', { module: 'node16' }],
