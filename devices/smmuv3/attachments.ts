@@ -109,6 +109,15 @@ export class Smmuv3Attachments {
     return aborted < 0 ? aborted : r;
   }
 
+  /**
+   * A stream that aborted when it was saved aborts, whatever its entry says: the host had refused what it asked for.
+   * @returns 0 or -errno.
+   */
+  abort(s: Smmuv3Stream, ste: Int32Array): VerbOutcome {
+    s.ste.set(ste);
+    return this.#attach(s, this.#domains.abort(s.vfio.devId, this.#domains.home!), 'abort', null, null);
+  }
+
   #apply(s: Smmuv3Stream, ste: Int32Array): VerbOutcome {
     const devId = s.vfio.devId;
     const home = this.#domains.home!;
@@ -196,6 +205,11 @@ export class Smmuv3Attachments {
     s.vdeviceIn = domain;
     domain.users++;
     return 0;
+  }
+
+  /** No command has tied the StreamID to the device. Nothing is attached to it. */
+  untie(s: Smmuv3Stream): void {
+    this.#dropVdevice(s);
   }
 
   #dropVdevice(s: Smmuv3Stream): void {

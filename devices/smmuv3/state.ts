@@ -1,10 +1,10 @@
-import { checkFunctions, checkState, type StateOrigin } from '../../src/lib/saved/device-state.ts';
+import { checkFunctions, checkState } from '../../src/lib/saved/device-state.ts';
 import type { Smmuv3Commands } from './commands.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Queue } from './queue.ts';
 import type { Smmuv3Records } from './records.ts';
 import type { Smmuv3Registers } from './registers.ts';
-import type { StreamSaved } from './stream.ts';
+import { checkSmmuv3Streams, type Smmuv3State, smmuv3StateForm } from './state-form.ts';
 import type { Smmuv3Streams } from './streams.ts';
 import type { Smmuv3Tables } from './tables.ts';
 
@@ -17,20 +17,6 @@ interface StateParts {
   readonly commands: Smmuv3Commands;
   readonly tables: Smmuv3Tables;
   readonly streams: Smmuv3Streams;
-}
-
-/** A vSMMUv3 as plain data: what the guest made of it. The host objects behind it are not part of it. */
-export interface Smmuv3State extends StateOrigin {
-  readonly iommu: 'smmuv3';
-  readonly version: 2;
-  readonly registers: number[];
-  /** @internal */
-  readonly events: ReturnType<Smmuv3Records['save']>;
-  readonly waiting: boolean;
-  readonly timedOut: boolean;
-  readonly split: number;
-  /** @internal */
-  readonly streams: StreamSaved[];
 }
 
 export function saveSmmuv3(p: StateParts): Smmuv3State {
@@ -51,7 +37,9 @@ export function saveSmmuv3(p: StateParts): Smmuv3State {
 
 /** @throws ViommuError see `checkState`. */
 export function checkSmmuv3State(p: StateParts, given: unknown): Smmuv3State {
-  checkState(p.core.name, given, saveSmmuv3(p), ['registers', 'last', 'ste', 'identity']);
+  const own = saveSmmuv3(p);
+  checkState(p.core.name, given, own, smmuv3StateForm(own));
+  checkSmmuv3Streams(p.core, given as Smmuv3State);
   return given as Smmuv3State;
 }
 

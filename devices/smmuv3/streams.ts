@@ -216,14 +216,15 @@ export class Smmuv3Streams {
     for (const saved of list) {
       const s = this.#bySid.get(saved.sid);
       if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sid });
-      if (saved.tied && s.vdeviceId === 0) this.#must(this.#attachments.tie(s), 'vDEVICE');
-      if (!this.#enabled()) {
-        this.#must(this.#policy(s), 'attach');
-        continue;
-      }
       this.#must(this.#attachments.unset(s), 'detach');
-      if (saved.state === 'unset' || saved.state === 'policy') continue;
-      this.#must(this.#attachments.apply(s, Int32Array.from(saved.ste)), 'configuration');
+      if (!saved.tied) this.#attachments.untie(s);
+      else if (s.vdeviceId === 0) this.#must(this.#attachments.tie(s), 'vDEVICE');
+      const ste = Int32Array.from(saved.ste);
+      s.ste.set(ste);
+      if (saved.state === 'unset') continue;
+      if (saved.state === 'policy') this.#must(this.#policy(s), 'attach');
+      else if (saved.state === 'abort') this.#must(this.#attachments.abort(s, ste), 'abort');
+      else this.#must(this.#attachments.apply(s, ste), 'configuration');
     }
   }
 }

@@ -1,9 +1,10 @@
-import { checkFunctions, checkState, type StateOrigin } from '../../src/lib/saved/device-state.ts';
+import { checkFunctions, checkState } from '../../src/lib/saved/device-state.ts';
 import type { TableRoot, VtdCore } from './core.ts';
-import type { InterruptRemapper, RemapperState } from './interrupt-remapper.ts';
-import type { QueueState, VtdQueue } from './queue.ts';
+import type { InterruptRemapper } from './interrupt-remapper.ts';
+import type { VtdQueue } from './queue.ts';
 import type { VtdRecords } from './records.ts';
 import type { VtdRegisters } from './registers.ts';
+import { checkVtdFields, type VtdState, vtdStateForm } from './state-form.ts';
 import type { VtdStreams } from './streams.ts';
 import type { VirtualCommands } from './virtual-commands.ts';
 
@@ -17,23 +18,6 @@ export interface VtdStateParts {
   readonly records: VtdRecords;
   readonly remapper: InterruptRemapper;
   readonly virtualCommands: VirtualCommands | null;
-}
-
-/** A vVT-d as plain data: what the guest made of it. The host objects behind it are not part of it. */
-export interface VtdState extends StateOrigin {
-  readonly iommu: 'vtd';
-  readonly version: 2;
-  readonly regs: readonly number[];
-  /** @internal */
-  readonly queue: QueueState;
-  /** The fault recording register that is used next. */
-  readonly faults: number;
-  /** @internal */
-  readonly remapper: RemapperState;
-  /** @internal */
-  readonly root: TableRoot;
-  /** PASIDs given out by VCMD. */
-  readonly pasids: readonly number[];
 }
 
 /** What must be loaded again for the guest to go on. */
@@ -56,7 +40,9 @@ export function saveVtd(p: VtdStateParts): VtdState {
 
 /** @throws ViommuError see `checkState`. */
 export function checkVtdState(p: VtdStateParts, given: unknown): VtdState {
-  checkState(p.core.name, given, saveVtd(p), ['regs', 'counts', 'identity']);
+  const own = saveVtd(p);
+  checkState(p.core.name, given, own, vtdStateForm(own, p.core.identity.records, p.virtualCommands?.limit ?? 1));
+  checkVtdFields(p.core.name, given as VtdState);
   return given as VtdState;
 }
 

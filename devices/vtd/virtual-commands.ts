@@ -27,6 +27,11 @@ export class VirtualCommands {
     this.#used = new Int32Array(Math.max(1, this.#limit >>> 5));
   }
 
+  /** PASIDs are below this. */
+  get limit(): number {
+    return this.#limit;
+  }
+
   /** VCMD was written (its high word, when it comes in halves). */
   written(): void {
     const lo = this.#regs.get(PAGE.VCMD.at);

@@ -4,8 +4,9 @@ import { ICS_IWC, IQEI, PAGE } from '../../src/spec/vtd/registers.ts';
 import type { VtdCore } from './core.ts';
 
 /** Waits that may be outstanding at once; the fetch stops until some complete. */
-const MAX_WAITS = 256;
-const WAIT_WORDS = 4;
+export const MAX_WAITS = 256;
+/** Words of a wait. */
+export const WAIT_WORDS = 4;
 
 /** Wait descriptors (VT-d §6.5.2.9): each completes once every device-TLB invalidation before it has. */
 export class Waits {

@@ -1,4 +1,5 @@
 import { ViommuError } from '../../core/errors.ts';
+import { checkFormOf, type FormOf } from './state-form.ts';
 
 /** What the saved state of a device says about the machine it was saved on. */
 export interface StateOrigin {
@@ -23,58 +24,32 @@ function sorted(list: readonly number[]): string {
     .join(' ');
 }
 
-/** `given` has the members `own` has, of the same types. @param exact names of lists whose length is fixed. */
-function checkForm(given: unknown, own: unknown, path: string, exact: readonly string[]): void {
-  if (own === null || given === null) return;
-  if (Array.isArray(own)) {
-    if (!Array.isArray(given)) refuse('a saved state is damaged: no list', { at: path });
-    const name = path.slice(path.lastIndexOf('.') + 1);
-    if (exact.includes(name) && given.length !== own.length) {
-      refuse('a saved state is damaged: a list has another length', {
-        at: path,
-        expected: String(own.length),
-        found: String(given.length),
-      });
-    }
-    for (const [i, entry] of given.entries()) if (own.length > 0) checkForm(entry, own[0], `${path}.${i}`, exact);
-    return;
-  }
-  if (typeof given !== typeof own || (typeof given === 'number' && !Number.isFinite(given))) {
-    refuse(`a saved state is damaged: ${typeof own} expected`, { at: path, found: String(given) });
-  }
-  if (typeof own !== 'object') return;
-  for (const [key, member] of Object.entries(own)) {
-    const value = (given as Readonly<Record<string, unknown>>)[key];
-    if (value === undefined) refuse('a saved state is damaged: something is missing', { at: `${path}.${key}` });
-    checkForm(value, member, `${path}.${key}`, exact);
-  }
-}
-
 /**
  * Whether a device can go on from a saved state; it looks before anything is changed.
- * @param given what somebody wants to load. @param own the device's state now: its form is what a state must have.
- * @param exact names of lists whose length is fixed.
+ * @param given what somebody wants to load. @param own the device's state now. @param form what each field may hold.
  * @throws ViommuError `EINVAL` the state is another kind's, of a device with other properties, or damaged; `E_VERSION` its form is
- *   another version's. The message says what differs.
+ *   another version's. The message says which field differs, and how.
  */
-export function checkState(name: string, given: unknown, own: StateOrigin, exact: readonly string[]): void {
+export function checkState<T extends StateOrigin>(name: string, given: unknown, own: T, form: FormOf<T>): void {
   if (typeof given !== 'object' || given === null) refuse(`${name}: no saved state`, { found: String(given) });
   const { iommu, version, identity } = given as Partial<StateOrigin>;
   if (iommu !== own.iommu) {
-    refuse(`${name}: the state is another device's`, { expected: own.iommu, found: String(iommu) });
+    const at = { at: `${name}.iommu`, expected: own.iommu, found: String(iommu) };
+    refuse(`${name}: the state is another device's`, at);
   }
   if (version !== own.version) {
-    const at = { expected: String(own.version), found: String(version) };
+    const at = { at: `${name}.version`, expected: String(own.version), found: String(version) };
     throw new ViommuError('E_VERSION', 'caller', `${name}: the state was saved by another version`, at);
   }
-  checkForm(given, own, name, exact);
-  const differs = own.identity.findIndex((word, i) => word !== identity![i]);
-  if (differs >= 0 || identity!.length !== own.identity.length) {
+  const differs = Array.isArray(identity) ? own.identity.findIndex((word, i) => word !== identity[i]) : -1;
+  if (differs >= 0 && typeof identity![differs] === 'number') {
     refuse(`${name}: the state is of a device with other properties: give this one the same`, {
+      at: `${name}.identity.${differs}`,
       expected: sorted([own.identity[differs]! >>> 0]),
       found: sorted([identity![differs]! >>> 0]),
     });
   }
+  checkFormOf(given, form, name);
 }
 
 /**
@@ -84,5 +59,7 @@ export function checkState(name: string, given: unknown, own: StateOrigin, exact
 export function checkFunctions(name: string, given: StateOrigin, functions: readonly number[]): void {
   const [here, there] = [sorted(functions), sorted(given.functions)];
   if (here === there) return;
-  refuse(`${name}: the state is of a machine with functions [${there}], this one has [${here}]: plug in the same`);
+  refuse(`${name}: the state is of a machine with functions [${there}], this one has [${here}]: plug in the same`, {
+    at: `${name}.functions`,
+  });
 }
