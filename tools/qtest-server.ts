@@ -35,8 +35,9 @@ function logger(path: string | null): ((line: string) => void) | null {
 /** The machine with its client judged; null: it has no IOMMU. */
 function sanitized(machine: QemuMachine, { machine: args, vga }: ServerOptions): SanitizedTarget | null {
   const { map } = machine;
-  const virt = (map?.device(VIRT.SMMU) ?? null) !== null;
-  if (map === null || (!virt && map.device(Q35.VTD) === null)) return null;
+  // The two boards have other things at the other's address: only an IOMMU itself says which board it is.
+  const virt = map?.device(VIRT.SMMU)?.name.startsWith('smmuv3') === true;
+  if (map === null || (!virt && map.device(Q35.VTD)?.name !== 'vtd')) return null;
   const ram = (virt ? virtRam(args.memory) : q35Ram(args.memory, vga)).map((r) => ({ gpa: r.base, size: r.bytes }));
   const place = virt
     ? { iommu: 'smmuv3' as const, base: VIRT.SMMU, bytes: 0x2_0000, ram }
