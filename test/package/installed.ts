@@ -15,6 +15,11 @@ export function blocks(page: string): Block[] {
   return [...found].map(([, name, text]) => ({ name: name!, text: text! }));
 }
 
+/** Whether a program that an example needs is on this machine. */
+export function has(program: string, ...args: readonly string[]): boolean {
+  return spawnSync(program, args, { stdio: 'ignore' }).status === 0;
+}
+
 /** A project of a user: an empty folder in which the packed package is installed. */
 export class InstalledProject {
   readonly folder: string;
@@ -42,6 +47,11 @@ export class InstalledProject {
     const found = blocks(page);
     for (const { name, text } of found) writeFileSync(join(this.folder, name), text);
     return found;
+  }
+
+  /** Writes a file of the project. */
+  write(name: string, text: string): void {
+    writeFileSync(join(this.folder, name), text);
   }
 
   /** Runs a program in the project. @returns its standard output. @throws Error with all it said when it fails. */

@@ -1,18 +1,12 @@
-import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Block, blocks, InstalledProject, workflowSteps } from './installed.ts';
+import { type Block, blocks, has, InstalledProject, workflowSteps } from './installed.ts';
 
 // docs/iommufd-ci.md as its reader follows it: in an empty project, with the installed package.
 
 const PAGE = 'docs/iommufd-ci.md';
 const WORKFLOW = readFileSync('docs/examples/iommufd-ci.yml', 'utf8');
 const STEPS = workflowSteps(WORKFLOW);
-
-function has(...command: readonly [string, ...string[]]): boolean {
-  const [program, ...args] = command;
-  return spawnSync(program, args, { stdio: 'ignore' }).status === 0;
-}
 
 test('the page shows the workflow that is in the package', () => {
   expect(blocks(PAGE).find((b) => b.name === 'iommufd-ci.yml')?.text).toBe(WORKFLOW);
