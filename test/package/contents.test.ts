@@ -57,6 +57,12 @@ test('the preload library can be built from the tarball: every source its Makefi
   expect(sources.filter((s) => !FILES.has(`tools/iommufd-preload/${s}`))).toEqual([]);
 });
 
+test('the pages, their workflows and the changes are in the tarball', () => {
+  const wanted = ['CHANGELOG.md', 'docs/iommufd-ci.md', 'docs/driver-ci.md'];
+  wanted.push('docs/examples/iommufd-ci.yml', 'docs/examples/driver-ci.yml');
+  expect(wanted.filter((f) => !FILES.has(f))).toEqual([]);
+});
+
 test('package.json says what this is and takes repaired versions of what it depends on', () => {
   expect(PACKAGE.description).not.toBe('');
   expect(PACKAGE.keywords).toEqual(expect.arrayContaining(['iommu', 'smmuv3', 'vt-d', 'iommufd', 'vfio']));

@@ -10,7 +10,7 @@ function files(folder: string, ending: string): string[] {
   });
 }
 
-const PAGES = ['README.md', 'CONTRIBUTING.md', ...files('docs', '.md')];
+const PAGES = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', ...files('docs', '.md')];
 /** Every word of the code. */
 const WORDS = new Set(
   ['src', 'devices', 'bus', 'test', 'tools'].flatMap((room) =>
