@@ -1,4 +1,5 @@
 import { ViommuError } from '../src/core/errors.ts';
+import { checkFormOf, type FormOf } from '../src/lib/saved/state-form.ts';
 import type { Link } from './link.ts';
 import { pathOf, type Slot } from './topology.ts';
 
@@ -38,8 +39,19 @@ export function saveFunctions(slots: Iterable<Slot>, linkOf: (slot: Slot) => Lin
   }));
 }
 
-/** @throws ViommuError `EINVAL` when other functions are plugged in than were saved. */
+/** What a function saved is checked by that function. */
+const FORM: FormOf<RootComplexState> = {
+  members: {
+    functions: {
+      each: { members: { place: 'text', state: 'anything', pins: { each: 'boolean', length: 4 }, spawned: 'boolean' } },
+    },
+    lines: { each: { from: 0, to: 0x1_0000 }, length: 4 },
+  },
+};
+
+/** @throws ViommuError `EINVAL` when a field is damaged, or other functions are plugged in than were saved. */
 export function checkPlaces(slots: Iterable<Slot>, state: RootComplexState): void {
+  checkFormOf<RootComplexState>(state, FORM, 'bus');
   const list = (places: string[]) => places.sort().join(' ');
   const here = list([...slots].filter((s) => !s.spawned).map(placeOf));
   const saved = list(state.functions.filter((f) => !f.spawned).map((f) => f.place));

@@ -11,6 +11,7 @@ import { ViommuError } from '../core/errors.ts';
 import type { MachineUsage } from '../lib/limits/machine-limits.ts';
 import { extendedCapability } from '../lib/pci/capability-list.ts';
 import { guestRid } from '../lib/pci/rids.ts';
+import { checkFormOf, type FormOf } from '../lib/saved/state-form.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { PciFunction } from '../ports/pci.ts';
@@ -36,6 +37,9 @@ export interface MachineState {
   /** Every function, and the wires. */
   readonly bus: RootComplexState;
 }
+
+/** What is in them is checked by the unit and by the bus. */
+const FORM: FormOf<Record<keyof MachineState, unknown>> = { members: { unit: 'anything', bus: 'anything' } };
 
 /** How a function is plugged into a machine. */
 export interface MachinePlugOptions extends Omit<PlugOptions, 'slice'> {
@@ -268,6 +272,7 @@ export class PluggedMachine {
    *   version saved it. Nothing is changed then.
    */
   load(state: MachineState): void {
+    checkFormOf<Record<keyof MachineState, unknown>>(state, FORM, 'machine');
     this.unit.checkState?.(state.unit);
     this.complex.load(state.bus, () => {
       this.unit.reset();

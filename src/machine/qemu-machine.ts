@@ -3,6 +3,7 @@ import { ViommuError } from '../core/errors.ts';
 import type { MachineLimits, MachineUsage } from '../lib/limits/machine-limits.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
+import { checkFormOf, type FormOf } from '../lib/saved/state-form.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { Board, BoardState } from './board.ts';
@@ -57,6 +58,9 @@ export interface QemuMachineState {
   readonly board: BoardState | null;
   readonly iommus: readonly unknown[];
 }
+
+/** What is in them is checked by the board and by the units. */
+const FORM: FormOf<Record<keyof QemuMachineState, unknown>> = { members: { board: 'anything', iommus: 'anything' } };
 
 /** What a machine of a command line is made of; `-machine none` has neither VM nor board. */
 export interface QemuMachineParts {
@@ -126,6 +130,8 @@ export class QemuMachine {
 
   /** @throws ViommuError `EINVAL` when the state is another machine's; `E_VERSION` when another version saved it. */
   load(state: QemuMachineState): void {
+    checkFormOf<Record<keyof QemuMachineState, unknown>>(state, FORM, 'machine');
+    checkFormOf<readonly unknown[]>(state.iommus, { each: 'anything' }, 'machine.iommus');
     if (state.iommus.length !== this.#iommus.length || (state.board === null) !== (this.board === null)) {
       throw new ViommuError('EINVAL', 'caller', 'the state is of another machine');
     }

@@ -24,18 +24,24 @@ export interface ListForm<T> {
 }
 
 /** What a saved value of type `T` must look like: a member without a form does not compile. */
-export type FormOf<T> = [T] extends [boolean]
-  ? 'boolean'
-  : [T] extends [number]
-    ? IntegerForm
-    : [T] extends [string]
-      ? { readonly words: readonly string[] }
-      : [T] extends [readonly (infer E)[]]
-        ? ListForm<FormOf<E>>
-        : { readonly members: { readonly [K in keyof T]-?: FormOf<T[K]> } };
+export type FormOf<T> = unknown extends T
+  ? 'anything'
+  : [T] extends [boolean]
+    ? 'boolean'
+    : [T] extends [number]
+      ? IntegerForm
+      : [T] extends [string]
+        ? string extends T
+          ? 'text'
+          : { readonly words: readonly string[] }
+        : [T] extends [readonly (infer E)[]]
+          ? ListForm<FormOf<E>>
+          : { readonly members: { readonly [K in keyof T]-?: FormOf<T[K]> } };
 
 /** A form whose type is not known. */
 type AnyForm =
+  | 'anything'
+  | 'text'
   | 'boolean'
   | IntegerForm
   | { readonly words: readonly string[] }
@@ -74,8 +80,11 @@ export function checkFormOf<T>(value: unknown, form: FormOf<T>, path: string): v
 }
 
 function check(value: unknown, form: AnyForm, path: string): void {
+  if (form === 'anything') return;
   if (form === 'boolean') {
     if (typeof value !== 'boolean') refuseField(path, value, 'a boolean');
+  } else if (form === 'text') {
+    if (typeof value !== 'string') refuseField(path, value, 'a text');
   } else if ('words' in form) {
     if (!form.words.includes(value as string)) refuseField(path, value, `one of ${form.words.join(', ')}`);
   } else if ('members' in form) {

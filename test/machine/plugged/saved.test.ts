@@ -86,6 +86,35 @@ for (const kind of KINDS) {
       expect(b.rig.machine.save().bus).toEqual(a.rig.machine.save().bus);
     });
 
+    test('does not load a state whose bus is damaged, and stays as it is', () => {
+      const { rig } = make();
+      const { state } = saved(rig);
+      const [first, ...others] = state.bus.functions;
+      const bus = (part: object) => ({ ...state, bus: { ...state.bus, ...part } });
+      const fn = (part: object) => bus({ functions: [{ ...first!, ...part }, ...others] });
+      const damaged: [string, unknown][] = [
+        ['machine', null],
+        ['machine.unit', {}],
+        ['machine.more', { ...state, more: 1 }],
+        ['bus', { ...state, bus: 7 }],
+        ['bus.functions', bus({ functions: {} })],
+        ['bus.functions.0', bus({ functions: [null] })],
+        ['bus.functions.0.place', fn({ place: 8 })],
+        ['bus.functions.0.pins.length', fn({ pins: [] })],
+        ['bus.functions.0.pins.2', fn({ pins: [false, false, 1, false] })],
+        ['bus.functions.0.spawned', fn({ spawned: null })],
+        ['bus.lines.length', bus({ lines: [0] })],
+        ['bus.lines.1', bus({ lines: [0, 0.5, 0, 0] })],
+        ['bus.lines.3', bus({ lines: [0, 0, 0, -1] })],
+      ];
+      for (const [at, given] of damaged) {
+        expect(() => rig.machine.load(given as MachineState), at).toThrow(
+          expect.objectContaining({ code: 'EINVAL', at: expect.objectContaining({ at }) }),
+        );
+        expect(JSON.parse(JSON.stringify(rig.machine.save()))).toEqual(state);
+      }
+    });
+
     test('does not load the state of a machine with other functions, and stays as it is', () => {
       const a = make();
       const state = saved(a.rig);
