@@ -36,7 +36,7 @@ export async function inChromium(c: Checks, unit = 'device-iotlb=on', command = 
     c.check('the page shows the console', (await text('console')).includes(up));
     const story = await text('story');
     c.check(`the page shows ${command} commands`, story.includes(command));
-    c.check('and host operations', /→ (IOAS_MAP|IOAS_UNMAP|HWPT_INVALIDATE)\(/.test(story));
+    c.check('and host operations', /→ (SHADOW_MAP|SHADOW_UNMAP|SHADOW_CLEAR|HWPT_INVALIDATE)\(/.test(story));
     const graph = await text('graph');
     c.check('the graph has the function, its HWPT and an IOAS', /nvme.*HWPT \d+.*IOAS \d+/.test(graph), graph);
     c.check('nothing went wrong in the page', (await page.evaluate<string>('live.error')) === '');

@@ -13,7 +13,7 @@ const expected = (ats: boolean, scalable: boolean): Expected => ({
   own(c, _run, counter) {
     c.check('HWPTs on the host', counter.verb('HWPT_ALLOC') > 0, counter.verb('HWPT_ALLOC'));
     c.check('no vIOMMU object: Intel has none', counter.verb('VIOMMU_ALLOC') === 0);
-    const mirrored = scalable ? counter.verb('HWPT_INVALIDATE') : counter.verb('IOAS_MAP');
+    const mirrored = scalable ? counter.verb('HWPT_INVALIDATE') : counter.verb('SHADOW_MAP');
     c.check(
       scalable ? 'first-stage invalidations were forwarded' : "the guest's second stage is mirrored",
       mirrored > 0,
