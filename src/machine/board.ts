@@ -56,8 +56,6 @@ export class Board {
   chipset: (() => void) | null = null;
   /** Requests are cut into pieces as QEMU's memory core does it; else they are what PCIe says, as in the profile `arch`. */
   likeQemu = true;
-  /** Where 64-bit BARs lie: first address and end. */
-  pci64 = { base: 0, end: 0 };
   /** q35: what lies below 1 MiB beside RAM; null: nothing does. */
   lowMemory: LowMemory | null = null;
   /** q35: where wired interrupts go. */

@@ -5,7 +5,7 @@ import type { MmioDevice } from '../ports/mmio.ts';
 /** Where the programmable attribute map begins; it ends at 1 MiB. */
 export const PAM_AREA = 0xc_0000;
 /** Bytes of it. */
-export const PAM_BYTES = 0x4_0000;
+const PAM_BYTES = 0x4_0000;
 
 /** PAM0 of the host bridge, writable like all of its registers; PAM1 to PAM6 follow. */
 const PAM0 = 0x90;

@@ -1,7 +1,7 @@
 import { vtdProperties } from '../../devices/vtd/properties.ts';
 import { putBehind } from './behind-unit.ts';
 import { BoardWindow } from './board-window.ts';
-import { Q35 } from './q35.ts';
+import { Q35, q35Pci64 } from './q35.ts';
 import type { QemuIommuParts } from './qemu-iommus.ts';
 import type { IommuUnit } from './unit.ts';
 import { VtdUnit } from './vtd-unit.ts';
@@ -29,7 +29,8 @@ export function attachVtd(p: QemuIommuParts): readonly IommuUnit[] {
     if (gpa > at && gpa <= Q35.MSI) show(at, gpa);
     at = gpa + bytes;
   }
-  show(board.pci64.base, board.pci64.end);
+  const pci64 = q35Pci64(vm.memory.guest.ram());
+  show(pci64.base, pci64.end);
   // QEMU's test device writes into the interrupt window without naming itself; messages of MSI capabilities do.
   board.likeQemu = properties.profile === 'qemu-11.1';
   board.complex.anonymousWrites = board.likeQemu;

@@ -22,6 +22,12 @@ const MIB = 0x10_0000;
 const SPLIT = 0xb000_0000;
 const LOW = 0x8000_0000;
 
+/** Where 64-bit BARs lie, above all RAM: first address and end. */
+export function q35Pci64(ram: readonly RamPiece[]): { readonly base: number; readonly end: number } {
+  const ends = ram.map((r) => r.base + r.bytes);
+  return { base: Math.max(Q35.PCI64, ...ends), end: Q35.PCI64 + Q35.PCI64_BYTES };
+}
+
 /**
  * RAM of `q35`: up to 2.75 GiB below the PCI hole, above that 2 GiB below it and the rest from 4 GiB on. Below 1 MiB the
  * display adapter's window and the PAM area are cut out of it.
@@ -82,7 +88,6 @@ export function createQ35(deps: BoardDeps): Board {
   const ram = deps.guest.ram();
   const ends = ram.map((r) => r.base + r.bytes);
   const low = Math.max(0, ...ends.filter((end) => end <= Q35.ABOVE));
-  const high = Math.max(Q35.ABOVE, ...ends);
   board.map.attach(Q35.IOAPIC, ioapic, 4);
   // The display adapter's planes and the HPET answer, with nothing behind them.
   if (deps.vga !== false && low > MIB) board.map.attach(Q35.VGA, new Quiet(Q35.VGA_BYTES, 'vga'), 4);
@@ -106,9 +111,8 @@ export function createQ35(deps: BoardDeps): Board {
   };
   layPci(0, 0);
   map.attach(Q35.MSI, new MessageWindow(deps.irq), 4);
-  const pci64 = Math.max(Q35.PCI64, high);
-  map.attach(pci64, pci(pci64, Q35.PCI64 + Q35.PCI64_BYTES), 4);
-  board.pci64 = { base: pci64, end: Q35.PCI64 + Q35.PCI64_BYTES };
+  const pci64 = q35Pci64(ram);
+  map.attach(pci64.base, pci(pci64.base, pci64.end), 4);
 
   const host = new FixedFunction('mch', { vendor: 0x8086, device: 0x29c0, classCode: 0x060000 });
   // QEMU lets every bit behind a function's header be written unless its model says otherwise.

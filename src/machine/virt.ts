@@ -66,7 +66,6 @@ export function createVirt(deps: BoardDeps): Board {
   map.attach(VIRT.PIO, new PciWindowSpace(complex, { base: 0, bytes: VIRT.PIO_BYTES, unclaimed, io: true }), 4);
   map.attach(VIRT.ECAM, new Ecam(complex), 4);
   map.attach(VIRT.PCI64, pci(VIRT.PCI64, VIRT.PCI64_BYTES), 4);
-  board.pci64 = { base: VIRT.PCI64, end: VIRT.PCI64 + VIRT.PCI64_BYTES };
   board.plug(new FixedFunction('gpex', { vendor: 0x1b36, device: 0x0008, classCode: 0x060000 }), 0);
   if (deps.nic === true) board.plug(new FixedFunction('nic', { vendor: 0x1af4, device: 0x1000, classCode: 0x020000 }));
   return board;
