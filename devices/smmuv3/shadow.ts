@@ -1,6 +1,7 @@
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import type { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
+import { SHADOW_PIECES, shadowPiecesWork, shadowTableWork } from '../../src/lib/shadow/shadow-work.ts';
 import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
@@ -12,12 +13,6 @@ import type { Smmuv3Core } from './core.ts';
 import { readGuestStage2, vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
 
 const PAGE = 4096;
-/** Pieces taken away at one occasion, and the units of work of each. */
-const PIECES = 512;
-const PIECE_WORK = 8;
-/** Units of work of what a table of the host takes away, whatever it holds; and for so many pages of a range one more. */
-const TABLE_WORK = 2;
-const TABLE_PAGES = 512;
 const RW = ACCESS.READ | ACCESS.WRITE;
 
 /** The walk of a stage 2 that the guest owns. */
@@ -102,7 +97,7 @@ export class Smmuv3Shadow {
   drop(from: number, to: number, work: WorkBudget): VerbOutcome {
     const pages = (to - from) / PAGE;
     if (this.#table !== null) {
-      work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
+      work.spend(shadowTableWork(pages));
       const r = this.#table.invalidate(from / PAGE, pages);
       if (r < 0 || this.#shadow.areas.count === 0) return r;
     }
@@ -113,10 +108,10 @@ export class Smmuv3Shadow {
     const { areas } = this.#shadow;
     const i = areas.from(from);
     const count = areas.from(to) - i;
-    work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
+    work.spend(shadowPiecesWork(count));
     // A leaf goes whole, also when it is in more pieces than that.
-    const part = count > PIECES && areas.leaf(i + PIECES) > from;
-    const end = part ? areas.leaf(i + PIECES) : to;
+    const part = count > SHADOW_PIECES && areas.leaf(i + SHADOW_PIECES) > from;
+    const end = part ? areas.leaf(i + SHADOW_PIECES) : to;
     const r = this.#shadow.invalidate(from, end - from);
     if (r >= 0 && part) work.unfinished = true;
     return r;
@@ -133,12 +128,12 @@ export class Smmuv3Shadow {
   /** Takes everything away; a part of it when there is more than one occasion bears. @returns 0 or -errno. */
   dropSome(work: WorkBudget): VerbOutcome {
     if (this.#table !== null) {
-      work.spend(TABLE_WORK);
+      work.spend(shadowTableWork(0));
       const r = this.#table.clear();
       if (r < 0) return r;
     }
     const { count } = this.#shadow.areas;
-    work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
-    return count > PIECES ? this.#shadow.shrink(PIECES) : this.#shadow.clear();
+    work.spend(shadowPiecesWork(count));
+    return count > SHADOW_PIECES ? this.#shadow.shrink(SHADOW_PIECES) : this.#shadow.clear();
   }
 }

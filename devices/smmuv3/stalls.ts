@@ -62,8 +62,8 @@ export class Smmuv3Stalls {
   }
 
   /**
-   * The event queue takes records again, or a recorded stall has ended: those that wait are written, as far as there is room. One whose fault is gone by now
-   * is retried instead; no guest has heard of it.
+   * The event queue takes records again, or a recorded stall has ended: those that wait are written, as far as there is room.
+   * One whose fault is gone by now is retried instead; no guest has heard of it.
    */
   roomMade(): void {
     const { faults, records } = this.#p;

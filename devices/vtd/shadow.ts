@@ -3,6 +3,12 @@ import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { Shadow, type ShadowMemory, type ShadowWalk } from '../../src/lib/shadow/shadow.ts';
 import { ShadowFill } from '../../src/lib/shadow/shadow-fill.ts';
 import type { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
+import {
+  SHADOW_PIECE_WORK,
+  SHADOW_PIECES,
+  shadowPiecesWork,
+  shadowTableWork,
+} from '../../src/lib/shadow/shadow-work.ts';
 import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
@@ -13,14 +19,8 @@ import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts'
 import type { SecondStageLeaves } from './leaf-walk.ts';
 
 const PAGE = 4096;
-/** Pieces taken away at one occasion, and the units of work of each. */
-const PIECES = 512;
-const PIECE_WORK = 8;
 /** Units of work of one walk through a table. */
 const FILL_WORK = 1024;
-/** Units of work of what a table of the host takes away, whatever it holds; and for so many pages of a range one more. */
-const TABLE_WORK = 2;
-const TABLE_PAGES = 512;
 /** Requests to the interrupt range never come to the tables, and no host maps anything there. */
 const INTERRUPT_PAGES = { first: INTERRUPT_BASE / PAGE, end: (INTERRUPT_LAST + 1) / PAGE };
 
@@ -115,32 +115,31 @@ export class VtdShadow {
   /** Takes pages [first, first + pages) away, and nothing else; a part of them when there is more than one occasion bears. */
   invalidate(first: number, pages: number, work: WorkBudget): VerbOutcome {
     if (this.#table !== null) {
-      work.spend(TABLE_WORK + Math.min(pages, TABLE_PAGES * TABLE_PAGES) / TABLE_PAGES);
+      work.spend(shadowTableWork(pages));
       const r = this.#taken(this.#table.invalidate(first, pages));
       if (r < 0 || this.#shadow.areas.count === 0) return r;
     }
     const { areas } = this.#shadow;
     const from = areas.from(first);
     const count = areas.from(first + pages) - from;
-    const some = Math.min(count, PIECES);
-    work.spend(PIECE_WORK * (some + 1));
-    const end = count > PIECES ? areas.first(from + PIECES) : first + pages;
+    work.spend(shadowPiecesWork(count));
+    const end = count > SHADOW_PIECES ? areas.first(from + SHADOW_PIECES) : first + pages;
     const r = this.#taken(this.#shadow.invalidate(first, end - first));
-    if (r === 0 && count > PIECES) work.unfinished = true;
+    if (r === 0 && count > SHADOW_PIECES) work.unfinished = true;
     return r;
   }
 
   /** Takes everything away; a part of it when there is more than one occasion bears. */
   empty(work: WorkBudget): VerbOutcome {
     if (this.#table !== null) {
-      work.spend(TABLE_WORK);
+      work.spend(shadowTableWork(0));
       const r = this.#taken(this.#table.clear());
       if (r < 0) return r;
     }
     const { count } = this.#shadow.areas;
-    work.spend(PIECE_WORK * (Math.min(count, PIECES) + 1));
-    if (count <= PIECES) return this.clear();
-    const r = this.#taken(this.#shadow.shrink(PIECES));
+    work.spend(shadowPiecesWork(count));
+    if (count <= SHADOW_PIECES) return this.clear();
+    const r = this.#taken(this.#shadow.shrink(SHADOW_PIECES));
     if (r === 0) work.unfinished = true;
     return r;
   }
@@ -173,7 +172,7 @@ export class VtdShadow {
     const { areas } = this.#shadow;
     const before = areas.count;
     const r = this.#fill.fill(first, pages);
-    work.spend(FILL_WORK * Math.min(1, pages / 512) + PIECE_WORK * Math.max(0, areas.count - before));
+    work.spend(FILL_WORK * Math.min(1, pages / 512) + SHADOW_PIECE_WORK * Math.max(0, areas.count - before));
     return r;
   }
 
