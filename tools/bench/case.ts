@@ -1,94 +1,70 @@
-/** One measured operation. */
-export interface BenchCase {
+/** How much of the way a row measures. */
+export const PATHS = [
+  'guest path',
+  'through the bus',
+  "to a real endpoint's ATC",
+  'hardware only',
+  'host kernel',
+  'replay',
+  'scale',
+  'start',
+] as const;
+export type BenchPath = (typeof PATHS)[number];
+
+/** What every row says of itself. */
+interface Row {
+  readonly path: BenchPath;
+  /** Rows of one name differ by `n` alone: how cost grows with it. */
   readonly name: string;
-  /** Most this may cost, as a multiple of the reference walk; absent: shown only. */
-  readonly atMost?: number;
-  /** Most heap it may take per operation, bytes; absent: shown only. */
-  readonly heapAtMost?: number;
-  /**
-   * Builds what is measured.
-   * @returns runs the operation `ops` times; called often, must not allocate per operation.
-   */
+  /** How many there are of what `of` says. */
+  readonly n?: number;
+  /** Translations cached, streams, PASIDs, vIOMMUs … */
+  readonly of?: string;
+}
+
+/** An operation whose CPU time is measured. */
+export interface TimedCase extends Row {
+  /** A path on which nothing may allocate: the heap it takes per operation is judged. */
+  readonly hot?: boolean;
+  /** Builds what is measured. */
   setup(): Prepared | Promise<Prepared>;
 }
 
 export interface Prepared {
   /** Operations per call of `run`. */
   readonly ops: number;
+  /** Runs the operation `ops` times. Called often; must not allocate per operation itself. */
   run(): void;
 }
 
+/** Something that is counted or timed as a whole, several times. */
+export interface SampledCase extends Row {
+  readonly unit: 'B' | 'ms' | 'x';
+  readonly samples: number;
+  sample(): number | Promise<number>;
+}
+
+export type BenchCase = TimedCase | SampledCase;
+
+/** A case in one line: what `--only` looks into, and what gates name. */
+export function titleOf({ path, name, n, of }: Row): string {
+  return `${path}: ${name}${n === undefined ? '' : `, ${n.toLocaleString('en-US')} ${of ?? 'cached'}`}`;
+}
+
+/** What was measured of a case. */
 export interface Measured {
+  readonly title: string;
+  readonly path: BenchPath;
   readonly name: string;
-  /** CPU time per operation, nanoseconds: the median of the rounds. */
-  readonly ns: number;
-  /** `ns` over the reference walk of the same rounds. */
-  readonly ratio: number;
-  readonly perSecond: number;
-  readonly atMost: number | null;
-  /** Heap taken per operation, bytes. */
-  readonly heap: number;
-  readonly heapAtMost: number | null;
-}
-
-const ROUND_NS = 25_000_000;
-const WARM_NS = 150_000_000;
-
-/** CPU nanoseconds of `calls` calls. */
-function spent(p: Prepared, calls: number): number {
-  const before = process.cpuUsage();
-  for (let n = 0; n < calls; n++) p.run();
-  const used = process.cpuUsage(before);
-  return (used.user + used.system) * 1000;
-}
-
-/** How many calls make a round long enough for the clock, judged when the code has become warm. */
-function calibrate(p: Prepared): number {
-  for (let ns = 0; ns < WARM_NS; ) ns += spent(p, 1);
-  for (let calls = 1; ; calls *= 2) {
-    const ns = spent(p, calls);
-    if (ns >= ROUND_NS / 4) return Math.max(1, Math.ceil((calls * ROUND_NS) / ns));
-  }
-}
-
-/**
- * Heap bytes per operation: growth over one long run. A collection inside it shows as a smaller or negative growth, so the
- * largest of several runs counts.
- */
-function heapPerOp(p: Prepared, calls: number): number {
-  let most = 0;
-  for (let n = 0; n < 5; n++) {
-    const before = process.memoryUsage().heapUsed;
-    spent(p, calls);
-    most = Math.max(most, process.memoryUsage().heapUsed - before);
-  }
-  return most / (calls * p.ops);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? 0;
-}
-
-/** Measures `c` and the reference in turns, so that both see the same machine. */
-export async function measure(c: BenchCase, reference: Prepared, rounds: number): Promise<Measured> {
-  const p = await c.setup();
-  const calls = calibrate(p);
-  const refCalls = calibrate(reference);
-  const own: number[] = [];
-  const ref: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    ref.push(spent(reference, refCalls) / (refCalls * reference.ops));
-    own.push(spent(p, calls) / (calls * p.ops));
-  }
-  const ns = median(own);
-  return {
-    name: c.name,
-    ns,
-    ratio: ns / median(ref),
-    perSecond: 1e9 / ns,
-    atMost: c.atMost ?? null,
-    heap: heapPerOp(p, calls),
-    heapAtMost: c.heapAtMost ?? null,
-  };
+  readonly n: number | null;
+  readonly unit: 'ns' | SampledCase['unit'];
+  /** Median of the rounds, and the quartiles beside it. CPU time per operation where the unit is ns. */
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+  /** Nanoseconds of the reference walk in the same process, between the same rounds. */
+  readonly walk: number;
+  /** Heap taken per operation, bytes; null: not looked at. */
+  readonly heap: number | null;
+  readonly hot: boolean;
 }

@@ -1,26 +1,54 @@
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { type Command, EXIT, runCommand, usageError } from '../cli/command.ts';
+import { type Command, EXIT, type Io, runCommand, usageError } from '../cli/command.ts';
 import { table } from '../cli/table.ts';
-import { type Measured, measure } from './case.ts';
-import { CASES } from './cases.ts';
-import { ReferenceWalk } from './reference.ts';
+import { type BenchCase, type Measured, titleOf } from './case.ts';
+import { CASES } from './cases/index.ts';
+import { GATES, REFERENCE_WALK_NS } from './gates.ts';
+import { judge, scaled, type Verdict, words } from './judge.ts';
+import { runAlone } from './run.ts';
+import { drawing } from './svg.ts';
 
-const USAGE = `usage: npm run bench -- [--json] [--rounds N] [PART-OF-A-NAME...]
+const USAGE = `usage: npm run bench -- [--only TEXT]... [--gates] [--json] [--svg FILE] [--rounds N]
 
-CPU time of each case, and its ratio to a plain 4-level array walk measured in the same rounds.`;
+CPU time of each row, each in a process of its own, in turns with a plain 4-level array walk in the same process: the median
+with its quartiles, and what it would be on a machine whose walk takes ${REFERENCE_WALK_NS} ns.
+
+  --only TEXT    rows whose title holds TEXT (several: any of them), and what their gates compare them with
+  --gates        judges: every gate with figure and verdict, status 1 when one fails
+  --json         one object per row on standard output, and with --gates one per gate
+  --svg FILE     draws the rows as a page
+  --rounds N     default 7
+  --list         only the titles`;
+
+function chosen(only: readonly string[]): readonly BenchCase[] {
+  if (only.length === 0) return CASES;
+  const titles = new Set(CASES.map(titleOf).filter((t) => only.some((text) => t.includes(text))));
+  for (const g of GATES) if (g.of !== undefined && titles.has(g.title)) titles.add(g.of);
+  return CASES.filter((c) => titles.has(titleOf(c)));
+}
 
 function row(m: Measured): string[] {
-  const judged = (value: number, atMost: number | null, unit: string) =>
-    atMost === null ? '' : `${value <= atMost ? 'within' : 'ABOVE'} ${atMost}${unit}`;
   return [
-    m.name,
-    `${m.ns.toFixed(1)} ns`,
-    `${m.ratio.toFixed(2)}x`,
-    judged(m.ratio, m.atMost, 'x'),
-    `${Math.round(m.perSecond)}/s`,
-    `${m.heap.toFixed(2)} B`,
-    judged(m.heap, m.heapAtMost, ' B'),
+    m.title,
+    words(m.value, m.unit),
+    `${words(m.low, m.unit)} - ${words(m.high, m.unit)}`,
+    m.unit === 'ns' || m.unit === 'ms' ? words(scaled(m), m.unit) : '',
+    m.heap === null ? '' : words(m.heap, 'B'),
   ];
+}
+
+function verdictRow(v: Verdict): string[] {
+  return [v.ok ? 'ok' : 'FAILS', v.title, v.figure, `at most ${v.atMost}`, v.because];
+}
+
+async function measureAll(cases: readonly BenchCase[], rounds: number, io: Io): Promise<Measured[]> {
+  const rows: Measured[] = [];
+  for (const c of cases) {
+    io.err(`measuring ${titleOf(c)}`);
+    rows.push(await runAlone(c, rounds));
+  }
+  return rows;
 }
 
 const bench: Command = {
@@ -28,26 +56,41 @@ const bench: Command = {
   summary: 'measure',
   usage: USAGE,
   async run(args, io) {
-    const { values, positionals } = parseArgs({
+    const { values } = parseArgs({
       args: [...args],
-      options: { json: { type: 'boolean' }, rounds: { type: 'string' } },
-      allowPositionals: true,
+      options: {
+        only: { type: 'string', multiple: true },
+        gates: { type: 'boolean' },
+        json: { type: 'boolean' },
+        list: { type: 'boolean' },
+        svg: { type: 'string' },
+        rounds: { type: 'string' },
+      },
     });
     const rounds = Number(values.rounds ?? 7);
     if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) throw usageError('--rounds: expected 1 to 1000');
-    const chosen = CASES.filter((c) => positionals.length === 0 || positionals.some((p) => c.name.includes(p)));
-    if (chosen.length === 0) throw usageError(`no case is called ${positionals.join(' or ')}`);
-    const reference = new ReferenceWalk();
-    const results: Measured[] = [await measure({ name: 'reference walk', setup: () => reference }, reference, rounds)];
-    for (const c of chosen) {
-      io.err(`measuring ${c.name}`);
-      const m = await measure(c, reference, rounds);
-      results.push(m);
-      if (values.json === true) io.out(JSON.stringify(m));
+    const only = values.only ?? [];
+    const cases = chosen(only);
+    if (cases.length === 0) throw usageError(`no row has ${only.join(' or ')} in its title`);
+    if (values.list === true) {
+      for (const c of cases) io.out(titleOf(c));
+      return EXIT.OK;
     }
-    if (values.json !== true)
-      for (const line of table([['case', 'time', 'ratio', '', 'rate', 'heap', ''], ...results.map(row)])) io.out(line);
-    return EXIT.OK;
+    const rows = await measureAll(cases, rounds, io);
+    const verdicts = values.gates === true ? judge(rows) : [];
+    if (values.json === true) {
+      for (const m of rows) io.out(JSON.stringify({ ...m, scaled: scaled(m) }));
+      for (const v of verdicts) io.out(JSON.stringify({ gate: v.title, ...v }));
+    } else {
+      const head = ['row', 'median', 'quartiles', `at ${REFERENCE_WALK_NS} ns`, 'heap'];
+      for (const line of table([head, ...rows.map(row)])) io.out(line);
+      io.out('');
+      for (const line of table(verdicts.map(verdictRow))) io.out(line);
+    }
+    if (values.svg !== undefined) writeFileSync(values.svg, drawing(rows));
+    const failed = verdicts.filter((v) => !v.ok).length;
+    if (values.gates === true) io.err(`${verdicts.length} gates, ${failed} failed`);
+    return failed === 0 ? EXIT.OK : EXIT.DIFFERS;
   },
 };
 

@@ -1,4 +1,5 @@
 import type { Prepared } from './case.ts';
+import { shuffled } from './parts/shuffled.ts';
 
 const PAGES = 65_536;
 /** Bits 47:32 of the input addresses: 256 MiB at 0x1200_0000_0000. */
@@ -58,18 +59,4 @@ export class ReferenceWalk implements Prepared {
 function indexAt(level: number, lo: number, hi: number): number {
   const shift = 39 - 9 * level;
   return (shift >= 32 ? hi >>> (shift - 32) : shift === 30 ? (lo >>> 30) | (hi << 2) : lo >>> shift) & 511;
-}
-
-/** 0 to count - 1 in an order that is random and always the same. */
-function shuffled(count: number): Int32Array {
-  const order = Int32Array.from({ length: count }, (_, n) => n);
-  let seed = 1;
-  for (let n = count - 1; n > 0; n--) {
-    seed ^= seed << 13;
-    seed ^= seed >>> 17;
-    seed ^= seed << 5;
-    const other = (seed >>> 0) % (n + 1);
-    [order[n], order[other]] = [order[other]!, order[n]!];
-  }
-  return order;
 }

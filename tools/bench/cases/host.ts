@@ -1,16 +1,17 @@
-import { ViommuError } from '../../src/core/errors.ts';
-import { MockDriver } from '../../src/host/drivers/mock/driver.ts';
-import { IommufdFile } from '../../src/host/iommufd/file.ts';
-import { VfioFile } from '../../src/host/iommufd/vfio-device.ts';
-import type { KernelDevice } from '../../src/host/kernel/device.ts';
-import { HostKernel } from '../../src/host/kernel/kernel.ts';
-import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
-import { HostMemory } from '../../src/lib/memory/host-memory.ts';
-import { NO_PASID } from '../../src/ports/dma.ts';
-import type { UserMemory } from '../../src/ports/iommufd.ts';
-import { MOCK, MOCK_DEVICE_FLAG } from '../../src/spec/iommufd/selftest.ts';
-import { HWPT_FLAG, IOAS_MAP_FLAG } from '../../src/spec/iommufd/uapi.ts';
-import type { BenchCase, Prepared } from './case.ts';
+import { ViommuError } from '../../../src/core/errors.ts';
+import { MockDriver } from '../../../src/host/drivers/mock/driver.ts';
+import { IommufdFile } from '../../../src/host/iommufd/file.ts';
+import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
+import type { KernelDevice } from '../../../src/host/kernel/device.ts';
+import { HostKernel } from '../../../src/host/kernel/kernel.ts';
+import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
+import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
+import { NO_PASID } from '../../../src/ports/dma.ts';
+import type { UserMemory } from '../../../src/ports/iommufd.ts';
+import { MOCK, MOCK_DEVICE_FLAG } from '../../../src/spec/iommufd/selftest.ts';
+import { HWPT_FLAG, IOAS_MAP_FLAG } from '../../../src/spec/iommufd/uapi.ts';
+import type { BenchCase, Prepared } from '../case.ts';
+import { bytesEach } from '../parts/alive.ts';
 
 const AREAS = 1_000_000;
 const HWPTS = 100_000;
@@ -195,54 +196,55 @@ function invalidate(): Prepared {
   };
 }
 
-/** Objects made and kept: the heap column is what one of them costs. */
-function idle(count: number, make: (b: Bench) => (i: number) => void): () => Prepared {
-  return () => {
-    let kept: Bench | null = null;
-    return {
-      ops: count,
-      run() {
-        kept = new Bench();
-        const one = make(kept);
-        for (let i = 0; i < count; i++) one(i);
-      },
-    };
+const KEPT = 20_000;
+
+/** What one of many objects keeps alive. */
+function kept(name: string, make: (b: Bench) => (i: number) => void): BenchCase {
+  return {
+    path: 'host kernel',
+    name: `${name}, kept`,
+    unit: 'B',
+    samples: 3,
+    sample: () =>
+      bytesEach(KEPT, () => {
+        const b = new Bench();
+        const one = make(b);
+        return [b, one];
+      }),
   };
 }
 
-const KEPT = 20_000;
+const timed = (name: string, n: number, of: string, setup: () => Prepared, hot = false): BenchCase => ({
+  path: 'host kernel',
+  name,
+  n,
+  of,
+  hot,
+  setup,
+});
 
-export const IOMMUFD_CASES: readonly BenchCase[] = [
-  { name: 'iommufd map and unmap, 1,000,000 areas', setup: mapUnmap },
-  { name: 'iommufd lookup, 1,000,000 areas', setup: lookup },
-  { name: 'iommufd automatic IOVA and unmap, 1,000,000 areas', setup: automatic },
-  { name: 'iommufd replace, 100,000 HWPTs, 65,536 vDEVICEs', setup: replace },
-  { name: 'iommufd invalidate, 65,536 vDEVICEs', setup: invalidate, heapAtMost: 1 },
-  { name: 'iommufd an idle IOAS', setup: idle(KEPT, (b) => () => void b.ioas()) },
-  {
-    name: 'iommufd an idle nested HWPT',
-    setup: idle(KEPT, (b) => {
-      const f = b.device();
-      const parent = b.hwpt(f.devId, b.ioas(), HWPT_FLAG.NEST_PARENT);
-      return () => void b.nested(f.devId, parent);
-    }),
-  },
-  {
-    name: 'iommufd a bound device with its vDEVICE',
-    setup: idle(KEPT, (b) => {
-      const f = b.device();
-      const viommu = b.viommu(f.devId, b.hwpt(f.devId, b.ioas(), HWPT_FLAG.NEST_PARENT));
-      return (i) => {
-        const { devId } = b.device();
-        must(b.fd.vdeviceAlloc({ viommuId: viommu, devId, outVdeviceId: 0, virtId: BigInt(i + 1) }));
-      };
-    }),
-  },
-  {
-    name: 'iommufd an area',
-    setup: idle(KEPT, (b) => {
-      const c = { flags: RW, ioasId: b.ioas(), reserved: 0, userVa: PAGE, length: PAGE, iova: 0n };
-      return () => must(b.fd.ioasMap(c));
-    }),
-  },
+export const HOST: readonly BenchCase[] = [
+  timed('map and unmap', AREAS, 'areas', mapUnmap),
+  timed('lookup', AREAS, 'areas', lookup),
+  timed('automatic IOVA and unmap', AREAS, 'areas', automatic),
+  timed('replace among 100,000 HWPTs', VDEVICES, 'vDEVICEs', replace),
+  timed('invalidate', VDEVICES, 'vDEVICEs', invalidate, true),
+  kept('an IOAS', (b) => () => void b.ioas()),
+  kept('a nested HWPT', (b) => {
+    const f = b.device();
+    const parent = b.hwpt(f.devId, b.ioas(), HWPT_FLAG.NEST_PARENT);
+    return () => void b.nested(f.devId, parent);
+  }),
+  kept('a bound device with its vDEVICE', (b) => {
+    const f = b.device();
+    const viommu = b.viommu(f.devId, b.hwpt(f.devId, b.ioas(), HWPT_FLAG.NEST_PARENT));
+    return (i) => {
+      const { devId } = b.device();
+      must(b.fd.vdeviceAlloc({ viommuId: viommu, devId, outVdeviceId: 0, virtId: BigInt(i + 1) }));
+    };
+  }),
+  kept('an area', (b) => {
+    const c = { flags: RW, ioasId: b.ioas(), reserved: 0, userVa: PAGE, length: PAGE, iova: 0n };
+    return () => must(b.fd.ioasMap(c));
+  }),
 ];

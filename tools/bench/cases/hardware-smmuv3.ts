@@ -1,13 +1,15 @@
-import { ViommuError } from '../../src/core/errors.ts';
-import { VirtualClock } from '../../src/lib/clock/virtual-clock.ts';
-import { AddressSpace, ramBacking } from '../../src/lib/memory/address-space.ts';
-import { PhysicalSmmuv3 } from '../../src/piommu/smmuv3/device.ts';
-import type { Smmuv3CacheSizes } from '../../src/piommu/smmuv3/options.ts';
-import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
-import type { HwEvents } from '../../src/ports/hw.ts';
-import { OP } from '../../src/spec/smmuv3/commands.ts';
-import { CR0, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
-import type { BenchCase, Prepared } from './case.ts';
+import { ViommuError } from '../../../src/core/errors.ts';
+import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
+import { AddressSpace, ramBacking } from '../../../src/lib/memory/address-space.ts';
+import { PhysicalSmmuv3 } from '../../../src/piommu/smmuv3/device.ts';
+import type { Smmuv3CacheSizes } from '../../../src/piommu/smmuv3/options.ts';
+import { ACCESS, AT, DMA, NO_PASID } from '../../../src/ports/dma.ts';
+import type { HwEvents } from '../../../src/ports/hw.ts';
+import { OP } from '../../../src/spec/smmuv3/commands.ts';
+import { CR0, PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
+import type { Prepared, TimedCase } from '../case.ts';
+import { GuestPages } from '../parts/page-tables.ts';
+import { shuffled } from '../parts/shuffled.ts';
 
 const PAGES = 65_536;
 const SID = 8;
@@ -37,9 +39,9 @@ const silent: HwEvents = {
 class Bench {
   readonly memory = new AddressSpace();
   readonly hw: PhysicalSmmuv3;
-  readonly order = new Int32Array(PAGES);
-  #nextS2 = S2_TABLES;
-  #nextS1 = S1_TABLES;
+  readonly order = shuffled(PAGES);
+  readonly #stage1 = new GuestPages(this.memory, S1_TABLES);
+  readonly #stage2 = new GuestPages(this.memory, S2_TABLES);
   readonly #nested: boolean;
 
   constructor(nested: boolean, caches: Smmuv3CacheSizes) {
@@ -59,7 +61,6 @@ class Bench {
     this.hw.writeRegister(PAGE0.STRTAB_BASE_CFG.at, 8n);
     this.hw.writeRegister(PAGE0.CR0.at, BigInt(CR0.SMMUEN | CR0.EVENTQEN | CR0.CMDQEN));
     this.#tables();
-    shuffle(this.order);
   }
 
   /** Four levels on both sides: 48-bit stage 1, 44-bit stage 2 from level 0. */
@@ -84,34 +85,12 @@ class Bench {
   }
 
   #map1(page: number, out: number): void {
-    const at = this.#nested ? IPA : 0;
-    let table = S1_START;
-    for (const index of [IOVA_HI >>> 7, 0, page >>> 9]) {
-      const slot = table + index * 8;
-      this.memory.load64(slot);
-      if ((this.memory.lo & 1) === 0) {
-        this.#store(slot, (this.#nextS1 + at) | 0 | 3, ((this.#nextS1 + at) / 2 ** 32) | 0);
-        this.#nextS1 += 4096;
-        this.memory.load64(slot);
-      }
-      table = (this.memory.hi & 0xffff) * 2 ** 32 + ((this.memory.lo & ~0xfff) >>> 0) - at;
-    }
-    this.#store(table + (page & 511) * 8, out | 0 | 0xc43, (out / 2 ** 32) | 0);
+    const address = IOVA_HI * 2 ** 32 + page * 4096;
+    this.#stage1.map(S1_START, address, out, { table: 3, leaf: 0xc43, shift: this.#nested ? IPA : 0 });
   }
 
   #map2(ipa: number, out: number): void {
-    let table = S2_START;
-    for (const shift of [39, 30, 21]) {
-      const slot = table + (Math.floor(ipa / 2 ** shift) & 511) * 8;
-      this.memory.load64(slot);
-      if ((this.memory.lo & 1) === 0) {
-        this.#store(slot, this.#nextS2 | 3, 0);
-        this.#nextS2 += 4096;
-        this.memory.load64(slot);
-      }
-      table = (this.memory.lo & ~0xfff) >>> 0;
-    }
-    this.#store(table + (Math.floor(ipa / 4096) & 511) * 8, out | 0 | 0x4ff, (out / 2 ** 32) | 0);
+    this.#stage2.map(S2_START, ipa, out, { table: 3, leaf: 0x4ff });
   }
 
   /** Translates one page and checks the answer. */
@@ -124,18 +103,6 @@ class Bench {
 
   fill(pages: number): void {
     for (let page = 0; page < pages; page++) this.touch(page);
-  }
-}
-
-function shuffle(order: Int32Array): void {
-  for (let n = 0; n < order.length; n++) order[n] = n;
-  let seed = 1;
-  for (let n = order.length - 1; n > 0; n--) {
-    seed ^= seed << 13;
-    seed ^= seed >>> 17;
-    seed ^= seed << 5;
-    const other = (seed >>> 0) % (n + 1);
-    [order[n], order[other]] = [order[other]!, order[n]!];
   }
 }
 
@@ -238,40 +205,39 @@ function unmap(cached: number): Prepared {
   };
 }
 
+type Row = Omit<TimedCase, 'path' | 'hot'>;
+
+const command200 = (name: string, make: (n: number) => number[]): Row => ({ name, setup: () => commands(200, make) });
+
 /** The emulated SMMUv3 hardware, straight at its ports. Caches of 256 entries make every access of the loop a miss. */
-const CASES: readonly BenchCase[] = [
-  { name: 'SMMUv3 translation, IOTLB hit', atMost: 5, setup: () => hits(false) },
-  { name: 'SMMUv3 translation, nested IOTLB hit', atMost: 5, setup: () => hits(true) },
-  { name: 'SMMUv3 translation, hit among 65536 pages', setup: () => misses(false, {}) },
-  { name: 'SMMUv3 stage-1 miss, 4 levels', setup: () => misses(false, { iotlb: 256 }) },
+const ROWS: readonly Row[] = [
+  { name: 'SMMUv3 IOTLB hit', setup: () => hits(false) },
+  { name: 'SMMUv3 nested IOTLB hit', setup: () => hits(true) },
+  { name: 'SMMUv3 hit', n: PAGES, setup: () => misses(false, {}) },
+  { name: 'SMMUv3 stage-1 miss', setup: () => misses(false, { iotlb: 256 }) },
   { name: 'SMMUv3 stage-1 miss, no walk cache', setup: () => misses(false, { iotlb: 256, walks: 0 }) },
-  { name: 'SMMUv3 nested miss, 4 x 4 levels', atMost: 60, setup: () => misses(true, { iotlb: 256 }) },
-  {
-    name: 'SMMUv3 nested miss, no caches at all',
-    atMost: 60,
-    setup: () => misses(true, { iotlb: 0, walks: 0 }),
-  },
+  { name: 'SMMUv3 nested miss, walk caches warm', setup: () => misses(true, { iotlb: 256 }) },
+  { name: 'SMMUv3 nested miss, no caches at all', setup: () => misses(true, { iotlb: 0, walks: 0 }) },
   { name: 'SMMUv3 everything invalidated, then stage 1', setup: () => fullMiss(false) },
   { name: 'SMMUv3 everything invalidated, then nested', setup: () => fullMiss(true) },
-  { name: 'SMMUv3 command, SYNC', setup: () => commands(200, () => command(OP.SYNC, 0, 0, 0)) },
-  { name: 'SMMUv3 command, CFGI_STE', setup: () => commands(200, () => command(OP.CFGI_STE, SID, 1, 0)) },
-  ...[0, 200, 10_000, 60_000].map((cached) => ({
-    name: `SMMUv3 command, TLBI_NH_VA, ${cached} cached`,
-    setup: () => commands(cached, tlbiVa),
+  command200('SMMUv3 SYNC', () => command(OP.SYNC, 0, 0, 0)),
+  command200('SMMUv3 CFGI_STE', () => command(OP.CFGI_STE, SID, 1, 0)),
+  ...[1, 200, 10_000, 60_000].map((n) => ({ name: 'SMMUv3 TLBI_NH_VA', n, setup: () => commands(n, tlbiVa) })),
+  ...[1, 200, 10_000, 60_000].map((n) => ({
+    name: 'SMMUv3 TLBI_NH_VA of 512 pages',
+    n,
+    setup: () => commands(n, tlbiRange),
   })),
-  ...[200, 60_000].map((cached) => ({
-    name: `SMMUv3 command, TLBI_NH_VA of 512 pages, ${cached} cached`,
-    setup: () => commands(cached, tlbiRange),
+  ...[1, 200, 10_000, 60_000].map((n) => ({
+    name: 'SMMUv3 TLBI_NH_ASID of another',
+    n,
+    setup: () => commands(n, () => command(OP.TLBI_NH_ASID, 0x2222_0000, 0, 0)),
   })),
-  ...[0, 60_000].map((cached) => ({
-    name: `SMMUv3 command, TLBI_NH_ASID, ${cached} cached`,
-    setup: () => commands(cached, () => command(OP.TLBI_NH_ASID, 0x2222_0000, 0, 0)),
-  })),
-  ...[1, 60_000].map((cached) => ({
-    name: `SMMUv3 unmap: TLBI_NH_VA, SYNC, walk again, ${cached} cached`,
-    setup: () => unmap(cached),
+  ...[1, 200, 10_000, 60_000].map((n) => ({
+    name: 'SMMUv3 TLBI_NH_VA, SYNC, walked again',
+    n,
+    setup: () => unmap(n),
   })),
 ];
 
-/** Nothing on these paths may allocate; 0.5 bytes leave room for what the measurement itself takes. */
-export const SMMUV3_CASES: readonly BenchCase[] = CASES.map((c) => ({ ...c, heapAtMost: 0.5 }));
+export const SMMUV3_HARDWARE: readonly TimedCase[] = ROWS.map((r) => ({ ...r, path: 'hardware only', hot: true }));

@@ -1,16 +1,17 @@
-import { ViommuError } from '../../src/core/errors.ts';
-import { Heard, type MakeReplayTarget, Replay } from '../../src/trace/index.ts';
-import { loadTrace } from '../../src/trace/node.ts';
-import { fixtures } from '../replay/fixtures.ts';
-import type { BenchCase } from './case.ts';
+import { ViommuError } from '../../../src/core/errors.ts';
+import { Heard, type MakeReplayTarget, Replay } from '../../../src/trace/index.ts';
+import { loadTrace } from '../../../src/trace/node.ts';
+import { fixtures } from '../../replay/fixtures.ts';
+import type { TimedCase } from '../case.ts';
 
 /**
  * Events per second of a replay, without decompression and JSON: the recording is in memory, and each run replays it on
  * a machine that was reset. An operation is an event.
  */
-export function replayCase(file: string, make: MakeReplayTarget): BenchCase {
+export function replayCase(file: string, make: MakeReplayTarget): TimedCase {
   return {
-    name: `replay event, ${file}`,
+    path: 'replay',
+    name: `an event of ${file}`,
     async setup() {
       const fixture = fixtures().find((f) => f.file.startsWith(`${file}.`));
       if (fixture === undefined) throw new ViommuError('E_MISSING', 'caller', `no recording called ${file}`);
