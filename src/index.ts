@@ -3,6 +3,14 @@ export { type Blame, type Code, type Fact, type Facts, hex, ViommuError } from '
 export { RegisterFile, type RegisterSpec, type RegisterTable } from './core/registers.ts';
 export { AccessGate, AccessNesting } from './lib/access/access-gate.ts';
 export { VirtualClock } from './lib/clock/virtual-clock.ts';
+export { type FailureCount, FailureInjector } from './lib/inject/failure-injector.ts';
+export {
+  FAILURE_KINDS,
+  type FailureKind,
+  type FailureOptions,
+  parseFailureOptions,
+} from './lib/inject/failure-options.ts';
+export { FailNth, SeededFailures } from './lib/inject/failure-plans.ts';
 export { type CommandFault, FaultyHw, type FaultyHwOptions } from './lib/inject/faulty-hw.ts';
 export { FaultyMemory } from './lib/inject/faulty-memory.ts';
 export { AddressSpace, ramBacking } from './lib/memory/address-space.ts';

@@ -6,6 +6,7 @@ import { SanitizedTarget } from '../src/adapters/qtest/sanitized.ts';
 import { open, serveLines } from '../src/adapters/qtest/server.ts';
 import { QtestSession } from '../src/adapters/qtest/session.ts';
 import { ViommuError } from '../src/core/errors.ts';
+import { type FailureOptions, parseFailureOptions } from '../src/lib/inject/failure-options.ts';
 import { Q35, q35Ram } from '../src/machine/q35.ts';
 import { createQemuMachine, type QemuMachine } from '../src/machine/qemu-machine.ts';
 import { VIRT, virtRam } from '../src/machine/virt.ts';
@@ -22,6 +23,9 @@ usage: viommu-system-aarch64|viommu-system-x86_64 -qtest unix:PATH -machine virt
   -machine virt,iommu=smmuv3     -device arm-smmuv3,primary-bus=pcie.0[,stage=..][,ril=..][,ats=..]
   -machine q35                   -device intel-iommu[,scalable-mode=on][,fsts=on][,aw-bits=39|48]...
   -device iommu-testdev[,addr=N.F]     -m MEGABYTES     -net none     -nodefaults
+  --failures SHARES              lets internal steps fail, by chance from a seed: seed=1,memory=0.01,ids=0.01,commands=0.01,
+                                 fetches=0.01,queues=0.01,lostCompletions=0.1,lateCompletions=0.1,doubledCompletions=0.1,
+                                 delay=NANOSECONDS; nth=N instead of shares: exactly the N-th step
   --sanitize                     judge the client as a driver of the IOMMU; findings on standard error at the end
 Other options of QEMU are accepted and ignored.
 `;
@@ -46,8 +50,9 @@ function sanitized(machine: QemuMachine, { machine: args, vga }: ServerOptions):
 }
 
 /** Runs until a signal, `quit`, or the end of a channel: all of them end the process with status 0. */
-async function serve(options: ServerOptions, sanitize: boolean): Promise<void> {
-  const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga });
+async function serve(options: ServerOptions, sanitize: boolean, failures: FailureOptions | null): Promise<void> {
+  const chance = failures === null ? {} : { failures };
+  const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga, ...chance });
   const sockets: Socket[] = [];
   const target = sanitize ? sanitized(machine, options) : null;
   const exit = () => {
@@ -86,16 +91,27 @@ async function serve(options: ServerOptions, sanitize: boolean): Promise<void> {
   }
 }
 
+/** Takes `--failures SHARES` out of the words of a command line. @throws ViommuError `EINVAL`, `E_USAGE`. */
+function failuresOf(words: string[]): FailureOptions | null {
+  const at = words.indexOf('--failures');
+  if (at < 0) return null;
+  const [, text] = words.splice(at, 2);
+  if (text === undefined) throw new ViommuError('E_USAGE', 'caller', '--failures needs seed=N and shares (see -help)');
+  return parseFailureOptions(text);
+}
+
 /** Entry of the executables. Wrong usage ends with status 1 and a message, as QEMU does. */
 export async function main(name: string, args: readonly string[]): Promise<void> {
   try {
     const sanitize = args.includes('--sanitize');
-    const options = parseServerOptions(args.filter((a) => a !== '--sanitize'));
+    const words = args.filter((a) => a !== '--sanitize');
+    const failures = failuresOf(words);
+    const options = parseServerOptions(words);
     if (options.help) process.stdout.write(HELP);
     else if (options.version) process.stdout.write(`${name} (viommu)\n`);
     else if (options.qtest === null && options.qmp === null) {
       throw new ViommuError('E_USAGE', 'caller', 'nobody to talk to: give -qtest unix:PATH (see -help)');
-    } else await serve(options, sanitize);
+    } else await serve(options, sanitize, failures);
   } catch (e) {
     if (!(e instanceof ViommuError)) throw e;
     process.stderr.write(`${name}: ${e.message}\n`);

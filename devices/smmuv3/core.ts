@@ -13,6 +13,7 @@ import type { Smmuv3Registers } from './registers.ts';
 export type Smmuv3RefusedDuring =
   | 'switch of translation'
   | 'first use'
+  | 'load'
   | 'page response'
   | 'stall'
   | 'event queue'

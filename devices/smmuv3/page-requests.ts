@@ -1,5 +1,6 @@
 import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
+import { FAILURE_STEP, type FailureSource } from '../../src/ports/failures.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
@@ -21,6 +22,7 @@ export const PRG_BY_RESP = [PRG.FAILURE, PRG.INVALID, PRG.SUCCESS] as const;
 export class Smmuv3PageRequests {
   readonly #regs: Smmuv3Registers;
   readonly #memory: Memory;
+  readonly #source: FailureSource | null;
   readonly #interrupts: Smmuv3Interrupts;
   readonly #upcalls: HostUpcalls | null;
   readonly #refusals: Smmuv3Core['refusals'];
@@ -33,6 +35,7 @@ export class Smmuv3PageRequests {
     this.#pps = core.features.pps;
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
+    this.#source = core.deps.failures ?? null;
     this.#interrupts = core.interrupts;
     this.#upcalls = core.deps.upcalls;
     this.#refusals = core.refusals;
@@ -53,7 +56,8 @@ export class Smmuv3PageRequests {
     const prod = this.#regs.get(PAGE1.PRIQ_PROD.at);
     const cons = this.#regs.get(PAGE1.PRIQ_CONS.at);
     const overflowing = ((prod ^ cons) & OVERFLOW) !== 0;
-    if (overflowing || ringFull(prod, cons, log2)) {
+    const full = ringFull(prod, cons, log2) || this.#source?.failures?.fails(FAILURE_STEP.QUEUE) === true;
+    if (overflowing || full) {
       if (!overflowing) this.#regs.set(PAGE1.PRIQ_PROD.at, prod ^ OVERFLOW);
       if (last && !stopMarker(flags)) this.#overflowed(s, raw);
       if (last && this.#interruptPerLast()) this.#interrupts.pageRequestQueue();

@@ -1,4 +1,5 @@
 import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
+import { FAILURE_STEP, type FailureSource } from '../../src/ports/failures.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import { EVENT_BYTES, EVENT_WORDS, evStall } from '../../src/spec/smmuv3/events.ts';
@@ -18,6 +19,7 @@ export class Smmuv3Records {
   readonly #interrupts: Smmuv3Interrupts;
   readonly #d: Smmuv3Deviations;
   readonly #tell: Tell | null;
+  readonly #source: FailureSource | null;
   readonly #name: string;
   /** The newest record, to merge repetitions with while the guest has not read it. */
   readonly #last = new Int32Array(EVENT_WORDS);
@@ -29,6 +31,7 @@ export class Smmuv3Records {
     this.#interrupts = core.interrupts;
     this.#d = core.deviations;
     this.#tell = core.deps.tell;
+    this.#source = core.deps.failures ?? null;
     this.#name = core.name;
   }
 
@@ -61,7 +64,7 @@ export class Smmuv3Records {
     const prod = this.#regs.get(PAGE1.EVENTQ_PROD.at);
     const cons = this.#regs.get(PAGE1.EVENTQ_CONS.at);
     if (merge && !ringEmpty(prod, cons, log2) && prod === this.#lastProd && this.#repeats(e)) return;
-    if (ringFull(prod, cons, log2)) {
+    if (ringFull(prod, cons, log2) || (!evStall(e) && this.#source?.failures?.fails(FAILURE_STEP.QUEUE) === true)) {
       this.#overflow(prod, cons);
       return;
     }

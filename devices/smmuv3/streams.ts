@@ -210,21 +210,28 @@ export class Smmuv3Streams {
 
   /**
    * Makes the host objects of a saved machine anew: configured streams from the entries that were in force, the others from
-   * the registers. @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
+   * the registers. What the host refuses is made on the first use of the stream, so that nothing is loaded by half.
+   * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses, and it tells of no first use (`linux-only`).
    */
   load(list: readonly StreamSaved[]): void {
     for (const saved of list) {
       const s = this.#bySid.get(saved.sid);
       if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sid });
-      this.#must(this.#attachments.unset(s), 'detach');
-      if (!saved.tied) this.#attachments.untie(s);
-      else if (s.vdeviceId === 0) this.#must(this.#attachments.tie(s), 'vDEVICE');
-      const ste = Int32Array.from(saved.ste);
-      s.ste.set(ste);
-      if (saved.state === 'unset') continue;
-      if (saved.state === 'policy') this.#must(this.#policy(s), 'attach');
-      else if (saved.state === 'abort') this.#must(this.#attachments.abort(s, ste), 'abort');
-      else this.#must(this.#attachments.apply(s, ste), 'configuration');
+      const r = this.#load(s, saved);
+      if (this.#core.deps.upcalls === null) this.#must(r, 'configuration');
+      if (this.#core.refusals.note('load', r)) this.#core.refusals.note('load', this.#attachments.unset(s));
     }
+  }
+
+  #load(s: Smmuv3Stream, saved: StreamSaved): VerbOutcome {
+    const detached = this.#attachments.unset(s);
+    if (detached < 0) return detached;
+    if (!saved.tied) this.#attachments.untie(s);
+    const ste = Int32Array.from(saved.ste);
+    s.ste.set(ste);
+    const tied = saved.tied && s.vdeviceId === 0 ? this.#attachments.tie(s) : 0;
+    if (tied < 0 || saved.state === 'unset') return tied;
+    if (saved.state === 'policy') return this.#policy(s);
+    return saved.state === 'abort' ? this.#attachments.abort(s, ste) : this.#attachments.apply(s, ste);
   }
 }

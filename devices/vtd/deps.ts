@@ -1,6 +1,7 @@
 import type { MachineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import type { PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
+import type { FailureSource } from '../../src/ports/failures.ts';
 import type { Iommufd, VfioDevice } from '../../src/ports/iommufd.ts';
 import type { InterruptPort } from '../../src/ports/irq.ts';
 import type { Memory } from '../../src/ports/memory.ts';
@@ -40,6 +41,8 @@ export interface VtdDeps {
   readonly fillMaps?: number;
   /** What the machine allows, counted with everybody who uses it. Default: the default limits, for this device alone. */
   readonly quotas?: MachineQuotas;
+  /** Says which records find their queue full although it is not (fault injection). Default: none. */
+  readonly failures?: FailureSource;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
   /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */

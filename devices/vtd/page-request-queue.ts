@@ -1,5 +1,6 @@
 import { fromWords } from '../../src/core/bits.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
+import { FAILURE_STEP } from '../../src/ports/failures.ts';
 import {
   PAGE_REQUEST_BYTES,
   pageRequestWord0,
@@ -59,7 +60,7 @@ export class PageRequestQueue {
     const tail = this.#regs.get(PAGE.PQT.at) & POINTER & (bytes - 1);
     const head = this.#regs.get(PAGE.PQH.at) & POINTER & (bytes - 1);
     const next = (tail + PAGE_REQUEST_BYTES) & (bytes - 1);
-    if (next === head) {
+    if (next === head || this.#core.deps.failures?.failures?.fails(FAILURE_STEP.QUEUE) === true) {
       this.#regs.set(PAGE.PRS.at, prs | PRS.PRO);
       if ((prs & (PRS.PPR | PRS.PRO)) === 0) this.#event.raise();
       return this.#refused(last);

@@ -1,3 +1,4 @@
+import { FAILURE_STEP } from '../../src/ports/failures.ts';
 import { FRO, FSTS, PAGE } from '../../src/spec/vtd/registers.ts';
 import type { VtdCore } from './core.ts';
 import type { EventMessage } from './interrupts.ts';
@@ -37,7 +38,8 @@ export class VtdRecords {
     if ((before & FSTS.PFO) !== 0) return false;
     if (this.#core.deviations.mergeSameSource && this.#pendingFrom(w2 & 0xffff)) return false;
     const at = FRO + 16 * this.#next;
-    if ((this.#regs.get(at + 12) & F) !== 0) {
+    const full = this.#core.deps.failures?.failures?.fails(FAILURE_STEP.QUEUE) === true;
+    if (full || (this.#regs.get(at + 12) & F) !== 0) {
       this.#regs.set(PAGE.FSTS.at, before | FSTS.PFO);
       return false;
     }

@@ -5,7 +5,8 @@ import type { Vm } from './vm.ts';
 
 /** What requests of a root bus meet when a unit is above it. A function's translated requests reach memory of the VM only. */
 export function portsOf(vm: Vm, unit: IommuUnit): IommuPorts {
-  const { translate, ats, remap } = unit;
+  const { translate, remap } = unit;
+  const ats = vm.failures?.completions(unit.ats, vm.clock) ?? unit.ats;
   return { translate, ats, remap, permits: (hpa) => vm.memory.gpaOf(hpa) >= 0 };
 }
 

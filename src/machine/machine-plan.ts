@@ -1,4 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
+import type { FailureOptions } from '../lib/inject/failure-options.ts';
 import type { MachineLimits } from '../lib/limits/machine-limits.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
@@ -45,6 +46,8 @@ export interface MachinePlan {
   readonly tell?: Tell | null;
   /** How much of its host the guest can use, where that differs from the defaults. */
   readonly limits?: Partial<MachineLimits>;
+  /** Lets internal steps of the host and its hardware fail, to try what a driver does then (`Vm.failures`). */
+  readonly failures?: FailureOptions;
   /** Makes a recording of everything that passes between guest, IOMMU and functions. */
   readonly record?: TraceRecorder | null;
   /** Judges the guest's driver of this kind of IOMMU: `PluggedMachine.findings` says what it did wrong. */

@@ -84,8 +84,9 @@ export class PluggedMachine {
     const tell = recorded(plan.tell ?? null, record);
     const watched = (r: VmRam): VmRam =>
       record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
-    const { limits = {} } = plan;
-    this.vm = new Vm({ ram: emulator.ram.map(watched), tell, limits });
+    const { limits = {}, failures } = plan;
+    const chance = failures === undefined ? {} : { failures };
+    this.vm = new Vm({ ram: emulator.ram.map(watched), tell, limits, ...chance });
     this.vm.defer = (action) =>
       defer(() => {
         try {
@@ -112,16 +113,21 @@ export class PluggedMachine {
     // What the IOMMU itself writes (records, the status of waits) finds registers where the processor finds them.
     const { guest } = this.vm.memory;
     guest.addWindow(plan.iommu, this.unit.window.bytes, windowOf(this.unit.window));
-    emulator.claim(plan.iommu, this.guard(record?.device(this.unit.window, plan.recordReads) ?? this.unit.window));
-    if (plan.ecam) emulator.claim(plan.ecam.base, this.guard(new Ecam(complex, plan.ecam.buses)));
+    const claims: [base: number, window: MmioDevice][] = [
+      [plan.iommu, record?.device(this.unit.window, plan.recordReads) ?? this.unit.window],
+    ];
+    if (plan.ecam) claims.push([plan.ecam.base, new Ecam(complex, plan.ecam.buses)]);
     if (plan.pci) {
       const { base, bytes } = plan.pci;
-      emulator.claim(base, this.guard(new PciWindowSpace(complex, { base, bytes, unclaimed: 0xffff_ffff })));
+      claims.push([base, new PciWindowSpace(complex, { base, bytes, unclaimed: 0xffff_ffff })]);
       // Functions reach each other's registers as they reach memory; where nothing is, their requests abort.
       const bars = windowOf(new PciWindowSpace(complex, { base, bytes, unclaimed: 0 }));
       this.vm.addWindow(base, bytes, bars);
       guest.addWindow(base, bytes, bars);
     }
+    // Nothing is claimed for a machine that cannot be made.
+    for (const [base, window] of claims) emulator.claim(base, this.guard(window));
+    if (this.vm.failures !== null) this.vm.failures.on = true;
   }
 
   /**

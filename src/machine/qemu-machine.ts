@@ -1,5 +1,6 @@
 import type { PciBus, Root } from '../../bus/topology.ts';
 import { ViommuError } from '../core/errors.ts';
+import type { FailureOptions } from '../lib/inject/failure-options.ts';
 import type { MachineLimits, MachineUsage } from '../lib/limits/machine-limits.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
@@ -26,6 +27,8 @@ export interface QemuDefaults {
   readonly tell?: Tell | null;
   /** How much of its host the guest can use, where that differs from the defaults. */
   readonly limits?: Partial<MachineLimits>;
+  /** Lets internal steps of the host and its hardware fail (`Vm.failures`). */
+  readonly failures?: FailureOptions;
   /** `qemu-11.1` (default) or `arch`. */
   readonly profile?: string;
   /** Hears what the host refuses when a guest renumbers buses; the function is then blocked. */
@@ -204,7 +207,9 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   const profile = profileNamed(defaults.profile ?? 'qemu-11.1');
   const { vga, nic } = defaults;
   const ram = type === 'virt' ? virtRam(args.memory) : q35Ram(args.memory, vga);
-  const vm = new Vm({ ram, tell: defaults.tell ?? null, limits: defaults.limits ?? {} });
+  const { failures } = defaults;
+  const chance = failures === undefined ? {} : { failures };
+  const vm = new Vm({ ram, tell: defaults.tell ?? null, limits: defaults.limits ?? {}, ...chance });
   const { accesses, clock } = vm;
   const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock, accesses, vga, nic };
   const board = type === 'virt' ? createVirt(deps) : createQ35(deps);
@@ -227,6 +232,7 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     ...(defaults.canStall === undefined ? {} : { canStall: defaults.canStall }),
   });
   for (const device of args.devices) plugDevice(board, buses, device);
+  if (vm.failures !== null) vm.failures.on = true;
   return new QemuMachine({ vm, board, irq, iommus });
 }
 

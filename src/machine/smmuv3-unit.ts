@@ -87,7 +87,7 @@ export class Smmuv3Unit implements IommuUnit {
     const events = new HwRelay();
     this.hardware = new PhysicalSmmuv3({
       name: `${name}.hw`,
-      memory: vm.hostMemory.walked,
+      memory: vm.failures?.memory(vm.hostMemory.walked) ?? vm.hostMemory.walked,
       ...smmuv3HardwareOf(properties, deviations),
       events,
       clock: vm.clock,
@@ -97,7 +97,8 @@ export class Smmuv3Unit implements IommuUnit {
       ...(config.invalidateTimeout === undefined ? {} : { invalidateTimeout: config.invalidateTimeout }),
       ignoreInvalidations: config.ignoreInvalidations ?? false,
     });
-    const hw = config.wrapHw?.(this.hardware) ?? this.hardware;
+    const failing = vm.failures?.hw(this.hardware, 4) ?? this.hardware;
+    const hw = config.wrapHw?.(failing) ?? failing;
     this.driver = new Smmuv3Driver({
       name: `${name}.kernel`,
       hw,
@@ -111,11 +112,12 @@ export class Smmuv3Unit implements IommuUnit {
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
     const gate = new AccessGate(vm.accesses);
+    const guest = vm.memory.guest.view(gate);
     this.device = new Smmuv3({
       name,
       properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
-      memory: vm.memory.guest.view(gate),
+      memory: vm.failures?.memory(guest) ?? guest,
       iommufd: vm.iommufd,
       ioasId: vm.ioasId,
       upcalls: config.linuxOnly === true ? null : vm.upcalls,
@@ -125,6 +127,7 @@ export class Smmuv3Unit implements IommuUnit {
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       later: vm.later,
       quotas: vm.quotas,
+      failures: vm.hostMemory,
       trustPartialCount: config.batchQuirk ?? false,
     });
     this.window = new GatedDevice(this.device, gate);

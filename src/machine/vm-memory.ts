@@ -57,6 +57,13 @@ export class VmMemory implements UserMemory {
     return hpa;
   }
 
+  /** Takes a window away that `addHostWindow` gave the host-physical place `hpa`. */
+  removeWindow(hpa: number): void {
+    const p = this.#placed.find((q) => q.hpa === hpa && !q.ram);
+    this.#placed = this.#placed.filter((q) => q !== p);
+    for (const u of p?.undo ?? []) u();
+  }
+
   #add(p: Placed): () => void {
     this.#placed.push(p);
     return () => {

@@ -5,6 +5,8 @@ import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
 import { UpcallHub } from '../host/upcalls/upcall-hub.ts';
 import { AccessNesting } from '../lib/access/access-gate.ts';
 import { VirtualClock } from '../lib/clock/virtual-clock.ts';
+import { FailureInjector } from '../lib/inject/failure-injector.ts';
+import type { FailureOptions } from '../lib/inject/failure-options.ts';
 import {
   type MachineLimits,
   type MachineQuotas,
@@ -37,7 +39,9 @@ export interface VmOptions {
   readonly tell?: Tell | null;
   /** How much of the host its guest can use, where that differs from the defaults. */
   readonly limits?: Partial<MachineLimits>;
-  /** Another VM whose host this one shares. */
+  /** Lets internal steps of the host and its hardware fail. Default: nothing fails but for real. */
+  readonly failures?: FailureOptions;
+  /** Another VM whose host this one shares, with its `failures`. */
   readonly beside?: Vm;
 }
 
@@ -54,6 +58,8 @@ export class Vm {
   readonly limits: MachineLimits;
   /** @internal What it uses, counted by its units. */
   readonly quotas: MachineQuotas;
+  /** Which internal steps fail; null: the options did not ask for it. */
+  readonly failures: FailureInjector | null;
   /** Virtual time of the machine and of its host. */
   readonly clock: VirtualClock;
   /** What the gates before the registers of its devices share. */
@@ -85,9 +91,11 @@ export class Vm {
     const { beside } = options;
     this.limits = machineLimits(options.limits);
     this.quotas = machineQuotas(this.limits);
+    this.failures = beside?.failures ?? (options.failures === undefined ? null : new FailureInjector(options.failures));
     this.clock = beside?.clock ?? new VirtualClock();
     this.accesses = beside?.accesses ?? new AccessNesting();
     this.hostMemory = beside?.hostMemory ?? new HostMemory(this.limits.tablePages, this.accesses);
+    if (this.failures !== null) this.hostMemory.failures = this.failures;
     this.kernel =
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
     this.hub = beside?.hub ?? new UpcallHub();
@@ -96,18 +104,27 @@ export class Vm {
     this.iommufd = iommufd;
     this.upcalls = new ContextUpcalls(this.hub, objectsOf(iommufd.context));
     const ioas = { flags: 0, outIoasId: 0 };
-    this.#must('IOAS_ALLOC', this.iommufd.ioasAlloc(ioas));
-    this.ioasId = ioas.outIoasId;
-    for (const r of options.ram) this.addRam(r.base, r.bytes, r.backing);
+    const away: (() => void)[] = [];
+    try {
+      this.#must('IOAS_ALLOC', this.iommufd.ioasAlloc(ioas));
+      this.ioasId = ioas.outIoasId;
+      for (const r of options.ram) away.push(this.addRam(r.base, r.bytes, r.backing));
+    } catch (error) {
+      // The host may be another VM's as well: nothing of this one stays there.
+      for (const take of away) take();
+      iommufd.close();
+      throw error;
+    }
   }
 
   /**
    * Adds RAM, also while the VM runs (memory hot-plug).
    * @returns takes it away: out of the IOAS (with every cache that follows) and out of the address spaces.
+   * @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit; `EIO` when the host does not map it. Nothing is there then.
    */
   addRam(gpa: number, bytes: number, backing?: Backing, writable = true): () => void {
     const away = this.memory.addRam(gpa, bytes, backing, writable);
-    this.#map(gpa, bytes, writable ? MAP_FLAGS : READ_ONLY_FLAGS);
+    this.#mapOr(away, gpa, bytes, writable ? MAP_FLAGS : READ_ONLY_FLAGS);
     return () => {
       for (const leaves of this.memoryLeaves) leaves(gpa, bytes);
       this.#must(
@@ -143,8 +160,17 @@ export class Vm {
 
   /** A window of device registers as the VMM maps it for peers (BARs): in the IOAS at the place where the guest sees it. */
   addWindow(gpa: number, bytes: number, window: MemoryWindow): void {
-    this.memory.addHostWindow(gpa, bytes, window, true);
-    this.#map(gpa, bytes, MAP_FLAGS);
+    const hpa = this.memory.addHostWindow(gpa, bytes, window, true);
+    this.#mapOr(() => this.memory.removeWindow(hpa), gpa, bytes, MAP_FLAGS);
+  }
+
+  #mapOr(undo: () => void, gpa: number, bytes: number, flags: number): void {
+    try {
+      this.#map(gpa, bytes, flags);
+    } catch (error) {
+      undo();
+      throw error;
+    }
   }
 
   #must(verb: string, result: number): void {

@@ -80,7 +80,7 @@ export class VtdUnit implements IommuUnit {
     const events = new HwRelay();
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,
-      memory: vm.hostMemory.walked,
+      memory: vm.failures?.memory(vm.hostMemory.walked) ?? vm.hostMemory.walked,
       ...hardware,
       clock: vm.clock,
       events,
@@ -90,9 +90,10 @@ export class VtdUnit implements IommuUnit {
       ignoreInvalidations: config.ignoreInvalidations ?? false,
     });
     const { reserved, pasids: layer } = config;
+    const failing = vm.failures?.hw(this.hardware, 8) ?? this.hardware;
     this.driver = new VtdDriver({
       name: `${config.name}.kernel`,
-      hw: config.wrapHw?.(this.hardware) ?? this.hardware,
+      hw: config.wrapHw?.(failing) ?? failing,
       memory: vm.hostMemory,
       upcalls: config.linuxOnly === true ? null : vm.hub,
       // A guest that is itself a hypervisor maps read-only pages; the modelled unit does not have the erratum.
@@ -103,10 +104,11 @@ export class VtdUnit implements IommuUnit {
     vm.kernel.addIommu(this.driver);
     events.to = this.driver.events;
     const gate = new AccessGate(vm.accesses);
+    const guest = vm.memory.guest.view(gate);
     this.device = new Vtd({
       properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
-      memory: vm.memory.guest.view(gate),
+      memory: vm.failures?.memory(guest) ?? guest,
       irq: config.irq,
       iommufd: vm.iommufd,
       upcalls: config.linuxOnly === true ? null : vm.upcalls,
@@ -116,6 +118,7 @@ export class VtdUnit implements IommuUnit {
       ram: () => vm.memory.ram(),
       later: vm.later,
       quotas: vm.quotas,
+      failures: vm.hostMemory,
       name: config.name,
       tell: config.tell ?? null,
       ...(layer === undefined ? {} : { pasids: layer.space, globals: layer.globals, drain: layer }),

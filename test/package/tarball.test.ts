@@ -6,7 +6,13 @@ import { blocks, InstalledProject } from './installed.ts';
 
 // The package as a user gets it: packed, installed in an empty project, compiled and run there.
 
-const PAGES = ['docs/plug-in.md', 'docs/endpoint.md', 'docs/recipes/third-iommu.md', 'docs/sanitize.md'];
+const PAGES = [
+  'docs/plug-in.md',
+  'docs/endpoint.md',
+  'docs/failures.md',
+  'docs/recipes/third-iommu.md',
+  'docs/sanitize.md',
+];
 const TSC = resolve('node_modules/typescript/bin/tsc');
 let installed: InstalledProject;
 let project = '';

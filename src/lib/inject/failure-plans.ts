@@ -25,8 +25,9 @@ export class FailNth implements FailurePlan {
 
 /** Lets steps fail at random, the same ones for the same seed and the same run. */
 export class SeededFailures implements FailurePlan {
-  /** Steps asked about, and how many of them failed. */
+  /** Steps asked about. */
   asked = 0;
+  /** How many of them failed. */
   failed = 0;
   readonly #threshold: number;
   readonly #steps: ReadonlySet<FailureStep> | null;

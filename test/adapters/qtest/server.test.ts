@@ -118,6 +118,30 @@ describe('the executables', () => {
     expect(await client.ended()).toBe(1);
     expect(client.errors).toContain("-qtest: cannot connect to '/nowhere/at/all': ENOENT");
   });
+
+  test('--failures lets every fetch abort: a command queue of the client stops, and says why', async () => {
+    await client.start('viommu-system-aarch64', '-machine virt,iommu=smmuv3 --failures seed=1,fetches=1');
+    const exchange = async (text: string): Promise<string> => {
+      client.sockets[0]!.write(`${text}\n`);
+      return await client.line(0);
+    };
+    for (const [at, value] of [
+      [0x90, 0x4000_0005],
+      [0x94, 0],
+      [0x20, 8],
+      [0x98, 1],
+    ] as const) {
+      expect(await exchange(`writel 0x${(0x905_0000 + at).toString(16)} 0x${value.toString(16)}`)).toBe('OK');
+    }
+    // CERROR_ABT in CMDQ_CONS.ERR.
+    expect(await exchange('readl 0x905009c')).toBe('OK 0x0000000002000000');
+  });
+
+  test('shares that are none are named, and end with status 1', async () => {
+    client.run('viommu-system-x86_64', '-qtest unix:/nowhere/at/all -machine q35 --failures seed=1,fetches=2');
+    expect(await client.ended()).toBe(1);
+    expect(client.errors).toContain("'fetches' is a share between 0 and 1");
+  });
 });
 
 describe('server options', () => {

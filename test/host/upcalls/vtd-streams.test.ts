@@ -4,6 +4,7 @@ import { VfioFile } from '../../../src/host/iommufd/vfio-device.ts';
 import { ContextUpcalls, objectsOf } from '../../../src/host/upcalls/context-upcalls.ts';
 import { FailNth } from '../../../src/lib/inject/failure-plans.ts';
 import { NO_PASID } from '../../../src/ports/dma.ts';
+import { FAILURE_STEP } from '../../../src/ports/failures.ts';
 import type { HwptAlloc, UserMemory } from '../../../src/ports/iommufd.ts';
 import { HWPT_DATA, HWPT_FLAG } from '../../../src/spec/iommufd/uapi.ts';
 import { Bench, firstStageData, RAM, userData } from '../vtd/bench.ts';
@@ -159,14 +160,16 @@ describe('single requester ids of a device on a VT-d host (attachStream)', () =>
         if (before === 1) v.to(0, a);
         const { memory } = v.b;
         const [pages, reach] = [memory.pagesUsed, v.reach()];
-        memory.failures = new FailNth(n);
+        const plan = new FailNth(n);
+        memory.failures = plan;
         const r = v.to(1, b);
         memory.failures = null;
         if (r === 0) {
           expect([n > 1, v.reach()[1]]).toEqual([true, 0x6000]);
           break;
         }
-        expect([r, v.reach(), memory.pagesUsed]).toEqual([-12, reach, pages]);
+        const errno = plan.failed === FAILURE_STEP.ID ? -28 : -12;
+        expect([n, r, v.reach(), memory.pagesUsed]).toEqual([n, errno, reach, pages]);
         expect([v.to(1, b), v.reach()[1]]).toEqual([0, 0x6000]);
       }
     },

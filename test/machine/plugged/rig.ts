@@ -5,6 +5,7 @@ import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs/program.ts';
 import { Smmuv3Program } from '../../../guest-fixtures/programs/smmuv3.ts';
 import { VtdProgram } from '../../../guest-fixtures/programs/vtd.ts';
+import type { FailureOptions } from '../../../src/lib/inject/failure-options.ts';
 import { ramBacking } from '../../../src/lib/memory/address-space.ts';
 import type { MakeUnit } from '../../../src/machine/machine-plan.ts';
 import type { PasidLayer } from '../../../src/machine/pasid/pasid-layer.ts';
@@ -31,6 +32,7 @@ export const VA = 0x1234_5000;
 
 export interface PluggedOptions {
   readonly pasids?: PasidLayer;
+  readonly failures?: FailureOptions;
 }
 
 function unitOf(kind: Kind, o: PluggedOptions): MakeUnit {
@@ -92,6 +94,7 @@ export class Rig {
         pci: { base: PCI, bytes: 0x100_0000 },
         doorbell: { base: DOORBELL, bytes: 4096 },
         tell: (said) => this.said.push(said),
+        ...(o.failures === undefined ? {} : { failures: o.failures }),
       },
       unitOf(kind, o),
     );

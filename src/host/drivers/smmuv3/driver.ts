@@ -114,8 +114,8 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     this.enforcesCoherency = options.canWriteBackSnoop ?? true;
     this.partialCount = options.partialCount ?? 'uapi-ideal';
     const vmids = 2 ** this.features.vmidBits - 1;
-    this.#vmids = new IdPool(1, Math.min(vmids, options.maxVmids ?? vmids));
-    this.#asids = new IdPool(1, 2 ** this.features.asidBits - 1);
+    this.#vmids = new IdPool(1, Math.min(vmids, options.maxVmids ?? vmids), options.memory);
+    this.#asids = new IdPool(1, 2 ** this.features.asidBits - 1, options.memory);
     this.queue = new Smmuv3DriverQueue(options.hw, {
       pending: (sid, token, guest) => {
         if (guest && this.#upcalls !== null) this.#guestTokens.add(token);

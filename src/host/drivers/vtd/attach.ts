@@ -48,7 +48,7 @@ export class VtdDriverAttacher {
     if (dev.iommu !== domain.iommu) return -E.INVAL;
     const master = this.#masterOf(dev, stream);
     if (typeof master === 'number') return master;
-    return this.#possible(domain, master, pasid) || this.#move(master, domain, pasid, old);
+    return this.#outcome(dev, stream, this.#possible(domain, master, pasid) || this.#move(master, domain, pasid, old));
   }
 
   /**
@@ -69,7 +69,14 @@ export class VtdDriverAttacher {
       const left = this.#leave(master, RID_PASID, old);
       if (left !== 0) return left;
     }
-    return this.#possible(domain, master, pasid) || domain.supported || this.#move(master, domain, pasid, old);
+    const r = this.#possible(domain, master, pasid) || domain.supported || this.#move(master, domain, pasid, old);
+    return this.#outcome(dev, stream, r);
+  }
+
+  /** When the first stream that was to move by itself does not, the streams share one PASID table again, as before. */
+  #outcome(dev: HostDevice, stream: number, r: number): number {
+    if (r !== 0 && stream !== WHOLE_DEVICE) this.#masterOf(dev, WHOLE_DEVICE);
+    return r;
   }
 
   #possible(domain: Domain, master: VtdMaster, pasid: number): number {

@@ -109,7 +109,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     this.#ecap = ecap;
     this.features = new VtdFeatures(this.#cap, this.#ecap, options.haw ?? 48, options);
     this.enforcesCoherency = this.features.snoopControl;
-    this.#ids = new IdPool(FIRST_DOMAIN_ID, this.features.domains - 1);
+    this.#ids = new IdPool(FIRST_DOMAIN_ID, this.features.domains - 1, options.memory);
     this.queue = new VtdDriverQueue(options.hw, {
       pending: (sid, token, pasid) => this.#each(sid, (dev, upcalls) => upcalls.pending(dev, this, token, sid, pasid)),
       timedOut: (sid, pasid) =>
