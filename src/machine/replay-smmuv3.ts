@@ -48,6 +48,7 @@ export class ReplayedSmmuv3 implements ReplayedIommu {
       batchQuirk: options.batchQuirk ?? false,
       doorbell,
     });
+    if (options.tellHardware === true) this.unit.hardware.tell = tell;
   }
 
   plug(rid: number, name: string): void {

@@ -40,6 +40,7 @@ export class ReplayedVtd implements ReplayedIommu {
       caches: CACHES[options.caches ?? 'full'],
       ignoreInvalidations: options.ignoreInvalidations ?? false,
     });
+    if (options.tellHardware === true) this.unit.hardware.tell = tell;
   }
 
   plug(rid: number, name: string, ats: boolean, pri: boolean): void {

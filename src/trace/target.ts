@@ -74,6 +74,8 @@ export interface ReplayOptions {
   readonly ignoreInvalidations?: boolean;
   /** Linux's partial-count quirk in batches instead of the safe rule. */
   readonly batchQuirk?: boolean;
+  /** The physical IOMMU is heard as well: its commands, translations and ATS messages (off: it costs time). */
+  readonly tellHardware?: boolean;
 }
 
 /**

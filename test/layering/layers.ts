@@ -8,7 +8,7 @@ export const LAYERS: readonly (readonly string[])[] = [
   ['src/ports'],
   ['src/lib'],
   ['devices/smmuv3', 'devices/vtd', 'devices/endpoints', 'bus', 'src/host', 'src/piommu', 'src/trace', 'src/sanitize'],
-  ['src/machine'],
+  ['src/machine', 'src/history'],
   ['src/adapters/iommufd-socket', 'src/adapters/qemu', 'src/adapters/qtest', 'src/adapters/v86', 'src/index.ts'],
   ['guest-fixtures'],
   ['tools'],
