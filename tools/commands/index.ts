@@ -2,6 +2,7 @@ import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { Command } from '../cli/command.ts';
 import { demoCommand } from './demo.ts';
 import { explainCommand } from './explain.ts';
+import { exportCommand } from './export.ts';
 import { iommufdCommand } from './iommufd.ts';
 import { replayCommand } from './replay.ts';
 import { sanitizeCommand } from './sanitize.ts';
@@ -11,6 +12,7 @@ export const COMMANDS: readonly Command[] = [
   demoCommand(makeReplayMachine),
   replayCommand(makeReplayMachine),
   explainCommand(makeReplayMachine),
+  exportCommand(makeReplayMachine),
   sanitizeCommand(makeReplayMachine),
   iommufdCommand,
 ];

@@ -78,7 +78,8 @@ export function build(trace: OpenTrace, make: MakeReplayTarget, options: ReplayO
   }
 }
 
-function located(file: string, i: number, cause: unknown): ViommuError {
+/** What went wrong, with the file and the event it went wrong at. */
+export function located(file: string, i: number, cause: unknown): ViommuError {
   const what = cause instanceof Error ? cause.message : String(cause);
   const where = what.startsWith('event ') ? file : `${file}: event ${i}`;
   if (cause instanceof ViommuError) return new ViommuError(cause.code, cause.blame, `${where}: ${what}`, {}, cause);
