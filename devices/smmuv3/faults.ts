@@ -170,7 +170,8 @@ export class Smmuv3Faults {
     const w = access.walker;
     let code = access.open(s.ste, substream(raw));
     // The hardware had a CD: that today's is bad is nothing the access met.
-    const past = evType(raw) === EVENT.F_WALK_EABT || (evS2(raw) && evClass(raw) !== CLASS.CD);
+    const wide = this.#beyondOas(raw);
+    const past = !wide && (evType(raw) === EVENT.F_WALK_EABT || (evS2(raw) && evClass(raw) !== CLASS.CD));
     if (code !== 0 && past) return this.#unexplained(s, sid, raw, refused);
     if (code === EVENT.F_CD_FETCH) return this.#cdFetch(sid, raw);
     if (code === EVENT.C_BAD_CD) return this.#emit(code, sid, raw, 0, 0);
@@ -188,13 +189,18 @@ export class Smmuv3Faults {
       return this.#stage2(s, sid, raw, code);
     }
     // The hardware had a translation of the guest's first stage: that there is none now is nothing the access met.
-    if (evS2(raw) && evClass(raw) === CLASS.IN) return this.#unexplained(s, sid, raw, refused);
+    if (evS2(raw) && evClass(raw) === CLASS.IN && !wide) return this.#unexplained(s, sid, raw, refused);
     if (code === EVENT.F_WALK_EABT) {
       const bits = (CLASS.TT << EV3_CLASS_SHIFT) | (w.tableRead && !this.#d.qemuRecordFields ? EV3.TTRNW : 0);
       return this.#emit(code, sid, raw, bits, w.fetch - (w.fetch % 8));
     }
     if (cdR(access.cd, 0) === 0) return false;
     return this.#emit(code, sid, raw, CLASS.IN << EV3_CLASS_SHIFT, 0);
+  }
+
+  /** A stage 2 of the host's was asked about an address that this SMMU has not: its OAS is smaller than that of the hardware. */
+  #beyondOas(raw: Int32Array): boolean {
+    return evS2(raw) && fromWords(raw[6]!, raw[7]!) >= 2 ** this.#core.features.oas;
   }
 
   /** Whether the walker's stage-2 fault is at the input address of the hardware's, and about the same thing. */

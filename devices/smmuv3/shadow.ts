@@ -5,9 +5,9 @@ import { SHADOW_PIECES, shadowPiecesWork, shadowTableWork } from '../../src/lib/
 import { TableShadow } from '../../src/lib/shadow/table-shadow.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { VmsaWalker } from '../../src/lib/walk/vmsa.ts';
-import { PERM_READ, PERM_WRITE, permNeeded, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
+import { PERM_PRIV_SHIFT, PERM_READ, PERM_WRITE, permNeeded, stage2Regime } from '../../src/lib/walk/vmsa-regime.ts';
 import { ACCESS } from '../../src/ports/dma.ts';
-import type { ShadowTable } from '../../src/ports/upcalls.ts';
+import { SHADOW_NEVER, type ShadowTable } from '../../src/ports/upcalls.ts';
 import { CLASS } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
 import { readGuestStage2, vmsaCheckOrderOf, vmsaChoicesOf } from './qemu/choices.ts';
@@ -45,7 +45,9 @@ class GuestStage2 implements ShadowWalk {
   }
   get perm(): number {
     const { perm } = this.#walker;
-    return ((perm & PERM_READ) !== 0 ? ACCESS.READ : 0) | ((perm & PERM_WRITE) !== 0 ? ACCESS.WRITE : 0);
+    const data = ((perm & PERM_READ) !== 0 ? ACCESS.READ : 0) | ((perm & PERM_WRITE) !== 0 ? ACCESS.WRITE : 0);
+    const never = (perm & ACCESS.EXEC) === 0 ? SHADOW_NEVER.EXEC_UNPRIV : 0;
+    return data | never | ((perm & (ACCESS.EXEC << PERM_PRIV_SHIFT)) === 0 ? SHADOW_NEVER.EXEC_PRIV : 0);
   }
 }
 

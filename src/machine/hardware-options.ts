@@ -10,6 +10,8 @@ import { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions } from '../piommu/vtd/opti
 /** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
 const NESTING = 3;
 const XNX = 1 << 4;
+/** IDR5.OAS for 44 bits: the host's own memory does not end below 2^40, where that of a guest may. */
+const HOST_OAS = 4;
 
 /**
  * The physical SMMU that a host needs under a vSMMU: the guest's identification with both stages, and walks that translate
@@ -21,7 +23,8 @@ export function smmuv3HardwareOf(
   deviations: Smmuv3Deviations,
 ): Pick<PhysicalSmmuv3Options, 'idr0' | 'idr1' | 'idr3' | 'idr5' | 'aidr' | 'walk'> {
   const { idr0, idr1, idr3, idr5, aidr } = smmuv3Identity(properties, deviations);
-  return { idr0: idr0 | NESTING, idr1, idr3: idr3 | XNX, idr5, aidr, walk: vmsaChoicesOf(deviations) };
+  const wide = (idr5 & ~7) | Math.max(idr5 & 7, HOST_OAS);
+  return { idr0: idr0 | NESTING, idr1, idr3: idr3 | XNX, idr5: wide, aidr, walk: vmsaChoicesOf(deviations) };
 }
 
 /**

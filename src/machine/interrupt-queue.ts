@@ -6,7 +6,8 @@ export interface InterruptSink {
   /** A wired line changes (the emulator's own numbering). An edge is a rise followed by a fall. */
   line(number: number, asserted: boolean): void;
   /**
-   * A message: 4 bytes written to a guest-physical address.
+   * A message: 4 bytes written to a guest-physical address. One of an x86 machine with EIM may have bits 31:8 of its APIC id in
+   * bits 63:40.
    * @param requester requester id of the function that sent it, as the guest knows it (an ITS's DeviceID); -1: a message of
    *   the IOMMU itself, or one that went through interrupt remapping.
    */

@@ -27,6 +27,8 @@ import { MachineSanitizer, type SanitizedMachine } from './sanitize.ts';
 import type { IommuUnit } from './unit.ts';
 import { Vm, type VmRam } from './vm.ts';
 
+/** Bytes below bit 40. */
+const EXTENDED = 2 ** 40;
 /** Timers that may run until nothing is in flight any more. */
 const SETTLE = 1_000_000;
 
@@ -96,7 +98,11 @@ export class PluggedMachine {
         }
       });
     const { base, bytes } = plan.doorbell;
-    const answers = (address: number) => address >= base && address < base + bytes;
+    // Behind interrupt remapping an extended APIC id has its high bits in bits 63:40 of the address (VT-d §5.1.2.2).
+    const answers = (address: number) => {
+      const at = this.unit.remap === null ? address : address % EXTENDED;
+      return at >= base && at < base + bytes;
+    };
     this.interrupts = new InterruptQueue(emulator.interrupts, answers, defer, this.vm.quotas.interrupts);
     const doorbell = this.vm.memory.addHostWindow(base, bytes, this.#messageWindow(base));
     this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);

@@ -6,6 +6,7 @@ import { AccessGate } from '../lib/access/access-gate.ts';
 import { GatedDevice } from '../lib/access/gated-device.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
+import type { Smmuv3Identification } from '../piommu/smmuv3/registers.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
@@ -46,6 +47,8 @@ export interface Smmuv3UnitConfig {
   readonly invalidateTimeout?: number;
   /** VMIDs the kernel may use; default all the hardware has. */
   readonly maxVmids?: number;
+  /** Identification registers of the physical SMMU, where it is another than the properties ask for: a host that has less. */
+  readonly hardware?: Partial<Smmuv3Identification>;
   /** Stands between kernel and hardware: fault injection. */
   readonly wrapHw?: (hw: HwPort) => HwPort;
 }
@@ -89,6 +92,7 @@ export class Smmuv3Unit implements IommuUnit {
       name: `${name}.hw`,
       memory: vm.failures?.memory(vm.hostMemory.walked) ?? vm.hostMemory.walked,
       ...smmuv3HardwareOf(properties, deviations),
+      ...config.hardware,
       events,
       clock: vm.clock,
       stallQuota: vm.quotas.stalls,

@@ -9,6 +9,7 @@ import { GatedDevice } from '../lib/access/gated-device.ts';
 import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
 import type { VtdCacheSizes } from '../piommu/vtd/options.ts';
+import type { VtdIdentification } from '../piommu/vtd/registers.ts';
 import { type AtsPort, type InterruptRemapPort, NO_PASID, type TranslatePort } from '../ports/dma.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -45,6 +46,8 @@ export interface VtdUnitConfig {
   readonly invalidateTimeout?: number;
   /** PASIDs of the VM, for functions in global mode, slices, and what must be drained. */
   readonly pasids?: PasidLayer;
+  /** Capability registers of the physical unit, where it has not everything: a host that has less. */
+  readonly hardware?: Partial<VtdIdentification>;
   /** Stands between kernel and hardware: fault injection. */
   readonly wrapHw?: (hw: HwPort) => HwPort;
 }
@@ -82,6 +85,7 @@ export class VtdUnit implements IommuUnit {
       name: `${config.name}.hw`,
       memory: vm.failures?.memory(vm.hostMemory.walked) ?? vm.hostMemory.walked,
       ...hardware,
+      ...config.hardware,
       clock: vm.clock,
       events,
       endpoints: this.endpoints,

@@ -72,6 +72,9 @@ export interface HostUpcalls {
   invalidateDeviceTlb?(devId: number, pasid: number, lo: number, hi: number, global: boolean, stream?: number): number;
 }
 
+/** What a leaf of a `ShadowTable` forbids beside what it does not allow: execution by accesses of one privilege (SMMUv3 XN[1:0]). */
+export const SHADOW_NEVER = { EXEC_UNPRIV: 64, EXEC_PRIV: 128 } as const;
+
 /**
  * The table of a second stage that repeats one of the guest's (see `HostUpcalls.shadowTable`). It is like a TLB: the host may
  * empty it when it needs its pages, when guest RAM goes, or when a region is reserved, and what is gone comes back with the
@@ -80,11 +83,12 @@ export interface HostUpcalls {
 export interface ShadowTable {
   /** 4 KiB pages its tables occupy now. */
   readonly pages: number;
-  /** ACCESS.READ and ACCESS.WRITE of what is mapped at `page`; 0: nothing is. */
+  /** ACCESS.READ, ACCESS.WRITE and SHADOW_NEVER bits of what is mapped at `page`; 0: nothing is. */
   perm(page: number): number;
   /**
    * Maps `page`, where nothing is, to guest-physical page `gpa`, and as much around it as one table holds: pages [first, end)
-   * follow each other on both sides. @param perm ACCESS.READ and ACCESS.WRITE; memory that cannot be written is readable.
+   * follow each other on both sides. @param perm ACCESS.READ, ACCESS.WRITE and SHADOW_NEVER
+   *   bits, as far as leaves can say them; memory that cannot be written is readable.
    * @returns pages mapped from `page` on, or -errno: no memory of the guest's there EFAULT; the page is reserved, or leaves
    *   of this kind are not possible, EINVAL; beyond the hardware's addresses ERANGE; no page for a table ENOMEM; EIO.
    */

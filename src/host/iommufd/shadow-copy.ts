@@ -1,5 +1,5 @@
 import { ACCESS } from '../../ports/dma.ts';
-import type { ShadowTable } from '../../ports/upcalls.ts';
+import { SHADOW_NEVER, type ShadowTable } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { StageCopy } from '../kernel/driver.ts';
 import type { HostKernel } from '../kernel/kernel.ts';
@@ -10,6 +10,7 @@ import type { PagingHwpt } from './paging-hwpt.ts';
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
+const NEVER = SHADOW_NEVER.EXEC_UNPRIV | SHADOW_NEVER.EXEC_PRIV;
 
 /** The pins of an address space, with those who fill tables from them. The last one to leave gives them back. */
 function pinsOf(context: IommufdContext, ram: Ioas, hwpt: PagingHwpt): PinnedRuns | number {
@@ -81,7 +82,7 @@ export class ShadowCopy implements ShadowTable, PinUser, IoasCopyStage {
     const from = Math.max(first, this.#first, page - (gpa - pins.first));
     const to = Math.min(end, this.#end, page + (pins.end - gpa));
     const hpa = pins.hpa + (gpa - pins.first) * PAGE;
-    const r = this.#copy.map(page, hpa, from, to, (pins.prot & ~RW) | granted);
+    const r = this.#copy.map(page, hpa, from, to, (pins.prot & ~RW) | granted | (perm & NEVER));
     if (this.#kernel.tell !== null) this.#sayMapped(page, gpa, granted, r);
     return r;
   }

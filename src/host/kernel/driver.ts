@@ -181,8 +181,19 @@ export interface BlockedDomain extends Domain {
   attach(dev: HostDevice, pasid: number, old: Domain | null, undo?: boolean): number;
 }
 
-/** Protection bits of `PagingDomain.map` (IOMMU_READ and so on). */
-export const MAP_PROT = { READ: 1, WRITE: 2, CACHE: 4, NOEXEC: 8, MMIO: 16 } as const;
+/**
+ * Protection bits of `PagingDomain.map` (IOMMU_READ and so on). The last two are not Linux's: no execution by accesses of one
+ * privilege, for stages that repeat one of a guest (`ShadowTable.map`).
+ */
+export const MAP_PROT = {
+  READ: 1,
+  WRITE: 2,
+  CACHE: 4,
+  NOEXEC: 8,
+  MMIO: 16,
+  NOEXEC_UNPRIV: 64,
+  NOEXEC_PRIV: 128,
+} as const;
 
 /** A domain whose page table the kernel fills (`iommu_paging_domain_alloc_flags`). */
 export interface PagingDomain extends Domain {
@@ -233,7 +244,7 @@ export interface StageCopy {
   readonly mappedEnd: number;
   /** Pages its tables occupy beyond the start table. */
   readonly pages: number;
-  /** MAP_PROT READ and WRITE of what is mapped at `page`; 0: nothing is. */
+  /** MAP_PROT READ, WRITE, NOEXEC_UNPRIV and NOEXEC_PRIV of what is mapped at `page`; 0: nothing is. */
   perm(page: number): number;
   /**
    * Maps `page`, where nothing is, to host-physical `hpa` (bytes), and as much around it as one table holds: pages

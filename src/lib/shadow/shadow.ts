@@ -19,7 +19,7 @@ export interface ShadowWalk {
   readonly gpa: number;
   /** log2 bytes of the leaf, at least 12. */
   readonly shift: number;
-  /** ACCESS.READ and ACCESS.WRITE as the leaf allows them. */
+  /** ACCESS.READ and ACCESS.WRITE as the leaf allows them, and SHADOW_NEVER bits. */
   readonly perm: number;
 }
 
@@ -84,7 +84,7 @@ export class Shadow implements ShadowMember {
     const w = this.#walk;
     if (!w.find(ipa, access)) return false;
     this.#pieces?.grow(this);
-    const need = access & RW & w.perm;
+    const need = wanted(access) & w.perm;
     if (need === 0) return false;
     const page = Math.floor(ipa / PAGE);
     const pages = 2 ** (w.shift - 12);
@@ -99,7 +99,7 @@ export class Shadow implements ShadowMember {
         return false;
       }
     }
-    return this.#mapAround(page, Math.floor(w.gpa / PAGE), leaf, leaf + pages, w.perm);
+    return this.#mapAround(page, Math.floor(w.gpa / PAGE), leaf, leaf + pages, w.perm & RW);
   }
 
   /** Takes away what comes from other leaves than [leaf, end), and what comes from it too if it is `stale`. */
@@ -296,6 +296,12 @@ export class Shadow implements ShadowMember {
     const i = this.areas.at(Math.floor(ipa / PAGE));
     return i < 0 ? 0 : Math.log2((this.areas.leafEnd(i) - this.areas.leaf(i)) * PAGE);
   }
+}
+
+/** ACCESS.READ and ACCESS.WRITE that a leaf has to allow for a miss to end: what is fetched has to be mapped, readable. */
+export function wanted(access: number): number {
+  const data = access & RW;
+  return data === 0 && (access & ACCESS.EXEC) !== 0 ? ACCESS.READ : data;
 }
 
 /** The largest power of two below `n`; 0 for 1. */

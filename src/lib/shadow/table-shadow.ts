@@ -1,9 +1,9 @@
 import { ACCESS } from '../../ports/dma.ts';
-import type { ShadowTable } from '../../ports/upcalls.ts';
+import { SHADOW_NEVER, type ShadowTable } from '../../ports/upcalls.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { VerbOutcome } from '../uapi/host-verbs.ts';
 import { LargeLeaves } from './large-leaves.ts';
-import type { Shadow, ShadowWalk } from './shadow.ts';
+import { type Shadow, type ShadowWalk, wanted } from './shadow.ts';
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
@@ -47,13 +47,14 @@ export class TableShadow {
     this.refused = 0;
     const w = this.#walk;
     if (!w.find(ipa, access)) return false;
-    const need = access & RW & w.perm;
+    const need = wanted(access) & w.perm;
     if (need === 0) return false;
     const page = Math.floor(ipa / PAGE);
     const gpa = Math.floor(w.gpa / PAGE);
     const { shift, perm } = w;
     const granted = this.#table.perm(page);
-    if ((need & ~granted) === 0) return false;
+    // A fetch that the leaf allows now, and did not when it was mapped.
+    if ((need & ~granted) === 0 && !((access & RW) === 0 && (granted & forbidden(access)) !== 0)) return false;
     const pages = shift === 12 ? 1 : 2 ** (shift - 12);
     const first = page - (page % pages);
     if (granted !== 0 && !this.#room(first, pages)) return false;
@@ -127,4 +128,9 @@ export class TableShadow {
     if (beside > 0 || this.#table.perm(page) === 0) return beside;
     return 12 + (this.#large?.shiftAt(page) ?? 0);
   }
+}
+
+/** The SHADOW_NEVER bit that forbids a fetch of this privilege. */
+function forbidden(access: number): number {
+  return (access & ACCESS.PRIV) !== 0 ? SHADOW_NEVER.EXEC_PRIV : SHADOW_NEVER.EXEC_UNPRIV;
 }

@@ -29,7 +29,7 @@ export const PAGE0 = {
   IDR5: { at: 0x014, size: 4, fields: {
     OAS: [0, 3], GRAN4K: [4, 1], GRAN16K: [5, 1], GRAN64K: [6, 1], VAX: [10, 2], STALL_MAX: [16, 16] } },
   IIDR: { at: 0x018, size: 4 },
-  AIDR: { at: 0x01c, size: 4 },
+  AIDR: { at: 0x01c, size: 4, fields: { ArchMinorRev: [0, 4], ArchMajorRev: [4, 4] } },
   CR0: { at: 0x020, size: 4, rw: 0x1dfn, fields: {
     SMMUEN: [0, 1], PRIQEN: [1, 1], EVENTQEN: [2, 1], CMDQEN: [3, 1], ATSCHK: [4, 1], VMW: [6, 3] } },
   CR0ACK: { at: 0x024, size: 4 },

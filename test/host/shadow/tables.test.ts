@@ -22,6 +22,7 @@ const VTD: ShadowFormat = {
   permShift: 0,
   leaf: (prot) => prot & 3,
   leafHigh: () => 0,
+  never: null,
 };
 const VMSA: ShadowFormat = {
   levels: 3,
@@ -36,6 +37,7 @@ const VMSA: ShadowFormat = {
   permShift: 6,
   leaf: (prot) => 0x400 | ((prot & 3) << 6),
   leafHigh: () => 0,
+  never: null,
 };
 const GIB = 2 ** 18;
 

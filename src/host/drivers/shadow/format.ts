@@ -22,4 +22,6 @@ export interface ShadowFormat {
   leaf(prot: number): number;
   /** Bits of its high word. */
   leafHigh(prot: number): number;
+  /** MAP_PROT NOEXEC_UNPRIV and NOEXEC_PRIV that the high word of a leaf says; null: leaves say nothing about execution. */
+  readonly never: ((high: number) => number) | null;
 }

@@ -83,7 +83,9 @@ export class ShadowTables implements StageCopy, PoolMember {
   perm(page: number): number {
     const entry = this.#find.leaf(page);
     if (entry < 0) return 0;
-    return (this.#space.lo >>> this.#p.format.permShift) & RW;
+    const { permShift, never } = this.#p.format;
+    const { lo, hi } = this.#space;
+    return ((lo >>> permShift) & RW) | (never === null ? 0 : never(hi));
   }
 
   map(page: number, hpa: number, first: number, end: number, prot: number): number {

@@ -1,7 +1,16 @@
 import { S1_HI, S1_LO, S2_HI, S2_LO } from '../../../spec/smmuv3/descriptors.ts';
 
 /** Protection of a mapping. CACHE is what iommufd always asks for; MMIO marks doorbell pages. */
-export const PROT = { READ: 1, WRITE: 2, CACHE: 4, NOEXEC: 8, MMIO: 16, PRIV: 32 } as const;
+export const PROT = {
+  READ: 1,
+  WRITE: 2,
+  CACHE: 4,
+  NOEXEC: 8,
+  MMIO: 16,
+  PRIV: 32,
+  NOEXEC_UNPRIV: 64,
+  NOEXEC_PRIV: 128,
+} as const;
 
 export interface Smmuv3PageTableConfig {
   readonly stage: 1 | 2;
@@ -39,9 +48,24 @@ export function leafAttributes(config: Smmuv3PageTableConfig, prot: number): num
 
 /** High attributes of a block or page. */
 export function leafAttributesHigh(config: Smmuv3PageTableConfig, prot: number): number {
-  if (config.stage === 2) return (prot & PROT.NOEXEC) !== 0 ? S2_HI.XN1 : 0;
+  if (config.stage === 2) return executeNever(prot);
   const never = (prot & PROT.NOEXEC) !== 0 ? S1_HI.PXN | S1_HI.UXN : 0;
   return never | (config.dirty === true && (prot & PROT.WRITE) !== 0 ? S1_HI.DBM : 0);
+}
+
+/** XN[1:0] of stage 2 (FEAT_XNX, DDI 0487 D8.4): 0 executable, 1 by unprivileged accesses only, 2 never, 3 by privileged ones only. */
+function executeNever(prot: number): number {
+  const unprivileged = (prot & (PROT.NOEXEC | PROT.NOEXEC_UNPRIV)) !== 0;
+  const privileged = (prot & (PROT.NOEXEC | PROT.NOEXEC_PRIV)) !== 0;
+  if (unprivileged) return privileged ? S2_HI.XN1 : S2_HI.XN1 | S2_HI.XN0;
+  return privileged ? S2_HI.XN0 : 0;
+}
+
+/** NOEXEC_UNPRIV and NOEXEC_PRIV as the high word of a stage-2 leaf says them. */
+export function neverExecuted(high: number): number {
+  const xn0 = (high & S2_HI.XN0) !== 0;
+  if ((high & S2_HI.XN1) !== 0) return PROT.NOEXEC_UNPRIV | (xn0 ? 0 : PROT.NOEXEC_PRIV);
+  return xn0 ? PROT.NOEXEC_PRIV : 0;
 }
 
 function pick(prot: number, device: number, cached: number, plain: number): number {

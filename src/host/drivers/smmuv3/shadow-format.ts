@@ -1,6 +1,6 @@
 import { DESC_TYPE, levelShift } from '../../../spec/smmuv3/descriptors.ts';
 import type { ShadowFormat } from '../shadow/format.ts';
-import { leafAttributes, leafAttributesHigh, type Smmuv3PageTableConfig } from './leaf.ts';
+import { leafAttributes, leafAttributesHigh, neverExecuted, type Smmuv3PageTableConfig } from './leaf.ts';
 
 const GRANULE = 12;
 /** Architectural levels count down to the leaves: 3 is 4 KiB, 1 the largest block. */
@@ -22,5 +22,6 @@ export function stageTwoFormat(config: Smmuv3PageTableConfig, startLevel: number
     permShift: S2AP,
     leaf: (prot) => leafAttributes(config, prot),
     leafHigh: (prot) => leafAttributesHigh(config, prot),
+    never: neverExecuted,
   };
 }

@@ -24,5 +24,6 @@ export function secondStageFormat({ levels, largest }: VtdPageTable['config'], c
     permShift: 0,
     leaf: (prot) => secondStageLeaf(prot, coherent()),
     leafHigh: () => 0,
+    never: null,
   };
 }
