@@ -57,7 +57,7 @@ function hardwareCommand(kind: IommuKind, words: readonly number[]): string {
 export class History {
   readonly #kind: IommuKind;
   readonly #names: ReadonlyMap<number, string>;
-  readonly #target: ReplayTarget;
+  readonly #target: ReplayTarget | null;
   readonly #on: (moment: Moment) => void;
   /** Last moment that changed each unit of guest memory. */
   readonly #stores = new Map<number, number>();
@@ -79,10 +79,11 @@ export class History {
   #deaf = false;
 
   /**
-   * @param header of the recording. @param target the machine it is replayed on; tables are read from it.
+   * @param header of the recording. @param target the machine it is replayed on; tables are read from it. Null: nothing is
+   *   replayed (a recording without guest memory), and what is told is what was recorded.
    * @param on called with each moment, in order; must not call the machine.
    */
-  constructor(header: TraceHeader, target: ReplayTarget, on: (moment: Moment) => void) {
+  constructor(header: TraceHeader, target: ReplayTarget | null, on: (moment: Moment) => void) {
     this.#kind = header.iommu;
     this.#names = new Map(header.devices.map((d) => [d.sid, d.name]));
     this.#target = target;
@@ -96,6 +97,7 @@ export class History {
 
   /** The way of an access of `stream` through the guest's tables as they are now. @param lo, hi words of the address. */
   walk(stream: number, lo: number, hi: number): GuestWalk {
+    if (this.#target === null) return { steps: [], out: -1, perm: 0, end: 'guest memory was not recorded' };
     this.#deaf = true;
     try {
       return (this.#kind === 'smmuv3' ? smmuv3GuestWalk : vtdGuestWalk)(this.#target, stream, lo, hi);
@@ -166,8 +168,17 @@ export class History {
           toData: hex(e.outData),
         });
         return;
+      case 'irq':
+      case 'msi':
+      case 'dst':
+      case 'frcd':
+        if (this.#target === null) this.#asRecorded(e);
+        return;
       case 'reset':
         this.#origin = this.#add(LANE.NOTES, -1, 'machine reset', {});
+        return;
+      case 'cmd':
+        this.#add(LANE.COMMANDS, -1, e.name, {});
         return;
       case 'note':
         if (e.raw !== '') this.#add(LANE.NOTES, -1, e.raw, {});
@@ -228,6 +239,18 @@ export class History {
       this.#on({ n, event, lane, stream, name, args, cause: typeof cause === 'number' ? cause : cause.n });
     this.#drafts = [];
     this.#orphans = [];
+  }
+
+  /** What the machine would tell, from the recording. */
+  #asRecorded(e: Extract<TraceEvent, { t: 'irq' | 'msi' | 'dst' | 'frcd' }>): void {
+    if (e.t === 'irq') this.#add(LANE.INTERRUPTS, -1, e.line, {});
+    else if (e.t === 'msi') this.#add(LANE.INTERRUPTS, -1, 'message', { address: hex(e.address), data: hex(e.data) });
+    else if (e.t === 'frcd')
+      this.#add(LANE.FAULTS, e.words[2] & 0xffff, `reason ${hex(e.words[3] & 0xff)}`, {
+        recorded: 1,
+        words: wordsText(e.words),
+      });
+    else this.#add(LANE.MEMORY, -1, 'status written', { address: hex(e.gpa), bytes: e.bytes.length });
   }
 
   #add(lane: Lane, stream: number, name: string, args: MomentArgs): Draft {

@@ -45,6 +45,12 @@ function vmOf(header: TraceHeader, tell: Tell, reserved: Reserved): Vm {
  * @throws ViommuError `E_PROFILE` what its command line asks for is not known; `EINVAL` no such profile.
  */
 export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
+  if (header.lacks?.includes('memory') === true)
+    throw new ViommuError(
+      'E_TRACE_FORMAT',
+      'trace',
+      'guest memory was not recorded ("lacks"): there is nothing to replay',
+    );
   const args = parseQemuArgs(header.cmdline);
   const profile = profileNamed(options.profile ?? 'qemu-11.1');
   const { kind } = args.machine;

@@ -105,7 +105,7 @@ export type SeenEvent =
   | MessageSeen
   | PageRequestSeen
   | AtsSeen
-  | { readonly t: 'note' | 'reset'; readonly i: number };
+  | { readonly t: 'cmd' | 'note' | 'reset'; readonly i: number };
 
 /** The machine the events are of. */
 export interface SeenMachine {

@@ -64,6 +64,7 @@ export class Sanitizer {
       case 'drop':
         this.#memory.drop(e.gpa, e.i);
         return;
+      case 'cmd':
       case 'note':
         return;
     }

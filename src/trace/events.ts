@@ -30,6 +30,8 @@ export type TraceEvent =
   | { readonly t: 'msi'; readonly i: number; readonly address: number; readonly data: number }
   | RemapEvent
   | PageRequestEvent
+  /** The IOMMU executed a command of this name; only where the log a recording was made from has no more of it. */
+  | { readonly t: 'cmd'; readonly i: number; readonly name: string }
   | { readonly t: 'note'; readonly i: number; readonly raw: string }
   | { readonly t: 'reset'; readonly i: number };
 
@@ -200,12 +202,14 @@ export class EventParser {
         return this.#record(i);
       case 'irq':
         return this.#irq(i);
+      case 'cmd':
+        return { t: 'cmd', i, name: f.text('name') };
       case 'note':
         return { t: 'note', i, raw: f.has('raw') ? f.text('raw') : '' };
       case 'reset':
         return { t: 'reset', i };
       default:
-        throw f.wrong('t', 'page, st, drop, w, r, xlat, fault, prq, dst, irq, note or reset');
+        throw f.wrong('t', 'page, st, drop, w, r, xlat, fault, prq, dst, irq, cmd, note or reset');
     }
   }
 

@@ -39,6 +39,8 @@ export interface TraceHeader {
   readonly ram: readonly { readonly gpa: number; readonly size: number }[];
   /** The functions behind the vIOMMU. */
   readonly devices: readonly TraceDevice[];
+  /** `memory`: guest memory was not recorded (imported logs); such a recording cannot be replayed. Absent: nothing is missing. */
+  readonly lacks?: readonly 'memory'[];
 }
 
 function optionalText(f: Fields, key: string): string {
@@ -64,9 +66,9 @@ function objects(f: Fields, key: string): Fields[] {
 /** Largest region of RAM a replay can lay out: one array of words. What the guest never touches costs nothing. */
 const MOST_RAM = 2 ** 33;
 
-function parseRam(f: Fields): TraceHeader['ram'] {
+function parseRam(f: Fields, wanted: boolean): TraceHeader['ram'] {
   const ram = objects(f, 'ram').map((r) => ({ gpa: r.address('gpa'), size: r.address('size') }));
-  if (ram.length === 0) throw f.wrong('ram', 'at least one region');
+  if (wanted && ram.length === 0) throw f.wrong('ram', 'at least one region');
   const sorted = ram.toSorted((a, b) => a.gpa - b.gpa);
   for (const [n, r] of sorted.entries()) {
     const next = sorted[n + 1];
@@ -90,6 +92,12 @@ function parseDevices(f: Fields): TraceDevice[] {
   }));
 }
 
+function parseLacks(f: Fields): readonly 'memory'[] {
+  const lacks = f.has('lacks') ? f.list('lacks') : [];
+  if (lacks.some((what) => what !== 'memory')) throw f.wrong('lacks', 'a list with "memory" or nothing in it');
+  return lacks.length === 0 ? [] : ['memory'];
+}
+
 /** @throws ViommuError `E_TRACE_FORMAT`; `E_VERSION`-worthy differences say which version was found. */
 export function parseHeader(raw: Raw, place: Place): TraceHeader {
   const f = new Fields(place).of(raw);
@@ -98,6 +106,7 @@ export function parseHeader(raw: Raw, place: Place): TraceHeader {
   if (raw.version !== 1) throw f.wrong('version', '1 (the only version known here)');
   const iommu = f.text('iommu');
   if (iommu !== 'smmuv3' && iommu !== 'vtd') throw f.wrong('iommu', '"smmuv3" or "vtd"');
+  const lacks = parseLacks(f);
   const source = new Fields(place).of(f.object('source'));
   const mmio = new Fields(place).of(f.object('mmio'));
   const window = { base: mmio.address('base'), size: mmio.address('size') };
@@ -109,7 +118,8 @@ export function parseHeader(raw: Raw, place: Place): TraceHeader {
     scenario: optionalText(source, 'scenario'),
     commands: parseCommands(source),
     mmio: window,
-    ram: parseRam(f),
+    ram: parseRam(f, lacks.length === 0),
     devices: parseDevices(f),
+    ...(lacks.length === 0 ? {} : { lacks }),
   };
 }

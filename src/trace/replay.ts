@@ -125,6 +125,7 @@ export class Replay {
         this.#leftovers();
         t.reset();
         return;
+      case 'cmd':
       case 'note':
         return;
     }

@@ -3,6 +3,7 @@ import type { Command } from '../cli/command.ts';
 import { demoCommand } from './demo.ts';
 import { explainCommand } from './explain.ts';
 import { exportCommand } from './export.ts';
+import { importCommand } from './import.ts';
 import { iommufdCommand } from './iommufd.ts';
 import { replayCommand } from './replay.ts';
 import { sanitizeCommand } from './sanitize.ts';
@@ -13,6 +14,7 @@ export const COMMANDS: readonly Command[] = [
   replayCommand(makeReplayMachine),
   explainCommand(makeReplayMachine),
   exportCommand(makeReplayMachine),
+  importCommand,
   sanitizeCommand(makeReplayMachine),
   iommufdCommand,
 ];

@@ -8,7 +8,8 @@ export type Write = (piece: string | Uint8Array) => void;
 export interface ExportSource {
   readonly file: string;
   readonly header: TraceHeader;
-  readonly target: ReplayTarget;
+  /** Null: guest memory was not recorded, nothing is replayed. */
+  readonly target: ReplayTarget | null;
   /** The name of a function, or its requester id. */
   nameOf(stream: number): string;
 }

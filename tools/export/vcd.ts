@@ -1,5 +1,6 @@
 import { toBigint } from '../../src/core/bits.ts';
 import { WINDOW_REGISTERS } from '../../src/history/index.ts';
+import type { TraceEvent } from '../../src/trace/index.ts';
 import type { MakeExporter } from './exporter.ts';
 
 const FIRST_CODE = 33;
@@ -29,19 +30,26 @@ export const vcd: MakeExporter = ({ file, header, target }, write) => {
   for (const [name, c] of lines) write(`$var wire 1 ${c} irq_${name} $end\n`);
   write('$upscope $end\n$enddefinitions $end\n');
 
-  const changes = (): string => {
-    let text = '';
-    for (const r of registers) {
-      target.read(r.at, r.size);
-      const value = toBigint(target.lo, r.size === 8 ? target.hi : 0).toString(2);
-      if (value === r.last) continue;
-      r.last = value;
-      text += `b${value} ${r.code}\n`;
-    }
-    return text;
+  const change = (r: (typeof registers)[number], lo: number, hi: number): string => {
+    const value = toBigint(lo, r.size === 8 ? hi : 0).toString(2);
+    if (value === r.last) return '';
+    r.last = value;
+    return `b${value} ${r.code}\n`;
+  };
+  /** All registers as they read now; without a machine the one that was accessed, as a whole. */
+  const changes = (e: TraceEvent | null): string => {
+    if (target !== null)
+      return registers
+        .map((r) => {
+          target.read(r.at, r.size);
+          return change(r, target.lo, target.hi);
+        })
+        .join('');
+    const r = e?.t === 'r' || e?.t === 'w' ? registers.find((x) => x.at === e.off && x.size === e.size) : undefined;
+    return r === undefined || e === null || !('lo' in e) ? '' : change(r, e.lo, e.hi);
   };
 
-  write(`#0\n$dumpvars\n${changes()}${[...lines.values()].map((c) => `0${c}\n`).join('')}$end\n`);
+  write(`#0\n$dumpvars\n${changes(null)}${[...lines.values()].map((c) => `0${c}\n`).join('')}$end\n`);
   let raised: string[] = [];
   return {
     moment(m) {
@@ -52,7 +60,7 @@ export const vcd: MakeExporter = ({ file, header, target }, write) => {
     event(e) {
       // Stores and pages change no register.
       const looks = e.t !== 'st' && e.t !== 'page' && e.t !== 'drop' && e.t !== 'note';
-      const text = (looks ? changes() : '') + raised.map((c) => `1${c}\n`).join('');
+      const text = (looks ? changes(e) : '') + raised.map((c) => `1${c}\n`).join('');
       const at = (e.i + 1) * 1000;
       if (text !== '') write(`#${at}\n${text}`);
       if (raised.length > 0) write(`#${at + 500}\n${raised.map((c) => `0${c}\n`).join('')}`);

@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks';
+import { ViommuError } from '../../src/core/errors.ts';
 import { type RuleId, Sanitizer } from '../../src/sanitize/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
 import { type Filter, type Sanitized, wanted } from './report.ts';
@@ -10,6 +11,10 @@ import { type Filter, type Sanitized, wanted } from './report.ts';
 export async function sanitizeFile(path: string, filter: Filter): Promise<Sanitized> {
   const start = performance.now();
   const trace = await openTrace(path);
+  if (trace.header.lacks?.includes('memory') === true) {
+    const what = 'guest memory was not recorded ("lacks"): there is nothing to judge';
+    throw new ViommuError('E_TRACE_FORMAT', 'trace', `${trace.file}: ${what}`);
+  }
   const sanitizer = new Sanitizer(trace.header);
   let events = 0;
   for await (const batch of trace.batches) {
