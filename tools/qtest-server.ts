@@ -1,5 +1,7 @@
 import { appendFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { smmuv3Help } from '../devices/smmuv3/property-help.ts';
+import { vtdHelp } from '../devices/vtd/property-help.ts';
 import { parseServerOptions, type ServerOptions } from '../src/adapters/qtest/options.ts';
 import { QmpSession } from '../src/adapters/qtest/qmp.ts';
 import { SanitizedTarget } from '../src/adapters/qtest/sanitized.ts';
@@ -20,8 +22,10 @@ usage: viommu-system-aarch64|viommu-system-x86_64 -qtest unix:PATH -machine virt
   -chardev socket,path=PATH,id=ID -mon chardev=ID,mode=control
   -chardev socket,path=PATH,id=ID -object monitor-qmp,id=X,chardev=ID
   -qmp unix:PATH[,server=on]     the QMP channel
-  -machine virt,iommu=smmuv3     -device arm-smmuv3,primary-bus=pcie.0[,stage=..][,ril=..][,ats=..]
+  -machine virt,iommu=smmuv3     -device arm-smmuv3,primary-bus=pcie.0[,stage=..][,ril=..][,ats=..]...
   -machine q35                   -device intel-iommu[,scalable-mode=on][,fsts=on][,aw-bits=39|48]...
+  -device arm-smmuv3,help        every property, with its default (-device intel-iommu,help); x-profile=arch: the architecture's
+                                 answers instead of QEMU's
   -device iommu-testdev[,addr=N.F]     -m MEGABYTES     -net none     -nodefaults
   --failures SHARES              lets internal steps fail, by chance from a seed: seed=1,memory=0.01,ids=0.01,commands=0.01,
                                  fetches=0.01,queues=0.01,lostCompletions=0.1,lateCompletions=0.1,doubledCompletions=0.1,
@@ -100,6 +104,15 @@ function failuresOf(words: string[]): FailureOptions | null {
   return parseFailureOptions(text);
 }
 
+/** What `-device KIND,help` prints. @throws ViommuError `E_USAGE`: the machine of this name has no such device. */
+function helpOf(name: string, kind: string): string {
+  const [device, help] = name.endsWith('x86_64') ? ['intel-iommu', vtdHelp()] : ['arm-smmuv3', smmuv3Help()];
+  if (kind === device) return help;
+  if (kind === 'help' || kind === '?')
+    return `Misc devices:\nname "${device}", bus System\nname "iommu-testdev", bus PCI\n`;
+  throw new ViommuError('E_USAGE', 'caller', `'${kind}' has no help here: ${device} has`);
+}
+
 /** Entry of the executables. Wrong usage ends with status 1 and a message, as QEMU does. */
 export async function main(name: string, args: readonly string[]): Promise<void> {
   try {
@@ -108,6 +121,7 @@ export async function main(name: string, args: readonly string[]): Promise<void>
     const failures = failuresOf(words);
     const options = parseServerOptions(words);
     if (options.help) process.stdout.write(HELP);
+    else if (options.deviceHelp !== null) process.stdout.write(helpOf(name, options.deviceHelp));
     else if (options.version) process.stdout.write(`${name} (viommu)\n`);
     else if (options.qtest === null && options.qmp === null) {
       throw new ViommuError('E_USAGE', 'caller', 'nobody to talk to: give -qtest unix:PATH (see -help)');

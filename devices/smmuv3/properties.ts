@@ -1,7 +1,15 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { PROFILES, type ProfileName } from '../../src/lib/profile/profile.ts';
 import { checkProperties, type PropertyTable, refuseProperty } from '../../src/lib/profile/property-rules.ts';
-import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
+import {
+  inDevice,
+  notAccepted,
+  parseInteger,
+  parseOnOff,
+  parseOnOffAuto,
+  type QemuArgs,
+  type QemuOption,
+} from '../../src/lib/qemu-args/qemu-args.ts';
 
 /** A vSMMUv3 as its owner ordered it, in QEMU's words (`-device arm-smmuv3,…`); those from `pri` on are ours. */
 export interface Smmuv3Properties {
@@ -127,17 +135,17 @@ function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties 
         if (!auto) p.oas = OAS.find((n) => String(n) === value) ?? refuse(name, value, '32, 36, 40, 42, 44 or 48');
         break;
       case 'ssidsize':
-        if (!auto) p.ssidsize = parseInteger(name, value, 0, 20);
+        if (!auto) p.ssidsize = ssidSize(name, value);
         break;
       case 'httu':
-        p.httu = parseInteger(name, value, 0, 2) as 0 | 1 | 2;
+        p.httu = parseInteger(name, value, 0, 2, 'uint8_t') as 0 | 1 | 2;
         break;
       case 'msi-gpa':
-        p.msiGpa = parseInteger(name, value, 0, 2 ** 52 - 1);
+        p.msiGpa = parseInteger(name, value, 0, 2 ** 52 - 1, 'uint64_t');
         break;
       case 'ril':
       case 'ats':
-        if (!auto) p[name] = parseOnOff(name, value);
+        p[name] = parseOnOffAuto(name, value) ?? p[name];
         break;
       case 'accel':
       case 'pri':
@@ -147,7 +155,8 @@ function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties 
         break;
       default:
         if (!IGNORED.has(name)) {
-          throw new ViommuError('E_PROFILE', 'caller', `arm-smmuv3 has no property '${name}'`, { value });
+          const what = `Property 'arm-smmuv3.${name}' not found: arm-smmuv3 has no property '${name}'`;
+          throw new ViommuError('E_PROFILE', 'caller', what, { value });
         }
     }
   }
@@ -162,7 +171,14 @@ function profileOf({ props }: Pick<QemuOption, 'props'>, otherwise: ProfileName)
 }
 
 function refuse(name: string, value: string, want: string): never {
-  throw new ViommuError('E_PROFILE', 'caller', `property '${name}' must be ${want}`, { value });
+  throw notAccepted(name, value, `must be ${want}`);
+}
+
+/** QEMU has a name for each number. */
+function ssidSize(name: string, value: string): number {
+  const bits = /^\d{1,2}$/.test(value) ? Number(value) : -1;
+  if (bits < 0 || bits > 20) throw notAccepted(name, value, 'is a number from 0 to 20, or auto');
+  return bits;
 }
 
 /**
@@ -176,6 +192,7 @@ export function smmuv3Properties(args: QemuArgs, profile: ProfileName = 'qemu-11
   if (iommu !== 'smmuv3' && iommu !== 'none') refuse('iommu', iommu, 'smmuv3 or none');
   const wide = profileOf(args.machine, profile);
   if (iommu === 'smmuv3') found.push({ ...smmuv3Defaults(wide), stage: 'nested' });
-  for (const device of args.devices) if (device.kind === 'arm-smmuv3') found.push(fromOption(device, profile));
+  for (const device of args.devices)
+    if (device.kind === 'arm-smmuv3') found.push(inDevice(device, () => fromOption(device, profile)));
   return found;
 }

@@ -5,4 +5,5 @@ export type { VtdInterruptPort } from './interrupt-remapper.ts';
 export { GlobalPasids, type PairingListener } from './pasid-modes.ts';
 export { VTD_DEVIATIONS, type VtdDeviationName, type VtdDeviations, vtdDeviations } from './profile.ts';
 export { checkVtdProperties, type VtdProperties, vtdDefaults, vtdProperties } from './properties.ts';
+export { vtdHelp } from './property-help.ts';
 export type { VtdState } from './state-form.ts';

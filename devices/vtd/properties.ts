@@ -1,7 +1,15 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { PROFILES, type ProfileName } from '../../src/lib/profile/profile.ts';
 import { checkProperties, type PropertyTable } from '../../src/lib/profile/property-rules.ts';
-import { parseInteger, parseOnOff, type QemuArgs, type QemuOption } from '../../src/lib/qemu-args/qemu-args.ts';
+import {
+  inDevice,
+  notAccepted,
+  parseInteger,
+  parseOnOff,
+  parseOnOffAuto,
+  type QemuArgs,
+  type QemuOption,
+} from '../../src/lib/qemu-args/qemu-args.ts';
 
 /** A vVT-d as its owner ordered it, in QEMU's words (`-device intel-iommu,…`). */
 export interface VtdProperties {
@@ -91,18 +99,25 @@ const IGNORED = new Set(['id', 'version', 'bus', 'addr']);
 function set(p: Mutable, name: string, value: string): void {
   const key = SWITCHES[name];
   if (name === 'x-profile') {
-    if (value !== 'arch' && value !== 'qemu-11.1') refuse(`x-profile is arch or qemu-11.1, not '${value}'`);
-    p.profile = value;
+    const found = PROFILES.find((known) => known === value);
+    if (found === undefined)
+      throw notAccepted(name, value, `may be one of two: x-profile is arch or qemu-11.1, not '${value}'`);
+    p.profile = found;
   } else if (key !== undefined) {
-    if (value === 'auto' && (key === 'intremap' || key === 'eim')) return;
-    (p as Record<string, unknown>)[key] = parseOnOff(name, value);
+    const parsed = key === 'intremap' || key === 'eim' ? parseOnOffAuto(name, value) : parseOnOff(name, value);
+    if (parsed !== null) (p as Record<string, unknown>)[key] = parsed;
   } else if (name === 'aw-bits') {
-    p.awBits = parseInteger(name, value, 0, 255);
+    p.awBits = parseInteger(name, value, 0, 255, 'uint8_t');
   } else if (name === 'pasid-bits') {
-    p.pasidBits = parseInteger(name, value, 0, 255);
+    p.pasidBits = parseInteger(name, value, 0, 255, 'uint8_t');
   } else if (!IGNORED.has(name)) {
     refuse(`Property 'intel-iommu.${name}' not found`);
   }
+}
+
+function pasidTooWide(bits: number): string {
+  const most = 'Maximum supported PASID size is 20: pasid-bits';
+  return `PASID width ${bits} exceeds Max PASID Width 20 allowed in PCI spec. ${most}`;
 }
 
 function refuse(what: string, value?: number): never {
@@ -167,7 +182,7 @@ export function checkVtdProperties(p: VtdProperties): VtdProperties {
     refuse('x-queued-invalidation=off leaves nothing for interrupt remapping, scalable mode and device IOTLBs');
   }
   if (p.pasidBits > 0 && !p.scalableMode) refuse('Need to set scalable mode for PASID');
-  if (p.pasidBits > 20) refuse('Maximum supported PASID size is 20: pasid-bits', p.pasidBits);
+  if (p.pasidBits > 20) refuse(pasidTooWide(p.pasidBits), p.pasidBits);
   if (p.svm) {
     if (!p.deviceIotlb) refuse('Need to set device IOTLB for svm');
     if (!p.fsts) refuse('Need to set fsts for svm');
@@ -179,9 +194,11 @@ export function checkVtdProperties(p: VtdProperties): VtdProperties {
 
 /** Properties from one parsed `-device intel-iommu,…`. @throws ViommuError `E_PROFILE`. */
 export function vtdPropertiesOf(option: QemuOption, profile: ProfileName = 'qemu-11.1'): VtdProperties {
-  const p: Mutable = vtdDefaults(profile);
-  for (const [name, value] of option.props) set(p, name, value);
-  return checkVtdProperties(p);
+  return inDevice(option, () => {
+    const p: Mutable = vtdDefaults(profile);
+    for (const [name, value] of option.props) set(p, name, value);
+    return checkVtdProperties(p);
+  });
 }
 
 /**
@@ -193,6 +210,8 @@ export function vtdProperties(args: QemuArgs, profile: ProfileName = 'qemu-11.1'
   if (option === undefined) return null;
   const p: Mutable = vtdDefaults(profile);
   for (const g of args.globals) if (g.driver === 'intel-iommu') set(p, g.prop, g.value);
-  for (const [name, value] of option.props) set(p, name, value);
-  return checkVtdProperties(p);
+  return inDevice(option, () => {
+    for (const [name, value] of option.props) set(p, name, value);
+    return checkVtdProperties(p);
+  });
 }

@@ -25,6 +25,8 @@ export interface ServerOptions {
   readonly vga: boolean;
   /** `-help`: print the help and exit. */
   readonly help: boolean;
+  /** `-device KIND,help`: print what the device's properties are and exit; `-device help`: the devices. Null: not asked for. */
+  readonly deviceHelp: string | null;
   /** `-version`: print the version and exit. */
   readonly version: boolean;
 }
@@ -109,11 +111,16 @@ export function parseServerOptions(args: readonly string[]): ServerOptions {
     if (qmp === null) throw usage(`chardev '${monitor}' of the monitor is not a socket that was defined`);
   }
   const has = (...names: string[]) => args.some((a) => names.includes(a.replace(/^--?/, '')) && a.startsWith('-'));
+  const machine = parseQemuArgs(args);
+  const asked = machine.devices.find(
+    (d) => d.kind === 'help' || d.kind === '?' || d.props.has('help') || d.props.has('?'),
+  );
   return {
     qtest,
     log,
     qmp,
-    machine: parseQemuArgs(args),
+    machine,
+    deviceHelp: asked === undefined ? null : asked.kind,
     nic: nic && defaults,
     vga: vga && defaults,
     help: has('help', 'h'),

@@ -127,14 +127,46 @@ const FALSE = new Set(['off', 'no', 'false', 'n', '0']);
 export function parseOnOff(name: string, value: string): boolean {
   if (TRUE.has(value)) return true;
   if (FALSE.has(value)) return false;
-  throw new ViommuError('E_PROFILE', 'caller', `property '${name}' is on or off`, { value });
+  const wanted = `expects 'on' or 'off': property '${name}' is on or off`;
+  throw new ViommuError('E_PROFILE', 'caller', `Parameter '${name}' ${wanted}`, { value });
 }
 
-/** A decimal or 0x number within [min, max]. @throws ViommuError `E_PROFILE`. */
-export function parseInteger(name: string, value: string, min: number, max: number): number {
-  const n = /^(0x[0-9a-f]+|\d+)$/i.test(value) ? Number(value) : Number.NaN;
+/** QEMU's words for a value that is none of those there are. @param wanted those there are. */
+export function notAccepted(name: string, value: string, wanted: string): ViommuError {
+  const what = `Parameter '${name}' does not accept value '${value}': property '${name}' ${wanted}`;
+  return new ViommuError('E_PROFILE', 'caller', what, { value });
+}
+
+/** QEMU's OnOffAuto. @returns null: auto. @throws ViommuError `E_PROFILE`. */
+export function parseOnOffAuto(name: string, value: string): boolean | null {
+  if (value === 'auto') return null;
+  if (TRUE.has(value)) return true;
+  if (FALSE.has(value)) return false;
+  throw notAccepted(name, value, 'is on or off, or auto');
+}
+
+/**
+ * A decimal or 0x number within [min, max]. @param type QEMU's name of the type, which a number out of range is told.
+ * @throws ViommuError `E_PROFILE`.
+ */
+export function parseInteger(name: string, value: string, min: number, max: number, type = 'integer'): number {
+  const number = /^-?(0x[0-9a-f]+|\d+)$/i.test(value);
+  const n = number ? Number(value) : Number.NaN;
   if (!(n >= min && n <= max)) {
-    throw new ViommuError('E_PROFILE', 'caller', `property '${name}' is a number from ${min} to ${max}`, { value });
+    const what = `Parameter '${name}' expects ${number ? type : 'integer'}`;
+    const range = `property '${name}' is a number from ${min} to ${max}`;
+    throw new ViommuError('E_PROFILE', 'caller', `${what}: ${range}`, { value });
   }
   return n;
+}
+
+/** Makes something of a `-device`; what is refused is told with the whole option before it, as QEMU tells it. */
+export function inDevice<T>(option: QemuOption, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof ViommuError)) throw error;
+    const text = [option.kind, ...[...option.props].map(([name, value]) => `${name}=${value}`)].join(',');
+    throw new ViommuError(error.code, error.blame, `-device ${text}: ${error.message}`, {}, error);
+  }
 }

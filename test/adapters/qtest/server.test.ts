@@ -105,6 +105,26 @@ describe('the executables', () => {
     expect(client.errors).toBe('');
   });
 
+  test.each([
+    // IDR0: MSI, ATS, NS1ATS, PRI, ATSRECERR and a stall model, which QEMU's has not.
+    [
+      'viommu-system-aarch64',
+      '-machine virt -device arm-smmuv3,primary-bus=pcie.0,x-profile=arch,stage=nested,ats=on,pri=on,stall=on',
+      '0xc000000',
+      0x0cc5_3c1bn,
+    ],
+    // CAP: eight fault records, five levels.
+    [
+      'viommu-system-x86_64',
+      '-machine q35 -device intel-iommu,x-profile=arch,scalable-mode=on,aw-bits=57',
+      '0xfed90008',
+      0x2238_0e06n,
+    ],
+  ])('x-profile=arch on the command line of %s orders the architecture', async (name, args, at, value) => {
+    await client.start(name, `${args} -net none`);
+    expect(BigInt((await client.ask(`readl ${at}`)).slice(3))).toBe(value);
+  });
+
   test('a client that sends garbage gets FAIL, one that goes away leaves nothing running', async () => {
     await client.start('viommu-system-x86_64', '-machine q35 -net none');
     expect(await client.ask('\u0001garbage \xff')).toMatch(/^FAIL Unknown command/);
