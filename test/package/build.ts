@@ -2,12 +2,13 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { bundle } from '../../tools/bundle.ts';
 
 /** An entry of `exports` in package.json: a subpath with its types and its code, as built. */
 export interface Entry {
   /** `viommu`, `viommu/smmuv3`, … */
   readonly name: string;
-  /** Files of the build, from its folder: `src/index.d.ts`, `src/index.js`. */
+  /** Files of the build, from its folder: `src/index.d.ts`, `lib/index.js`. */
   readonly types: string;
   readonly code: string;
 }
@@ -24,8 +25,8 @@ export function entries(): Entry[] {
   });
 }
 
-/** The package as the compiler emits it from the sources of this moment, in a folder that `remove` takes away. */
-export function build(): { readonly folder: string; remove(): void } {
+/** The package as it is built from the sources of this moment, in a folder that `remove` takes away. */
+export async function build(): Promise<{ readonly folder: string; remove(): void }> {
   const folder = mkdtempSync(join(tmpdir(), 'viommu-build-'));
   const config = {
     extends: resolve('tsconfig.json'),
@@ -42,5 +43,6 @@ export function build(): { readonly folder: string; remove(): void } {
   const project = join(folder, 'tsconfig.json');
   writeFileSync(project, JSON.stringify(config));
   execFileSync(process.execPath, [resolve('node_modules/typescript/bin/tsc'), '-p', project], { stdio: 'inherit' });
+  await bundle(folder);
   return { folder, remove: () => rmSync(folder, { recursive: true }) };
 }

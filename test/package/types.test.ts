@@ -6,8 +6,8 @@ let folder = '';
 let remove = (): void => {};
 let api: Api;
 
-beforeAll(() => {
-  ({ folder, remove } = build());
+beforeAll(async () => {
+  ({ folder, remove } = await build());
   api = apiOf(folder, entries());
 }, 120_000);
 

@@ -1,20 +1,47 @@
-import { makeReplayMachine } from '../../src/machine/replay.ts';
-import type { Command } from '../cli/command.ts';
-import { demoCommand } from './demo.ts';
-import { explainCommand } from './explain.ts';
-import { exportCommand } from './export.ts';
-import { importCommand } from './import.ts';
-import { iommufdCommand } from './iommufd.ts';
-import { replayCommand } from './replay.ts';
-import { sanitizeCommand } from './sanitize.ts';
+import type { MakeReplayTarget } from '../../src/trace/index.ts';
+import type { Command, LaterCommand } from '../cli/command.ts';
+
+/** A command that stands up machines. */
+async function onMachines(command: Promise<(make: MakeReplayTarget) => Command>): Promise<Command> {
+  const [make, { makeReplayMachine }] = await Promise.all([command, import('../../src/machine/replay.ts')]);
+  return make(makeReplayMachine);
+}
 
 /** Every verb of the program, in the order `viommu help` lists them. */
-export const COMMANDS: readonly Command[] = [
-  demoCommand(makeReplayMachine),
-  replayCommand(makeReplayMachine),
-  explainCommand(makeReplayMachine),
-  exportCommand(makeReplayMachine),
-  importCommand,
-  sanitizeCommand(makeReplayMachine),
-  iommufdCommand,
+export const COMMANDS: readonly LaterCommand[] = [
+  {
+    name: 'demo',
+    summary: 'replay every recording of the package; a table, and the story of one stream',
+    load: () => onMachines(import('./demo.ts').then((m) => m.demoCommand)),
+  },
+  {
+    name: 'replay',
+    summary: 'replay recorded guests and compare everything with the recording',
+    load: () => onMachines(import('./replay.ts').then((m) => m.replayCommand)),
+  },
+  {
+    name: 'explain',
+    summary: 'registers, tables, host objects and cached translations at one event of a recording',
+    load: () => onMachines(import('./explain.ts').then((m) => m.explainCommand)),
+  },
+  {
+    name: 'export',
+    summary: 'a recording as a Perfetto trace, value change dump, CSV or JSON',
+    load: () => onMachines(import('./export.ts').then((m) => m.exportCommand)),
+  },
+  {
+    name: 'import',
+    summary: "QEMU's -trace log, or plain register accesses, as a recording",
+    load: () => import('./import.ts').then((m) => m.importCommand),
+  },
+  {
+    name: 'sanitize',
+    summary: 'what a recorded driver did wrong, by name, whatever the caches happened to hold',
+    load: () => onMachines(import('./sanitize.ts').then((m) => m.sanitizeCommand)),
+  },
+  {
+    name: 'iommufd',
+    summary: "the host's iommufd alone: replay recorded kernel answers, or serve /dev/iommu on a socket",
+    load: () => import('./iommufd.ts').then((m) => m.iommufdCommand),
+  },
 ];
