@@ -10,9 +10,10 @@ export interface IommuPorts {
   readonly remap: InterruptRemapPort | null;
   /**
    * The host's device permission table (SMMUv3 DPT, VT-d HPT): whether functions of this root may touch a host-physical
-   * address they translated themselves. Without one a function that invents translated addresses reaches everything.
+   * address (low and high word) they translated themselves. Without one a function that invents translated addresses reaches
+   * everything.
    */
-  readonly permits?: (hpa: number) => boolean;
+  readonly permits?: (lo: number, hi: number) => boolean;
 }
 
 /** No IOMMU at all: bus addresses are memory addresses. For machines without one, and for tests of the bus alone. */

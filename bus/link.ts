@@ -1,7 +1,7 @@
 import { toBigint } from '../src/core/bits.ts';
 import { ViommuError } from '../src/core/errors.ts';
 import { MemoryRequest } from '../src/lib/pci/memory-request.ts';
-import { ACCESS, AT, ATS, DMA, NO_PASID } from '../src/ports/dma.ts';
+import { ACCESS, AT, ATS, type AtsPort, DMA, NO_PASID } from '../src/ports/dma.ts';
 import type { PciFunction, Upstream } from '../src/ports/pci.ts';
 import { PRG } from '../src/spec/pcie/messages.ts';
 import { Departure, deliverInterrupt, NOT_SET_UP } from './departure.ts';
@@ -279,7 +279,12 @@ export class Link implements Upstream {
     this.#fabric.onMessage?.({ kind: 'invalidate completion', stream, pasid: NO_PASID, itags, count });
     const delay = this.#fabric.latency.completion;
     if (delay === 0) ats.invalidateCompletion(stream, itags, count & 7);
-    else this.#fabric.clock!.after(delay, () => ats.invalidateCompletion(stream, itags, count & 7));
+    else this.#completionLater(ats, delay, itags, count & 7);
+  }
+
+  #completionLater(ats: AtsPort, delay: number, itags: number, count: number): void {
+    const { stream } = this.#departure;
+    this.#fabric.clock!.after(delay, () => ats.invalidateCompletion(stream, itags, count));
   }
 
   pageRequest(pasid: number, lo: number, hi: number, access: number, group: number, last: boolean): void {

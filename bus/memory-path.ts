@@ -74,8 +74,7 @@ export class MemoryPath {
     const outcome = port.translate(this.#departure.stream, r.pasid, r.lo, r.hi, r.access, r.at);
     switch (outcome) {
       case DMA.OK:
-        if (r.at === AT.TRANSLATED && iommu.permits?.(port.out) === false) return this.#departure.refuseForgery();
-        return this.#memory(r, port.out, count);
+        return this.#memory(r, port.out | 0, (port.out / 2 ** 32) | 0, count);
       case DMA.RAZ_WI:
         if (!r.write) r.bytes.fill(0, r.start, r.start + count);
         return DMA.RAZ_WI;
@@ -89,11 +88,16 @@ export class MemoryPath {
     }
   }
 
-  #memory(r: MemoryRequest, out: number, count: number): number {
+  /** @param lo,hi where the IOMMU says that the piece lies. */
+  #memory(r: MemoryRequest, lo: number, hi: number, count: number): number {
+    const { permits } = this.#slot.bus.root.iommu;
+    if (r.at === AT.TRANSLATED && permits?.(lo, hi) === false) return this.#departure.refuseForgery();
     this.#fabric.sender = this.#departure;
     const { memory } = this.#fabric;
-    const part = r.part(count);
-    return (r.write ? memory.writeBytes(out, part) : memory.readBytes(out, part)) ? DMA.OK : DMA.ABORT;
+    const done = r.write
+      ? memory.writePart(lo, hi, r.bytes, r.start, count)
+      : memory.readPart(lo, hi, r.bytes, r.start, count);
+    return done ? DMA.OK : DMA.ABORT;
   }
 
   /** Only a DWORD write without PASID is an interrupt (VT-d §3.15); QEMU makes several of a longer one. */

@@ -45,20 +45,28 @@ export class Messages implements EndpointPort {
       global,
     });
     const to = this.#addressee(slot, pasid);
-    const own = this.#pasid;
-    const delay = this.#fabric.latency.invalidate;
-    if (delay === 0) {
-      if (to.fn.invalidate?.(own, itag, lo, hi, global) === true) return true;
-      if (!slot.hostAts) return false;
-      slot.bus.root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
+    if (this.#fabric.latency.invalidate > 0) {
+      this.#invalidateLater(slot, to, rid, itag, lo, hi, global);
       return true;
     }
-    this.#later(delay, slot, () => {
-      // A function that refuses answers with UR, and that ends the request as a completion does. So does a slice that has gone.
-      if (this.#fabric.plugged(to) && to.fn.invalidate?.(own, itag, lo, hi, global) === true) return;
-      slot.bus.root.iommu.ats?.invalidateCompletion(rid, (2 ** itag) | 0, 1);
-    });
+    if (to.fn.invalidate?.(this.#pasid, itag, lo, hi, global) === true) return true;
+    if (!slot.hostAts) return false;
+    this.#unsupported(slot, rid, itag);
     return true;
+  }
+
+  /** By the PASID that `#addressee` has found. */
+  #invalidateLater(slot: Slot, to: Slot, rid: number, itag: number, lo: number, hi: number, global: boolean): void {
+    const own = this.#pasid;
+    this.#later(this.#fabric.latency.invalidate, slot, () => {
+      if (this.#fabric.plugged(to) && to.fn.invalidate?.(own, itag, lo, hi, global) === true) return;
+      this.#unsupported(slot, rid, itag);
+    });
+  }
+
+  /** A function that refuses answers with UR, and that ends the request as a completion does. So does a slice that has gone. */
+  #unsupported(slot: Slot, rid: number, itag: number): void {
+    slot.bus.root.iommu.ats?.invalidateCompletion(rid, 1 << itag, 1);
   }
 
   pageResponse(rid: number, pasid: number, group: number, code: number): void {

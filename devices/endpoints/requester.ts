@@ -148,8 +148,12 @@ export class Requester {
 
   /** Whether requests of the function can carry a PASID: one within the width of its capability. */
   #may(pasid: number): boolean {
+    if (pasid === NO_PASID) {
+      this.refusal = null;
+      return true;
+    }
     const limit = this.pasid?.limit ?? 0;
-    const may = pasid === NO_PASID || (pasid >= 0 && pasid < limit);
+    const may = pasid >= 0 && pasid < limit;
     if (may) this.refusal = null;
     else if (limit === 0) this.refusal = `PASID ${pasid}: the function has no PASID capability`;
     else this.refusal = `PASID ${pasid}: the function's PASIDs are 0 to ${limit - 1}, by the width of its capability`;
@@ -305,10 +309,17 @@ export class Requester {
   invalidate(pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
     if (this.ats === null || !this.ats.enabled) return false;
     this.atc.invalidate(pasid, lo, hi, rangeShift(lo, hi), global && this.ats.globalInvalidate);
-    const complete = () => this.upstream?.invalidateCompletion((2 ** itag) | 0, 1);
-    if (this.#busy > 0) this.#held.push(complete);
-    else complete();
+    if (this.#busy === 0) this.#answer(itag);
+    else this.#answerLater(itag);
     return true;
+  }
+
+  #answer(itag: number): void {
+    this.upstream?.invalidateCompletion(1 << itag, 1);
+  }
+
+  #answerLater(itag: number): void {
+    this.#held.push(() => this.#answer(itag));
   }
 
   /** Group of the last page request; -1: there was none. */

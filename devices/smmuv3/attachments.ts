@@ -101,6 +101,7 @@ export class Smmuv3Attachments {
   apply(s: Smmuv3Stream, ste: Int32Array): VerbOutcome {
     s.ste.set(ste);
     const r = this.#apply(s, ste);
+    s.settled = r === 0 || r === UNCHANGED;
     if (r >= 0 || !s.shared) return r;
     // The device must not keep what this stream no longer asks for: the stream aborts.
     s.ste.fill(0);

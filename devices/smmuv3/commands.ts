@@ -137,33 +137,40 @@ export class Smmuv3Commands implements CommandSink {
   }
 
   #cfgiSte(cons: number, sid: number): number {
-    if (!this.#before()) return REFUSED;
     this.#core.work.spend(STREAM_WORK);
-    return this.#refresh(cons, sid) < 0 ? CERROR.ILL : DONE;
+    return this.#refresh(cons, sid);
   }
 
-  /** One StreamID's entry again; one that says what it said makes the hardware look at its CDs again. */
+  /**
+   * One StreamID's entry again. One that says what it said makes the hardware look at its CDs again, in order with the
+   * invalidations before it; another one has to wait for them.
+   */
   #refresh(cons: number, sid: number): number {
-    const { streams } = this.#c;
-    const r = streams.invalidate(sid);
-    if (r !== UNCHANGED) return r;
-    const s = streams.bySid(sid)!;
-    return this.#c.batch.add(s.vdeviceIn!.viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0) && this.#c.batch.flush() ? 0 : -1;
+    const { streams, batch } = this.#c;
+    const s = streams.bySid(sid);
+    if (s === undefined) return DONE;
+    if (!streams.says(s)) {
+      if (!this.#before()) return REFUSED;
+      const r = streams.invalidate(sid);
+      if (r !== UNCHANGED) return r < 0 ? CERROR.ILL : DONE;
+    }
+    return batch.add(s.vdeviceIn!.viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0) ? DONE : REFUSED;
   }
 
   /** Goes on after a failure, so that one bad stream does not keep the others from being seen. */
   #cfgiRange(cons: number, sid: number, range: number): number {
-    if (!this.#before()) return REFUSED;
     const span = range === RANGE_ALL ? 0x1_0000_0000 : 2 ** (range + 1);
     const first = sid - (sid % span);
-    let failed = false;
+    let failed: number = DONE;
     const { list } = this.#c.streams;
     for (let i = 0; i < list.length; i++) {
       const x = list[i]!.sid;
       this.#core.work.spend(STREAM_WORK);
-      if (x >= first && x < first + span && this.#refresh(cons, x) < 0) failed = true;
+      if (x < first || x >= first + span) continue;
+      const outcome = this.#refresh(cons, x);
+      if (outcome !== DONE) failed = outcome;
     }
-    return failed ? CERROR.ILL : DONE;
+    return failed;
   }
 
   /** Without stage 1, QEMU refuses it for functions that are there; its host bridge, StreamID 0, counts as one. */

@@ -28,6 +28,8 @@ export class Smmuv3Stream {
   state: StreamState = 'unset';
   /** The entry in force (valid in abort, bypass, s1, s2, nested). */
   readonly ste = new Int32Array(STE_WORDS);
+  /** Whether the host took that entry when it was last asked to. */
+  settled = false;
   vdeviceId = 0;
   vdeviceIn: Smmuv3Domain | null = null;
   /** What is attached; 0: nothing. */

@@ -146,6 +146,14 @@ export class Smmuv3Streams {
     for (const s of this.#list) this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
   }
 
+  /** Whether the guest's entry of a stream in stage 1 still says what is in force, word for word, so that only its CDs may be others. */
+  says(s: Smmuv3Stream): boolean {
+    if (s.context === null || !s.settled || !this.#enabled() || this.#tables.lookup(s.sid) !== 0) return false;
+    const { ste } = this.#tables;
+    for (let i = 0; i < ste.length; i++) if (ste[i] !== s.ste[i]) return false;
+    return true;
+  }
+
   /**
    * CFGI_STE: the stream gets its vDEVICE, whatever its STE says, and what the STE says now. An unknown StreamID is nothing.
    * A host that has one configuration for all streams of a device has no vDEVICE for it either, and refuses an entry that

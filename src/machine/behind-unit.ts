@@ -7,7 +7,7 @@ import type { Vm } from './vm.ts';
 export function portsOf(vm: Vm, unit: IommuUnit): IommuPorts {
   const { translate, remap } = unit;
   const ats = vm.failures?.completions(unit.ats, vm.clock) ?? unit.ats;
-  return { translate, ats, remap, permits: (hpa) => vm.memory.gpaOf(hpa) >= 0 };
+  return { translate, ats, remap, permits: (lo, hi) => vm.memory.holds(lo, hi) };
 }
 
 /**

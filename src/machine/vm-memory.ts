@@ -1,3 +1,4 @@
+import { fromWords } from '../core/bits.ts';
 import { AddressSpace, ramBacking } from '../lib/memory/address-space.ts';
 import type { HostMemory } from '../lib/memory/host-memory.ts';
 import type { UserMemory } from '../ports/iommufd.ts';
@@ -95,6 +96,16 @@ export class VmMemory implements UserMemory {
   gpaOf(hpa: number): number {
     for (const p of this.#placed) if (hpa >= p.hpa && hpa < p.hpa + p.bytes) return p.gpa + (hpa - p.hpa);
     return -1;
+  }
+
+  /** Whether a host-physical address, as two words, is guest RAM. */
+  holds(lo: number, hi: number): boolean {
+    const hpa = fromWords(lo, hi);
+    for (let i = 0; i < this.#placed.length; i++) {
+      const p = this.#placed[i]!;
+      if (hpa >= p.hpa && hpa < p.hpa + p.bytes) return true;
+    }
+    return false;
   }
 
   pin(va: bigint, bytes: bigint, write: boolean): boolean {

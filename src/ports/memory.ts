@@ -67,4 +67,11 @@ export interface Memory {
   readBytes(addr: number, into: Uint8Array): boolean;
   /** Any length and alignment. @returns false at the first byte that aborts (earlier bytes are done). */
   writeBytes(addr: number, from: Uint8Array): boolean;
+  /**
+   * `count` bytes into `into` from its byte `start` on, as `readBytes`. The address is two words, since a number as large as
+   * an address is put on the heap wherever it is handed over.
+   */
+  readPart(lo: number, hi: number, into: Uint8Array, start: number, count: number): boolean;
+  /** The counterpart of `readPart`. */
+  writePart(lo: number, hi: number, from: Uint8Array, start: number, count: number): boolean;
 }

@@ -2,7 +2,7 @@ import { type BenchCase, type Measured, type Prepared, type SampledCase, type Ti
 import { ReferenceWalk } from './reference.ts';
 
 const ROUND_NS = 25_000_000;
-const WARM_NS = 150_000_000;
+const WARM_NS = 500_000_000;
 const HEAP_RUNS = 5;
 
 /** CPU nanoseconds of `calls` calls. */

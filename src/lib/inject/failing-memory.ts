@@ -54,4 +54,12 @@ export class FailingMemory implements Memory {
   writeBytes(addr: number, from: Uint8Array): boolean {
     return this.#memory.writeBytes(addr, from);
   }
+
+  readPart(lo: number, hi: number, into: Uint8Array, start: number, count: number): boolean {
+    return !this.#plan.fails(FAILURE_STEP.FETCH) && this.#memory.readPart(lo, hi, into, start, count);
+  }
+
+  writePart(lo: number, hi: number, from: Uint8Array, start: number, count: number): boolean {
+    return this.#memory.writePart(lo, hi, from, start, count);
+  }
 }

@@ -1,3 +1,4 @@
+import { fromWords } from '../../core/bits.ts';
 import type { Memory } from '../../ports/memory.ts';
 
 interface Range {
@@ -76,16 +77,20 @@ export class FaultyMemory implements Memory {
   }
 
   readBytes(addr: number, into: Uint8Array): boolean {
-    const good = this.#good(addr, into.length);
-    if (good === into.length) return this.#memory.readBytes(addr, into);
-    this.#memory.readBytes(addr, into.subarray(0, good));
-    return false;
+    return this.readPart(addr | 0, (addr / 2 ** 32) | 0, into, 0, into.length);
   }
 
   writeBytes(addr: number, from: Uint8Array): boolean {
-    const good = this.#good(addr, from.length);
-    if (good === from.length) return this.#memory.writeBytes(addr, from);
-    this.#memory.writeBytes(addr, from.subarray(0, good));
-    return false;
+    return this.writePart(addr | 0, (addr / 2 ** 32) | 0, from, 0, from.length);
+  }
+
+  readPart(lo: number, hi: number, into: Uint8Array, start: number, count: number): boolean {
+    const good = this.#good(fromWords(lo, hi), count);
+    return this.#memory.readPart(lo, hi, into, start, good) && good === count;
+  }
+
+  writePart(lo: number, hi: number, from: Uint8Array, start: number, count: number): boolean {
+    const good = this.#good(fromWords(lo, hi), count);
+    return this.#memory.writePart(lo, hi, from, start, good) && good === count;
   }
 }

@@ -1,3 +1,4 @@
+import { fromWords } from '../../core/bits.ts';
 import { ViommuError } from '../../core/errors.ts';
 import type { Backing, Memory, MemoryWindow } from '../../ports/memory.ts';
 import type { AccessGate } from '../access/access-gate.ts';
@@ -10,6 +11,8 @@ interface Piece {
   /** First word of the piece in its backing. */
   readonly first: number;
   words: Int32Array;
+  /** The same storage, byte by byte. */
+  bytes: Uint8Array;
   readonly writable: boolean;
   /** The backing is shared with somebody else: pages are fetched before and flushed after. */
   readonly shared: boolean;
@@ -36,24 +39,17 @@ const NONE: Piece = {
   backing: { words: () => new Int32Array(0) },
   first: 0,
   words: new Int32Array(0),
+  bytes: new Uint8Array(0),
   writable: false,
   shared: false,
 };
 
+function bytesOf(words: Int32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+}
+
 /** Transfers up to this many bytes are moved one by one: making a view of the storage would cost more. */
 const SMALL = 64;
-
-function takeBytes(words: Int32Array, from: number, into: Uint8Array, start: number, count: number): void {
-  for (let i = 0; i < count; i++) into[start + i] = words[(from + i) >>> 2]! >>> (((from + i) & 3) * 8);
-}
-
-function putBytes(words: Int32Array, to: number, from: Uint8Array, start: number, count: number): void {
-  for (let i = 0; i < count; i++) {
-    const at = (to + i) >>> 2;
-    const shift = ((to + i) & 3) * 8;
-    words[at] = (words[at]! & ~(0xff << shift)) | (from[start + i]! << shift);
-  }
-}
 
 /** Plain storage: `bytes` of zeroed memory, committed by the system page by page as it is touched. */
 export function ramBacking(bytes: number): Backing {
@@ -79,7 +75,6 @@ export class AddressSpace implements Memory {
   hi = 0;
   writable = false;
   #last: Piece = NONE;
-  readonly #scratch = new Uint8Array(4);
   readonly #layout: Layout;
   /** Whose accesses these are; null: a processor's, or functions' that have passed the bus. */
   readonly #gate: AccessGate | null;
@@ -114,12 +109,14 @@ export class AddressSpace implements Memory {
     }
     this.#refuseOverlap(base, base + bytes);
     const shared = backing.fetch !== undefined || backing.wrote !== undefined;
+    const words = backing.words();
     const piece: Piece = {
       base,
       end: base + bytes,
       backing,
       first: offset / 4,
-      words: backing.words(),
+      words,
+      bytes: bytesOf(words),
       writable,
       shared,
     };
@@ -170,7 +167,10 @@ export class AddressSpace implements Memory {
   /** A backing gave its storage a new place (`words()` answers differently now). */
   moved(): void {
     this.#changed();
-    for (const p of this.#layout.pieces) p.words = p.backing.words();
+    for (const p of this.#layout.pieces) {
+      p.words = p.backing.words();
+      p.bytes = bytesOf(p.words);
+    }
   }
 
   /** The RAM pieces, in ascending order. */
@@ -302,52 +302,59 @@ export class AddressSpace implements Memory {
   }
 
   readBytes(addr: number, into: Uint8Array): boolean {
-    for (let done = 0; done < into.length; ) {
-      const at = addr + done;
-      const word = at - (at % 4);
-      if (this.locate(word)) {
-        const n = Math.min(into.length - done, this.room * 4 - (at - word));
-        if (n <= SMALL) takeBytes(this.words, this.index * 4 + (at - word), into, done, n);
-        else {
-          const from = this.words.byteOffset + this.index * 4 + (at - word);
-          into.set(new Uint8Array(this.words.buffer, from, n), done);
-        }
+    return this.readPart(addr | 0, (addr / 2 ** 32) | 0, into, 0, into.length);
+  }
+
+  writeBytes(addr: number, from: Uint8Array): boolean {
+    return this.writePart(addr | 0, (addr / 2 ** 32) | 0, from, 0, from.length);
+  }
+
+  readPart(lo: number, hi: number, into: Uint8Array, start: number, count: number): boolean {
+    const skew = lo & 3;
+    for (let done = 0; done < count; ) {
+      const at = fromWords(lo, hi) + done;
+      const odd = (skew + done) & 3;
+      if (this.locate(at - odd)) {
+        const n = Math.min(count - done, this.room * 4 - odd);
+        const { bytes } = this.#last;
+        const from = this.index * 4 + odd;
+        if (n <= SMALL) for (let i = 0; i < n; i++) into[start + done + i] = bytes[from + i]!;
+        else into.set(bytes.subarray(from, from + n), start + done);
         done += n;
         continue;
       }
       const w = this.#window(at, false);
-      const size = this.#windowStep(at, into.length - done);
+      const size = this.#windowStep(at, count - done);
       if (w === null || !this.#in(w, at, size)) return false;
       const value = this.lo;
-      for (let i = 0; i < size; i++) into[done + i] = value >>> (8 * i);
+      for (let i = 0; i < size; i++) into[start + done + i] = value >>> (8 * i);
       done += size;
     }
     return true;
   }
 
-  writeBytes(addr: number, from: Uint8Array): boolean {
-    for (let done = 0; done < from.length; ) {
-      const at = addr + done;
-      const word = at - (at % 4);
-      if (this.locate(word)) {
+  writePart(lo: number, hi: number, from: Uint8Array, start: number, count: number): boolean {
+    const skew = lo & 3;
+    for (let done = 0; done < count; ) {
+      const at = fromWords(lo, hi) + done;
+      const odd = (skew + done) & 3;
+      if (this.locate(at - odd)) {
         if (!this.writable) return false;
-        const n = Math.min(from.length - done, this.room * 4 - (at - word));
-        if (n <= SMALL) putBytes(this.words, this.index * 4 + (at - word), from, done, n);
-        else {
-          const to = this.words.byteOffset + this.index * 4 + (at - word);
-          new Uint8Array(this.words.buffer, to, n).set(from.subarray(done, done + n));
-        }
-        if (this.#last.shared) this.#last.backing.wrote?.(this.index * 4 + (at - word), n);
+        const n = Math.min(count - done, this.room * 4 - odd);
+        const { bytes, shared, backing } = this.#last;
+        const to = this.index * 4 + odd;
+        if (n <= SMALL) for (let i = 0; i < n; i++) bytes[to + i] = from[start + done + i]!;
+        else bytes.set(from.subarray(start + done, start + done + n), to);
+        if (shared) backing.wrote?.(to, n);
         done += n;
         continue;
       }
       const w = this.#window(at, true);
       if (w === null) return false;
-      const size = this.#windowStep(at, from.length - done);
-      this.#scratch.fill(0);
-      this.#scratch.set(from.subarray(done, done + size));
-      const s = this.#scratch;
-      if (!this.#out(w, at, size, s[0]! | (s[1]! << 8) | (s[2]! << 16) | (s[3]! << 24))) return false;
+      const size = this.#windowStep(at, count - done);
+      let value = 0;
+      for (let i = 0; i < size; i++) value |= from[start + done + i]! << (8 * i);
+      if (!this.#out(w, at, size, value)) return false;
       done += size;
     }
     return true;

@@ -29,10 +29,4 @@ export class MemoryRequest {
     this.lo = next | 0;
     if (next >= 0x1_0000_0000) this.hi = (this.hi + 1) | 0;
   }
-
-  /** The next `n` bytes of the data. */
-  part(n: number): Uint8Array {
-    const { bytes, start } = this;
-    return start === 0 && n === bytes.length ? bytes : bytes.subarray(start, start + n);
-  }
 }
