@@ -50,6 +50,8 @@ export interface LeftRoot {
   readonly root: number;
   readonly event: number;
   readonly batch: number;
+  /** Sequence number of the invalidation that made hardware forget the way there; Infinity: it was cut off. */
+  readonly since: number;
   seq: number;
   issued: number;
 }
@@ -173,6 +175,15 @@ export class Caches {
       else from = middle + 1;
     }
     for (let n = from; n < this.#logged; n++) yield this.#log[n % REMEMBERED]!;
+  }
+
+  /** The invalidations behind sequence number `seq`, newest first, as far as they are remembered. */
+  *behind(seq: number): IterableIterator<SeenInvalidation> {
+    for (let n = this.#logged - 1; n >= Math.max(0, this.#logged - REMEMBERED); n--) {
+      const i = this.#log[n % REMEMBERED]!;
+      if (i.seq <= seq) return;
+      yield i;
+    }
   }
 
   /** Whether an invalidation of single pages, issued right before an entry was changed, found it still as it was. */

@@ -8,10 +8,11 @@ import type { EntryChange, TranslationTree } from './tree.ts';
 
 /** What the caches of functions need to know of the IOMMU. */
 export interface DeviceTlbRules {
-  /** ATS is on for the stream, as far as the IOMMU is told. */
-  ats(stream: number): boolean;
-  /** The PASID its translations of this tree are cached under; -1: none. */
-  pasid(stream: number, tree: TranslationTree): number;
+  /**
+   * The PASIDs under which a function may hold what the tree says, as far as the IOMMU is told: -1 is none, nothing when ATS is
+   * off. @param both what this stage says together with the one below it.
+   */
+  holds(stream: number, tree: TranslationTree, both: boolean): Iterable<number>;
   /** An invalidation of the function must stand behind a completed one of the IOMMU, not only behind it in the queue. */
   readonly afterSync: boolean;
 }
@@ -45,11 +46,18 @@ export class DeviceTlbs {
     return this.#caches.tag(0, stream, pasid + 1);
   }
 
-  /** An entry was taken away. @param twin what the IOMMU may hold of it; null: nothing any more. */
-  changed(c: EntryChange, twin: StaleEntry | null, e: StaleEntry): void {
-    for (const stream of c.tree.streams) {
-      if (!this.rules.ats(stream) || isNested(c.tree, stream)) continue;
-      const tag = this.#tag(stream, this.rules.pasid(stream, c.tree));
+  /** The tags under which functions may hold what the tree says. */
+  *#tags(tree: TranslationTree, both: boolean): IterableIterator<CacheTag> {
+    for (const stream of tree.streams)
+      for (const pasid of this.rules.holds(stream, tree, both)) yield this.#tag(stream, pasid);
+  }
+
+  /**
+   * An entry was taken away. @param twin what the IOMMU may hold of it; null: nothing any more.
+   * @param both it is of two stages together.
+   */
+  changed(c: EntryChange, twin: StaleEntry | null, e: StaleEntry, both = false): void {
+    for (const tag of this.#tags(c.tree, both)) {
       // A function holds translations only, no tables: nothing is to be walked again.
       const copy: StaleEntry = {
         ...e,
@@ -68,26 +76,26 @@ export class DeviceTlbs {
   }
 
   /** An entry came: what functions hold at its addresses must not say something else. @param told the IOMMU's copy was found already. */
-  appears(c: EntryChange, told: boolean): void {
-    for (const stream of c.tree.streams) {
-      if (!this.rules.ats(stream) || isNested(c.tree, stream)) continue;
-      const tag = this.#tag(stream, this.rules.pasid(stream, c.tree));
+  appears(c: EntryChange, told: boolean, both = false): void {
+    for (const tag of this.#tags(c.tree, both)) {
       if (tag.stale.size === 0) continue;
       tag.stale.overlapping(c.base, c.base + POW2[c.shift - 12]! - 1, (e) => {
         if (!e.table && c.kind === ENTRY.TABLE && e.shift < c.shift) return;
         const same = !e.table && c.kind === ENTRY.LEAF && e.out - e.base === c.out - c.base && (e.perm & ~c.perm) === 0;
         const late = c.node.page.late && this.#caches.coveredSince(tag, e, c.node.page.since);
         if (same || late || told) tag.stale.delete(e);
-        else this.#violation(stream, c.tree, tag, e, c.base);
+        else this.#violation(c.tree, tag, e, c.base);
       });
     }
   }
 
-  #violation(stream: number, tree: TranslationTree, tag: CacheTag, e: StaleEntry, page: number): void {
+  #violation(tree: TranslationTree, tag: CacheTag, e: StaleEntry, page: number): void {
     tag.stale.delete(e);
     const { findings, event } = this.#course;
     const where = `0x${(page * 4096).toString(16)}`;
-    const pasid = tree.pasid < 0 ? undefined : tree.pasid;
+    const stream = tag.a;
+    const under = Math.max(tree.pasid, tag.b - 1);
+    const pasid = under < 0 ? undefined : under;
     if (e.seq >= 0) {
       findings.add('invalidation-not-awaited', {
         stream,
@@ -154,11 +162,10 @@ export class DeviceTlbs {
 
   finish(trees: Iterable<TranslationTree>): void {
     for (const tree of trees) {
-      for (const stream of tree.streams) {
-        const tag = this.#tag(stream, this.rules.pasid(stream, tree));
+      for (const tag of this.#tags(tree, false)) {
         tag.stale.all((e) => {
           if (e.seq >= 0 || e.why === STALE.RAISED || e.twin?.done === false) return;
-          if (e.completions + SETTLED <= this.#course.completions) this.#violation(stream, tree, tag, e, e.base);
+          if (e.completions + SETTLED <= this.#course.completions) this.#violation(tree, tag, e, e.base);
         });
       }
     }
@@ -167,12 +174,6 @@ export class DeviceTlbs {
   clear(): void {
     this.#caches.clear();
   }
-}
-
-/** The stream goes through a first stage as well: what its function holds is known by the addresses of that. */
-function isNested(tree: TranslationTree, stream: number): boolean {
-  for (const first of tree.over.keys()) if (first.streams.has(stream)) return true;
-  return false;
 }
 
 /** Pages of a device-TLB address with its size in it (PCIe ATS; VT-d §6.5.2.5): the lowest 0 bit from bit 12 up says how many. */

@@ -1,5 +1,5 @@
 import { POW2 } from '../core/bits.ts';
-import { type Caches, type CacheTag, matches, touches } from './caches.ts';
+import { type Caches, type CacheTag, type LeftRoot, matches, touches } from './caches.ts';
 import { isWhole, type SeenInvalidation, type StaleEntry } from './stale.ts';
 
 /** How the parts of a tag and of an invalidation are called on one architecture, by stage kind. */
@@ -26,13 +26,26 @@ const NEIGHBOURS = 512;
  * changed: an invalidation that reached nothing else, or only the neighbours of the entry. Null: none was meant for it.
  */
 export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words: TagWords): Miss | null {
-  // What was issued between the change and its telling reached nothing either way.
-  if (e.late || caches.cameEarly(tag, e)) return null;
+  if (caches.cameEarly(tag, e)) return null;
   for (const i of caches.since(e.event)) {
     const why = miss(caches, i, tag, e, words);
     if (why === null) continue;
     i.missed = true;
     return why;
+  }
+  return null;
+}
+
+/**
+ * The invalidation that was meant for everything below a root that went, and did not reach it: it stands behind the one that
+ * made hardware forget the way there, and reached nothing. Null: none was meant for it.
+ */
+export function nearestMissOfRoot(caches: Caches, tag: CacheTag, left: LeftRoot, words: TagWords): Miss | null {
+  for (const i of caches.behind(left.since)) {
+    if (i.reached > 0 || i.batch > left.batch + 1 || caches.forMoved(i)) continue;
+    if (matches(i, tag)) {
+      if (!isWhole(i)) return { by: i, kind: 'range', why: `it names some pages of many: ${range(i)} only` };
+    } else if (isWhole(i) && ((i.stages >>> tag.stage) & 1) !== 0) return otherTag(i, tag, words);
   }
   return null;
 }
@@ -62,6 +75,10 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
   if (i.reached > 0 || !touches(i, e) || (!near && caches.named(i)) || caches.forMoved(i)) return null;
   const stage = ((i.stages >>> tag.stage) & 1) !== 0;
   if (!stage) return isWhole(i) ? null : { by: i, kind: 'stage', why: 'it is for another stage of translation' };
+  return otherTag(i, tag, words);
+}
+
+function otherTag(i: SeenInvalidation, tag: CacheTag, words: TagWords): Miss {
   if (i.a >= 0 && i.a !== tag.a)
     return { by: i, kind: words.a, why: `it names ${words.a} ${i.a}, the entry has ${words.a} ${tag.a}` };
   return { by: i, kind: words.b, why: `it names ${words.b} ${i.b}, the entry has ${words.b} ${tag.b}` };
@@ -77,6 +94,8 @@ function neighbours(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolean 
   if (e.event < i.firstEvent - slack || e.event > i.lastEvent + slack) return false;
   // What lies between was found before.
   if (i.missed) return true;
+  // Pages that are told together were not all cleared together: only the next one is taken for a part of the range.
+  if (e.late) return gap === 0;
   for (let n = 1; n <= gap; n++) {
     const between = tag.stale.get(up ? e.base - n * pages : e.base + n * pages, e.shift, e.table);
     if (between === undefined || between.batch !== e.batch) return false;

@@ -23,7 +23,7 @@ const IN_ORDER: readonly RuleId[] = ['torn-entry', 'valid-before-filled'];
 const GATHERED =
   'stores between two events were recorded without their order: only what stood there at an event was judged';
 const LATE = 'stores to tables were recorded when the IOMMU looked, not when they happened';
-const TOO_SMALL = `${LATE}: what is too small there is said to be missing`;
+const TOO_SMALL = `${LATE}: what is too small there may be said to be missing`;
 
 /** Follows one machine, event by event, and says what its driver did wrong. */
 export class Sanitizer {

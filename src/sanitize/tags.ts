@@ -1,6 +1,6 @@
 import type { Caches, LeftRoot } from './caches.ts';
 import type { Course } from './course.ts';
-import type { TagWords } from './reach.ts';
+import { nearestMissOfRoot, type TagWords } from './reach.ts';
 import type { TranslationTree } from './tree.ts';
 import type { TagListener, Trees } from './trees.ts';
 
@@ -57,7 +57,7 @@ export class TagsInUse implements TagListener {
     for (const left of tag.left.values()) {
       if (left.root === tree.root) continue;
       if (left.seq >= 0) this.#early(tree, name, left);
-      else this.#reused(tree, name, left.root, left.event);
+      else if (!this.#missed(tree, name, left)) this.#reused(tree, name, left.root, left.event);
       tag.left.delete(left.root);
       return;
     }
@@ -70,6 +70,19 @@ export class TagsInUse implements TagListener {
       events: [left.event, left.issued, this.#course.event],
       message: `${name} got the tables at ${at(tree)} before the invalidation of what was cached of those at ${HEX(left.root * 4096)} had completed: wait for it`,
     });
+  }
+
+  /** What was to invalidate the old tables' translations did not reach them. @returns found. */
+  #missed(tree: TranslationTree, name: string, left: LeftRoot): boolean {
+    const miss = nearestMissOfRoot(this.#caches, tree.tag, left, this.#words(tree.tag.stage));
+    if (miss === null) return false;
+    this.#course.findings.add('invalidation-too-small', {
+      pasid: tree.pasid < 0 ? undefined : tree.pasid,
+      kind: `${name} ${miss.kind}`,
+      events: [left.event, miss.by.event, this.#course.event],
+      message: `${name} got the tables at ${at(tree)}, and the invalidation before did not reach what is cached of those at ${HEX(left.root * 4096)}: ${miss.why}`,
+    });
+    return true;
   }
 
   #reused(tree: TranslationTree, name: string, root: number, since: number): void {

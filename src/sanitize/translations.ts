@@ -87,7 +87,7 @@ export class Translations implements TreeListener {
       this.devices.appears(c, found);
       // The first stages over it: what is held of both is known by their addresses.
       for (const { change: d, tag } of c.kind === ENTRY.LEAF && tree.over.size > 0 ? combinedChanges(c) : [])
-        this.devices.appears(d, this.#appears(d, tag) || found);
+        this.devices.appears(d, this.#appears(d, tag) || found, true);
     }
     if (c.oldKind === ENTRY.NONE) {
       if ((this.rules.cachesAbsence >>> tree.tag.stage) & 1 && !tree.entering && !c.linking)
@@ -157,7 +157,7 @@ export class Translations implements TreeListener {
       const e: StaleEntry = { ...of, base, shift, level, middle, table: false, out, perm, global, below: false };
       const { page } = c.node;
       const gone = page.late && this.#caches.coveredSince(tag, e, page.since);
-      this.devices.changed(d, gone ? null : e, e);
+      this.devices.changed(d, gone ? null : e, e, true);
       if (!gone) tag.stale.add(e);
     }
   }
@@ -384,7 +384,7 @@ export class Translations implements TreeListener {
       if (e.why === STALE.UNMAPPED) {
         // SeenInvalidation by address without delay is this driver's way, and it left this one out.
         if (!e.table && tag === tree.tag && tag.ranged - e.ranged >= STRICT)
-          this.#violation(tree, tag, e, e.base, `${addressOf(e.base)} was unmapped, others after it were invalidated,`);
+          this.#violation(tree, tag, e, e.base, `${addressOf(e.base)} was unmapped (others after it were invalidated)`);
         return;
       }
       if (e.why !== STALE.RAISED) this.#violation(tree, tag, e, e.base);

@@ -114,7 +114,7 @@ export class Trees {
     // What was flushed behind that invalidation cannot come back.
     if (tree.mapped && tree.tag.flushed <= since) {
       const { event, batch } = this.#course;
-      tree.tag.left.set(tree.root, { root: tree.root, event, batch, seq: -1, issued: -1 });
+      tree.tag.left.set(tree.root, { root: tree.root, event, batch, since, seq: -1, issued: -1 });
     }
   }
 

@@ -136,7 +136,9 @@ const STORES: readonly StoreKind[] = [
   { name: 'flip an output bit beyond', page: 'pt', is: maps, to: (ev, i) => { const e = ev[i] as Store; ev[i] = { ...e, hi: e.hi | 0x8_8000 }; return ev; }, names: ['beyond-output-size'] },
 ];
 
+/** Stores of entries of tables; a page that was a table and is a queue now holds none. */
 function stores(r: Recording, kind: StoreKind): number[] {
+  const queued = new Set(submitted(r).flatMap((c) => c.stores));
   const pages = new Set<number>();
   const words = new Map<number, bigint>();
   const found: number[] = [];
@@ -149,7 +151,7 @@ function stores(r: Recording, kind: StoreKind): number[] {
     } else if (e.t === 'st' && e.size === 8) {
       const was = words.get(e.gpa) ?? 0n;
       words.set(e.gpa, (BigInt(e.hi >>> 0) << 32n) | BigInt(e.lo >>> 0));
-      if (pages.has(e.gpa - (e.gpa % 4096)) && kind.is(e, was)) found.push(i);
+      if (pages.has(e.gpa - (e.gpa % 4096)) && !queued.has(i) && kind.is(e, was)) found.push(i);
     }
   });
   return found;

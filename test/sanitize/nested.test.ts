@@ -157,6 +157,45 @@ describe('SMMUv3, a stage 1 over a stage 2 of the guest', () => {
     expect(ats('tlb', 'atc')).toEqual([]);
   });
 
+  /** Stream 24 has substreams through both stages; without a SubstreamID its accesses go around stage 1 (S1DSS), or fail. */
+  function substreams(eats: bigint, dss: bigint, ...functions: (readonly [ssid: number, address: number])[]): string[] {
+    const d = nested();
+    const g = d.guest;
+    const cds = g.alloc();
+    g.st(cds + 64 + 8, g.get(d.cds + 8)).st(cds + 64, d.cdWord(d.asid));
+    const at = d.streams + 64 * 24;
+    const [, , w2, w3] = d.steWords();
+    g.st(at + 24, w3!)
+      .st(at + 16, w2!)
+      .st(at + 8, (eats << 28n) | dss)
+      .st(at, 0xfn | BigInt(cds) | (1n << 59n));
+    d.config(24);
+    d.unmap(IPA);
+    byAddress(d);
+    all(d, ALL);
+    for (const [ssid, address] of functions) {
+      const substream = ssid < 0 ? 0n : (1n << 11n) | (BigInt(ssid) << 12n);
+      d.command(0x40n | substream | (24n << 32n), BigInt(address));
+    }
+    d.submit();
+    d.map(IPA, DATA + 0x1000);
+    return rulesOf(d);
+  }
+
+  test('missing-atc-invalidation: of accesses that go around stage 1, by intermediate address', () => {
+    expect(substreams(1n, 1n, [1, VA])).toEqual(['missing-atc-invalidation']);
+    expect(substreams(1n, 1n, [-1, IPA])).toEqual(['missing-atc-invalidation']);
+  });
+
+  test('not missing-atc-invalidation: both are told, or nothing goes around stage 1', () => {
+    expect(substreams(1n, 1n, [1, VA], [-1, IPA])).toEqual([]);
+    expect(substreams(1n, 0n, [1, VA])).toEqual([]);
+  });
+
+  test('not missing-atc-invalidation: functions with split-stage ATS hold nothing of stage 2', () => {
+    expect(substreams(2n, 0n)).toEqual([]);
+  });
+
   test('invalidation-not-awaited: the VMID is invalidated, and nothing waits for it', () => {
     const d = moved((x) => {
       byAddress(x);
@@ -267,5 +306,44 @@ describe('VT-d, a first stage over a second stage of the guest', () => {
     expect(ats((d) => device(d, 1), iotlb)).toEqual(['atc-before-iotlb']);
     expect(ats(iotlb, (d) => device(d, 2))).toEqual(['invalidation-too-small']);
     expect(ats(iotlb, (d) => device(d, 1))).toEqual([]);
+  });
+
+  /** PASID 1 goes through both stages, what has none and PASID 3 through the second alone. */
+  function beside(...functions: (readonly [pasid: number, address: number])[]): string[] {
+    const { d, page } = nested([1], true);
+    const g = d.guest;
+    const second = g.get(d.pasids + 64) & ~0xfffn;
+    for (const pasid of [0, 3]) {
+      const at = d.pasids + 64 * pasid;
+      g.st(at, 0);
+      d.descriptor(7n | (1n << 4n) | (BigInt(d.did) << 16n) | (BigInt(pasid) << 32n), 0n);
+      d.descriptor(6n | (2n << 4n) | (BigInt(d.did) << 16n) | (BigInt(pasid) << 32n), 0n);
+      d.submit();
+      g.st(at + 16, 0)
+        .st(at + 8, DID)
+        .st(at, second | 0x89n);
+      d.descriptor(7n | (1n << 4n) | (BigInt(DID) << 16n) | (BigInt(pasid) << 32n), 0n);
+      d.submit();
+    }
+    page(0n);
+    iotlb(d);
+    d.submit();
+    for (const [pasid, address] of functions) {
+      if (pasid === 0) d.descriptor(3n | (BigInt(d.sid) << 32n), BigInt(address));
+      else d.descriptor(8n | (BigInt(d.sid) << 16n) | (BigInt(pasid) << 32n), BigInt(address));
+    }
+    d.submit();
+    page(BigInt(DATA + 0x1000) | 3n);
+    return rulesOf(d);
+  }
+
+  test('missing-atc-invalidation: what a second stage translates by itself, with and without a PASID', () => {
+    expect(beside([1, VA], [3, IPA])).toEqual(['missing-atc-invalidation']);
+    expect(beside([1, VA], [0, IPA])).toEqual(['missing-atc-invalidation']);
+    expect(beside([0, IPA], [3, IPA])).toEqual(['missing-atc-invalidation']);
+  });
+
+  test('not missing-atc-invalidation: each is told', () => {
+    expect(beside([1, VA], [0, IPA], [3, IPA])).toEqual([]);
   });
 });

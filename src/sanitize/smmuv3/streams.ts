@@ -40,6 +40,8 @@ export interface StreamConfig {
   /** The context of accesses without a SubstreamID; -1: stage 1 is bypassed, -2: they fail. */
   readonly plain: number;
   readonly ats: boolean;
+  /** Functions are given what stage 1 alone says (EATS 2). */
+  readonly split: boolean;
 }
 
 /** The stream table: linear or of two levels. */
@@ -179,7 +181,7 @@ export class WatchedStreams {
   }
 
   #read(sid: number, words: Int32Array, late: boolean, before: StreamConfig | undefined): StreamConfig {
-    const none = { words, table: null, stage2: null, plain: -2, ats: false };
+    const none = { words, table: null, stage2: null, plain: -2, ats: false, split: false };
     const config = steConfig(words, 0);
     if (!steValid(words, 0) || (config & 4) === 0) return { ...none, kind: 'abort' };
     if (config === 4) return { ...none, kind: 'bypass' };
@@ -187,7 +189,8 @@ export class WatchedStreams {
     stage2?.streams.add(sid);
     const eats = steEats(words, 0);
     const ats = eats === 1 || eats === 2;
-    if (!steS1Enabled(words, 0)) return { ...none, kind: 'translate', stage2, ats, plain: -1 };
+    const split = eats === 2;
+    if (!steS1Enabled(words, 0)) return { ...none, kind: 'translate', stage2, ats, split, plain: -1 };
     const { course, oas } = this.#shared;
     const pointer = steS1ContextPtr(words, 0);
     misaligned(course, 'CD table', pointer, cdTableBytes(words), sid);
@@ -198,7 +201,7 @@ export class WatchedStreams {
     const log2 = steS1CdMax(words, 0);
     const dss = steS1Dss(words, 0);
     const plain = log2 === 0 ? 0 : dss === S1DSS.BYPASS ? -1 : dss === S1DSS.SSID0 ? 0 : -2;
-    return { words, kind: 'translate', table, stage2, plain, ats };
+    return { words, kind: 'translate', table, stage2, plain, ats, split };
   }
 
   #stage2(words: Int32Array, late: boolean, replaces: TranslationTree | null): TranslationTree {

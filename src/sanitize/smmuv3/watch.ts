@@ -11,14 +11,15 @@ import type { TrackedMemory } from '../memory.ts';
 import { PageRequestRules } from '../requests.ts';
 import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
+import type { TranslationTree } from '../tree.ts';
 import { Trees } from '../trees.ts';
 import { Usage } from '../usage.ts';
 import type { IommuWatch } from '../watch.ts';
-import { Smmuv3Invalidations } from './commands.ts';
+import { SMMU_STAGE, Smmuv3Invalidations } from './commands.ts';
 import { Smmuv3CommandQueue } from './queue.ts';
 import { PAGE1_AT, Smmuv3RegisterRules } from './registers.ts';
 import { Smmuv3Shared } from './shared.ts';
-import { WatchedStreams } from './streams.ts';
+import { type StreamConfig, WatchedStreams } from './streams.ts';
 
 const WORDS = [
   { a: 'VMID', b: 'ASID' },
@@ -58,8 +59,7 @@ export class Smmuv3Watch implements IommuWatch {
     this.#config = new ConfigCaches(course);
     this.#devices = new DeviceTlbs(course, {
       afterSync: true,
-      ats: (sid) => this.#streams.get(sid)?.ats === true,
-      pasid: (sid, tree) => (tree.pasid === this.#streams.get(sid)?.plain ? -1 : tree.pasid),
+      holds: (sid, tree, both) => held(this.#streams.get(sid), tree, both),
     });
     this.#usage = new Usage(course, ramPages);
     this.#requests = new PageRequestRules(course);
@@ -276,4 +276,16 @@ export class Smmuv3Watch implements IommuWatch {
     this.#rules.finish();
     void this.#memory;
   }
+}
+
+const NOTHING: readonly number[] = [];
+const PLAIN: readonly number[] = [-1];
+
+/** See `DeviceTlbRules.holds`: of a stage 2 alone what goes around stage 1, of split-stage ATS nothing (IHI 0070 §3.9.2). */
+function held(config: StreamConfig | undefined, tree: TranslationTree, both: boolean): readonly number[] {
+  if (config?.ats !== true) return NOTHING;
+  const second = tree.tag.stage === SMMU_STAGE.S2;
+  if ((second || both) && config.split) return NOTHING;
+  if (second) return config.table === null || config.plain === -1 ? PLAIN : NOTHING;
+  return tree.pasid === config.plain ? PLAIN : [tree.pasid];
 }

@@ -8,6 +8,7 @@ import type { VtdShared } from './shared.ts';
 
 const PAGE = 4096;
 const ENTRY_WORDS = 16;
+const NONE: ReadonlySet<number> = new Set();
 
 /** What a PASID table entry leads to. */
 export interface PasidConfig {
@@ -43,6 +44,8 @@ export class PasidTables {
   readonly #shared: VtdShared;
   readonly #entries = new Map<number, PasidConfig>();
   readonly #tables = new Map<number, { readonly address: number; readonly close: () => void }>();
+  /** PASIDs that a second stage translates by itself. */
+  readonly #alone = new Map<TranslationTree, Set<number>>();
   readonly #close: () => void;
 
   /** @param count of directory entries. */
@@ -66,6 +69,19 @@ export class PasidTables {
     yield* this.#entries;
   }
 
+  /** The PASIDs that this second stage translates without a first one over it. */
+  alone(second: TranslationTree): ReadonlySet<number> {
+    return this.#alone.get(second) ?? NONE;
+  }
+
+  #translates(pasid: number, before: PasidConfig | undefined, now: PasidConfig): void {
+    if (before?.second !== undefined && before.second !== null) this.#alone.get(before.second)?.delete(pasid);
+    if (now.pgtt !== PGTT.SECOND || now.second === null) return;
+    const pasids = this.#alone.get(now.second);
+    if (pasids === undefined) this.#alone.set(now.second, new Set([pasid]));
+    else pasids.add(pasid);
+  }
+
   join(rid: number): void {
     this.rids.add(rid);
     for (const c of this.#entries.values()) for (const t of [c.first, c.second]) t?.streams.add(rid);
@@ -85,6 +101,7 @@ export class PasidTables {
 
   #release(c: PasidConfig, seq?: number): void {
     for (const t of [c.first, c.second]) if (t !== null) this.#shared.trees.release(t, seq);
+    if (c.second !== null && this.#alone.get(c.second)?.size === 0) this.#alone.delete(c.second);
   }
 
   #stream(): number {
@@ -143,6 +160,7 @@ export class PasidTables {
     }
     const config = this.#read(now, pasid, page.late, known);
     this.#entries.set(pasid, config);
+    this.#translates(pasid, known, config);
     for (const rid of this.rids) {
       if (config.pgtt !== 0) this.#shared.requests.given(rid, pasid);
       else if (wasPresent) this.#shared.requests.tornDown(rid, pasid);

@@ -12,11 +12,12 @@ import type { TrackedMemory } from '../memory.ts';
 import { PageRequestRules } from '../requests.ts';
 import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
+import type { TranslationTree } from '../tree.ts';
 import { Trees } from '../trees.ts';
 import { Usage } from '../usage.ts';
 import type { IommuWatch } from '../watch.ts';
 import { VTD_STAGE, VtdInvalidations } from './commands.ts';
-import { Contexts } from './contexts.ts';
+import { type ContextConfig, Contexts } from './contexts.ts';
 import { InterruptTable } from './interrupts.ts';
 import { VtdDescriptorQueue } from './queue.ts';
 import { VtdRegisterRules } from './registers.ts';
@@ -68,8 +69,7 @@ export class VtdWatch implements IommuWatch {
     const words = (stage: number) => WORDS[stage] ?? WORDS[0];
     this.#devices = new DeviceTlbs(course, {
       afterSync: false,
-      ats: (rid) => this.#contexts.get(rid)?.ats === true,
-      pasid: (rid, tree) => (tree.pasid === this.#contexts.get(rid)?.ridPasid ? -1 : tree.pasid),
+      holds: (rid, tree) => held(this.#contexts.get(rid), tree),
     });
     this.#usage = new Usage(course, ramPages);
     this.#requests = new PageRequestRules(course);
@@ -304,4 +304,15 @@ export class VtdWatch implements IommuWatch {
     this.#queue.finish();
     this.#rules.finish();
   }
+}
+
+const NOTHING: readonly number[] = [];
+const PLAIN: readonly number[] = [-1];
+
+/** See `DeviceTlbRules.holds`: of a second stage what no first stage stands over. */
+function held(context: ContextConfig | undefined, tree: TranslationTree): readonly number[] {
+  if (context?.ats !== true) return NOTHING;
+  if (tree.pasid >= 0) return tree.pasid === context.ridPasid ? PLAIN : [tree.pasid];
+  if (context.pasids === null) return PLAIN;
+  return [...context.pasids.alone(tree)].map((pasid) => (pasid === context.ridPasid ? -1 : pasid));
 }
