@@ -42,10 +42,13 @@ export function nearestMiss(caches: Caches, tag: CacheTag, e: StaleEntry, words:
  */
 export function nearestMissOfRoot(caches: Caches, tag: CacheTag, left: LeftRoot, words: TagWords): Miss | null {
   for (const i of caches.behind(left.since)) {
-    if (i.reached > 0 || i.batch > left.batch + 1 || caches.forMoved(i)) continue;
+    if (i.reached > 0) continue;
     if (matches(i, tag)) {
       if (!isWhole(i)) return { by: i, kind: 'range', why: `it names some pages of many: ${range(i)} only` };
-    } else if (isWhole(i) && ((i.stages >>> tag.stage) & 1) !== 0) return otherTag(i, tag, words);
+      continue;
+    }
+    const meant = i.batch <= left.batch + 1 && isWhole(i) && ((i.stages >>> tag.stage) & 1) !== 0;
+    if (meant && !caches.forMoved(i)) return otherTag(i, tag, words);
   }
   return null;
 }

@@ -264,8 +264,13 @@ function put(words: Int32Array, at: number, size: number, lo: number, hi: number
   for (let i = 0; i < size; i++) bytes.setUint8(at + i, (i < 4 ? lo >>> (8 * i) : hi >>> (8 * i - 32)) & 0xff);
 }
 
+/** Eight words at a time: every followed page is compared before every event. */
 function same(a: Int32Array, b: Int32Array): boolean {
-  for (let n = 0; n < PAGE_WORDS; n++) if (a[n] !== b[n]) return false;
+  for (let n = 0; n < PAGE_WORDS; n += 8) {
+    const low = (a[n]! ^ b[n]!) | (a[n + 1]! ^ b[n + 1]!) | (a[n + 2]! ^ b[n + 2]!) | (a[n + 3]! ^ b[n + 3]!);
+    const high = (a[n + 4]! ^ b[n + 4]!) | (a[n + 5]! ^ b[n + 5]!) | (a[n + 6]! ^ b[n + 6]!) | (a[n + 7]! ^ b[n + 7]!);
+    if ((low | high) !== 0) return false;
+  }
   return true;
 }
 

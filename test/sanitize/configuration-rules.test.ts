@@ -152,13 +152,13 @@ describe('SMMUv3', () => {
     expect(share((d) => d.root)).toEqual([]);
   });
 
-  test('tag-reused: an ASID goes to other tables; not after TLBI_NH_ASID', () => {
-    const reuse = (flushed: boolean) => {
+  test('tag-reused: an ASID goes to other tables; not after TLBI_NH_ASID, too small with another ASID or one page', () => {
+    const reuse = (flush: (d: SmmuDriver) => void) => {
       const d = new SmmuDriver();
       d.map(VA, DATA);
       d.guest.st(STE(d, 0), 1);
       d.config(d.sid);
-      if (flushed) d.invalidateAll();
+      flush(d);
       d.submit();
       const cds = d.guest.alloc();
       d.guest.st(cds + 8, d.guest.alloc()).st(cds, d.cdWord(d.asid));
@@ -167,8 +167,10 @@ describe('SMMUv3', () => {
       return rulesOf(d);
     };
 
-    expect(reuse(false)).toEqual(['tag-reused']);
-    expect(reuse(true)).toEqual([]);
+    expect(reuse(() => {})).toEqual(['tag-reused']);
+    expect(reuse((d) => d.invalidateAll())).toEqual([]);
+    expect(reuse((d) => d.command(0x11n | (6n << 48n), 0n))).toEqual(['invalidation-too-small']);
+    expect(reuse((d) => d.invalidate(VA + 0x1000))).toEqual(['invalidation-too-small']);
   });
 
   test('pasid-not-drained: a CD goes with a page request queued; not when it was answered', () => {
@@ -335,20 +337,22 @@ describe('VT-d', () => {
     expect(share((d) => d.root)).toEqual([]);
   });
 
-  test('tag-reused: a domain id goes to other tables; not after an invalidation of the domain', () => {
-    const reuse = (flushed: boolean) => {
+  test('tag-reused: a domain goes to other tables; not after its invalidation, too small with another one or a page', () => {
+    const reuse = (flush: (d: VtdDriver) => void) => {
       const d = new VtdDriver();
       d.map(VA, DATA);
       d.guest.st(d.contexts + 16 * d.sid, 0);
       d.contextCache();
-      if (flushed) d.invalidateAll();
+      flush(d);
       d.submit();
       d.context(d.did, d.guest.alloc());
       return rulesOf(d);
     };
 
-    expect(reuse(false)).toEqual(['tag-reused']);
-    expect(reuse(true)).toEqual([]);
+    expect(reuse(() => {})).toEqual(['tag-reused']);
+    expect(reuse((d) => d.invalidateAll())).toEqual([]);
+    expect(reuse((d) => d.descriptor(2n | (2n << 4n) | (6n << 16n), 0n))).toEqual(['invalidation-too-small']);
+    expect(reuse((d) => d.invalidate(VA + 0x1000))).toEqual(['invalidation-too-small']);
   });
 
   test('pasid-not-drained: a PASID goes with a page request queued; not when the queue was drained', () => {
