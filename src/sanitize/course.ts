@@ -38,7 +38,7 @@ export class Course {
    * changed. @param bytes size of the entry, a power of two. @param key names the entry.
    */
   together(page: TrackedPage, gpa: number, bytes: number, key: string, action: () => void): void {
-    if (!page.whole) {
+    if (!page.whole && !page.late) {
       this.#from = gpa - (gpa % bytes);
       this.#to = this.#from + bytes;
     }
@@ -52,16 +52,36 @@ export class Course {
 
   /** A store comes; it may be of another entry than the one that is being written. */
   beforeStore(gpa: number): void {
-    if (this.#to >= 0 && (gpa < this.#from || gpa >= this.#to)) this.settle();
+    if (this.#to < 0 || (gpa >= this.#from && gpa < this.#to)) return;
+    this.#to = -1;
+    this.#look(false);
   }
 
   /** What was told together is told. */
   settle(): void {
     this.#to = -1;
+    this.#look(true);
+  }
+
+  /** Looks at the entries, then at what they lead to. @param late those as well whose stores are told late. */
+  #look(late: boolean): void {
     if (this.#deferred.size === 0) return;
-    const all = [...this.#deferred.values()];
-    this.#deferred.clear();
     const { event } = this;
+    for (let all = this.#due(late); all.length > 0; all = this.#due(late)) this.#act(all);
+    this.event = event;
+  }
+
+  #due(late: boolean): Deferred[] {
+    const all: Deferred[] = [];
+    for (const [key, d] of this.#deferred) {
+      if (d.late && !late) continue;
+      this.#deferred.delete(key);
+      all.push(d);
+    }
+    return all;
+  }
+
+  #act(all: readonly Deferred[]): void {
     for (const d of all) {
       const { late, whole } = d.page;
       d.page.late = d.late;
@@ -71,6 +91,5 @@ export class Course {
       d.page.late = late;
       d.page.whole = whole;
     }
-    this.event = event;
   }
 }

@@ -33,7 +33,8 @@ export class TagsInUse implements TagListener {
       if (other === tree || other.root === tree.root) continue;
       const [stream] = other.streams;
       if (other === replaces) {
-        if (!other.mapped) continue;
+        // What an entry says between two stores of one change is no use of the tag: whether it can be read is another rule's.
+        if (!other.mapped || other.batch === this.#course.batch) continue;
         const issued = tag.flushedAt;
         if (issued > other.since && this.#caches.flushing(tag))
           this.#early(tree, name, { root: other.root, event: other.since, issued });

@@ -102,8 +102,9 @@ export class TranslationTree {
   readonly pasid: number;
   readonly streams = new Set<number>();
   readonly tops: TableNode[] = [];
-  /** Number of the event that brought it into use. */
+  /** Number of the event that brought it into use, and of the submission it was before. */
   since = 0;
+  batch = 0;
   /** Something valid was ever reachable. */
   mapped = false;
   /** Some table below was not told. */

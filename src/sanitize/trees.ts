@@ -88,6 +88,7 @@ export class Trees {
       this.#of(tag).add(tree);
       tree.key = key;
       tree.since = this.#course.event;
+      tree.batch = this.#course.batch;
       if (!spec.late) this.#tags.taken(tree, spec.replaces);
       tag.left.delete(root);
       tree.entering = true;

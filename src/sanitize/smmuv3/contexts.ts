@@ -49,9 +49,10 @@ export class WatchedCdTable {
   readonly spec: CdTableSpec;
   users = 0;
   key = '';
+  #closed = false;
   readonly #shared: Smmuv3Shared;
   readonly #contexts = new Map<number, Context>();
-  readonly #leaves = new Map<number, { readonly use: PageUse; readonly address: number }>();
+  readonly #leaves = new Map<number, { readonly use: PageUse; readonly pointer: number }>();
   readonly #split: number;
   readonly #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
 
@@ -89,6 +90,7 @@ export class WatchedCdTable {
   }
 
   close(seq?: number): void {
+    this.#closed = true;
     const { memory, trees } = this.#shared;
     for (const u of this.#uses) memory.unuse(u.first, u.last, u.use);
     for (const c of this.#contexts.values()) if (c.tree !== null) trees.release(c.tree, seq);
@@ -120,16 +122,21 @@ export class WatchedCdTable {
     if (index < 0 || index >= POW2[Math.max(0, this.spec.log2 - this.#split)]!) return;
     const known = this.#leaves.get(index);
     const address = l1CdValid(lo) ? l1CdL2Ptr(lo, hi) : -1;
-    if (known?.address === address) return;
+    if (known?.pointer === address) return;
     if (known !== undefined) {
       this.#leaves.delete(index);
     }
     // That a descriptor is not valid may be cached as well (IHI 0070 §3.21.3).
     if (known !== undefined || address >= 0) this.#shared.changedL1Cd(page, this, index << this.#split);
-    if (address >= 0) this.#leaf(index, address, POW2[this.#split]!);
+    if (address < 0) return;
+    const { course, oas } = this.#shared;
+    const bytes = CD_BYTES * POW2[this.#split]!;
+    misaligned(course, 'level-2 CD table', address, bytes);
+    if (this.spec.stage2 === null) beyond(course, 'the level-2 CD table at', address, oas);
+    this.#leaf(index, address - (address % bytes), POW2[this.#split]!, address);
   }
 
-  #leaf(index: number, address: number, count: number): void {
+  #leaf(index: number, address: number, count: number, pointer = address): void {
     const first = index << this.#split;
     const use: PageUse = {
       changed: (page, at) => {
@@ -138,10 +145,13 @@ export class WatchedCdTable {
         if (n < 0 || n >= count) return;
         const key = `cd${page.pfn}/${at >>> 3}`;
         const gpa = page.pfn * PAGE + 8 * at;
-        this.#shared.trails.stored(page, gpa, CD_BYTES, key, (trail) => this.#cd(first + n, page, trail));
+        this.#shared.trails.stored(page, gpa, CD_BYTES, key, (trail) => {
+          // What was stored together may have taken the table itself away.
+          if (!this.#closed) this.#cd(first + n, page, trail);
+        });
       },
     };
-    this.#leaves.set(index, { use, address });
+    this.#leaves.set(index, { use, pointer });
     this.#attach(address, count * CD_BYTES, use);
   }
 

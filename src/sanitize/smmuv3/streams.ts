@@ -128,7 +128,12 @@ export class WatchedStreams {
       this.#shared.config.changed(page, { kind: L1_STE, name, stream: first, pasid: -1, did: last }, () => {});
     }
     this.#leaves.set(index, pointer);
-    if (pointer >= 0) this.#leaf(index << split, pointer - (pointer % (STE_BYTES * POW2[span - 1]!)), POW2[span - 1]!);
+    if (pointer < 0) return;
+    const { course, oas } = this.#shared;
+    const bytes = STE_BYTES * POW2[span - 1]!;
+    misaligned(course, 'level-2 stream table', pointer, bytes);
+    beyond(course, 'the level-2 stream table at', pointer, oas);
+    this.#leaf(index << split, pointer - (pointer % bytes), POW2[span - 1]!);
   }
 
   #leaf(first: number, address: number, count: number): void {

@@ -85,12 +85,16 @@ export class Contexts {
     }
     this.#tables.delete(at);
     if (address < 0) return;
+    beyond(this.#shared.course, 'the context table at', address, this.#shared.outBits);
     const words = this.#scalable ? 4 : 2;
     const close = this.#shared.follow(address, PAGE, {
       changed: (p, i) => {
         const rid = first + Math.floor(i / words);
         // Entries can be stored 16 bytes at a time: what follows each other there is one store.
-        const look = () => this.#context(rid, words, p, i);
+        const look = () => {
+          // What was stored together may have taken the table itself away.
+          if (this.#tables.get(at)?.address === address) this.#context(rid, words, p, i);
+        };
         this.#shared.course.together(p, p.pfn * PAGE + 8 * i, 16, `context${rid}`, look);
       },
     });
@@ -171,6 +175,7 @@ export class Contexts {
     const address = smContext.pasiddirptr(words[0]!, words[1]!);
     let pasids = this.#directories.get(address);
     if (pasids === undefined) {
+      beyond(this.#shared.course, 'the PASID directory at', address, this.#shared.outBits, rid);
       pasids = new PasidTables(address, 2 ** (smContext.pdts(words[0]!) + 7), this.#shared);
       this.#directories.set(address, pasids);
     }

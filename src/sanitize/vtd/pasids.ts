@@ -1,6 +1,7 @@
 import { awLevels, PASID_BYTES, PGTT, pasidDir, pasidEntry } from '../../spec/vtd/tables.ts';
 import { VtdFormat } from '../formats.ts';
 import type { TrackedPage } from '../memory.ts';
+import { beyond } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
 import { through } from '../trees.ts';
 import { VTD_STAGE } from './commands.ts';
@@ -47,6 +48,7 @@ export class PasidTables {
   /** PASIDs that a second stage translates by itself. */
   readonly #alone = new Map<TranslationTree, Set<number>>();
   readonly #close: () => void;
+  #closed = false;
 
   /** @param count of directory entries. */
   constructor(address: number, count: number, shared: VtdShared) {
@@ -56,7 +58,10 @@ export class PasidTables {
       changed: (page, at) => {
         const index = (page.pfn * PAGE + 8 * at - address) / 8;
         if (index >= 0 && index < count)
-          shared.course.entry(page, `dir${address}/${index}`, () => this.#directory(index, page, at));
+          shared.course.entry(page, `dir${address}/${index}`, () => {
+            // What was stored together may have taken the directory itself away.
+            if (!this.#closed) this.#directory(index, page, at);
+          });
       },
     });
   }
@@ -93,6 +98,7 @@ export class PasidTables {
   }
 
   close(seq?: number): void {
+    this.#closed = true;
     this.#close();
     for (const t of this.#tables.values()) t.close();
     for (const c of this.#entries.values()) this.#release(c, seq);
@@ -102,6 +108,11 @@ export class PasidTables {
   #release(c: PasidConfig, seq?: number): void {
     for (const t of [c.first, c.second]) if (t !== null) this.#shared.trees.release(t, seq);
     if (c.second !== null && this.#alone.get(c.second)?.size === 0) this.#alone.delete(c.second);
+  }
+
+  #beyond(what: string, address: number): void {
+    const { course, outBits } = this.#shared;
+    beyond(course, what, address, outBits, this.rids.values().next().value);
   }
 
   #stream(): number {
@@ -121,11 +132,12 @@ export class PasidTables {
     }
     this.#tables.delete(index);
     if (address < 0) return;
+    this.#beyond('the PASID table at', address);
     const close = this.#shared.follow(address, PAGE, {
       changed: (p, i) =>
-        this.#shared.trails.stored(p, p.pfn * PAGE + 8 * i, PASID_BYTES, `pasid${address}/${i >>> 3}`, (trail) =>
-          this.#entry(64 * index + (i >>> 3), p, trail),
-        ),
+        this.#shared.trails.stored(p, p.pfn * PAGE + 8 * i, PASID_BYTES, `pasid${address}/${i >>> 3}`, (trail) => {
+          if (!this.#closed) this.#entry(64 * index + (i >>> 3), p, trail);
+        }),
     });
     this.#tables.set(index, { address, close });
   }
@@ -181,6 +193,7 @@ export class PasidTables {
       const shift = 3 + 9 * levels;
       const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
       const top = { address: pasidEntry.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
+      this.#beyond('the second-stage table at', top.address);
       second = trees.acquire({
         tag,
         format: new VtdFormat(false, outBits),
@@ -195,6 +208,7 @@ export class PasidTables {
     const tag = caches.tag(VTD_STAGE.FIRST, did, pasid);
     // Both halves of the canonical space: entry 256 on stands for the upper one, where page numbers wrap.
     const top = { address: pasidEntry.fsptptr(words[4]!, words[5]!), entries: 512, shift: 3 + 9 * levels, base: 0 };
+    if (second === null) this.#beyond('the first-stage table at', top.address);
     const spec = {
       tag,
       format: new VtdFormat(true, outBits),
