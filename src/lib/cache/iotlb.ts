@@ -1,6 +1,6 @@
 import { TWO32 } from '../../core/bits.ts';
 import { type TlbContext, TlbTags, type TlbTagsData } from './tags.ts';
-import { CLASS_OF_SHIFT, pageHi, pageLo, SHIFT_OF_CLASS, TlbTable } from './tlb-table.ts';
+import { CLASS_OF_SHIFT, pageHi, pageLo, SHIFT_OF_CLASS, TlbTable, type TlbTableData } from './tlb-table.ts';
 
 /** Pages of one size class a range invalidation looks up; beyond, the whole context is renewed. */
 const RANGE_PAGES = 512;
@@ -19,8 +19,8 @@ export interface IotlbOptions {
 }
 
 export interface IotlbData {
-  readonly leaves: ReturnType<TlbTable['save']>;
-  readonly walks: ReturnType<TlbTable['save']>;
+  readonly leaves: TlbTableData;
+  readonly walks: TlbTableData;
   readonly tags: TlbTagsData;
 }
 
@@ -57,13 +57,13 @@ export class Iotlb {
       if (n !== 0 && (n & (n - 1)) !== 0) throw new RangeError(`cache size ${n} is not a power of two`);
     }
     this.#entries = options.entries;
-    this.#leaves = new TlbTable(options.entries);
-    this.#walks = new TlbTable(walkEntries);
-    this.#walkCache = walkEntries > 0;
     this.#tags = new TlbTags(options.contexts ?? 4096, () => {
       this.#leaves.clear();
       this.#walks.clear();
     });
+    this.#leaves = new TlbTable(options.entries, this.#tags.live);
+    this.#walks = new TlbTable(walkEntries, this.#tags.live);
+    this.#walkCache = walkEntries > 0;
   }
 
   /** Output address of the byte looked up. */

@@ -49,6 +49,8 @@ export class TlbTags {
   #count = 0;
   #next = 1;
   #last: TlbContext | null = null;
+  /** Bit per tag: set for those of contexts. */
+  readonly live = new Int32Array((LAST_TAG + 1) / 32);
 
   /** @param limit contexts kept at once; one more and all are forgotten. @param onWrap clears every table with tags. */
   constructor(limit: number, onWrap: () => void) {
@@ -77,6 +79,7 @@ export class TlbTags {
 
   #add(context: TlbContext): void {
     const { domain, id } = context;
+    if (context.tag !== 0) this.#revive(context.tag);
     let ids = this.#byId.get(domain);
     if (ids === undefined) {
       ids = new Map();
@@ -101,18 +104,26 @@ export class TlbTags {
   renew(context: TlbContext): void {
     if (context.sizes === 0 && context.walks === 0 && context.tag !== 0) return;
     if (this.#next > LAST_TAG) this.#wrap();
+    this.live[context.tag >>> 5]! &= ~(1 << context.tag);
     context.tag = this.#next++;
+    this.#revive(context.tag);
     context.sizes = 0;
     context.walks = 0;
     context.split = 0;
   }
 
+  #revive(tag: number): void {
+    this.live[tag >>> 5]! |= 1 << tag;
+  }
+
   #wrap(): void {
     this.#onWrap();
+    this.live.fill(0);
     this.#next = 1;
     for (const d of this.#domains.values()) {
       for (const c of d.contexts) {
         c.tag = this.#next++;
+        this.#revive(c.tag);
         c.sizes = 0;
         c.split = 0;
         c.walks = 0;
@@ -135,6 +146,7 @@ export class TlbTags {
     this.#count = 0;
     this.#last = null;
     this.#next = 1;
+    this.live.fill(0);
     this.#onWrap();
   }
 

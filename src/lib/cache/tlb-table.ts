@@ -11,6 +11,20 @@ export const SHIFT_OF_CLASS: Int8Array = Int8Array.from(SIZE_CLASSES);
 
 const WORDS = 4;
 const WAYS = 4;
+/** Entries a table begins with. */
+const FIRST_ENTRIES = 256;
+/** How much larger it becomes at a time. */
+const GROWTH = 4;
+/** It grows when it has lost this part of its entries to others. */
+const LOST_PART = 32;
+
+/** What a table holds, with the size it had. */
+export interface TlbTableData {
+  readonly entries: number;
+  readonly victim: number;
+  /** [word index, four words] of each entry, flat. */
+  readonly live: readonly number[];
+}
 
 /** Low 32 bits of the page number of a 64-bit address in pages of 2^shift. @param shift 12..63. */
 export function pageLo(lo: number, hi: number, shift: number): number {
@@ -25,20 +39,49 @@ export function pageHi(hi: number, shift: number): number {
 /**
  * Set-associative storage of translations: four ways of 16 bytes make one 64-byte set.
  * Entry: [page number low, tag 16 | class 3 | page number high 13, output page low, output page high 8 | 24 bits of data].
- * Tag 0 is an empty entry. Neighbouring pages lie in neighbouring sets, so a range of n pages is n/4 sets.
+ * Tag 0 is an empty entry, and one whose tag nobody has any more is as good as empty. Neighbouring pages lie in neighbouring
+ * sets, so a range of n pages is n/4 sets. A table begins small and grows up to its size as entries push each other out.
  */
 export class TlbTable {
-  readonly words: Int32Array;
-  readonly #setMask: number;
+  words = new Int32Array(0);
+  readonly #most: number;
+  readonly #live: Int32Array;
   readonly #ways: number;
+  #setMask = 0;
   #victim = 0;
+  /** Entries that live ones have lost their places to, since the table has its size. */
+  #lost = 0;
 
-  /** @param entries a power of two, or 0: nothing is ever kept. */
-  constructor(entries: number) {
+  /**
+   * @param entries a power of two: it grows up to that; 0: nothing is ever kept.
+   * @param live a bit per tag: set while entries with it can be found.
+   */
+  constructor(entries: number, live: Int32Array) {
+    this.#most = entries;
+    this.#live = live;
     this.#ways = Math.min(WAYS, entries);
-    const sets = entries === 0 ? 1 : Math.max(1, entries / WAYS);
+    this.#resize(Math.min(entries, FIRST_ENTRIES));
+  }
+
+  /** An empty table of another size. */
+  #resize(entries: number): void {
+    const sets = Math.max(1, entries / WAYS);
     this.#setMask = sets - 1;
     this.words = new Int32Array(sets * WAYS * WORDS);
+    this.#lost = 0;
+  }
+
+  #grow(): void {
+    const old = this.words;
+    this.#resize(Math.min((old.length / WORDS) * GROWTH, this.#most));
+    for (let i = 0; i < old.length; i += WORDS) {
+      if (!this.#dead(old[i + 1]!)) this.put(old[i + 1]!, old[i]!, old[i + 2]!, old[i + 3]!);
+    }
+  }
+
+  /** Whether the entry with this second word is empty, or of a tag that nobody has any more. */
+  #dead(key1: number): boolean {
+    return (this.#live[key1 >>> 21]! & (1 << (key1 >>> 16))) === 0;
   }
 
   /** Word index of the set that holds a page. */
@@ -59,7 +102,7 @@ export class TlbTable {
     return -1;
   }
 
-  /** Puts an entry, over the one with the same key, into an empty way, or over the next victim of its set. */
+  /** Puts an entry, over the one with the same key, into a free way, or over the next victim of its set. */
   put(key1: number, pageLow: number, outLow: number, data: number): void {
     const ways = this.#ways;
     if (ways === 0) return;
@@ -68,14 +111,20 @@ export class TlbTable {
     const end = set + ways * WORDS;
     let i = -1;
     for (let at = set; at < end; at += WORDS) {
-      const there = t[at + 1];
+      const there = t[at + 1]!;
       if (there === key1 && t[at] === pageLow) {
         i = at;
         break;
       }
-      if (there === 0 && i < 0) i = at;
+      if (i < 0 && this.#dead(there)) i = at;
     }
     if (i < 0) {
+      const entries = t.length / WORDS;
+      if (entries < this.#most && ++this.#lost > entries / LOST_PART) {
+        this.#grow();
+        this.put(key1, pageLow, outLow, data);
+        return;
+      }
       this.#victim = (this.#victim + 1) & 0xff;
       i = set + (this.#victim & (ways - 1)) * WORDS;
     }
@@ -111,18 +160,17 @@ export class TlbTable {
     this.words.fill(0);
   }
 
-  /** Non-empty entries as [word index, four words] each, flat; and the victim counter. */
-  save(): { readonly victim: number; readonly live: number[] } {
+  save(): TlbTableData {
     const live: number[] = [];
     const t = this.words;
     for (let i = 0; i < t.length; i += WORDS) {
       if (t[i + 1] !== 0) live.push(i, t[i]!, t[i + 1]!, t[i + 2]!, t[i + 3]!);
     }
-    return { victim: this.#victim, live };
+    return { entries: t.length / WORDS, victim: this.#victim, live };
   }
 
-  load(data: { readonly victim: number; readonly live: readonly number[] }): void {
-    this.clear();
+  load(data: TlbTableData): void {
+    this.#resize(Math.min(data.entries, this.#most));
     this.#victim = data.victim;
     for (let n = 0; n + 4 < data.live.length; n += 5) {
       const i = data.live[n]!;

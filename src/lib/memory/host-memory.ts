@@ -6,8 +6,9 @@ import { AddressSpace, ramBacking } from './address-space.ts';
 
 const PAGE = 4096;
 const GIB = 2 ** 30;
-/** Kernel memory grows in pieces of this size. */
-const ARENA_PAGES = 1024;
+/** Kernel memory grows by pieces: the first one is small, and each next one twice as large, up to the last of these. */
+const FIRST_ARENA_PAGES = 8;
+const MOST_ARENA_PAGES = 1024;
 
 /**
  * The host's physical memory: the emulated kernel's own pages (tables, queues) and the guests' RAM, which lies at addresses
@@ -23,6 +24,7 @@ export class HostMemory implements FailureSource {
   readonly #limit: number;
   /** Kernel pages come from below, guest RAM and windows from above. */
   #nextArena = 0x1_0000_0000;
+  #arenaPages = FIRST_ARENA_PAGES;
   #nextRam = 0x100_0000_0000;
   /** Free kernel pages: host-physical addresses. */
   #free: number[] = [];
@@ -63,7 +65,7 @@ export class HostMemory implements FailureSource {
     }
     if (this.failures?.fails(FAILURE_STEP.KERNEL_PAGES)) return -1;
     if (count === 1) {
-      if (this.#free.length === 0) this.#grow(ARENA_PAGES);
+      if (this.#free.length === 0) this.#growArena();
       this.#used++;
       return this.#clear(this.#free.pop()!, 1);
     }
@@ -82,6 +84,11 @@ export class HostMemory implements FailureSource {
     const runs = this.#runs.get(count);
     if (runs === undefined) this.#runs.set(count, [hpa]);
     else runs.push(hpa);
+  }
+
+  #growArena(): void {
+    this.#grow(this.#arenaPages);
+    this.#arenaPages = Math.min(2 * this.#arenaPages, MOST_ARENA_PAGES);
   }
 
   #grow(pages: number, whole = false): number {
