@@ -84,6 +84,12 @@ export class Findings {
     rules.add(rule);
   }
 
+  /** Nothing can be said by these rules: what they found so far came from what was not told. @param why a short clause. */
+  withdraw(rules: readonly RuleId[], why: string): void {
+    for (const rule of rules) this.cannotJudge(rule, why);
+    for (const [key, group] of this.#groups) if (rules.includes(group.rule)) this.#groups.delete(key);
+  }
+
   /** Rules that were not judged, by reason. */
   unjudged(): ReadonlyMap<string, ReadonlySet<RuleId>> {
     return this.#unjudged;

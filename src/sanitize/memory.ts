@@ -178,6 +178,17 @@ export class TrackedMemory {
     }
   }
 
+  /** Whether something is in use of which no page was ever told. @param inRam whether a page is one of RAM. */
+  untold(inRam: (pfn: number) => boolean): boolean {
+    const told = new Set<PageUse>();
+    for (const page of this.#pages.values()) if (page.since >= 0 || page.known) for (const u of page.uses) told.add(u);
+    for (const page of this.#pages.values()) {
+      if (page.since >= 0 || page.known || !inRam(page.pfn)) continue;
+      if (page.uses.some((u) => u.reachable !== false && !told.has(u))) return true;
+    }
+    return this.#wide.some((w) => !told.has(w.use) && inRam(w.first));
+  }
+
   /** Numbers of the pages that came into use since the last call. */
   begun(): readonly number[] {
     const pages = this.#begun ?? [];

@@ -75,3 +75,24 @@ export const RULE = {
 export type RuleId = keyof typeof RULE;
 /** Ids of all rules, in the order of `RULE`. */
 export const RULE_IDS = Object.keys(RULE) as readonly RuleId[];
+
+/** Rules of some groups. */
+export function rulesOfGroups(...groups: readonly RuleGroup[]): RuleId[] {
+  return RULE_IDS.filter((id) => groups.includes(RULE[id].group));
+}
+
+/** Rules that need to know the commands of the guest. */
+export const COMMAND_RULES: readonly RuleId[] = [
+  ...rulesOfGroups(T).filter((id) => id !== 'break-before-make'),
+  'config-change-not-invalidated',
+  'torn-entry',
+  'valid-before-filled',
+  'tag-reused',
+  'pasid-not-drained',
+  'command-overwritten',
+  'command-without-sync',
+  'response-missing',
+  'response-twice',
+  'response-unknown',
+  'stall-never-resumed',
+];

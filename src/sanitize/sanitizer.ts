@@ -3,7 +3,7 @@ import type { SeenEvent, SeenMachine } from './events.ts';
 import { type Finding, Findings } from './findings.ts';
 import { TrackedMemory } from './memory.ts';
 import { ProgramCounters } from './program-counters.ts';
-import type { RuleId } from './rules.ts';
+import { type RuleId, rulesOfGroups } from './rules.ts';
 import { Smmuv3Watch } from './smmuv3/watch.ts';
 import { VtdWatch } from './vtd/watch.ts';
 import type { IommuWatch } from './watch.ts';
@@ -20,6 +20,9 @@ const IN_TIME: readonly RuleId[] = [
 ];
 /** Rules that need the order of stores that follow each other. */
 const IN_ORDER: readonly RuleId[] = ['torn-entry', 'valid-before-filled'];
+/** Rules that need to know the tables. */
+const TABLE_RULES = rulesOfGroups('translations', 'configuration');
+const UNTOLD = 'what is in a table or queue that is in use was not recorded';
 const GATHERED =
   'stores between two events were recorded without their order: only what stood there at an event was judged';
 const LATE = 'stores to tables were recorded when the IOMMU looked, not when they happened';
@@ -33,9 +36,11 @@ export class Sanitizer {
   readonly #memory = new TrackedMemory();
   readonly #counters = new ProgramCounters();
   readonly #watch: IommuWatch;
+  readonly #ram: SeenMachine['ram'];
   #finished = false;
 
   constructor(machine: SeenMachine) {
+    this.#ram = machine.ram;
     const names = new Map(machine.devices.map((d) => [d.sid, d.name]));
     this.findings.device = (sid) => names.get(sid) ?? null;
     this.findings.pc = (event) => this.#counters.get(event);
@@ -99,6 +104,8 @@ export class Sanitizer {
     this.#finished = true;
     this.#settle();
     this.#watch.finish();
+    const inRam = (pfn: number) => this.#ram.some((r) => pfn * 4096 >= r.gpa && pfn * 4096 < r.gpa + r.size);
+    if (this.#memory.untold(inRam)) for (const rule of TABLE_RULES) this.findings.cannotJudge(rule, UNTOLD);
     if (this.#memory.anyGathered) for (const rule of IN_ORDER) this.findings.cannotJudge(rule, GATHERED);
     if (this.#memory.anyLate) {
       for (const rule of IN_TIME) this.findings.cannotJudge(rule, LATE);

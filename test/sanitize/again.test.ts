@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { type Finding, Sanitizer } from '../../src/sanitize/index.ts';
 import { type Hearing, RecordedAgain } from './again.ts';
 import { type Mutant, mutants, random } from './mutate.ts';
-import { judge, type Recording, recording } from './spoil.ts';
+import { judge, type Recording, recording, renumbered } from './spoil.ts';
 
 /** VIOMMU_MUTANTS=N: all recordings, and N faults of any kind in each; VIOMMU_SEED=S others. */
 const EACH = Number(process.env.VIOMMU_MUTANTS ?? 0);
@@ -56,7 +56,9 @@ describe('a recorded guest, run on a machine of this package and recorded there'
         const rules = found(r, m.events, hearing, before);
         if (rules.length > 0) seen++;
         for (const rule of rules) if (!m.names.includes(rule)) wrong.push(`${m.what}: ${rule}`);
-        const first = errorsOf(judge(r.header, m.events), before).filter((rule) => !ORDER.has(rule));
+        const first = errorsOf(judge(r.header, hearing === 'told' ? m.events : heard(m.events)), before).filter(
+          (rule) => !ORDER.has(rule),
+        );
         if (rules.length === 0 && first.length > 0) wrong.push(`${m.what}: nothing, was ${first}`);
       }
       expect(wrong).toEqual([]);
@@ -66,6 +68,18 @@ describe('a recorded guest, run on a machine of this package and recorded there'
     LONG,
   );
 });
+
+/** Memory that is compared does not show a store over which another one went before the next event. */
+function heard(events: Mutant['events']): Mutant['events'] {
+  const after = new Set<number>();
+  const kept = events.toReversed().filter((e) => {
+    if (e.t === 'st' && e.size === 8 && after.has(e.gpa)) return false;
+    if (e.t === 'st') after.add(e.gpa);
+    else if (e.t !== 'page' && e.t !== 'drop' && e.t !== 'note') after.clear();
+    return true;
+  });
+  return renumbered(kept.toReversed());
+}
 
 /** Faults of a recording: by default one of every third kind, else as many as asked for by lot. */
 function some(r: Recording): Mutant[] {

@@ -63,6 +63,18 @@ describe('viommu sanitize', () => {
     });
   });
 
+  test('--json: the summary counts findings, by severity and by rule; a finding says how often', async () => {
+    const path = 'guest-fixtures/recordings/vtd-xen-register-invalidation.ndjson.gz';
+    const { out } = await viommu(COMMANDS, ['sanitize', '--json', '--at-least', 'hint', path]);
+
+    const all = out.map((l) => JSON.parse(l));
+    const summary = all.pop();
+    expect(all.find((f) => f.rule === 'one-bit-at-a-time').count).toBe(2);
+    expect(summary.findings).toBe(all.length);
+    expect(summary.errors + summary.warnings + summary.hints).toBe(all.length);
+    expect(Object.values<number>(summary.byRule).reduce((a, b) => a + b)).toBe(all.length);
+  });
+
   test('--only and --ignore choose rules, --at-least severities', async () => {
     const trace = await spoiled(false);
     const status = async (...args: string[]) => (await viommu(COMMANDS, ['sanitize', ...args, trace])).status;

@@ -54,7 +54,7 @@ function count(s: Sanitized, severity: Severity): number {
 /** What there is in all, and what was not judged, for programs. */
 export function summaryJson(s: Sanitized): object {
   const byRule: Record<string, number> = {};
-  for (const f of s.findings) byRule[f.rule] = (byRule[f.rule] ?? 0) + f.count;
+  for (const f of s.findings) byRule[f.rule] = (byRule[f.rule] ?? 0) + 1;
   return {
     trace: s.file,
     iommu: s.header.iommu,

@@ -1,6 +1,7 @@
 import { OP } from '../../spec/smmuv3/commands.ts';
 import type { PageUse } from '../memory.ts';
 import { reservedBits } from '../register-rules.ts';
+import { COMMAND_RULES } from '../rules.ts';
 import type { Smmuv3Invalidations } from './commands.ts';
 import { reservedOf } from './reserved.ts';
 import type { Smmuv3Shared } from './shared.ts';
@@ -30,6 +31,9 @@ export class Smmuv3CommandQueue {
   #syncs: Sync[] = [];
   /** Nobody tells the guest's reads: a command is consumed when it is issued. */
   #unread = false;
+  #everUnread = false;
+  /** Commands were submitted that nobody told. */
+  #untold = false;
   /** Event of the first invalidation no CMD_SYNC follows, and the submission it was in; -1: none. */
   #unsynced = -1;
   #unsyncedBatch = 0;
@@ -86,11 +90,12 @@ export class Smmuv3CommandQueue {
     const page = memory.seen(Math.floor(at / 4096));
     this.#issued++;
     const seq = ++this.#seq;
-    if (page === undefined) {
-      course.findings.cannotJudge('missing-invalidation', 'the command queue was not told');
+    if (page === undefined || (!page.known && page.since < 0)) {
+      this.#untold = true;
       return;
     }
     this.#unread = page.late || !this.reads;
+    this.#everUnread ||= this.#unread;
     const i = (at % 4096) / 4;
     const w = page.words;
     const w0 = w === null ? 0 : w[i]!;
@@ -144,6 +149,11 @@ export class Smmuv3CommandQueue {
 
   finish(): void {
     const { course } = this.#shared;
+    const { findings } = course;
+    if (this.#untold) findings.withdraw(COMMAND_RULES, 'the command queue was not recorded');
+    if (this.#everUnread)
+      for (const rule of ['invalidation-not-awaited', 'queue-overrun', 'command-overwritten'] as const)
+        findings.cannotJudge(rule, 'when the guest learned that commands were consumed was not recorded');
     if (this.#unsynced < 0 || course.batch < this.#unsyncedBatch + 2) return;
     course.findings.add('command-without-sync', {
       events: [this.#unsynced],

@@ -2,8 +2,17 @@ import { fromWords } from '../../core/bits.ts';
 import { INV, INV_NAME, INV_RESERVED, inv, invType, WAIT_PD } from '../../spec/vtd/invalidation.ts';
 import type { PageUse } from '../memory.ts';
 import { reservedBits } from '../register-rules.ts';
+import { COMMAND_RULES, type RuleId } from '../rules.ts';
 import type { VtdInvalidations } from './commands.ts';
 import type { VtdShared } from './shared.ts';
+
+/** Rules that need to know when waits are done. */
+const WAITED: readonly RuleId[] = [
+  'use-after-unmap',
+  'invalidation-not-awaited',
+  'queue-overrun',
+  'command-overwritten',
+];
 
 interface Wait {
   /** Descriptors up to and with this one, since the queue was set up; and its sequence number. */
@@ -35,6 +44,11 @@ export class VtdDescriptorQueue {
   #unsynced = -1;
   #unsyncedBatch = 0;
   #bytes = 0;
+  /** Descriptors were submitted that nobody told. */
+  #untold = false;
+  /** A status was asked for, and something told that a wait was done. */
+  #asked = false;
+  #answered = false;
   readonly #use: PageUse = {
     changed: (page, at) => {
       const offset = page.pfn * 4096 + 8 * at - this.#base;
@@ -84,8 +98,8 @@ export class VtdDescriptorQueue {
     const page = memory.seen(Math.floor(at / 4096));
     this.#issued++;
     const seq = ++this.#seq;
-    if (page === undefined) {
-      course.findings.cannotJudge('missing-invalidation', 'the invalidation queue was not told');
+    if (page === undefined || (!page.known && page.since < 0)) {
+      this.#untold = true;
       return;
     }
     const w = page.words;
@@ -106,6 +120,7 @@ export class VtdDescriptorQueue {
     const status = inv.waitSW(w0) ? fromWords(w[i + 2]! & ~3, w[i + 3]! & 0xf_ffff) : -1;
     const wait = { position: this.#issued, seq, status, data: w1, interrupt: inv.waitIF(w0), event: course.event };
     this.#waits.push(wait);
+    this.#asked ||= status >= 0;
   }
 
   /** VT-d §6.5.2.11: what is not defined for the type stops the queue on hardware that looks. */
@@ -145,6 +160,9 @@ export class VtdDescriptorQueue {
 
   finish(): void {
     const { course } = this.#shared;
+    const { findings } = course;
+    if (this.#untold) findings.withdraw(COMMAND_RULES, 'the invalidation queue was not recorded');
+    if (this.#asked && !this.#answered) findings.withdraw(WAITED, 'what the unit wrote for waits was not recorded');
     if (this.#unsynced < 0 || course.batch < this.#unsyncedBatch + 2) return;
     course.findings.add('command-without-sync', {
       events: [this.#unsynced],
@@ -174,6 +192,7 @@ export class VtdDescriptorQueue {
   }
 
   #done(n: number): void {
+    this.#answered = true;
     const wait = this.#waits[n]!;
     this.#waits = this.#waits.slice(n + 1);
     this.#consumed = Math.max(this.#consumed, wait.position);
