@@ -30,7 +30,7 @@ export class Smmuv3Attachments {
   constructor(core: Smmuv3Core, domains: Smmuv3Domains) {
     this.#core = core;
     this.#host = core.host;
-    this.#streams = new Smmuv3StreamHost(core);
+    this.#streams = new Smmuv3StreamHost(core, (devId) => domains.abort(devId, domains.home!));
     this.#domains = domains;
   }
 
@@ -130,7 +130,7 @@ export class Smmuv3Attachments {
       case CONFIG.S2: {
         const shadow = this.#domains.shadowed(devId, steS2Vmid(ste, 0), ste);
         if (typeof shadow === 'number') return shadow;
-        if (s.domain === shadow) return 0;
+        if (s.domain === shadow && s.hwptId === shadow.hwptId) return 0;
         const r = this.#attach(s, shadow.hwptId, 's2', null, shadow);
         if (r < 0) this.#domains.release(shadow);
         return r;
@@ -146,9 +146,8 @@ export class Smmuv3Attachments {
     if (typeof domain === 'number') return domain;
     this.#identity(s.ste);
     const c = s.context;
-    if (c !== null && s.state === state && c.domain === domain && c.vste.every((w, i) => w === this.#vste[i])) {
-      return UNCHANGED;
-    }
+    const same = c !== null && s.state === state && c.domain === domain && c.vste.every((w, i) => w === this.#vste[i]);
+    if (same && s.hwptId === c.hwptId) return UNCHANGED;
     domain.users++;
     const before = s.state;
     const r = this.#attachContext(s, state, domain);

@@ -303,11 +303,13 @@ export class Smmuv3Commands implements CommandSink {
     return DONE;
   }
 
-  /** Completes once everything before it has, completions from endpoints included. */
+  /** Completes once everything before it has, completions from endpoints included. Not while the host's SMMU refuses to forget. */
   #sync(w0: number, w1: number, w2: number, w3: number): number {
     const { upcalls } = this.#core.deps;
     if (!this.#before()) return REFUSED;
     if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
+    // What the SMMU has refused to forget may still be in use.
+    if (this.#core.confirm.ask() < 0) return CERROR.ILL;
     if (this.timedOut) {
       this.timedOut = false;
       return CERROR.ATC_INV_SYNC;

@@ -1,6 +1,7 @@
 import type { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import type { Smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import type { MachineQuotas } from '../../src/lib/limits/machine-limits.ts';
+import type { HostConfirm } from '../../src/lib/uapi/host-confirm.ts';
 import type { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import type { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { Smmuv3Deps } from './deps.ts';
@@ -30,6 +31,8 @@ export interface Smmuv3Core {
   readonly registers: Smmuv3Registers;
   readonly interrupts: Smmuv3Interrupts;
   readonly host: HostVerbs;
+  /** Whether the physical SMMU has done what it was told. */
+  readonly confirm: HostConfirm;
   /** What the machine allows. */
   readonly quotas: MachineQuotas;
   /** What one access of the guest may cost. */

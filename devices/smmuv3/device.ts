@@ -2,6 +2,7 @@ import { ViommuError } from '../../src/core/errors.ts';
 import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { MACHINE_LIMITS, machineQuotas } from '../../src/lib/limits/machine-limits.ts';
+import { HostConfirm } from '../../src/lib/uapi/host-confirm.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
@@ -25,6 +26,7 @@ import { Smmuv3Stalls } from './stalls.ts';
 import { checkSmmuv3State, loadSmmuv3, saveSmmuv3 } from './state.ts';
 import type { Smmuv3State } from './state-form.ts';
 import { Smmuv3Streams } from './streams.ts';
+import { Smmuv3Switch } from './switch.ts';
 import { Smmuv3Tables } from './tables.ts';
 import { smmuv3Upcalls } from './upcalls.ts';
 import { listenForEvents } from './virtual-events.ts';
@@ -47,6 +49,7 @@ export class Smmuv3 implements MmioDevice {
   readonly #commands: Smmuv3Commands;
   readonly #tables: Smmuv3Tables;
   readonly #streams: Smmuv3Streams;
+  readonly #switch: Smmuv3Switch;
   readonly #domains: Smmuv3Domains;
   readonly #stalls: Smmuv3Stalls;
   readonly #batch: CommandBatch;
@@ -68,6 +71,7 @@ export class Smmuv3 implements MmioDevice {
     this.#tables = new Smmuv3Tables(core);
     this.#domains = new Smmuv3Domains(core);
     this.#streams = new Smmuv3Streams(core, this.#domains, this.#tables);
+    this.#switch = new Smmuv3Switch(core, this.#streams);
     const faults = new Smmuv3Faults(core, this.#tables);
     this.#stalls = new Smmuv3Stalls({ core, faults, records: this.#records });
     this.#streams.onLost = (sid, contradicts) => {
@@ -86,6 +90,7 @@ export class Smmuv3 implements MmioDevice {
       },
       drained: () => this.#queue.run(),
     });
+    core.confirm.handlers = this.#handlers;
     this.#batch = new CommandBatch(core.host, deps.trustPartialCount === true);
     this.#commands = new Smmuv3Commands({
       core,
@@ -164,6 +169,7 @@ export class Smmuv3 implements MmioDevice {
 
   read(offset: number, size: number): number {
     this.#core.work.resume();
+    this.#switch.goOn();
     const at = this.#regs.decode(offset, size, false);
     const value = at < 0 ? 0 : this.#regs.read(at);
     if (this.#deps.tell !== null) {
@@ -174,6 +180,7 @@ export class Smmuv3 implements MmioDevice {
 
   read64(offset: number, out: Int32Array): void {
     this.#core.work.resume();
+    this.#switch.goOn();
     const at = this.#regs.decode(offset, 8, false);
     out[0] = at < 0 ? 0 : this.#regs.read(at);
     out[1] = at < 0 ? 0 : this.#regs.read(at + 4);
@@ -235,19 +242,13 @@ export class Smmuv3 implements MmioDevice {
     }
   }
 
-  /** CR0: everything it enables is enabled at once, and CR0ACK says so (IHI 0070 §6.3.9). */
+  /** CR0: everything it enables is enabled at once, and CR0ACK says so (IHI 0070 §6.3.9; SMMUEN: `Smmuv3Switch`). */
   #control(before: number): void {
     const regs = this.#regs;
     const now = regs.get(PAGE0.CR0.at);
     regs.set(PAGE0.CR0ACK.at, regs.cr0Ack(now));
-    if (((before ^ now) & CR0.SMMUEN) !== 0) {
-      if ((now & CR0.SMMUEN) !== 0) {
-        this.#streams.unsetAll();
-      } else {
-        this.#stalls.terminateAll(this.#streams.list);
-        this.#streams.applyPolicy();
-      }
-    }
+    if ((before & ~now & CR0.SMMUEN) !== 0) this.#stalls.terminateAll(this.#streams.list);
+    this.#switch.written(before);
     if ((~before & now & CR0.EVENTQEN) !== 0) {
       this.#listenVirtual();
       this.#stalls.roomMade();
@@ -260,7 +261,7 @@ export class Smmuv3 implements MmioDevice {
     if ((value & GBPA.UPDATE) === 0) return;
     const mask = this.deviations.rawGbpa ? ~GBPA.UPDATE : Number(PAGE0.GBPA.rw);
     this.#regs.set(PAGE0.GBPA.at, value & mask);
-    if (!this.#regs.enabled(CR0.SMMUEN)) this.#streams.applyPolicy();
+    this.#switch.bypassWritten();
   }
 
   /** Machine reset, after all DMA has come to rest. */
@@ -273,7 +274,8 @@ export class Smmuv3 implements MmioDevice {
     this.#records.reset();
     this.#tables.reset();
     this.#regs.reset();
-    if (this.#streams.list.length > 0) this.#streams.applyPolicy();
+    this.#switch.reset();
+    this.#streams.placeAll();
   }
 
   /** Plain data, also in the middle of a command queue. */
@@ -293,6 +295,7 @@ export class Smmuv3 implements MmioDevice {
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     loadSmmuv3(this.#parts(), state);
+    this.#switch.reset();
     this.#commands.forgetAll();
   }
 
@@ -333,6 +336,7 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
     registers,
     interrupts: new Smmuv3Interrupts(registers, deps, name),
     host: new HostVerbs(deps.iommufd),
+    confirm: new HostConfirm(deps.upcalls),
     quotas: deps.quotas ?? machineQuotas(MACHINE_LIMITS),
     work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),

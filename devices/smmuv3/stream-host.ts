@@ -1,4 +1,6 @@
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import type { VfioDevice } from '../../src/ports/iommufd.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Stream, Smmuv3StreamDevice } from './stream.ts';
 
@@ -13,10 +15,13 @@ export const APART = 3;
 export class Smmuv3StreamHost {
   readonly #core: Smmuv3Core;
   readonly #host: HostVerbs;
+  /** The HWPT in which all DMA of a device is refused. @returns its id or -errno. */
+  readonly #abort: (devId: number) => VerbOutcome;
 
-  constructor(core: Smmuv3Core) {
+  constructor(core: Smmuv3Core, abort: (devId: number) => VerbOutcome) {
     this.#core = core;
     this.#host = core.host;
+    this.#abort = abort;
   }
 
   /** @returns 0, APART, or -errno, and then what was attached still is (a shared device: nothing). */
@@ -36,21 +41,37 @@ export class Smmuv3StreamHost {
     return r;
   }
 
-  /** @returns 0 or -errno. */
+  /** @returns 0: nothing is attached, and no cache of the host's SMMU knows what was; or -errno. */
   detach(s: Smmuv3Stream): VerbOutcome {
-    const { upcalls } = this.#core.deps;
+    const { deps, confirm } = this.#core;
+    const { upcalls } = deps;
     const { device } = s;
-    let r: VerbOutcome;
     if (s.shared) {
       s.hwptId = 0;
-      r = Math.min(this.#agree(device), 0);
-    } else if (device.streams.length === 1 || upcalls === null) {
-      r = this.#host.detach(s.vfio);
-    } else {
-      r = upcalls.attachStream(s.vfio.devId, s.index, 0);
+      return Math.min(this.#agree(device), 0);
     }
-    if (r >= 0) s.hwptId = 0;
-    return r;
+    if (device.streams.length === 1 || upcalls === null) {
+      const r = this.#leave(s.vfio);
+      if (r >= 0) s.hwptId = 0;
+      return r < 0 ? r : confirm.ask();
+    }
+    const r = upcalls.attachStream(s.vfio.devId, s.index, 0);
+    // What the SMMU does not confirm is detached all the same.
+    if (r >= 0 || r === -E.IO) s.hwptId = 0;
+    return r < 0 ? r : confirm.ask();
+  }
+
+  /**
+   * A detach by Linux's verb, which never says that the SMMU did not confirm. Without upcalls, where nobody else could be
+   * asked, the device aborts first: that is refused then.
+   */
+  #leave(vfio: VfioDevice): VerbOutcome {
+    if (this.#core.deps.upcalls === null) {
+      const abort = this.#abort(vfio.devId);
+      const r = abort < 0 ? abort : this.#host.attach(vfio, abort);
+      if (r < 0) return r;
+    }
+    return this.#host.detach(vfio);
   }
 
   /** Gives the stream its name in a vIOMMU. @returns the id of the vDEVICE, or -errno. */
@@ -68,12 +89,13 @@ export class Smmuv3StreamHost {
     const agreed = streams.every((s) => s.hwptId === wanted) ? wanted : 0;
     const apart = new Set(streams.map((s) => s.hwptId).filter((id) => id > 0)).size > 1;
     if (agreed !== device.hwptId) {
-      let r = agreed === 0 ? this.#host.detach(vfio) : this.#host.attach(vfio, agreed);
+      const r = agreed === 0 ? this.#leave(vfio) : this.#host.attach(vfio, agreed);
       if (r < 0) {
         // What is attached is not what the streams ask for.
-        if (agreed !== 0) r = Math.min(this.#host.detach(vfio), r);
-        device.hwptId = 0;
-        return r;
+        if (agreed === 0 || device.hwptId === 0) return r;
+        const left = this.#leave(vfio);
+        if (left >= 0) device.hwptId = 0;
+        return Math.min(left, r);
       }
       device.hwptId = agreed;
     }

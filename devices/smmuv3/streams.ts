@@ -30,6 +30,8 @@ export class Smmuv3Streams {
   readonly #list: Smmuv3Stream[] = [];
   readonly #bySid = new Map<number, Smmuv3Stream>();
   readonly #byDev = new Map<number, Smmuv3StreamDevice>();
+  /** Those that the host refused to take off what they had when translation was switched. */
+  readonly #late = new Set<Smmuv3Stream>();
 
   constructor(core: Smmuv3Core, domains: Smmuv3Domains, tables: Smmuv3Tables) {
     this.#core = core;
@@ -121,6 +123,7 @@ export class Smmuv3Streams {
     for (const s of d.streams) {
       this.#list.splice(this.#list.indexOf(s), 1);
       this.#bySid.delete(s.sid);
+      this.#late.delete(s);
       detached = Math.min(this.#attachments.remove(s), detached);
     }
     d.unserve();
@@ -132,18 +135,36 @@ export class Smmuv3Streams {
     return this.#core.registers.enabled(CR0.SMMUEN);
   }
 
-  /** SMMUEN=0: every stream bypasses or aborts as GBPA says (IHI 0070 §6.3.14). */
-  applyPolicy(): void {
-    for (const s of this.#list) this.#core.refusals.note('switch of translation', this.#policy(s));
+  /**
+   * SMMUEN or GBPA changed: without translation every stream bypasses or aborts as GBPA says (IHI 0070 §6.3.14), with it each is
+   * configured on its next use. @returns whether it is so; else `placeLate` tries again.
+   */
+  placeAll(): boolean {
+    for (const s of this.#list) this.#place(s);
+    return this.#placed;
+  }
+
+  /** Streams that the host left with what they had before. @returns see `placeAll`. */
+  placeLate(): boolean {
+    for (const s of [...this.#late]) this.#place(s);
+    return this.#placed;
+  }
+
+  get #placed(): boolean {
+    return this.#late.size === 0 && this.#core.confirm.ask() >= 0;
+  }
+
+  /** Where the hardware asks on first use, only what is still in force is late. */
+  #place(s: Smmuv3Stream): void {
+    const r = this.#enabled() ? this.#attachments.unset(s) : this.#policy(s);
+    const refused = this.#core.refusals.note('switch of translation', r);
+    const asks = this.#core.deps.upcalls !== null && s.state === 'unset';
+    if (refused && !asks) this.#late.add(s);
+    else this.#late.delete(s);
   }
 
   #policy(s: Smmuv3Stream): VerbOutcome {
     return this.#attachments.policy(s, (this.#core.registers.get(PAGE0.GBPA.at) & GBPA.ABORT) !== 0);
-  }
-
-  /** Every stream is to be configured on its next use. */
-  unsetAll(): void {
-    for (const s of this.#list) this.#core.refusals.note('switch of translation', this.#attachments.unset(s));
   }
 
   /** Whether the guest's entry of a stream in stage 1 still says what is in force, word for word, so that only its CDs may be others. */
@@ -204,7 +225,9 @@ export class Smmuv3Streams {
       const r = this.#attachments.unset(s);
       return r < 0 ? r : BAD_ENTRY;
     }
-    return this.#attachments.apply(s, this.#tables.ste);
+    const r = this.#attachments.apply(s, this.#tables.ste);
+    if (r >= 0) this.#late.delete(s);
+    return r;
   }
 
   save(): StreamSaved[] {

@@ -47,7 +47,7 @@ export class VtdAttachments {
   readonly #order = new Set<VtdSlotPlace>();
 
   constructor(core: VtdCore, tables: VtdGuestTables, domains: VtdDomains) {
-    this.#streams = new VtdStreamHost(core);
+    this.#streams = new VtdStreamHost(core, (devId) => domains.nothing(devId));
     this.#tables = tables;
     this.#domains = domains;
     this.#refusals = core.refusals;
@@ -158,6 +158,16 @@ export class VtdAttachments {
     const slot = s.slots.get(pasid);
     const refused = slot === undefined ? 0 : this.#detachSlot(s, slot);
     return bypass || refused;
+  }
+
+  /** See `VtdStreamHost.prove`. */
+  prove(streams: readonly VtdStream[]): VerbOutcome {
+    let refused = 0;
+    for (let i = 0; i < streams.length; i++) {
+      const { device } = streams[i]!;
+      if (device.unproved.size > 0) refused = this.#streams.prove(device) || refused;
+    }
+    return refused;
   }
 
   /** The stream is taken out of the VM: what the host did not detach goes when its file is closed. */

@@ -60,7 +60,8 @@ export class VtdCommands {
         else this.#c.remapper.invalidateAll();
         return 0;
       case INV.WAIT:
-        return this.#c.waits.add(w0, w1, w2, w3);
+        // What the host's unit has refused to forget may still be in use.
+        return this.#c.streams.confirmed() || this.#c.waits.add(w0, w1, w2, w3);
       case INV.PASID_IOTLB:
         return this.#pasidIotlb(g, inv.did(w0), inv.pasid(w1), inv.page(w2, w3), inv.am(w2), inv.ih(w2));
       case INV.PASID_CACHE:

@@ -3,6 +3,7 @@ import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import type { VtdFeatures } from '../../src/lib/check/vtd-features.ts';
 import { MACHINE_LIMITS, type MachineQuotas, machineQuotas } from '../../src/lib/limits/machine-limits.ts';
 import type { PasidSpace } from '../../src/lib/pasid/pasid-space.ts';
+import { HostConfirm } from '../../src/lib/uapi/host-confirm.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
 import { TTM } from '../../src/spec/vtd/registers.ts';
@@ -47,6 +48,8 @@ export interface VtdCore {
   /** Where the guest's tables are, as it switched them on. */
   readonly root: TableRoot;
   readonly host: HostVerbs;
+  /** Whether the physical unit has done what it was told. */
+  readonly confirm: HostConfirm;
   /** What the machine allows. */
   readonly quotas: MachineQuotas;
   /** What one access of the guest may cost. */
@@ -76,6 +79,7 @@ export function vtdCore(deps: VtdDeps): VtdCore {
     interrupts: new VtdInterrupts(registers, deps, deviations, name),
     root: { on: false, base: 0, mode: TTM.LEGACY },
     host: new HostVerbs(deps.iommufd),
+    confirm: new HostConfirm(deps.upcalls),
     quotas: deps.quotas ?? machineQuotas(MACHINE_LIMITS),
     work: new WorkBudget(deps.later ?? null),
     refusals: new HostRefusals(),

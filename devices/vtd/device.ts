@@ -15,10 +15,11 @@ import type { VtdDeviations } from './profile.ts';
 import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
-import { basePointer, type VtdRegisters } from './registers.ts';
+import type { VtdRegisters } from './registers.ts';
 import { checkVtdState, loadVtd, saveVtd } from './state.ts';
 import type { VtdState } from './state-form.ts';
 import { VtdStreams } from './streams.ts';
+import { VtdSwitch } from './switch.ts';
 import { vtdUpcalls } from './upcalls.ts';
 import { VirtualCommands } from './virtual-commands.ts';
 import { Waits } from './waits.ts';
@@ -46,6 +47,7 @@ export class Vtd implements MmioDevice {
   readonly #records: VtdRecords;
   readonly #domains: VtdDomains;
   readonly #streams: VtdStreams;
+  readonly #switch: VtdSwitch;
   readonly #faults: VtdFaults;
   readonly #pageRequests: VtdPageRequests;
   readonly #virtualCommands: VirtualCommands | null;
@@ -68,6 +70,7 @@ export class Vtd implements MmioDevice {
     this.lookup = new GuestLookup(core);
     this.#domains = new VtdDomains(core);
     this.#streams = new VtdStreams(core, this.#domains);
+    this.#switch = new VtdSwitch(core, this.#streams);
     this.#faults = new VtdFaults(core, this.#records);
     this.#streams.onUnpaired = (rid, pasid) => this.#faults.unpaired(rid, pasid);
     this.#pageRequests = new VtdPageRequests(core, this.#streams, this.#faults);
@@ -85,6 +88,7 @@ export class Vtd implements MmioDevice {
         this.#queue.drained();
       },
     });
+    core.confirm.handlers = this.#handlers;
     this.#virtualCommands = core.identity.virtualCommands
       ? new VirtualCommands(core, (pasid) => core.refusals.note('freed PASID', this.#streams.pasidFreed(pasid)))
       : null;
@@ -99,7 +103,7 @@ export class Vtd implements MmioDevice {
       timedOut: (sid) => this.#deviceTlbTimeout(sid),
     });
     this.#queue = new VtdQueue(core, this.#records, commands, this.#waits);
-    this.#registerInvalidation = new RegisterInvalidation(core, commands, this.#queue);
+    this.#registerInvalidation = new RegisterInvalidation(core, commands, this.#queue, this.#streams);
   }
 
   /**
@@ -188,6 +192,7 @@ export class Vtd implements MmioDevice {
 
   read(offset: number, size: number): number {
     this.#core.work.resume();
+    this.#switch.goOn();
     const value = size === 4 && offset % 4 === 0 && offset < this.bytes ? this.#read32(offset) : 0;
     const { tell } = this.#core.deps;
     if (tell !== null) tell({ what: 'reg.read', device: this.name, offset, size, value: BigInt(value) });
@@ -196,6 +201,7 @@ export class Vtd implements MmioDevice {
 
   read64(offset: number, out: Int32Array): void {
     this.#core.work.resume();
+    this.#switch.goOn();
     const ok = offset % 4 === 0 && offset + 8 <= this.bytes;
     out[0] = ok ? this.#read32(offset) : 0;
     out[1] = ok ? this.#read32(offset + 4) : 0;
@@ -282,12 +288,8 @@ export class Vtd implements MmioDevice {
     const regs = this.#regs;
     const { properties } = this.#core.deps;
     const changed = (regs.get(PAGE.GSTS.at) ^ value) & LEVELS;
-    if ((changed & GCMD.TE) !== 0 && properties.dmaTranslation) {
-      this.#core.root.on = (value & GCMD.TE) !== 0;
-      regs.setStatus(GCMD.TE, this.#core.root.on);
-      this.#switched();
-    }
-    if ((value & GCMD.SRTP) !== 0) this.#setRoot();
+    if (properties.dmaTranslation) this.#switch.translation((value & GCMD.TE) !== 0);
+    if ((value & GCMD.SRTP) !== 0) this.#switch.rootTable();
     if ((changed & GCMD.QIE) !== 0 && properties.queuedInvalidation) this.#enableQueue((value & GCMD.QIE) !== 0);
     if ((value & GCMD.SIRTP) !== 0) {
       this.#remapper.setTable(regs.get(PAGE.IRTA.at), regs.get(PAGE.IRTA.at + 4));
@@ -313,23 +315,6 @@ export class Vtd implements MmioDevice {
     this.#queue.enable();
   }
 
-  /** SRTP: address and mode are latched, every cache of the unit is emptied (ESRTPS). */
-  #setRoot(): void {
-    const { root, features } = this.#core;
-    const lo = this.#regs.get(PAGE.RTADDR.at);
-    const hi = this.#regs.get(PAGE.RTADDR.at + 4);
-    root.base = basePointer(lo, hi, this.#core.deps.properties, this.deviations);
-    const ttm = (lo >>> 10) & 3;
-    root.mode = !this.deviations.tableModeBitOnly ? ttm : features.scalable ? ttm & 1 : TTM.LEGACY;
-    this.#regs.setStatus(GCMD.SRTP, true);
-    this.#switched();
-  }
-
-  /** Whatever was known about streams is void. */
-  #switched(): void {
-    this.#core.refusals.note('switch of translation', this.#streams.placeAll());
-  }
-
   /** A device-TLB invalidation of `rid` timed out: ITE, and the waits fetched so far are aborted (§6.5.2.11). */
   #deviceTlbTimeout(rid: number): void {
     if (this.deviations.noQueueErrorRecord) {
@@ -347,7 +332,7 @@ export class Vtd implements MmioDevice {
     root.on = false;
     root.base = 0;
     root.mode = TTM.LEGACY;
-    this.#switched();
+    this.#switch.replaced();
     this.#abandon();
     this.#regs.reset();
     this.#records.reset();
@@ -368,7 +353,7 @@ export class Vtd implements MmioDevice {
     this.checkState(state);
     this.#abandon();
     loadVtd(this.#parts(), state);
-    this.#switched();
+    this.#switch.replaced();
   }
 
   /**

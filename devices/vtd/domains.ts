@@ -26,6 +26,12 @@ export type VtdDomain =
   | { readonly kind: 'first'; readonly hwptId: number; readonly key: string; readonly first: FirstStage }
   | { readonly kind: 'second'; readonly hwptId: number; readonly key: string; readonly shadow: VtdShadow };
 
+/** Whether the host keeps what was to go of it. */
+export function isStale(d: VtdDomain): boolean {
+  if (d.kind === 'second') return d.shadow.stale;
+  return d.kind === 'first' && (d.first.stale || (d.first.parent?.stale ?? false));
+}
+
 /** Host objects by what they stand for, made on first use and destroyed with their last user. */
 export class VtdDomains {
   /** Copies of the guest's second stages, by what they stand for. */
@@ -43,6 +49,8 @@ export class VtdDomains {
   /** HWPT_FLAG of every HWPT here. */
   readonly #flags: number;
   #parent: VtdDomain | null = null;
+  /** An IOAS without memory, and its HWPT. */
+  #nothing: { readonly ioasId: number; readonly hwptId: number } | null = null;
 
   constructor(core: VtdCore) {
     const { deps, features, host } = core;
@@ -71,6 +79,17 @@ export class VtdDomains {
     if (hwptId < 0) return hwptId;
     this.#parent = { kind: 'parent', hwptId, key: 'parent' };
     return this.#parent;
+  }
+
+  /** A HWPT that translates nothing. @returns its id or -errno. */
+  nothing(devId: number): VerbOutcome {
+    if (this.#nothing !== null) return this.#nothing.hwptId;
+    const ioasId = this.#host.ioasAlloc();
+    if (ioasId < 0) return ioasId;
+    const hwptId = this.#host.pagingHwpt(devId, ioasId, this.#flags);
+    if (hwptId < 0) this.#host.release(ioasId);
+    else this.#nothing = { ioasId, hwptId };
+    return hwptId;
   }
 
   /**
@@ -208,10 +227,14 @@ export class VtdDomains {
     this.#host.release(s.ioasId);
   }
 
-  /** The parent goes with the last device. */
+  /** What every device may have been attached to goes with the last one. */
   close(): void {
     if (this.#parent !== null) this.#host.release(this.#parent.hwptId);
-    this.#parent = null;
+    if (this.#nothing !== null) {
+      this.#host.release(this.#nothing.hwptId);
+      this.#host.release(this.#nothing.ioasId);
+    }
+    this.#parent = this.#nothing = null;
   }
 }
 

@@ -5,6 +5,7 @@ import { PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdCommands } from './commands.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdQueue } from './queue.ts';
+import type { VtdStreams } from './streams.ts';
 
 /** ICC of CCMD and IVT of IOTLB: the guest sets it, the unit clears it when the request is done. */
 const BUSY = 0x8000_0000 | 0;
@@ -14,13 +15,15 @@ export class RegisterInvalidation {
   readonly #core: VtdCore;
   readonly #commands: VtdCommands;
   readonly #queue: VtdQueue;
+  readonly #streams: VtdStreams;
   /** The register of a request that was begun and goes on: CCMD or IOTLB; 0: none. */
   #begun = 0;
 
-  constructor(core: VtdCore, commands: VtdCommands, queue: VtdQueue) {
+  constructor(core: VtdCore, commands: VtdCommands, queue: VtdQueue, streams: VtdStreams) {
     this.#core = core;
     this.#commands = commands;
     this.#queue = queue;
+    this.#streams = streams;
     core.work.go = () => {
       this.#resume();
       queue.goOn();
@@ -99,7 +102,8 @@ export class RegisterInvalidation {
   }
 
   /** What CAIG or IAIG says: 0 when the request was not performed, here because the host refused (§11.4.6.1, §11.4.6.3). */
-  #granularity(done: number, outcome: VerbOutcome): number {
+  #granularity(done: number, performed: VerbOutcome): number {
+    const outcome = isRefusal(performed) ? performed : this.#streams.confirmed();
     if (!isRefusal(outcome)) return done;
     this.#core.refusals.note('register invalidation', outcome);
     return 0;

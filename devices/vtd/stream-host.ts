@@ -12,10 +12,13 @@ import type { VtdStream, VtdStreamDevice } from './stream.ts';
 export class VtdStreamHost {
   readonly #core: VtdCore;
   readonly #host: HostVerbs;
+  /** A HWPT over no memory at all, for a device. @returns its id or -errno. */
+  readonly #nothing: (devId: number) => VerbOutcome;
 
-  constructor(core: VtdCore) {
+  constructor(core: VtdCore, nothing: (devId: number) => VerbOutcome) {
     this.#core = core;
     this.#host = core.host;
+    this.#nothing = nothing;
   }
 
   /**
@@ -25,7 +28,7 @@ export class VtdStreamHost {
   attach(s: VtdStream, hwptId: number, pasid: number): VerbOutcome {
     const { upcalls } = this.#core.deps;
     const { device } = s;
-    if (!device.several) return this.#host.attach(device.vfio, hwptId, pasid);
+    if (!device.several) return this.#join(device, hwptId, pasid);
     if (upcalls !== null) return upcalls.attachStream(device.vfio.devId, s.index, hwptId, pasid);
     s.wanted.set(pasid, hwptId);
     const r = this.#agree(device, pasid);
@@ -34,30 +37,65 @@ export class VtdStreamHost {
     return r < 0 ? r : -E.OPNOTSUPP;
   }
 
-  /** @returns 0 or more: nothing is attached; -errno. */
+  /** @returns 0 or more: nothing is attached, and (with upcalls) no cache of the host's unit knows what was; -errno. */
   detach(s: VtdStream, pasid: number): VerbOutcome {
-    const { upcalls } = this.#core.deps;
+    const { deps, confirm } = this.#core;
+    const { upcalls } = deps;
     const { device } = s;
-    if (!device.several) return this.#host.detach(device.vfio, pasid);
-    if (upcalls !== null) return upcalls.attachStream(device.vfio.devId, s.index, 0, pasid);
+    if (!device.several) return this.#leave(device, pasid);
+    if (upcalls !== null) {
+      const r = upcalls.attachStream(device.vfio.devId, s.index, 0, pasid);
+      return isRefusal(r) ? r : confirm.ask();
+    }
     s.wanted.delete(pasid);
     return this.#agree(device, pasid);
   }
 
+  /**
+   * A detach by Linux's verb, which never says that the unit did not confirm. With upcalls one asks. Without, the next attach
+   * is refused then; `prove` is for where none follows.
+   */
+  #leave(device: VtdStreamDevice, pasid: number): VerbOutcome {
+    const r = this.#host.detach(device.vfio, pasid);
+    if (isRefusal(r)) return r;
+    if (this.#core.deps.upcalls === null) device.unproved.add(pasid);
+    return this.#core.confirm.ask();
+  }
+
+  #join(device: VtdStreamDevice, hwptId: number, pasid: number): VerbOutcome {
+    const r = this.#host.attach(device.vfio, hwptId, pasid);
+    if (!isRefusal(r)) device.unproved.delete(pasid);
+    return r;
+  }
+
+  /**
+   * Without upcalls: what the unit may not have confirmed to be detached goes where there is no memory, which is refused
+   * unless it has. @returns 0 or -errno: something detached may still be in use.
+   */
+  prove(device: VtdStreamDevice): VerbOutcome {
+    for (const pasid of [...device.unproved]) {
+      const nothing = this.#nothing(device.vfio.devId);
+      const r = nothing < 0 ? nothing : this.#join(device, nothing, pasid);
+      const left = r < 0 ? r : this.#host.detach(device.vfio, pasid);
+      if (isRefusal(left)) return left;
+    }
+    return 0;
+  }
+
   /** Puts the whole device where all its streams want to be. */
   #agree(device: VtdStreamDevice, pasid: number): VerbOutcome {
-    const { streams, vfio, agreed } = device;
+    const { streams, agreed } = device;
     const wanted = streams[0]?.wanted.get(pasid) ?? 0;
     const all = streams.every((s) => (s.wanted.get(pasid) ?? 0) === wanted) ? wanted : 0;
     const now = agreed.get(pasid) ?? 0;
     if (all === now) return 0;
-    const r = all === 0 ? this.#host.detach(vfio, pasid) : this.#host.attach(vfio, all, pasid);
+    const r = all === 0 ? this.#leave(device, pasid) : this.#join(device, all, pasid);
     if (!isRefusal(r)) {
       agreed.set(pasid, all);
       return 0;
     }
     // What is attached is not what the streams ask for.
-    if (all !== 0 && now !== 0 && !isRefusal(this.#host.detach(vfio, pasid))) agreed.delete(pasid);
+    if (all !== 0 && now !== 0 && !isRefusal(this.#leave(device, pasid))) agreed.delete(pasid);
     return r;
   }
 }

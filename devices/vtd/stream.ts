@@ -38,6 +38,8 @@ export interface VtdStreamDevice {
   readonly several: boolean;
   /** Of several without a host that tells them apart: what the device as a whole is attached to, by PASID. */
   readonly agreed: Map<number, number>;
+  /** Without upcalls: the host's PASIDs that were detached, while nothing has shown that the unit has forgotten what was there. */
+  readonly unproved: Set<number>;
   unserve: () => void;
 }
 

@@ -10,7 +10,7 @@ import { VtdAttachments, type VtdSlotListener } from './attachments.ts';
 import { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
-import type { VtdDomain, VtdDomains } from './domains.ts';
+import { isStale, type VtdDomains } from './domains.ts';
 import { GoneStreams } from './gone.ts';
 import { GlobalPasids, globalMode, type PasidMode, sameMode, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
 import { VtdStream, type VtdStreamDevice } from './stream.ts';
@@ -129,7 +129,7 @@ export class VtdStreams {
     let device = this.#byDev.get(devId);
     if (device === undefined) {
       const unserve = deps.upcalls?.serve([devId], handlers) ?? (() => {});
-      device = { vfio, streams: [], several: rids.length > 1, agreed: new Map(), unserve };
+      device = { vfio, streams: [], several: rids.length > 1, agreed: new Map(), unproved: new Set(), unserve };
       this.#byDev.set(devId, device);
     }
     const { faultId } = this;
@@ -255,6 +255,11 @@ export class VtdStreams {
       if (s.unsettled.size > 0) refused = this.#settle(s) || refused;
     }
     return refused;
+  }
+
+  /** @returns 0: no cache of the host's units knows what was detached; -errno. */
+  confirmed(): VerbOutcome {
+    return this.#core.confirm.ask() || this.#attachments.prove(this.#list);
   }
 
   /** @param attached what cannot be attached counts as well. */
@@ -392,9 +397,4 @@ export class VtdStreams {
     }
     return refused;
   }
-}
-
-function isStale(d: VtdDomain): boolean {
-  if (d.kind === 'second') return d.shadow.stale;
-  return d.kind === 'first' && (d.first.stale || (d.first.parent?.stale ?? false));
 }

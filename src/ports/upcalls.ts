@@ -21,6 +21,13 @@ export interface HostUpcalls {
    */
   abandon?(handlers: UpcallHandlers): void;
   /**
+   * Whether the units behind this listener's devices have forgotten all that the host asked them to; what one refused is asked
+   * for again here. Linux's DETACH says nothing of it. While it is not 0, something detached or unmapped may still be in use,
+   * and a guest's CMD_SYNC/WAIT must not complete. Absent: units refuse nothing.
+   * @returns 0 or -EIO.
+   */
+  confirm?(handlers: UpcallHandlers): number;
+  /**
    * A vDEVICE for one stream of a device with several StreamIDs (Linux 7.2: EOPNOTSUPP at VDEVICE_ALLOC). Two streams of a
    * device may be in two vIOMMUs, because the guest may give them different VMIDs or second stages.
    * @param stream index of the stream in the device. @param vsid its StreamID as the guest knows it.

@@ -60,6 +60,10 @@ export class ContextUpcalls implements HostUpcalls {
     this.#hub.abandon(handlers);
   }
 
+  confirm(handlers: UpcallHandlers): number {
+    return this.#hub.confirm(handlers);
+  }
+
   /** See `allocStreamVdevice`. */
   streamVdevice(viommuId: number, devId: number, stream: number, vsid: number): number {
     return this.#objects.streamVdevice(viommuId, devId, stream, vsid);

@@ -27,6 +27,8 @@ export class UpcallHub implements DriverUpcalls {
   readonly #drivers = new Map<object, UpcallDriver>();
   readonly #shadows = new WeakSet<PagingDomain>();
   readonly #outstanding: Outstanding[] = [];
+  /** Drivers whose unit refused an invalidation. */
+  readonly #owing = new Set<object>();
   /** How many of them each listener waits for. */
   readonly #counts = new WeakMap<UpcallHandlers, number>();
 
@@ -122,6 +124,22 @@ export class UpcallHub implements DriverUpcalls {
       this.#count(handlers, -1);
       if (this.outstanding(handlers) === 0) handlers.onDrained?.();
     }
+  }
+
+  owes(driver: object, owes: boolean): void {
+    if (owes) this.#owing.add(driver);
+    else this.#owing.delete(driver);
+  }
+
+  /** See HostUpcalls.confirm. */
+  confirm(handlers: UpcallHandlers): number {
+    if (this.#owing.size === 0) return 0;
+    let result = 0;
+    for (const iommu of [...this.#owing]) {
+      const concerned = [...this.#listeners].some(([dev, h]) => h === handlers && dev.iommu === iommu);
+      if (concerned) result = this.#drivers.get(iommu)?.confirm() || result;
+    }
+    return result;
   }
 
   /** What a listener waits for is nobody's business any more: neither its end nor its errors. */

@@ -11,13 +11,15 @@ export class Atcs implements EndpointPort {
     this.#hw = hw;
   }
 
-  invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, _global: boolean): boolean {
+  invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number, global: boolean): boolean {
     const shift = rangeShift(lo, hi);
     const at = (hi >>> 0) * 2 ** 32 + ((lo & ~0xfff) >>> 0);
     for (const key of [...this.#held.keys()]) {
       const [r, p, page] = key.split(' ').map(Number) as [number, number, number];
       const inside = shift >= 52 || Math.floor(page / 2 ** shift) === Math.floor(at / 2 ** shift);
-      if (r === rid && p === pasid && inside) this.#held.delete(key);
+      // A global invalidation means every PASID (PCIe 6.0 §10.3.8).
+      const named = p === pasid || (global && p !== NO_PASID);
+      if (r === rid && named && inside) this.#held.delete(key);
     }
     this.#hw.invalidateCompletion(rid, (1 << itag) | 0, 1);
     return true;

@@ -43,8 +43,10 @@ export interface RefusedMachine {
   sync(): Rung;
   /** Acknowledges what was told, and goes on where it stopped. */
   again(): Rung;
-  /** Switches translation off and on again: everything is looked at anew. A refused switch is not what is tried here. */
-  toggle(): void;
+  /** Switched off and on, translation is what the tables say without an announcement. */
+  readonly toggles: boolean;
+  /** Switches translation off or on: everything is looked at anew. @returns 'told': it is not acknowledged. */
+  toggle(on: boolean): Rung;
   /** A write of a subject to input page `n`. @returns the guest-physical page it reached, or ABORT. */
   write(subject: number, n: number): number;
   /** Source ids of the records since the last call. */
@@ -89,6 +91,20 @@ export class RefusedScript {
       if (tries === 2) nth.mend();
       expect(tries).toBeLessThan(4);
       rung = this.#m.again();
+    }
+  }
+
+  #toggle(): void {
+    const m = this.#m;
+    for (const on of [false, true]) {
+      let rung = m.toggle(on);
+      for (let tries = 0; rung !== 'done'; tries++) {
+        expect([m.name, 'switch', on, rung, this.#failed]).toEqual([m.name, 'switch', on, 'told', true]);
+        this.#told = true;
+        if (tries === 2) m.nth.mend();
+        expect(tries).toBeLessThan(4);
+        rung = m.toggle(on);
+      }
     }
   }
 
@@ -159,8 +175,8 @@ export class RefusedScript {
     for (let step = 0; step < steps; step++) {
       const draw = rnd.below(100);
       if (draw < 45) this.#map();
-      else if (draw < 92 || m.deaf) this.#point();
-      else m.nth.without(() => m.toggle());
+      else if (draw < 92 || !m.toggles) this.#point();
+      else this.#toggle();
       if (rnd.chance(30)) this.#map();
       this.#sync();
       for (let i = 0; i < 4; i++) this.#write(rnd.below(m.sids.length), rnd.below(PAGES));

@@ -45,14 +45,6 @@ export class Nth {
     this.#armed = false;
   }
 
-  /** Nothing fails, and nothing is counted, while `action` runs. */
-  without(action: () => void): void {
-    const armed = this.#armed;
-    this.#armed = false;
-    action();
-    this.#armed = armed;
-  }
-
   #now(): boolean {
     if (!this.#armed) return false;
     this.count++;
@@ -65,7 +57,11 @@ export class Nth {
   hw(hw: HwPort, words: number): HwPort {
     if (this.what !== 'command') return hw;
     const faulty = new FaultyHw(hw, { commandWords: words });
-    faulty.inject({ match: () => this.#now(), error: HW_ERROR.ILLEGAL, times: Number.POSITIVE_INFINITY });
+    // A command that is refused, or a queue that cannot be read there.
+    for (const [error, unreadable] of [[HW_ERROR.ILLEGAL, false] as const, [HW_ERROR.ABORT, true] as const]) {
+      const match = () => (this.#n % 3 === 0) === unreadable && this.#now();
+      faulty.inject({ match, error, times: Number.POSITIVE_INFINITY });
+    }
     return faulty;
   }
 

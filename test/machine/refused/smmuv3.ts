@@ -70,6 +70,7 @@ export class Smmuv3Refused implements RefusedMachine {
   readonly sids: readonly number[];
   readonly spaces = 3;
   readonly deaf: boolean;
+  readonly toggles: boolean;
   readonly #o: Smmuv3RefusedOptions;
   readonly #vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }] });
   readonly #unit: Smmuv3Unit;
@@ -86,6 +87,7 @@ export class Smmuv3Refused implements RefusedMachine {
     this.#rnd = rnd;
     this.name = JSON.stringify({ ...o, what, lasting });
     this.deaf = o.linuxOnly;
+    this.toggles = !o.linuxOnly;
     this.nth = new Nth(what, lasting);
     this.#unit = new Smmuv3Unit(this.#vm, {
       name: 's',
@@ -238,10 +240,12 @@ export class Smmuv3Refused implements RefusedMachine {
     return this.#rung();
   }
 
-  toggle(): void {
-    this.#g.w(PAGE0.CR0.at, 0xc);
-    this.#g.w(PAGE0.CR0.at, 0xd);
+  toggle(on: boolean): Rung {
+    const cr0 = on ? 0xd : 0xc;
+    if (this.#g.r(PAGE0.CR0.at) !== cr0) this.#g.w(PAGE0.CR0.at, cr0);
+    if (this.#g.r(PAGE0.CR0ACK.at) !== cr0) return 'told';
     this.#atcs.forget();
+    return 'done';
   }
 
   write(subject: number, n: number): number {

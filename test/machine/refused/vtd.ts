@@ -76,6 +76,7 @@ export class VtdRefused implements RefusedMachine {
   readonly sids: readonly number[];
   readonly spaces = 3;
   readonly deaf: boolean;
+  readonly toggles = true;
   readonly #o: VtdRefusedOptions;
   readonly #vm = new Vm({ ram: [{ base: 0, bytes: RAM_BYTES }] });
   readonly #unit: VtdUnit;
@@ -89,6 +90,8 @@ export class VtdRefused implements RefusedMachine {
   readonly #rnd: Random;
   readonly #records: number;
   #waits = 0;
+  /** TE as it was written last. */
+  #gcmd = 0x8000_0000;
 
   constructor(o: VtdRefusedOptions, what: What, lasting: boolean, rnd: Random) {
     this.#o = o;
@@ -293,12 +296,15 @@ export class VtdRefused implements RefusedMachine {
     return this.#rung();
   }
 
-  toggle(): void {
+  toggle(on: boolean): Rung {
     const g = this.#g;
-    const on = g.r32(PAGE.GSTS.at) & 0x96ff_ffff;
-    g.w32(PAGE.GCMD.at, on & 0x7fff_ffff);
-    g.w32(PAGE.GCMD.at, on | 0x8000_0000);
+    const others = g.r32(PAGE.GSTS.at) & 0x16ff_ffff;
+    const te = on ? 0x8000_0000 : 0;
+    if (((this.#gcmd ^ te) & 0x8000_0000) !== 0) g.w32(PAGE.GCMD.at, others | te);
+    this.#gcmd = te;
+    if (((g.r32(PAGE.GSTS.at) ^ te) & 0x8000_0000) !== 0) return 'told';
     this.#atcs.forget();
+    return 'done';
   }
 
   write(subject: number, n: number): number {

@@ -69,10 +69,14 @@ export class Smmuv3DriverAttacher {
 
   /**
    * @returns 0, or -errno of a command that failed. A move to a domain is then undone, and the old configuration is in
-   *   force; a move to nothing has been stored, but the old domain keeps the device, because the SMMU may still use it.
+   *   force; a move to nothing has been stored, but the old domain keeps the device until the SMMU has confirmed.
    */
   moveRid(move: Smmuv3Move): number {
     const { master, stream } = move;
+    const { owed } = this.#queue;
+    // While the SMMU owes something, it may know an entry that was here before.
+    const behind = move.blocked ? 0 : owed.settle();
+    if (behind !== 0) return behind;
     const streams = stream === ALL_STREAMS ? master.streams : [master.streams[stream]!];
     const ats = move.ats && this.atsSupported(master);
     const user = { master, ssid: NO_PASID, stream };
@@ -92,7 +96,7 @@ export class Smmuv3DriverAttacher {
       s.ats = ats;
     }
     if (stream === ALL_STREAMS) master.blocked = move.blocked;
-    if (r === 0) move.leaves?.leave(user);
+    owed.afterwards(() => move.leaves?.leave(user));
     return r;
   }
 

@@ -49,8 +49,10 @@ export class Smmuv3DriverCommands implements Invalidation {
   }
 
   run(words: Int32Array, start: number, count: number): number {
-    const queue = this.#queue;
-    queue.sync();
+    this.done = 0;
+    const owed = this.#queue.sync();
+    // The kernel does not look at what it could not invalidate before.
+    if (owed !== 0 && this.#exact) return owed;
     for (let i = 0; i < count; ) {
       i = this.#fill(words, start, i, count);
       if (this.#bad !== 0) return this.#refuse(i, this.#bad);

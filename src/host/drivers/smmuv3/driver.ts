@@ -21,6 +21,7 @@ import type {
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { IdPool } from '../ids.ts';
 import { DriverInterrupts } from '../interrupts.ts';
+import type { OwedInvalidations } from '../owed.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import { ShadowPool } from '../shadow/pool.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
@@ -125,6 +126,8 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
         this.#each(sid, (dev, upcalls) => {
           upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid), NO_PASID);
         }),
+      atcs: () => this.#probed?.streams.forgetDevices(),
+      owes: (owes) => this.#upcalls?.owes(this, owes),
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
     this.memory = options.memory;
@@ -143,6 +146,15 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   #each(sid: number, tell: (dev: HostDevice, upcalls: DriverUpcalls) => void): void {
     const dev = this.#deviceOf(sid);
     if (dev !== null && this.#upcalls !== null) tell(dev, this.#upcalls);
+  }
+
+  /** @internal What the SMMU refused to forget. */
+  get owed(): OwedInvalidations {
+    return this.queue.owed;
+  }
+
+  confirm(): number {
+    return this.owed.settle();
   }
 
   #deviceOf(sid: number): HostDevice | null {

@@ -86,7 +86,7 @@ export class Smmuv3DriverFaults {
     if (sid < 0) return -E.INVAL;
     const action = code === ANSWER.SUCCESS ? RESUME_AC : code === ANSWER.INVALID ? 0 : RESUME_AB;
     this.#owner.queue.add(OP.RESUME | action, sid, stag, 0);
-    return this.#owner.queue.sync();
+    return this.#owner.queue.sync(false);
   }
 
   /** Aborts everything of a stream that waits, reported or not. @returns 0; -EINVAL: no such stream; -errno: the command failed. */
@@ -95,7 +95,7 @@ export class Smmuv3DriverFaults {
     if (sid === undefined) return -E.INVAL;
     this.#waiting.forget(dev, sid);
     this.#owner.queue.add(OP.STALL_TERM, sid, 0, 0);
-    return this.#owner.queue.sync();
+    return this.#owner.queue.sync(false);
   }
 
   /** The device goes: nothing of it will be answered any more. */

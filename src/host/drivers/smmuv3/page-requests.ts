@@ -60,7 +60,7 @@ export class Smmuv3DriverPageRequests {
   #answer(sid: number, pasid: number, group: number, response: number): number {
     const substream = pasid === NO_PASID ? 0 : SSV | (pasid << 12);
     this.#queue.add(OP.PRI_RESP | substream, sid, group | (response << 12), 0);
-    return this.#queue.sync();
+    return this.#queue.sync(false);
   }
 
   /** The device goes: nothing of it will be answered any more. */

@@ -9,6 +9,7 @@ import type {
   Result,
   StageCopy,
 } from '../../kernel/driver.ts';
+import type { OwedInvalidations } from '../owed.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { ShadowPool } from '../shadow/pool.ts';
 import { ShadowTables } from '../shadow/tables.ts';
@@ -26,6 +27,8 @@ const PAGE = 4096;
 export interface Smmuv3PagingOwner {
   readonly iommu: IommuDriver;
   readonly maintenance: Smmuv3DriverMaintenance;
+  /** What the SMMU refused to forget. */
+  readonly owed: OwedInvalidations;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
   /** Pages of tables that repeat guests' stages. */
@@ -216,10 +219,14 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
   }
 
   free(): void {
-    // An SMMU that did not confirm a detach, or an invalidation, may still use the tables and their tag: neither is used again.
-    const forgotten = this.#copy?.destroy() ?? true;
-    if (!this.#users.empty || !forgotten || (this.#stale && this.#drop() !== 0)) return;
-    this.#tables.destroy();
-    this.#owner.released(this);
+    // An SMMU that did not confirm a detach, or an invalidation, may still use the tables and their tag until it does.
+    this.#owner.owed.afterwards(() => {
+      if (this.#copy?.destroy() === false || (this.#stale && this.#drop() !== 0)) {
+        this.free();
+        return;
+      }
+      this.#tables.destroy();
+      this.#owner.released(this);
+    });
   }
 }

@@ -1,6 +1,7 @@
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
-import { ATC_SIZE_ALL, COMMAND_WORDS, OP, SSV } from '../../../spec/smmuv3/commands.ts';
+import { ATC_SIZE_ALL, COMMAND_WORDS, OP, RANGE_ALL, SSV } from '../../../spec/smmuv3/commands.ts';
+import { OwedInvalidations } from '../owed.ts';
 
 /** Commands the kernel puts between two syncs. */
 export const BATCH = 63;
@@ -9,18 +10,22 @@ const ATC_GLOBAL = 1 << 9;
 /** How often a sync that failed is tried again before the submission counts as timed out. */
 const RETRIES = 3;
 
-/** Who is told what became of the ATS invalidations of a submission. */
+/** Who is told what became of the invalidations of a submission. */
 export interface Smmuv3DriverQueueListener {
   /** Completions for the function at `sid` are outstanding under `token`. @param guest for commands of a guest. */
   pending(sid: number, token: number, guest: boolean): void;
   /** The function at `sid` did not answer a guest's command in time. */
   timedOut(sid: number): void;
+  /** Queues the invalidation of everything that functions may hold. */
+  atcs(): void;
+  /** See `OwedParts.changed`. */
+  owes(owes: boolean): void;
 }
 
 /**
  * The kernel's command queue towards one SMMU: batches of up to 63 commands with a sync behind each, and what the kernel
  * does about errors. A command the hardware refuses is replaced by a sync and skipped, an unreadable queue and an ATS
- * timeout are tried again. Building and submitting commands allocates nothing.
+ * timeout are tried again. What the SMMU refuses to forget of the kernel's own is owed from then on. Building and submitting commands allocates nothing.
  */
 export class Smmuv3DriverQueue {
   /** The batch being built, and how many commands it has. */
@@ -33,12 +38,32 @@ export class Smmuv3DriverQueue {
   #early = 0;
   /** After a failed `flush`: index in the batch of the command that did it. */
   failedAt = 0;
+  /** The last submission that timed out waited for functions. */
+  #unanswered = false;
   readonly #hw: HwPort;
   readonly #listener: Smmuv3DriverQueueListener;
+  /** What the SMMU refused to forget. */
+  readonly owed: OwedInvalidations;
 
   constructor(hw: HwPort, listener: Smmuv3DriverQueueListener) {
     this.#hw = hw;
     this.#listener = listener;
+    this.owed = new OwedInvalidations({
+      everything: () => this.#everything(),
+      changed: (owes) => listener.owes(owes),
+    });
+  }
+
+  /** Configurations, translations made with them, and what functions hold of those. */
+  #everything(): number {
+    this.add(OP.CFGI_STE_RANGE, 0, RANGE_ALL, 0);
+    this.add(OP.TLBI_NSNH_ALL, 0, 0, 0);
+    const r = this.sync();
+    if (r !== 0) return r;
+    this.#listener.atcs();
+    // A function that does not answer is no debt of the SMMU's.
+    const answered = this.sync();
+    return answered === -E.TIMEDOUT && this.#unanswered ? 0 : answered;
   }
 
   get full(): boolean {
@@ -55,31 +80,38 @@ export class Smmuv3DriverQueue {
     this.words[at + 3] = w3;
   }
 
-  /** The kernel's own batch. Refused commands are skipped. @returns 0; -EIO: one was; -ETIMEDOUT. */
-  sync(): number {
+  /**
+   * The kernel's own batch, what is owed before it. Refused commands are skipped.
+   * @param settles false: what is owed is no concern of these commands.
+   * @returns 0; -EIO: one was, or one is owed; -ETIMEDOUT.
+   */
+  sync(settles = true): number {
     const early = this.#early;
     this.#early = 0;
-    const r = this.count === 0 ? 0 : this.flush(true, false);
+    const r = this.count > 0 ? this.flush(true, false, settles) : settles ? this.owed.settle() : 0;
     return early || r;
   }
 
   /**
    * Submits the batch and a sync, and empties it.
    * @param skipRefused go on behind a refused command, as the kernel does; else stop there, and `failedAt` names it.
-   * @param guest the commands are a guest's: what becomes of its ATS invalidations is its business.
-   * @returns 0; -EIO: a command was refused; -ETIMEDOUT: the queue did not come to its sync.
+   * @param guest the commands are a guest's: what becomes of its invalidations is its business.
+   * @param settles see `sync`.
+   * @returns 0; -EIO: a command was refused, or one is owed; -ETIMEDOUT: the queue did not come to its sync.
    */
-  flush(skipRefused: boolean, guest: boolean): number {
+  flush(skipRefused: boolean, guest: boolean, settles = true): number {
     const batch = this.words;
     const total = this.count;
     this.count = 0;
     this.#depth++;
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * COMMAND_WORDS);
     this.words = this.#buffers[this.#depth]!;
+    // What a guest's commands find is looked at before they are added.
+    const owed = guest || !settles ? 0 : this.owed.settle();
     const r = this.#send(batch, total, skipRefused, guest);
     this.#depth--;
     this.words = batch;
-    return r;
+    return r || owed;
   }
 
   #send(batch: Int32Array, total: number, skipRefused: boolean, guest: boolean): number {
@@ -99,6 +131,7 @@ export class Smmuv3DriverQueue {
           return -E.IO;
         }
         result = -E.IO;
+        if (at < total && !guest && isInvalidation(batch[at * COMMAND_WORDS]!)) this.owed.refused();
         from = Math.min(at + 1, total);
         if (at < total) continue;
       } else if (error === HW_ERROR.ATC_TIMEOUT) {
@@ -109,6 +142,8 @@ export class Smmuv3DriverQueue {
       }
       if (++tries > RETRIES) {
         this.failedAt = Math.min(at, total - 1);
+        this.#unanswered = error === HW_ERROR.ATC_TIMEOUT;
+        if (!guest && !this.#unanswered) this.owed.refused();
         return -E.TIMEDOUT;
       }
     }
@@ -152,6 +187,12 @@ export class Smmuv3DriverQueue {
     const start = iova - (iova % 2 ** (12 + span));
     this.add(OP.ATC_INV | substream(ssid), sid, span | start, start / 2 ** 32);
   }
+}
+
+/** Whether some cache is to forget something. */
+function isInvalidation(w0: number): boolean {
+  const op = w0 & 0xff;
+  return op !== OP.SYNC && op !== OP.RESUME && op !== OP.STALL_TERM && op !== OP.PRI_RESP;
 }
 
 function substream(ssid: number): number {

@@ -71,8 +71,9 @@ export class Smmuv3DriverStreams {
     if (master === null) return;
     const ste = new Int32Array(STE_WORDS);
     abortSte(ste);
-    // An SMMU that does not confirm may still read the device's CD table: it is never used again.
-    if (this.#attacher.writeStes(master.streams, ste) === 0) master.cds?.destroy();
+    this.#attacher.writeStes(master.streams, ste);
+    // An SMMU that does not confirm may still read the device's CD table.
+    this.#deps.queue.owed.afterwards(() => void master.cds?.destroy());
     this.#masters.delete(dev.index);
     if (undo) this.#takeBack(master.madeTables);
   }
@@ -84,6 +85,14 @@ export class Smmuv3DriverStreams {
         queue.cfgiSte(sid);
         return queue.sync();
       });
+    }
+  }
+
+  /** What the functions behind the SMMU may hold. */
+  forgetDevices(): void {
+    const { queue } = this.#deps;
+    for (const master of this.#masters.values()) {
+      for (const { sid, ats } of master.streams) if (ats) queue.atcInvWhole(sid, master.ssidBits > 0);
     }
   }
 
@@ -228,7 +237,7 @@ export class Smmuv3DriverStreams {
 
   #detachPasid(master: Smmuv3Master, pasid: number, old: Domain | null): number {
     const r = this.#clearCd(master, pasid) || (master.ats ? this.#attacher.flushAtc(master, pasid) : 0);
-    if (r === 0) stageOf(old)?.leave({ master, ssid: pasid, stream: ALL_STREAMS });
+    this.#deps.queue.owed.afterwards(() => stageOf(old)?.leave({ master, ssid: pasid, stream: ALL_STREAMS }));
     // The kernel's CD table is no longer needed for the PASIDs' sake.
     return (master.blocked && !master.pasidsInUse ? this.#block(master, null) : 0) || r;
   }

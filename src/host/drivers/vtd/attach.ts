@@ -66,7 +66,7 @@ export class VtdDriverAttacher {
     const master = this.#masterOf(dev, stream);
     if (typeof master === 'number') return master;
     if (pasid === NO_PASID) {
-      const left = this.#leave(master, RID_PASID, old);
+      const left = this.#queue.owed.settle() || this.#leave(master, RID_PASID, old);
       if (left !== 0) return left;
     }
     const r = this.#possible(domain, master, pasid) || domain.supported || this.#move(master, domain, pasid, old);
@@ -91,6 +91,9 @@ export class VtdDriverAttacher {
   #move(master: VtdMaster, domain: VtdAttachable, requested: number, old: Domain | null): number {
     const pasid = requested === NO_PASID ? RID_PASID : requested;
     const { members } = domain;
+    // While the unit owes something, it may know an entry that was here before.
+    const owed = this.#queue.owed.settle();
+    if (owed !== 0) return owed;
     // For a PASID everything that can fail comes before the old entry goes.
     if (pasid === RID_PASID) {
       const left = this.#leave(master, pasid, old);
@@ -107,7 +110,13 @@ export class VtdDriverAttacher {
       }
     }
     const content = domain.content(members.did);
-    const installed: InstalledEntry = { domain, content, words: new Int32Array(PASID_ENTRY_WORDS), members };
+    const installed: InstalledEntry = {
+      domain,
+      content,
+      words: new Int32Array(PASID_ENTRY_WORDS),
+      gone: false,
+      members,
+    };
     buildEntry(installed.words, content);
     master.table.write(pasid, installed.words);
     master.entries.set(pasid, installed);
@@ -124,11 +133,11 @@ export class VtdDriverAttacher {
     return r;
   }
 
-  /** `tearDown` for an attach: when it fails, the old entry stays in force. */
+  /** The entry goes for an attach: when that fails, it stays in force. */
   #leave(master: VtdMaster, pasid: number, old: Domain | null): number {
-    const r = this.tearDown(master, pasid, old);
+    const r = this.#takeOut(master, pasid, old);
     const installed = master.entries.get(pasid);
-    if (r !== 0 && installed !== undefined) {
+    if (r !== 0 && installed?.gone === false) {
       installed.words[0] = installed.words[0]! | P;
       master.table.writeWord(pasid, 0, installed.words);
     }
@@ -138,9 +147,20 @@ export class VtdDriverAttacher {
   /**
    * Detaches a (device, PASID): its entry is not present afterwards and nothing of it is cached anywhere.
    * @returns 0; -EIO: the unit did not confirm. The entry is not present in memory, but its domain keeps its id and its
-   *   tables, and the next attempt tears it down again.
+   *   tables until the unit has.
    */
   tearDown(master: VtdMaster, pasid: number, old: Domain | null): number {
+    const r = this.#takeOut(master, pasid, old);
+    const installed = master.entries.get(pasid);
+    if (r === 0 || installed === undefined || installed.gone) return r;
+    installed.gone = true;
+    this.#queue.owed.afterwards(() => {
+      if (master.entries.get(pasid) === installed) this.#drop(master, pasid, installed);
+    });
+    return r;
+  }
+
+  #takeOut(master: VtdMaster, pasid: number, old: Domain | null): number {
     const installed = master.entries.get(pasid);
     if (installed === undefined) return 0;
     const { words } = installed;
@@ -152,11 +172,16 @@ export class VtdDriverAttacher {
       const drained = this.#drain(master, pasid, installed.content.did);
       if (drained !== 0) return drained;
     }
+    this.#drop(master, pasid, installed);
+    return 0;
+  }
+
+  /** No cache knows the entry. */
+  #drop(master: VtdMaster, pasid: number, { words, members }: InstalledEntry): void {
     words.fill(0);
     master.table.write(pasid, words);
     master.entries.delete(pasid);
-    installed.members.leave(master, pasid);
-    return 0;
+    members.leave(master, pasid);
   }
 
   /** Page requests on their way are fenced off: after the last wait none of them can appear any more (VT-d §7.10). */
@@ -196,6 +221,11 @@ export class VtdDriverAttacher {
     if (r !== 0 || !master.ats) return r;
     flushDevice(queue, master, pasid, 0, ALL_PAGES);
     return queue.flush();
+  }
+
+  /** What the function may hold under each of its PASIDs. */
+  forgetDevice(master: VtdMaster): void {
+    if (master.ats) for (const pasid of master.entries.keys()) flushDevice(this.#queue, master, pasid, 0, ALL_PAGES);
   }
 
   /** Switches SSADE in the entries of a domain's users. @returns 0 or -EIO: an entry is not in force yet. */

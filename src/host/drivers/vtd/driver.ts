@@ -116,6 +116,8 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
         this.#each(sid, (dev, upcalls) => {
           upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid), pasid);
         }),
+      deviceTlbs: () => this.#probed?.streams.forgetDevices(),
+      owes: (owes) => this.#upcalls?.owes(this, owes),
     });
     this.maintenance = new VtdDriverMaintenance(this.queue, this.features);
     this.memory = options.memory;
@@ -296,6 +298,10 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
 
   /** An entry that is not present is asked for anyway. */
   served(_dev: HostDevice, _on: boolean): void {}
+
+  confirm(): number {
+    return this.queue.owed.settle();
+  }
 
   quiet(dev: HostDevice, pasid: number, on: boolean): number {
     return this.attacher.quiet(dev, pasid, on);

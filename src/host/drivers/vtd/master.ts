@@ -8,11 +8,13 @@ export const RID_PASID = 0;
 /** Stands for every stream of a device. */
 export const WHOLE_DEVICE = -1;
 
-/** A present entry: what it says, the words in memory, and the domain's list it is in. */
+/** An entry the unit may use: what it says, the words in memory, and the domain's list it is in. */
 export interface InstalledEntry {
   readonly domain: Domain;
   content: PasidEntryContent;
   readonly words: Int32Array;
+  /** It was detached, and the unit has not confirmed: it never comes back into force. */
+  gone: boolean;
   readonly members: { leave(master: VtdMaster, pasid: number): void };
 }
 

@@ -89,7 +89,7 @@ export class VtdDriverPageRequests {
 
   #answer(rid: number, pasid: number, group: number, code: number): number {
     this.#queue.pageResponse(rid, pasid, group, code);
-    return this.#queue.flush();
+    return this.#queue.flush(false);
   }
 }
 

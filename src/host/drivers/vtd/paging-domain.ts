@@ -229,8 +229,10 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
   }
 
   free(): void {
-    // A unit that did not confirm a detach, or an invalidation, may still read the tables: they are never used again.
-    const forgotten = this.#copy?.destroy() ?? true;
-    if (!this.#stale && forgotten && this.members.users.length === 0) this.#tables.destroy();
+    // A unit that did not confirm a detach, or an invalidation, may still read the tables until it does.
+    this.#owner.queue.owed.afterwards(() => {
+      if (this.#copy?.destroy() === false) this.free();
+      else this.#tables.destroy();
+    });
   }
 }

@@ -2,6 +2,7 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { INV, inv, invType, WAIT_PD } from '../../../spec/vtd/invalidation.ts';
+import { OwedInvalidations } from '../owed.ts';
 
 /** Descriptors between two waits. */
 const BATCH = 128;
@@ -10,12 +11,16 @@ const WORDS = 8;
 /** Masks from here on mean "everything": 2^52 pages are all of a 64-bit address space. */
 export const ALL_PAGES = 52;
 
-/** Who is told what became of device-TLB invalidations. */
+/** Who is told what became of invalidations. */
 export interface VtdDriverQueueListener {
   /** Completions of the function at `sid` are outstanding under `token`, for its PASID `pasid` (NO_PASID: none). */
   pending(sid: number, token: number, pasid: number): void;
   /** The function at `sid` did not answer. */
   timedOut(sid: number, pasid: number): void;
+  /** Queues the invalidation of everything that functions may hold. */
+  deviceTlbs(): void;
+  /** See `OwedParts.changed`. */
+  owes(owes: boolean): void;
 }
 
 /** log2 of the smallest naturally aligned power-of-two range that holds `pages` pages from `page` on; at most 52. */
@@ -31,7 +36,8 @@ export function spanOf(page: number, pages: number): number {
 
 /**
  * The kernel's invalidation queue of one unit in scalable mode: 256-bit descriptors in batches with a wait behind them.
- * Building and submitting allocates nothing. A descriptor the hardware refuses is skipped; whoever flushes is told.
+ * Building and submitting allocates nothing. A descriptor the hardware refuses is skipped; whoever flushes is told, and an
+ * invalidation is owed from then on.
  */
 export class VtdDriverQueue {
   #words = new Int32Array(BATCH * WORDS);
@@ -43,10 +49,27 @@ export class VtdDriverQueue {
   #early = 0;
   readonly #hw: HwPort;
   readonly #listener: VtdDriverQueueListener;
+  /** What the unit refused to forget. */
+  readonly owed: OwedInvalidations;
 
   constructor(hw: HwPort, listener: VtdDriverQueueListener) {
     this.#hw = hw;
     this.#listener = listener;
+    this.owed = new OwedInvalidations({
+      everything: () => this.#everything(),
+      changed: (owes) => listener.owes(owes),
+    });
+  }
+
+  /** In the order of VT-d §6.5.3.3: what a cache is filled from is forgotten before it. */
+  #everything(): number {
+    this.contextGlobal();
+    this.pasidCacheGlobal();
+    this.iotlbGlobal();
+    const r = this.flush();
+    if (r !== 0) return r;
+    this.#listener.deviceTlbs();
+    return this.flush();
   }
 
   #add(w0: number, w1: number, w2: number, w3: number): void {
@@ -129,19 +152,22 @@ export class VtdDriverQueue {
   }
 
   /**
-   * Submits what was added and waits. What a function does not answer in time is told to the listener and is no error here.
-   * @returns 0, or -EIO: the unit refused a descriptor, or could not read one. Those behind it were run.
+   * Submits what was added and waits, what is owed before it. What a function does not answer in time is told to the listener
+   * and is no error here.
+   * @param settles false: what is owed is no concern of these descriptors.
+   * @returns 0, or -EIO: the unit refused a descriptor, or could not read one, or owes an invalidation. Those behind it were run.
    */
-  flush(): number {
+  flush(settles = true): number {
     const total = this.#count;
     let result = this.#early;
     this.#early = 0;
-    if (total === 0) return result;
+    if (total === 0) return result || (settles ? this.owed.settle() : 0);
     const batch = this.#words;
     this.#count = 0;
     this.#depth++;
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * WORDS);
     this.#words = this.#buffers[this.#depth]!;
+    if (settles) result ||= this.owed.settle();
     for (let at = 0; at < total; ) {
       this.#hw.submit(batch, at * WORDS, total - at);
       const { done, error, pending } = this.#hw;
@@ -149,7 +175,10 @@ export class VtdDriverQueue {
       if (error === HW_ERROR.NONE) break;
       at += done;
       if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS), pasidOf(batch, at * WORDS));
-      else result = -E.IO;
+      else {
+        result = -E.IO;
+        if (isInvalidation(batch[at * WORDS]!)) this.owed.refused();
+      }
       at++;
     }
     this.#depth--;
@@ -164,6 +193,12 @@ export class VtdDriverQueue {
       if (sid >= 0) this.#listener.pending(sid, token, pasidOf(batch, i * WORDS));
     }
   }
+}
+
+/** Whether some cache is to forget something. */
+function isInvalidation(w0: number): boolean {
+  const type = invType(w0);
+  return type !== INV.WAIT && type !== INV.PAGE_GROUP_RESPONSE;
 }
 
 /** Function a device-TLB descriptor goes to; -1: another type. */

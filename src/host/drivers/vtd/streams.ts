@@ -148,8 +148,9 @@ export class VtdDriverStreams {
     const r = this.#forget(dev);
     if (r !== 0) {
       this.#point(master);
-      // Unless the unit confirms now, it may still read the tables of the parts: they stay.
-      if (this.#forget(dev) === 0) for (const part of parts) part.table.destroy();
+      this.#forget(dev);
+      // Until the unit has confirmed, it may still read the tables of the parts.
+      this.#p.queue.owed.afterwards(() => parts.forEach((part) => void part.table.destroy()));
       return r;
     }
     master.parts = parts;
@@ -169,15 +170,26 @@ export class VtdDriverStreams {
     this.#drop(master, undo);
   }
 
-  /** Takes the device's context entries away. A unit that does not confirm may still read its tables: they stay. */
+  /** Takes the device's context entries away. A unit that does not confirm may still read its tables: they stay until it does. */
   #drop(master: VtdMaster, undo: boolean): void {
     const { root } = this.#p;
     for (const rid of master.dev.streams) root.clear(rid);
     this.#masters.delete(master.dev.index);
-    if (this.#forget(master.dev) !== 0) return;
-    if (undo) for (const rid of master.madeTables) root.takeBack(rid);
-    for (const part of master.parts ?? []) part.table.destroy();
-    master.table.destroy();
+    const confirmed = this.#forget(master.dev) === 0;
+    // Context tables that cannot be taken back at once serve the next device.
+    if (undo && confirmed) for (const rid of master.madeTables) root.takeBack(rid);
+    this.#p.queue.owed.afterwards(() => {
+      for (const part of master.parts ?? []) part.table.destroy();
+      master.table.destroy();
+    });
+  }
+
+  /** What the functions behind the unit may hold. */
+  forgetDevices(): void {
+    const attacher = this.#p.attacher();
+    for (const master of this.#masters.values()) {
+      for (const m of [master, ...(master.parts ?? [])]) attacher.forgetDevice(m);
+    }
   }
 
   /** A context entry changed: the caches in the order of VT-d §6.5.3.3. */

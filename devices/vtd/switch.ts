@@ -1,0 +1,81 @@
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
+import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
+import type { VtdCore } from './core.ts';
+import { basePointer } from './registers.ts';
+import type { VtdStreams } from './streams.ts';
+
+/**
+ * Translation on and off, and a new root table (VT-d §11.4.4). GSTS says so once it is so: while the host keeps what was in
+ * force before, a guest that waits for the status bit waits, and each read of a register tries again.
+ */
+export class VtdSwitch {
+  readonly #core: VtdCore;
+  readonly #streams: VtdStreams;
+  /** Status bits that the guest does not see yet: TE, SRTP. */
+  #pending = 0;
+
+  constructor(core: VtdCore, streams: VtdStreams) {
+    this.#core = core;
+    this.#streams = streams;
+  }
+
+  /** GCMD.TE was written. */
+  translation(on: boolean): void {
+    const { root } = this.#core;
+    if (root.on === on) return;
+    root.on = on;
+    this.#pending |= GCMD.TE;
+    this.#place();
+  }
+
+  /** GCMD.SRTP: address and mode are latched, every cache of the unit is emptied (ESRTPS). */
+  rootTable(): void {
+    const { root, features, deps, deviations, registers } = this.#core;
+    const lo = registers.get(PAGE.RTADDR.at);
+    root.base = basePointer(lo, registers.get(PAGE.RTADDR.at + 4), deps.properties, deviations);
+    const ttm = (lo >>> 10) & 3;
+    root.mode = !deviations.tableModeBitOnly ? ttm : features.scalable ? ttm & 1 : TTM.LEGACY;
+    registers.setStatus(GCMD.SRTP, false);
+    this.#pending |= GCMD.SRTP;
+    this.#place();
+  }
+
+  /** Reset, or a state was loaded: the registers say what is to be in force, and nobody waits for it. */
+  replaced(): void {
+    const { registers, root, refusals } = this.#core;
+    this.#pending = 0;
+    registers.setStatus(GCMD.TE, root.on);
+    refusals.note('switch of translation', this.#streams.placeAll());
+  }
+
+  /** Tries again what the host refused. */
+  goOn(): void {
+    if (this.#pending !== 0) this.#show(this.#streams.heal());
+  }
+
+  /** Whether something that is still in force should have gone. */
+  get #keeps(): boolean {
+    const { on } = this.#core.root;
+    return this.#streams.list.some((s) => {
+      if (!on) return s.slots.list.length > 0;
+      return s.bypass || s.slots.list.some((slot) => s.unsettled.has(slot.pasid));
+    });
+  }
+
+  #place(): void {
+    const refused = this.#streams.placeAll();
+    this.#core.refusals.note('switch of translation', refused);
+    this.#show(refused);
+  }
+
+  /** @param refused what the host did not do. Where the hardware asks on first use, only what is still in force counts. */
+  #show(refused: VerbOutcome): void {
+    const { deps, root, registers } = this.#core;
+    const lost = deps.upcalls === null && refused < 0 && refused !== -E.OPNOTSUPP;
+    if (lost || this.#keeps || this.#streams.confirmed() < 0) return;
+    if ((this.#pending & GCMD.TE) !== 0) registers.setStatus(GCMD.TE, root.on);
+    if ((this.#pending & GCMD.SRTP) !== 0) registers.setStatus(GCMD.SRTP, true);
+    this.#pending = 0;
+  }
+}
