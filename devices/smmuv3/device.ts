@@ -152,6 +152,11 @@ export class Smmuv3 implements MmioDevice {
     }
   }
 
+  /** Whether translation is on: without it streams bypass or abort, and a SubstreamID means nothing (IHI 0070 §6.3.9.6). */
+  get translating(): boolean {
+    return this.#regs.enabled(CR0.SMMUEN);
+  }
+
   /** @internal How often the host refused something that no command of the guest answers for. */
   get refusals(): Smmuv3Core['refusals']['counts'] {
     return this.#core.refusals.counts;

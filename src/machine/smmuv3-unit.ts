@@ -7,12 +7,14 @@ import { GatedDevice } from '../lib/access/gated-device.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
 import type { Smmuv3Identification } from '../piommu/smmuv3/registers.ts';
+import type { TranslatePort } from '../ports/dma.ts';
 import type { HwPort } from '../ports/hw.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { Tell } from '../ports/tell.ts';
 import { smmuv3HardwareOf } from './hardware-options.ts';
 import { EndpointRelay, HwRelay } from './hw-relay.ts';
+import { SubstreamsUnseen } from './smmuv3-substreams.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction } from './unit.ts';
 import { noSlices, UnitFunctions } from './unit-functions.ts';
 import type { Vm } from './vm.ts';
@@ -74,6 +76,7 @@ export class Smmuv3Unit implements IommuUnit {
   readonly managements = ['guest-table'] as const;
   /** A stream's PASIDs all lie in one guest table, so none can be another device's. */
   readonly slices = false;
+  readonly translate: TranslatePort;
   readonly window: MmioDevice;
   readonly #functions: UnitFunctions;
 
@@ -134,14 +137,13 @@ export class Smmuv3Unit implements IommuUnit {
       failures: vm.hostMemory,
       trustPartialCount: config.batchQuirk ?? false,
     });
+    const off = () => !this.device.translating;
+    this.translate = properties.ssidsize > 0 ? new SubstreamsUnseen(this.hardware, off) : this.hardware;
     this.window = new GatedDevice(this.device, gate);
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
     this.#functions = new UnitFunctions(vm, this, ({ rids, vfio }) => this.device.addDevice({ sids: rids, vfio }));
   }
 
-  get translate(): PhysicalSmmuv3 {
-    return this.hardware;
-  }
   get ats(): PhysicalSmmuv3 {
     return this.hardware;
   }

@@ -17,6 +17,7 @@ import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
 import { IoCommands } from './io.ts';
 import { type CompletionQueue, full, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
+import type { StallableDma, StalledStep } from './stalls.ts';
 import { type DmaPath, Transfer } from './transfer.ts';
 
 /** What a controller needs of its function. */
@@ -27,10 +28,39 @@ export interface NvmeControllerDeps {
   readonly identity: NvmeIdentity;
   /** Its memory requests. */
   readonly dma: DmaPath;
+  /** The same, where an IOMMU may stall them; absent: none does. */
+  readonly stalls?: StallableDma;
   /** A completion queue with interrupts has entries (true) or was emptied by the guest (false). */
   readonly interrupt: (vector: number, pending: boolean) => void;
   /** Interrupt vectors of the function. */
   readonly vectors: number;
+}
+
+/** What is to be done next for a command. Each can be done again from its beginning. */
+const STEP = { FETCH: 0, EXECUTE: 1, COMPLETE: 2 } as const;
+
+/** The command in hand. */
+interface CommandInHand {
+  readonly sq: SubmissionQueue;
+  step: number;
+  status: number;
+  result: number;
+}
+
+/** A command whose access is stalled, as plain data. */
+export interface NvmeWaiting {
+  /** Submission queue. */
+  readonly queue: number;
+  /** What is done again: 0 its fetch, 1 its execution, 2 its completion. */
+  readonly step: number;
+  /** NVME_STATUS value of its completion. */
+  readonly status: number;
+  /** Dword 0 of its completion. */
+  readonly result: number;
+  /** Its words. */
+  readonly sqe: readonly number[];
+  /** The access that is stalled, and what was decided about others of the step. */
+  readonly stall: StalledStep;
 }
 
 /** Saved state of `NvmeController`; the disk's contents are not in it. */
@@ -42,11 +72,14 @@ export interface NvmeState {
   readonly completions: readonly (CompletionQueue | null)[];
   readonly masked: number;
   readonly events: readonly number[];
+  /** A command that waits for a stalled access; absent or null: none does. */
+  readonly waiting?: NvmeWaiting | null;
 }
 
 /**
  * An NVM Express 1.4 controller with one namespace: registers, doorbells, and as many queue pairs as QUEUE_LIMIT. A
  * doorbell does its work at once; a command costs at most MAX_TRANSFER bytes, so a guest's store is bounded by its queue.
+ * While an access is stalled, the controller waits with its command, and with all that come behind.
  */
 export class NvmeController {
   /** @internal */
@@ -72,14 +105,17 @@ export class NvmeController {
   readonly #sqe = new Int32Array(this.#sqeBytes.buffer);
   readonly #cqeBytes = new Uint8Array(CQE_BYTES);
   readonly #cqe = new Int32Array(this.#cqeBytes.buffer);
+  readonly #stalls: StallableDma | null;
   #masked = 0;
   #running = false;
+  #hand: CommandInHand | null = null;
 
   constructor(deps: NvmeControllerDeps) {
     this.disk = deps.disk;
     this.identity = deps.identity;
     this.vectors = deps.vectors;
     this.#dma = deps.dma;
+    this.#stalls = deps.stalls ?? null;
     this.#interrupt = deps.interrupt;
     this.transfer = new Transfer(deps.dma);
     this.#regs.preset(NVME.CAP.at, CAP_LO);
@@ -155,6 +191,8 @@ export class NvmeController {
   }
 
   #disable(): void {
+    this.#hand = null;
+    this.#stalls?.begin();
     for (const q of this.completions) if (q !== null) this.#interrupt(q.vector, false);
     this.submissions.fill(null);
     this.completions.fill(null);
@@ -189,21 +227,59 @@ export class NvmeController {
 
   #run(sq: SubmissionQueue): void {
     // A completion message can make a bus call back into a doorbell; the outer loop sees the new tail.
-    if (this.#running) return;
+    if (this.#running || this.#hand !== null) return;
     this.#running = true;
     for (let budget = sq.entries; budget > 0 && sq.head !== sq.tail; budget--) {
       const cq = this.completions[sq.cq];
       if (cq == null || full(cq) || this.submissions[sq.id] !== sq) break;
-      if (!this.#fetch(sq)) {
-        this.#status(this.#regs.get(NVME.CSTS.at) | CSTS_CFS);
-        break;
-      }
-      sq.head = (sq.head + 1) % sq.entries;
-      const cid = this.#sqe[0]! >>> 16;
-      const status = sq.id === 0 ? this.#admin.run(this.#sqe) : this.#io.run(this.#sqe);
-      if (status !== PENDING) this.complete(sq, cid, status, sq.id === 0 ? this.#admin.result : 0);
+      this.#hand = { sq, step: STEP.FETCH, status: 0, result: 0 };
+      this.#stalls?.begin();
+      if (!this.#advance(this.#hand)) break;
     }
     this.#running = false;
+  }
+
+  /** Does what is left of the command in hand. @returns false: it waits for a stalled access, or the controller has failed. */
+  #advance(h: CommandInHand): boolean {
+    const { sq } = h;
+    if (h.step === STEP.FETCH) {
+      if (!this.#fetch(sq)) return this.#stopped();
+      sq.head = (sq.head + 1) % sq.entries;
+      h.step = STEP.EXECUTE;
+      this.#stalls?.begin();
+    }
+    if (h.step === STEP.EXECUTE) {
+      h.status = sq.id === 0 ? this.#admin.run(this.#sqe) : this.#io.run(this.#sqe);
+      h.result = sq.id === 0 ? this.#admin.result : 0;
+      if (this.#stalls?.waits === true) return false;
+      h.step = STEP.COMPLETE;
+      this.#stalls?.begin();
+    }
+    if (h.status !== PENDING && !this.#post(h)) return this.#stopped();
+    if (this.#hand === h) this.#hand = null;
+    return true;
+  }
+
+  /** An access of the controller's own failed: it waits for the decision, or this is fatal. */
+  #stopped(): boolean {
+    if (this.#stalls?.waits === true) return false;
+    this.#hand = null;
+    this.#status(this.#regs.get(NVME.CSTS.at) | CSTS_CFS);
+    return false;
+  }
+
+  /** A stalled access was decided. @param outcome DMA value; OK means try again. */
+  resumed(token: number, outcome: number): void {
+    if (this.#hand !== null && this.#stalls?.decided(token, outcome) === true) this.#goOn(this.#hand);
+  }
+
+  /** The command in hand, and what came behind it meanwhile. */
+  #goOn(h: CommandInHand): void {
+    this.#running = true;
+    const done = this.#advance(h);
+    this.#running = false;
+    if (!done) return;
+    for (const sq of this.submissions) if (sq !== null) this.#run(sq);
   }
 
   #fetch(sq: SubmissionQueue): boolean {
@@ -212,27 +288,25 @@ export class NvmeController {
     return this.#dma.read(at | 0, (sq.hi + carry) | 0, this.#sqeBytes, 0, SQE_BYTES);
   }
 
-  /** @internal Posts a completion. @param status a NVME_STATUS value. */
-  complete(sq: SubmissionQueue, cid: number, status: number, result: number): void {
+  /** Posts a completion. @returns false: it could not be written. */
+  #post({ sq, status, result }: CommandInHand): boolean {
     const cq = this.completions[sq.cq];
-    if (cq == null) return;
+    if (cq == null) return true;
     const c = this.#cqe;
     c[0] = result;
     c[1] = 0;
     c[2] = sq.head | (sq.id << 16);
     // DNR: trying a bad command again gives the same.
     const dnr = status !== NVME_STATUS.SUCCESS && status !== NVME_STATUS.DATA_TRANSFER_ERROR ? 0x4000 : 0;
-    c[3] = cid | (cq.phase << 16) | ((status | dnr) << 17);
+    c[3] = (this.#sqe[0]! >>> 16) | (cq.phase << 16) | ((status | dnr) << 17);
     const at = (cq.lo >>> 0) + cq.tail * CQE_BYTES;
     const carry = at >= 0x1_0000_0000 ? 1 : 0;
-    if (!this.#dma.write(at | 0, (cq.hi + carry) | 0, this.#cqeBytes, 0, CQE_BYTES)) {
-      this.#status(this.#regs.get(NVME.CSTS.at) | CSTS_CFS);
-      return;
-    }
+    if (!this.#dma.write(at | 0, (cq.hi + carry) | 0, this.#cqeBytes, 0, CQE_BYTES)) return false;
     this.commands++;
     cq.tail = (cq.tail + 1) % cq.entries;
     if (cq.tail === 0) cq.phase ^= 1;
     if (cq.interrupts) this.#raise(cq.vector);
+    return true;
   }
 
   /** Entries wait: a message for each completion posted, a level for the pin. */
@@ -281,11 +355,21 @@ export class NvmeController {
       completions: this.completions.map(copy),
       masked: this.#masked,
       events: this.#admin.save(),
+      waiting: this.#waiting(),
     };
   }
 
-  /** Goes back to a saved state. @param s of a controller with the same disk. */
-  load(s: NvmeState): void {
+  #waiting(): NvmeWaiting | null {
+    if (this.#hand === null || this.#stalls === null) return null;
+    const { sq, step, status, result } = this.#hand;
+    return { queue: sq.id, step, status, result, sqe: Array.from(this.#sqe), stall: this.#stalls.save() };
+  }
+
+  /**
+   * Goes back to a saved state. @param s of a controller with the same disk.
+   * @param cold the IOMMU is another one, which knows of no stalled access: it is made again.
+   */
+  load(s: NvmeState, cold = false): void {
     this.#regs.load(s.regs);
     s.submissions.forEach((q, i) => {
       this.submissions[i] = q === null ? null : { ...q };
@@ -295,5 +379,16 @@ export class NvmeController {
     });
     this.#masked = s.masked;
     this.#admin.load(s.events);
+    this.#hand = null;
+    this.#stalls?.begin();
+    const sq = s.waiting == null ? null : this.submissions[s.waiting.queue];
+    if (s.waiting == null || sq == null || this.#stalls === null) return;
+    const { step, status, result, sqe, stall } = s.waiting;
+    this.#hand = { sq, step, status, result };
+    this.#sqe.set(sqe);
+    this.#stalls.load(stall);
+    if (!cold) return;
+    this.#stalls.again();
+    this.#goOn(this.#hand);
   }
 }

@@ -1,9 +1,9 @@
-import { DMA, NO_PASID } from '../../../src/ports/dma.ts';
 import { Shell, type ShellOptions } from '../shell.ts';
 import { NvmeController, type NvmeState } from './controller.ts';
 import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
 import { QUEUE_LIMIT } from './queues.ts';
+import { StallableDma } from './stalls.ts';
 
 /** BAR0: registers, doorbells, then the MSI-X structures. */
 const BAR = { BYTES: 0x4000, TABLE: 0x2000, PENDING: 0x3000 } as const;
@@ -48,14 +48,13 @@ export class NvmeFunction {
       ...(options.integrated === undefined ? {} : { integrated: options.integrated }),
     });
     const { memory, interrupts } = this.fn;
+    const dma = new StallableDma(memory);
     this.controller = new NvmeController({
       disk: options.disk,
       identity: { vendor: 0x1b36, serial: 'VIOMMU0001', model: 'viommu NVMe', firmware: '1.0', ...options.identity },
       vectors: QUEUE_LIMIT,
-      dma: {
-        read: (lo, hi, into, start, count) => memory.read(NO_PASID, lo, hi, into, start, count) === DMA.OK,
-        write: (lo, hi, from, start, count) => memory.write(NO_PASID, lo, hi, from, start, count) === DMA.OK,
-      },
+      dma,
+      stalls: dma,
       interrupt: (vector, pending) => {
         if (pending) interrupts.raise(vector);
         else interrupts.clear(vector);
@@ -68,7 +67,8 @@ export class NvmeFunction {
       },
       reset: () => this.controller.reset(),
       save: () => this.controller.save(),
-      load: (state) => this.controller.load(state as NvmeState),
+      resumed: (token, outcome) => this.controller.resumed(token, outcome),
+      load: (state, cold) => this.controller.load(state as NvmeState, cold),
     });
   }
 

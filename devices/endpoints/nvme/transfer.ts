@@ -140,7 +140,14 @@ export class Transfer {
       this.#done += count;
       return NVME_STATUS.SUCCESS;
     }
-    return count === 0 || this.#move(lo, hi, count) ? NVME_STATUS.SUCCESS : NVME_STATUS.DATA_TRANSFER_ERROR;
+    // Page by page: each may be refused or stalled by itself.
+    for (let done = 0; done < count; ) {
+      const at = (lo >>> 0) + done;
+      const n = Math.min(count - done, PAGE - (at % PAGE));
+      if (!this.#move(at | 0, hi + (at > 0xffff_ffff ? 1 : 0), n)) return NVME_STATUS.DATA_TRANSFER_ERROR;
+      done += n;
+    }
+    return NVME_STATUS.SUCCESS;
   }
 }
 

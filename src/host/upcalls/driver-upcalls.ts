@@ -45,8 +45,8 @@ export interface DriverUpcalls {
    *   device may be gone by now, and the listener is told all the same.
    */
   completed(driver: object, token: number, error: number, rid: number): void;
-  /** The driver's unit refused an invalidation and owes it now, or owes nothing any more. */
-  owes(driver: object, owes: boolean): void;
+  /** The driver's unit refused an invalidation, or has confirmed everything by now. */
+  unconfirmed(driver: object, some: boolean): void;
 }
 
 /** What the hub asks of a driver on a device model's behalf. */
@@ -55,7 +55,7 @@ export interface UpcallDriver {
   readonly iommu: object;
   /** A listener came or went: a detached stream of a served device is left invalid, so that the hardware asks. */
   served(dev: HostDevice, on: boolean): void;
-  /** Asks the unit again for the invalidations it refused. @returns 0: it owes none; -EIO. */
+  /** Asks the unit again for the invalidations it refused. @returns 0: it has confirmed everything; -EIO. */
   confirm(): number;
   /** See HostUpcalls.respond. */
   respond(dev: HostDevice, pasid: number, group: number, code: number, stall: boolean, stream?: number): number;

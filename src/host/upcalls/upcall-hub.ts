@@ -28,7 +28,7 @@ export class UpcallHub implements DriverUpcalls {
   readonly #shadows = new WeakSet<PagingDomain>();
   readonly #outstanding: Outstanding[] = [];
   /** Drivers whose unit refused an invalidation. */
-  readonly #owing = new Set<object>();
+  readonly #unconfirmed = new Set<object>();
   /** How many of them each listener waits for. */
   readonly #counts = new WeakMap<UpcallHandlers, number>();
 
@@ -126,16 +126,16 @@ export class UpcallHub implements DriverUpcalls {
     }
   }
 
-  owes(driver: object, owes: boolean): void {
-    if (owes) this.#owing.add(driver);
-    else this.#owing.delete(driver);
+  unconfirmed(driver: object, some: boolean): void {
+    if (some) this.#unconfirmed.add(driver);
+    else this.#unconfirmed.delete(driver);
   }
 
   /** See HostUpcalls.confirm. */
   confirm(handlers: UpcallHandlers): number {
-    if (this.#owing.size === 0) return 0;
+    if (this.#unconfirmed.size === 0) return 0;
     let result = 0;
-    for (const iommu of [...this.#owing]) {
+    for (const iommu of [...this.#unconfirmed]) {
       const concerned = [...this.#listeners].some(([dev, h]) => h === handlers && dev.iommu === iommu);
       if (concerned) result = this.#drivers.get(iommu)?.confirm() || result;
     }

@@ -73,9 +73,9 @@ export class Smmuv3DriverAttacher {
    */
   moveRid(move: Smmuv3Move): number {
     const { master, stream } = move;
-    const { owed } = this.#queue;
-    // While the SMMU owes something, it may know an entry that was here before.
-    const behind = move.blocked ? 0 : owed.settle();
+    const { unconfirmed } = this.#queue;
+    // While the SMMU has not forgotten everything, it may know an entry that was here before.
+    const behind = move.blocked ? 0 : unconfirmed.settle();
     if (behind !== 0) return behind;
     const streams = stream === ALL_STREAMS ? master.streams : [master.streams[stream]!];
     const ats = move.ats && this.atsSupported(master);
@@ -96,7 +96,7 @@ export class Smmuv3DriverAttacher {
       s.ats = ats;
     }
     if (stream === ALL_STREAMS) master.blocked = move.blocked;
-    owed.afterwards(() => move.leaves?.leave(user));
+    unconfirmed.afterwards(() => move.leaves?.leave(user));
     return r;
   }
 

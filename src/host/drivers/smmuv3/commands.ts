@@ -50,9 +50,9 @@ export class Smmuv3DriverCommands implements Invalidation {
 
   run(words: Int32Array, start: number, count: number): number {
     this.done = 0;
-    const owed = this.#queue.sync();
+    const refused = this.#queue.sync();
     // The kernel does not look at what it could not invalidate before.
-    if (owed !== 0 && this.#exact) return owed;
+    if (refused !== 0 && this.#exact) return refused;
     for (let i = 0; i < count; ) {
       i = this.#fill(words, start, i, count);
       if (this.#bad !== 0) return this.#refuse(i, this.#bad);

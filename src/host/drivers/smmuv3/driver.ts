@@ -21,9 +21,9 @@ import type {
 import type { DriverUpcalls, UpcallDriver } from '../../upcalls/driver-upcalls.ts';
 import { IdPool } from '../ids.ts';
 import { DriverInterrupts } from '../interrupts.ts';
-import type { OwedInvalidations } from '../owed.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import { ShadowPool } from '../shadow/pool.ts';
+import type { UnconfirmedInvalidations } from '../unconfirmed.ts';
 import { Cmdqv, type CmdqvOptions } from './cmdqv.ts';
 import type { PartialCount } from './commands.ts';
 import { Smmuv3DriverFaults } from './faults.ts';
@@ -127,7 +127,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
           upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid), NO_PASID);
         }),
       atcs: () => this.#probed?.streams.forgetDevices(),
-      owes: (owes) => this.#upcalls?.owes(this, owes),
+      unconfirmed: (some) => this.#upcalls?.unconfirmed(this, some),
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
     this.memory = options.memory;
@@ -149,12 +149,12 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
   }
 
   /** @internal What the SMMU refused to forget. */
-  get owed(): OwedInvalidations {
-    return this.queue.owed;
+  get unconfirmed(): UnconfirmedInvalidations {
+    return this.queue.unconfirmed;
   }
 
   confirm(): number {
-    return this.owed.settle();
+    return this.unconfirmed.settle();
   }
 
   #deviceOf(sid: number): HostDevice | null {

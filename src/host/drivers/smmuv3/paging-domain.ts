@@ -9,10 +9,10 @@ import type {
   Result,
   StageCopy,
 } from '../../kernel/driver.ts';
-import type { OwedInvalidations } from '../owed.ts';
 import type { PageAllocator } from '../page-allocator.ts';
 import type { ShadowPool } from '../shadow/pool.ts';
 import { ShadowTables } from '../shadow/tables.ts';
+import type { UnconfirmedInvalidations } from '../unconfirmed.ts';
 import type { Invalidated } from './attach.ts';
 import type { StageOne, StageTwo } from './entries.ts';
 import { PROT } from './leaf.ts';
@@ -28,7 +28,7 @@ export interface Smmuv3PagingOwner {
   readonly iommu: IommuDriver;
   readonly maintenance: Smmuv3DriverMaintenance;
   /** What the SMMU refused to forget. */
-  readonly owed: OwedInvalidations;
+  readonly unconfirmed: UnconfirmedInvalidations;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
   /** Pages of tables that repeat guests' stages. */
@@ -220,7 +220,7 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
 
   free(): void {
     // An SMMU that did not confirm a detach, or an invalidation, may still use the tables and their tag until it does.
-    this.#owner.owed.afterwards(() => {
+    this.#owner.unconfirmed.afterwards(() => {
       if (this.#copy?.destroy() === false || (this.#stale && this.#drop() !== 0)) {
         this.free();
         return;

@@ -1,7 +1,7 @@
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { ATC_SIZE_ALL, COMMAND_WORDS, OP, RANGE_ALL, SSV } from '../../../spec/smmuv3/commands.ts';
-import { OwedInvalidations } from '../owed.ts';
+import { UnconfirmedInvalidations } from '../unconfirmed.ts';
 
 /** Commands the kernel puts between two syncs. */
 export const BATCH = 63;
@@ -18,14 +18,15 @@ export interface Smmuv3DriverQueueListener {
   timedOut(sid: number): void;
   /** Queues the invalidation of everything that functions may hold. */
   atcs(): void;
-  /** See `OwedParts.changed`. */
-  owes(owes: boolean): void;
+  /** See `UnconfirmedParts.changed`. */
+  unconfirmed(some: boolean): void;
 }
 
 /**
  * The kernel's command queue towards one SMMU: batches of up to 63 commands with a sync behind each, and what the kernel
  * does about errors. A command the hardware refuses is replaced by a sync and skipped, an unreadable queue and an ATS
- * timeout are tried again. What the SMMU refuses to forget of the kernel's own is owed from then on. Building and submitting commands allocates nothing.
+ * timeout are tried again. What the SMMU refuses to forget for the kernel is asked for again before its next commands.
+ * Building and submitting commands allocates nothing.
  */
 export class Smmuv3DriverQueue {
   /** The batch being built, and how many commands it has. */
@@ -43,14 +44,14 @@ export class Smmuv3DriverQueue {
   readonly #hw: HwPort;
   readonly #listener: Smmuv3DriverQueueListener;
   /** What the SMMU refused to forget. */
-  readonly owed: OwedInvalidations;
+  readonly unconfirmed: UnconfirmedInvalidations;
 
   constructor(hw: HwPort, listener: Smmuv3DriverQueueListener) {
     this.#hw = hw;
     this.#listener = listener;
-    this.owed = new OwedInvalidations({
+    this.unconfirmed = new UnconfirmedInvalidations({
       everything: () => this.#everything(),
-      changed: (owes) => listener.owes(owes),
+      changed: (some) => listener.unconfirmed(some),
     });
   }
 
@@ -81,14 +82,14 @@ export class Smmuv3DriverQueue {
   }
 
   /**
-   * The kernel's own batch, what is owed before it. Refused commands are skipped.
-   * @param settles false: what is owed is no concern of these commands.
-   * @returns 0; -EIO: one was, or one is owed; -ETIMEDOUT.
+   * The kernel's own batch, and before it what was refused earlier. Refused commands are skipped.
+   * @param settles false: what was refused earlier is no concern of these commands.
+   * @returns 0; -EIO: one was, or an earlier one still is; -ETIMEDOUT.
    */
   sync(settles = true): number {
     const early = this.#early;
     this.#early = 0;
-    const r = this.count > 0 ? this.flush(true, false, settles) : settles ? this.owed.settle() : 0;
+    const r = this.count > 0 ? this.flush(true, false, settles) : settles ? this.unconfirmed.settle() : 0;
     return early || r;
   }
 
@@ -97,7 +98,7 @@ export class Smmuv3DriverQueue {
    * @param skipRefused go on behind a refused command, as the kernel does; else stop there, and `failedAt` names it.
    * @param guest the commands are a guest's: what becomes of its invalidations is its business.
    * @param settles see `sync`.
-   * @returns 0; -EIO: a command was refused, or one is owed; -ETIMEDOUT: the queue did not come to its sync.
+   * @returns 0; -EIO: a command was refused, or an earlier one still is; -ETIMEDOUT: the queue did not come to its sync.
    */
   flush(skipRefused: boolean, guest: boolean, settles = true): number {
     const batch = this.words;
@@ -107,11 +108,11 @@ export class Smmuv3DriverQueue {
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * COMMAND_WORDS);
     this.words = this.#buffers[this.#depth]!;
     // What a guest's commands find is looked at before they are added.
-    const owed = guest || !settles ? 0 : this.owed.settle();
+    const refused = guest || !settles ? 0 : this.unconfirmed.settle();
     const r = this.#send(batch, total, skipRefused, guest);
     this.#depth--;
     this.words = batch;
-    return r || owed;
+    return r || refused;
   }
 
   #send(batch: Int32Array, total: number, skipRefused: boolean, guest: boolean): number {
@@ -131,7 +132,7 @@ export class Smmuv3DriverQueue {
           return -E.IO;
         }
         result = -E.IO;
-        if (at < total && !guest && isInvalidation(batch[at * COMMAND_WORDS]!)) this.owed.refused();
+        if (at < total && !guest && isInvalidation(batch[at * COMMAND_WORDS]!)) this.unconfirmed.refused();
         from = Math.min(at + 1, total);
         if (at < total) continue;
       } else if (error === HW_ERROR.ATC_TIMEOUT) {
@@ -143,7 +144,7 @@ export class Smmuv3DriverQueue {
       if (++tries > RETRIES) {
         this.failedAt = Math.min(at, total - 1);
         this.#unanswered = error === HW_ERROR.ATC_TIMEOUT;
-        if (!guest && !this.#unanswered) this.owed.refused();
+        if (!guest && !this.#unanswered) this.unconfirmed.refused();
         return -E.TIMEDOUT;
       }
     }

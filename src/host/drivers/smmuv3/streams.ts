@@ -73,7 +73,7 @@ export class Smmuv3DriverStreams {
     abortSte(ste);
     this.#attacher.writeStes(master.streams, ste);
     // An SMMU that does not confirm may still read the device's CD table.
-    this.#deps.queue.owed.afterwards(() => void master.cds?.destroy());
+    this.#deps.queue.unconfirmed.afterwards(() => void master.cds?.destroy());
     this.#masters.delete(dev.index);
     if (undo) this.#takeBack(master.madeTables);
   }
@@ -237,7 +237,7 @@ export class Smmuv3DriverStreams {
 
   #detachPasid(master: Smmuv3Master, pasid: number, old: Domain | null): number {
     const r = this.#clearCd(master, pasid) || (master.ats ? this.#attacher.flushAtc(master, pasid) : 0);
-    this.#deps.queue.owed.afterwards(() => stageOf(old)?.leave({ master, ssid: pasid, stream: ALL_STREAMS }));
+    this.#deps.queue.unconfirmed.afterwards(() => stageOf(old)?.leave({ master, ssid: pasid, stream: ALL_STREAMS }));
     // The kernel's CD table is no longer needed for the PASIDs' sake.
     return (master.blocked && !master.pasidsInUse ? this.#block(master, null) : 0) || r;
   }

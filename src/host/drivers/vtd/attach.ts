@@ -66,7 +66,7 @@ export class VtdDriverAttacher {
     const master = this.#masterOf(dev, stream);
     if (typeof master === 'number') return master;
     if (pasid === NO_PASID) {
-      const left = this.#queue.owed.settle() || this.#leave(master, RID_PASID, old);
+      const left = this.#queue.unconfirmed.settle() || this.#leave(master, RID_PASID, old);
       if (left !== 0) return left;
     }
     const r = this.#possible(domain, master, pasid) || domain.supported || this.#move(master, domain, pasid, old);
@@ -91,9 +91,9 @@ export class VtdDriverAttacher {
   #move(master: VtdMaster, domain: VtdAttachable, requested: number, old: Domain | null): number {
     const pasid = requested === NO_PASID ? RID_PASID : requested;
     const { members } = domain;
-    // While the unit owes something, it may know an entry that was here before.
-    const owed = this.#queue.owed.settle();
-    if (owed !== 0) return owed;
+    // While the unit has not forgotten everything, it may know an entry that was here before.
+    const refused = this.#queue.unconfirmed.settle();
+    if (refused !== 0) return refused;
     // For a PASID everything that can fail comes before the old entry goes.
     if (pasid === RID_PASID) {
       const left = this.#leave(master, pasid, old);
@@ -154,7 +154,7 @@ export class VtdDriverAttacher {
     const installed = master.entries.get(pasid);
     if (r === 0 || installed === undefined || installed.gone) return r;
     installed.gone = true;
-    this.#queue.owed.afterwards(() => {
+    this.#queue.unconfirmed.afterwards(() => {
       if (master.entries.get(pasid) === installed) this.#drop(master, pasid, installed);
     });
     return r;

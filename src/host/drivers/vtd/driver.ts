@@ -117,7 +117,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
           upcalls.invalidateError(dev, HW_ERROR.ATC_TIMEOUT, dev.streams.indexOf(sid), pasid);
         }),
       deviceTlbs: () => this.#probed?.streams.forgetDevices(),
-      owes: (owes) => this.#upcalls?.owes(this, owes),
+      unconfirmed: (some) => this.#upcalls?.unconfirmed(this, some),
     });
     this.maintenance = new VtdDriverMaintenance(this.queue, this.features);
     this.memory = options.memory;
@@ -300,7 +300,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
   served(_dev: HostDevice, _on: boolean): void {}
 
   confirm(): number {
-    return this.queue.owed.settle();
+    return this.queue.unconfirmed.settle();
   }
 
   quiet(dev: HostDevice, pasid: number, on: boolean): number {

@@ -59,6 +59,6 @@ export class VtdNestedDomain implements NestedDomain, VtdAttachable {
 
   free(): void {
     // A unit that did not confirm a detach may still translate through the parent in this domain's name.
-    this.#owner.queue.owed.afterwards(() => void this.parent.nested.delete(this));
+    this.#owner.queue.unconfirmed.afterwards(() => void this.parent.nested.delete(this));
   }
 }

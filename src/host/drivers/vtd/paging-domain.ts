@@ -230,7 +230,7 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
 
   free(): void {
     // A unit that did not confirm a detach, or an invalidation, may still read the tables until it does.
-    this.#owner.queue.owed.afterwards(() => {
+    this.#owner.queue.unconfirmed.afterwards(() => {
       if (this.#copy?.destroy() === false) this.free();
       else this.#tables.destroy();
     });

@@ -2,7 +2,7 @@ import { NO_PASID } from '../../../ports/dma.ts';
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
 import { INV, inv, invType, WAIT_PD } from '../../../spec/vtd/invalidation.ts';
-import { OwedInvalidations } from '../owed.ts';
+import { UnconfirmedInvalidations } from '../unconfirmed.ts';
 
 /** Descriptors between two waits. */
 const BATCH = 128;
@@ -19,8 +19,8 @@ export interface VtdDriverQueueListener {
   timedOut(sid: number, pasid: number): void;
   /** Queues the invalidation of everything that functions may hold. */
   deviceTlbs(): void;
-  /** See `OwedParts.changed`. */
-  owes(owes: boolean): void;
+  /** See `UnconfirmedParts.changed`. */
+  unconfirmed(some: boolean): void;
 }
 
 /** log2 of the smallest naturally aligned power-of-two range that holds `pages` pages from `page` on; at most 52. */
@@ -37,7 +37,7 @@ export function spanOf(page: number, pages: number): number {
 /**
  * The kernel's invalidation queue of one unit in scalable mode: 256-bit descriptors in batches with a wait behind them.
  * Building and submitting allocates nothing. A descriptor the hardware refuses is skipped; whoever flushes is told, and an
- * invalidation is owed from then on.
+ * invalidation is asked for again before the next descriptors.
  */
 export class VtdDriverQueue {
   #words = new Int32Array(BATCH * WORDS);
@@ -50,14 +50,14 @@ export class VtdDriverQueue {
   readonly #hw: HwPort;
   readonly #listener: VtdDriverQueueListener;
   /** What the unit refused to forget. */
-  readonly owed: OwedInvalidations;
+  readonly unconfirmed: UnconfirmedInvalidations;
 
   constructor(hw: HwPort, listener: VtdDriverQueueListener) {
     this.#hw = hw;
     this.#listener = listener;
-    this.owed = new OwedInvalidations({
+    this.unconfirmed = new UnconfirmedInvalidations({
       everything: () => this.#everything(),
-      changed: (owes) => listener.owes(owes),
+      changed: (some) => listener.unconfirmed(some),
     });
   }
 
@@ -152,22 +152,22 @@ export class VtdDriverQueue {
   }
 
   /**
-   * Submits what was added and waits, what is owed before it. What a function does not answer in time is told to the listener
+   * Submits what was added, and before it what was refused earlier, and waits. What a function does not answer in time is told to the listener
    * and is no error here.
-   * @param settles false: what is owed is no concern of these descriptors.
-   * @returns 0, or -EIO: the unit refused a descriptor, or could not read one, or owes an invalidation. Those behind it were run.
+   * @param settles false: what was refused earlier is no concern of these descriptors.
+   * @returns 0, or -EIO: the unit refused a descriptor, or could not read one, or still refuses an earlier one. Those behind it were run.
    */
   flush(settles = true): number {
     const total = this.#count;
     let result = this.#early;
     this.#early = 0;
-    if (total === 0) return result || (settles ? this.owed.settle() : 0);
+    if (total === 0) return result || (settles ? this.unconfirmed.settle() : 0);
     const batch = this.#words;
     this.#count = 0;
     this.#depth++;
     this.#buffers[this.#depth] ??= new Int32Array(BATCH * WORDS);
     this.#words = this.#buffers[this.#depth]!;
-    if (settles) result ||= this.owed.settle();
+    if (settles) result ||= this.unconfirmed.settle();
     for (let at = 0; at < total; ) {
       this.#hw.submit(batch, at * WORDS, total - at);
       const { done, error, pending } = this.#hw;
@@ -177,7 +177,7 @@ export class VtdDriverQueue {
       if (error === HW_ERROR.ATC_TIMEOUT) this.#listener.timedOut(sidOf(batch, at * WORDS), pasidOf(batch, at * WORDS));
       else {
         result = -E.IO;
-        if (isInvalidation(batch[at * WORDS]!)) this.owed.refused();
+        if (isInvalidation(batch[at * WORDS]!)) this.unconfirmed.refused();
       }
       at++;
     }

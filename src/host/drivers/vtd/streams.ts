@@ -150,7 +150,7 @@ export class VtdDriverStreams {
       this.#point(master);
       this.#forget(dev);
       // Until the unit has confirmed, it may still read the tables of the parts.
-      this.#p.queue.owed.afterwards(() => parts.forEach((part) => void part.table.destroy()));
+      this.#p.queue.unconfirmed.afterwards(() => parts.forEach((part) => void part.table.destroy()));
       return r;
     }
     master.parts = parts;
@@ -178,7 +178,7 @@ export class VtdDriverStreams {
     const confirmed = this.#forget(master.dev) === 0;
     // Context tables that cannot be taken back at once serve the next device.
     if (undo && confirmed) for (const rid of master.madeTables) root.takeBack(rid);
-    this.#p.queue.owed.afterwards(() => {
+    this.#p.queue.unconfirmed.afterwards(() => {
       for (const part of master.parts ?? []) part.table.destroy();
       master.table.destroy();
     });
