@@ -286,7 +286,8 @@ export class Smmuv3 implements MmioDevice {
   /** Plain data, also in the middle of a command queue. */
   save(): Smmuv3State {
     while (this.#core.work.waiting) this.#core.work.resume();
-    return saveSmmuv3(this.#parts());
+    const state = saveSmmuv3(this.#parts());
+    return { ...state, registers: state.registers.map((word, i) => this.#switch.settled(4 * i, word)) };
   }
 
   /**

@@ -41,7 +41,13 @@ export class Smmuv3Switch {
   /** Reset, or a state was loaded: nobody waits for it. */
   reset(): void {
     this.#enable = this.#bypass = false;
-    this.#acknowledge();
+  }
+
+  /** CR0ACK and GBPA as they are on another host, where nothing of this one's is in force. @param now the value here of the word at `at`. */
+  settled(at: number, now: number): number {
+    if (at === PAGE0.GBPA.at && this.#bypass) return now & ~GBPA.UPDATE;
+    if (at !== PAGE0.CR0ACK.at || !this.#enable) return now;
+    return (now & ~CR0.SMMUEN) | (this.#core.registers.get(PAGE0.CR0.at) & CR0.SMMUEN);
   }
 
   /** Tries again what the host refused. */

@@ -342,7 +342,9 @@ export class Vtd implements MmioDevice {
 
   /** Plain data, also in the middle of a queue. */
   save(): VtdState {
-    return saveVtd(this.#parts());
+    const state = saveVtd(this.#parts());
+    const regs = state.regs.map((word, i) => (4 * i === PAGE.GSTS.at ? this.#switch.settled(word) : word));
+    return { ...state, regs };
   }
 
   /**

@@ -43,10 +43,16 @@ export class VtdSwitch {
 
   /** Reset, or a state was loaded: the registers say what is to be in force, and nobody waits for it. */
   replaced(): void {
-    const { registers, root, refusals } = this.#core;
     this.#pending = 0;
-    registers.setStatus(GCMD.TE, root.on);
-    refusals.note('switch of translation', this.#streams.placeAll());
+    this.#core.refusals.note('switch of translation', this.#streams.placeAll());
+  }
+
+  /** GSTS as it is on another host, where nothing of this one's is in force. @param now its value here. */
+  settled(now: number): number {
+    if (this.#pending === 0) return now;
+    const { on } = this.#core.root;
+    const te = (this.#pending & GCMD.TE) === 0 ? now : on ? now | GCMD.TE : now & ~GCMD.TE;
+    return te | (this.#pending & GCMD.SRTP);
   }
 
   /** Tries again what the host refused. */
