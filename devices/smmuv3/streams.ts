@@ -169,7 +169,8 @@ export class Smmuv3Streams {
 
   /** Whether the guest's entry of a stream in stage 1 still says what is in force, word for word, so that only its CDs may be others. */
   says(s: Smmuv3Stream): boolean {
-    if (s.context?.hwptId !== s.hwptId || !s.settled || !this.#enabled() || this.#tables.lookup(s.sid) !== 0) return false;
+    if (s.context?.hwptId !== s.hwptId || !s.settled || !this.#enabled()) return false;
+    if (this.#tables.lookup(s.sid) !== 0) return false;
     const { ste } = this.#tables;
     for (let i = 0; i < ste.length; i++) if (ste[i] !== s.ste[i]) return false;
     return true;
