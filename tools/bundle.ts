@@ -30,6 +30,8 @@ export async function bundle(dist: string): Promise<void> {
   const input: Record<string, string> = {};
   for (const entry of Object.values(exports)) {
     if (typeof entry === 'string') continue;
+    if (!entry.default.startsWith(LIB))
+      throw new Error(`package.json: ${entry.default}: what is exported lies in ${LIB}`);
     const name = entry.default.slice(LIB.length).replace(/\.js$/, '');
     input[name] = join(dist, entry.types.replace('./dist/', '').replace(/\.d\.ts$/, '.js'));
   }

@@ -21,6 +21,7 @@ interface Draft extends Omit<Moment, 'n' | 'cause'> {
 const EVENT_BYTES = 32;
 /** Stores are remembered by aligned 8 bytes: the size of most entries of tables, and the unit of the smallest. */
 const UNIT = 8;
+const PAGE = 4096;
 
 function hex(value: number | bigint): string {
   return `0x${value.toString(16)}`;
@@ -59,8 +60,9 @@ export class History {
   readonly #names: ReadonlyMap<number, string>;
   readonly #target: ReplayTarget | null;
   readonly #on: (moment: Moment) => void;
-  /** Last moment that changed each unit of guest memory. */
+  /** Last moment that stored to each unit of guest memory; of each page, that gave all of it. */
   readonly #stores = new Map<number, number>();
+  readonly #pages = new Map<number, number>();
   #drafts: Draft[] = [];
   #event = 0;
   #next = 0;
@@ -111,6 +113,8 @@ export class History {
     let last = -1;
     for (let at = Math.floor(gpa / UNIT); at * UNIT < gpa + bytes; at++)
       last = Math.max(last, this.#stores.get(at) ?? -1);
+    for (let page = Math.floor(gpa / PAGE); page * PAGE < gpa + bytes; page++)
+      last = Math.max(last, this.#pages.get(page) ?? -1);
     return last;
   }
 
@@ -131,7 +135,8 @@ export class History {
         );
         return;
       case 'page':
-        this.#store(e.gpa, 4096, 'page', { address: hex(e.gpa), why: e.kind });
+        this.#add(LANE.MEMORY, -1, 'page', { address: hex(e.gpa), why: e.kind });
+        this.#pages.set(e.gpa / PAGE, this.#next);
         return;
       case 'w':
         this.#origin = this.#add(LANE.REGISTERS, -1, `write ${registerName(this.#kind, e.off)}`, {

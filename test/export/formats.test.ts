@@ -1,6 +1,18 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Moment } from '../../src/history/index.ts';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
@@ -101,6 +113,16 @@ describe.each(RECORDINGS)('%s', (name) => {
       compared++;
     }
     expect(compared).toBeGreaterThan(10);
+    // Interrupts of the IOMMU itself, and none of functions that pass through it.
+    const own = moments
+      .filter((m) => m.lane === 'interrupts' && codes.has(`irq_${m.name}`))
+      .map((m) => `${m.event} ${m.name}`);
+    const raised = [...dump.matchAll(/^#(\d+)\n((?:[^#].*\n)*)/gm)].flatMap(([, at, block]) =>
+      [...codes]
+        .filter(([name, c]) => name.startsWith('irq_') && block!.split('\n').includes(`1${c}`))
+        .map(([name]) => `${Number(at) / 1000 - 1} ${name.slice(4)}`),
+    );
+    expect(raised).toEqual([...new Set(own)]);
   });
 
   test('perfetto: a slice per moment on the track of its lane, an arrow per cause', async () => {
@@ -136,6 +158,60 @@ describe.each(RECORDINGS)('%s', (name) => {
     expect(begun.filter((b, n) => !b.track.startsWith(moments[n]!.lane))).toEqual([]);
     const starts = new Map(begun.flatMap((b, n) => b.from.map((flow) => [flow, n] as const)));
     expect(begun.map((b) => (b.to.length === 0 ? -1 : starts.get(b.to[0]!)))).toEqual(moments.map((m) => m.cause));
+  });
+});
+
+describe('the output', () => {
+  test('is never the recording itself, whatever its name', async () => {
+    const copy = join(folder, 'copy.ndjson.gz');
+    copyFileSync(path('smmuv3-boot'), copy);
+    const before = readFileSync(copy);
+    symlinkSync(copy, join(folder, 'link'));
+    for (const output of [copy, `${folder}/../${basename(folder)}/copy.ndjson.gz`, join(folder, 'link')]) {
+      const { status, err } = await viommu(COMMANDS, ['export', '--to', 'csv', '--output', output, copy]);
+      expect(status).toBe(2);
+      expect(err[0]).toContain('is the input itself');
+    }
+    expect(readFileSync(copy).equals(before)).toBe(true);
+  });
+
+  test('may be what is no file, and that stays what it is', async () => {
+    const fifo = join(folder, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const reader = readFile(fifo, 'utf8');
+    const { status } = await viommu(COMMANDS, ['export', '--to', 'csv', '--output', fifo, path('smmuv3-boot')]);
+    expect(status).toBe(0);
+    expect(await reader).toMatch(/^moment,event/);
+    expect(statSync(fifo).isFIFO()).toBe(true);
+    const { err } = await viommu(COMMANDS, ['export', '--to', 'csv', '--output', '/dev/full', path('smmuv3-boot')]);
+    expect(err[0]).toContain('/dev/full: cannot be written: ENOSPC');
+  });
+
+  test('stays what it was when the recording cannot be used, up to its last event', async () => {
+    const output = join(folder, 'kept.csv');
+    writeFileSync(output, 'precious');
+    const cut = join(folder, 'cut.ndjson');
+    const lines = gunzipSync(readFileSync(path('smmuv3-boot')))
+      .toString()
+      .split('\n');
+    writeFileSync(cut, `${lines.slice(0, 300).join('\n')}\nnonsense\n`);
+    for (const input of ['no-such-file', 'README.md', cut]) {
+      const { status } = await viommu(COMMANDS, ['export', '--to', 'csv', '--output', output, input]);
+      expect(status).toBe(2);
+      expect(readFileSync(output, 'utf8')).toBe('precious');
+    }
+    expect(readdirSync(folder).filter((f) => f.endsWith('.part'))).toEqual([]);
+  });
+
+  test('a recording of very many pages is exported like any other', async () => {
+    const file = join(folder, 'pages.ndjson');
+    const [header] = gunzipSync(readFileSync(path('smmuv3-boot')))
+      .toString()
+      .split('\n');
+    const page = (i: number) => `{"i":${i},"t":"page","gpa":"0x${(0x4000_0000 + i * 4096).toString(16)}","zero":true}`;
+    writeFileSync(file, `${header}\n${Array.from({ length: 40_000 }, (_, i) => page(i)).join('\n')}\n`);
+    const { err } = await viommu(COMMANDS, ['export', '--to', 'json', '--output', join(folder, 'pages.json'), file]);
+    expect(err[0]).toContain('40000 events exported');
   });
 });
 

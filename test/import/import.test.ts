@@ -185,7 +185,7 @@ describe('bad input', () => {
     expect(await refused()).toBe('viommu import: expected qemu-log or mmio first, found nothing');
     expect(await refused('pcap', log)).toBe('viommu import: expected qemu-log or mmio first, found "pcap"');
     expect(await refused('qemu-log', log)).toBe('viommu import: expected --output TRACE');
-    expect(await refused('qemu-log', '--output', log, log)).toContain('the log itself would be overwritten');
+    expect(await refused('qemu-log', '--output', log, log)).toContain('is the input itself');
     expect(await refused('mmio', ...out, log)).toBe('viommu import: --iommu: expected smmuv3 or vtd, found nothing');
     expect(await refused('mmio', '--iommu', 'vtd', '--base', '12', ...out, log)).toContain(
       '--base: expected an address',

@@ -31,6 +31,20 @@ test.each(entries())('$name is loaded from few files', ({ code }) => {
   expect(files(join(folder, code)).size).toBeLessThanOrEqual(60);
 });
 
+test('every class that a subpath exports is one class, whichever subpath it comes from', async () => {
+  const known = new Map<string, unknown>();
+  const twice: string[] = [];
+  for (const { name, code } of entries()) {
+    for (const [exported, value] of Object.entries(await import(join(folder, code)))) {
+      if (typeof value !== 'function' && (typeof value !== 'object' || value === null)) continue;
+      if (known.has(exported) && known.get(exported) !== value) twice.push(`${exported} of ${name}`);
+      known.set(exported, value);
+    }
+  }
+  expect(known.size).toBeGreaterThan(100);
+  expect(twice).toEqual([]);
+});
+
 /** Bytes of a subpath as a web page gets it: tree-shaken, minified, packed. */
 async function packed(code: string): Promise<number> {
   const all = await rolldown({
@@ -45,7 +59,7 @@ async function packed(code: string): Promise<number> {
 }
 
 test.each([
-  ['viommu', 7],
+  ['viommu', 8],
   ['viommu/smmuv3', 35],
   ['viommu/vtd', 42],
   ['viommu/endpoints', 25],

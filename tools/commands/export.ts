@@ -2,7 +2,6 @@ import { parseArgs } from 'node:util';
 import type { MakeReplayTarget } from '../../src/trace/index.ts';
 import { type Command, EXIT, usageError } from '../cli/command.ts';
 import { FORMATS } from '../export/formats.ts';
-import { openOutput } from '../export/output.ts';
 import { exportTrace } from '../export/run.ts';
 import { REPLAY_OPTIONS, replayOptions } from './replay.ts';
 
@@ -42,9 +41,8 @@ export function exportCommand(make: MakeReplayTarget): Command {
       if (path === undefined || positionals.length > 1) throw usageError('expected one recording');
       if (format.binary && values.output === undefined && process.stdout.isTTY)
         throw usageError(`${values.to} is binary: say --output FILE, or send the standard output to one`);
-      const output = openOutput(values.output ?? null);
-      const { events, differing } = await exportTrace(path, make, replayOptions(values), format.make, output);
-      await output.finished();
+      const to = values.output ?? null;
+      const { events, differing } = await exportTrace(path, make, replayOptions(values), format.make, to);
       io.err(
         `${path}: ${events} events exported${differing === 0 ? '' : `, ${differing} differences to the recording`}`,
       );

@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
-import { ViommuError } from '../../src/core/errors.ts';
 import { type Command, EXIT, usageError } from '../cli/command.ts';
+import { refuseSameFile } from '../files/output.ts';
 import { BOARD_WINDOW, type Imported, recordingLines, writeRecording } from '../import/imported.ts';
 import { importMmio } from '../import/mmio.ts';
 import { importQemuLog } from '../import/qemu-log.ts';
@@ -68,7 +68,7 @@ export const importCommand: Command = {
     if (log === undefined || positionals.length > 2) throw usageError('expected one log');
     const { output } = values;
     if (output === undefined) throw usageError('expected --output TRACE');
-    if (output === log) throw new ViommuError('EINVAL', 'caller', `${output}: the log itself would be overwritten`);
+    await refuseSameFile(log, output);
     const base = address(values.base);
     const found = await imported(kind, log, values.iommu, base);
     const machine = { cmdline: values.cmdline ?? '', base: base ?? BOARD_WINDOW[found.iommu] };

@@ -9,7 +9,6 @@ import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import { FORMATS } from '../export/formats.ts';
-import { openOutput } from '../export/output.ts';
 import { exportTrace } from '../export/run.ts';
 
 const RECORDINGS = ['smmuv3-live', 'vtd-live-scalable-ats', 'vtd-v86-nested'].map(
@@ -40,9 +39,7 @@ function numbers(text: string, name: string): string[] {
 
 async function written(path: string, to: string, folder: string): Promise<string> {
   const file = join(folder, `${basename(path)}.${to}`);
-  const output = openOutput(file);
-  await exportTrace(path, makeReplayMachine, {}, FORMATS[to]!.make, output);
-  await output.finished();
+  await exportTrace(path, makeReplayMachine, {}, FORMATS[to]!.make, file);
   return file;
 }
 

@@ -20,8 +20,8 @@ export interface Exporter {
   moment?(moment: Moment): void;
   /** Each event, when everything it caused is done. */
   event?(e: TraceEvent): void;
-  /** After the last event. */
-  end?(): void;
+  /** After the last event; what it writes goes out whenever it yields. */
+  end?(): Iterable<void>;
 }
 
 /** Makes the exporter of one format. */

@@ -5,6 +5,8 @@ import { TRACE } from './perfetto-schema.ts';
 /** Nanoseconds a moment lasts: a recording knows an order and no times. */
 const MOMENT_NS = 1000;
 const SEQUENCE = 1;
+/** Moments between two occasions to send on what was written. */
+const DRAIN_EVERY = 256;
 /** SEQ_INCREMENTAL_STATE_CLEARED: a reader begins here. */
 const STATE_CLEARED = 1;
 const TYPE = { SLICE_BEGIN: 1, SLICE_END: 2 } as const;
@@ -28,7 +30,8 @@ function effects(moments: readonly Moment[]): Map<number, number[]> {
 
 /**
  * Perfetto's TrackEvent protobuf: a track per lane (and per stream, for accesses), a slice of one microsecond per moment - a
- * recording has an order and no times - and a flow arrow from each moment to each it caused.
+ * recording has an order and no times - and a flow arrow from each moment to each it caused. All moments are kept until the end:
+ * where an arrow begins its end must be known.
  */
 export const perfetto: MakeExporter = ({ file, nameOf }, write) => {
   const moments: Moment[] = [];
@@ -82,14 +85,18 @@ export const perfetto: MakeExporter = ({ file, nameOf }, write) => {
 
   return {
     moment: (m) => void moments.push(m),
-    end() {
+    *end() {
       const process = { pid: 1, processName: `viommu: ${file}` };
       packet({
         sequenceFlags: STATE_CLEARED,
         trackDescriptor: { uuid: PROCESS, process, childOrdering: EXPLICIT_ORDER },
       });
       const caused = effects(moments);
-      for (const m of moments) slice(m, caused.get(m.n) ?? []);
+      for (const m of moments) {
+        slice(m, caused.get(m.n) ?? []);
+        if (m.n % DRAIN_EVERY === 0) yield;
+      }
+      yield;
     },
   };
 };

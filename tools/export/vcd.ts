@@ -1,5 +1,5 @@
 import { toBigint } from '../../src/core/bits.ts';
-import { WINDOW_REGISTERS } from '../../src/history/index.ts';
+import { LANE, WINDOW_REGISTERS } from '../../src/history/index.ts';
 import type { TraceEvent } from '../../src/trace/index.ts';
 import type { MakeExporter } from './exporter.ts';
 
@@ -12,8 +12,11 @@ function code(n: number): string {
   return (rest === 0 ? '' : code(rest - 1)) + String.fromCharCode(FIRST_CODE + (n % CODES));
 }
 
-/** Interrupt lines of an SMMUv3 as recordings name them; a VT-d unit sends messages. */
-const LINES = { smmuv3: ['evtq', 'priq', 'cmd_sync', 'gerror'], vtd: ['message'] } as const;
+/** Interrupts of the IOMMU itself as the machine names them, and `message` for those of a log that names none. */
+const LINES = {
+  smmuv3: ['evtq', 'priq', 'cmd_sync', 'gerror'],
+  vtd: ['fault', 'invalidation', 'page', 'message'],
+} as const;
 
 /**
  * A value change dump (IEEE 1364 §18) of the IOMMU's registers, as the guest would read them, and of its interrupts. Time is
@@ -53,8 +56,7 @@ export const vcd: MakeExporter = ({ file, header, target }, write) => {
   let raised: string[] = [];
   return {
     moment(m) {
-      if (m.lane !== 'interrupts') return;
-      const line = lines.get(header.iommu === 'smmuv3' ? m.name : 'message');
+      const line = m.lane === LANE.INTERRUPTS ? lines.get(m.name) : undefined;
       if (line !== undefined && !raised.includes(line)) raised.push(line);
     },
     event(e) {

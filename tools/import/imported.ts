@@ -1,9 +1,5 @@
-import { createWriteStream } from 'node:fs';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { createGzip } from 'node:zlib';
-import { ViommuError } from '../../src/core/errors.ts';
 import type { IommuKind } from '../../src/trace/index.ts';
+import { openOutput } from '../files/output.ts';
 
 /** Events as `FORMAT.md` has them, without their numbers. */
 export type ImportedEvent = { readonly t: string; readonly [field: string]: string | number | boolean };
@@ -26,7 +22,8 @@ export interface ImportedMachine {
   readonly base: number;
 }
 
-const WINDOW_BYTES: { readonly [kind in IommuKind]: number } = { smmuv3: 0x2_0000, vtd: 0x1000 };
+/** Bytes of the register windows of QEMU's boards. */
+export const WINDOW_BYTES: { readonly [kind in IommuKind]: number } = { smmuv3: 0x2_0000, vtd: 0x1000 };
 /** Where QEMU's boards have their IOMMU: `-M virt,iommu=smmuv3` and q35. */
 export const BOARD_WINDOW: { readonly [kind in IommuKind]: number } = { smmuv3: 0x0905_0000, vtd: 0xfed9_0000 };
 
@@ -58,18 +55,15 @@ export function* recordingLines(file: string, log: Imported, machine: ImportedMa
 
 /** Writes a recording, gzip'ed when its name ends in `.gz`. @throws ViommuError `EIO`: it cannot be written. */
 export async function writeRecording(path: string, lines: Iterable<string>): Promise<void> {
-  const out = createWriteStream(path);
+  const output = openOutput(path, path.endsWith('.gz'));
   try {
-    await (path.endsWith('.gz')
-      ? pipeline(Readable.from(lines), createGzip(), out)
-      : pipeline(Readable.from(lines), out));
+    for (const line of lines) {
+      output.write(line);
+      await output.drained();
+    }
+    await output.finished();
   } catch (e) {
-    throw new ViommuError(
-      'EIO',
-      'caller',
-      `${path}: cannot be written: ${e instanceof Error ? e.message : String(e)}`,
-      {},
-      e,
-    );
+    await output.discard();
+    throw e;
   }
 }

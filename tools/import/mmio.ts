@@ -1,10 +1,9 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import type { IommuKind } from '../../src/trace/index.ts';
-import { BOARD_WINDOW, type Imported, type ImportedEvent } from './imported.ts';
+import { BOARD_WINDOW, type Imported, type ImportedEvent, WINDOW_BYTES } from './imported.ts';
 import { checkCount, logLines } from './log-lines.ts';
 
 const LINE = /^(\S+)\s+([rw])\s+(0x[0-9a-fA-F]+|\d+)\s+([1248])\s+(0x[0-9a-fA-F]+|\d+)$/;
-const BYTES = { smmuv3: 0x2_0000, vtd: 0x1000 } as const;
 
 /**
  * Reads register accesses as plain lines, `TIME r|w ADDRESS SIZE VALUE`: numbers in decimal or with 0x, `#` begins a comment. An
@@ -28,8 +27,8 @@ export async function importMmio(
     if (m === null) throw wrong(`expected "TIME r|w ADDRESS SIZE VALUE", found "${line.slice(0, 80)}"`);
     const address = Number(m[3]);
     const size = Number(m[4]);
-    const off = address < BYTES[iommu] ? address : address - base;
-    if (off < 0 || off + size > BYTES[iommu])
+    const off = address < WINDOW_BYTES[iommu] ? address : address - base;
+    if (off < 0 || off + size > WINDOW_BYTES[iommu])
       throw wrong(`0x${address.toString(16)} is not in the window at 0x${base.toString(16)}: say --base ADDRESS`);
     if (off % size !== 0)
       throw wrong(`expected an address that is a multiple of ${size}, found 0x${address.toString(16)}`);
