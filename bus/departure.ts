@@ -112,5 +112,6 @@ export function deliverInterrupt(fabric: Fabric, root: Root, rid: number, addres
   const { remap } = root.iommu;
   if (remap === null) return irq === null || irq.message(address, data) ? DMA.OK : DMA.ABORT;
   if (!remap.remap(rid, address, data)) return DMA.ABORT;
+  if (remap.posted === true) return DMA.OK;
   return irq === null || irq.message(remap.outAddress, remap.outData) ? DMA.OK : DMA.ABORT;
 }

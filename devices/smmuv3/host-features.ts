@@ -26,7 +26,7 @@ export function missingOnHost(guest: Smmuv3Identity, idr: ArrayLike<number>): st
   if (h.ssidSize < g.ssidSize) return 'SSIDSIZE';
   if (h.oas < g.oas) return 'OAS';
   if (h.httu < g.httu) return 'HTTU';
-  const wanted = ['ril', 'ats', 'pri', 'cd2l'] as const satisfies readonly (keyof Smmuv3Features)[];
+  const wanted = ['ril', 'ats', 'pri', 'pps', 'cd2l'] as const satisfies readonly (keyof Smmuv3Features)[];
   for (const name of wanted) if (g[name] && !h[name]) return name.toUpperCase();
   if (g.stallModel === 0 && h.stallModel === 1) return 'STALL_MODEL';
   return null;

@@ -35,6 +35,8 @@ export interface Smmuv3Properties {
   readonly msiGpa: number;
   /** Page requests (IDR0.PRI), with ATS. */
   readonly pri: boolean;
+  /** Automatic answers to page requests repeat their PASID (IDR3.PPS), whatever STE.PPAR says. */
+  readonly pps: boolean;
   /** The stall model (IDR0.STALL_MODEL): faults may stall. */
   readonly stall: boolean;
   /** Interrupts as messages (IDR0.MSI). */
@@ -57,6 +59,7 @@ export function smmuv3Defaults(profile: ProfileName = 'qemu-11.1'): Smmuv3Proper
     ssidsize: 0,
     msiGpa: 0,
     pri: false,
+    pps: false,
     stall: false,
     msi: profile === 'arch',
     httu: 0,
@@ -82,6 +85,7 @@ const TABLE: PropertyTable<Smmuv3Properties> = {
     ssidsize: { min: 0, max: 20 },
     msiGpa: { min: 0, max: 2 ** 52 - 1 },
     pri: 'switch',
+    pps: 'switch',
     stall: 'switch',
     msi: 'switch',
     httu: { min: 0, max: 2 },
@@ -100,6 +104,7 @@ export function checkSmmuv3Properties(p: Smmuv3Properties): Smmuv3Properties {
   if (p.accel && p.stage !== '1') refused('stage', 'must be 1 with accel=on');
   if (p.ssidsize > 0 && p.stage === '2') refused('ssidsize', 'must be 0 with stage=2: SubstreamIDs choose a stage 1');
   if (p.pri && !p.ats) refused('pri', 'needs ats=on: page requests are a part of ATS');
+  if (p.pps && !p.pri) refused('pps', 'needs pri=on: it says how page requests are answered');
   if (p.profile === 'arch') return p;
   if (p.accel) {
     if (p.oas !== 44 && p.oas !== 48) refused('oas', 'must be 44 or 48 with accel=on');
@@ -149,6 +154,7 @@ function fromOption(option: QemuOption, profile: ProfileName): Smmuv3Properties 
         break;
       case 'accel':
       case 'pri':
+      case 'pps':
       case 'stall':
       case 'msi':
         p[name] = parseOnOff(name, value);

@@ -26,6 +26,7 @@ const PROPERTIES: readonly PropertyHelp[] = [
   { name: 'stage', type: 'str' },
   { name: 'httu', type: 'uint8', value: '0', about: 'viommu: IDR0.HTTU. 0: none, 1: access flags, 2: access flags and dirty state by hardware.' },
   { name: 'msi', type: 'bool', value: 'on with x-profile=arch, else off', about: 'viommu: interrupts as messages (IDR0.MSI).' },
+  { name: 'pps', type: 'bool', value: 'off', about: 'viommu: automatic answers to page requests repeat their PASID (IDR3.PPS). Needs pri=on.' },
   { name: 'pri', type: 'bool', value: 'off', about: 'viommu: page requests (IDR0.PRI). Needs ats=on.' },
   { name: 'stall', type: 'bool', value: 'off', about: 'viommu: faults may stall (IDR0.STALL_MODEL).' },
   { name: 'x-profile', type: 'str', value: 'qemu-11.1', about: 'viommu: qemu-11.1 answers as QEMU 11.1, arch as the architecture says. With arch what is for accel=on needs no accel, and oas may be 32, 36, 40, 42, 44 or 48.' },

@@ -45,6 +45,8 @@ export interface VtdDeps {
   readonly failures?: FailureSource;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
+  /** Runs an action after so many nanoseconds of the machine's time (`vcmdDelay`). Default: at once. @returns takes it back. */
+  readonly after?: (delay: number, action: () => void) => () => void;
   /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */
   readonly pasids?: PasidSpace;
   /** Twins in global mode, when several units of a VM share them (the processor has one table per VM). */

@@ -49,7 +49,9 @@ export function vtdIdentity(p: VtdProperties, d: VtdDeviations): VtdIdentity {
       bit(true, 22) | // DWD
       bit(true, 23) | // DRD
       bit(p.fsts && p.fs1gp, 24) | // FS1GP
+      bit(p.postedInterrupts, 27) | // PI
       bit(p.fsts && p.awBits === 57, 28) | // FS5LP
+      bit(p.esirtps, 30) | // ESIRTPS
       bit(true, 31), // ESRTPS
     ecapLo:
       bit(p.pageWalkCoherency, 0) | // C

@@ -7,6 +7,8 @@ import {
   message,
   msiAddress,
   msiData,
+  PID_CONTROL,
+  pid,
   SQ_MASK,
   SVT,
 } from '../../src/spec/vtd/interrupt.ts';
@@ -45,6 +47,7 @@ export interface VtdInterruptPort extends InterruptRemapPort {
 export class InterruptRemapper implements VtdInterruptPort {
   outAddress = 0;
   outData = 0;
+  posted = false;
   /** 32-bit destination of the last remapped interrupt: `outAddress` carries what a 64-bit MSI address can. */
   outDestination = 0;
   /** Index and entry (4 words) of the last remapped interrupt; index -1 when it passed unchanged. */
@@ -104,6 +107,7 @@ export class InterruptRemapper implements VtdInterruptPort {
   }
 
   remap(rid: number, address: number, data: number): boolean {
+    this.posted = false;
     this.outIndex = -1;
     this.outAddress = address;
     this.outData = data;
@@ -124,6 +128,7 @@ export class InterruptRemapper implements VtdInterruptPort {
     if (index >= this.#size) return this.#block(FAULT.IR_INDEX, rid, index, false);
     const reason = this.#entry(index, rid);
     if (reason !== 0) return this.#block(reason, rid, index, irte.fpd(this.outEntry[0]!));
+    if (this.#core.deps.properties.postedInterrupts && irte.posted(this.outEntry[0]!)) return this.#post(index, rid);
     this.#deliver(index, address);
     return true;
   }
@@ -158,8 +163,10 @@ export class InterruptRemapper implements VtdInterruptPort {
 
   #reserved(e: Int32Array): boolean {
     const { postedAsRemapped, destinationUnchecked } = this.#core.deviations;
-    const masks = this.#extended || destinationUnchecked ? IRTE_RESERVED.REMAPPED : IRTE_RESERVED.XAPIC;
-    if (!postedAsRemapped && irte.posted(e[0]!)) return true;
+    const posts = this.#core.deps.properties.postedInterrupts;
+    if (!posts && !postedAsRemapped && irte.posted(e[0]!)) return true;
+    const wide = this.#extended || destinationUnchecked ? IRTE_RESERVED.REMAPPED : IRTE_RESERVED.XAPIC;
+    const masks = posts && irte.posted(e[0]!) ? IRTE_RESERVED.POSTED : wide;
     const bad = (e[0]! & masks[0]) | (e[1]! & masks[1]) | (e[2]! & masks[2]) | (e[3]! & masks[3]);
     return bad !== 0;
   }
@@ -184,15 +191,50 @@ export class InterruptRemapper implements VtdInterruptPort {
     }
   }
 
+  /**
+   * Sets the vector's bit in the descriptor. Who is to be told is told once: ON stays until software clears it, and SN keeps
+   * everything but urgent interrupts quiet (§5.2.3).
+   */
+  #post(index: number, rid: number): boolean {
+    const e = this.outEntry;
+    const { memory } = this.#core.deps;
+    const fpd = irte.fpd(e[0]!);
+    const at = irte.pda(e[1]!, e[3]!);
+    const vector = irte.vector(e[0]!);
+    const request = at + 8 * (vector >>> 6);
+    if (!memory.load64(at + PID_CONTROL)) return this.#block(FAULT.IR_PID_UNREADABLE, rid, index, fpd);
+    const { lo, hi } = memory;
+    if ((lo & pid.RESERVED) !== 0 || (!this.#extended && (hi & pid.XAPIC) !== 0)) {
+      return this.#block(FAULT.IR_PID_RESERVED, rid, index, fpd);
+    }
+    const bit = 1 << (vector & 31);
+    const upper = (vector & 32) !== 0;
+    const tells = !pid.on(lo) && (irte.urgent(e[0]!) || !pid.sn(lo));
+    const stored =
+      memory.load64(request) &&
+      memory.store64(request, upper ? memory.lo : memory.lo | bit, upper ? memory.hi | bit : memory.hi) &&
+      (!tells || memory.store64(at + PID_CONTROL, lo | 1, hi));
+    if (!stored) return this.#block(FAULT.IR_PID_UNREADABLE, rid, index, fpd);
+    this.outIndex = index;
+    this.posted = !tells;
+    // The notification: fixed, edge, to one processor by its id.
+    if (tells) this.#send(this.#extended ? pid.ndst(hi) : (hi >>> 8) & 0xff, 0, 0, msiData(pid.nv(lo), 0, 0));
+    return true;
+  }
+
   #deliver(index: number, address: number): void {
     const e = this.outEntry;
     const w0 = e[0]!;
     const dst = this.#extended ? irte.dst(e[1]!) : (e[1]! >>> 8) & 0xff;
     this.outIndex = index;
+    this.#send(dst, irte.dm(w0), irte.rh(w0), msiData(irte.vector(w0), irte.dlm(w0), irte.tm(w0)), address & 3);
+  }
+
+  #send(dst: number, dm: number, rh: number, data: number, low = 0): void {
     this.outDestination = dst;
     const upper = dst - (dst & 0xff);
-    this.outAddress = msiAddress(dst, irte.dm(w0), irte.rh(w0)) + (address & 3) + upper * 0x1_0000_0000;
-    this.outData = msiData(irte.vector(w0), irte.dlm(w0), irte.tm(w0));
+    this.outAddress = msiAddress(dst, dm, rh) + low + upper * 0x1_0000_0000;
+    this.outData = data;
     const { tell } = this.#core.deps;
     if (tell !== null) {
       tell({ what: 'irq', device: this.#core.name, line: 'remap', address: this.outAddress, data: this.outData });

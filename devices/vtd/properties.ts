@@ -48,6 +48,12 @@ export interface VtdProperties {
    * guest RAM has one copy. Drivers then write their tables without flushing each entry.
    */
   readonly pageWalkCoherency: boolean;
+  /** Not QEMU's: posted interrupts (CAP.PI). */
+  readonly postedInterrupts: boolean;
+  /** Not QEMU's: CAP.ESIRTPS says that SIRTP empties the interrupt entry cache, as it does in any case. */
+  readonly esirtps: boolean;
+  /** Not QEMU's: nanoseconds a virtual command takes; VCRSP.IP is set meanwhile. 0: it is done when its write returns. */
+  readonly vcmdDelay: number;
 }
 
 /** QEMU's defaults of `-device intel-iommu`; `auto` of intremap is on and of eim off without an in-kernel irqchip. */
@@ -69,6 +75,9 @@ export function vtdDefaults(profile: ProfileName = 'qemu-11.1'): VtdProperties {
     staleTm: false,
     queuedInvalidation: true,
     pageWalkCoherency: false,
+    postedInterrupts: false,
+    esirtps: false,
+    vcmdDelay: 0,
   };
 }
 
@@ -91,6 +100,8 @@ const SWITCHES: Readonly<Record<string, keyof VtdProperties>> = {
   'stale-tm': 'staleTm',
   'x-queued-invalidation': 'queuedInvalidation',
   'x-page-walk-coherency': 'pageWalkCoherency',
+  'x-posted-interrupts': 'postedInterrupts',
+  'x-esirtps': 'esirtps',
 };
 
 /** Placement and versioning; they change nothing in the device. */
@@ -110,6 +121,8 @@ function set(p: Mutable, name: string, value: string): void {
     p.awBits = parseInteger(name, value, 0, 255, 'uint8_t');
   } else if (name === 'pasid-bits') {
     p.pasidBits = parseInteger(name, value, 0, 255, 'uint8_t');
+  } else if (name === 'x-vcmd-delay') {
+    p.vcmdDelay = parseInteger(name, value, 0, 0xffff_ffff, 'uint32_t');
   } else if (!IGNORED.has(name)) {
     refuse(`Property 'intel-iommu.${name}' not found`);
   }
@@ -145,6 +158,9 @@ const TABLE: PropertyTable<VtdProperties> = {
     staleTm: 'switch',
     queuedInvalidation: 'switch',
     pageWalkCoherency: 'switch',
+    postedInterrupts: 'switch',
+    esirtps: 'switch',
+    vcmdDelay: { min: 0, max: 0xffff_ffff },
   },
   spelled: {
     profile: 'x-profile',
@@ -158,6 +174,9 @@ const TABLE: PropertyTable<VtdProperties> = {
     staleTm: 'stale-tm',
     queuedInvalidation: 'x-queued-invalidation',
     pageWalkCoherency: 'x-page-walk-coherency',
+    postedInterrupts: 'x-posted-interrupts',
+    esirtps: 'x-esirtps',
+    vcmdDelay: 'x-vcmd-delay',
   },
 };
 
@@ -169,6 +188,12 @@ export function checkVtdProperties(p: VtdProperties): VtdProperties {
   checkProperties(TABLE, p);
   const arch = p.profile === 'arch';
   if (p.eim && !p.intremap) refuse('eim=on cannot be selected without intremap=on');
+  for (const [on, name] of [
+    [p.postedInterrupts, 'x-posted-interrupts'],
+    [p.esirtps, 'x-esirtps'],
+  ] as const) {
+    if (on && !(arch && p.intremap)) refuse(`${name}=on cannot be selected without intremap=on and x-profile=arch`);
+  }
   if (p.fsts && !p.scalableMode) refuse('fsts is only available in scalable mode');
   const five = arch && p.scalableMode && p.awBits === 57;
   if (!five) {

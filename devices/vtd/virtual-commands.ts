@@ -1,11 +1,15 @@
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import { PAGE, VCMD, VCRSP, type VirtualCommand } from '../../src/spec/vtd/registers.ts';
 import type { VtdCore } from './core.ts';
+import type { VtdDeps } from './deps.ts';
 import type { VtdRegisters } from './registers.ts';
+
+/** VCRSP.IP: a command is under way. */
+const VCRSP_IP = 1;
 
 /**
  * The virtual command interface (VT-d §11.4.16): a guest allocates and frees PASIDs, with or without an address space
- * behind them. Values run from 1 to 2^bits - 1; 0 is reserved. Commands complete at once, so IP is never seen set.
+ * behind them. Values run from 1 to 2^bits - 1; 0 is reserved. Commands complete at once, or after `vcmdDelay` with IP set.
  */
 export class VirtualCommands {
   readonly #regs: VtdRegisters;
@@ -17,10 +21,16 @@ export class VirtualCommands {
   readonly #draining = new Set<number>();
   /** No free PASID below this one. */
   #hint = 1;
+  readonly #delay: number;
+  readonly #after: VtdDeps['after'];
+  /** Takes the end of the command under way back; null: there is none. */
+  #cancel: (() => void) | null = null;
 
   /** @param freed called before a freed PASID can be given out again. */
   constructor(core: VtdCore, freed: (pasid: number) => void) {
     this.#regs = core.registers;
+    this.#delay = core.deps.properties.vcmdDelay;
+    this.#after = core.deps.after;
     this.#freed = freed;
     this.#drain = core.deps.drain ?? DRAINED;
     this.#limit = 2 ** core.features.pasidBits;
@@ -34,8 +44,25 @@ export class VirtualCommands {
 
   /** VCMD was written (its high word, when it comes in halves). */
   written(): void {
-    const lo = this.#regs.get(PAGE.VCMD.at);
-    const hi = this.#regs.get(PAGE.VCMD.at + 4);
+    // Software has to wait for IP to clear: what it writes before is no command (§11.4.16.1).
+    if (this.#cancel !== null) return;
+    this.#begin(this.#regs.get(PAGE.VCMD.at), this.#regs.get(PAGE.VCMD.at + 4));
+  }
+
+  #begin(lo: number, hi: number): void {
+    if (this.#delay === 0 || this.#after === undefined) {
+      this.#execute(lo, hi);
+      return;
+    }
+    this.#regs.set(PAGE.VCRSP.at, VCRSP_IP);
+    this.#regs.set(PAGE.VCRSP.at + 4, 0);
+    this.#cancel = this.#after(this.#delay, () => {
+      this.#cancel = null;
+      this.#execute(lo, hi);
+    });
+  }
+
+  #execute(lo: number, hi: number): void {
     let status: number = VCRSP.OK;
     let pasid = 0;
     const command = (lo & 0xff) as VirtualCommand;
@@ -95,6 +122,8 @@ export class VirtualCommands {
   }
 
   reset(): void {
+    this.#cancel?.();
+    this.#cancel = null;
     this.#draining.clear();
     this.#used.fill(0);
     this.#hint = 1;
@@ -107,9 +136,12 @@ export class VirtualCommands {
     return out;
   }
 
+  /** The registers are loaded: a command that was under way begins anew. */
   load(pasids: readonly number[]): void {
     this.reset();
     for (const p of pasids) if (p >= 1 && p < this.#limit) this.#used[p >>> 5]! |= 1 << (p & 31);
+    if ((this.#regs.get(PAGE.VCRSP.at) & VCRSP_IP) === 0) return;
+    this.#begin(this.#regs.get(PAGE.VCMD.at), this.#regs.get(PAGE.VCMD.at + 4));
   }
 }
 

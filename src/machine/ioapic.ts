@@ -108,7 +108,9 @@ export class Ioapic implements MmioDevice {
     const data = (low & 0x7ff) | (level ? ENTRY.LEVEL | ENTRY.REMOTE_IRR : 0);
     const { remap } = this;
     if (remap === null) this.#irq?.message(address, data);
-    else if (remap.remap(IOAPIC_RID, address, data)) this.#irq?.message(remap.outAddress, remap.outData);
+    else if (remap.remap(IOAPIC_RID, address, data) && remap.posted !== true) {
+      this.#irq?.message(remap.outAddress, remap.outData);
+    }
   }
 
   /** A processor finished a level-triggered vector: pins still held interrupt again. */

@@ -121,6 +121,7 @@ export class VtdUnit implements IommuUnit {
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       ram: () => vm.memory.ram(),
       later: vm.later,
+      after: (delay, action) => vm.clock.after(delay, action),
       quotas: vm.quotas,
       failures: vm.hostMemory,
       name: config.name,

@@ -111,6 +111,8 @@ export interface InterruptRemapPort {
   remap(rid: number, address: number, data: number): boolean;
   /** A write without PASID to the interrupt range that is not one aligned DWORD: it is no interrupt, and goes nowhere. */
   refused?(rid: number): void;
+  /** The interrupt last remapped is in the descriptor it is posted to, and nobody is to be told of it now: nothing is delivered. */
+  readonly posted?: boolean;
   /** Address of the message to deliver. */
   readonly outAddress: number;
   /** Data of the message to deliver. */

@@ -78,10 +78,17 @@ export class Probe {
   readonly resumed: { token: number; outcome: number }[] = [];
   /** Codes of answers to its page requests, in order. */
   readonly answers: number[] = [];
+  /** PASIDs of messages that answer page requests, as they come in; NO_PASID: without. */
+  readonly answeredAs: number[] = [];
 
   constructor(o: Partial<ShellOptions> = {}) {
     const identity = { vendor: 0x1b36, device: 0x00d2, classCode: 0x088000 };
     this.shell = new Shell({ name: 'probe', identity, bars: [], ats: null, pri: null, pasid: null, ...o });
+    const respond = this.shell.pageResponse.bind(this.shell);
+    this.shell.pageResponse = (pasid, group, code) => {
+      this.answeredAs.push(pasid);
+      respond(pasid, group, code);
+    };
     this.shell.behave({ ...PASSIVE, resumed: (token, outcome) => void this.resumed.push({ token, outcome }) });
   }
 

@@ -58,13 +58,16 @@ export function smmuv3Shows(): Shows {
       ril: SWITCH,
       ats: SWITCH,
       oas: [32, 36, 40, 42, 44, 48],
-      ssidsize: Array.from({ length: 21 }, (_, n) => n),
+      ssidsize: [0, 8],
       pri: SWITCH,
+      pps: SWITCH,
       stall: SWITCH,
       msi: SWITCH,
       httu: [0, 1, 2],
     };
-    for (const p of combinations(smmuv3Defaults(profile), choices)) {
+    const widths = { ssidsize: Array.from({ length: 21 }, (_, n) => n) };
+    const from = smmuv3Defaults(profile);
+    for (const p of [...combinations(from, choices), ...combinations(from, widths)]) {
       if (!possible(() => checkSmmuv3Properties(p))) continue;
       const id = smmuv3Identity(p, smmuv3Deviations(profile));
       for (const [name, value] of Object.entries(id)) {
@@ -95,6 +98,8 @@ export function vtdShows(): Shows {
       dmaTranslation: SWITCH,
       queuedInvalidation: SWITCH,
       pageWalkCoherency: SWITCH,
+      postedInterrupts: SWITCH,
+      esirtps: SWITCH,
     };
     const widths = { scalableMode: [true], pasidBits: Array.from({ length: 21 }, (_, n) => n) };
     const from = vtdDefaults(profile);
@@ -114,10 +119,15 @@ export function vtdShows(): Shows {
 
 /** Whether properties go together. */
 export function possible(check: () => unknown): boolean {
+  const { stackTraceLimit } = Error;
+  // Most combinations are refused, and nobody reads where.
+  Error.stackTraceLimit = 0;
   try {
     check();
     return true;
   } catch {
     return false;
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
   }
 }

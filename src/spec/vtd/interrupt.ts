@@ -58,6 +58,20 @@ export const IRTE_RESERVED = {
   POSTED:   [0xff00_30fc | 0, 0x0000_003f,        0xfff0_0000 | 0, 0],
 } as const;
 
+/** Bytes of a posted-interrupt descriptor, which is aligned to them: 256 bits of requests, then a word of control (§9.11). */
+export const PID_BYTES = 64;
+/** Offset of the qword with ON, SN, NV and NDST. */
+export const PID_CONTROL = 32;
+/** Fields of the words of that qword; and what is reserved in them, NDST of 8 bits in `XAPIC`. */
+export const pid = {
+  on: (lo: number): boolean => (lo & 1) !== 0,
+  sn: (lo: number): boolean => (lo & 2) !== 0,
+  nv: (lo: number): number => (lo >>> 16) & 0xff,
+  ndst: (hi: number): number => hi >>> 0,
+  RESERVED: 0xff00_fffc | 0,
+  XAPIC: 0xffff_00ff | 0,
+} as const;
+
 /** Source id mask of SQ: which function bits (2:0) the comparison leaves out. */
 export const SQ_MASK: readonly number[] = [0xffff, 0xfffb, 0xfff9, 0xfff8];
 

@@ -48,6 +48,9 @@ describe.each([
       profile: 'x-profile',
       queuedInvalidation: 'x-queued-invalidation',
       pageWalkCoherency: 'x-page-walk-coherency',
+      postedInterrupts: 'x-posted-interrupts',
+      esirtps: 'x-esirtps',
+      vcmdDelay: 'x-vcmd-delay',
     };
     const fields = Object.keys(defaults).filter((field) => field !== 'id');
     expect(fields.map((field) => ours[field] ?? spelled(field)).filter((name) => !names.includes(name))).toEqual([]);

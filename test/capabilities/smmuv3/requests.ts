@@ -140,6 +140,29 @@ export const REQUESTS: readonly Smmuv3Row[] = [
     },
   },
   {
+    register: 'IDR3',
+    field: 'PPS',
+    section: '6.3.4',
+    promise:
+      'The automatic answer to a page request that finds no room in the queue repeats its PASID, whatever STE.PPAR says',
+    shown: [{ value: 1, properties: { ats: true, pri: true, pps: true, ssidsize: 4 } }],
+    cut: { device: { properties: { pps: false } } },
+    run: (bed) => {
+      const g = driving(bed);
+      const fn = new Probe({ ...ATS, pri: { capacity: 32, responseWithPasid: true } });
+      bed.plug(fn, SID);
+      const cds = bed.pages();
+      bed.put(cds + 64 * 3, ...g.cd(g.tables().root));
+      g.ste(SID, BigInt(cds) | 0xbn | (4n << 59n), EATS | 2n);
+      bed.w(R.CR0, 0xd);
+      bed.w64(R.PRIQ_BASE, BigInt(g.requests + 2));
+      bed.w(R.CR0, 0xf);
+      // Four entries, and one request more.
+      for (let n = 0; n < 5; n++) expect(fn.ask(VA + 0x1000 * n, 3)).toBe(true);
+      expect([bed.r(R.PRIQ_PROD) >>> 31, fn.answers, fn.answeredAs]).toEqual([1, [PRG.SUCCESS], [3]]);
+    },
+  },
+  {
     register: 'IDR1',
     field: 'PRIQS',
     section: '6.3.2',

@@ -94,6 +94,81 @@ export const REQUESTS: readonly VtdRow[] = [
     },
   },
   {
+    register: 'CAP',
+    field: 'PI',
+    section: '11.4.2',
+    promise:
+      'An interrupt may be posted (IRTE.IM): a bit in a descriptor in memory, and one notification until software clears ON; SN keeps all but urgent ones quiet',
+    shown: all(1, [{ postedInterrupts: true }, { postedInterrupts: true, eim: true }]),
+    cut: { device: { properties: { postedInterrupts: false } } },
+    run: (bed, _, { eim }) => {
+      const g = new VtdGuest(bed).setUp();
+      const fn = new Probe();
+      bed.plug(fn, RID);
+      const table = remapping(bed, g, eim === true);
+      const descriptor = bed.pages() + 0x40;
+      const entry = (vector: number, urgent: bigint) => {
+        const low =
+          1n | (1n << 15n) | (urgent << 14n) | (BigInt(vector) << 16n) | ((BigInt(descriptor) & 0xffff_ffc0n) << 32n);
+        return [low, BigInt(RID) | (1n << 18n) | ((BigInt(descriptor) >> 32n) << 32n)] as const;
+      };
+      bed.put(table + 16 * 1, ...entry(0x41, 0n));
+      bed.put(table + 16 * 2, ...entry(0xe3, 1n));
+      // NV 0xf2, to APIC id 3.
+      const control = (0xf2n << 16n) | (eim === true ? 3n << 32n : 3n << 40n);
+      bed.put(descriptor + 32, control);
+      const send = (index: number) => {
+        expect(fn.message(remappable(index), 0)).toBe(DMA.OK);
+        bed.settle();
+        const bits = [0, 8, 16, 24].flatMap((at) => {
+          const word = bed.get(descriptor + at);
+          return Array.from({ length: 64 }, (_, n) => 8 * at + n).filter((n) => (word >> BigInt(n % 64)) % 2n === 1n);
+        });
+        return [bits, bed.get(descriptor + 32) & 3n, bed.messages.splice(0)];
+      };
+      const told = [[0xfee0_3000, 0x40f2]];
+      expect(send(1)).toEqual([[0x41], 1n, told]);
+      // ON is set: nobody is told again.
+      expect(send(2)).toEqual([[0x41, 0xe3], 1n, []]);
+      // Software takes what there is, and wants to be left alone (SN).
+      bed.put(descriptor, 0n, 0n, 0n, 0n, control | 2n);
+      expect(send(1)).toEqual([[0x41], 2n, []]);
+      expect(send(2)).toEqual([[0x41, 0xe3], 3n, told]);
+      expect(g.reasons()).toEqual([]);
+      bed.put(descriptor + 32, control | 4n);
+      fn.message(remappable(1), 0);
+      expect(g.reasons()).toEqual([FAULT.IR_PID_RESERVED]);
+    },
+  },
+  {
+    register: 'CAP',
+    field: 'ESIRTPS',
+    section: '11.4.2',
+    promise: 'SIRTP empties the interrupt entry cache by itself',
+    shown: all(1, [{ esirtps: true }]),
+    cut: {
+      register: (at, value) => (at === PAGE.GCMD.at && (value & 0x200_0000n) !== 0n ? value & ~0x100_0000n : value),
+    },
+    run: (bed) => {
+      const g = new VtdGuest(bed).setUp();
+      const fn = new Probe();
+      bed.plug(fn, RID);
+      const vector = (table: number, value: number) => bed.put(table + 16 * 5, ...irte(value, 0n));
+      const send = () => {
+        fn.message(remappable(5), 0);
+        bed.settle();
+        return bed.messages.at(-1)![1] & 0xff;
+      };
+      vector(remapping(bed, g), 0x41);
+      expect(send()).toBe(0x41);
+      const other = bed.pages();
+      vector(other, 0x42);
+      bed.w64(PAGE.IRTA.at, BigInt(other) | 7n);
+      g.command(GCMD.SIRTP);
+      expect(send()).toBe(0x42);
+    },
+  },
+  {
     register: 'ECAP',
     field: 'MHMV',
     section: '11.4.3',
