@@ -6,6 +6,7 @@ import { type BenchCase, type Measured, titleOf } from './case.ts';
 import { CASES } from './cases/index.ts';
 import { GATES, REFERENCE_WALK_NS } from './gates.ts';
 import { judge, scaled, type Verdict, words } from './judge.ts';
+import { profiled } from './profile.ts';
 import { runAlone } from './run.ts';
 import { drawing } from './svg.ts';
 
@@ -18,6 +19,7 @@ with its quartiles, and what it would be on a machine whose walk takes ${REFEREN
   --gates        judges: every gate with figure and verdict, status 1 when one fails
   --json         one object per row on standard output, and with --gates one per gate
   --svg FILE     draws the rows as a page
+  --profile      instead of measuring: in which functions the time of the rows goes, and which of them allocate
   --rounds N     default 7
   --list         only the titles`;
 
@@ -63,6 +65,7 @@ const bench: Command = {
         gates: { type: 'boolean' },
         json: { type: 'boolean' },
         list: { type: 'boolean' },
+        profile: { type: 'boolean' },
         svg: { type: 'string' },
         rounds: { type: 'string' },
       },
@@ -74,6 +77,10 @@ const bench: Command = {
     if (cases.length === 0) throw usageError(`no row has ${only.join(' or ')} in its title`);
     if (values.list === true) {
       for (const c of cases) io.out(titleOf(c));
+      return EXIT.OK;
+    }
+    if (values.profile === true) {
+      for (const c of cases) if (!('unit' in c)) for (const line of await profiled(c)) io.out(line);
       return EXIT.OK;
     }
     const rows = await measureAll(cases, rounds, io);
