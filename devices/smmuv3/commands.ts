@@ -2,6 +2,7 @@ import { NO_PASID } from '../../src/ports/dma.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import {
+  ATC_SIZE_ALL,
   cmdGroup,
   cmdIpa,
   cmdNum,
@@ -15,6 +16,7 @@ import {
   cmdTtl,
   cmdVmid,
   OP,
+  type Opcode,
   RANGE_ALL,
   RESUME_AB,
   RESUME_AC,
@@ -60,6 +62,8 @@ export class Smmuv3Commands implements CommandSink {
   readonly #emptyRanges: boolean;
   /** A device did not answer an ATS invalidation: the next CMD_SYNC reports it (IHI 0070 §3.9.1.4). */
   timedOut = false;
+  refusal = false;
+  readonly #behind = new RefusedCommand();
 
   constructor(targets: Smmuv3CommandTargets) {
     this.#c = targets;
@@ -83,8 +87,20 @@ export class Smmuv3Commands implements CommandSink {
   }
 
   execute(cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    this.refusal = false;
     const op = cmdOp(w0);
     if (!this.#legality.legal(op, w0, w2)) return CERROR.ILL;
+    if (this.#behind.at === cons) this.#behind.again(w0, w1, w2, w3);
+    const outcome = this.#execute(op, cons, w0, w1, w2, w3);
+    this.refusal = outcome === CERROR.ILL;
+    return outcome;
+  }
+
+  refused(cons: number, w0: number, w1: number, w2: number, w3: number): void {
+    if (cmdOp(w0) !== OP.SYNC) this.#behind.set(cons, w0, w1, w2, w3);
+  }
+
+  #execute(op: Opcode, cons: number, w0: number, w1: number, w2: number, w3: number): number {
     // No default: the compiler asks for every command of the table.
     switch (op) {
       case OP.CFGI_STE:
@@ -115,7 +131,7 @@ export class Smmuv3Commands implements CommandSink {
       case OP.STALL_TERM:
         return this.#stallTerm(w1);
       case OP.SYNC:
-        return this.#sync(w0, w1, w2, w3);
+        return this.#sync(cons, w0, w1, w2, w3);
       case OP.PREFETCH_CONFIG:
       case OP.PREFETCH_ADDR:
         return DONE; // a hint: configuration and translations are fetched on first use
@@ -303,11 +319,35 @@ export class Smmuv3Commands implements CommandSink {
     return DONE;
   }
 
+  /**
+   * The guest went on behind a command that the host refused, as Linux does. Nothing that it may have named is used behind a
+   * CMD_SYNC: streams whose entries were refused have nothing, and all that is cached goes.
+   */
+  #forgetSkipped(cons: number): number {
+    const { streams, batch } = this.#c;
+    const dropped = streams.dropRefused();
+    const r = this.#nsnh(cons);
+    if (r !== DONE || dropped < 0) return r !== DONE ? r : CERROR.ILL;
+    for (const { sid, vdeviceIn } of streams.list) {
+      if (vdeviceIn === null) continue;
+      const { viommuId } = vdeviceIn;
+      if (!batch.add(viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0)) return CERROR.ILL;
+      if (this.#core.features.ats && !batch.add(viommuId, cons, OP.ATC_INV, sid, ATC_SIZE_ALL, 0)) return CERROR.ILL;
+    }
+    if (!batch.flush()) return CERROR.ILL;
+    this.#behind.at = -1;
+    return DONE;
+  }
+
   /** Completes once everything before it has, completions from endpoints included. Not while the host's SMMU refuses to forget. */
-  #sync(w0: number, w1: number, w2: number, w3: number): number {
+  #sync(cons: number, w0: number, w1: number, w2: number, w3: number): number {
     const { upcalls } = this.#core.deps;
     if (!this.#before()) return REFUSED;
     if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
+    if (this.#behind.at >= 0) {
+      const forgotten = this.#forgetSkipped(cons);
+      if (forgotten !== DONE) return forgotten;
+    }
     // What the SMMU has refused to forget may still be in use.
     if (this.#core.confirm.ask() < 0) return CERROR.ILL;
     if (this.timedOut) {
@@ -317,6 +357,23 @@ export class Smmuv3Commands implements CommandSink {
     const cs = syncCs(w0);
     if (cs === SYNC_CS.IRQ || cs === 3) this.#core.interrupts.sync(syncMsiAddress(w2, w3), w1);
     return DONE;
+  }
+}
+
+/** The command that the host refused last; `at` -1: none, or it was done since. */
+class RefusedCommand {
+  at = -1;
+  readonly #words = new Int32Array(4);
+
+  set(at: number, w0: number, w1: number, w2: number, w3: number): void {
+    this.at = at;
+    this.#words.set([w0, w1, w2, w3]);
+  }
+
+  /** The command in its place is executed. */
+  again(w0: number, w1: number, w2: number, w3: number): void {
+    const w = this.#words;
+    if (w[0] === w0 && w[1] === w1 && w[2] === w2 && w[3] === w3) this.at = -1;
   }
 }
 

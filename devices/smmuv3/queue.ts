@@ -26,6 +26,10 @@ export interface CommandSink {
   /** Hands over what was collected. @returns DONE or REFUSED. */
   flush(): number;
   readonly refusedAt: number;
+  /** The host refused the last command, which is legal. */
+  readonly refusal: boolean;
+  /** A command was not done because the host refused. The guest may have it done again, or put another one in its place. */
+  refused(cons: number, w0: number, w1: number, w2: number, w3: number): void;
 }
 
 /** Units of work of a command, beside what it finds to do. */
@@ -117,7 +121,16 @@ export class Smmuv3Queue {
   }
 
   #flush(): void {
-    if (this.#sink.flush() === REFUSED) this.#error(CERROR.ILL, this.#sink.refusedAt);
+    if (this.#sink.flush() === REFUSED) this.#refused();
+  }
+
+  /** The host refused a command that was collected earlier: its entry is still what the guest wrote. */
+  #refused(): void {
+    const log2 = Math.min(this.#regs.get(PAGE0.CMDQ_BASE.at) & 31, QUEUE_LOG2_MAX);
+    const w = this.#words;
+    const at = this.#sink.refusedAt;
+    if (this.#fetch(this.#start(log2), ringSlot(at, log2), log2)) this.#sink.refused(at, w[0]!, w[1]!, w[2]!, w[3]!);
+    this.#error(CERROR.ILL, at);
   }
 
   /** The command at `cons` was not done. */
@@ -125,8 +138,13 @@ export class Smmuv3Queue {
     if (outcome === AGAIN || outcome === WAIT) {
       this.#waiting = true;
       if (outcome === AGAIN) this.#work.pause();
-    } else if (outcome === REFUSED) this.#error(CERROR.ILL, this.#sink.refusedAt);
-    else this.#error(outcome, cons);
+    } else if (outcome === REFUSED) this.#refused();
+    else {
+      const w = this.#words;
+      if (this.#sink.refusal)
+        this.#sink.refused(cons & ringMask(this.#regs.get(PAGE0.CMDQ_BASE.at) & 31), w[0]!, w[1]!, w[2]!, w[3]!);
+      this.#error(outcome, cons);
+    }
   }
 
   /** Fetches the entry in a slot into `#words`. */

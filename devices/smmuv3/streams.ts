@@ -32,6 +32,8 @@ export class Smmuv3Streams {
   readonly #byDev = new Map<number, Smmuv3StreamDevice>();
   /** Those that the host refused to take off what they had when translation was switched. */
   readonly #late = new Set<Smmuv3Stream>();
+  /** Those whose entry the host refused at the last CFGI_STE: they are what they were before it. */
+  readonly #refused = new Set<Smmuv3Stream>();
 
   constructor(core: Smmuv3Core, domains: Smmuv3Domains, tables: Smmuv3Tables) {
     this.#core = core;
@@ -124,6 +126,7 @@ export class Smmuv3Streams {
       this.#list.splice(this.#list.indexOf(s), 1);
       this.#bySid.delete(s.sid);
       this.#late.delete(s);
+      this.#refused.delete(s);
       detached = Math.min(this.#attachments.remove(s), detached);
     }
     d.unserve();
@@ -187,12 +190,28 @@ export class Smmuv3Streams {
     if (s === undefined) return 0;
     const before = s.device.hwptId;
     const found = this.#enabled() ? this.#configure(s) : 0;
+    if (found < 0) this.#refused.add(s);
+    else this.#refused.delete(s);
     const { deviations, deps } = this.#core;
     if (deps.upcalls === null && (found < 0 || found === APART)) this.#tellOfLost(s, before);
     if (found === APART) return -E.OPNOTSUPP;
     const r = found !== BAD_ENTRY ? found : deviations.badSteIsIll && deps.properties.accel ? -E.IO : 0;
     const tied = s.vdeviceId === 0 && !s.shared ? this.#attachments.tie(s) : 0;
     return r < 0 || tied >= 0 ? r : tied;
+  }
+
+  /**
+   * The guest goes on behind a refused CFGI_STE: nothing is attached to the stream, the next access asks.
+   * @returns 0 or -errno: it still has what was to go.
+   */
+  dropRefused(): VerbOutcome {
+    let refused = 0;
+    for (const s of [...this.#refused]) {
+      const r = s.shared ? 0 : this.#attachments.unset(s);
+      if (r < 0) refused = r;
+      else this.#refused.delete(s);
+    }
+    return refused;
   }
 
   /**

@@ -102,6 +102,13 @@ export class VtdStream {
     this.faultId = config.faultId;
   }
 
+  /** It is still attached to what the host refused to take away. */
+  get keeps(): boolean {
+    if (this.unsettled.size === 0) return false;
+    for (const pasid of this.unsettled) if (this.slots.has(pasid)) return true;
+    return false;
+  }
+
   get vfio(): VfioDevice {
     return this.device.vfio;
   }

@@ -259,7 +259,8 @@ export class VtdStreams {
 
   /** @returns 0: no cache of the host's units knows what was detached; -errno. */
   confirmed(): VerbOutcome {
-    return this.#core.confirm.ask() || this.#attachments.prove(this.#list);
+    const kept = this.#list.reduce((r, s) => (s.keeps ? this.#settle(s) || r : r), 0);
+    return kept || this.#core.confirm.ask() || this.#attachments.prove(this.#list);
   }
 
   /** @param attached what cannot be attached counts as well. */
@@ -281,8 +282,7 @@ export class VtdStreams {
 
   /**
    * The host did not take away what it was asked to: whatever stands on a stale domain is detached, so that nothing of it
-   * translates. The slots count as unsettled.
-   * @returns 0, or -errno of a refused detach.
+   * translates. The slots count as unsettled. @returns 0, or -errno of a refused detach.
    */
   takeOffStale(): VerbOutcome {
     let refused = 0;

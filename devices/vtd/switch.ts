@@ -65,7 +65,7 @@ export class VtdSwitch {
     const { on } = this.#core.root;
     return this.#streams.list.some((s) => {
       if (!on) return s.slots.list.length > 0;
-      return s.bypass || s.slots.list.some((slot) => s.unsettled.has(slot.pasid));
+      return s.bypass || s.keeps;
     });
   }
 

@@ -5,7 +5,7 @@ import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
 import { Vm } from '../../../src/machine/vm.ts';
 import { ACCESS } from '../../../src/ports/dma.ts';
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
-import { CD, cfgiSte, GuestDriver, nhVa, R, RAM, sync, type Words } from '../../devices/smmuv3/guest.ts';
+import { CD, CMDQ, cfgiSte, GuestDriver, nhVa, R, RAM, sync, type Words } from '../../devices/smmuv3/guest.ts';
 import type { Random } from '../../oracle/random.ts';
 import { Tables } from '../smmuv3/rig.ts';
 import { Atcs, NO_PASID, untranslated } from './atc.ts';
@@ -236,6 +236,11 @@ export class Smmuv3Refused implements RefusedMachine {
   }
 
   again(): Rung {
+    const g = this.#g;
+    // Linux puts a CMD_SYNC in the place of a command that was refused, and goes on behind it.
+    if (this.#rnd.chance(40)) {
+      g.put(CMDQ + 16 * (g.r(PAGE0.CMDQ_CONS.at) & (2 ** LOG2 - 1)), ...sync);
+    }
     this.#g.w(PAGE0.GERRORN.at, this.#g.r(PAGE0.GERROR.at));
     return this.#rung();
   }

@@ -291,6 +291,11 @@ export class VtdRefused implements RefusedMachine {
   }
 
   again(): Rung {
+    // Linux puts its wait in the place of a descriptor that was refused, and goes on behind it.
+    if (this.#rnd.chance(40)) {
+      const wait = [0x25n | (BigInt(this.#waits) << 32n), BigInt(STATUS), 0n, 0n];
+      this.#g.store(QUEUE + this.#g.r32(PAGE.IQH.at), ...wait.slice(0, this.#o.mode === 'legacy' ? 2 : 4));
+    }
     this.#g.w32(PAGE.FSTS.at, IQE);
     this.#g.w32(PAGE.IQT.at, this.#g.tail);
     return this.#rung();
