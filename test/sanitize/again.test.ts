@@ -55,8 +55,12 @@ describe('a recorded guest, run on a machine of this package and recorded there'
       for (const m of some(r)) {
         const rules = found(r, m.events, hearing, before);
         if (rules.length > 0) seen++;
-        for (const rule of rules) if (!m.names.includes(rule)) wrong.push(`${m.what}: ${rule}`);
-        const first = errorsOf(judge(r.header, heard(m.events, hearing)), before).filter((rule) => !ORDER.has(rule));
+        // An access that leads out faults on this machine, and the recorded guest did not know of it.
+        const names = m.names.includes('beyond-output-size') ? [...m.names, 'error-not-acknowledged'] : m.names;
+        for (const rule of rules) if (!names.includes(rule)) wrong.push(`${m.what}: ${rule}`);
+        const first = errorsOf(looked(judge(r.header, heard(m.events, hearing))), before).filter(
+          (rule) => !ORDER.has(rule),
+        );
         if (rules.length === 0 && first.length > 0) wrong.push(`${m.what}: nothing, was ${first}`);
       }
       expect(wrong).toEqual([]);
@@ -66,6 +70,11 @@ describe('a recorded guest, run on a machine of this package and recorded there'
     LONG,
   );
 });
+
+/** A table of interrupts is followed from where the IOMMU looks at it, and without messages it looks nowhere. */
+function looked(all: readonly Finding[]): Finding[] {
+  return all.filter((f) => !f.message.startsWith('the IRTE'));
+}
 
 /**
  * What a machine hears of a guest: none of its functions sends messages here. Memory that is compared does not show a store
