@@ -6,18 +6,23 @@ import type { BenchCase } from '../case.ts';
 const ROOT = join(import.meta.dirname, '../../../..');
 const PROGRAM = join(ROOT, 'dist/tools/viommu.js');
 
-/** Milliseconds until a process has ended. */
+/** Tells on standard error, when the process ends, what it has used. */
+const TELL = `data:text/javascript,${encodeURIComponent(
+  "process.on('exit', () => { const { user, system } = process.cpuUsage(); process._rawDebug('used', user + system); })",
+)}`;
+
+/** CPU time of a process, milliseconds: how long it takes by the clock depends on what else runs. */
 function milliseconds(...args: string[]): number {
-  const before = process.hrtime.bigint();
-  const { status, stderr } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
-  const took = Number(process.hrtime.bigint() - before) / 1e6;
-  if (status !== 0) throw new ViommuError('EIO', 'host', `node ${args.join(' ')} ended with ${status}: ${stderr}`);
-  return took;
+  const { status, stderr } = spawnSync(process.execPath, ['--import', TELL, ...args], { cwd: ROOT, encoding: 'utf8' });
+  const used = /^used (\d+)$/m.exec(stderr)?.[1];
+  if (status !== 0 || used === undefined)
+    throw new ViommuError('EIO', 'host', `node ${args.join(' ')} ended with ${status}: ${stderr}`);
+  return Number(used) / 1000;
 }
 
 const BARE = ['--input-type=module', '-e', '0'];
 
-/** What a subpath takes beyond a bare node. */
+/** What a subpath takes beyond a bare node, CPU time. */
 function imported(subpath: string): BenchCase {
   const importing = ['--input-type=module', '-e', `import '${subpath}'`];
   const sample = () => {
