@@ -6,6 +6,7 @@ import type { VtdDeviations } from '../../devices/vtd/profile.ts';
 import { vtdWalkChoicesOf } from '../../devices/vtd/qemu/choices.ts';
 import type { PhysicalSmmuv3Options } from '../piommu/smmuv3/options.ts';
 import { FULL_CAP, FULL_ECAP, type PhysicalVtdOptions } from '../piommu/vtd/options.ts';
+import { ADDRESS_BITS } from '../spec/smmuv3/registers.ts';
 
 /** IDR0.S1P and S2P, IDR3.XNX: a host that nests has both stages, whatever the guest is shown. */
 const NESTING = 3;
@@ -24,7 +25,9 @@ export function smmuv3HardwareOf(
 ): Pick<PhysicalSmmuv3Options, 'idr0' | 'idr1' | 'idr3' | 'idr5' | 'aidr' | 'walk'> {
   const { idr0, idr1, idr3, idr5, aidr } = smmuv3Identity(properties, deviations);
   const wide = (idr5 & ~7) | Math.max(idr5 & 7, HOST_OAS);
-  return { idr0: idr0 | NESTING, idr1, idr3: idr3 | XNX, idr5: wide, aidr, walk: vmsaChoicesOf(deviations) };
+  // Without the limit a first stage would reach what the guest's OAS does not.
+  const walk = { ...vmsaChoicesOf(deviations), outputLimit: ADDRESS_BITS[idr5 & 7]! };
+  return { idr0: idr0 | NESTING, idr1, idr3: idr3 | XNX, idr5: wide, aidr, walk };
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { Smmuv3Features } from '../../../src/lib/check/smmuv3-features.ts';
 import type { SteRules } from '../../../src/lib/check/ste.ts';
-import type { VmsaCheckOrder, VmsaChoices } from '../../../src/lib/walk/vmsa-choices.ts';
+import { VMSA_ARCHITECTURE, type VmsaCheckOrder, type VmsaChoices } from '../../../src/lib/walk/vmsa-choices.ts';
 import { readStage2, type Stage2Regime } from '../../../src/lib/walk/vmsa-regime.ts';
 import type { Smmuv3Deviations } from '../profile.ts';
 
@@ -12,6 +12,7 @@ export function vmsaChoicesOf(d: Smmuv3Deviations): VmsaChoices {
     tableAddressSize: !d.anyTableAddress,
     blockLevels: !d.anyBlock,
     topByteByHalf: !d.tbi0ForBoth,
+    outputLimit: VMSA_ARCHITECTURE.outputLimit,
   };
 }
 

@@ -14,6 +14,8 @@ export interface VmsaChoices {
   readonly blockLevels: boolean;
   /** CD.TBI0 and CD.TBI1 count for their own halves; else TBI0 counts for both (IHI 0070 §5.4). */
   readonly topByteByHalf: boolean;
+  /** Outputs of stage 1 have at most this many bits, where a VM has a smaller OAS than its host; 52: OAS alone counts. */
+  readonly outputLimit: number;
 }
 
 /** What the architecture says. */
@@ -23,6 +25,7 @@ export const VMSA_ARCHITECTURE: VmsaChoices = {
   tableAddressSize: true,
   blockLevels: true,
   topByteByHalf: true,
+  outputLimit: 52,
 };
 
 /**

@@ -207,8 +207,9 @@ export function readStage1(
 ): void {
   const tbi = choices.topByteByHalf ? cdTbi(w, at) : (cdTbi(w, at) & 1) * 3;
   const ips = cdIps(w, at);
-  setHalf(into.half0, w[at + 2]!, w[at + 3]!, GRANULE0[cdTg0(w, at) as 0 | 1 | 2 | 3], cdT0sz(w, at), ips, oas);
-  setHalf(into.half1, w[at + 4]!, w[at + 5]!, GRANULE1[cdTg1(w, at) as 0 | 1 | 2 | 3], cdT1sz(w, at), ips, oas);
+  const most = Math.min(oas, choices.outputLimit);
+  setHalf(into.half0, w[at + 2]!, w[at + 3]!, GRANULE0[cdTg0(w, at) as 0 | 1 | 2 | 3], cdT0sz(w, at), ips, most);
+  setHalf(into.half1, w[at + 4]!, w[at + 5]!, GRANULE1[cdTg1(w, at) as 0 | 1 | 2 | 3], cdT1sz(w, at), ips, most);
   into.half0.disabled = cdEpd0(w, at) !== 0;
   into.half1.disabled = cdEpd1(w, at) !== 0;
   into.half0.tbi = (tbi & 1) !== 0;

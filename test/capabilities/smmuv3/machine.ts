@@ -16,7 +16,7 @@ export const R = {
   ...Object.fromEntries(Object.entries(PAGE1).map(([name, r]) => [name, PAGE1_BASE + r.at])),
 } as { [K in keyof typeof PAGE0 | keyof typeof PAGE1]: number };
 
-/** Properties of a row's machine; `far`: RAM in the last MiB below this power of two. */
+/** Properties of a row's machine; `far`: RAM around this power of two. */
 export interface Smmuv3Shape extends Partial<Smmuv3Properties> {
   readonly far?: number;
   /** RAM for the largest queues. */
@@ -86,7 +86,8 @@ export function smmuv3Bed(shape: Smmuv3Shape, cut: Cut = {}): Bed {
       doorbell: { base: DOORBELL, bytes: 4096 },
       lines: [LINES.EVTQ, LINES.PRIQ, LINES.SYNC, LINES.GERROR],
       ram: [
-        ...(far === undefined ? [] : [{ base: 2 ** far - 0x10_0000, bytes: 0x10_0000 }]),
+        // On both sides of 2^far, where the host's own memory goes that far.
+        ...(far === undefined ? [] : [{ base: 2 ** far - 0x10_0000, bytes: far < 44 ? 0x20_0000 : 0x10_0000 }]),
         ...(big === true ? [BIG] : []),
       ],
       shown,

@@ -244,7 +244,8 @@ export const STAGES: readonly Smmuv3Row[] = [
       const tables = g.tables();
       const last = 2 ** oas - 0x1000;
       tables.map(VA, last);
-      tables.map(VA + 0x1000, 2 ** (oas + 1 > 47 ? 47 : oas));
+      // Up to 42 bits there is memory beyond as well.
+      tables.map(VA + 0x1000, 2 ** Math.min(oas, 47));
       // IPS of 48 bits: the SMMU's own size counts.
       g.stage1(SID, tables, { flip0: BigInt(value ^ 5) << 32n });
       bed.arrives(fn, VA, last);
