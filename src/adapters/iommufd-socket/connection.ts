@@ -42,6 +42,9 @@ export interface Together {
   gone(c: Connection): void;
 }
 
+/** Bytes of whole frames that are read from a client before they are looked at. */
+export const READ_AHEAD = 65_536;
+
 /** Reads the answer to a question: its rc and data. */
 export type Continuation = (rc: number, data: Buffer) => void;
 
@@ -89,8 +92,13 @@ export class Connection {
     if (!this.#alive) return;
     this.#reader.push(chunk);
     this.#together.pendingBytes += chunk.length;
-    if (this.#together.pendingBytes > this.#together.limits.pendingBytes) this.destroy();
-    else this.#together.readable(this);
+    if (this.#together.pendingBytes > this.#together.limits.pendingBytes) {
+      this.destroy();
+      return;
+    }
+    // Whoever sends faster than it is served waits in its own socket.
+    if (this.#reader.held > READ_AHEAD && this.#reader.ready) this.#socket.pause();
+    this.#together.readable(this);
   }
 
   /** The next frame; null: it has not come yet. Breaking the rules ends the connection. */
@@ -103,6 +111,7 @@ export class Connection {
       this.destroy();
       return null;
     }
+    if (this.#socket.isPaused() && !this.#reader.ready) this.#socket.resume();
     this.#watch();
     return f;
   }

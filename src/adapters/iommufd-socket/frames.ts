@@ -115,6 +115,19 @@ export class FrameReader {
     return this.#bytes;
   }
 
+  /** Whether `next` has something to say without further bytes: a frame, or that what comes is none. */
+  get ready(): boolean {
+    if (this.#bytes < 5) return false;
+    const length = this.#length();
+    return length === 0 || length - 1 > this.#limit(this.#chunks[0]![4]!) || this.#bytes >= 4 + length;
+  }
+
+  /** The length in the head of the first frame; 5 bytes are there. */
+  #length(): number {
+    this.#join(5);
+    return this.#chunks[0]!.readUInt32LE(0);
+  }
+
   push(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
@@ -123,20 +136,22 @@ export class FrameReader {
   /** @returns the next frame; null: more bytes are needed; `broken`: what comes breaks the rules. */
   next(): Frame | null | 'broken' {
     if (this.#bytes < 5) return null;
-    if (this.#chunks[0]!.length < 5) this.#join();
-    const head = this.#chunks[0]!;
-    const length = head.readUInt32LE(0);
-    if (length === 0 || length - 1 > this.#limit(head[4]!)) return 'broken';
+    const length = this.#length();
+    if (length === 0 || length - 1 > this.#limit(this.#chunks[0]![4]!)) return 'broken';
     if (this.#bytes < 4 + length) return null;
-    this.#join();
+    this.#join(4 + length);
     const all = this.#chunks[0]!;
     const rest = all.subarray(4 + length);
-    this.#chunks = rest.length === 0 ? [] : [rest];
-    this.#bytes = rest.length;
+    if (rest.length === 0) this.#chunks.shift();
+    else this.#chunks[0] = rest;
+    this.#bytes -= 4 + length;
     return { type: all[4]!, payload: all.subarray(5, 4 + length) };
   }
 
-  #join(): void {
-    if (this.#chunks.length > 1) this.#chunks = [Buffer.concat(this.#chunks)];
+  /** The first `bytes` lie in the first piece. What is behind them stays as it came: there may be much of it. */
+  #join(bytes: number): void {
+    let [count, length] = [0, 0];
+    while (length < bytes) length += this.#chunks[count++]!.length;
+    if (count > 1) this.#chunks.splice(0, count, Buffer.concat(this.#chunks.slice(0, count)));
   }
 }
