@@ -14,8 +14,8 @@ export const LAYERS: readonly (readonly string[])[] = [
   ['tools'],
 ];
 
-/** The oracles of test/ repeat the architecture from its text: what they test must not be what they are made of. */
-export const ORACLE = { room: 'test/oracle', imports: ['test/oracle', 'src/core'] } as const;
+/** The oracles repeat the architecture from its text: what they test must not be what they are made of. */
+export const ORACLE = { room: 'tools/oracle', imports: ['tools/oracle', 'src/core'] } as const;
 
 /** The room a file lies in, or undefined: a file outside of every room is a mistake of the table or of the file. */
 export function roomOf(file: string): string | undefined {

@@ -3,7 +3,7 @@ import { makeReplayMachine } from '../../src/machine/replay.ts';
 import { ACCESS, DMA } from '../../src/ports/dma.ts';
 import { PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { Heard, type ReplayTarget, type TraceHeader } from '../../src/trace/index.ts';
-import { Random } from '../oracle/random.ts';
+import { Random } from '../../tools/oracle/random.ts';
 
 const BASE = 0x4000_0000;
 const RAM = 0x40_0000;

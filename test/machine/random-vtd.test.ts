@@ -3,7 +3,7 @@ import { makeReplayMachine } from '../../src/machine/replay.ts';
 import { ACCESS, DMA } from '../../src/ports/dma.ts';
 import { FSTS, GCMD, PAGE } from '../../src/spec/vtd/registers.ts';
 import { Heard, type ReplayTarget, type TraceHeader } from '../../src/trace/index.ts';
-import { Random } from '../oracle/random.ts';
+import { Random } from '../../tools/oracle/random.ts';
 
 const RAM = 0x40_0000;
 const QUEUE = 0x2000;

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from 'vitest';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import { replayCommand } from '../../tools/commands/replay.ts';
-import { Random } from '../oracle/random.ts';
+import { Random } from '../../tools/oracle/random.ts';
 import { type Ran, viommu } from '../tools/run.ts';
 import { type Line, TraceFolder } from './files.ts';
 import { flipped, recording, renumbered } from './mutate.ts';

@@ -1,7 +1,7 @@
 import { afterAll, expect, test } from 'vitest';
 import type { MakeReplayTarget } from '../../src/trace/index.ts';
 import { replayCommand } from '../../tools/commands/replay.ts';
-import { Random } from '../oracle/random.ts';
+import { Random } from '../../tools/oracle/random.ts';
 import { viommu } from '../tools/run.ts';
 import { FakeTarget } from './fake-target.ts';
 import { TraceFolder } from './files.ts';

@@ -13,7 +13,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { listenOn } from '../../../src/adapters/iommufd-socket/claim-path.ts';
-import { FakeProgram } from './client.ts';
+import { FakeProgram } from '../../../tools/fuzz/socket-client.ts';
 import { ended, Servers } from './servers.ts';
 
 let servers: Servers;

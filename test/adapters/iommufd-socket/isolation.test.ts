@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { FakeProgram, SECRET, T, Wire } from './client.ts';
+import { FakeProgram, SECRET, T, Wire } from '../../../tools/fuzz/socket-client.ts';
 import { Servers } from './servers.ts';
 
 const IOAS_ALLOC = 0x3b81;

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { ServerLimits } from '../../../src/adapters/iommufd-socket/limits.ts';
 import { PinCounts } from '../../../src/adapters/iommufd-socket/pin-counts.ts';
 import { IommufdServer } from '../../../src/adapters/iommufd-socket/server.ts';
-import { FakeProgram, frame, SECRET, T, Wire } from './client.ts';
+import { FakeProgram, frame, SECRET, T, Wire } from '../../../tools/fuzz/socket-client.ts';
 
 const IOAS_ALLOC = 0x3b81;
 const IOAS_MAP = 0x3b85;

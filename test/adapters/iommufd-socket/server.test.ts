@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { FakeProgram, frame, T, Wire } from './client.ts';
+import { FakeProgram, frame, T, Wire } from '../../../tools/fuzz/socket-client.ts';
 import { Servers } from './servers.ts';
 
 const PATIENCE = 1500;

@@ -4,7 +4,7 @@ import { ShadowPool } from '../../../src/host/drivers/shadow/pool.ts';
 import { ShadowTables } from '../../../src/host/drivers/shadow/tables.ts';
 import { HostMemory } from '../../../src/lib/memory/host-memory.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
-import { Random } from '../../oracle/random.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 
 const STEPS = Number(process.env.VIOMMU_SHADOW_STEPS ?? 500);
 

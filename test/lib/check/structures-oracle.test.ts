@@ -3,8 +3,8 @@ import { checkCd } from '../../../src/lib/check/cd.ts';
 import type { Smmuv3Features } from '../../../src/lib/check/smmuv3-features.ts';
 import { checkSte } from '../../../src/lib/check/ste.ts';
 import { EVENT } from '../../../src/spec/smmuv3/events.ts';
-import { Random } from '../../oracle/random.ts';
-import { cdIsValid, type Smmu, steIsValid } from '../../oracle/smmuv3-structures.ts';
+import { Random } from '../../../tools/oracle/random.ts';
+import { cdIsValid, type Smmu, steIsValid } from '../../../tools/oracle/smmuv3-structures.ts';
 
 /** A random SMMU, as its features and as the oracle's. */
 function smmu(rnd: Random): { features: Smmuv3Features; plain: Smmu } {

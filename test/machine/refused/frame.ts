@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import type { Random } from '../../oracle/random.ts';
+import type { Random } from '../../../tools/oracle/random.ts';
 import type { Nth } from './nth.ts';
 
 /** Pages that a space may map, and pages of data each has. */

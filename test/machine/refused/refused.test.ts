@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Random } from '../../oracle/random.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { type RefusedMachine, RefusedScript } from './frame.ts';
 import type { What } from './nth.ts';
 import { Smmuv3Refused, smmuv3Options } from './smmuv3.ts';

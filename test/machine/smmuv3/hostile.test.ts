@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Smmuv3Properties } from '../../../devices/smmuv3/properties.ts';
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { CD, CMDQ, EVENTQ, RAM, STRTAB } from '../../devices/smmuv3/guest.ts';
-import { Random } from '../../oracle/random.ts';
 import { RIG_RAM, Rig } from './rig.ts';
 
 const SIDS = [0, 8, 9, 16, 0x100];

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { ACCESS } from '../../../src/ports/dma.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { CD, cfgiSte, nhAll, RAM, sync } from '../../devices/smmuv3/guest.ts';
-import { Random } from '../../oracle/random.ts';
 import { type Said, ShadowHistory } from '../shadow-history.ts';
 import { RIG_RAM, Rig } from './rig.ts';
 

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { CMDQ, cfgiSte, sync } from '../../devices/smmuv3/guest.ts';
-import { Random } from '../../oracle/random.ts';
 import { Rig, space } from './rig.ts';
 
 /** Accesses per profile; the environment asks for more. */

@@ -3,7 +3,7 @@ import type { VtdProperties } from '../../../devices/vtd/properties.ts';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
 import { pageRequestWord2 } from '../../../src/spec/vtd/page-request.ts';
-import { Random } from '../../oracle/random.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { Rig, SlowEndpoint } from './rig.ts';
 
 const RIDS = [0x10, 0x18, 0x81, 0x100];

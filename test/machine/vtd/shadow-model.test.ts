@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { ACCESS } from '../../../src/ports/dma.ts';
-import { Random } from '../../oracle/random.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { type Said, ShadowHistory } from '../shadow-history.ts';
 import { RIG_RAM, Rig, SECOND } from './rig.ts';
 

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { ACCESS, NO_PASID } from '../../../src/ports/dma.ts';
 import { PAGE } from '../../../src/spec/vtd/registers.ts';
-import { Random } from '../../oracle/random.ts';
+import { Random } from '../../../tools/oracle/random.ts';
 import { Rig } from './rig.ts';
 
 /** Accesses per mode and profile; the environment asks for more. */
