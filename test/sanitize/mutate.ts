@@ -87,7 +87,8 @@ const VTD: readonly Kind[] = [
   // A flush queue's invalidation comes late: that it names another domain, which it reaches nothing of, is not always seen.
   { name: 'retag a whole DID', is: type(2, 2), to: add(0, 0x1_0000), names: [...SMALL, ...TLB] },
   { name: 'retag PASID', is: type(6), to: add(1, 1), names: SMALL },
-  { name: 'retag PIOTLB DID', is: type(6), to: add(0, 0x1_0000), names: SMALL },
+  { name: 'retag PIOTLB DID', is: type(6, 3), to: add(0, 0x1_0000), names: SMALL },
+  { name: 'retag a whole PIOTLB DID', is: type(6, 2), to: add(0, 0x1_0000), names: [...SMALL, ...TLB] },
   { name: 'retag IEC', is: (w) => type(4)(w) && (w[0] & 0x10) !== 0, to: add(1, 1), names: CONFIG },
   { name: 'retag device TLB', is: type(3), to: add(1, 8), names: ['invalidation-too-small', 'missing-atc-invalidation'] },
   { name: 'narrow AM', is: (w) => (type(2, 3)(w) || type(6, 3)(w)) && (w[2] & AM) !== 0, to: put(2, AM), names: SMALL },
