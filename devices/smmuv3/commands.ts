@@ -173,7 +173,10 @@ export class Smmuv3Commands implements CommandSink {
     return batch.add(s.vdeviceIn!.viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0) ? DONE : REFUSED;
   }
 
-  /** Goes on after a failure, so that one bad stream does not keep the others from being seen. */
+  /**
+   * Goes on after a failure of its own, so that one bad stream does not keep the others from being seen. Not when a command
+   * before it was refused: that one is the guest's to acknowledge first, and this one has then not begun.
+   */
   #cfgiRange(cons: number, sid: number, range: number): number {
     const span = range === RANGE_ALL ? 0x1_0000_0000 : 2 ** (range + 1);
     const first = sid - (sid % span);
@@ -184,6 +187,7 @@ export class Smmuv3Commands implements CommandSink {
       this.#core.work.spend(STREAM_WORK);
       if (x < first || x >= first + span) continue;
       const outcome = this.#refresh(cons, x);
+      if (outcome === REFUSED) return REFUSED;
       if (outcome !== DONE) failed = outcome;
     }
     return failed;

@@ -77,6 +77,25 @@ test('switching off while the host refuses the bypass leaves nothing attached, a
   expect(g.host.attachedTo(dev)).toBe(g.smmu.domains[0]!.bypassId);
 });
 
+test('an invalidation the host refuses is the failing command, whatever the range of streams behind it meets', () => {
+  const g = new Guest();
+  g.plug(8);
+  g.plug(9);
+  for (const sid of [8, 9]) g.ste(sid, S1_STE);
+  g.setUp(4, 3, 6);
+  g.run(cfgiSte(8), cfgiSte(9), sync);
+  for (const sid of [8, 9]) g.ste(sid, BigInt(CD + 0x1000) | 0xbn);
+  g.host.failing.set('HWPT_INVALIDATE', -E.IO);
+  g.host.failing.set('HWPT_ALLOC', -E.NOMEM);
+
+  expect(g.run([0x10, 0], [0x04, 31], sync)).toBe(ILL + 3);
+  g.host.failing.clear();
+  const before = g.host.calls.length;
+  g.w(PAGE0.GERRORN.at, 1);
+  expect(g.r(PAGE0.CMDQ_CONS.at) & 0xff_ffff).toBe(6);
+  expect(g.host.calls.slice(before).some((c) => c.startsWith('HWPT_INVALIDATE'))).toBe(true);
+});
+
 test('a bad entry is no refusal of the host', () => {
   const g = new Guest({ properties: { accel: true, stage: '1' } });
   const dev = g.plug(8);
