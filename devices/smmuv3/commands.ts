@@ -31,7 +31,7 @@ import type { CommandBatch } from './batch.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Domain, Smmuv3Domains } from './domains.ts';
 import { Smmuv3Legality } from './legality.ts';
-import { PRG_BY_RESP } from './page-requests.ts';
+import { PRG_BY_RESP, type Smmuv3PageRequests } from './page-requests.ts';
 import { AGAIN, type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
 import type { Smmuv3Stalls } from './stalls.ts';
 import type { Smmuv3Streams } from './streams.ts';
@@ -49,6 +49,7 @@ export interface Smmuv3CommandTargets {
   readonly domains: Smmuv3Domains;
   readonly batch: CommandBatch;
   readonly stalls: Smmuv3Stalls;
+  readonly pageRequests: Smmuv3PageRequests;
   /** Whose outstanding invalidations a CMD_SYNC waits for. */
   readonly handlers: UpcallHandlers;
 }
@@ -302,8 +303,7 @@ export class Smmuv3Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
     const code = PRG_BY_RESP[cmdResp(w2) as 0 | 1 | 2] ?? PRG.FAILURE;
-    const answered = this.#core.deps.upcalls?.respond(s.vfio.devId, pasid, cmdGroup(w2), code, false, s.index) ?? 0;
-    this.#core.refusals.note('page response', answered);
+    this.#c.pageRequests.answered(s, pasid, cmdGroup(w2), code);
     return DONE;
   }
 

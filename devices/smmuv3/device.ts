@@ -52,6 +52,7 @@ export class Smmuv3 implements MmioDevice {
   readonly #switch: Smmuv3Switch;
   readonly #domains: Smmuv3Domains;
   readonly #stalls: Smmuv3Stalls;
+  readonly #pageRequests: Smmuv3PageRequests;
   readonly #batch: CommandBatch;
   readonly #handlers: UpcallHandlers;
 
@@ -78,12 +79,13 @@ export class Smmuv3 implements MmioDevice {
       faults.lost(sid, contradicts);
       this.#records.record(faults.record, false);
     };
+    this.#pageRequests = new Smmuv3PageRequests(core, this.#tables);
     this.#handlers = smmuv3Upcalls({
       core,
       streams: this.#streams,
       faults,
       records: this.#records,
-      pageRequests: new Smmuv3PageRequests(core, this.#tables),
+      pageRequests: this.#pageRequests,
       stalls: this.#stalls,
       timedOut: () => {
         this.#commands.timedOut = true;
@@ -98,6 +100,7 @@ export class Smmuv3 implements MmioDevice {
       domains: this.#domains,
       batch: this.#batch,
       stalls: this.#stalls,
+      pageRequests: this.#pageRequests,
       handlers: this.#handlers,
     });
     this.#queue = new Smmuv3Queue(core, this.#commands);
@@ -127,7 +130,10 @@ export class Smmuv3 implements MmioDevice {
   addDevice(device: AttachedDevice): () => void {
     const d = this.#streams.add(device, this.#handlers);
     return () => {
-      for (const s of d.streams) this.#stalls.terminate(s);
+      for (const s of d.streams) {
+        this.#stalls.terminate(s);
+        this.#pageRequests.forget(s.sid);
+      }
       this.#streams.remove(d);
     };
   }
@@ -274,6 +280,7 @@ export class Smmuv3 implements MmioDevice {
     this.#stalls.terminateAll(this.#streams.list);
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
+    this.#pageRequests.forget();
     this.#commands.timedOut = false;
     this.#queue.reset();
     this.#records.reset();
@@ -300,6 +307,7 @@ export class Smmuv3 implements MmioDevice {
     this.#stalls.terminateAll(this.#streams.list);
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
+    this.#pageRequests.forget();
     loadSmmuv3(this.#parts(), state);
     this.#switch.reset();
     this.#commands.forgetAll();

@@ -1,3 +1,4 @@
+import { AskedRequests } from '../../src/lib/limits/asked-requests.ts';
 import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { FAILURE_STEP, type FailureSource } from '../../src/ports/failures.ts';
@@ -27,11 +28,14 @@ export class Smmuv3PageRequests {
   readonly #upcalls: HostUpcalls | null;
   readonly #refusals: Smmuv3Core['refusals'];
   readonly #tables: Smmuv3Tables;
+  /** Requests in the guest's queue that it has not answered. */
+  readonly #asked: AskedRequests;
   /** IDR3.PPS: automatic answers repeat the PASID whatever the entry says. */
   readonly #pps: boolean;
 
   constructor(core: Smmuv3Core, tables: Smmuv3Tables) {
     this.#tables = tables;
+    this.#asked = new AskedRequests(core.quotas.pageRequests);
     this.#pps = core.features.pps;
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
@@ -71,7 +75,29 @@ export class Smmuv3PageRequests {
       return;
     }
     this.#regs.set(PAGE1.PRIQ_PROD.at, (prod & ~ringMask(log2)) | ringNext(prod, log2));
+    if (!stopMarker(flags)) this.#waits(s, flags, raw[2]! & 0x1ff);
     if (this.#interruptPerLast() ? last : ringEmpty(prod, cons, log2)) this.#interrupts.pageRequestQueue();
+  }
+
+  /** The request waits for the guest now. When too many do, the oldest is answered for it. */
+  #waits(s: Smmuv3Stream, flags: number, group: number): void {
+    const pasid = (flags & PRI1.SSV) !== 0 ? flags & 0xf_ffff : NO_PASID;
+    const from = { devId: s.vfio.devId, index: s.index };
+    const oldest = this.#asked.add({ rid: s.sid, pasid, group, host: pasid, from });
+    if (oldest?.from === undefined) return;
+    const { devId, index } = oldest.from;
+    this.#respond(devId, oldest.pasid, oldest.group, PRG.INVALID, index);
+  }
+
+  /** CMD_PRI_RESP. @param pasid NO_PASID: the answer is for the group, whatever PASID was asked for. */
+  answered(s: Smmuv3Stream, pasid: number, group: number, code: number): void {
+    if (this.#asked.take(s.sid, pasid, group) === undefined && pasid === NO_PASID) this.#asked.takeGroup(s.sid, group);
+    this.#respond(s.vfio.devId, pasid, group, code, s.index);
+  }
+
+  /** Nothing of a stream, or of none, will be answered any more: its device is gone, or the SMMU was reset. */
+  forget(sid?: number): void {
+    this.#asked.forget(sid);
   }
 
   /** PRIQ_IRQ_CFG2.LO. */
@@ -93,10 +119,11 @@ export class Smmuv3PageRequests {
   /** An automatic answer. @param withPasid it repeats the PASID of a request that has one (IDR3.PPS, STE.PPAR). */
   #answer(s: Smmuv3Stream, raw: Int32Array, code: number, withPasid: boolean): void {
     const pasid = withPasid && (raw[1]! & PRI1.SSV) !== 0 ? raw[1]! & 0xf_ffff : NO_PASID;
-    this.#refusals.note(
-      'page response',
-      this.#upcalls?.respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, false, s.index) ?? 0,
-    );
+    this.#respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, s.index);
+  }
+
+  #respond(devId: number, pasid: number, group: number, code: number, index: number): void {
+    this.#refusals.note('page response', this.#upcalls?.respond(devId, pasid, group, code, false, index) ?? 0);
   }
 }
 

@@ -1,8 +1,8 @@
+import { type AskedRequest, AskedRequests } from '../../src/lib/limits/asked-requests.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
-import { type AskedRequest, AskedRequests } from './asked-requests.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFaults } from './faults.ts';
 import { type HostPageRequest, HostPageRequests } from './host-page-requests.ts';

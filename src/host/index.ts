@@ -1,6 +1,7 @@
 export { MockDriver } from './drivers/mock/driver.ts';
 export { MockCommands, type MockDeviceIds } from './drivers/mock/test-commands.ts';
 export type { PageAllocator } from './drivers/page-allocator.ts';
+export { type PoolMember, ShadowPool } from './drivers/shadow/pool.ts';
 export type { CmdqvOptions } from './drivers/smmuv3/cmdqv.ts';
 export type { PartialCount } from './drivers/smmuv3/commands.ts';
 export { Smmuv3Driver, type Smmuv3DriverOptions } from './drivers/smmuv3/driver.ts';

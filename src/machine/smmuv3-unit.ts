@@ -110,6 +110,7 @@ export class Smmuv3Unit implements IommuUnit {
       name: `${name}.kernel`,
       hw,
       memory: vm.hostMemory,
+      shadows: vm.shadowTables,
       upcalls: config.linuxOnly === true ? null : vm.hub,
       partialCount: config.batchQuirk === true ? 'linux-as-is' : 'uapi-ideal',
       swMsi: { start: doorbellPage(properties.msiGpa, config.doorbell), bytes: PAGE },

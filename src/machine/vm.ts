@@ -1,4 +1,5 @@
 import { ViommuError } from '../core/errors.ts';
+import { ShadowPool } from '../host/drivers/shadow/pool.ts';
 import { IommufdFile } from '../host/iommufd/file.ts';
 import { HostKernel } from '../host/kernel/kernel.ts';
 import { ContextUpcalls, objectsOf } from '../host/upcalls/context-upcalls.ts';
@@ -60,6 +61,8 @@ export class Vm {
   readonly quotas: MachineQuotas;
   /** Which internal steps fail; null: the options did not ask for it. */
   readonly failures: FailureInjector | null;
+  /** @internal Pages of the tables that repeat stages of its guest, for all of its IOMMUs. */
+  readonly shadowTables: ShadowPool;
   /** Virtual time of the machine and of its host. */
   readonly clock: VirtualClock;
   /** What the gates before the registers of its devices share. */
@@ -96,6 +99,7 @@ export class Vm {
     this.accesses = beside?.accesses ?? new AccessNesting();
     this.hostMemory = beside?.hostMemory ?? new HostMemory(this.limits.tablePages, this.accesses);
     if (this.failures !== null) this.hostMemory.failures = this.failures;
+    this.shadowTables = new ShadowPool(this.hostMemory, this.limits.shadowTables);
     this.kernel =
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
     this.hub = beside?.hub ?? new UpcallHub();
@@ -142,7 +146,12 @@ export class Vm {
       name,
       { used: q.used, limit: q.limit, met: q.met },
     ]);
-    return { tablePages: { used, limit, met }, ...Object.fromEntries(counted) } as MachineUsage;
+    const tables = this.shadowTables;
+    return {
+      tablePages: { used, limit, met },
+      shadowTables: { used: tables.pages, limit: tables.limit, met: tables.met },
+      ...Object.fromEntries(counted),
+    } as MachineUsage;
   }
 
   /** Where a device goes on with what one access may not cost. */

@@ -99,6 +99,7 @@ export class VtdUnit implements IommuUnit {
       name: `${config.name}.kernel`,
       hw: config.wrapHw?.(failing) ?? failing,
       memory: vm.hostMemory,
+      shadows: vm.shadowTables,
       upcalls: config.linuxOnly === true ? null : vm.hub,
       // A guest that is itself a hypervisor maps read-only pages; the modelled unit does not have the erratum.
       errata: config.linuxOnly === true,

@@ -8,6 +8,11 @@ export interface MachineLimits {
    */
   readonly tablePages: number;
   /**
+   * Of those, pages of the tables that repeat the second stages (SMMUv3: stages 2) of the guest (32,768: 128 MiB), for all IOMMUs
+   * of the VM together. At the limit the table that has not grown for the longest time gives its own, and comes back when it is missed.
+   */
+  readonly shadowTables: number;
+  /**
    * PASIDs that are set up for the functions of a VT-d unit (4096). At the limit the one set up first is taken down, and comes
    * back with its next use. A PASID that the host names otherwise, or without upcalls, stays: then the new one is refused.
    */
@@ -39,6 +44,7 @@ export interface MachineLimits {
 /** What holds when nothing is asked for. */
 export const MACHINE_LIMITS: MachineLimits = {
   tablePages: 131_072,
+  shadowTables: 32_768,
   pasids: 4096,
   shadowPieces: 65_536,
   invalidations: 1024,
@@ -82,7 +88,7 @@ export class Quota implements QuotaUse {
 }
 
 /** The quotas of one machine, that its units share. */
-export type MachineQuotas = { readonly [K in Exclude<keyof MachineLimits, 'tablePages'>]: Quota };
+export type MachineQuotas = { readonly [K in Exclude<keyof MachineLimits, 'tablePages' | 'shadowTables'>]: Quota };
 
 /**
  * @param wanted those that differ from the defaults.

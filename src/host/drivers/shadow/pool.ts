@@ -10,31 +10,36 @@ export interface PoolMember {
   surrender(): number;
 }
 
-/** Table pages of all shadows of one IOMMU together: 128 MiB. */
+/** Table pages of all shadows together where nobody says how many: 128 MiB. */
 const LIMIT = 32_768;
 
 /**
- * The pages of the tables that repeat guests' stages for one physical IOMMU. They are bounded like a cache: who needs one
- * more than there are takes those of the table that has not grown for the longest time.
+ * The pages of the tables that repeat the stages of a VM's guest, for all of its IOMMUs. They are bounded like a cache: who
+ * needs one more than there are takes those of the table that has not grown for the longest time.
  */
 export class ShadowPool {
   /** Pages that are taken. */
   pages = 0;
+  /** How often there was no page left, so that the oldest table gave its own. */
+  met = 0;
+  /** Most pages at once. */
+  readonly limit: number;
   readonly #memory: PageAllocator;
-  readonly #limit: number;
   readonly #members = new Set<PoolMember>();
   #taken = 0;
 
-  /** @param limit most pages at once. */
+  /** @param memory where the pages are from. @param limit most pages at once, at least 1. */
   constructor(memory: PageAllocator, limit: number = LIMIT) {
     this.#memory = memory;
-    this.#limit = limit;
+    this.limit = limit;
   }
 
+  /** A table that may take pages from now on. */
   join(member: PoolMember): void {
     this.#members.add(member);
   }
 
+  /** A table that is gone; what it still has is its own to give back. */
   leave(member: PoolMember): void {
     this.#members.delete(member);
   }
@@ -47,16 +52,18 @@ export class ShadowPool {
   /** A zeroed page for `member`. @returns its host-physical address; -1: there is none, and nobody else has one to give. */
   take(member: PoolMember): number {
     for (;;) {
-      const page = this.pages < this.#limit ? this.#memory.allocate() : -1;
+      const page = this.pages < this.limit ? this.#memory.allocate() : -1;
       if (page >= 0) {
         this.pages++;
         this.#taken++;
         return page;
       }
+      this.met++;
       if (!this.dropOldest(member)) return -1;
     }
   }
 
+  /** A page comes back. */
   give(page: number): void {
     this.pages--;
     this.#memory.free(page);

@@ -48,6 +48,8 @@ export interface Smmuv3DriverOptions {
   readonly hw: HwPort;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
+  /** Pages of the tables that repeat guests' stages; several drivers may share them. Default: its own. */
+  readonly shadows?: ShadowPool;
   /** Way to upcalls; null or absent: `linux-only`. */
   readonly upcalls?: DriverUpcalls | null;
   /** Default 'uapi-ideal'. */
@@ -131,7 +133,7 @@ export class Smmuv3Driver implements IommuDriver, UpcallDriver {
     });
     this.maintenance = new Smmuv3DriverMaintenance(this.queue, this.features);
     this.memory = options.memory;
-    this.shadows = new ShadowPool(options.memory);
+    this.shadows = options.shadows ?? new ShadowPool(options.memory);
     this.blocked = {
       kind: 'blocked',
       iommu: this,

@@ -33,17 +33,18 @@ export class Smmuv3DriverPageRequests {
     const group = record[2]! & 0x1ff;
     const pasid = (flags & PRI1.SSV) !== 0 ? flags & 0xf_ffff : NO_PASID;
     const dev = this.#deviceOf(sid);
-    if (dev !== null && this.#listens(dev, sid, pasid, group, record)) return;
     // A stop marker is never answered (PCIe PRI), nor is a request that is not the last of its group.
-    const marker = pasid !== NO_PASID && (flags & (PRI1.READ | PRI1.WRITE)) === 0;
+    const marker = pasid !== NO_PASID && (flags & (PRI1.LAST | PRI1.READ | PRI1.WRITE)) === PRI1.LAST;
+    if (dev !== null && this.#listens(dev, sid, pasid, group, record, marker)) return;
     if ((flags & PRI1.LAST) !== 0 && !marker) this.#answer(sid, pasid, group, PRI_RESP.DENY);
   }
 
-  #listens(dev: HostDevice, sid: number, pasid: number, group: number, record: Int32Array): boolean {
+  #listens(dev: HostDevice, sid: number, pasid: number, group: number, record: Int32Array, marker: boolean): boolean {
     const upcalls = this.#upcalls;
     if (upcalls === null) return false;
     const ask = () => upcalls.pageRequest(dev, dev.streams.indexOf(sid), record);
-    return this.#taken.offer(dev, sid, pasid, group, ask);
+    // What is never answered is not kept: it would take the places of requests that are.
+    return marker ? ask() : this.#taken.offer(dev, sid, pasid, group, ask);
   }
 
   /** A listener's answer. @returns 0; -EINVAL: nothing waits under that name; -errno: the command failed. */

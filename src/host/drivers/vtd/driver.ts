@@ -47,6 +47,8 @@ export interface VtdDriverOptions {
   readonly hw: HwPort;
   /** Host memory for tables. */
   readonly memory: PageAllocator;
+  /** Pages of the tables that repeat guests' stages; several drivers may share them. Default: its own. */
+  readonly shadows?: ShadowPool;
   /** Host address width, bits (48). */
   readonly haw?: number;
   /** Way to upcalls; null or absent: `linux-only`. */
@@ -121,7 +123,7 @@ export class VtdDriver implements IommuDriver, UpcallDriver {
     });
     this.maintenance = new VtdDriverMaintenance(this.queue, this.features);
     this.memory = options.memory;
-    this.shadows = new ShadowPool(options.memory);
+    this.shadows = options.shadows ?? new ShadowPool(options.memory);
     this.allocNested = (_dev, parent, flags, data) => this.#allocNested(parent, flags, data);
     this.blocked = {
       kind: 'blocked',

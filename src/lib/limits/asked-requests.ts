@@ -1,4 +1,4 @@
-import type { Quota } from '../../src/lib/limits/machine-limits.ts';
+import type { Quota } from './machine-limits.ts';
 
 /** A page request that is in the guest's queue and has no answer yet. */
 export interface AskedRequest {
@@ -8,6 +8,8 @@ export interface AskedRequest {
   readonly group: number;
   /** Host PASID it came with; without upcalls the kernel's cookie. */
   readonly host: number;
+  /** Its device and which of the device's streams it came from, where the requester id alone does not tell the host. */
+  readonly from?: { readonly devId: number; readonly index: number };
 }
 
 /** The page requests that wait for the guest's answer, the oldest first; a group that is asked again is one. */
@@ -46,6 +48,18 @@ export class AskedRequests {
     if (left > 0) this.#counts.set(owner, left);
     else this.#counts.delete(owner);
     return asked;
+  }
+
+  /** Takes one out that an answer without a PASID is for. @returns undefined: nothing of the group waits. */
+  takeGroup(rid: number, group: number): AskedRequest | undefined {
+    for (const a of this.#list.values()) if (a.rid === rid && a.group === group) return this.take(rid, a.pasid, group);
+    return undefined;
+  }
+
+  /** Takes everything of a requester out; without one, everything. Nobody is answered. */
+  forget(rid?: number): void {
+    for (const a of [...this.#list.values()])
+      if (rid === undefined || a.rid === rid) this.take(a.rid, a.pasid, a.group);
   }
 
   /** Whether anything of a (requester, PASID) waits. */
