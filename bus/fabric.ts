@@ -38,6 +38,8 @@ export interface Fabric {
   readonly latency: Latency;
   /** Windows of functions in host-physical space. */
   readonly peers: readonly PeerWindow[];
+  /** Runs an action soon, outside of any access; null: at once, so that nothing may be put off. */
+  readonly later: ((action: () => void) => void) | null;
   /** Sees every message on the links; null while nobody does. */
   readonly onMessage: BusListener | null;
   /** Plain memory writes into the interrupt window name no requester. */

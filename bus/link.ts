@@ -6,8 +6,14 @@ import type { PciFunction, Upstream } from '../src/ports/pci.ts';
 import { PRG } from '../src/spec/pcie/messages.ts';
 import { Departure, deliverInterrupt, NOT_SET_UP } from './departure.ts';
 import type { Fabric } from './fabric.ts';
+import { LinkWork } from './link-work.ts';
 import { MemoryPath } from './memory-path.ts';
 import type { Slot } from './topology.ts';
+
+/** Units of work of a request that fails: it is a fault for somebody to record. */
+const FAILED_WORK = 1;
+/** log2 of the bytes that cost a unit. */
+const UNIT_SHIFT = 11;
 
 /**
  * The way upstream of one function under one of its requester ids: its requests meet the ports above, the IOMMU, and then
@@ -31,6 +37,7 @@ export class Link implements Upstream {
   /** Used again by the next request; null while one is under way, because a write may come back to the same function. */
   #idle: MemoryRequest | null = new MemoryRequest();
 
+  readonly work: LinkWork;
   /** The ways up under its further requester ids. */
   readonly aliases: readonly Link[];
   /** The function's own way up; wires are there only. */
@@ -46,6 +53,7 @@ export class Link implements Upstream {
     this.aliases = main === null ? slot.aliases.map((_, i) => new Link(fabric, slot, i + 1, this)) : [];
     this.#departure = new Departure(fabric, slot, index);
     this.#path = new MemoryPath(fabric, slot, this.#departure);
+    this.work = main?.work ?? new LinkWork(fabric, slot);
   }
 
   get rid(): number {
@@ -152,8 +160,11 @@ export class Link implements Upstream {
   #move(r: MemoryRequest): number {
     const { gate } = this.#slot;
     if (!gate.send()) return this.#refuse(r);
+    gate.spend(1 + (r.left >>> UNIT_SHIFT));
     try {
-      return this.#path.move(r);
+      const outcome = this.#path.move(r);
+      if (outcome !== DMA.OK) gate.spend(FAILED_WORK);
+      return outcome;
     } finally {
       gate.sent();
       this.#idle = r;
@@ -238,6 +249,7 @@ export class Link implements Upstream {
     const { gate } = this.#slot;
     let status: number = ATS.CA;
     if (gate.send()) {
+      gate.spend(1);
       try {
         status = this.#translationRequest(pasid, lo, hi, access);
       } finally {

@@ -9,6 +9,8 @@ import type { Slot } from './topology.ts';
 const PAGE = 4096;
 /** Failing pieces of one request that are tried one by one: a guest's length must not become unbounded work. */
 const MOST_TRIES = 4096;
+/** Units of work of each of them. */
+const TRY_WORK = 4;
 
 /** The piece QEMU's memory core makes of a failing access: naturally aligned, at most 4 bytes. */
 function pieceOf(lo: number, left: number): number {
@@ -53,6 +55,7 @@ export class MemoryPath {
       if (outcome !== DMA.OK && outcome !== DMA.RAZ_WI) {
         if (!this.insist || tries++ === MOST_TRIES) return outcome;
         result = outcome;
+        this.#slot.gate.spend(TRY_WORK);
         if (this.#taken === 0) n = pieceOf(r.lo, n);
       } else if (result === DMA.OK) this.done += n;
       r.advance(n);

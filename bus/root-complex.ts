@@ -32,6 +32,8 @@ export interface RootComplexDeps {
   readonly latency?: Partial<Latency>;
   /** What the gates of the machine share; default: one of its own. */
   readonly accesses?: AccessNesting;
+  /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: the clock does, if there is one. */
+  readonly later?: (action: () => void) => void;
 }
 
 /**
@@ -42,6 +44,7 @@ export class RootComplex implements Fabric {
   readonly memory: Memory;
   readonly irq: InterruptPort | null;
   readonly clock: Clock | null;
+  readonly later: Fabric['later'];
   /** How long messages travel; may be changed while nothing is in flight. */
   readonly latency: Latency;
   /** Its root buses, in ascending order of their numbers. */
@@ -71,7 +74,9 @@ export class RootComplex implements Fabric {
     this.#accesses = deps.accesses ?? new AccessNesting();
     this.irq = deps.irq;
     this.#wires = new IntxWires(deps.irq);
-    this.clock = deps.clock;
+    const { clock } = deps;
+    this.clock = clock;
+    this.later = deps.later ?? (clock === null ? null : (action) => void clock.after(1, action));
     this.latency = { invalidate: 0, completion: 0, response: 0, ...deps.latency };
   }
 

@@ -103,6 +103,7 @@ export class Accelerator {
   }
 
   #read(offset: number): number {
+    this.#unit.goOn();
     switch (offset) {
       case ACCEL.QUEUES:
         return QUEUES;

@@ -101,6 +101,7 @@ export class DmaEngine {
   }
 
   #read(offset: number, size: number): number {
+    this.unit.goOn();
     if (size !== 4 || offset > ENGINE.ERRORS) return 0;
     const value = this.#regs[offset / 4]!;
     return (offset === ENGINE.STATE && this.unit.busy ? value | ENGINE_STATE.BUSY : value) >>> 0;

@@ -36,10 +36,11 @@ export {
 } from './descriptor.ts';
 export { DmaEngine, ENGINE, ENGINE_CONTROL, ENGINE_STATE, type EngineOptions } from './dma-engine.ts';
 export { IommuTestdev, RESULT, TESTDEV, type TestdevState } from './iommu-testdev.ts';
-export { NvmeController, type NvmeControllerDeps, type NvmeState, type NvmeWaiting } from './nvme/controller.ts';
+export { NvmeController, type NvmeControllerDeps, type NvmeState } from './nvme/controller.ts';
 export { type Disk, RamDisk } from './nvme/disk.ts';
 export { NvmeFunction, type NvmeOptions } from './nvme/function.ts';
 export type { NvmeIdentity } from './nvme/identify.ts';
+export type { NvmeWaiting } from './nvme/in-hand.ts';
 export { StallableDma, type StalledStep, type Verdict } from './nvme/stalls.ts';
 export type { DmaPath } from './nvme/transfer.ts';
 export {

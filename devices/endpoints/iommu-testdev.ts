@@ -5,6 +5,7 @@ import { endpointHeader } from '../../src/lib/pci/header.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
+import { fillPattern } from './pattern.ts';
 
 /** BAR0 of QEMU's iommu-testdev; accesses of 4 bytes only. */
 // biome-ignore format: table
@@ -22,15 +23,36 @@ export const RESULT = {
 
 const PATTERN = 0x1234_5678;
 /** DMA and verification go in pieces: a guest's LEN (up to 4 GiB) takes bounded memory. */
-const PIECE = 4096;
-/** Pages of one trigger that may fail before the rest is given up. */
-const MOST_FAILED = 4;
+const PIECE = 1024;
+/** Pieces of one trigger that may fail before the rest is given up. */
+const MOST_FAILED = 16;
 
 /** Saved state of `IommuTestdev`. */
 export interface TestdevState {
   readonly config: readonly number[];
   readonly regs: readonly number[];
   readonly armed: boolean;
+  /** null: nothing is under way. */
+  readonly job: TestdevJob | null;
+}
+
+/** A trigger that is being carried out. */
+export interface TestdevJob {
+  /** IOVA, as words. */
+  readonly lo: number;
+  readonly hi: number;
+  /** Where it is verified. */
+  readonly gpa: number;
+  /** Bytes. */
+  readonly length: number;
+  /** All of it was written, and it is read back. */
+  verifies: boolean;
+  /** Bytes written, or read back. */
+  done: number;
+  /** Pieces that failed. */
+  failed: number;
+  /** What was read back so far is what was written. */
+  equal: boolean;
 }
 
 /**
@@ -47,6 +69,7 @@ export class IommuTestdev implements PciFunction {
   readonly #piece = new Uint8Array(PIECE);
   readonly #back = new Uint8Array(PIECE);
   #armed = false;
+  #job: TestdevJob | null = null;
   #upstream: Upstream | null = null;
 
   /** @param system guest-physical memory, where the result is verified. */
@@ -76,10 +99,12 @@ export class IommuTestdev implements PciFunction {
     this.#regs[TESTDEV.RESULT / 4] = RESULT.IDLE;
     this.#regs[TESTDEV.ATTRS / 4] = 2;
     this.#armed = false;
+    this.#job = null;
   }
 
   barRead(_bar: number, offset: number, size: number): number {
     if (size !== 4) return 0;
+    this.#goOn();
     switch (offset) {
       case TESTDEV.TRIGGER:
         this.#regs[TESTDEV.RESULT / 4] = this.#run();
@@ -125,39 +150,75 @@ export class IommuTestdev implements PciFunction {
     const attrs = r[TESTDEV.ATTRS / 4]!;
     const space = (attrs >>> 1) & 3;
     if ((attrs & 8) !== 0 && space < 2 && ((attrs & 1) !== 0) !== (space === 0)) return RESULT.BAD_ATTRS;
-    if (!this.#write(r[TESTDEV.IOVA_LOW / 4]!, r[TESTDEV.IOVA_HIGH / 4]!, length)) return RESULT.WRITE_FAILED;
-    return this.#verify(fromWords(r[TESTDEV.GPA_LOW / 4]!, r[TESTDEV.GPA_HIGH / 4]!), length);
+    if (this.#upstream === null) return RESULT.WRITE_FAILED;
+    const iova = { lo: r[TESTDEV.IOVA_LOW / 4]!, hi: r[TESTDEV.IOVA_HIGH / 4]! };
+    const gpa = fromWords(r[TESTDEV.GPA_LOW / 4]!, r[TESTDEV.GPA_HIGH / 4]!);
+    this.#job = { ...iova, gpa, length, verifies: false, done: 0, failed: 0, equal: true };
+    return this.#work(this.#job);
   }
 
-  #write(lo: number, hi: number, length: number): boolean {
-    if (this.#upstream === null) return false;
-    let failed = 0;
-    for (let done = 0; done < length; ) {
-      const low = (lo >>> 0) + (done % 0x1_0000_0000);
-      const at = low % 0x1_0000_0000;
-      const n = Math.min(length - done, PIECE - (at % PIECE));
-      for (let i = 0; i < n; i++) this.#piece[i] = PATTERN >>> (8 * ((done + i) & 3));
-      const up = (hi + (low >= 0x1_0000_0000 ? 1 : 0)) | 0;
-      const result = this.#upstream.write(NO_PASID, at | 0, up, ACCESS.WRITE, AT.UNTRANSLATED, this.#piece, 0, n);
-      if (result !== DMA.OK && ++failed === MOST_FAILED) break;
-      done += n;
-    }
-    return failed === 0;
+  /** What an earlier access could not do goes on, and RESULT says BUSY until it is over. */
+  #goOn(): void {
+    const job = this.#job;
+    if (job !== null) this.#regs[TESTDEV.RESULT / 4] = this.#work(job);
   }
 
-  #verify(address: number, length: number): number {
-    let equal = true;
-    for (let done = 0; done < length; done += PIECE) {
-      const n = Math.min(PIECE, length - done);
-      const back = n === PIECE ? this.#back : this.#back.subarray(0, n);
-      if (address + done + n > 2 ** 52 || !this.#system.readBytes(address + done, back)) return RESULT.READ_FAILED;
-      for (let i = 0; i < n; i++) equal &&= back[i] === ((PATTERN >>> (8 * ((done + i) & 3))) & 0xff);
+  /** As much of a job as one access may cost. @returns what RESULT says now. */
+  #work(job: TestdevJob): number {
+    const work = this.#upstream?.work;
+    while (job.done < job.length || !job.verifies) {
+      if (job.done >= job.length || job.failed === MOST_FAILED) {
+        if (job.failed > 0) break;
+        job.verifies = true;
+        job.done = 0;
+        continue;
+      }
+      if (work?.spent === true) {
+        work.later(() => {
+          if (this.#job === job) this.#goOn();
+        });
+        return RESULT.BUSY;
+      }
+      if (!job.verifies) this.#write(job);
+      else if (!this.#verify(job)) {
+        this.#job = null;
+        return RESULT.READ_FAILED;
+      }
     }
-    return equal ? RESULT.OK : RESULT.MISMATCH;
+    this.#job = null;
+    if (job.failed > 0) return RESULT.WRITE_FAILED;
+    return job.equal ? RESULT.OK : RESULT.MISMATCH;
+  }
+
+  /** The next piece of the pattern, through the IOMMU. */
+  #write(job: TestdevJob): void {
+    const { lo, hi, done } = job;
+    const low = (lo >>> 0) + (done % 0x1_0000_0000);
+    const at = low % 0x1_0000_0000;
+    const n = Math.min(job.length - done, PIECE - (at % PIECE));
+    fillPattern(this.#piece, PATTERN, done);
+    const up = (hi + (low >= 0x1_0000_0000 ? 1 : 0)) | 0;
+    const result =
+      this.#upstream?.write(NO_PASID, at | 0, up, ACCESS.WRITE, AT.UNTRANSLATED, this.#piece, 0, n) ?? DMA.ABORT;
+    if (result !== DMA.OK) job.failed++;
+    job.done += n;
+  }
+
+  /** Reads the next piece back, untranslated. @returns false: it cannot be read. */
+  #verify(job: TestdevJob): boolean {
+    const { done } = job;
+    const n = Math.min(PIECE, job.length - done);
+    const back = n === PIECE ? this.#back : this.#back.subarray(0, n);
+    if (job.gpa + done + n > 2 ** 52 || !this.#system.readBytes(job.gpa + done, back)) return false;
+    for (let i = 0; i < n; i++) job.equal &&= back[i] === ((PATTERN >>> (8 * ((done + i) & 3))) & 0xff);
+    this.#upstream?.work?.spend(1);
+    job.done += n;
+    return true;
   }
 
   save(): TestdevState {
-    return { config: this.#config.save(), regs: Array.from(this.#regs), armed: this.#armed };
+    const job = this.#job === null ? null : { ...this.#job };
+    return { config: this.#config.save(), regs: Array.from(this.#regs), armed: this.#armed, job };
   }
 
   load(saved: unknown): void {
@@ -165,5 +226,7 @@ export class IommuTestdev implements PciFunction {
     this.#config.load(state.config);
     this.#regs.set(state.regs);
     this.#armed = state.armed;
+    this.#job = state.job === null ? null : { ...state.job };
+    this.#goOn();
   }
 }

@@ -2,6 +2,7 @@ import type { Clock } from '../../src/ports/clock.ts';
 import { ACCESS, DMA } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import { type Descriptor, MOST_BYTES, WORK_OP, WORK_STATUS } from './descriptor.ts';
+import { fillPattern, firstDifference } from './pattern.ts';
 import { PAGE_FAULT, type Requester } from './requester.ts';
 
 const PAGE = 4096;
@@ -51,6 +52,8 @@ export class WorkUnit {
   #asked = NOTHING;
   #epoch = 0;
   #running = false;
+  /** Work was put off. */
+  #waits = false;
 
   /** @param timing null: work is done when it is started. */
   constructor(memory: Requester, timing: WorkTiming | null) {
@@ -126,7 +129,7 @@ export class WorkUnit {
     this.#epoch++;
     this.#work = null;
     this.#finished = null;
-    this.#running = false;
+    this.#running = this.#waits = false;
   }
 
   /** A stalled access was decided. @param outcome DMA value; OK means try again. */
@@ -161,8 +164,29 @@ export class WorkUnit {
     if (this.#running) return;
     this.#running = true;
     const epoch = this.#epoch;
-    while (this.#work !== null && epoch === this.#epoch && this.#piecework()) {}
+    while (this.#work !== null && epoch === this.#epoch && this.#piecework()) {
+      if (this.#memory.upstream?.work?.spent !== true) continue;
+      this.#putOff();
+      break;
+    }
     if (epoch === this.#epoch) this.#running = false;
+  }
+
+  /** The access under way may not cost more: the next piece comes soon, or when the guest looks. */
+  #putOff(): void {
+    if (this.#work === null || this.#waits) return;
+    this.#waits = true;
+    const epoch = this.#epoch;
+    this.#memory.upstream?.work?.later(() => {
+      if (epoch === this.#epoch) this.goOn();
+    });
+  }
+
+  /** An occasion for what an earlier access could not do. */
+  goOn(): void {
+    if (!this.#waits) return;
+    this.#waits = false;
+    this.#loop();
   }
 
   /** Bytes to the end of the page in which either address sits. */
@@ -180,7 +204,7 @@ export class WorkUnit {
     if (w.op > WORK_OP.COMPARE || w.bytes === 0 || w.bytes > MOST_BYTES) return this.#finish(WORK_STATUS.BAD);
     const m = this.#memory;
     const n = this.#pieceBytes();
-    if (w.op === WORK_OP.FILL) for (let i = 0; i < n; i++) this.#piece[i] = w.pattern >>> (8 * ((this.#at + i) & 3));
+    if (w.op === WORK_OP.FILL) fillPattern(this.#piece, w.pattern, this.#at);
     else {
       const from = this.#step(w.srcLo, w.srcHi);
       const read = m.read(w.pasid, from.lo, from.hi, this.#piece, 0, n);
@@ -190,9 +214,9 @@ export class WorkUnit {
     if (w.op === WORK_OP.COMPARE) {
       const read = m.read(w.pasid, to.lo, to.hi, this.#other, 0, n);
       if (read !== DMA.OK) return this.#onward(read, n, ACCESS.READ);
-      for (let i = 0; i < n; i++) {
-        if (this.#piece[i] === this.#other[i]) continue;
-        this.#at += i;
+      const same = firstDifference(this.#piece, this.#other, n);
+      if (same < n) {
+        this.#at += same;
         return this.#finish(WORK_STATUS.DIFFERENT);
       }
       return this.#onward(DMA.OK, n, ACCESS.READ);

@@ -65,6 +65,8 @@ export class Smmuv3Commands implements CommandSink {
   timedOut = false;
   refusal = false;
   readonly #behind = new RefusedCommand();
+  /** A CFGI_STE_RANGE was begun and goes on; what the last failing stream of it said. */
+  readonly #range = { begun: false, failed: DONE as number };
 
   constructor(targets: Smmuv3CommandTargets) {
     this.#c = targets;
@@ -79,6 +81,11 @@ export class Smmuv3Commands implements CommandSink {
 
   flush(): number {
     return this.#c.batch.flush() ? DONE : REFUSED;
+  }
+
+  /** The queue starts anew: nothing that was begun goes on. */
+  restart(): void {
+    this.#range.begun = false;
   }
 
   /** Empties what hardware and shadows hold for this guest. */
@@ -181,17 +188,29 @@ export class Smmuv3Commands implements CommandSink {
   #cfgiRange(cons: number, sid: number, range: number): number {
     const span = range === RANGE_ALL ? 0x1_0000_0000 : 2 ** (range + 1);
     const first = sid - (sid % span);
-    let failed: number = DONE;
+    const { work } = this.#core;
     const { list } = this.#c.streams;
-    for (let i = 0; i < list.length; i++) {
-      const x = list[i]!.sid;
-      this.#core.work.spend(STREAM_WORK);
-      if (x < first || x >= first + span) continue;
-      const outcome = this.#refresh(cons, x);
-      if (outcome === REFUSED) return REFUSED;
-      if (outcome !== DONE) failed = outcome;
+    const hand = this.#range;
+    if (!hand.begun) {
+      work.operation();
+      hand.begun = true;
+      hand.failed = DONE;
     }
-    return failed;
+    for (let i = 0; i < list.length; i++) {
+      const s = list[i]!;
+      if (s.round === work.round || s.sid < first || s.sid >= first + span) continue;
+      if (work.over) return AGAIN;
+      s.round = work.round;
+      work.spend(STREAM_WORK);
+      const outcome = this.#refresh(cons, s.sid);
+      if (outcome === REFUSED) {
+        hand.begun = false;
+        return REFUSED;
+      }
+      if (outcome !== DONE) hand.failed = outcome;
+    }
+    hand.begun = false;
+    return hand.failed;
   }
 
   /** Without stage 1, QEMU refuses it for functions that are there; its host bridge, StreamID 0, counts as one. */

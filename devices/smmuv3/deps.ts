@@ -46,6 +46,8 @@ export interface Smmuv3Deps {
   readonly failures?: FailureSource;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
+  /** Whether the access under way lies inside another one (a function's request); absent: none does. */
+  readonly inner?: () => boolean;
   /**
    * Believes HWPT_INVALIDATE's count after a failure, as a naive VMM does. The kernel counts commands it never issued, so
    * invalidations are lost: only for showing that.

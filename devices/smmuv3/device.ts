@@ -260,6 +260,7 @@ export class Smmuv3 implements MmioDevice {
     regs.set(PAGE0.CR0ACK.at, regs.cr0Ack(now));
     if ((before & ~now & CR0.SMMUEN) !== 0) this.#stalls.terminateAll(this.#streams.list);
     this.#switch.written(before);
+    if ((before & ~now & CR0.CMDQEN) !== 0) this.#commands.restart();
     if ((~before & now & CR0.EVENTQEN) !== 0) {
       this.#listenVirtual();
       this.#stalls.roomMade();
@@ -282,6 +283,7 @@ export class Smmuv3 implements MmioDevice {
     this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#pageRequests.forget();
     this.#commands.timedOut = false;
+    this.#commands.restart();
     this.#queue.reset();
     this.#records.reset();
     this.#tables.reset();
@@ -308,6 +310,7 @@ export class Smmuv3 implements MmioDevice {
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#pageRequests.forget();
+    this.#commands.restart();
     loadSmmuv3(this.#parts(), state);
     this.#switch.reset();
     this.#commands.forgetAll();
@@ -341,6 +344,7 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
   const deviations = smmuv3Deviations(properties.profile, deps.deviations);
   const identity = smmuv3Identity(properties, deviations);
   const registers = new Smmuv3Registers(identity, deviations);
+  const work = new WorkBudget(deps.later ?? null, deps.inner);
   return {
     name,
     deps,
@@ -349,10 +353,10 @@ function coreOf(deps: Smmuv3Deps, name: string): Smmuv3Core {
     features: smmuv3Features(identity.idr0, identity.idr1, identity.idr3, identity.idr5),
     registers,
     interrupts: new Smmuv3Interrupts(registers, deps, name),
-    host: new HostVerbs(deps.iommufd),
+    host: new HostVerbs(deps.iommufd, (units) => work.spend(units)),
     confirm: new HostConfirm(deps.upcalls),
     quotas: deps.quotas ?? machineQuotas(MACHINE_LIMITS),
-    work: new WorkBudget(deps.later ?? null),
+    work,
     refusals: new HostRefusals(),
   };
 }

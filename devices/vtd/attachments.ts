@@ -15,8 +15,6 @@ export const NOTHING_VALID = 1;
 const UNSETTLED = 256;
 /** Slots that are looked at to find one that can go. */
 const LOOKED_AT = 64;
-/** Units of work of one attach. */
-const ATTACH_WORK = 64;
 /**
  * No PASID of the host is to be had for one of the guest. Nothing that was to go is still there, so this stops no invalidation;
  * requests under the PASID are faults until a later call finds one.
@@ -96,7 +94,6 @@ export class VtdAttachments {
     const { round } = this.#work;
     const place = old?.place ?? { stream: s, pasid };
     const slot = { pasid, index: r.pasid, did: r.did, domain, configuration, round, place };
-    this.#work.spend(ATTACH_WORK);
     const host = old?.host ?? s.mode.acquire(pasid);
     const attached = host === null ? NO_HOST_PASID : this.#attach(s, host, domain.hwptId, old?.domain.hwptId);
     if (host === null || attached !== 0) {
@@ -200,19 +197,24 @@ export class VtdAttachments {
     return 0;
   }
 
-  /** Every PASID of a stream goes, the requester id itself stays. */
-  #detachPasids(s: VtdStream): VerbOutcome {
+  /** Every PASID of a stream goes, the requester id itself stays. @param part as far as the budget goes: `work.unfinished`. */
+  #detachPasids(s: VtdStream, part: boolean): VerbOutcome {
     let refused = 0;
     for (const slot of [...s.slots.list]) {
+      if (part && this.#work.over) {
+        this.#work.unfinished = true;
+        break;
+      }
       const r = slot.pasid === NO_PASID ? 0 : this.#detachSlot(s, slot);
       if (r < 0) refused ||= r;
     }
     return refused;
   }
 
-  /** Translation off: the stream sees guest RAM. */
-  bypass(s: VtdStream): VerbOutcome {
-    let refused = this.#detachPasids(s);
+  /** Translation off: the stream sees guest RAM. @param part see `unset`. */
+  bypass(s: VtdStream, part = false): VerbOutcome {
+    let refused = this.#detachPasids(s, part);
+    if (part && this.#work.unfinished) return refused;
     const old = s.slots.get(NO_PASID);
     if (!s.bypass) {
       const r = this.#attachRam(s);
@@ -236,9 +238,13 @@ export class VtdAttachments {
     return typeof parent === 'number' ? parent : this.#streams.attach(s, parent.hwptId, ownPasid(s));
   }
 
-  /** Nothing is attached: the hardware asks on first use. PASIDs go first, as VFIO does it. */
-  unset(s: VtdStream): VerbOutcome {
-    const pasids = this.#detachPasids(s);
+  /**
+   * Nothing is attached: the hardware asks on first use. PASIDs go first, as VFIO does it.
+   * @param part as far as the budget goes; `work.unfinished`: it is to be called again.
+   */
+  unset(s: VtdStream, part = false): VerbOutcome {
+    const pasids = this.#detachPasids(s, part);
+    if (part && this.#work.unfinished) return pasids;
     const configured = this.detach(s, NO_PASID);
     return pasids || configured;
   }

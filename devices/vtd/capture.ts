@@ -12,7 +12,10 @@ import type { VtdGuestTables } from './tables.ts';
 const CAPTURE = { look: 2048, take: 64 } as const;
 const CAPTURE_WITHOUT_MISSES = { look: 1 << 20, take: 1024 } as const;
 /** Units of work of one look at a PASID's entry. */
-const LOOK_WORK = 2;
+const LOOK_WORK = 8;
+/** Entries that are passed over for one unit of work, and looked at before the budget is. */
+const PASSED = 16;
+const STEP = 1024;
 
 /** Sets PASIDs up that the guest announces, ahead of their first use. */
 export class VtdCapture {
@@ -44,26 +47,39 @@ export class VtdCapture {
     return r !== null && (did < 0 || r.did === did) ? this.#configure(s, index) || refused : refused;
   }
 
-  /** Attaches the requester id and every present PASID of the domain (-1: any). */
+  /**
+   * Attaches the requester id and every present PASID of the domain (-1: any), as far as the budget goes. Where nobody asks for
+   * the rest it goes on when it is called again: `work.unfinished`.
+   */
   all(s: VtdStream, did: number): VerbOutcome {
     const tables = this.#tables;
+    const { work, deps, quotas } = this.#core;
+    const asked = deps.upcalls !== null;
+    const at = s.captured;
+    const begun = at.round === work.round;
+    if (!begun)
+      Object.assign(at, { round: work.round, next: 0, left: asked ? CAPTURE.take : CAPTURE_WITHOUT_MISSES.take });
     const r = tables.find(s.rid, NO_PASID);
-    let refused = r !== null && (did < 0 || r.did === did) ? this.#configure(s, NO_PASID) : 0;
+    let refused = !begun && r !== null && (did < 0 || r.did === did) ? this.#configure(s, NO_PASID) : 0;
     const c = tables.context;
     if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return refused;
-    const { work, deps, quotas } = this.#core;
-    const most = deps.upcalls === null ? CAPTURE_WITHOUT_MISSES : CAPTURE;
-    const end = Math.min(2 ** s.pasidBits, c.pasids, most.look);
-    let left: number = most.take;
-    work.spend(end / 16);
-    for (let i = tables.nextPresent(0, end); i >= 0; i = tables.nextPresent(i + 1, end)) {
-      if (i === c.ridPasid || s.slots.has(i)) continue;
+    const end = Math.min(2 ** s.pasidBits, c.pasids, asked ? CAPTURE.look : CAPTURE_WITHOUT_MISSES.look);
+    while (at.next < end && at.left > 0) {
+      if (work.over) {
+        work.unfinished ||= !asked;
+        break;
+      }
+      const step = Math.min(at.next + STEP, end);
+      const i = tables.nextPresent(at.next, step);
+      work.spend(((i < 0 ? step : i) - at.next) / PASSED);
+      at.next = i < 0 ? step : i + 1;
+      if (i < 0 || i === c.ridPasid || s.slots.has(i)) continue;
       // What finds no room here is set up at its first use, in the place of an older one.
-      if (deps.upcalls !== null && (work.over || quotas.pasids.used >= quotas.pasids.limit)) break;
+      if (asked && quotas.pasids.used >= quotas.pasids.limit) break;
       work.spend(LOOK_WORK);
       const found = tables.find(s.rid, i);
       if (found === null || (did >= 0 && found.did !== did)) continue;
-      if (left-- <= 0) break;
+      at.left--;
       refused = this.#configure(s, i) || refused;
     }
     return refused;

@@ -156,10 +156,14 @@ export class VtdCommands {
    * before is tried again.
    */
   #finish(refused: VerbOutcome): VerbOutcome {
-    const { streams } = this.#c;
-    const kept = refused < 0 ? streams.takeOffStale() : 0;
-    const again = streams.heal();
-    return refused || kept || again;
+    const { streams, domains, core } = this.#c;
+    const { work } = core;
+    const { healing } = streams;
+    work.part(refused);
+    if (refused < 0) work.part(healing.takeOffStale());
+    if (!work.unfinished) work.part(domains.goOn());
+    if (!work.unfinished) work.part(healing.heal());
+    return work.refused;
   }
 
   /**

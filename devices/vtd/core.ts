@@ -69,6 +69,7 @@ export function vtdCore(deps: VtdDeps): VtdCore {
   const deviations = vtdDeviations(properties.profile, deps.deviations);
   const identity = vtdIdentity(properties, deviations);
   const registers = new VtdRegisters(identity, properties, deviations);
+  const work = new WorkBudget(deps.later ?? null, deps.inner);
   return {
     name,
     deps,
@@ -78,10 +79,10 @@ export function vtdCore(deps: VtdDeps): VtdCore {
     registers,
     interrupts: new VtdInterrupts(registers, deps, deviations, name),
     root: { on: false, base: 0, mode: TTM.LEGACY },
-    host: new HostVerbs(deps.iommufd),
+    host: new HostVerbs(deps.iommufd, (units) => work.spend(units)),
     confirm: new HostConfirm(deps.upcalls),
     quotas: deps.quotas ?? machineQuotas(MACHINE_LIMITS),
-    work: new WorkBudget(deps.later ?? null),
+    work,
     refusals: new HostRefusals(),
   };
 }

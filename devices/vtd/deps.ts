@@ -47,6 +47,8 @@ export interface VtdDeps {
   readonly later?: (action: () => void) => void;
   /** Runs an action after so many nanoseconds of the machine's time (`vcmdDelay`). Default: at once. @returns takes it back. */
   readonly after?: (delay: number, action: () => void) => () => void;
+  /** Whether the access under way lies inside another one (a function's request); absent: none does. */
+  readonly inner?: () => boolean;
   /** The host's PASIDs [min, max), for slices and functions in global mode; local PASIDs lie below `min`. */
   readonly pasids?: PasidSpace;
   /** Twins in global mode, when several units of a VM share them (the processor has one table per VM). */

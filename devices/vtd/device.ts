@@ -1,5 +1,4 @@
 import { ViommuError } from '../../src/core/errors.ts';
-import { NO_PASID } from '../../src/ports/dma.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
@@ -102,8 +101,9 @@ export class Vtd implements MmioDevice {
       waits: this.#waits,
       timedOut: (sid) => this.#deviceTlbTimeout(sid),
     });
-    this.#queue = new VtdQueue(core, this.#records, commands, this.#waits);
+    this.#queue = new VtdQueue(core, this.#records, commands, this.#waits, () => this.#switch.going);
     this.#registerInvalidation = new RegisterInvalidation(core, commands, this.#queue, this.#streams);
+    core.work.go = () => this.#goOn();
   }
 
   /**
@@ -124,7 +124,7 @@ export class Vtd implements MmioDevice {
    * @throws ViommuError `EIO` the host refuses to take a piece of it away.
    */
   forget(gpa: number, bytes: number): void {
-    for (const shadow of this.#domains.shadows.list) {
+    for (const shadow of this.#domains.holding) {
       const r = shadow.forget(gpa, bytes);
       if (r < 0) throw new ViommuError('EIO', 'host', 'guest memory stays mapped for a device', { gpa, result: r });
     }
@@ -137,18 +137,7 @@ export class Vtd implements MmioDevice {
 
   /** What every (device, PASID) is attached to now, for listings and tests. */
   attachments(): readonly { rid: number; pasid: number; key: string; hwptId: number }[] {
-    return this.#streams.list.flatMap((s) => {
-      const slots = s.slots.list.map(({ pasid, domain }) => ({
-        rid: s.rid,
-        pasid,
-        key: domain.key,
-        hwptId: domain.hwptId,
-      }));
-      if (!s.bypass) return slots;
-      const parent = this.#domains.parent(s.vfio.devId);
-      const hwptId = typeof parent === 'number' ? 0 : parent.hwptId;
-      return [{ rid: s.rid, pasid: NO_PASID, key: 'bypass', hwptId }, ...slots];
-    });
+    return this.#streams.attachments();
   }
 
   /**
@@ -231,6 +220,7 @@ export class Vtd implements MmioDevice {
     const { controlLowOnly, effectOfFirst } = this.deviations;
     const control = offset === PAGE.FECTL.at || offset === PAGE.IECTL.at || offset === PAGE.PECTL.at;
     const both = size === 8 && !(control && controlLowOnly);
+    this.#core.work.begin();
     this.#regs.write(offset, lo | 0);
     if (both) this.#regs.write(offset + 4, hi | 0);
     this.#effect(offset);
@@ -313,6 +303,19 @@ export class Vtd implements MmioDevice {
     }
     this.#regs.setStatus(GCMD.QIE, true);
     this.#queue.enable();
+  }
+
+  /** An occasion for what one access could not do: a switch first, since descriptors behind it are about its tables. */
+  #goOn(): void {
+    const { work } = this.#core;
+    if (this.#switch.going ? !this.#switch.nextPart() : work.over) return;
+    this.#registerInvalidation.goOn();
+    this.#queue.goOn();
+    if (work.waiting) return;
+    // What nobody uses any more goes on going.
+    work.operation();
+    this.#core.refusals.note('undoing', this.#domains.goOn());
+    if (work.unfinished) work.pause();
   }
 
   /** A device-TLB invalidation of `rid` timed out: ITE, and the waits fetched so far are aborted (§6.5.2.11). */

@@ -1,5 +1,6 @@
 import { ListedMap } from '../../src/lib/collections/listed-map.ts';
 import { ShadowPieces } from '../../src/lib/shadow/shadow-pieces.ts';
+import { SHADOW_PIECES } from '../../src/lib/shadow/shadow-work.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { VtdRegime } from '../../src/lib/walk/vtd-regime.ts';
 import { VtdSecondStage } from '../../src/lib/walk/vtd-second.ts';
@@ -17,7 +18,7 @@ import { guestLimits } from './tables.ts';
  * Table entries one eager fill may read, and IOAS_MAPs it may make. Where the host asks for what is missing, a fill is only a
  * start; without upcalls nothing is ever asked for.
  */
-const FILL = { entries: 16384, maps: 256 } as const;
+const FILL = { entries: 8192, maps: 128 } as const;
 const FILL_WITHOUT_MISSES = { entries: 1 << 20, maps: 65535 } as const;
 
 /** What a (device, PASID) is attached to. */
@@ -51,6 +52,8 @@ export class VtdDomains {
   #parent: VtdDomain | null = null;
   /** An IOAS without memory, and its HWPT. */
   #nothing: { readonly ioasId: number; readonly hwptId: number } | null = null;
+  /** Shadows that nothing uses any more and that have more pieces than one access may take away. */
+  #dying: VtdShadow[] = [];
 
   constructor(core: VtdCore) {
     const { deps, features, host } = core;
@@ -65,8 +68,9 @@ export class VtdDomains {
       host,
       memory: guestRam(deps),
       walk: new VtdSecondStage(memory, limits),
-      leaves: new SecondStageLeaves(memory, limits, most.entries),
-      fillMaps: deps.fillMaps ?? most.maps,
+      leaves: new SecondStageLeaves(memory, limits),
+      fill: { entries: most.entries, maps: deps.fillMaps ?? most.maps },
+      fillsWhole: deps.upcalls === null,
       pieces: new ShadowPieces(core.quotas.shadowPieces),
     };
   }
@@ -195,6 +199,8 @@ export class VtdDomains {
     const table = { did: r.did, root: r.secondRoot, levels: r.secondLevels };
     const shadow = new VtdShadow(this.#shadow, { ioasId, hwptId, key }, table, typeof own === 'number' ? null : own);
     this.shadows.set(key, shadow);
+    // What goes still counts against the quota: where a fill has to be whole, it comes behind that.
+    if (this.#dying.length > 0 && upcalls === null) this.#core.work.left = 0;
     const filled = this.eager ? shadow.fillAll(this.#core.work) : 0;
     if (filled >= 0) return shadow;
     if (upcalls === null) {
@@ -221,14 +227,59 @@ export class VtdDomains {
 
   #drop(s: VtdShadow): void {
     this.shadows.delete(s.key);
+    if (s.pieces > SHADOW_PIECES) {
+      this.#dying.push(s);
+      this.#core.work.pause();
+    } else this.#destroy(s);
+  }
+
+  /**
+   * Goes on with what one access could not do: shadows that go, then fills that nobody asks for again.
+   * `work.unfinished`: there is more. @returns 0 or the first -errno.
+   */
+  goOn(): VerbOutcome {
+    const { work } = this.#core;
+    let refused = 0;
+    for (let s = this.#dying[0]; s !== undefined; s = this.#dying[0]) {
+      if (work.over) {
+        work.unfinished = true;
+        return refused;
+      }
+      const gone = s.empty(work);
+      if (work.unfinished) return gone;
+      // What the host does not take away piece by piece goes with the whole.
+      this.#dying.shift();
+      this.#destroy(s);
+    }
+    const { list } = this.shadows;
+    for (let i = 0; i < list.length; i++) {
+      const s = list[i]!;
+      while (s.filling) {
+        if (work.over) {
+          work.unfinished = true;
+          return refused;
+        }
+        refused = s.fillOn(work) || refused;
+      }
+    }
+    return refused;
+  }
+
+  #destroy(s: VtdShadow): void {
     s.gone();
     this.#core.refusals.note('undoing', this.#core.deps.upcalls?.shadow(s.hwptId, false) ?? 0);
     this.#host.release(s.hwptId);
     this.#host.release(s.ioasId);
   }
 
+  /** Every shadow that may have guest memory mapped. */
+  get holding(): readonly VtdShadow[] {
+    return [...this.shadows.list, ...this.#dying];
+  }
+
   /** What every device may have been attached to goes with the last one. */
   close(): void {
+    this.#core.work.whole(() => this.goOn());
     if (this.#parent !== null) this.#host.release(this.#parent.hwptId);
     if (this.#nothing !== null) {
       this.#host.release(this.#nothing.hwptId);

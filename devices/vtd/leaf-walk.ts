@@ -5,27 +5,34 @@ import { pointer } from '../../src/spec/vtd/tables.ts';
 
 const RW = SS.R | SS.W;
 
-/** Enumerates the leaves of a guest's second stage in ascending order, within a budget of entries looked at. */
+/** Enumerates the leaves of a guest's second stage in ascending order, as far as asked for, and goes on there later. */
 export class SecondStageLeaves {
   readonly #memory: Memory;
   readonly #reserved: SecondStageReserved;
-  readonly #budget: number;
   #left = 0;
+  #next = 0;
   #first = 0;
   #end = 0;
 
-  /** @param budget entries one walk may read: a guest can make its tables point at each other. */
-  constructor(memory: Memory, limits: PagingLimits, budget: number) {
+  constructor(memory: Memory, limits: PagingLimits) {
     this.#memory = memory;
     this.#reserved = new SecondStageReserved(limits);
-    this.#budget = budget;
   }
 
-  leaves(root: number, levels: number, first: number, pages: number, sink: LeafSink): void {
-    this.#left = this.#budget;
+  /** Entries the last `leaves` did not need of those it was allowed. */
+  get left(): number {
+    return this.#left;
+  }
+
+  /**
+   * @param entries entries that may be read: a guest can make its tables point at each other.
+   * @returns the page where the next call goes on; `first + pages`: there is nothing left.
+   */
+  leaves(root: number, levels: number, first: number, pages: number, sink: LeafSink, entries: number): number {
+    this.#left = entries;
     this.#first = first;
     this.#end = Math.min(first + pages, 2 ** (9 * levels));
-    this.#table(root, levels, 0, RW, sink);
+    return this.#table(root, levels, 0, RW, sink) ? first + pages : this.#next;
   }
 
   /** @param base first page the table translates. @returns false: stop. */
@@ -35,7 +42,10 @@ export class SecondStageLeaves {
     const from = Math.max(0, Math.floor((this.#first - base) / span));
     const to = Math.min(511, Math.ceil((this.#end - base) / span) - 1);
     for (let i = from; i <= to; i++) {
-      if (this.#left-- <= 0) return false;
+      if (this.#left-- <= 0) {
+        this.#next = Math.max(this.#first, base + i * span);
+        return false;
+      }
       if (!memory.load64(table + 8 * i)) return true;
       const lo = memory.lo;
       const hi = memory.hi;
@@ -52,6 +62,7 @@ export class SecondStageLeaves {
       }
       const start = Math.max(page, this.#first);
       const n = Math.min(page + span, this.#end) - start;
+      this.#next = start + n;
       const gpa = Math.floor(pointer(lo, hi) / 4096 / span) * span + (start - page);
       if (!sink.leaf(start, n, gpa, granted)) return false;
     }

@@ -112,7 +112,7 @@ export class VtdPageRequests {
     let gone = 0;
     if (domain?.kind === 'first') gone = domain.first.invalidate(page, 0, true);
     else if (domain?.kind === 'second') gone = domain.shadow.invalidate(page, 1, this.#core.work);
-    if (this.#core.refusals.note('page request', gone)) this.#streams.takeOffStale();
+    if (this.#core.refusals.note('page request', gone)) this.#streams.healing.takeOffStale();
     if (this.#faults.pageRequest(r, slot?.configuration ?? null)) return this.queue.push(r);
     return r.last ? RESPONSE.INVALID : DROPPED;
   }

@@ -55,10 +55,13 @@ export class VtdQueue {
   #tail = 0;
   #lastType = 0;
   #running = false;
+  readonly #held: () => boolean;
   /** The descriptor at the head was begun and goes on: its words are in `#w`. */
   #begun = false;
 
-  constructor(core: VtdCore, records: VtdRecords, commands: VtdCommands, waits: Waits) {
+  /** @param held whether descriptors wait for a switch of tables that is under way. */
+  constructor(core: VtdCore, records: VtdRecords, commands: VtdCommands, waits: Waits, held: () => boolean) {
+    this.#held = held;
     this.#core = core;
     this.#regs = core.registers;
     this.#records = records;
@@ -149,6 +152,7 @@ export class VtdQueue {
 
   /** Device-TLB completions are in. */
   drained(): void {
+    this.#core.work.begin();
     const error = this.#waits.settle();
     if (error !== 0) this.#records.queueError(error);
     if (this.#enabled && !this.#records.queueHalted && this.#head !== this.#tail) this.#run();
@@ -164,9 +168,8 @@ export class VtdQueue {
    * meanwhile.
    */
   #run(): void {
-    if (this.#running) return;
+    if (this.#running || this.#held()) return;
     this.#running = true;
-    this.#core.work.begin();
     if (this.#mayFetch()) {
       const { work } = this.#core;
       while (this.#head !== this.#tail && this.#waits.open) {

@@ -24,14 +24,10 @@ export class RegisterInvalidation {
     this.#commands = commands;
     this.#queue = queue;
     this.#streams = streams;
-    core.work.go = () => {
-      this.#resume();
-      queue.goOn();
-    };
   }
 
   /** A request that was begun goes on; the guest still reads it as busy. */
-  #resume(): void {
+  goOn(): void {
     if (this.#begun === 0) return;
     this.#core.work.operation(true);
     if (this.#begun === PAGE.CCMD.at) this.#context();
@@ -40,7 +36,6 @@ export class RegisterInvalidation {
 
   /** The high word of CCMD was written (§11.4.6.1). */
   context(): void {
-    this.#core.work.begin();
     this.#core.work.operation();
     this.#context();
   }
@@ -65,7 +60,6 @@ export class RegisterInvalidation {
 
   /** The high word of IOTLB was written (§11.4.6.3). */
   iotlb(): void {
-    this.#core.work.begin();
     this.#core.work.operation();
     this.#iotlb();
   }

@@ -19,8 +19,9 @@ import { INTERRUPT_BASE, INTERRUPT_LAST } from '../../src/spec/vtd/interrupt.ts'
 import type { SecondStageLeaves } from './leaf-walk.ts';
 
 const PAGE = 4096;
-/** Units of work of one walk through a table. */
-const FILL_WORK = 1024;
+/** Table entries that cost a unit of work, and units of a run of leaves beside what is mapped. */
+const ENTRIES = 8;
+const RUN_WORK = 1;
 /** Requests to the interrupt range never come to the tables, and no host maps anything there. */
 const INTERRUPT_PAGES = { first: INTERRUPT_BASE / PAGE, end: (INTERRUPT_LAST + 1) / PAGE };
 
@@ -37,8 +38,10 @@ export interface VtdShadowDeps {
   readonly memory: ShadowMemory & { gapAt(gpa: number): number };
   readonly walk: VtdSecondStage;
   readonly leaves: SecondStageLeaves;
-  /** IOAS_MAPs one fill may make. */
-  readonly fillMaps: number;
+  /** Table entries one fill may read in all, and IOAS_MAPs it may make. */
+  readonly fill: { readonly entries: number; readonly maps: number };
+  /** A fill goes on until it is done: nobody asks for what is missing. */
+  readonly fillsWhole: boolean;
   readonly pieces: ShadowPieces;
 }
 
@@ -64,6 +67,16 @@ export class VtdShadow {
   readonly #table: TableShadow | null;
   readonly #fill: ShadowFill;
   readonly #walk: SecondWalk;
+  readonly #fills: VtdShadowDeps['fill'];
+  readonly #fillsWhole: boolean;
+  readonly #leaves: SecondStageLeaves;
+  /** Entries the fill in hand may still read and maps it may still make, and of them what a part of it may. */
+  #entries = 0;
+  #maps = 0;
+  #part = 0;
+  /** What of the fill in hand is to be done: [next, end). */
+  #next = 0;
+  #end = 0;
 
   /** @param own what the host fills by itself; null: nothing. */
   constructor(
@@ -78,6 +91,9 @@ export class VtdShadow {
     this.did = table.did;
     this.levels = table.levels;
     const { host, memory } = deps;
+    this.#fills = deps.fill;
+    this.#fillsWhole = deps.fillsWhole;
+    this.#leaves = deps.leaves;
     const walk = new SecondWalk(deps.walk, table);
     this.#walk = walk;
     this.#shadow = new Shadow({ verbs: host, ioasId: ids.ioasId, walk, memory, unit: 'range', pieces: deps.pieces });
@@ -85,10 +101,10 @@ export class VtdShadow {
     this.#fill = new ShadowFill({
       shadow: this.#table ?? this.#shadow,
       source: {
-        leaves: (first, pages, sink) => deps.leaves.leaves(table.root, table.levels, first, pages, sink),
+        leaves: (first, pages, sink) => deps.leaves.leaves(table.root, table.levels, first, pages, sink, this.#part),
       },
       memory,
-      limit: deps.fillMaps,
+      limit: deps.fill.maps,
       pieces: deps.pieces,
       hole: INTERRUPT_PAGES,
     });
@@ -144,6 +160,11 @@ export class VtdShadow {
     return r;
   }
 
+  /** Pieces that are mapped by Linux's verbs. */
+  get pieces(): number {
+    return this.#shadow.areas.count;
+  }
+
   /** Its HWPT and its IOAS are gone. */
   gone(): void {
     this.#shadow.gone();
@@ -167,12 +188,39 @@ export class VtdShadow {
     return outcome;
   }
 
-  /** Maps what the guest's table holds in [first, first + pages), which is empty now. */
+  /**
+   * Maps what the guest's table holds in [first, first + pages), which is empty now, as far as the budget goes. The rest comes
+   * with the misses, or with `fillOn` where there are none.
+   */
   fill(first: number, pages: number, work: WorkBudget): VerbOutcome {
-    const { areas } = this.#shadow;
-    const before = areas.count;
-    const r = this.#fill.fill(first, pages);
-    work.spend(FILL_WORK * Math.min(1, pages / 512) + SHADOW_PIECE_WORK * Math.max(0, areas.count - before));
+    this.#entries = this.#fills.entries;
+    this.#maps = this.#fills.maps;
+    this.#next = first;
+    this.#end = first + pages;
+    return work.over && this.#fillsWhole ? 0 : this.fillOn(work);
+  }
+
+  /** A fill is to go on. */
+  get filling(): boolean {
+    return this.#next < this.#end;
+  }
+
+  /** The next part of the fill in hand. */
+  fillOn(work: WorkBudget): VerbOutcome {
+    this.#part = Math.min(this.#entries, work.left * ENTRIES);
+    const maps = Math.min(this.#maps, Math.ceil(work.left / SHADOW_PIECE_WORK));
+    let r = 0;
+    if (this.#part > 0 && maps > 0) {
+      const part = this.#part;
+      const fill = this.#fill;
+      r = fill.fill(this.#next, this.#end - this.#next, maps);
+      const read = part - Math.max(0, this.#leaves.left);
+      work.spend(Math.ceil(read / ENTRIES) + RUN_WORK * fill.runs + SHADOW_PIECE_WORK * fill.maps);
+      this.#entries -= read;
+      this.#maps -= fill.maps;
+      this.#next = fill.next;
+    }
+    if (!this.#fillsWhole || this.#entries <= 0 || this.#maps <= 0) this.#next = this.#end;
     return r;
   }
 

@@ -84,6 +84,10 @@ export class VtdStream {
   readonly unsettled = new Set<number>();
   /** Stamp of the last invalidation round that went through it. */
   round = 0;
+  /** How far the capture of its PASIDs is in a round: the next one, and how many may still be set up. */
+  readonly captured = { round: 0, next: 0, left: 0 };
+  /** The round in which what the host refused is tried again, and what of it is left. */
+  readonly healing = { round: 0, left: [] as number[] };
   /** The host refused to map what the last miss asked for; counts for the fault that follows. */
   missRefused = false;
   /** What the guest's own second stage said to the last miss; counts for the fault that follows. */

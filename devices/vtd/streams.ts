@@ -3,21 +3,21 @@ import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
-import { E } from '../../src/spec/iommufd/errno.ts';
 import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
 import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
 import { VtdAttachments, type VtdSlotListener } from './attachments.ts';
 import { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFunction } from './deps.ts';
-import { isStale, type VtdDomains } from './domains.ts';
+import type { VtdDomains } from './domains.ts';
 import { GoneStreams } from './gone.ts';
+import { VtdHealing } from './healing.ts';
 import { GlobalPasids, globalMode, type PasidMode, sameMode, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
 import { VtdStream, type VtdStreamDevice } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
 
 /** Units of work of one look at a PASID's entry. */
-const LOOK_WORK = 2;
+const LOOK_WORK = 8;
 
 /**
  * The streams behind the unit and when each is set up: on first use; under caching mode, or without upcalls, when the guest says
@@ -38,6 +38,8 @@ export class VtdStreams {
   /** The host's PASIDs, for slices and global mode. */
   readonly #globals: GlobalPasids | null;
   readonly #drain: PasidDrain;
+  /** What the host refused is tried again. */
+  readonly healing: VtdHealing;
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
   readonly #byDev = new Map<number, VtdStreamDevice>();
@@ -53,6 +55,7 @@ export class VtdStreams {
     this.#attachments = new VtdAttachments(core, this.#tables, domains);
     this.#capture = new VtdCapture(core, this.#tables, this.#attachments);
     this.#drain = drain;
+    this.healing = new VtdHealing(core, this.#list, this.#attachments);
     this.#globals = globals ?? (pasids === undefined ? null : new GlobalPasids(pasids, drain));
     this.#eager = domains.eager;
     this.#globals?.onMissing((local) => this.#missing(local));
@@ -65,6 +68,22 @@ export class VtdStreams {
 
   get list(): readonly VtdStream[] {
     return this.#list;
+  }
+
+  /** See `Vtd.attachments`. */
+  attachments(): { rid: number; pasid: number; key: string; hwptId: number }[] {
+    return this.#list.flatMap((s) => {
+      const slots = s.slots.list.map(({ pasid, domain }) => ({
+        rid: s.rid,
+        pasid,
+        key: domain.key,
+        hwptId: domain.hwptId,
+      }));
+      if (!s.bypass) return slots;
+      const parent = this.#domains.parent(s.vfio.devId);
+      const hwptId = typeof parent === 'number' ? 0 : parent.hwptId;
+      return [{ rid: s.rid, pasid: NO_PASID, key: 'bypass', hwptId }, ...slots];
+    });
   }
 
   /** The stream of a guest requester id. */
@@ -143,7 +162,14 @@ export class VtdStreams {
       this.#list.push(s);
       this.#byRid.set(r, s);
     });
-    for (const s of streams) this.#core.refusals.note('switch of translation', this.#place(s));
+    const { work, refusals } = this.#core;
+    refusals.note(
+      'switch of translation',
+      work.whole(() => {
+        for (const s of streams) work.part(this.#place(s));
+        return work.part(this.#domains.goOn());
+      }),
+    );
     return streams;
   }
 
@@ -190,22 +216,33 @@ export class VtdStreams {
     if (this.#list.length === 0) this.#domains.close();
   }
 
-  /** What a stream has before its first use. */
+  /** What a stream has before its first use, as far as the budget goes. */
   #place(s: VtdStream): VerbOutcome {
-    if (!this.#core.root.on) return this.#attachments.bypass(s);
-    const refused = this.#attachments.unset(s);
+    const { root, work } = this.#core;
+    if (!root.on) return this.#attachments.bypass(s, true);
+    const refused = s.captured.round === work.round ? 0 : this.#attachments.unset(s, true);
+    if (work.unfinished) return refused;
     const captured = this.#eager || s.renamed ? this.#capture.all(s, -1) : 0;
     // What could not be detached may still be replaced by what the tables say now.
-    if (refused < 0) this.#settle(s);
+    if (refused < 0) this.healing.settle(s);
     return refused || captured;
   }
 
-  /** TE, the root table or its mode changed: everything known about streams is void. */
+  /**
+   * TE, the root table or its mode changed: everything known about streams is void. As far as the budget goes:
+   * `work.unfinished`.
+   */
   placeAll(): VerbOutcome {
-    this.#core.work.begin();
-    let refused = 0;
-    for (const s of this.#list) refused = this.#place(s) || refused;
-    return this.#agreed(refused);
+    const { work } = this.#core;
+    for (const s of this.#list) {
+      if (!this.#begins(s)) continue;
+      work.part(this.#place(s));
+      if (work.unfinished) return work.refused;
+      s.round = work.round;
+    }
+    if (work.unfinished) return work.refused;
+    work.part(this.#domains.goOn());
+    return work.unfinished ? work.refused : this.#agreed(0);
   }
 
   /** The hardware has no configuration for a host PASID of a device's stream. @returns whether it has one now. */
@@ -244,56 +281,10 @@ export class VtdStreams {
     }
   }
 
-  /**
-   * What the host refused before is tried again: at every invalidation of translations.
-   * @returns 0, or -errno: something is still attached that should have gone. What is not attached yet is recorded as faults.
-   */
-  heal(): VerbOutcome {
-    let refused = 0;
-    for (let i = 0; i < this.#list.length; i++) {
-      const s = this.#list[i]!;
-      if (s.unsettled.size > 0) refused = this.#settle(s) || refused;
-    }
-    return refused;
-  }
-
   /** @returns 0: no cache of the host's units knows what was detached; -errno. */
   confirmed(): VerbOutcome {
     const kept = this.#list.reduce((r, s) => (s.keeps ? this.#settle(s) || r : r), 0);
     return kept || this.#core.confirm.ask() || this.#attachments.prove(this.#list);
-  }
-
-  /** @param attached what cannot be attached counts as well. */
-  #settle(s: VtdStream, attached = false): VerbOutcome {
-    const { root, refusals } = this.#core;
-    let refused = 0;
-    for (const pasid of [...s.unsettled]) {
-      const r = root.on
-        ? this.#configure(s, pasid)
-        : pasid === NO_PASID
-          ? this.#attachments.bypass(s)
-          : this.#attachments.detach(s, pasid);
-      refusals.note('undoing', r);
-      const kept = attached || s.slots.has(pasid) || (root.on && s.bypass);
-      if (kept && s.unsettled.has(pasid)) refused = r || refused;
-    }
-    return refused;
-  }
-
-  /**
-   * The host did not take away what it was asked to: whatever stands on a stale domain is detached, so that nothing of it
-   * translates. The slots count as unsettled. @returns 0, or -errno of a refused detach.
-   */
-  takeOffStale(): VerbOutcome {
-    let refused = 0;
-    for (const s of this.#list) {
-      for (const slot of [...s.slots.list]) {
-        if (!isStale(slot.domain)) continue;
-        refused = this.#attachments.detach(s, slot.pasid) || refused;
-        s.unsettled.add(slot.pasid);
-      }
-    }
-    return refused;
   }
 
   /** A context-cache invalidation. @param g granularity. @param fm masks function bits of `sid`. */
@@ -310,15 +301,12 @@ export class VtdStreams {
     return this.#agreed(refused);
   }
 
-  /**
-   * A host with one configuration per device takes the first of its streams that changes for a contradiction; once all of
-   * them have changed there may be none.
-   */
+  /** The end of an operation on all streams: what of its refusals counts. */
   #agreed(refused: VerbOutcome): VerbOutcome {
-    if (refused !== -E.OPNOTSUPP || this.#core.deps.upcalls !== null) return refused;
-    let still = 0;
-    for (const s of this.#list) if (s.device.several && s.unsettled.size > 0) still = this.#settle(s, true) || still;
-    return still;
+    const { work } = this.#core;
+    const all = work.part(refused);
+    work.refused = 0;
+    return this.healing.agreed(all);
   }
 
   /** Whether an invalidation is to go through a stream now: it has not yet, and the budget is not spent. */
@@ -351,6 +339,7 @@ export class VtdStreams {
       refused = this.#refresh(s, domain, index) || refused;
       if (this.#core.work.unfinished) return refused;
       refused = (index >= 0 ? this.#capture.one(s, index, domain) : this.#capture.all(s, domain)) || refused;
+      if (this.#core.work.unfinished) return refused;
       s.round = this.#core.work.round;
     }
     return this.#agreed(refused);

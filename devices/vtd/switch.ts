@@ -14,6 +14,8 @@ export class VtdSwitch {
   readonly #streams: VtdStreams;
   /** Status bits that the guest does not see yet: TE, SRTP. */
   #pending = 0;
+  /** Not all streams have been gone through: descriptors wait for that. */
+  going = false;
 
   constructor(core: VtdCore, streams: VtdStreams) {
     this.#core = core;
@@ -26,7 +28,7 @@ export class VtdSwitch {
     if (root.on === on) return;
     root.on = on;
     this.#pending |= GCMD.TE;
-    this.#place();
+    this.#begin();
   }
 
   /** GCMD.SRTP: address and mode are latched, every cache of the unit is emptied (ESRTPS). */
@@ -38,13 +40,18 @@ export class VtdSwitch {
     root.mode = !deviations.tableModeBitOnly ? ttm : features.scalable ? ttm & 1 : TTM.LEGACY;
     registers.setStatus(GCMD.SRTP, false);
     this.#pending |= GCMD.SRTP;
-    this.#place();
+    this.#begin();
   }
 
   /** Reset, or a state was loaded: the registers say what is to be in force, and nobody waits for it. */
   replaced(): void {
     this.#pending = 0;
-    this.#core.refusals.note('switch of translation', this.#streams.placeAll());
+    this.going = false;
+    const { work, refusals } = this.#core;
+    refusals.note(
+      'switch of translation',
+      work.whole(() => this.#streams.placeAll()),
+    );
   }
 
   /** GSTS as it is on another host, where nothing of this one's is in force. @param now its value here. */
@@ -57,7 +64,23 @@ export class VtdSwitch {
 
   /** Tries again what the host refused. */
   goOn(): void {
-    if (this.#pending !== 0) this.#show(this.#streams.heal());
+    if (this.#pending === 0 || this.going) return;
+    const { work } = this.#core;
+    work.operation();
+    const refused = this.#streams.healing.heal();
+    if (!work.unfinished) this.#show(refused);
+  }
+
+  /** The next part of a switch that is going. @returns whether it is over. */
+  nextPart(): boolean {
+    this.#core.work.operation(true);
+    this.#place();
+    return !this.going;
+  }
+
+  #begin(): void {
+    this.#core.work.operation();
+    this.#place();
   }
 
   /** Whether something that is still in force should have gone. */
@@ -70,8 +93,16 @@ export class VtdSwitch {
   }
 
   #place(): void {
+    const { work, refusals } = this.#core;
     const refused = this.#streams.placeAll();
-    this.#core.refusals.note('switch of translation', refused);
+    this.going = work.unfinished;
+    if (this.going) {
+      work.pause();
+      return;
+    }
+    // A descriptor in hand begins again: what it had done was done to what is void now.
+    work.operation();
+    refusals.note('switch of translation', refused);
     this.#show(refused);
   }
 

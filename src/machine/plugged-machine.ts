@@ -108,7 +108,7 @@ export class PluggedMachine {
     this.unit = make(this.vm, this.interrupts.port(plan.lines ?? []), tell);
     const irq = this.interrupts.port(plan.intx ?? []);
     const { accesses, clock } = this.vm;
-    const complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock, accesses });
+    const complex = new RootComplex({ memory: this.vm.hostMemory.space, irq, clock, accesses, later: this.vm.later });
     this.complex = complex;
     const ports = portsOf(this.vm, this.unit);
     const root = complex.addRoot(0, ports);

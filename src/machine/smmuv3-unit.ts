@@ -134,6 +134,7 @@ export class Smmuv3Unit implements IommuUnit {
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       later: vm.later,
+      inner: () => vm.accesses.depth > 1,
       quotas: vm.quotas,
       failures: vm.hostMemory,
       trustPartialCount: config.batchQuirk ?? false,

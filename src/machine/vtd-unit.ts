@@ -123,6 +123,7 @@ export class VtdUnit implements IommuUnit {
       ram: () => vm.memory.ram(),
       later: vm.later,
       after: (delay, action) => vm.clock.after(delay, action),
+      inner: () => vm.accesses.depth > 1,
       quotas: vm.quotas,
       failures: vm.hostMemory,
       name: config.name,

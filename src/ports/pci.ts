@@ -53,6 +53,16 @@ export interface PciWindow {
   address(): number;
 }
 
+/** What one access of the guest may cost, as a function with a lot to do sees it. */
+export interface AccessWork {
+  /** The access under way has cost what one may: the function goes on `later`. */
+  readonly spent: boolean;
+  /** Something beside requests (those are counted) cost so much: a unit is about half a page copied. */
+  spend(units: number): void;
+  /** Runs an action soon, outside of any other access and with the whole budget; not when the function is taken out before. */
+  later(action: () => void): void;
+}
+
 /**
  * Function → bus: requests with address type and PASID. Results of the calls are fields, valid until the next call. Each
  * function has its own.
@@ -60,6 +70,8 @@ export interface PciWindow {
 export interface Upstream {
   /** Requester id as software sees it now (bus number of the moment, devfn). */
   readonly rid: number;
+  /** What the access under way may still cost; absent: there is no limit. */
+  readonly work?: AccessWork;
   /** The ways up under its further requester ids, in the order in which it was plugged in with them; empty for most. */
   readonly aliases: readonly Upstream[];
   /**

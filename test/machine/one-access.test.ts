@@ -19,8 +19,8 @@ function occasions(rig: { hostOps(): Record<string, number> }, access: () => voi
 
 describe('the work of one access', () => {
   /** Caching mode, four levels of tables that point at each other, `descriptors` domain-selective flushes in the queue. */
-  function selfSimilar(descriptors: number) {
-    const rig = new Rig({ props: { cachingMode: true, awBits: 48 } });
+  function selfSimilar(descriptors: number, more: object = {}) {
+    const rig = new Rig({ props: { cachingMode: true, awBits: 48 }, ...more });
     const { g } = rig;
     const queue = 0x180_0000;
     const tables = [0x100_0000, 0x100_1000, 0x100_2000, 0x100_3000];
@@ -124,5 +124,84 @@ describe('the work of one access', () => {
     expect(seen.at(-1)).toBe(0x7_ffff);
     expect(seen.length).toBeGreaterThan(100);
     expect(rig.errors).toEqual([]);
+  });
+
+  test('a table of a host that never asks is filled in parts, all of it before the head passes, and goes in parts', () => {
+    const rig = selfSimilar(2, { linuxOnly: true, limits: { shadowPieces: 6000 } });
+    const { g } = rig;
+    const done = () => g.r32(IQH) >> 4 === 2;
+    const verbs = occasions(rig, () => g.w32(IQT, 2 << 4), done);
+    expect(done()).toBe(true);
+    expect(verbs.length).toBeGreaterThan(10);
+    expect(Math.max(...verbs)).toBeLessThan(MOST_VERBS);
+    expect(rig.vm.usage().shadowPieces.used).toBeGreaterThan(5000);
+    // The architecture has translation off only when GSTS says so.
+    const off = occasions(
+      rig,
+      () => g.w32(0x18, 0x0400_0000),
+      () => (g.r32(0x1c) & 0x8000_0000) === 0,
+    );
+    expect(Math.max(...off)).toBeLessThan(MOST_VERBS);
+    for (let i = 0; i < 500 && rig.vm.usage().shadowPieces.used > 0; i++) rig.vm.clock.advance(10);
+    expect(rig.vm.usage().shadowPieces.used).toBe(0);
+    expect(rig.dma(8, 0x10_0000)).toBe(0x10_0000);
+  });
+
+  test.each([false, true])(
+    '1000 PASIDs that are set up go in parts with a new root table (linux-only %s)',
+    (linuxOnly) => {
+      const rig = new Rig({ linuxOnly, props: { scalableMode: true, fsts: true, pasidBits: 12 } });
+      const { g } = rig;
+      const PASIDS = 1000;
+      rig.plug(0x10, 0, { maxPasids: 4096 });
+      const table = rig.page();
+      g.map(table, 0x5000, 0x100_0000, 7n, rig.pools[0]!);
+      const [directory, entries] = [0x60_0000, 0x80_0000];
+      for (let i = 0; i < PASIDS; i++) g.store(entries + 64 * i, ...FIRST(7 + (i % 16), table), 0n, 0n, 0n, 0n, 0n);
+      for (let i = 0; i < 64; i++) g.store(directory + 8 * i, BigInt(entries + 4096 * i) | 1n);
+      g.store(0x20_0000, 0x20_1001n, 0n);
+      g.store(0x20_1000 + 32 * 0x10, BigInt(directory) | 9n | (5n << 9n), 0n, 0n, 0n);
+      g.queueOn(true);
+      const on = occasions(
+        rig,
+        () => g.translateOn(rig.root(1)),
+        () => (g.r32(0x1c) & 0x8000_0000) !== 0,
+      );
+      if (linuxOnly) expect(on.length).toBeGreaterThan(10);
+      for (let p = 1; p < PASIDS; p++) expect(rig.dma(0x10, 0x5000, undefined, p)).toBe(0x100_0000);
+      expect(rig.vm.usage().pasids.used).toBe(PASIDS - 1);
+      rig.hostOps();
+      // The root pointer is set again: RTPS falls at once and comes back when nothing of before is in use.
+      const again = occasions(
+        rig,
+        () => g.w32(0x18, (g.r32(0x1c) & 0x96ff_ffff) | 0x4000_0000),
+        () => (g.r32(0x1c) & 0x4000_0000) !== 0,
+      );
+      expect(rig.vm.usage().pasids.used).toBe(linuxOnly ? PASIDS - 1 : 0);
+      expect(again.length).toBeGreaterThan(10);
+      expect(Math.max(...on, ...again)).toBeLessThan(400);
+      expect(rig.dma(0x10, 0x5000, undefined, 77)).toBe(0x100_0000);
+    },
+  );
+
+  test('a descriptor behind a switch of tables waits for it', () => {
+    const rig = new Rig({ props: { scalableMode: true, fsts: true, pasidBits: 12 } });
+    const { g } = rig;
+    rig.plug(0x10, 0, { maxPasids: 4096 });
+    const table = rig.page();
+    g.map(table, 0x5000, 0x100_0000, 7n, rig.pools[0]!);
+    for (let i = 0; i < 64; i++) rig.scalable(0x10, i, FIRST(7, table));
+    // Every entry of the directory is one table: PASIDs 0 to 4095.
+    const directory = 0x60_0000;
+    for (let i = 0; i < 64; i++) g.store(directory + 8 * i, g.load(0x20_3000 - 0x1000) | 1n);
+    g.queueOn(true);
+    g.translateOn(rig.root(1));
+    for (let p = 1; p < 64; p++) rig.dma(0x10, 0x5000, undefined, p);
+    g.store(g.queue, 0x1_0000_0025n, 0x30_0000n, 0n, 0n);
+    g.w32(0x18, 0xc400_0000 | 0);
+    g.w32(IQT, 32);
+    for (let i = 0; i < 100 && g.r32(IQH) !== 32; i++);
+    expect(g.r32(IQH)).toBe(32);
+    expect(rig.vm.usage().pasids.used).toBe(0);
   });
 });

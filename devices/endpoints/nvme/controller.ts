@@ -1,4 +1,5 @@
 import { RegisterFile } from '../../../src/core/registers.ts';
+import type { AccessWork } from '../../../src/ports/pci.ts';
 import {
   CAP_HI,
   CAP_LO,
@@ -15,9 +16,10 @@ import {
 import { AdminCommands, PENDING } from './admin.ts';
 import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
+import { type CommandInHand, type NvmeWaiting, STEP } from './in-hand.ts';
 import { IoCommands } from './io.ts';
 import { type CompletionQueue, full, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
-import type { StallableDma, StalledStep } from './stalls.ts';
+import type { StallableDma } from './stalls.ts';
 import { type DmaPath, Transfer } from './transfer.ts';
 
 /** What a controller needs of its function. */
@@ -34,34 +36,12 @@ export interface NvmeControllerDeps {
   readonly interrupt: (vector: number, pending: boolean) => void;
   /** Interrupt vectors of the function. */
   readonly vectors: number;
+  /** What one access may cost; absent or null: there is no limit. */
+  readonly work?: () => AccessWork | null;
 }
 
-/** What is to be done next for a command. Each can be done again from its beginning. */
-const STEP = { FETCH: 0, EXECUTE: 1, COMPLETE: 2 } as const;
-
-/** The command in hand. */
-interface CommandInHand {
-  readonly sq: SubmissionQueue;
-  step: number;
-  status: number;
-  result: number;
-}
-
-/** A command whose access is stalled, as plain data. */
-export interface NvmeWaiting {
-  /** Submission queue. */
-  readonly queue: number;
-  /** What is done again: 0 its fetch, 1 its execution, 2 its completion. */
-  readonly step: number;
-  /** NVME_STATUS value of its completion. */
-  readonly status: number;
-  /** Dword 0 of its completion. */
-  readonly result: number;
-  /** Its words. */
-  readonly sqe: readonly number[];
-  /** The access that is stalled, and what was decided about others of the step. */
-  readonly stall: StalledStep;
-}
+/** Bytes of a disk that cost a unit of work. */
+const UNIT_BYTES = 65_536;
 
 /** Saved state of `NvmeController`; the disk's contents are not in it. */
 export interface NvmeState {
@@ -109,6 +89,9 @@ export class NvmeController {
   #masked = 0;
   #running = false;
   #hand: CommandInHand | null = null;
+  readonly #work: () => AccessWork | null;
+  /** Commands wait for the next occasion. */
+  #waits = false;
 
   constructor(deps: NvmeControllerDeps) {
     this.disk = deps.disk;
@@ -117,6 +100,7 @@ export class NvmeController {
     this.#dma = deps.dma;
     this.#stalls = deps.stalls ?? null;
     this.#interrupt = deps.interrupt;
+    this.#work = deps.work ?? (() => null);
     this.transfer = new Transfer(deps.dma);
     this.#regs.preset(NVME.CAP.at, CAP_LO);
     this.#regs.preset(NVME.CAP.at + 4, CAP_HI);
@@ -126,6 +110,7 @@ export class NvmeController {
 
   /** A 4-byte register read below the doorbells. */
   read(offset: number): number {
+    this.#takeUp();
     if (offset === NVME.INTMS.at || offset === NVME.INTMC.at) return this.#masked >>> 0;
     return offset < 0x40 ? this.#regs.read32(offset) : 0;
   }
@@ -197,6 +182,7 @@ export class NvmeController {
     this.submissions.fill(null);
     this.completions.fill(null);
     this.#admin.reset();
+    this.#waits = false;
     this.#status(0);
     this.#masked = 0;
   }
@@ -225,16 +211,37 @@ export class NvmeController {
     this.#run(sq);
   }
 
+  /** The access under way may not cost more: what is in the queues comes soon, or when the guest looks. */
+  #putOff(work: AccessWork): void {
+    if (this.#waits) return;
+    this.#waits = true;
+    work.later(() => this.#takeUp());
+  }
+
+  /** An occasion for what was put off. */
+  #takeUp(): void {
+    if (!this.#waits) return;
+    this.#waits = false;
+    for (const sq of this.submissions) if (sq !== null && !this.#waits) this.#run(sq);
+  }
+
   #run(sq: SubmissionQueue): void {
     // A completion message can make a bus call back into a doorbell; the outer loop sees the new tail.
     if (this.#running || this.#hand !== null) return;
     this.#running = true;
+    const work = this.#work();
     for (let budget = sq.entries; budget > 0 && sq.head !== sq.tail; budget--) {
       const cq = this.completions[sq.cq];
       if (cq == null || full(cq) || this.submissions[sq.id] !== sq) break;
+      if (work?.spent === true) {
+        this.#putOff(work);
+        break;
+      }
       this.#hand = { sq, step: STEP.FETCH, status: 0, result: 0 };
       this.#stalls?.begin();
-      if (!this.#advance(this.#hand)) break;
+      const done = this.#advance(this.#hand);
+      work?.spend(1 + this.#io.moved / UNIT_BYTES);
+      if (!done) break;
     }
     this.#running = false;
   }
@@ -379,6 +386,9 @@ export class NvmeController {
     });
     this.#masked = s.masked;
     this.#admin.load(s.events);
+    this.#waits = false;
+    const work = this.#work();
+    if (work !== null && this.submissions.some((q) => q !== null && q.head !== q.tail)) this.#putOff(work);
     this.#hand = null;
     this.#stalls?.begin();
     const sq = s.waiting == null ? null : this.submissions[s.waiting.queue];

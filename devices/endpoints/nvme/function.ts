@@ -55,6 +55,7 @@ export class NvmeFunction {
       vectors: QUEUE_LIMIT,
       dma,
       stalls: dma,
+      work: () => memory.upstream?.work ?? null,
       interrupt: (vector, pending) => {
         if (pending) interrupts.raise(vector);
         else interrupts.clear(vector);

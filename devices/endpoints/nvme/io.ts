@@ -6,6 +6,8 @@ import { MAX_TRANSFER, type Transfer } from './transfer.ts';
 export class IoCommands {
   readonly #disk: Disk;
   readonly #transfer: Transfer;
+  /** Bytes of the disk that the last command touched. */
+  moved = 0;
 
   constructor(disk: Disk, transfer: Transfer) {
     this.#disk = disk;
@@ -14,6 +16,7 @@ export class IoCommands {
 
   /** @returns a NVME_STATUS value. */
   run(sqe: Int32Array): number {
+    this.moved = 0;
     const opcode = sqe[0]! & 0xff;
     const nsid = sqe[1]! >>> 0;
     if (opcode === IO.FLUSH)
@@ -26,7 +29,9 @@ export class IoCommands {
     if (lba + blocks > this.#disk.blocks) return NVME_STATUS.LBA_RANGE;
     const bytes = blocks << LBA_SHIFT;
     const at = lba * (1 << LBA_SHIFT);
+    this.moved = Math.min(bytes, MAX_TRANSFER);
     if (opcode === IO.WRITE_ZEROES) {
+      this.moved = bytes;
       this.#disk.zero(at, bytes);
       return NVME_STATUS.SUCCESS;
     }

@@ -6,6 +6,11 @@ const DEPTH_MAX = 8;
  */
 const CAUSED_MAX = 4096;
 
+/** Units of work that the requests of functions may cost in one access: one each, and more for what they move. */
+const DMA_WORK = 2048;
+/** Units of a register access that a request of a function has become. */
+const REACHED_WORK = 0.5;
+
 /** What the gates of one machine share: how deep accesses lie in each other now, and how many came from inside. */
 export class AccessNesting {
   /** Devices at work inside each other; 0: nobody is. */
@@ -13,13 +18,24 @@ export class AccessNesting {
   /** An IOMMU is reading registers: no request of a function gets through meanwhile. */
   sealed = 0;
   #caused = 0;
+  #work = 0;
 
   /** A device begins to work. @returns false: too deep, or too much has come from the inside of one access. */
   deeper(): boolean {
-    if (this.depth === 0) this.#caused = 0;
+    if (this.depth === 0) this.#caused = this.#work = 0;
     else if (this.depth >= DEPTH_MAX || !this.more()) return false;
     this.depth++;
     return true;
+  }
+
+  /** Requests of functions, and what came of them, cost so many units of the access under way. */
+  spend(units: number): void {
+    this.#work += units;
+  }
+
+  /** The access under way has cost what one may: who has more to do goes on later. */
+  get spent(): boolean {
+    return this.depth > 0 && this.#work >= DMA_WORK;
   }
 
   /** Counts what was caused by a device that a device had reached. @returns false: too much. */
@@ -56,8 +72,20 @@ export class AccessGate {
   /** An access to the device begins. @returns false: it is refused; else `leave` follows. */
   enter(): boolean {
     if (this.#busy !== 0 || this.#busyBelow !== 0 || !this.#nesting.deeper()) return false;
+    // Somebody's request is behind it.
+    if (this.#nesting.depth > 1) this.#nesting.spend(REACHED_WORK);
     this.#begin();
     return true;
+  }
+
+  /** See `AccessNesting.spend`. */
+  spend(units: number): void {
+    this.#nesting.spend(units);
+  }
+
+  /** See `AccessNesting.spent`. */
+  get spent(): boolean {
+    return this.#nesting.spent;
   }
 
   /** The access that `enter` let in is over. */

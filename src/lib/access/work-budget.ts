@@ -1,8 +1,8 @@
 /**
- * What one access may cost, in units of about a microsecond on a slow machine: a count of work, never of time, so that a run
+ * What one access may cost, in units of about two microseconds on a slow machine: a count of work, never of time, so that a run
  * repeats exactly.
  */
-const WORK = 4096;
+const WORK = 2048;
 
 /**
  * Bounds the work of one access of a guest, whatever its queues and tables hold: when the budget is spent, the rest goes on at
@@ -15,27 +15,57 @@ export class WorkBudget {
   waiting = false;
   /** The operation in hand was not finished: it has to be called again, in the same round. */
   unfinished = false;
+  /** What the host refused first of the operation in hand, in an earlier part of it: -errno; 0: nothing. */
+  refused = 0;
   /** Number of the operation in hand, so that it does nothing twice when it goes on. */
   round = 0;
   /** Goes on with what waits. */
   go: (() => void) | null = null;
   readonly #later: ((action: () => void) => void) | null;
+  readonly #inner: () => boolean;
   readonly #resume = () => this.resume();
 
-  /** @param later runs an action at the next occasion outside of any access; null: the guest's next read goes on. */
-  constructor(later: ((action: () => void) => void) | null) {
+  /**
+   * @param later runs an action at the next occasion outside of any access; null: the guest's next read goes on.
+   * @param inner whether the access under way lies inside another one: then it is no occasion of its own.
+   */
+  constructor(later: ((action: () => void) => void) | null, inner: () => boolean = () => false) {
     this.#later = later;
+    this.#inner = inner;
   }
 
-  /** An occasion: the whole budget is there. */
+  /** An occasion: the whole budget is there. A request of a function that reaches the device has what is left of it. */
   begin(): void {
-    this.left = WORK;
+    if (!this.#inner()) this.left = WORK;
   }
 
   /** An operation begins, or (`again`) the one in hand goes on. */
   operation(again = false): void {
     this.unfinished = false;
-    if (!again) this.round++;
+    if (again) return;
+    this.round++;
+    this.refused = 0;
+  }
+
+  /** A part of the operation in hand is over. @param outcome of the part, -errno or not. @returns that of all parts so far. */
+  part(outcome: number): number {
+    if (outcome < 0) this.refused ||= outcome;
+    return this.refused || outcome;
+  }
+
+  /**
+   * Carries an operation out that nobody can be asked to wait for (a reset, a function that is taken out), in as many budgets as
+   * it takes. @param action is called until it leaves `unfinished` false. @returns the first refusal, or the last outcome.
+   */
+  whole(action: () => number): number {
+    let outcome = 0;
+    this.operation();
+    do {
+      this.operation(true);
+      this.left = WORK;
+      outcome = this.part(action());
+    } while (this.unfinished);
+    return outcome;
   }
 
   spend(units: number): void {

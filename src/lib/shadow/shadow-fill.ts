@@ -16,7 +16,8 @@ export interface LeafSink {
 
 /** Walks a guest-owned stage over a range of pages and reports every leaf in it, in ascending order. */
 export interface LeafSource {
-  leaves(first: number, pages: number, sink: LeafSink): void;
+  /** @returns the page where it stopped, because the sink said so or it has read enough; `first + pages`: it is done. */
+  leaves(first: number, pages: number, sink: LeafSink): number;
 }
 
 /** What a fill works with. */
@@ -28,7 +29,7 @@ export interface ShadowFillConfig {
     /** Bytes without RAM from `gpa` on (a positive multiple of 4096; 2^52 when none follows). */
     gapAt(gpa: number): number;
   };
-  /** IOAS_MAPs one fill may make; the rest waits for misses. */
+  /** IOAS_MAPs one fill may make by default; the rest waits for another, or for misses. */
   readonly limit: number;
   /** Pieces of all shadows of the machine: where they have no room, a fill ends. */
   readonly pieces?: ShadowPieces;
@@ -47,22 +48,38 @@ export class ShadowFill implements LeafSink {
   #pages = 0;
   #gpa = 0;
   #perm = 0;
-  #maps = 0;
+  /** IOAS_MAPs of the last `fill`, and runs of leaves it found. */
+  maps = 0;
+  runs = 0;
+  /** The page where the last `fill` stopped. */
+  next = 0;
+  #limit = 0;
   #refused: VerbOutcome = 0;
 
   constructor(config: ShadowFillConfig) {
     this.#c = config;
   }
 
-  /** Maps what the guest's tables hold in [first, first + pages), where nothing is mapped now. */
-  fill(first: number, pages: number): VerbOutcome {
+  /**
+   * Maps what the guest's tables hold in [first, first + pages), where nothing is mapped now; `next` tells how far it came.
+   * @param limit IOAS_MAPs it may make.
+   */
+  fill(first: number, pages: number, limit = this.#c.limit): VerbOutcome {
     this.#pages = 0;
-    this.#maps = 0;
+    this.maps = this.runs = 0;
+    this.#limit = limit;
     this.#refused = 0;
-    if (this.#c.pieces?.room === false) return 0;
-    this.#c.source.leaves(first, pages, this);
+    this.next = first + pages;
+    if (!this.#room()) return 0;
+    const next = this.#c.source.leaves(first, pages, this);
     this.#flush();
+    // Where there is no room it ends: no later part would find more.
+    if (this.#room()) this.next = next;
     return this.#refused;
+  }
+
+  #room(): boolean {
+    return this.#c.pieces === undefined || this.#c.pieces.room;
   }
 
   leaf(page: number, pages: number, gpa: number, perm: number): boolean {
@@ -85,12 +102,13 @@ export class ShadowFill implements LeafSink {
     this.#pages = pages;
     this.#gpa = gpa;
     this.#perm = perm;
-    return this.#maps < this.#c.limit && this.#c.pieces?.room !== false;
+    return this.maps < this.#limit && this.#room();
   }
 
   /** Maps the collected run, piece by piece where RAM has holes. */
   #flush(): void {
     const { memory } = this.#c;
+    this.runs++;
     let page = this.#page;
     let gpa = this.#gpa;
     let left = this.#pages;
@@ -99,7 +117,7 @@ export class ShadowFill implements LeafSink {
       const room = Math.min(left, Math.floor(memory.roomAt(gpa * PAGE) / PAGE));
       const n = room > 0 ? room : Math.min(left, memory.gapAt(gpa * PAGE) / PAGE);
       if (room > 0) {
-        this.#maps++;
+        this.maps++;
         this.#map(page, n, gpa);
       }
       page += n;
@@ -112,12 +130,12 @@ export class ShadowFill implements LeafSink {
   #map(page: number, pages: number, gpa: number): void {
     const r = this.#c.shadow.map(page, pages, gpa, this.#perm);
     if (r >= 0 || (r === -E.INVAL && pages === 1)) return;
-    if (r !== -E.INVAL || this.#maps >= this.#c.limit) {
+    if (r !== -E.INVAL || this.maps >= this.#limit) {
       this.#refused ||= r;
       return;
     }
     const half = pages >>> 1;
-    this.#maps += 2;
+    this.maps += 2;
     this.#map(page, half, gpa);
     this.#map(page + half, pages - half, gpa + half);
   }

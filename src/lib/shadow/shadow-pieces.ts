@@ -4,7 +4,7 @@ import type { Quota } from '../limits/machine-limits.ts';
 export interface ShadowMember {
   /** Pieces it has. */
   readonly pieces: number;
-  /** Gives all of them back. */
+  /** Gives some of them back, all where there are few. */
   surrender(): void;
 }
 
@@ -29,10 +29,10 @@ export class ShadowPieces {
     this.#members.add(member);
     if (this.quota.room()) return;
     for (const oldest of this.#members) {
-      this.#members.delete(oldest);
-      if (oldest.pieces === 0) continue;
       oldest.surrender();
       if (this.quota.used < this.quota.limit) break;
+      // The host keeps them: the next one is asked, and this one not before all others.
+      this.#members.delete(oldest);
     }
     this.#members.add(member);
   }

@@ -3,6 +3,7 @@ import { E } from '../../spec/iommufd/errno.ts';
 import type { HostVerbs, VerbOutcome } from '../uapi/host-verbs.ts';
 import { ShadowAreas } from './shadow-areas.ts';
 import type { ShadowMember, ShadowPieces } from './shadow-pieces.ts';
+import { SHADOW_PIECES } from './shadow-work.ts';
 
 const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
@@ -281,9 +282,9 @@ export class Shadow implements ShadowMember {
     return this.areas.count;
   }
 
-  /** What the host does not take away stays, as the guest's tables say it. */
+  /** Not all at once: the access that needs room pays for what goes. What the host does not take away stays, as the guest's tables say it. */
   surrender(): void {
-    this.clear();
+    this.shrink(SHADOW_PIECES);
   }
 
   /** Its HWPT and its IOAS are gone, with all that was mapped. */

@@ -33,6 +33,9 @@ const SMMUV3_COMMAND_BYTES = 16;
 const VTD_S1_INVALIDATE_BYTES = 24;
 const EVERYTHING = 0xffff_ffff_ffff_ffffn;
 
+/** Units of work of verbs that make, move or end something. What invalidations cost their callers know. */
+const VERB_WORK = { ATTACH: 24, DETACH: 32, ALLOC: 40, DESTROY: 24 } as const;
+
 /**
  * The verbs of iommufd and VFIO that a virtual IOMMU uses, each with what never varies filled in
  * (include/uapi/linux/iommufd.h). The verbs of the invalidation path (`map`, `unmap`, `unmapAll`, `invalidate…`) use one
@@ -42,11 +45,14 @@ export class HostVerbs {
   readonly #iommufd: Iommufd;
   readonly #map: IoasMap = { flags: 0, ioasId: 0, reserved: 0, userVa: 0n, length: 0n, iova: 0n };
   readonly #unmap: IoasUnmap = { ioasId: 0, iova: 0n, length: 0n };
+  readonly #spend: (units: number) => void;
   /** Objects that the host did not take back, in the order in which it has to take them. */
   #kept: number[] = [];
 
-  constructor(iommufd: Iommufd) {
+  /** @param spend counts what each verb costs, in units of work. */
+  constructor(iommufd: Iommufd, spend: (units: number) => void = () => {}) {
     this.#iommufd = iommufd;
+    this.#spend = spend;
   }
 
   /** Binds a device file that nobody has bound yet. */
@@ -56,10 +62,12 @@ export class HostVerbs {
 
   /** Attaches a device, or one PASID of it, to a HWPT; what was attached there before is replaced. */
   attach(vfio: VfioDevice, hwptId: number, pasid: number = NO_PASID): VerbOutcome {
+    this.#spend(VERB_WORK.ATTACH);
     return vfio.attach(hwptId, pasid);
   }
 
   detach(vfio: VfioDevice, pasid: number = NO_PASID): VerbOutcome {
+    this.#spend(VERB_WORK.DETACH);
     return vfio.detach(pasid);
   }
 
@@ -92,6 +100,7 @@ export class HostVerbs {
   }
 
   destroy(id: number): VerbOutcome {
+    this.#spend(VERB_WORK.DESTROY);
     return this.#iommufd.destroy(id);
   }
 
@@ -111,6 +120,7 @@ export class HostVerbs {
 
   ioasAlloc(): VerbOutcome {
     const c = { flags: 0, outIoasId: 0 };
+    this.#spend(VERB_WORK.ALLOC);
     const r = this.#iommufd.ioasAlloc(c);
     return r < 0 ? r : c.outIoasId;
   }
@@ -163,6 +173,7 @@ export class HostVerbs {
       data: bytes === null ? null : new VerbData(bytes),
       faultId,
     };
+    this.#spend(VERB_WORK.ALLOC);
     const r = this.#iommufd.hwptAlloc(c);
     return r < 0 ? r : c.outHwptId;
   }
@@ -170,6 +181,7 @@ export class HostVerbs {
   /** A virtual SMMUv3 on a nest parent. */
   smmuv3Viommu(devId: number, hwptId: number): VerbOutcome {
     const c = { flags: 0, type: VIOMMU_TYPE.ARM_SMMUV3, devId, hwptId, outViommuId: 0, data: null };
+    this.#spend(VERB_WORK.ALLOC);
     const r = this.#iommufd.viommuAlloc(c);
     return r < 0 ? r : c.outViommuId;
   }
@@ -177,6 +189,7 @@ export class HostVerbs {
   /** @param virtId the guest's name of the device: its StreamID. */
   vdevice(viommuId: number, devId: number, virtId: number): VerbOutcome {
     const c = { viommuId, devId, outVdeviceId: 0, virtId: BigInt(virtId) };
+    this.#spend(VERB_WORK.ALLOC);
     const r = this.#iommufd.vdeviceAlloc(c);
     return r < 0 ? r : c.outVdeviceId;
   }

@@ -181,8 +181,9 @@ describe('a fill', () => {
     const source: LeafSource = {
       leaves: (first, pages, sink) => {
         for (const [page, n, gpa] of leaves) {
-          if (page >= first && page < first + pages && !sink.leaf(page, n, gpa, READ | WRITE)) return;
+          if (page >= first && page < first + pages && !sink.leaf(page, n, gpa, READ | WRITE)) return page + n;
         }
+        return first + pages;
       },
     };
     const fill = new ShadowFill({
@@ -223,5 +224,8 @@ describe('a fill', () => {
     );
     fill.fill(0, 16);
     expect(host.maps.length).toBe(3);
+    // What is left of it is found from where it stopped.
+    fill.fill(fill.next, 16 - fill.next, 100);
+    expect([host.maps.length, fill.next]).toEqual([5, 16]);
   });
 });

@@ -1,0 +1,39 @@
+import type { AccessWork } from '../src/ports/pci.ts';
+import type { Fabric } from './fabric.ts';
+import type { Slot } from './topology.ts';
+
+/** What an access may cost, as the function in a slot sees it. */
+export class LinkWork implements AccessWork {
+  readonly #fabric: Fabric;
+  readonly #slot: Slot;
+
+  constructor(fabric: Fabric, slot: Slot) {
+    this.#fabric = fabric;
+    this.#slot = slot;
+  }
+
+  get spent(): boolean {
+    return this.#fabric.later !== null && this.#slot.gate.spent;
+  }
+
+  spend(units: number): void {
+    this.#slot.gate.spend(units);
+  }
+
+  /** The function is at work meanwhile, as in an access: nobody else gets in. */
+  later(action: () => void): void {
+    this.#fabric.later?.(() => {
+      if (!this.#fabric.plugged(this.#slot)) return;
+      const { gate } = this.#slot;
+      if (!gate.enter()) {
+        this.later(action);
+        return;
+      }
+      try {
+        action();
+      } finally {
+        gate.leave();
+      }
+    });
+  }
+}
