@@ -73,7 +73,7 @@ export type {
 export type { InterruptPort } from './ports/irq.ts';
 export type { Backing, Memory, MemoryWindow } from './ports/memory.ts';
 export type { MmioDevice } from './ports/mmio.ts';
-export type { PciFunction, PciWindow, Upstream } from './ports/pci.ts';
+export type { AccessWork, PciFunction, PciWindow, Upstream } from './ports/pci.ts';
 export type { Said, Tell } from './ports/tell.ts';
 export type { HostUpcalls, ShadowTable, UpcallHandlers } from './ports/upcalls.ts';
 export { E, errnoName } from './spec/iommufd/errno.ts';

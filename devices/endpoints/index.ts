@@ -22,7 +22,7 @@ export {
   recordError,
 } from '../../src/lib/pci/standard.ts';
 export { ACCESS, AT, ATS, DMA, NO_PASID } from '../../src/ports/dma.ts';
-export type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
+export type { AccessWork, PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
 export { ACCEL, Accelerator, type AcceleratorOptions, DRAIN, QUEUE_MODE } from './accelerator.ts';
 export { Atc, type AtcState } from './atc.ts';
 export {
@@ -35,7 +35,7 @@ export {
   WORK_STATUS,
 } from './descriptor.ts';
 export { DmaEngine, ENGINE, ENGINE_CONTROL, ENGINE_STATE, type EngineOptions } from './dma-engine.ts';
-export { IommuTestdev, RESULT, TESTDEV, type TestdevState } from './iommu-testdev.ts';
+export { IommuTestdev, RESULT, TESTDEV, type TestdevJob, type TestdevState } from './iommu-testdev.ts';
 export { NvmeController, type NvmeControllerDeps, type NvmeState } from './nvme/controller.ts';
 export { type Disk, RamDisk } from './nvme/disk.ts';
 export { NvmeFunction, type NvmeOptions } from './nvme/function.ts';
