@@ -38,8 +38,9 @@ export interface TestdevState {
 
 /** A trigger that is being carried out. */
 export interface TestdevJob {
-  /** IOVA, as words. */
+  /** IOVA, low word. */
   readonly lo: number;
+  /** IOVA, high word. */
   readonly hi: number;
   /** Where it is verified. */
   readonly gpa: number;
