@@ -40,9 +40,6 @@ export interface NvmeControllerDeps {
   readonly work?: () => AccessWork | null;
 }
 
-/** Bytes of a disk that cost a unit of work. */
-const UNIT_BYTES = 65_536;
-
 /** Saved state of `NvmeController`; the disk's contents are not in it. */
 export interface NvmeState {
   readonly regs: readonly number[];
@@ -240,7 +237,7 @@ export class NvmeController {
       this.#hand = { sq, step: STEP.FETCH, status: 0, result: 0 };
       this.#stalls?.begin();
       const done = this.#advance(this.#hand);
-      work?.spend(1 + this.#io.moved / UNIT_BYTES);
+      work?.spend(this.#io.work);
       if (!done) break;
     }
     this.#running = false;

@@ -2,12 +2,15 @@ import { IO, LBA_SHIFT, NVME_STATUS } from '../../../src/spec/nvme/registers.ts'
 import type { Disk } from './disk.ts';
 import { MAX_TRANSFER, type Transfer } from './transfer.ts';
 
+/** Bytes of a disk that cost a unit of work. */
+const UNIT_BYTES = 65_536;
+
 /** The NVM command set (NVM Express 1.4 §6) on one namespace. */
 export class IoCommands {
   readonly #disk: Disk;
   readonly #transfer: Transfer;
-  /** Bytes of the disk that the last command touched. */
-  moved = 0;
+  /** Units of work of what the last command did on the disk. */
+  work = 1;
 
   constructor(disk: Disk, transfer: Transfer) {
     this.#disk = disk;
@@ -16,7 +19,7 @@ export class IoCommands {
 
   /** @returns a NVME_STATUS value. */
   run(sqe: Int32Array): number {
-    this.moved = 0;
+    this.work = 1;
     const opcode = sqe[0]! & 0xff;
     const nsid = sqe[1]! >>> 0;
     if (opcode === IO.FLUSH)
@@ -29,9 +32,8 @@ export class IoCommands {
     if (lba + blocks > this.#disk.blocks) return NVME_STATUS.LBA_RANGE;
     const bytes = blocks << LBA_SHIFT;
     const at = lba * (1 << LBA_SHIFT);
-    this.moved = Math.min(bytes, MAX_TRANSFER);
     if (opcode === IO.WRITE_ZEROES) {
-      this.moved = bytes;
+      this.work += bytes / UNIT_BYTES;
       this.#disk.zero(at, bytes);
       return NVME_STATUS.SUCCESS;
     }
