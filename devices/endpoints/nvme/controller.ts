@@ -209,13 +209,12 @@ export class NvmeController {
   }
 
   /** The access under way may not cost more: what is in the queues comes soon, or when the guest looks. */
-  #putOff(work: AccessWork): void {
-    if (this.#waits) return;
+  #putOff(work: AccessWork | null): void {
+    if (this.#waits || work === null) return;
     this.#waits = true;
     work.later(() => this.#takeUp());
   }
 
-  /** An occasion for what was put off. */
   #takeUp(): void {
     if (!this.#waits) return;
     this.#waits = false;
@@ -384,8 +383,8 @@ export class NvmeController {
     this.#masked = s.masked;
     this.#admin.load(s.events);
     this.#waits = false;
-    const work = this.#work();
-    if (work !== null && this.submissions.some((q) => q !== null && q.head !== q.tail)) this.#putOff(work);
+    const left = this.submissions.some((q) => q !== null && q.head !== q.tail);
+    if (left) this.#putOff(this.#work());
     this.#hand = null;
     this.#stalls?.begin();
     const sq = s.waiting == null ? null : this.submissions[s.waiting.queue];
