@@ -283,7 +283,7 @@ export class VtdStreams {
 
   /** @returns 0: no cache of the host's units knows what was detached; -errno. */
   confirmed(): VerbOutcome {
-    const kept = this.#list.reduce((r, s) => (s.keeps ? this.#settle(s) || r : r), 0);
+    const kept = this.#list.reduce((r, s) => (s.keeps ? this.healing.settle(s) || r : r), 0);
     return kept || this.#core.confirm.ask() || this.#attachments.prove(this.#list);
   }
 
