@@ -3,6 +3,7 @@ import { ConfigSpace } from '../src/lib/pci/config-space.ts';
 import { bridgeHeader } from '../src/lib/pci/header.ts';
 import { Interrupts } from '../src/lib/pci/interrupts.ts';
 import { addAcs, addAer, addPcie, announcesError, receiveError, recordError } from '../src/lib/pci/standard.ts';
+import { checkFormOf } from '../src/lib/saved/state-form.ts';
 import type { PciFunction, PciWindow, Upstream } from '../src/ports/pci.ts';
 import { ACS_CAP, AER_CAP, PCIE, PORT } from '../src/spec/pcie/capabilities.ts';
 import { BRIDGE_CONTROL, COMMAND, HEADER } from '../src/spec/pcie/header.ts';
@@ -73,6 +74,10 @@ export class Bridge implements PciFunction {
       downstream && options.acs !== false
         ? addAcs(this.config, ACS_CAP.SV | ACS_CAP.TB | ACS_CAP.RR | ACS_CAP.CR | ACS_CAP.UF | ACS_CAP.DT)
         : 0;
+    if (this.#pcie !== 0 && this.pointToPoint) {
+      this.config.changing(this.#pcie + PCIE.SLTSTA, 2, 0xffff);
+      this.config.changing(this.#pcie + PCIE.LNKSTA, 2, 0x11 | PCIE.LNKSTA_ACTIVE);
+    }
     this.#irq = new Interrupts(this.config, {});
     const settle = () => this.#settle();
     if (this.pointToPoint) for (const at of [PCIE.SLTCTL, PCIE.SLTSTA]) this.config.watch(this.#pcie + at, 2, settle);
@@ -230,6 +235,10 @@ export class Bridge implements PciFunction {
 
   save(): number[] {
     return this.config.save();
+  }
+
+  checkState(state: unknown, path: string): void {
+    checkFormOf<readonly number[]>(state, this.config.form(), path);
   }
 
   load(bytes: unknown): void {

@@ -16,8 +16,7 @@ export class IntxWires {
    * (p - 1 + d) mod 4 (PCI-to-PCI Bridge Architecture Specification §9.1).
    */
   set(slot: Slot, pin: number, asserted: boolean): void {
-    let line = (pin - 1 + (slot.devfn >>> 3)) & 3;
-    for (let above = slot.bus.parent; above !== null; above = above.bus.parent) line = (line + (above.devfn >>> 3)) & 3;
+    const line = lineOf(slot, pin);
     const before = this.#holders[line]!;
     this.#holders[line] = Math.max(0, before + (asserted ? 1 : -1));
     if (before === 0 && asserted) this.#irq?.level(line, true);
@@ -37,4 +36,11 @@ export class IntxWires {
   drive(): void {
     for (const [line, n] of this.#holders.entries()) if (n > 0) this.#irq?.level(line, true);
   }
+}
+
+/** The line that a pin (1 to 4) of a function ends at. */
+export function lineOf(slot: Slot, pin: number): number {
+  let line = (pin - 1 + (slot.devfn >>> 3)) & 3;
+  for (let above = slot.bus.parent; above !== null; above = above.bus.parent) line = (line + (above.devfn >>> 3)) & 3;
+  return line;
 }

@@ -10,13 +10,20 @@ import type { BusListener } from './bus-message.ts';
 import { configTarget } from './config-routing.ts';
 import { NOT_SET_UP } from './departure.ts';
 import type { Fabric, Latency, Sender } from './fabric.ts';
-import { IntxWires } from './intx-wires.ts';
+import { IntxWires, lineOf } from './intx-wires.ts';
 import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { checkPlug, type PlugListener, type PlugOptions, type SliceOptions } from './plug.ts';
-import { checkPlaces, placeOf, type RootComplexState, type SavedFunction, saveFunctions } from './saved-bus.ts';
+import {
+  checkFunctions,
+  checkPlaces,
+  placeOf,
+  type RootComplexState,
+  type SavedFunction,
+  saveFunctions,
+} from './saved-bus.ts';
 import { StreamSlots } from './stream-slots.ts';
 import { type PciBus, Root, type Slice, Slot } from './topology.ts';
 
@@ -285,13 +292,24 @@ export class RootComplex implements Fabric {
   }
 
   /**
+   * Whether `load` would take a state; changes nothing.
+   * @throws ViommuError `EINVAL` other functions are plugged in than were saved, or a field is damaged; it is named.
+   */
+  checkState(state: unknown): RootComplexState {
+    const slots = [...this.slots()];
+    checkPlaces(slots, state as RootComplexState);
+    checkFunctions(slots, state as RootComplexState, lineOf);
+    return state as RootComplexState;
+  }
+
+  /**
    * Goes on where `save` was, on a host that makes its tables anew. Everything is reset first, then bridges get their bus
    * numbers back, then functions go on with their work.
    * @param between runs when bus numbers are right and no function has gone on yet: IOMMUs are loaded there.
    * @throws ViommuError `EINVAL` when other functions are plugged in than were saved; nothing is changed then.
    */
   load(state: RootComplexState, between: () => void = () => {}): void {
-    checkPlaces(this.slots(), state);
+    this.checkState(state);
     this.reset();
     this.#wires.load(state.lines);
     const saved = new Map(state.functions.map((f) => [f.place, f]));

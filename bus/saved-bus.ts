@@ -1,5 +1,6 @@
 import { ViommuError } from '../src/core/errors.ts';
-import { checkFormOf, type FormOf } from '../src/lib/saved/state-form.ts';
+import { checkFormOf, type FormOf, refuseField } from '../src/lib/saved/state-form.ts';
+import type { PciFunction } from '../src/ports/pci.ts';
 import type { Link } from './link.ts';
 import { pathOf, type Slot } from './topology.ts';
 
@@ -62,4 +63,70 @@ export function checkPlaces(slots: Iterable<Slot>, state: RootComplexState): voi
     'caller',
     `${what}: the state has functions at [${saved}], this machine at [${here}]`,
   );
+}
+
+/** A place that is `offset` requester ids behind a function's, on the same bus; null: that is another bus. */
+function placeBehind(slot: Slot, offset: number): string | null {
+  const devfn = slot.devfn + offset;
+  if (devfn > 0xff) return null;
+  const place = placeOf(slot);
+  const cut = Math.max(place.lastIndexOf('/'), place.lastIndexOf(':')) + 1;
+  return `${place.slice(0, cut)}${(devfn >>> 3).toString(16).padStart(2, '0')}.${devfn & 7}`;
+}
+
+/**
+ * Every function takes its state, functions that others bring to life are those that they will bring to life, and the lines
+ * are held up by the pins.
+ * @param line which line pin 1 to 4 of a function ends at.
+ * @throws ViommuError `EINVAL` names the field that does not fit.
+ */
+export function checkFunctions(
+  slots: readonly Slot[],
+  state: RootComplexState,
+  line: (slot: Slot, pin: number) => number,
+): void {
+  const here = new Map(slots.filter((s) => !s.spawned).map((s) => [placeOf(s), s]));
+  const spawned = new Map<string, PciFunction>();
+  const lines = [0, 0, 0, 0];
+  let known = true;
+  state.functions.forEach((f, i) => {
+    const slot = f.spawned ? undefined : here.get(f.place);
+    if (slot === undefined) return;
+    const path = `bus.functions.${i}`;
+    const { fn } = slot;
+    checkFunction(fn, f.state, `${path}.state`);
+    f.pins.forEach((up, pin) => {
+      if (up) lines[line(slot, pin + 1)]!++;
+    });
+    known &&= fn.respawn === undefined || fn.spawnedBy !== undefined;
+    for (const v of fn.spawnedBy?.(f.state) ?? []) {
+      const place = placeBehind(slot, v.offset);
+      if (place !== null) spawned.set(place, v.fn);
+    }
+  });
+  const plugged = new Set(state.functions.filter((f) => !f.spawned).map((f) => f.place));
+  for (const place of plugged) spawned.delete(place);
+  state.functions.forEach((f, i) => {
+    if (!f.spawned) return;
+    const path = `bus.functions.${i}`;
+    const fn = spawned.get(f.place);
+    if (fn !== undefined) checkFunction(fn, f.state, `${path}.state`);
+    else if (known) refuseField(`${path}.place`, f.place, 'a place of a virtual function, and only once');
+    spawned.delete(f.place);
+    const pin = f.pins.indexOf(true);
+    if (pin >= 0) refuseField(`${path}.pins.${pin}`, true, 'false: a virtual function has no pins');
+  });
+  const [missing] = spawned.keys();
+  if (missing !== undefined) refuseField('bus.functions', state.functions, `one at ${missing}, a virtual function`);
+  lines.forEach((n, i) => {
+    const given = state.lines[i]!;
+    if (given !== n) refuseField(`bus.lines.${i}`, given, `${n}, by the pins of bus.functions`);
+  });
+}
+
+function checkFunction(fn: PciFunction, state: unknown, path: string): void {
+  if ((fn.save === undefined) !== (state === null)) {
+    refuseField(path, state, fn.save === undefined ? 'null: the function saves nothing' : 'what the function saved');
+  }
+  if (state !== null) fn.checkState?.(state, path);
 }

@@ -1,7 +1,8 @@
+import { bits, checkFormOf, type FormOf, type IntegerForm, WORD } from '../../src/lib/saved/state-form.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor } from './descriptor.ts';
+import { DESCRIPTOR_FORM, DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor } from './descriptor.ts';
 import { Shell, type ShellOptions } from './shell.ts';
-import { type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
+import { checkWork, WORK_UNIT_FORM, type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
 
 /** BAR0 of the accelerator; queue n at QUEUE + n * QUEUE_BYTES. */
 // biome-ignore format: table
@@ -21,6 +22,16 @@ export const DRAIN = { NONE: 0x4000_0000, BUSY: 0x8000_0000 } as const;
 const QUEUES = 4;
 const MOST_DEPTH = 128;
 
+/** CONTROL, DRAIN, DROPPED, then MODE, PASID and DEPTH of a queue. */
+const REGISTERS: readonly IntegerForm[] = [
+  bits(1),
+  bits(~DRAIN.BUSY),
+  WORD,
+  bits(7),
+  { from: 0, to: 0xf_ffff },
+  { from: 0, to: MOST_DEPTH },
+];
+
 /** How an accelerator is made: its capabilities, queues and timing. */
 export interface AcceleratorOptions
   extends Partial<Pick<ShellOptions, 'ats' | 'pri' | 'pasid' | 'atc' | 'translatedOnly'>> {
@@ -36,6 +47,24 @@ interface AcceleratorState {
   readonly unit: WorkUnitState | null;
   /** Queue of the descriptor in work. */
   readonly owner: number;
+  /** Words of descriptors whose last word is missing, queue by queue. */
+  readonly portal: readonly number[];
+}
+
+const FORM: FormOf<AcceleratorState> = {
+  members: {
+    regs: { each: (i) => REGISTERS[i < 3 ? i : 3 + ((i - 3) % 3)]!, length: 3 + 3 * QUEUES },
+    queues: { each: { each: DESCRIPTOR_FORM, most: MOST_DEPTH }, length: QUEUES },
+    unit: { orNull: WORK_UNIT_FORM },
+    owner: { from: 0, to: QUEUES - 1 },
+    portal: { each: WORD, length: QUEUES * DESCRIPTOR_WORDS },
+  },
+};
+
+function checkAccelerator(state: unknown, path: string): void {
+  checkFormOf<AcceleratorState>(state, FORM, path);
+  const { unit } = state as AcceleratorState;
+  if (unit !== null) checkWork(unit, `${path}.unit`);
 }
 
 /**
@@ -83,7 +112,9 @@ export class Accelerator {
         queues: this.#queues.map((q) => [...q]),
         unit: this.#unit.save(),
         owner: this.#owner,
+        portal: Array.from(this.#portal),
       }),
+      checkState: checkAccelerator,
       load: (state, cold) => this.#load(state as AcceleratorState, cold),
     });
   }
@@ -200,6 +231,7 @@ export class Accelerator {
     this.#regs.set(state.regs);
     for (const [n, q] of state.queues.entries()) this.#queues[n]!.splice(0, Number.POSITIVE_INFINITY, ...q);
     this.#owner = state.owner;
+    this.#portal.set(state.portal);
     if (state.unit !== null) this.#unit.load(state.unit, this.#finished(state.unit.work), cold);
     else this.#next();
   }

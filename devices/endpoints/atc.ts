@@ -1,4 +1,5 @@
 import { TWO32 } from '../../src/core/bits.ts';
+import { type FormOf, WORD } from '../../src/lib/saved/state-form.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { WHOLE_SPACE } from '../../src/spec/pcie/messages.ts';
 
@@ -171,6 +172,18 @@ export class Atc {
     let n = 0;
     if (w !== null) for (let at = 0; at < w.length; at += WORDS) if (w[at] !== 0) n++;
     return n;
+  }
+
+  /** @internal What each field of a saved state may hold. */
+  form(): FormOf<AtcState> {
+    const words = this.entries === 0 ? 0 : this.#sets * WAYS * WORDS;
+    return {
+      members: {
+        words: { each: WORD, most: words, groups: Math.max(words, 1) },
+        sizes: WORD,
+        victim: { from: 0, to: WAYS - 1 },
+      },
+    };
   }
 
   /** Its entries. */

@@ -1,3 +1,4 @@
+import { type FormOf, UNSIGNED, WORD } from '../../src/lib/saved/state-form.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 
 /**
@@ -51,6 +52,24 @@ export interface Descriptor {
   /** What FILL writes, 32 bits. */
   readonly pattern: number;
 }
+
+/** What each field of a saved descriptor may hold. */
+export const DESCRIPTOR_FORM: FormOf<Descriptor> = {
+  members: {
+    op: { from: 0, to: 255 },
+    interrupt: 'boolean',
+    ask: 'boolean',
+    pasid: { from: NO_PASID, to: 0xf_ffff },
+    doneLo: WORD,
+    doneHi: WORD,
+    srcLo: WORD,
+    srcHi: WORD,
+    dstLo: WORD,
+    dstHi: WORD,
+    bytes: UNSIGNED,
+    pattern: WORD,
+  },
+};
 
 /** @param pasid what the queue sends; the descriptor's own counts only when `own` says so. */
 export function decodeDescriptor(words: Int32Array, pasid: number, own: boolean): Descriptor {

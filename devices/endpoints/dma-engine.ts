@@ -1,8 +1,9 @@
 import { Sriov } from '../../src/lib/pci/sriov.ts';
+import { bits, checkFormOf, type FormOf, type IntegerForm, refuseField, WORD } from '../../src/lib/saved/state-form.ts';
 import { DMA, NO_PASID } from '../../src/ports/dma.ts';
 import { DESCRIPTOR_WORDS, type Descriptor, decodeDescriptor, WORK_STATUS } from './descriptor.ts';
 import { Shell, type ShellOptions } from './shell.ts';
-import { type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
+import { checkWork, WORK_UNIT_FORM, type WorkTiming, WorkUnit, type WorkUnitState } from './work-unit.ts';
 
 /** BAR0 of the DMA engine. */
 // biome-ignore format: table
@@ -72,7 +73,9 @@ export class DmaEngine {
       resumed: (token, outcome) => this.unit.resumed(token, outcome),
       save: (): EngineState => ({ regs: Array.from(this.#regs), unit: this.unit.save() }),
       load: (state, cold) => this.#load(state as EngineState, cold),
+      checkState: checkEngine,
       respawn: () => this.sriov?.restore(),
+      spawnedBy: (config) => this.sriov?.spawnedBy(config).map(({ offset, fn: { fn } }) => ({ offset, fn })) ?? [],
     });
   }
 
@@ -182,4 +185,33 @@ export class DmaEngine {
       this.#next();
     };
   }
+}
+
+/** CONTROL, STATE, RING_LOW, RING_HIGH, RING_LOG2, TAIL, HEAD, PASID, ERRORS. */
+const REGISTERS: readonly IntegerForm[] = [
+  bits(ENGINE_CONTROL.ENABLE | ENGINE_CONTROL.ANY_PASID),
+  bits(ENGINE_STATE.RING_FAULT),
+  bits(-64),
+  WORD,
+  { from: 0, to: MOST_LOG2 },
+  { from: 0, to: 2 ** MOST_LOG2 - 1 },
+  { from: 0, to: 2 ** MOST_LOG2 - 1 },
+  bits(HAS_PASID | 0xf_ffff),
+  WORD,
+];
+
+const FORM: FormOf<EngineState> = {
+  members: {
+    regs: { each: (i) => REGISTERS[i]!, length: REGISTERS.length },
+    unit: { orNull: WORK_UNIT_FORM },
+  },
+};
+
+function checkEngine(state: unknown, path: string): void {
+  checkFormOf<EngineState>(state, FORM, path);
+  const { regs, unit } = state as EngineState;
+  if (unit !== null) checkWork(unit, `${path}.unit`);
+  const entries = 2 ** regs[4]!;
+  // TAIL and HEAD keep their values when the ring becomes smaller: what they were is no longer known.
+  if (unit !== null && regs[6]! >= entries) refuseField(`${path}.regs.6`, regs[6], `an entry of a ring of ${entries}`);
 }

@@ -2,6 +2,7 @@ import { fromWords } from '../../src/core/bits.ts';
 import { Bars } from '../../src/lib/pci/bars.ts';
 import { ConfigSpace } from '../../src/lib/pci/config-space.ts';
 import { endpointHeader } from '../../src/lib/pci/header.ts';
+import { checkFormOf, type FormOf, refuseField, UNSIGNED } from '../../src/lib/saved/state-form.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
@@ -220,6 +221,26 @@ export class IommuTestdev implements PciFunction {
   save(): TestdevState {
     const job = this.#job === null ? null : { ...this.#job };
     return { config: this.#config.save(), regs: Array.from(this.#regs), armed: this.#armed, job };
+  }
+
+  checkState(state: unknown, path: string): void {
+    const job: FormOf<TestdevJob> = {
+      members: {
+        lo: UNSIGNED,
+        hi: UNSIGNED,
+        gpa: { from: 0, to: 2 ** 64 },
+        length: { from: 1, to: 2 ** 32 - 1 },
+        verifies: 'boolean',
+        done: UNSIGNED,
+        failed: { from: 0, to: MOST_FAILED },
+        equal: 'boolean',
+      },
+    };
+    const regs = { each: UNSIGNED, length: this.#regs.length };
+    const members = { config: this.#config.form(), regs, armed: 'boolean', job: { orNull: job } } as const;
+    checkFormOf<TestdevState>(state, { members }, path);
+    const given = (state as TestdevState).job;
+    if (given !== null && given.done > given.length) refuseField(`${path}.job.done`, given.done, 'at most job.length');
   }
 
   load(saved: unknown): void {

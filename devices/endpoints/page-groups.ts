@@ -4,7 +4,7 @@ import type { Upstream } from '../../src/ports/pci.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 
 /** Page request groups are named by 9 bits. */
-const GROUPS = 512;
+export const GROUPS = 512;
 
 interface Waiting {
   readonly pasid: number;

@@ -8,13 +8,14 @@ import {
 } from '../../src/lib/pci/ats.ts';
 import type { ConfigSpace } from '../../src/lib/pci/config-space.ts';
 import { MemoryRequest } from '../../src/lib/pci/memory-request.ts';
+import type { FormOf } from '../../src/lib/saved/state-form.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { ACCESS, AT, ATS, DMA, NO_PASID } from '../../src/ports/dma.ts';
 import type { Upstream } from '../../src/ports/pci.ts';
 import { HEADER, STATUS } from '../../src/spec/pcie/header.ts';
 import { rangeShift } from '../../src/spec/pcie/messages.ts';
 import { Atc, type AtcState } from './atc.ts';
-import { PageGroups } from './page-groups.ts';
+import { GROUPS, PageGroups } from './page-groups.ts';
 
 /** Which of ATS, PRI and PASID a function has. */
 export interface RequesterOptions {
@@ -351,6 +352,11 @@ export class Requester {
   /** The answer to a page request group. */
   pageResponse(pasid: number, group: number, code: number): void {
     this.#groups?.respond(pasid, group, code);
+  }
+
+  /** @internal What each field of a saved state may hold. */
+  form(): FormOf<RequesterState> {
+    return { members: { atc: this.atc.form(), nextGroup: { from: 0, to: this.#groups === null ? 0 : GROUPS - 1 } } };
   }
 
   /** ATC and the next group's number. */

@@ -3,6 +3,7 @@ import { ConfigSpace } from '../../src/lib/pci/config-space.ts';
 import { endpointHeader, type PciIdentity } from '../../src/lib/pci/header.ts';
 import { type InterruptState, Interrupts } from '../../src/lib/pci/interrupts.ts';
 import { addAcs, addAer, addPcie } from '../../src/lib/pci/standard.ts';
+import { checkFormOf, refuseField } from '../../src/lib/saved/state-form.ts';
 import type { PciFunction, PciWindow, Upstream } from '../../src/ports/pci.ts';
 import { PORT } from '../../src/spec/pcie/capabilities.ts';
 import { Requester, type RequesterOptions, type RequesterState } from './requester.ts';
@@ -19,6 +20,10 @@ export interface Behaviour {
   resumed?(token: number, outcome: number): void;
   /** What is behind the BARs, as plain data. */
   save?(): unknown;
+  /** Whether `load` would take a state. @throws ViommuError `EINVAL` names the field that does not fit. */
+  checkState?(state: unknown, path: string): void;
+  /** See `PciFunction.spawnedBy`. @param config the saved configuration space. */
+  spawnedBy?(config: readonly number[]): readonly { readonly offset: number; readonly fn: PciFunction }[];
   /** Brings virtual functions to life again, as the loaded configuration space has them. */
   respawn?(): void;
   /**
@@ -169,6 +174,24 @@ export class Shell implements PciFunction {
       requester: this.memory.save(),
       behaviour: this.#behaviour?.save?.() ?? null,
     };
+  }
+
+  checkState(state: unknown, path: string): void {
+    const members = {
+      config: this.config.form(),
+      interrupts: this.interrupts.form(),
+      requester: this.memory.form(),
+      behaviour: 'anything',
+    } as const;
+    checkFormOf<ShellState>(state, { members }, path);
+    const { behaviour } = state as ShellState;
+    const own = `${path}.behaviour`;
+    if (this.#behaviour?.save === undefined && behaviour !== null) refuseField(own, behaviour, 'null: it has none');
+    this.#behaviour?.checkState?.(behaviour, own);
+  }
+
+  spawnedBy(state: unknown): readonly { readonly offset: number; readonly fn: PciFunction }[] {
+    return this.#behaviour?.spawnedBy?.((state as ShellState).config) ?? [];
   }
 
   respawn(saved: unknown): void {

@@ -1,7 +1,9 @@
+import { type FormOf, refuseField, WORD } from '../../src/lib/saved/state-form.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { ACCESS, DMA } from '../../src/ports/dma.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
-import { type Descriptor, MOST_BYTES, WORK_OP, WORK_STATUS } from './descriptor.ts';
+import { DESCRIPTOR_FORM, type Descriptor, MOST_BYTES, WORK_OP, WORK_STATUS } from './descriptor.ts';
+import { GROUPS } from './page-groups.ts';
 import { fillPattern, firstDifference } from './pattern.ts';
 import { PAGE_FAULT, type Requester } from './requester.ts';
 
@@ -30,6 +32,24 @@ export interface WorkUnitState {
   readonly group: number;
   /** The page that group asked for: address words, and ACCESS bits. */
   readonly asked: { readonly lo: number; readonly hi: number; readonly access: number };
+}
+
+/** What each field of saved work may hold. */
+export const WORK_UNIT_FORM: FormOf<WorkUnitState> = {
+  members: {
+    work: DESCRIPTOR_FORM,
+    at: { from: 0, to: MOST_BYTES },
+    asks: { from: 0, to: MOST_ASKS + 1 },
+    stall: { from: -1, to: Number.MAX_SAFE_INTEGER },
+    group: { from: -1, to: GROUPS - 1 },
+    asked: { members: { lo: WORD, hi: WORD, access: { from: 0, to: 0xf } } },
+  },
+};
+
+/** @throws ViommuError `EINVAL` names a field of saved work whose form is good that does not go with the others. */
+export function checkWork({ work, at, stall, group }: WorkUnitState, path: string): void {
+  if (at > work.bytes) refuseField(`${path}.at`, at, `at most work.bytes: ${work.bytes}`);
+  if (stall >= 0 && group >= 0) refuseField(`${path}.group`, group, `-1, since stall is ${stall}`);
 }
 
 const NOTHING: WorkUnitState['asked'] = { lo: 0, hi: 0, access: 0 };

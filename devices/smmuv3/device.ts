@@ -2,6 +2,7 @@ import { ViommuError } from '../../src/core/errors.ts';
 import { WorkBudget } from '../../src/lib/access/work-budget.ts';
 import { smmuv3Features } from '../../src/lib/check/smmuv3-features.ts';
 import { MACHINE_LIMITS, machineQuotas } from '../../src/lib/limits/machine-limits.ts';
+import { loadOrReturn } from '../../src/lib/saved/load-or-return.ts';
 import { HostConfirm } from '../../src/lib/uapi/host-confirm.ts';
 import { HostVerbs } from '../../src/lib/uapi/host-verbs.ts';
 import { HostRefusals } from '../../src/lib/uapi/refusals.ts';
@@ -302,16 +303,27 @@ export class Smmuv3 implements MmioDevice {
   /**
    * Takes the state of a device with the same devices plugged in; guest memory is as it was then. Host objects are made
    * anew, nothing that was cached before counts, and transactions that were stalled elsewhere are gone.
-   * @throws ViommuError `EINVAL` see `checkState`, or other functions are plugged in; `E_VERSION`; nothing is changed; `EIO` the host refuses.
+   * @throws ViommuError `EINVAL` see `checkState`, or other functions are plugged in; `E_VERSION`; `EIO` the host
+   *   refuses; nothing is changed. @param anyway what the host refuses is left to the first use.
    */
-  load(state: Smmuv3State): void {
+  load(state: Smmuv3State, anyway = false): void {
     this.checkState(state);
+    if (anyway) this.#load(state, true);
+    else
+      loadOrReturn(
+        () => this.save(),
+        (s, left) => this.#load(s, left),
+        state,
+      );
+  }
+
+  #load(state: Smmuv3State, anyway: boolean): void {
     this.#stalls.terminateAll(this.#streams.list);
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#pageRequests.forget();
     this.#commands.restart();
-    loadSmmuv3(this.#parts(), state);
+    loadSmmuv3(this.#parts(), state, anyway);
     this.#switch.reset();
     this.#commands.forgetAll();
   }

@@ -44,14 +44,14 @@ export function checkSmmuv3State(p: StateParts, given: unknown): Smmuv3State {
 }
 
 /** @throws ViommuError `EINVAL` other functions are behind it, and nothing is changed; `EIO` the host refuses. */
-export function loadSmmuv3(p: StateParts, s: Smmuv3State): void {
+export function loadSmmuv3(p: StateParts, s: Smmuv3State, anyway: boolean): void {
   checkFunctions(p.core.name, s, functionsOf(p));
   p.regs.load(s.registers);
   p.records.load(s.events);
   p.queue.load(s.waiting);
   p.commands.timedOut = s.timedOut;
   p.tables.load(s.split);
-  p.streams.load(s.streams);
+  p.streams.load(s.streams, anyway);
 }
 
 function functionsOf(p: StateParts): number[] {

@@ -261,28 +261,33 @@ export class Smmuv3Streams {
 
   /**
    * Makes the host objects of a saved machine anew: configured streams from the entries that were in force, the others from
-   * the registers. What the host refuses is made on the first use of the stream, so that nothing is loaded by half.
-   * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses, and it tells of no first use (`linux-only`).
+   * the registers. @param anyway a stream that the host refuses is left to its first use.
+   * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
    */
-  load(list: readonly StreamSaved[]): void {
+  load(list: readonly StreamSaved[], anyway: boolean): void {
     for (const saved of list) {
       const s = this.#bySid.get(saved.sid);
       if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sid });
-      const r = this.#load(s, saved);
-      if (this.#core.deps.upcalls === null) this.#must(r, 'configuration');
-      if (this.#core.refusals.note('load', r)) this.#core.refusals.note('load', this.#attachments.unset(s));
+      const refused = this.#load(s, saved);
+      if (!anyway) this.#must(refused, 'stream');
+      else if (this.#core.refusals.note('switch of translation', refused)) s.ste.set(saved.ste);
     }
   }
 
+  /** @returns 0, or -errno: the host refuses, and the stream has nothing. */
   #load(s: Smmuv3Stream, saved: StreamSaved): VerbOutcome {
-    const detached = this.#attachments.unset(s);
-    if (detached < 0) return detached;
+    const gone = this.#attachments.unset(s);
+    if (gone < 0) return gone;
     if (!saved.tied) this.#attachments.untie(s);
+    else if (s.vdeviceId === 0) {
+      const tied = this.#attachments.tie(s);
+      if (tied < 0) return tied;
+    }
     const ste = Int32Array.from(saved.ste);
     s.ste.set(ste);
-    const tied = saved.tied && s.vdeviceId === 0 ? this.#attachments.tie(s) : 0;
-    if (tied < 0 || saved.state === 'unset') return tied;
-    if (saved.state === 'policy') return this.#policy(s);
-    return saved.state === 'abort' ? this.#attachments.abort(s, ste) : this.#attachments.apply(s, ste);
+    if (saved.state === 'unset') return 0;
+    if (saved.state === 'policy') return Math.min(this.#policy(s), 0);
+    const r = saved.state === 'abort' ? this.#attachments.abort(s, ste) : this.#attachments.apply(s, ste);
+    return Math.min(r, 0);
   }
 }

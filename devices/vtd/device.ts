@@ -1,4 +1,5 @@
 import { ViommuError } from '../../src/core/errors.ts';
+import { loadOrReturn } from '../../src/lib/saved/load-or-return.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
@@ -15,7 +16,7 @@ import { VtdQueue } from './queue.ts';
 import { VtdRecords } from './records.ts';
 import { RegisterInvalidation } from './register-invalidation.ts';
 import type { VtdRegisters } from './registers.ts';
-import { checkVtdState, loadVtd, saveVtd } from './state.ts';
+import { checkVtdState, loadVtd, saveVtd, withoutShortage } from './state.ts';
 import type { VtdState } from './state-form.ts';
 import { VtdStreams } from './streams.ts';
 import { VtdSwitch } from './switch.ts';
@@ -335,7 +336,7 @@ export class Vtd implements MmioDevice {
     root.on = false;
     root.base = 0;
     root.mode = TTM.LEGACY;
-    this.#switch.replaced();
+    this.#core.refusals.note('switch of translation', this.#switch.replaced());
     this.#abandon();
     this.#regs.reset();
     this.#records.reset();
@@ -352,13 +353,20 @@ export class Vtd implements MmioDevice {
 
   /**
    * Load guest memory and the host first. Host objects are made anew, and streams are set up on first use.
-   * @throws ViommuError `EINVAL` see `checkState`, or other functions are plugged in; `E_VERSION`; nothing is changed.
+   * @throws ViommuError `EINVAL` see `checkState`, or other functions are plugged in; `E_VERSION`; `EIO` the host
+   *   refuses; nothing is changed. @param anyway what the host refuses is left to the first use.
    */
-  load(state: VtdState): void {
+  load(state: VtdState, anyway = false): void {
     this.checkState(state);
+    const load = (s: VtdState, left: boolean) => this.#load(s, left);
+    if (anyway) load(state, true);
+    else loadOrReturn(() => this.save(), load, state);
+  }
+
+  #load(state: VtdState, anyway: boolean): void {
     this.#abandon();
     loadVtd(this.#parts(), state);
-    this.#switch.replaced();
+    this.#core.refusals.note('switch of translation', withoutShortage(this.#switch.replaced(), anyway));
   }
 
   /**

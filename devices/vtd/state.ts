@@ -1,4 +1,8 @@
+import { ViommuError } from '../../src/core/errors.ts';
 import { checkFunctions, checkState } from '../../src/lib/saved/device-state.ts';
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isShortage } from '../../src/lib/uapi/refusals.ts';
+import { errnoName } from '../../src/spec/iommufd/errno.ts';
 import type { TableRoot, VtdCore } from './core.ts';
 import type { InterruptRemapper } from './interrupt-remapper.ts';
 import type { VtdQueue } from './queue.ts';
@@ -58,6 +62,15 @@ export function loadVtd(p: VtdStateParts, s: VtdState): void {
   p.remapper.load(s.remapper);
   Object.assign(p.root, s.root);
   p.virtualCommands?.load(s.pasids);
+}
+
+/**
+ * What the host refused of a load, when that is the guest's own doing.
+ * @param anyway whatever it is. @throws ViommuError `EIO` the host is out of something, or failed.
+ */
+export function withoutShortage(refused: VerbOutcome, anyway: boolean): VerbOutcome {
+  if (anyway || !isShortage(refused)) return refused;
+  throw new ViommuError('EIO', 'host', `a stream was refused: ${errnoName(refused)}`, { result: refused });
 }
 
 function functionsOf(p: VtdStateParts): number[] {

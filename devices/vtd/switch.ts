@@ -43,15 +43,11 @@ export class VtdSwitch {
     this.#begin();
   }
 
-  /** Reset, or a state was loaded: the registers say what is to be in force, and nobody waits for it. */
-  replaced(): void {
+  /** Reset, or a state was loaded: the registers say what is to be in force, and nobody waits for it. @returns the first refusal. */
+  replaced(): VerbOutcome {
     this.#pending = 0;
     this.going = false;
-    const { work, refusals } = this.#core;
-    refusals.note(
-      'switch of translation',
-      work.whole(() => this.#streams.placeAll()),
-    );
+    return this.#core.work.whole(() => this.#streams.placeAll());
   }
 
   /** GSTS as it is on another host, where nothing of this one's is in force. @param now its value here. */

@@ -9,13 +9,14 @@ import { IommuTestdev } from '../../devices/endpoints/iommu-testdev.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { AccessNesting } from '../lib/access/access-gate.ts';
 import type { AddressSpace } from '../lib/memory/address-space.ts';
+import { checkFormOf, type FormOf, refuseField, UNSIGNED } from '../lib/saved/state-form.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Memory } from '../ports/memory.ts';
 import type { PciFunction } from '../ports/pci.ts';
-import type { Ioapic, IoapicState } from './ioapic.ts';
+import { IOAPIC_FORM, type Ioapic, type IoapicState } from './ioapic.ts';
 import { PhysicalMap } from './physical-map.ts';
-import type { LowMemory, LowMemoryPage } from './q35-low-memory.ts';
+import { LOW_MEMORY_FORM, type LowMemory, type LowMemoryPage } from './q35-low-memory.ts';
 
 /** Where a board has RAM: guest-physical, bytes. */
 export interface RamPiece {
@@ -44,6 +45,10 @@ export interface BoardState {
   readonly ioapic: IoapicState | null;
   readonly lowMemory: readonly LowMemoryPage[];
 }
+
+const FORM: FormOf<Omit<BoardState, 'complex'> & { readonly complex: unknown }> = {
+  members: { complex: 'anything', ports: UNSIGNED, ioapic: { orNull: IOAPIC_FORM }, lowMemory: LOW_MEMORY_FORM },
+};
 
 /** The memory map and the PCI side of a QEMU machine, ready for an IOMMU at its place. */
 export class Board {
@@ -130,6 +135,25 @@ export class Board {
     const ioapic = this.ioapic?.save() ?? null;
     const lowMemory = this.lowMemory?.save() ?? [];
     return { complex: this.complex.save(), ports: this.#ports?.save() ?? 0, ioapic, lowMemory };
+  }
+
+  /** Whether `load` would take a state; changes nothing. @throws ViommuError `EINVAL` names the field that does not fit. */
+  checkState(state: unknown): BoardState {
+    checkFormOf<Omit<BoardState, 'complex'> & { readonly complex: unknown }>(state, FORM, 'machine.board');
+    const { complex, ports, ioapic, lowMemory } = state as BoardState;
+    if ((ioapic === null) !== (this.ioapic === null)) {
+      refuseField('machine.board.ioapic', ioapic, this.ioapic === null ? 'null: the board has none' : 'what it saved');
+    }
+    if (this.#ports === null && ports !== 0) refuseField('machine.board.ports', ports, '0: the board has none');
+    const pages = lowMemory.length;
+    if (this.lowMemory === null && pages > 0) refuseField('machine.board.lowMemory', lowMemory, 'no pages');
+    lowMemory.forEach(({ page, words }, i) => {
+      const path = `machine.board.lowMemory.${i}`;
+      if (i > 0 && page <= lowMemory[i - 1]!.page) refuseField(`${path}.page`, page, 'more than the one before');
+      if (words.every((w) => w === 0)) refuseField(`${path}.words`, words, 'a word that is not 0');
+    });
+    this.complex.checkState(complex);
+    return state as BoardState;
   }
 
   /**

@@ -1,6 +1,7 @@
 import { type BarSpec, Bars } from '../lib/pci/bars.ts';
 import { ConfigSpace } from '../lib/pci/config-space.ts';
 import { endpointHeader, type PciIdentity } from '../lib/pci/header.ts';
+import { checkFormOf } from '../lib/saved/state-form.ts';
 import type { PciFunction, PciWindow } from '../ports/pci.ts';
 
 /** A function of the board that is there to be found (host bridge, VGA, LPC …): identity and BARs, nothing behind them. */
@@ -39,6 +40,10 @@ export class FixedFunction implements PciFunction {
 
   save(): number[] {
     return this.config.save();
+  }
+
+  checkState(state: unknown, path: string): void {
+    checkFormOf<readonly number[]>(state, this.config.form(), path);
   }
 
   load(bytes: unknown): void {

@@ -1,3 +1,4 @@
+import { bits, type FormOf, WORD } from '../lib/saved/state-form.ts';
 import type { InterruptRemapPort } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
@@ -19,6 +20,18 @@ export interface IoapicState {
   readonly entries: readonly number[];
   readonly levels: number;
 }
+
+const READ_ONLY = ENTRY.STATUS;
+
+/** What each field of a saved I/O APIC may hold. */
+export const IOAPIC_FORM: FormOf<IoapicState> = {
+  members: {
+    select: { from: 0, to: 0xff },
+    id: bits(0x0f00_0000),
+    entries: { each: (i) => ((i & 1) === 0 ? bits(~READ_ONLY) : WORD), length: 2 * PINS },
+    levels: bits(2 ** PINS - 1),
+  },
+};
 
 /**
  * I/O APIC (82093AA, version 0x20) with 24 pins. What it sends are messages like any function's, through interrupt remapping

@@ -11,6 +11,7 @@ import { ViommuError } from '../core/errors.ts';
 import type { MachineUsage } from '../lib/limits/machine-limits.ts';
 import { extendedCapability } from '../lib/pci/capability-list.ts';
 import { guestRid } from '../lib/pci/rids.ts';
+import { loadOrReturn } from '../lib/saved/load-or-return.ts';
 import { checkFormOf, type FormOf } from '../lib/saved/state-form.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
@@ -281,16 +282,25 @@ export class PluggedMachine {
    * Goes on where `save` was, on this machine or on another one with the same functions plugged in; guest memory is loaded
    * before. The host's objects are made anew as the guest's tables say, from the first use on.
    * @throws ViommuError `EINVAL` when other functions are plugged in, or the state is of another IOMMU; `E_VERSION` when another
-   *   version saved it. Nothing is changed then.
+   *   version saved it; `EIO` when the host refuses what it needs. The machine is as before then, with cold caches.
    */
   load(state: MachineState): void {
     checkFormOf<Record<keyof MachineState, unknown>>(state, FORM, 'machine');
     this.unit.checkState?.(state.unit);
+    this.complex.checkState(state.bus);
+    loadOrReturn(
+      () => this.save(),
+      (s, anyway) => this.#load(s, anyway),
+      state,
+    );
+  }
+
+  #load(state: MachineState, anyway: boolean): void {
     this.complex.load(state.bus, () => {
       this.unit.reset();
       this.vm.clock.settle(SETTLE);
       this.interrupts.flush();
-      this.unit.load(state.unit);
+      this.unit.load(state.unit, anyway);
     });
   }
 

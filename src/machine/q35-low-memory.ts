@@ -1,4 +1,5 @@
 import type { ConfigSpace } from '../lib/pci/config-space.ts';
+import { type FormOf, UNSIGNED } from '../lib/saved/state-form.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 
@@ -20,6 +21,14 @@ export interface LowMemoryPage {
   readonly page: number;
   readonly words: readonly number[];
 }
+
+/** What each field of saved pages may hold. */
+export const LOW_MEMORY_FORM: FormOf<readonly LowMemoryPage[]> = {
+  each: {
+    members: { page: { from: 0, to: PAM_BYTES / PAGE - 1 }, words: { each: UNSIGNED, length: PAGE / 4 } },
+  },
+  most: PAM_BYTES / PAGE,
+};
 
 /**
  * The option ROM and BIOS area of `q35`, 0xc0000 to 0xfffff: RAM where the PAM registers of the host bridge let anything

@@ -4,6 +4,7 @@ import type { FailureOptions } from '../lib/inject/failure-options.ts';
 import type { MachineLimits, MachineUsage } from '../lib/limits/machine-limits.ts';
 import { profileNamed } from '../lib/profile/profile.ts';
 import { parseInteger, type QemuArgs, type QemuOption } from '../lib/qemu-args/qemu-args.ts';
+import { loadOrReturn } from '../lib/saved/load-or-return.ts';
 import { checkFormOf, type FormOf } from '../lib/saved/state-form.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -131,7 +132,11 @@ export class QemuMachine {
     return { board: this.board?.save() ?? null, iommus: this.#iommus.map((i) => i.save()) };
   }
 
-  /** @throws ViommuError `EINVAL` when the state is another machine's; `E_VERSION` when another version saved it. */
+  /**
+   * Goes on where `save` was.
+   * @throws ViommuError `EINVAL` when the state is another machine's; `E_VERSION` when another version saved it; `EIO`
+   * when the host refuses what it needs. The machine is as before then, with cold caches.
+   */
   load(state: QemuMachineState): void {
     checkFormOf<Record<keyof QemuMachineState, unknown>>(state, FORM, 'machine');
     checkFormOf<readonly unknown[]>(state.iommus, { each: 'anything' }, 'machine.iommus');
@@ -139,10 +144,19 @@ export class QemuMachine {
       throw new ViommuError('EINVAL', 'caller', 'the state is of another machine');
     }
     for (const [i, iommu] of this.#iommus.entries()) iommu.checkState?.(state.iommus[i]);
+    this.board?.checkState(state.board);
+    loadOrReturn(
+      () => this.save(),
+      (s, anyway) => this.#load(s, anyway),
+      state,
+    );
+  }
+
+  #load(state: QemuMachineState, anyway: boolean): void {
     this.board?.load(state.board!, () => {
       for (const [i, iommu] of this.#iommus.entries()) {
         iommu.reset();
-        iommu.load(state.iommus[i]);
+        iommu.load(state.iommus[i], anyway);
       }
     });
   }

@@ -174,7 +174,7 @@ export class Smmuv3Unit implements IommuUnit {
     this.device.checkState(state);
   }
 
-  load(state: unknown): void {
-    this.device.load(this.device.checkState(state));
+  load(state: unknown, anyway = false): void {
+    this.device.load(this.device.checkState(state), anyway);
   }
 }

@@ -85,6 +85,10 @@ export interface IommuUnit {
    * @throws ViommuError `EINVAL` the state is of another device or machine, or damaged; `E_VERSION` of another version.
    */
   checkState?(state: unknown): void;
-  /** Goes on where `save` was. The host behind a loaded machine is a new one: its objects are made anew, on first use. */
-  load(state: unknown): void;
+  /**
+   * Goes on where `save` was. The host behind a loaded machine is a new one: its objects are made anew, on first use.
+   * @param anyway what the host refuses is left to the first use, too.
+   * @throws ViommuError `EIO` the host refuses; the unit is as it was.
+   */
+  load(state: unknown, anyway?: boolean): void;
 }

@@ -187,7 +187,7 @@ export class VtdUnit implements IommuUnit {
     this.device.checkState(state);
   }
 
-  load(state: unknown): void {
-    this.device.load(this.device.checkState(state));
+  load(state: unknown, anyway = false): void {
+    this.device.load(this.device.checkState(state), anyway);
   }
 }

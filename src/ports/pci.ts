@@ -31,6 +31,16 @@ export interface PciFunction {
   /** Everything it remembers, as plain data; `load` gets that back, also in the middle of its work. */
   save?(): unknown;
   /**
+   * Whether `load` would take a state; changes nothing. A function that leaves it out takes all.
+   * @param path names the state in messages. @throws ViommuError `EINVAL` names the field that does not fit.
+   */
+  checkState?(state: unknown, path: string): void;
+  /**
+   * The functions that `respawn` would bring to life for a state that `checkState` has passed, with their requester ids relative
+   * to this one's; they are for checks and are not plugged in. Absent: none.
+   */
+  spawnedBy?(state: unknown): readonly { readonly offset: number; readonly fn: PciFunction }[];
+  /**
    * Goes back to what `save` gave, and goes on with its work.
    * @param state of this function or of one made alike. @param cold the host has made its tables anew: translations that
    *   were cached when it was saved are not valid any more.

@@ -2,11 +2,11 @@ import { ADMIN, FEATURE, MAX_QUEUE_ENTRIES, NVME_STATUS } from '../../../src/spe
 import type { Disk } from './disk.ts';
 import { identifyController, identifyDescriptors, identifyNamespace, type NvmeIdentity } from './identify.ts';
 import { type CompletionQueue, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
+import { EVENT_LIMIT } from './state-form.ts';
 import { MAX_TRANSFER, type Transfer } from './transfer.ts';
 
 /** The command stays outstanding: no completion now. */
 export const PENDING = -1;
-const EVENT_LIMIT = 4;
 
 /** What admin commands change in their controller. */
 export interface AdminHost {

@@ -4,6 +4,7 @@ import type { Disk } from './disk.ts';
 import type { NvmeIdentity } from './identify.ts';
 import { QUEUE_LIMIT } from './queues.ts';
 import { StallableDma } from './stalls.ts';
+import { checkNvme } from './state-form.ts';
 
 /** BAR0: registers, doorbells, then the MSI-X structures. */
 const BAR = { BYTES: 0x4000, TABLE: 0x2000, PENDING: 0x3000 } as const;
@@ -68,6 +69,7 @@ export class NvmeFunction {
       },
       reset: () => this.controller.reset(),
       save: () => this.controller.save(),
+      checkState: (state, path) => checkNvme(state, path, this.controller.save().regs, QUEUE_LIMIT),
       resumed: (token, outcome) => this.controller.resumed(token, outcome),
       load: (state, cold) => this.controller.load(state as NvmeState, cold),
     });

@@ -71,6 +71,7 @@ export class PriCapability {
     this.#at = at;
     config.preset(at + PRI_CAP.STATUS, 2, PRI_CAP.STOPPED | (options.responseWithPasid ? PRI_CAP.PASID_REQUIRED : 0));
     config.preset(at + PRI_CAP.CAPACITY, 4, options.capacity);
+    config.changing(at + PRI_CAP.STATUS, 2, PRI_CAP.STOPPED | PRI_CAP.RESPONSE_FAILURE | PRI_CAP.UNEXPECTED_INDEX);
     config.writable(at + PRI_CAP.CONTROL, 2, PRI_CAP.ENABLE);
     config.writable(at + PRI_CAP.ALLOCATION, 4, 0xffff_ffff);
     config.clearable(at + PRI_CAP.STATUS, 2, PRI_CAP.RESPONSE_FAILURE | PRI_CAP.UNEXPECTED_INDEX);

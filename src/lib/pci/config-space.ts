@@ -1,5 +1,6 @@
 import { ViommuError } from '../../core/errors.ts';
 import { HEADER, STATUS } from '../../spec/pcie/header.ts';
+import type { FormOf } from '../saved/state-form.ts';
 
 interface Watch {
   readonly start: number;
@@ -19,6 +20,8 @@ export class ConfigSpace {
   readonly #reset: Uint8Array;
   readonly #rw: Uint8Array;
   readonly #w1c: Uint8Array;
+  /** Bits that the function itself sets and clears while it runs. */
+  readonly #own: Uint8Array;
   readonly #watches: Watch[] = [];
   /** Offset of the last capability of each list: the next one is linked behind it. */
   #last = 0;
@@ -34,6 +37,7 @@ export class ConfigSpace {
     this.#reset = new Uint8Array(size);
     this.#rw = new Uint8Array(size);
     this.#w1c = new Uint8Array(size);
+    this.#own = new Uint8Array(size);
   }
 
   /** Counts guest writes: whoever caches something derived from this space compares it. */
@@ -108,6 +112,23 @@ export class ConfigSpace {
   /** Bits software clears by writing one. */
   clearable(offset: number, size: number, mask: number): void {
     for (let i = 0; i < size; i++) this.#w1c[offset + i] = mask >>> (8 * i);
+  }
+
+  /** Bits that change by themselves while the function runs, whatever software may do with them. */
+  changing(offset: number, size: number, mask: number): void {
+    for (let i = 0; i < size; i++) this.#own[offset + i]! |= mask >>> (8 * i);
+  }
+
+  /** @internal What saved bytes may hold: bits that never change are as they are here. */
+  form(): FormOf<readonly number[]> {
+    return {
+      each: (i) => ({ from: 0, to: 255, fits: (byte) => ((byte ^ this.#reset[i]!) & ~this.#loose(i)) === 0 }),
+      length: this.size,
+    };
+  }
+
+  #loose(i: number): number {
+    return this.#rw[i]! | this.#w1c[i]! | this.#own[i]!;
   }
 
   /** Calls `after` with the old and new register value behind every guest write that touches it. */

@@ -1,6 +1,7 @@
 import type { Upstream } from '../../ports/pci.ts';
 import { CAP, MSI, MSIX } from '../../spec/pcie/capabilities.ts';
 import { COMMAND, HEADER, STATUS } from '../../spec/pcie/header.ts';
+import { bits, type FormOf, WORD } from '../saved/state-form.ts';
 import type { ConfigSpace } from './config-space.ts';
 
 /** Which ways to interrupt a function has besides its pin. */
@@ -48,6 +49,7 @@ export class Interrupts {
       config.writable(at + MSI.ADDRESS_HIGH, 4, 0xffff_ffff);
       config.writable(at + MSI.DATA, 2, 0xffff);
       config.writable(at + MSI.MASK, 4, msi === 32 ? 0xffff_ffff : 2 ** msi - 1);
+      config.changing(at + MSI.PENDING, 4, 0xffff_ffff);
       config.watch(at + MSI.CONTROL, 2, () => this.#settle());
       config.watch(at + MSI.MASK, 4, () => this.#settle());
     }
@@ -60,6 +62,7 @@ export class Interrupts {
       config.preset(at + MSIX.PBA, 4, options.msix.pending | options.msix.bar);
       config.watch(at + MSIX.CONTROL, 2, () => this.#settle());
     }
+    config.changing(HEADER.STATUS, 2, STATUS.INTX);
     config.watch(HEADER.COMMAND, 2, () => this.#settle());
     this.reset();
   }
@@ -169,6 +172,19 @@ export class Interrupts {
     this.#wire = 0;
     const pin = this.#config.get(HEADER.INTERRUPT_PIN, 1);
     if (pin !== 0) this.upstream?.intx(pin, false);
+  }
+
+  /** @internal What each field of a saved state may hold. */
+  form(): FormOf<InterruptState> {
+    const vectors = this.#table.length / 4;
+    const own = (i: number) => bits(vectors >= 32 * (i + 1) ? -1 : 2 ** Math.max(0, vectors - 32 * i) - 1);
+    return {
+      members: {
+        table: { each: WORD, length: this.#table.length },
+        pending: { each: own, length: this.#pending.length },
+        wire: WORD,
+      },
+    };
   }
 
   /** Table, pending bits and pin. */

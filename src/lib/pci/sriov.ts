@@ -80,6 +80,15 @@ export class Sriov<F> {
     if ((control & SRIOV_CAP.ENABLE) !== 0 && this.#alive.length === 0) this.#enable();
   }
 
+  /** Requester ids, relative to the physical function's, and functions that `restore` makes of saved configuration bytes. */
+  spawnedBy(bytes: readonly number[]): readonly { readonly offset: number; readonly fn: F }[] {
+    const word = (at: number) => bytes[this.#at + at]! | (bytes[this.#at + at + 1]! << 8);
+    if ((word(SRIOV_CAP.CONTROL) & SRIOV_CAP.ENABLE) === 0) return [];
+    const { total, offset, stride, create } = this.#options;
+    const count = Math.min(word(SRIOV_CAP.NUM), total);
+    return Array.from({ length: count }, (_, i) => ({ offset: offset + i * stride, fn: create(i) }));
+  }
+
   /** Takes every virtual function away: VF Enable cleared, reset or unplugged. */
   disable(): void {
     const alive = this.#alive;

@@ -78,6 +78,7 @@ const UNCORRECTABLE = 0x02ff_f030;
 export function addAer(config: ConfigSpace, root: boolean): number {
   const at = config.addExtended(EXT.AER, 2, AER_CAP.BYTES);
   config.clearable(at + AER_CAP.UNCORRECTABLE, 4, UNCORRECTABLE);
+  config.changing(at + AER_CAP.CONTROL, 4, 0x1f);
   config.writable(at + AER_CAP.UNCORRECTABLE_MASK, 4, UNCORRECTABLE);
   config.preset(at + AER_CAP.UNCORRECTABLE_SEVERITY, 4, 0x0046_2030);
   config.writable(at + AER_CAP.UNCORRECTABLE_SEVERITY, 4, UNCORRECTABLE);
@@ -86,6 +87,8 @@ export function addAer(config: ConfigSpace, root: boolean): number {
   config.writable(at + AER_CAP.CORRECTABLE_MASK, 4, 0xf1c1);
   if (root) {
     config.writable(at + AER_CAP.ROOT_COMMAND, 4, 7);
+    config.changing(at + AER_CAP.SOURCE + 2, 2, 0xffff);
+    config.changing(at + AER_CAP.ROOT_STATUS, 4, 0x7f);
     config.clearable(at + AER_CAP.ROOT_STATUS, 4, 0x7f);
   }
   return at;

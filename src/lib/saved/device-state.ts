@@ -31,7 +31,8 @@ function sorted(list: readonly number[]): string {
  *   another version's. The message says which field differs, and how.
  */
 export function checkState<T extends StateOrigin>(name: string, given: unknown, own: T, form: FormOf<T>): void {
-  if (typeof given !== 'object' || given === null) refuse(`${name}: no saved state`, { found: String(given) });
+  if (typeof given !== 'object' || given === null)
+    refuse(`${name}: no saved state`, { at: name, found: String(given) });
   const { iommu, version, identity } = given as Partial<StateOrigin>;
   if (iommu !== own.iommu) {
     const at = { at: `${name}.iommu`, expected: own.iommu, found: String(iommu) };

@@ -26,17 +26,19 @@ export interface ListForm<T> {
 /** What a saved value of type `T` must look like: a member without a form does not compile. */
 export type FormOf<T> = unknown extends T
   ? 'anything'
-  : [T] extends [boolean]
-    ? 'boolean'
-    : [T] extends [number]
-      ? IntegerForm
-      : [T] extends [string]
-        ? string extends T
-          ? 'text'
-          : { readonly words: readonly string[] }
-        : [T] extends [readonly (infer E)[]]
-          ? ListForm<FormOf<E>>
-          : { readonly members: { readonly [K in keyof T]-?: FormOf<T[K]> } };
+  : null extends T
+    ? { readonly orNull: FormOf<Exclude<T, null>> }
+    : [T] extends [boolean]
+      ? 'boolean'
+      : [T] extends [number]
+        ? IntegerForm
+        : [T] extends [string]
+          ? string extends T
+            ? 'text'
+            : { readonly words: readonly string[] }
+          : [T] extends [readonly (infer E)[]]
+            ? ListForm<FormOf<E>>
+            : { readonly members: { readonly [K in keyof T]-?: FormOf<T[K]> } };
 
 /** A form whose type is not known. */
 type AnyForm =
@@ -44,12 +46,21 @@ type AnyForm =
   | 'text'
   | 'boolean'
   | IntegerForm
+  | { readonly orNull: unknown }
   | { readonly words: readonly string[] }
   | ListForm<unknown>
   | { readonly members: Readonly<Record<string, unknown>> };
 
 /** A register word, signed. */
 export const WORD: IntegerForm = { from: -(2 ** 31), to: 2 ** 31 - 1 };
+
+/** A word of 32 bits, unsigned. */
+export const UNSIGNED: IntegerForm = { from: 0, to: 2 ** 32 - 1 };
+
+/** A word of which only some bits can be set, signed. */
+export function bits(mask: number): IntegerForm {
+  return { ...WORD, fits: (word) => (word & ~mask) === 0 };
+}
 
 /** An address of 64 bits that is a multiple of 4096. */
 export const PAGE_ADDRESS: IntegerForm = { from: 0, to: 2 ** 64 - 4096, step: 4096 };
@@ -85,6 +96,8 @@ function check(value: unknown, form: AnyForm, path: string): void {
     if (typeof value !== 'boolean') refuseField(path, value, 'a boolean');
   } else if (form === 'text') {
     if (typeof value !== 'string') refuseField(path, value, 'a text');
+  } else if ('orNull' in form) {
+    if (value !== null) check(value, form.orNull as AnyForm, path);
   } else if ('words' in form) {
     if (!form.words.includes(value as string)) refuseField(path, value, `one of ${form.words.join(', ')}`);
   } else if ('members' in form) {

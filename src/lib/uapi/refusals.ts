@@ -25,3 +25,11 @@ export class HostRefusals<During extends string> {
     return this.#counts;
   }
 }
+
+/** Refusals that say what was asked for cannot be, whoever asks and when: the guest's tables are to blame, or a PASID space. */
+const IMPOSSIBLE: ReadonlySet<number> = new Set([-E.INVAL, -E.OPNOTSUPP, -E.NOSPC, -E.FAULT, -E.NOENT]);
+
+/** Whether the host may do later what it refuses now: it is out of something, or failed. */
+export function isShortage(outcome: VerbOutcome): boolean {
+  return outcome < 0 && !IMPOSSIBLE.has(outcome);
+}
