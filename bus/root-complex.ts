@@ -17,8 +17,8 @@ import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { checkPlug, type PlugListener, type PlugOptions, type SliceOptions } from './plug.ts';
 import {
-  checkFunctions,
   checkPlaces,
+  checkSavedFunctions,
   placeOf,
   type RootComplexState,
   type SavedFunction,
@@ -298,7 +298,7 @@ export class RootComplex implements Fabric {
   checkState(state: unknown): RootComplexState {
     const slots = [...this.slots()];
     checkPlaces(slots, state as RootComplexState);
-    checkFunctions(slots, state as RootComplexState, lineOf);
+    checkSavedFunctions(slots, state as RootComplexState, lineOf);
     return state as RootComplexState;
   }
 

@@ -80,7 +80,7 @@ function placeBehind(slot: Slot, offset: number): string | null {
  * @param line which line pin 1 to 4 of a function ends at.
  * @throws ViommuError `EINVAL` names the field that does not fit.
  */
-export function checkFunctions(
+export function checkSavedFunctions(
   slots: readonly Slot[],
   state: RootComplexState,
   line: (slot: Slot, pin: number) => number,

@@ -65,8 +65,7 @@ export class Smmuv3Commands implements CommandSink {
   timedOut = false;
   refusal = false;
   readonly #behind = new RefusedCommand();
-  /** A CFGI_STE_RANGE was begun and goes on; what the last failing stream of it said. */
-  readonly #range = { begun: false, failed: DONE as number };
+  readonly #range = { begun: false, failed: DONE as number }; // a CFGI_STE_RANGE that goes on
 
   constructor(targets: Smmuv3CommandTargets) {
     this.#c = targets;
@@ -83,7 +82,6 @@ export class Smmuv3Commands implements CommandSink {
     return this.#c.batch.flush() ? DONE : REFUSED;
   }
 
-  /** The queue starts anew: nothing that was begun goes on. */
   restart(): void {
     this.#range.begun = false;
   }
@@ -191,11 +189,9 @@ export class Smmuv3Commands implements CommandSink {
     const { work } = this.#core;
     const { list } = this.#c.streams;
     const hand = this.#range;
-    if (!hand.begun) {
-      work.operation();
-      hand.begun = true;
-      hand.failed = DONE;
-    }
+    if (!hand.begun) work.operation();
+    if (!hand.begun) hand.failed = DONE;
+    hand.begun = true;
     for (let i = 0; i < list.length; i++) {
       const s = list[i]!;
       if (s.round === work.round || s.sid < first || s.sid >= first + span) continue;
@@ -203,11 +199,8 @@ export class Smmuv3Commands implements CommandSink {
       s.round = work.round;
       work.spend(STREAM_WORK);
       const outcome = this.#refresh(cons, s.sid);
-      if (outcome === REFUSED) {
-        hand.begun = false;
-        return REFUSED;
-      }
       if (outcome !== DONE) hand.failed = outcome;
+      if (outcome === REFUSED) break;
     }
     hand.begun = false;
     return hand.failed;

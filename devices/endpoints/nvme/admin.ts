@@ -1,8 +1,7 @@
 import { ADMIN, FEATURE, MAX_QUEUE_ENTRIES, NVME_STATUS } from '../../../src/spec/nvme/registers.ts';
 import type { Disk } from './disk.ts';
 import { identifyController, identifyDescriptors, identifyNamespace, type NvmeIdentity } from './identify.ts';
-import { type CompletionQueue, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
-import { EVENT_LIMIT } from './state-form.ts';
+import { type CompletionQueue, EVENT_LIMIT, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
 import { MAX_TRANSFER, type Transfer } from './transfer.ts';
 
 /** The command stays outstanding: no completion now. */

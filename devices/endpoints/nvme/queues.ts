@@ -25,6 +25,9 @@ export interface CompletionQueue {
 /** Queue pairs a guest can have, the admin queue included. */
 export const QUEUE_LIMIT = 9;
 
+/** Asynchronous event requests that wait at once. */
+export const EVENT_LIMIT = 4;
+
 export function full(q: CompletionQueue): boolean {
   return (q.tail + 1) % q.entries === q.head;
 }

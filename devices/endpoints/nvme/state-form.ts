@@ -11,10 +11,7 @@ import {
 import { MAX_QUEUE_ENTRIES, NVME, SQE_BYTES } from '../../../src/spec/nvme/registers.ts';
 import type { NvmeState } from './controller.ts';
 import { type NvmeWaiting, STEP } from './in-hand.ts';
-import { type CompletionQueue, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
-
-/** Asynchronous event requests that wait at once. */
-export const EVENT_LIMIT = 4;
+import { type CompletionQueue, EVENT_LIMIT, QUEUE_LIMIT, type SubmissionQueue } from './queues.ts';
 
 /** Entries of the largest queue: the admin queues may be longer than the others. */
 const ENTRIES = Math.max(MAX_QUEUE_ENTRIES, 4096);
