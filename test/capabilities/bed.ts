@@ -43,6 +43,8 @@ export interface Cut {
     readonly rid?: (rid: number) => number;
     readonly access?: (access: number) => number;
   };
+  /** What the guest reads from a 4-byte word of a register is something else. */
+  readonly reads?: (offset: number, value: number) => number;
   /** Interrupt messages and pulses never arrive. */
   readonly silent?: true;
   /** Stores stay in the processor's cache until it is told to write them back. */
@@ -209,7 +211,8 @@ export class Bed {
 
   /** A register of 4 bytes, unsigned. */
   r(at: number): number {
-    return (this.#kind.shown.get(at) ?? this.#registers.read(at, 4)) >>> 0;
+    const value = (this.#kind.shown.get(at) ?? this.#registers.read(at, 4)) >>> 0;
+    return (this.#cut.reads?.(at, value) ?? value) >>> 0;
   }
 
   r64(at: number): bigint {
@@ -224,6 +227,12 @@ export class Bed {
   w64(at: number, value: bigint): void {
     const v = BigInt.asUintN(64, this.#cut.register?.(at, value) ?? value);
     this.#registers.write(at, 8, Number(BigInt.asIntN(32, v)), Number(BigInt.asIntN(32, v >> 32n)));
+  }
+
+  /** The same as two writes of 4 bytes, which every profile takes for every register. */
+  halves(at: number, value: bigint): void {
+    this.w(at, Number(value & 0xffff_ffffn));
+    this.w(at + 4, Number(value >> 32n));
   }
 
   /** Stores 64-bit words. */

@@ -1,16 +1,18 @@
 import type { RegisterTable } from '../../src/core/registers.ts';
+import { PROFILES } from '../../src/lib/profile/profile.ts';
 import { PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { PAGE } from '../../src/spec/vtd/registers.ts';
 import type { Cut } from './bed.ts';
-import { type CapabilityRow, cutOf, type Shown } from './row.ts';
+import { type CapabilityRow, cutOf, profileOf, type Shown } from './row.ts';
 import { SMMUV3_ROWS } from './smmuv3/rows.ts';
 import { VTD_ROWS } from './vtd/rows.ts';
 
 const WORDS: Readonly<Record<keyof Cut, string>> = {
-  device: 'device made without it',
-  hardware: 'hardware made without it',
+  device: 'device made otherwise',
+  hardware: 'hardware made otherwise',
   store: 'stores of the guest',
   register: 'register writes',
+  reads: 'register reads',
   lost: 'commands to the hardware',
   deaf: 'messages to functions',
   bus: 'requests on the bus',
@@ -32,11 +34,18 @@ function order(table: RegisterTable, row: AnyRow): number {
   return r.at * 64 + r.fields![row.field]![0];
 }
 
-/** The values, runs of them shortened. */
-function values(shown: readonly Shown<object>[]): string {
-  const all = [...new Set(shown.map((s) => s.value))].sort((a, b) => a - b);
+/** Values in order, runs of them shortened. */
+function list(some: Iterable<number>): string {
+  const all = [...new Set(some)].sort((a, b) => a - b);
   const run = all.length > 2 && all.at(-1)! - all[0]! === all.length - 1;
   return run ? `${all[0]} to ${all.at(-1)}` : all.join(', ');
+}
+
+/** The values: those of every profile, or those of each one where they differ. */
+function values(shown: readonly Shown<object>[]): string {
+  const each = PROFILES.map((profile) => list(shown.filter((s) => profileOf(s) === profile).map((s) => s.value)));
+  if (new Set(each).size === 1) return each[0]!;
+  return PROFILES.flatMap((profile, i) => (each[i] === '' ? [] : [`${profile}: ${each[i]}`])).join('; ');
 }
 
 function cuts(row: AnyRow): string {
@@ -56,7 +65,7 @@ function table(rows: readonly AnyRow[], registers: RegisterTable): string {
     ].join(' | '),
   );
   return [
-    '| bit | values | section | what it promises | where its test is cut |',
+    '| bit | values | section | what it promises | where the chain of its test is broken |',
     '|---|---|---|---|---|',
     ...lines,
   ].join('\n');
@@ -67,10 +76,11 @@ export function page(): string {
   return `# Capabilities
 
 Every bit of an identification register that some profile and some properties of a vIOMMU show, with what it promises. Each row has a
-test that runs from a guest program through the vIOMMU, the host and the physical IOMMU to a function and back, for each value and,
-where the profiles share it, for each profile (\`test/capabilities\`); and each of these tests is run again with the chain cut at the
-place in the last column, and has to fail. A test compares the rows with the registers of every combination of properties: a bit that
-can be shown has a row, and a row can be shown.
+test that runs from a guest program through the vIOMMU, the host and the physical IOMMU to a function and back
+(\`test/capabilities\`), for each value in the second column; where a profile is named there, the value is shown in this profile only,
+otherwise in each profile, and the test runs in each. It is run again with the chain broken at the places in the last column, one or
+several of them at once, and has to fail. Another test compares the rows with the registers of every combination of properties, in each
+profile by itself: a value that a profile can show has a row that runs in this profile, and what a row shows can be shown.
 
 This page is written by \`npm run docs:capabilities\`.
 

@@ -1,3 +1,4 @@
+import type { ProfileName } from '../../src/lib/profile/profile.ts';
 import type { Cut } from './bed.ts';
 
 /** One value that a field of an identification register can show, and what a machine is made with to show it. */
@@ -15,12 +16,17 @@ export interface CapabilityRow<P, M> {
   readonly section: string;
   /** What a driver may rely on when it reads the field. */
   readonly promise: string;
-  /** Every value that some profile and some properties show. */
+  /** Every value that some properties show, in each profile where some do. */
   readonly shown: readonly Shown<P>[];
   /** Where the chain is cut for the test that the test fails. */
   readonly cut: Cut | ((value: number) => Cut);
   /** Fails unless the promise is kept on a machine that shows `value`. */
   readonly run: (machine: M, value: number, properties: P) => void;
+}
+
+/** The profile of the machine that shows a value: the beds make one of `arch` where nothing is said. */
+export function profileOf({ properties }: Shown<object>): ProfileName {
+  return (properties as { readonly profile?: ProfileName }).profile ?? 'arch';
 }
 
 /** The cut of a row for one of its values. */

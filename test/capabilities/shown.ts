@@ -6,7 +6,7 @@ import { vtdDeviations } from '../../devices/vtd/profile.ts';
 import { checkVtdProperties, type VtdProperties, vtdDefaults } from '../../devices/vtd/properties.ts';
 import { toBigint } from '../../src/core/bits.ts';
 import type { RegisterTable } from '../../src/core/registers.ts';
-import { PROFILES } from '../../src/lib/profile/profile.ts';
+import type { ProfileName } from '../../src/lib/profile/profile.ts';
 import { PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { PAGE } from '../../src/spec/vtd/registers.ts';
 
@@ -48,71 +48,68 @@ export function* combinations<P extends object>(from: P, choices: Choices<P>): G
 
 export const SWITCH = [false, true] as const;
 
-/** What the identification registers of a vSMMUv3 show, over every profile and every combination of properties. */
-export function smmuv3Shows(): Shows {
+/** What the identification registers of a vSMMUv3 show in a profile, over every combination of properties. */
+export function smmuv3Shows(profile: ProfileName): Shows {
   const shows: Shows = new Set();
-  for (const profile of PROFILES) {
-    const choices: Choices<Smmuv3Properties> = {
-      stage: ['1', '2', 'nested'],
-      accel: SWITCH,
-      ril: SWITCH,
-      ats: SWITCH,
-      oas: [32, 36, 40, 42, 44, 48],
-      ssidsize: [0, 8],
-      pri: SWITCH,
-      pps: SWITCH,
-      stall: SWITCH,
-      msi: SWITCH,
-      httu: [0, 1, 2],
-    };
-    const widths = { ssidsize: Array.from({ length: 21 }, (_, n) => n) };
-    const from = smmuv3Defaults(profile);
-    for (const p of [...combinations(from, choices), ...combinations(from, widths)]) {
-      if (!possible(() => checkSmmuv3Properties(p))) continue;
-      const id = smmuv3Identity(p, smmuv3Deviations(profile));
-      for (const [name, value] of Object.entries(id)) {
-        showRegister(shows, PAGE0, name.toUpperCase(), BigInt(value >>> 0));
-      }
+  const choices: Choices<Smmuv3Properties> = {
+    stage: ['1', '2', 'nested'],
+    accel: SWITCH,
+    ril: SWITCH,
+    ats: SWITCH,
+    oas: [32, 36, 40, 42, 44, 48],
+    ssidsize: [0, 8],
+    pri: SWITCH,
+    pps: SWITCH,
+    stall: SWITCH,
+    msi: SWITCH,
+    httu: [0, 1, 2],
+  };
+  // QEMU has SubstreamIDs with accel=on only.
+  const widths = { accel: SWITCH, ssidsize: Array.from({ length: 21 }, (_, n) => n) };
+  const from = smmuv3Defaults(profile);
+  for (const p of [...combinations(from, choices), ...combinations(from, widths)]) {
+    if (!possible(() => checkSmmuv3Properties(p))) continue;
+    const id = smmuv3Identity(p, smmuv3Deviations(profile));
+    for (const [name, value] of Object.entries(id)) {
+      showRegister(shows, PAGE0, name.toUpperCase(), BigInt(value >>> 0));
     }
   }
   return shows;
 }
 
 /** The same of a vVT-d: CAP, ECAP, and VCCAP where there is one. */
-export function vtdShows(): Shows {
+export function vtdShows(profile: ProfileName): Shows {
   const shows: Shows = new Set();
   const pairs = new Set<string>();
-  for (const profile of PROFILES) {
-    const choices: Choices<VtdProperties> = {
-      awBits: [39, 48, 57],
-      scalableMode: SWITCH,
-      fsts: SWITCH,
-      fs1gp: SWITCH,
-      pasidBits: [0, 8],
-      svm: SWITCH,
-      deviceIotlb: SWITCH,
-      intremap: SWITCH,
-      eim: SWITCH,
-      cachingMode: SWITCH,
-      snoopControl: SWITCH,
-      dmaTranslation: SWITCH,
-      queuedInvalidation: SWITCH,
-      pageWalkCoherency: SWITCH,
-      postedInterrupts: SWITCH,
-      esirtps: SWITCH,
-    };
-    const widths = { scalableMode: [true], pasidBits: Array.from({ length: 21 }, (_, n) => n) };
-    const from = vtdDefaults(profile);
-    for (const p of [...combinations(from, choices), ...combinations(from, widths)]) {
-      if (!possible(() => checkVtdProperties(p))) continue;
-      const id = vtdIdentity(p, vtdDeviations(profile));
-      const words = [id.capLo, id.capHi, id.ecapLo, id.ecapHi].join(' ');
-      if (pairs.has(words)) continue;
-      pairs.add(words);
-      showRegister(shows, PAGE, 'CAP', BigInt.asUintN(64, toBigint(id.capLo, id.capHi)));
-      showRegister(shows, PAGE, 'ECAP', BigInt.asUintN(64, toBigint(id.ecapLo, id.ecapHi)));
-      if (id.virtualCommands) shows.add('VCCAP.PAS=1');
-    }
+  const choices: Choices<VtdProperties> = {
+    awBits: [39, 48, 57],
+    scalableMode: SWITCH,
+    fsts: SWITCH,
+    fs1gp: SWITCH,
+    pasidBits: [0, 8],
+    svm: SWITCH,
+    deviceIotlb: SWITCH,
+    intremap: SWITCH,
+    eim: SWITCH,
+    cachingMode: SWITCH,
+    snoopControl: SWITCH,
+    dmaTranslation: SWITCH,
+    queuedInvalidation: SWITCH,
+    pageWalkCoherency: SWITCH,
+    postedInterrupts: SWITCH,
+    esirtps: SWITCH,
+  };
+  const widths = { scalableMode: [true], pasidBits: Array.from({ length: 21 }, (_, n) => n) };
+  const from = vtdDefaults(profile);
+  for (const p of [...combinations(from, choices), ...combinations(from, widths)]) {
+    if (!possible(() => checkVtdProperties(p))) continue;
+    const id = vtdIdentity(p, vtdDeviations(profile));
+    const words = [id.capLo, id.capHi, id.ecapLo, id.ecapHi].join(' ');
+    if (pairs.has(words)) continue;
+    pairs.add(words);
+    showRegister(shows, PAGE, 'CAP', BigInt.asUintN(64, toBigint(id.capLo, id.capHi)));
+    showRegister(shows, PAGE, 'ECAP', BigInt.asUintN(64, toBigint(id.ecapLo, id.ecapHi)));
+    if (id.virtualCommands) shows.add('VCCAP.PAS=1');
   }
   return shows;
 }

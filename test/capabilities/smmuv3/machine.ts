@@ -152,7 +152,7 @@ export class Smmuv3Guest {
     const b = this.bed;
     b.w64(R.CMDQ_BASE, BigInt(this.commands + COMMAND_LOG2));
     b.w64(R.EVENTQ_BASE, BigInt(this.events + EVENT_LOG2));
-    if (this.field('IDR0', 'PRI') === 1) b.w64(R.PRIQ_BASE, BigInt(this.requests + REQUEST_LOG2));
+    if (this.field('IDR0', 'PRI') === 1) b.halves(R.PRIQ_BASE, BigInt(this.requests + REQUEST_LOG2));
     b.w(R.CR0, 8);
     b.w(R.IRQ_CTRL, 7);
   }

@@ -6,6 +6,9 @@ import { FIRST, QEMU, RID, SCALABLE, translating, VA, type VtdRow } from './stag
 
 const BASES = [{}, QEMU, SCALABLE] as const;
 const all = (value: number, list: readonly object[] = BASES) => list.map((properties) => ({ value, properties }));
+/** IOTLB descriptor (§6.5.2.3) for domain 1 with DW and DR. */
+const DRAIN_WRITES = 0x1_0022n | (1n << 6n);
+const DRAIN_READS = 0x1_0022n | (1n << 7n);
 /** The queue, what invalidations reach, and fault records. */
 export const QUEUE: readonly VtdRow[] = [
   {
@@ -131,16 +134,17 @@ export const QUEUE: readonly VtdRow[] = [
     register: 'CAP',
     field: 'DWD',
     section: '11.4.2',
-    promise: 'Writes made with what an invalidation (DW=1) takes have arrived when the wait behind it completes',
+    promise:
+      'Writes made with what an invalidation takes are in memory when the wait behind it completes (DW=1). Here a write is done when the function has made it, so the wait finds none on its way; tested is that DW=1 is taken and invalidates',
     shown: all(1),
-    cut: { store: (value) => ((value & 0xffff_ffffn) === 0x1_00a2n ? 5n : value) },
+    cut: { store: (value) => ((value & 0xffff_ffffn) === DRAIN_WRITES ? 5n : value) },
     run: (bed) => {
       const { g, fn, tables, pa } = translating(bed);
       bed.arrives(fn, VA, pa);
       const moved = bed.page();
       tables.map(VA, moved);
       expect(fn.write(VA, 0x77)).toBe(0);
-      g.run([0x1_00a2n]);
+      g.run([DRAIN_WRITES]);
       expect(bed.get32(pa)).toBe(0x77);
       bed.arrives(fn, VA, moved);
       expect(bed.get32(pa)).toBe(0x77);
@@ -150,9 +154,10 @@ export const QUEUE: readonly VtdRow[] = [
     register: 'CAP',
     field: 'DRD',
     section: '11.4.2',
-    promise: 'Reads made with what an invalidation (DR=1) takes are done when the wait behind it completes',
+    promise:
+      'Reads made with what an invalidation takes are done when the wait behind it completes (DR=1). Here a read is done when the function has made it, so the wait finds none on its way; tested is that DR=1 is taken and invalidates',
     shown: all(1),
-    cut: { store: (value) => ((value & 0xffff_ffffn) === 0x1_0062n ? 5n : value) },
+    cut: { store: (value) => ((value & 0xffff_ffffn) === DRAIN_READS ? 5n : value) },
     run: (bed) => {
       const { g, fn, tables, pa } = translating(bed);
       bed.put(pa, 0x11n);
@@ -160,7 +165,7 @@ export const QUEUE: readonly VtdRow[] = [
       const moved = bed.page();
       bed.put(moved, 0x22n);
       tables.map(VA, moved);
-      g.run([0x1_0062n]);
+      g.run([DRAIN_READS]);
       expect(fn.read(VA)).toBe(0x22);
     },
   },
@@ -193,11 +198,15 @@ export const QUEUE: readonly VtdRow[] = [
     section: '11.4.2',
     promise: 'Fault records lie at 16 times this',
     shown: all(0x22),
-    cut: { bus: { rid: (rid) => rid ^ 8 } },
+    // The register names the record behind the first one.
+    cut: { reads: (at, value) => (at === PAGE.CAP.at ? value ^ (1 << 24) : value) },
     run: (bed) => {
       const { g, fn } = translating(bed);
       bed.refused(fn, VA + 0x3000);
-      expect([bed.r(PAGE.FSTS.at) & FSTS.PPF, bed.r64(0x220)]).toEqual([FSTS.PPF, BigInt(VA + 0x3000)]);
+      expect([bed.r(PAGE.FSTS.at) & FSTS.PPF, bed.r64(16 * g.field('CAP', 'FRO'))]).toEqual([
+        FSTS.PPF,
+        BigInt(VA + 0x3000),
+      ]);
       expect(g.records()).toMatchObject([[BigInt(VA + 0x3000), RID, expect.any(Number)]]);
     },
   },

@@ -248,7 +248,9 @@ export const REQUESTS: readonly VtdRow[] = [
     field: 'PSS',
     section: '11.4.3',
     promise: 'PASIDs have this many bits and one more',
-    shown: Array.from({ length: 20 }, (_, value) => ({ value, properties: { ...FIRST, pasidBits: value + 1 } })),
+    shown: [{}, QEMU].flatMap((p) =>
+      Array.from({ length: 20 }, (_, value) => ({ value, properties: { ...FIRST, ...p, pasidBits: value + 1 } })),
+    ),
     cut: { bus: { pasid: (pasid) => (pasid > 0 ? pasid - 1 : pasid) } },
     run: (bed, value) => {
       const g = new VtdGuest(bed).setUp();

@@ -204,7 +204,8 @@ export const STAGES: readonly VtdRow[] = [
     register: 'ECAP',
     field: 'SC',
     section: '11.4.3',
-    promise: 'Accesses may be told to snoop: SNP in a second-stage leaf, PGSNP in a PASID entry',
+    promise:
+      'Accesses may be told to snoop. Memory here has one copy, so nothing tells snooped from other accesses; tested is that SNP in a second-stage leaf and (arch) PGSNP in a PASID entry are not reserved',
     shown: [{ snoopControl: true }, { ...QEMU, snoopControl: true }, { ...FIRST, snoopControl: true }].map(
       (properties) => ({ value: 1, properties }),
     ),
@@ -328,7 +329,8 @@ export const STAGES: readonly VtdRow[] = [
     register: 'ECAP',
     field: 'SRS',
     section: '11.4.3',
-    promise: 'Requests with a PASID may be privileged; a first stage takes them with SRE=1 only',
+    promise:
+      'Requests with a PASID may be privileged; a first stage (beside a second one in arch only) takes them with SRE=1 only',
     shown: [
       { value: 1, properties: { ...FIRST, pasidBits: 8 } },
       { value: 1, properties: { ...SCALABLE, ...QEMU, pasidBits: 8 } },
