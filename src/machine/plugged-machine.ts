@@ -90,6 +90,8 @@ export class PluggedMachine {
     const { limits = {}, failures } = plan;
     const chance = failures === undefined ? {} : { failures };
     this.vm = new Vm({ ram: emulator.ram.map(watched), tell, limits, ...chance });
+    // The VM stands, the machine does not yet.
+    if (this.vm.failures !== null) this.vm.failures.on = failures?.construction ?? false;
     this.vm.defer = (action) =>
       defer(() => {
         try {
@@ -132,7 +134,8 @@ export class PluggedMachine {
       this.vm.addWindow(base, bytes, bars);
       guest.addWindow(base, bytes, bars);
     }
-    // Nothing is claimed for a machine that cannot be made.
+    // Nothing is claimed for a machine that cannot be made. A claim that the emulator itself refuses ends it here, and what
+    // was claimed before is the emulator's to forget: it alone knows why it refused.
     for (const [base, window] of claims) emulator.claim(base, this.guard(window));
     if (this.vm.failures !== null) this.vm.failures.on = true;
   }

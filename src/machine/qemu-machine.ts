@@ -224,6 +224,8 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   const { failures } = defaults;
   const chance = failures === undefined ? {} : { failures };
   const vm = new Vm({ ram, tell: defaults.tell ?? null, limits: defaults.limits ?? {}, ...chance });
+  // The VM stands, the machine does not yet.
+  if (vm.failures !== null) vm.failures.on = failures?.construction ?? false;
   const { accesses, clock } = vm;
   const deps = { guest: vm.memory.guest, memory: vm.hostMemory.space, irq, clock, accesses, vga, nic };
   const board = type === 'virt' ? createVirt(deps) : createQ35(deps);

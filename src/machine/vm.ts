@@ -40,9 +40,12 @@ export interface VmOptions {
   readonly tell?: Tell | null;
   /** How much of the host its guest can use, where that differs from the defaults. */
   readonly limits?: Partial<MachineLimits>;
-  /** Lets internal steps of the host and its hardware fail. Default: nothing fails but for real. */
+  /**
+   * Lets internal steps of the host and its hardware fail, from the moment on at which the VM stands (with `construction`:
+   * while it is made, too). Default: nothing fails but for real. They are the host's: not together with `beside`.
+   */
   readonly failures?: FailureOptions;
-  /** Another VM whose host this one shares, with its `failures`. */
+  /** Another VM whose host this one shares, with the `failures` that one has, or none. */
   readonly beside?: Vm;
 }
 
@@ -89,16 +92,25 @@ export class Vm {
    */
   readonly memoryLeaves = new Set<(gpa: number, bytes: number) => void>();
 
-  /** @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit, or a limit that is none; `ENOMEM` when the host is out of memory. */
+  /**
+   * @throws ViommuError `EINVAL`/`EBUSY` for RAM that does not fit, a limit that is none, or `failures` beside another VM;
+   *   `EIO` when the host refuses. Nothing of the VM stays at the host then.
+   */
   constructor(options: VmOptions) {
     const { beside } = options;
+    if (beside !== undefined && options.failures !== undefined)
+      throw new ViommuError(
+        'EINVAL',
+        'caller',
+        '`failures` are of the host: a VM `beside` another has those of that one',
+      );
     this.limits = machineLimits(options.limits);
     this.quotas = machineQuotas(this.limits);
     this.failures = beside?.failures ?? (options.failures === undefined ? null : new FailureInjector(options.failures));
     this.clock = beside?.clock ?? new VirtualClock();
     this.accesses = beside?.accesses ?? new AccessNesting();
     this.hostMemory = beside?.hostMemory ?? new HostMemory(this.limits.tablePages, this.accesses);
-    if (this.failures !== null) this.hostMemory.failures = this.failures;
+    if (beside === undefined) this.hostMemory.failures = this.failures;
     this.shadowTables = new ShadowPool(this.hostMemory, this.limits.shadowTables);
     this.kernel =
       beside?.kernel ?? new HostKernel({ memory: this.hostMemory, clock: this.clock, tell: options.tell ?? null });
@@ -112,13 +124,17 @@ export class Vm {
     try {
       this.#must('IOAS_ALLOC', this.iommufd.ioasAlloc(ioas));
       this.ioasId = ioas.outIoasId;
-      for (const r of options.ram) away.push(this.addRam(r.base, r.bytes, r.backing));
+      for (const r of options.ram) {
+        away.push(this.memory.addRam(r.base, r.bytes, r.backing));
+        this.#map(r.base, r.bytes, MAP_FLAGS);
+      }
     } catch (error) {
-      // The host may be another VM's as well: nothing of this one stays there.
-      for (const take of away) take();
+      // Closing takes every mapping along, whatever fails: a verb for each of them could be refused in its turn.
       iommufd.close();
+      for (const take of away) take();
       throw error;
     }
+    if (beside === undefined && this.failures !== null) this.failures.on = true;
   }
 
   /**

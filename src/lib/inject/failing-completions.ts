@@ -36,10 +36,12 @@ export class FailingCompletions implements AtsPort {
   }
 
   invalidateCompletion(rid: number, itags: number, count: number): void {
-    if (this.#plan.fails(FAILURE_STEP.COMPLETION_LOST)) return;
-    const complete = () => this.#ats.invalidateCompletion(rid, itags, count);
+    // All three are asked about for every completion, so that what one kind does moves no other one.
+    const lost = this.#plan.fails(FAILURE_STEP.COMPLETION_LOST);
     const late = this.#plan.fails(FAILURE_STEP.COMPLETION_LATE);
     const twice = this.#plan.fails(FAILURE_STEP.COMPLETION_DOUBLED);
+    if (lost) return;
+    const complete = () => this.#ats.invalidateCompletion(rid, itags, count);
     if (late) this.#clock.after(this.#plan.delay, complete);
     else complete();
     if (!twice) return;

@@ -44,8 +44,7 @@ export class FailureInjector implements FailurePlan {
     if (options.nth !== undefined) this.nth(options.nth);
     for (const [i, kind] of FAILURE_KINDS.entries()) {
       const share = options[kind] ?? 0;
-      // The low bits of neighbouring seeds are mixed by the generator itself; kinds must only differ.
-      if (share > 0) this.#chances.set(kind, new SeededFailures(seed * 16 + i, share));
+      if (share > 0) this.#chances.set(kind, new SeededFailures(seed, share, null, i));
       this.#counts.set(kind, { asked: 0, failed: 0 });
     }
   }

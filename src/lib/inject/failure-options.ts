@@ -18,7 +18,7 @@ export type FailureKind =
  * generator of its own, so that the same seed and the same run give the same failures, whatever else is switched on.
  */
 export interface FailureOptions extends Partial<Readonly<Record<FailureKind, number>>> {
-  /** Any integer. */
+  /** An integer that a number holds exactly (`Number.isSafeInteger`), negative ones as well. Every bit of it counts. */
   readonly seed: number;
   /** Share of the host's internal steps that find no memory: the verb answers ENOMEM, and nothing has happened. */
   readonly memory?: number;
@@ -40,7 +40,10 @@ export interface FailureOptions extends Partial<Readonly<Record<FailureKind, num
   readonly delay?: number;
   /** Exactly the n-th step fails (from 1), of whatever kind, and no share counts. See also `FailureInjector.nth`. */
   readonly nth?: number;
-  /** Steps fail while the machine is made, too. Default: from the moment on at which it stands. */
+  /**
+   * Steps fail while the machine is made, too. Default: from the moment on at which it stands; a `Vm` of one's own, from the
+   * moment on at which its constructor returns.
+   */
   readonly construction?: boolean;
 }
 
@@ -86,7 +89,7 @@ export function checkFailureOptions(options: FailureOptions): FailureOptions {
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue;
     if (name === 'seed') {
-      if (!Number.isSafeInteger(value)) fail('failures: `seed` is an integer', value);
+      if (!Number.isSafeInteger(value)) fail('failures: `seed` is an integer below 2^53', value);
     } else if (name === 'construction') {
       if (typeof value !== 'boolean') fail('failures: `construction` is true or false', value);
     } else if (name === 'nth') {

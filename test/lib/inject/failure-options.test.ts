@@ -1,6 +1,14 @@
 import { describe, expect, test } from 'vitest';
+import { VirtualClock } from '../../../src/lib/clock/virtual-clock.ts';
 import { FailureInjector } from '../../../src/lib/inject/failure-injector.ts';
-import { FAILURE_KINDS, parseFailureOptions } from '../../../src/lib/inject/failure-options.ts';
+import {
+  FAILURE_KINDS,
+  type FailureKind,
+  failureKindOf,
+  parseFailureOptions,
+} from '../../../src/lib/inject/failure-options.ts';
+import { SeededFailures } from '../../../src/lib/inject/failure-plans.ts';
+import type { AtsPort } from '../../../src/ports/dma.ts';
 import { FAILURE_STEP, type FailureStep } from '../../../src/ports/failures.ts';
 
 const STEPS = Object.values(FAILURE_STEP) as readonly FailureStep[];
@@ -19,6 +27,7 @@ describe('which steps fail', () => {
       ['memory=0.1', /`seed` is missing/],
       ['seed=1.5', /`seed` is an integer/],
       ['seed', /`seed` is an integer/],
+      ['seed=9007199254740992', /`seed` is an integer below 2\^53/],
       ['seed=1,memory=2', /'memory' is a share/],
       ['seed=1,memory=x', /'memory' is a share/],
       ['seed=1,memroy=0.1', /there is no 'memroy'/],
@@ -55,6 +64,54 @@ describe('which steps fail', () => {
     const share = failed.filter((f) => f).length / failed.length;
     expect(share).toBeGreaterThan(0.22);
     expect(share).toBeLessThan(0.28);
+  });
+
+  test('every bit of the seed counts, and no kind draws as another one does', () => {
+    const drawn = (seed: number, kind: FailureKind) => {
+      const i = new FailureInjector({ seed, [kind]: 0.5, construction: true });
+      const step = STEPS.find((s) => failureKindOf(s) === kind)!;
+      return Array.from({ length: 64 }, () => (i.fails(step) ? '1' : '0')).join('');
+    };
+    const bits = Array.from({ length: 53 }, (_, bit) => 2 ** bit - (bit === 52 ? 1 : 0));
+    for (const base of [0, 7, 12_345_678_901]) {
+      const seeds = [base, ...bits.map((b) => (base + b <= Number.MAX_SAFE_INTEGER ? base + b : base - b)), -base - 3];
+      const runs = seeds.flatMap((seed) => FAILURE_KINDS.map((kind) => drawn(seed, kind)));
+      expect(new Set(runs).size).toBe(seeds.length * FAILURE_KINDS.length);
+      // Half of what is drawn at the same place by two of them agrees, as with coins.
+      for (let k = 1; k < runs.length; k++) {
+        const agree = [...runs[0]!].filter((c, at) => c === runs[k]![at]).length;
+        expect([k, agree > 10 && agree < 54]).toEqual([k, true]);
+      }
+    }
+    expect(() => new SeededFailures(2 ** 53, 1)).toThrow(/below 2\^53/);
+  });
+
+  test('a completion that is lost moves neither those that are late nor those that come twice', () => {
+    const run = (lostCompletions: number) => {
+      const i = new FailureInjector({
+        seed: 5,
+        lostCompletions,
+        lateCompletions: 0.3,
+        doubledCompletions: 0.3,
+        construction: true,
+      });
+      const clock = new VirtualClock();
+      let arrived = 0;
+      const ats = i.completions({ invalidateCompletion: () => arrived++ } as unknown as AtsPort, clock);
+      for (let n = 0; n < 400; n++) ats.invalidateCompletion(1, 1, 1);
+      clock.advance(1e9);
+      return { counts: i.counts(), arrived };
+    };
+    const [none, some, all] = [run(0), run(0.5), run(1)];
+    for (const { counts } of [none, some, all]) {
+      expect(counts.lostCompletions.asked).toBe(400);
+      expect(counts.lateCompletions).toEqual(none.counts.lateCompletions);
+      expect(counts.doubledCompletions).toEqual(none.counts.doubledCompletions);
+    }
+    expect(none.arrived).toBe(400 + none.counts.doubledCompletions.failed);
+    expect(some.arrived).toBeGreaterThan(150);
+    expect(some.arrived).toBeLessThan(none.arrived - 100);
+    expect(all.arrived).toBe(0);
   });
 
   test('nth counts the kinds asked for, and nothing fails or counts while it is off', () => {
