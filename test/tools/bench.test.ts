@@ -2,12 +2,13 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { expect, test } from 'vitest';
 import { type BenchCase, type Measured, type Prepared, titleOf } from '../../tools/bench/case.ts';
 import { CASES } from '../../tools/bench/cases/index.ts';
-import { GATES, REFERENCE_WALK_NS } from '../../tools/bench/gates.ts';
+import { GATES, HOT_HEAP, REFERENCE_WALK_NS } from '../../tools/bench/gates.ts';
 import { judge } from '../../tools/bench/judge.ts';
-import { spread } from '../../tools/bench/measure.ts';
+import { MEASURING, spread } from '../../tools/bench/measure.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const titles = CASES.map(titleOf);
@@ -26,22 +27,59 @@ test('rows have titles of their own, and every gate names a row', () => {
 test('a gate is judged by what the row would cost on the machine of the gate', () => {
   const gate = { title: 'a', atMost: 100, because: '' };
   // This machine's walk takes twice as long, so 198 ns here are 99 ns there.
-  expect(judge([measured('a', 198)], [gate])[0]!.ok).toBe(true);
-  expect(judge([measured('a', 202)], [gate])[0]!.ok).toBe(false);
-  expect(judge([measured('a', 101, { unit: 'B', hot: false })], [gate]).map((v) => v.ok)).toEqual([false]);
+  expect(judge([measured('a', 198)], [gate]).verdicts[0]!.ok).toBe(true);
+  expect(judge([measured('a', 202)], [gate]).verdicts[0]!.ok).toBe(false);
+  expect(judge([measured('a', 101, { unit: 'B', hot: false })], [gate]).verdicts.map((v) => v.ok)).toEqual([false]);
 });
 
-test('a gate that compares two rows takes the ratio, and says nothing without the other row', () => {
+test('a gate that compares two rows takes the ratio, and is counted as not judged without the other row', () => {
   const gate = { title: 'a', of: 'b', atMost: 2, because: '' };
   const cool = { hot: false };
-  expect(judge([measured('a', 30, cool), measured('b', 14, cool)], [gate])[0]!.ok).toBe(false);
-  expect(judge([measured('a', 30, cool), measured('b', 16, cool)], [gate])[0]!.ok).toBe(true);
-  expect(judge([measured('a', 30, cool)], [gate])).toEqual([]);
+  expect(judge([measured('a', 30, cool), measured('b', 14, cool)], [gate]).verdicts[0]!.ok).toBe(false);
+  expect(judge([measured('a', 30, cool), measured('b', 16, cool)], [gate]).verdicts[0]!.ok).toBe(true);
+  expect(judge([measured('a', 30, cool)], [gate])).toEqual({ verdicts: [], unmeasured: ['a'] });
 });
 
 test('a hot path that allocates fails, another one does not', () => {
-  expect(judge([measured('a', 1, { heap: 0.6 })], []).map((v) => v.ok)).toEqual([false]);
-  expect(judge([measured('a', 1, { heap: 0.6, hot: false })], [])).toEqual([]);
+  expect(judge([measured('a', 1, { heap: 0.6 })], []).verdicts.map((v) => v.ok)).toEqual([false]);
+  expect(judge([measured('a', 1, { heap: 0.6, hot: false })], []).verdicts).toEqual([]);
+});
+
+/** An operation in a process that measures, as `heapPerOp` sees it: bytes. */
+function heapOf(operation: string): number {
+  const program = `
+    import { heapPerOp } from ${JSON.stringify(pathToFileURL(join(ROOT, 'dist/tools/bench/measure.js')).href)};
+    let last = null;
+    let n = 0;
+    const p = { ops: 512, run() { for (let i = 0; i < 512; i++) { n = (n * 5 + 3) & 1023; ${operation} } } };
+    for (let warm = 0; warm < 2000; warm++) p.run();
+    process.stdout.write(String(heapPerOp(p)));`;
+  const args = [...MEASURING, '--input-type=module', '--eval', program];
+  return Number(spawnSync(process.execPath, args, { encoding: 'utf8' }).stdout || Number.NaN);
+}
+
+// The header of an object is three words of 8 bytes, each property another one.
+test.each([
+  ['an object of one property', 'last = { a: n };', 32],
+  ['an object of six properties', 'last = { a: n, b: n, c: n, d: n, e: n, f: n };', 72],
+  ['an array of 16 elements', 'last = [n, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, n];', 176],
+])('the heap of an operation that makes %s shows it', (_name, operation, bytes) => {
+  const heap = heapOf(operation);
+  expect(heap).toBeGreaterThanOrEqual(bytes * 0.7);
+  expect(heap).toBeLessThanOrEqual(bytes * 1.3);
+});
+
+test('the heap of an operation that makes nothing is within the limit of a hot path', () => {
+  expect(heapOf('')).toBeLessThanOrEqual(HOT_HEAP);
+});
+
+test('every hit, every request of an ATC and every forwarded command has a limit of its own', () => {
+  const limited = new Set(GATES.filter((g) => g.of === undefined).map((g) => g.title));
+  const must = titles.filter((t) =>
+    /^hardware only.*(IOTLB hit|nested miss)|a lookup|page forgotten|TG and TTL|ATC_INV|device-TLB/.test(t),
+  );
+  expect(must.length).toBeGreaterThan(15);
+  expect(must.filter((t) => !limited.has(t))).toEqual([]);
 });
 
 test('the program measures a row alone, judges, draws it, and says by its status what became of the gates', () => {
@@ -55,9 +93,18 @@ test('the program measures a row alone, judges, draws it, and says by its status
     .map((line) => JSON.parse(line) as Record<string, unknown>);
   expect(lines[0]).toMatchObject({ title: "to a real endpoint's ATC: a lookup, 1 PASIDs", unit: 'ns' });
   expect(lines[1]).toMatchObject({ gate: "to a real endpoint's ATC: a lookup, 1 PASIDs" });
+  expect(r.stderr).toContain(`2 gates judged, `);
+  expect(r.stderr).toContain(`${GATES.length - 1} not judged`);
   expect(r.status).toBe(lines.every((l) => l.ok !== false) ? 0 : 1);
   expect(readFileSync(svg, 'utf8')).toContain('a lookup, 1 PASIDs');
   rmSync(dir, { recursive: true });
+});
+
+test('gates of which none was judged are not gates that hold', () => {
+  const args = [join(ROOT, 'dist/tools/bench/main.js'), '--only', 'scale: a function behind a vVT-d', '--gates'];
+  const r = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  expect(r.stderr).toContain(`0 gates judged, 0 failed; ${GATES.length} not judged`);
+  expect(r.status).toBe(2);
 });
 
 test('a row that is not there is wrong usage', () => {

@@ -32,6 +32,13 @@ const flat = (title: string, n: string, base: string): Gate => ({
   because: 'cost does not grow with what is cached',
 });
 
+/** So many plain array walks of 4 levels, each of them `REFERENCE_WALK_NS`. */
+const walks = (title: string, times: number, what: string): Gate => ({
+  title,
+  atMost: times * REFERENCE_WALK_NS,
+  because: `${what}: ${times} plain array walks`,
+});
+
 const LEGACY = `${GUEST}: VT-d legacy: page, wait, used again`;
 const NESTED = `${GUEST}: SMMUv3 nested: S2_IPA, NH_ASID, SYNC, used again`;
 const DOORBELLS = `${GUEST}: SMMUv3 TLBI_NH_VA, SYNC, used again, a doorbell each`;
@@ -68,6 +75,18 @@ export const GATES: readonly Gate[] = [
   qemu(`${HARDWARE}: VT-d first-stage miss`, 1046, 0.3),
   qemu(`${HARDWARE}: SMMUv3 nested miss, walk caches warm`, 1572, 0.2),
   qemu(`${HARDWARE}: SMMUv3 everything invalidated, then nested`, 2660, 0.5),
+  ...['SMMUv3', 'SMMUv3 nested', 'VT-d legacy', 'VT-d first-stage', 'VT-d nested'].map((what) =>
+    walks(`${HARDWARE}: ${what} IOTLB hit`, 5, 'a hit walks nothing'),
+  ),
+  ...['SMMUv3 nested miss, walk caches warm', 'SMMUv3 nested miss, no caches at all', 'VT-d nested miss'].map((what) =>
+    walks(`${HARDWARE}: ${what}`, 60, '24 descriptors are read'),
+  ),
+  ...['1', '16', '1,024'].map((n) => walks(`${ATC}: a lookup, ${n} PASIDs`, 4, 'a hit asks nobody')),
+  ...['SMMUv3', 'VT-d first-stage'].map((what) =>
+    walks(`${ATC}: ${what} page forgotten, asked for, read`, 130, 'a request and its completion cross the bus'),
+  ),
+  walks(`${GUEST}: SMMUv3 TLBI_NH_VA with TG and TTL, 63 and a SYNC`, 16, 'a range of one page'),
+  walks(`${ATC}: SMMUv3 ATC_INV, 63 and a SYNC`, 16, 'a forwarded command, and its function answers'),
   {
     title: `${ATC}: SMMUv3 TLBI_NH_VA and ATC_INV in turn, 63 and a SYNC`,
     atMost: 80,

@@ -5,7 +5,7 @@ import { table } from '../cli/table.ts';
 import { type BenchCase, type Measured, titleOf } from './case.ts';
 import { CASES } from './cases/index.ts';
 import { GATES, REFERENCE_WALK_NS } from './gates.ts';
-import { judge, scaled, type Verdict, words } from './judge.ts';
+import { type Judgement, judge, scaled, type Verdict, words } from './judge.ts';
 import { profiled } from './profile.ts';
 import { runAlone } from './run.ts';
 import { drawing } from './svg.ts';
@@ -16,12 +16,14 @@ CPU time of each row, each in a process of its own, in turns with a plain 4-leve
 with its quartiles, and what it would be on a machine whose walk takes ${REFERENCE_WALK_NS} ns.
 
   --only TEXT    rows whose title holds TEXT (several: any of them), and what their gates compare them with
-  --gates        judges: every gate with figure and verdict, status 1 when one fails
+  --gates        judges: every gate with figure and verdict, status 1 when one fails, 2 when none could be judged
   --json         one object per row on standard output, and with --gates one per gate
   --svg FILE     draws the rows as a page
   --profile      instead of measuring: in which functions the time of the rows goes, and which of them allocate
   --rounds N     default 7
   --list         only the titles`;
+
+const NOT_ASKED: Judgement = { verdicts: [], unmeasured: [] };
 
 function chosen(only: readonly string[]): readonly BenchCase[] {
   if (only.length === 0) return CASES;
@@ -84,7 +86,7 @@ const bench: Command = {
       return EXIT.OK;
     }
     const rows = await measureAll(cases, rounds, io);
-    const verdicts = values.gates === true ? judge(rows) : [];
+    const { verdicts, unmeasured } = values.gates === true ? judge(rows) : NOT_ASKED;
     if (values.json === true) {
       for (const m of rows) io.out(JSON.stringify({ ...m, scaled: scaled(m) }));
       for (const v of verdicts) io.out(JSON.stringify({ gate: v.title, ...v }));
@@ -96,7 +98,12 @@ const bench: Command = {
     }
     if (values.svg !== undefined) writeFileSync(values.svg, drawing(rows));
     const failed = verdicts.filter((v) => !v.ok).length;
-    if (values.gates === true) io.err(`${verdicts.length} gates, ${failed} failed`);
+    if (values.gates === true) {
+      io.err(
+        `${verdicts.length} gates judged, ${failed} failed; ${unmeasured.length} not judged, their rows were not measured`,
+      );
+      if (verdicts.length === 0) return EXIT.INPUT;
+    }
     return failed === 0 ? EXIT.OK : EXIT.DIFFERS;
   },
 };

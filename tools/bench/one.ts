@@ -1,4 +1,4 @@
-/** Measures one case: `node --expose-gc one.js TITLE ROUNDS` prints its `Measured` as a line of JSON. */
+/** Measures one case: `node` with the options of `MEASURING` and `one.js TITLE ROUNDS` prints its `Measured` as a line of JSON. */
 import { ViommuError } from '../../src/core/errors.ts';
 import { titleOf } from './case.ts';
 import { CASES } from './cases/index.ts';

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { ViommuError } from '../../src/core/errors.ts';
 import { type BenchCase, type Measured, titleOf } from './case.ts';
+import { MEASURING } from './measure.ts';
 
 const ONE = join(import.meta.dirname, 'one.js');
 
@@ -10,7 +11,7 @@ const ONE = join(import.meta.dirname, 'one.js');
  * @throws ViommuError `EIO` the process fails; it has said why on standard error.
  */
 export async function runAlone(c: BenchCase, rounds: number): Promise<Measured> {
-  const args = ['--expose-gc', '--max-old-space-size=6144', ONE, titleOf(c), String(rounds)];
+  const args = [...MEASURING, ONE, titleOf(c), String(rounds)];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   let text = '';
   child.stdout.setEncoding('utf8').on('data', (more: string) => {

@@ -70,5 +70,6 @@ export const BUS: readonly TimedCase[] = [
   atc('SMMUv3 read of 8 bytes, ATC hit', () => reads(new Smmuv3Guest('1', 256), 8)),
   atc('VT-d first-stage read of 8 bytes, ATC hit', () => reads(new VtdGuest('first', 256), 8)),
   atc('SMMUv3 page forgotten, asked for, read', () => requests(new Smmuv3Guest('1', 256))),
+  atc('VT-d first-stage page forgotten, asked for, read', () => requests(new VtdGuest('first', 256))),
   ...[1, 16, 1024].map((n) => ({ ...atc('a lookup', () => lookups(n)), n, of: 'PASIDs' })),
 ];

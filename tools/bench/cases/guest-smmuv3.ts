@@ -29,6 +29,8 @@ function batches(put: Put, cached = 200, atc = 0): Prepared {
 
 /** Pages are invalidated that nobody has used: the cost is that of looking. */
 const tlbi: Put = (g, n) => g.tlbiPage(PAGES - 1 - n);
+/** As Linux sends it with range invalidation: one page, TG 4 KiB, TTL 3, a leaf. */
+const ranged: Put = (g, n) => g.tlbiPage(PAGES - 1 - n, 0x701);
 const atcInv: Put = (g, n) => g.put(OP.ATC_INV, RID, n << 12, 0x12);
 /** As Linux sends it: each page to the SMMU and to the function. */
 const both: Put = (g, n) => (n % 2 === 0 ? tlbi(g, n) : atcInv(g, n));
@@ -123,6 +125,7 @@ const ROWS: readonly Row[] = [
   { name: 'SMMUv3 CFGI_STE, 63 and a SYNC', setup: () => batches((g) => g.put(OP.CFGI_STE, RID, 1, 0)) },
   { name: 'SMMUv3 SYNC', setup: () => batches((g) => g.put(OP.SYNC, 0, 0, 0)) },
   ...CACHED.map((n) => ({ name: 'SMMUv3 TLBI_NH_VA, 63 and a SYNC', n, setup: () => batches(tlbi, n) })),
+  { name: 'SMMUv3 TLBI_NH_VA with TG and TTL, 63 and a SYNC', setup: () => batches(ranged) },
   ...CACHED.map((n) => ({ name: 'SMMUv3 TLBI_NH_VA, SYNC, used again, a doorbell each', n, setup: () => again(n) })),
   ...CACHED.map((n) => ({
     name: 'SMMUv3 nested: S2_IPA, NH_ASID, SYNC, used again',

@@ -96,8 +96,9 @@ export class Smmuv3Guest {
     this.ring();
   }
 
-  tlbiPage(page: number): void {
-    this.put(OP.TLBI_NH_VA, (ASID << 16) | VMID, (page << 12) | 1, IOVA_HI);
+  /** @param rest bits 11:0 of the third word: leaf, TTL and TG. */
+  tlbiPage(page: number, rest = 1): void {
+    this.put(OP.TLBI_NH_VA, (ASID << 16) | VMID, (page << 12) | rest, IOVA_HI);
   }
 
   tlbiIpa(page: number): void {
