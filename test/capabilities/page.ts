@@ -77,10 +77,11 @@ export function page(): string {
 
 Every bit of an identification register that some profile and some properties of a vIOMMU show, with what it promises. Each row has a
 test that runs from a guest program through the vIOMMU, the host and the physical IOMMU to a function and back
-(\`test/capabilities\`), for each value in the second column; where a profile is named there, the value is shown in this profile only,
-otherwise in each profile, and the test runs in each. It is run again with the chain broken at the places in the last column, one or
-several of them at once, and has to fail. Another test compares the rows with the registers of every combination of properties, in each
-profile by itself: a value that a profile can show has a row that runs in this profile, and what a row shows can be shown.
+(\`test/capabilities\`), in each profile for each value of the second column: where profiles are named there, each has the values behind
+its name, and one that is not named has none; where none is named, all have the same. The test is run again with the chain broken at the
+places in the last column, one or several of them at once, and has to fail. Another test compares the rows with the registers of every
+combination of properties, in each profile by itself: a value that a profile can show has a row that runs in this profile, and what a
+row shows can be shown.
 
 This page is written by \`npm run docs:capabilities\`.
 
