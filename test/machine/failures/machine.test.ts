@@ -80,12 +80,8 @@ function snapshot(m: PluggedMachine): string {
 type Operation = readonly [what: string, run: (m: PluggedMachine) => unknown];
 
 const OPERATIONS: readonly Operation[] = [
-  ['plug', (m) => m.plug(engine().fn, 0x18)],
   ['add RAM', (m) => m.vm.addRam(MORE, BYTES)],
   ['show a window', (m) => m.vm.addWindow(MORE, 4096, { name: 'w', read: () => 0, write: () => {} })],
-  ['reset', (m) => m.reset()],
-  ['save', (m) => m.save()],
-  ['load', (m) => m.load(m.save())],
 ];
 
 describe.each(KINDS)('%s: when the n-th internal step fails, for every n', (kind) => {
@@ -111,7 +107,6 @@ describe.each(KINDS)('%s: when the n-th internal step fails, for every n', (kind
 
   test.each(OPERATIONS)('%s: it is done, or nothing is', (what, run) => {
     let refused = 0;
-    let asked = 0;
     for (let n = 1; ; n++) {
       expect(n).toBeLessThan(2000);
       const claims = new Claims();
@@ -138,12 +133,11 @@ describe.each(KINDS)('%s: when the n-th internal step fails, for every n', (kind
       const never = new Claims().machine(kind, QUIET);
       never.plug(engine().fn, 0x10);
       run(never);
-      if (error !== null || plan.failed === null) expect([what, n, done]).toEqual([what, n, snapshot(never)]);
+      // Nothing of these waits for a first use.
+      expect([what, n, done]).toEqual([what, n, snapshot(never)]);
       if (plan.failed === null) break;
-      asked++;
     }
-    if (what === 'plug' || what === 'add RAM' || what === 'show a window') expect(refused).toBeGreaterThan(2);
-    expect(asked).toBeGreaterThanOrEqual(refused);
+    expect(refused).toBeGreaterThan(2);
   });
 
   test('while a second VM comes to the same host: nothing of it stays there', () => {
