@@ -87,7 +87,7 @@ test.each<[string, string, string, RegExp]>([
     'vtd-boot',
     'qemu-system-x86_64 -M q35 -device intel-iommu,foo=on',
     '0x20000000',
-    /header: Property 'intel-iommu.foo' not found/,
+    /header: -device intel-iommu,foo=on: Property 'intel-iommu.foo' not found/,
   ],
   ['vtd-boot', 'qemu-system-x86_64 -M q35 -device intel-iommu,aw-bits=99', '0x20000000', /header: .*aw-bits/],
 ])('%s with the command line "%s" and %s bytes of RAM is refused by name', async (name, cmdline, size, message) => {

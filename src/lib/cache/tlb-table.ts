@@ -15,7 +15,9 @@ const WAYS = 4;
 const FIRST_ENTRIES = 256;
 /** How much larger it becomes at a time. */
 const GROWTH = 4;
-/** It grows when it has lost this part of its entries to others. */
+/** A table smaller than this grows before an entry loses its place, so that a few pages are all kept. */
+const LOSES_FROM = 4096;
+/** A larger one grows when it has lost this part of its entries to others. */
 const LOST_PART = 32;
 
 /** What a table holds, with the size it had. */
@@ -120,7 +122,7 @@ export class TlbTable {
     }
     if (i < 0) {
       const entries = t.length / WORDS;
-      if (entries < this.#most && ++this.#lost > entries / LOST_PART) {
+      if (entries < this.#most && (entries < LOSES_FROM || ++this.#lost > entries / LOST_PART)) {
         this.#grow();
         this.put(key1, pageLow, outLow, data);
         return;

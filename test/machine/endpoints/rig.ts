@@ -8,6 +8,7 @@ import { vtdDefaults } from '../../../devices/vtd/properties.ts';
 import { GuestMemory, type GuestProgram } from '../../../guest-fixtures/programs/program.ts';
 import { Smmuv3Program, type Smmuv3ProgramOptions } from '../../../guest-fixtures/programs/smmuv3.ts';
 import { VtdProgram } from '../../../guest-fixtures/programs/vtd.ts';
+import { fromWords } from '../../../src/core/bits.ts';
 import type { AddressSpace } from '../../../src/lib/memory/address-space.ts';
 import { portsOf, putBehind } from '../../../src/machine/behind-unit.ts';
 import { Smmuv3Unit } from '../../../src/machine/smmuv3-unit.ts';
@@ -42,30 +43,29 @@ export interface RigOptions extends Smmuv3ProgramOptions {
 /** Host memory that tells who is coming. */
 function watched(space: AddressSpace, see: RigOptions['onAccess'] | null): AddressSpace {
   if (see === null || see === undefined) return space;
-  const read = space.readBytes.bind(space);
-  const write = space.writeBytes.bind(space);
-  const store = space.store32.bind(space);
+  // What a function moves goes in parts; records and status words as words.
   return new Proxy(space, {
     get(target, name) {
-      if (name === 'readBytes') {
-        return (at: number, into: Uint8Array) => {
-          see(at, into.length, false);
-          return read(at, into);
+      if (name === 'readPart') {
+        return (lo: number, hi: number, into: Uint8Array, start: number, count: number) => {
+          see(fromWords(lo, hi), count, false);
+          return target.readPart(lo, hi, into, start, count);
         };
       }
-      if (name === 'writeBytes') {
-        return (at: number, from: Uint8Array) => {
-          see(at, from.length, true);
-          return write(at, from);
+      if (name === 'writePart') {
+        return (lo: number, hi: number, from: Uint8Array, start: number, count: number) => {
+          see(fromWords(lo, hi), count, true);
+          return target.writePart(lo, hi, from, start, count);
         };
       }
       if (name === 'store32') {
         return (at: number, value: number) => {
           see(at, 4, true);
-          return store(at, value);
+          return target.store32(at, value);
         };
       }
-      return Reflect.get(target, name, target);
+      const member = Reflect.get(target, name, target);
+      return typeof member === 'function' ? member.bind(target) : member;
     },
   });
 }
