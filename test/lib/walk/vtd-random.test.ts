@@ -16,7 +16,9 @@ test.each(PLANS)(
   (kind, runs, reasons) => {
     const seen = new Map<number, number>();
     fc.assert(
-      fc.property(fc.integer(), (seed) => expect(compareVtdWalks(seed, kind, 250, { seen })).toBe(null)),
+      fc.property(fc.integer(), (seed) => {
+        expect(compareVtdWalks(seed, kind, 250, { seen })).toBe(null);
+      }),
       { numRuns: runs },
     );
     for (const reason of reasons) expect([reason, (seen.get(reason) ?? 0) > 0]).toEqual([reason, true]);
