@@ -1,4 +1,5 @@
 import { toBigint } from '../core/bits.ts';
+import { hex } from '../core/errors.ts';
 import { ACCESS } from '../ports/dma.ts';
 import type { Said } from '../ports/tell.ts';
 import { COMMAND_NAMES, cmdOp, EVENT_NAMES, evType } from '../spec/smmuv3/index.ts';
@@ -22,10 +23,6 @@ const EVENT_BYTES = 32;
 /** Stores are remembered by aligned 8 bytes: the size of most entries of tables, and the unit of the smallest. */
 const UNIT = 8;
 const PAGE = 4096;
-
-function hex(value: number | bigint): string {
-  return `0x${value.toString(16)}`;
-}
 
 function hexWords(lo: number, hi: number): string {
   return hex(toBigint(lo, hi));

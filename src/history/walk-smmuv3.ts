@@ -1,4 +1,5 @@
 import { fromWords, hiWord, loWord } from '../core/bits.ts';
+import { stage1StartLevel, stage2StartLevel } from '../lib/walk/vmsa-regime.ts';
 import {
   ADDRESS_BITS,
   CD_BYTES,
@@ -86,7 +87,7 @@ class Smmuv3TablesWalk {
     if ((config & 2) !== 0) {
       const granule = GRANULE0[steS2Tg(ste, 0)] ?? 0;
       if (granule === 0) return r.stops('STE.S2TG is reserved');
-      const level = (granule === 12 ? 2 : 3) - steS2Sl0(ste, 0);
+      const level = stage2StartLevel(granule, steS2Sl0(ste, 0));
       const needsAf = steS2Ha(ste, 0) === 0 && steS2Affd(ste, 0) === 0;
       const inputBits = 64 - steS2T0sz(ste, 0);
       const outputBits = ADDRESS_BITS[steS2Ps(ste, 0)] ?? 52;
@@ -153,7 +154,7 @@ class Smmuv3TablesWalk {
     if (inputBits < 55 && top !== (half === 0 ? 0 : 2 ** (55 - inputBits) - 1))
       return this.#r.stops(`the address lies outside of the range of TTB${half}`);
     const base = half === 0 ? cdTtb0(cd, 0) : cdTtb1(cd, 0);
-    const level = 4 - Math.ceil((inputBits - granule) / (granule - 3));
+    const level = stage1StartLevel(granule, inputBits);
     const outputBits = ADDRESS_BITS[cdIps(cd, 0)] ?? 52;
     const needsAf = cdHa(cd, 0) === 0 && cdAffd(cd, 0) === 0;
     const ipa = this.#walk({ what: 'stage 1', base, granule, level, inputBits, outputBits, needsAf }, lo, hi);

@@ -1,3 +1,4 @@
+import { hex } from '../../src/core/errors.ts';
 import type { IommuKind } from '../../src/trace/index.ts';
 import { openOutput } from '../files/output.ts';
 
@@ -26,10 +27,6 @@ export interface ImportedMachine {
 export const WINDOW_BYTES: { readonly [kind in IommuKind]: number } = { smmuv3: 0x2_0000, vtd: 0x1000 };
 /** Where QEMU's boards have their IOMMU: `-M virt,iommu=smmuv3` and q35. */
 export const BOARD_WINDOW: { readonly [kind in IommuKind]: number } = { smmuv3: 0x0905_0000, vtd: 0xfed9_0000 };
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
-}
 
 /** Streams that appear in the events, as functions without a name of their own. */
 function devices(events: readonly ImportedEvent[]): object[] {
