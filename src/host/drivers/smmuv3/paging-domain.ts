@@ -220,8 +220,11 @@ export class Smmuv3PagingDomain implements PagingDomain, Invalidated {
 
   free(): void {
     // An SMMU that did not confirm a detach, or an invalidation, may still use the tables and their tag until it does.
-    this.#owner.unconfirmed.afterwards(() => {
+    const { unconfirmed } = this.#owner;
+    unconfirmed.afterwards(() => {
       if (this.#copy?.destroy() === false || (this.#stale && this.#drop() !== 0)) {
+        // Whatever kept it from going, it is asked for with everything else, and not at once again.
+        unconfirmed.refused();
         this.free();
         return;
       }

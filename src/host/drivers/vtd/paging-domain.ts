@@ -230,9 +230,15 @@ export class VtdPagingDomain implements PagingDomain, VtdAttachable, VtdCached {
 
   free(): void {
     // A unit that did not confirm a detach, or an invalidation, may still read the tables until it does.
-    this.#owner.queue.unconfirmed.afterwards(() => {
-      if (this.#copy?.destroy() === false) this.free();
-      else this.#tables.destroy();
+    const { unconfirmed } = this.#owner.queue;
+    unconfirmed.afterwards(() => {
+      if (this.#copy?.destroy() !== false) {
+        this.#tables.destroy();
+        return;
+      }
+      // Whatever kept it from going, it is asked for with everything else, and not at once again.
+      unconfirmed.refused();
+      this.free();
     });
   }
 }
