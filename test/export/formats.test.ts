@@ -225,7 +225,7 @@ describe('bad input', () => {
   test('is refused with what is wrong and what would do', async () => {
     expect(await refused(path('smmuv3-boot'))).toBe('viommu export: expected --to perfetto|vcd|csv|json');
     expect(await refused('--to', 'pcap', path('smmuv3-boot'))).toBe(
-      'viommu export: --to: expected perfetto, vcd, csv, json, found "pcap"',
+      'viommu export: --to: expected perfetto, vcd, csv or json, found "pcap"',
     );
     expect(await refused('--to', 'toString', path('smmuv3-boot'))).toContain('found "toString"');
     expect(await refused('--to', 'csv')).toBe('viommu export: expected one recording');

@@ -29,8 +29,10 @@ export class InstalledProject {
     if (!existsSync('dist/src/index.js')) throw new Error('nothing is built: npm run build');
     this.folder = mkdtempSync(join(tmpdir(), 'viommu-project-'));
     writeFileSync(join(this.folder, 'package.json'), '{"name":"project","private":true,"type":"module"}');
-    // The two dependencies come from here as well, so that no registry is needed.
-    const tarballs = ['.', 'node_modules/eventemitter3', 'node_modules/binary-parser'].map((f) => this.#pack(f));
+    // Dependencies come from here as well, so that no registry is needed.
+    const tarballs = ['.', 'node_modules/eventemitter3', 'node_modules/binary-parser', 'node_modules/commander'].map(
+      (f) => this.#pack(f),
+    );
     const options = ['--offline', '--no-audit', '--no-fund', '--ignore-scripts'];
     this.run('npm', ['install', ...options, ...tarballs.map((t) => `./${t}`)]);
   }

@@ -62,11 +62,11 @@ test('one file that cannot be used does not keep the others from being replayed,
 
 test.each<[string[], RegExp]>([
   [[], /usage: viommu COMMAND/],
-  [['dance'], /unknown command "dance"; the commands are replay/],
+  [['dance'], /unknown command 'dance'; the commands are replay/],
   [['replay'], /expected at least one recording/],
   [['replay', '--caches', 'huge', good], /--caches: expected full, off or tiny, found "huge"/],
-  [['replay', '--speed', good], /Unknown option '--speed'/],
-  [['replay', '--profile'], /--profile <value>' argument missing/],
+  [['replay', '--speed', good], /unknown option '--speed'/],
+  [['replay', '--profile'], /--profile <name>' argument missing/],
 ])('%j is a usage error: one message, status 2', async (args, message) => {
   const r = await viommu(COMMANDS, args);
   expect(r.status).toBe(2);

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
-import { type Command, EXIT, type Io, runCommand, usageError } from '../cli/command.ts';
+import { type Command, EXIT, type Session, usageError } from '../cli/command.ts';
+import { main } from '../cli/main.ts';
+import { atLeast, several } from '../cli/parser.ts';
 import { table } from '../cli/table.ts';
 import { type BenchCase, type Measured, titleOf } from './case.ts';
 import { CASES } from './cases/index.ts';
@@ -9,19 +10,6 @@ import { type Judgement, judge, scaled, type Verdict, words } from './judge.ts';
 import { profiled } from './profile.ts';
 import { runAlone } from './run.ts';
 import { drawing } from './svg.ts';
-
-const USAGE = `usage: npm run bench -- [--only TEXT]... [--gates] [--json] [--svg FILE] [--rounds N]
-
-CPU time of each row, each in a process of its own, in turns with a plain 4-level array walk in the same process: the median
-with its quartiles, and what it would be on a machine whose walk takes ${REFERENCE_WALK_NS} ns.
-
-  --only TEXT    rows whose title holds TEXT (several: any of them), and what their gates compare them with
-  --gates        judges: every gate with figure and verdict, status 1 when one fails, 2 when none could be judged
-  --json         one object per row on standard output, and with --gates one per gate
-  --svg FILE     draws the rows as a page
-  --profile      instead of measuring: in which functions the time of the rows goes, and which of them allocate
-  --rounds N     default 7
-  --list         only the titles`;
 
 const NOT_ASKED: Judgement = { verdicts: [], unmeasured: [] };
 
@@ -46,34 +34,54 @@ function verdictRow(v: Verdict): string[] {
   return [v.ok ? 'ok' : 'FAILS', v.title, v.figure, `at most ${v.atMost}`, v.because];
 }
 
-async function measureAll(cases: readonly BenchCase[], rounds: number, io: Io): Promise<Measured[]> {
+async function measureAll(cases: readonly BenchCase[], rounds: number, io: Session): Promise<Measured[]> {
   const rows: Measured[] = [];
   for (const c of cases) {
-    io.err(`measuring ${titleOf(c)}`);
+    io.note(`measuring ${titleOf(c)}`);
     rows.push(await runAlone(c, rounds));
   }
   return rows;
 }
 
+interface Values {
+  readonly only?: readonly string[];
+  readonly gates?: boolean;
+  readonly svg?: string;
+  readonly profile?: boolean;
+  readonly rounds?: number;
+  readonly list?: boolean;
+}
+
 const bench: Command = {
   name: 'bench',
   summary: 'measure',
-  usage: USAGE,
-  async run(args, io) {
-    const { values } = parseArgs({
-      args: [...args],
-      options: {
-        only: { type: 'string', multiple: true },
-        gates: { type: 'boolean' },
-        json: { type: 'boolean' },
-        list: { type: 'boolean' },
-        profile: { type: 'boolean' },
-        svg: { type: 'string' },
-        rounds: { type: 'string' },
-      },
-    });
-    const rounds = Number(values.rounds ?? 7);
-    if (!Number.isInteger(rounds) || rounds < 1 || rounds > 1000) throw usageError('--rounds: expected 1 to 1000');
+  invoked: 'npm run bench --',
+  about: `CPU time of each row, each in a process of its own, in turns with a plain 4-level array walk in the same process: the median
+with its quartiles, and what it would be on a machine whose walk takes ${REFERENCE_WALK_NS} ns.`,
+  notes: 'With --json: one object per row, and with --gates one per gate.',
+  examples: ['npm run bench -- --only "IOTLB page"'],
+  declare(parser) {
+    parser
+      .option(
+        '--only <text>',
+        'rows whose title holds it (several: any of them), and what their gates compare them with',
+        several,
+      )
+      .option(
+        '--gates',
+        'judges: every gate with figure and verdict, status 1 when one fails, 2 when none could be judged',
+      )
+      .option('--svg <file>', 'draws the rows as a page')
+      .option(
+        '--profile',
+        'instead of measuring: in which functions the time of the rows goes, and which of them allocate',
+      )
+      .option('--rounds <n>', 'default 7', atLeast(1))
+      .option('--list', 'only the titles');
+  },
+  async run(_args, values: Values, io) {
+    const { rounds = 7 } = values;
+    if (rounds > 1000) throw usageError('--rounds: expected 1 to 1000');
     const only = values.only ?? [];
     const cases = chosen(only);
     if (cases.length === 0) throw usageError(`no row has ${only.join(' or ')} in its title`);
@@ -87,7 +95,7 @@ const bench: Command = {
     }
     const rows = await measureAll(cases, rounds, io);
     const { verdicts, unmeasured } = values.gates === true ? judge(rows) : NOT_ASKED;
-    if (values.json === true) {
+    if (io.json) {
       for (const m of rows) io.out(JSON.stringify({ ...m, scaled: scaled(m) }));
       for (const v of verdicts) io.out(JSON.stringify({ gate: v.title, ...v }));
     } else {
@@ -108,7 +116,4 @@ const bench: Command = {
   },
 };
 
-process.exitCode = await runCommand([bench], ['bench', ...process.argv.slice(2)], {
-  out: (line) => void process.stdout.write(`${line}\n`),
-  err: (line) => void process.stderr.write(`${line}\n`),
-});
+await main([bench], ['bench', ...process.argv.slice(2)]);

@@ -1,18 +1,12 @@
-import { parseArgs } from 'node:util';
 import { ViommuError } from '../../src/core/errors.ts';
 import type { MakeReplayTarget } from '../../src/trace/index.ts';
-import { type Command, EXIT } from '../cli/command.ts';
+import { type Command, EXIT } from '../cli/verb.ts';
 import { fixtures } from '../replay/fixtures.ts';
-import { differences, summary } from '../replay/report.ts';
+import { differences, summary, toJson } from '../replay/report.ts';
 import type { Replayed } from '../replay/run.ts';
 import { Story } from '../replay/story.ts';
 import { SMMUV3_WORDS, VTD_WORDS } from '../replay/story-words.ts';
 import { replayOne } from './replay.ts';
-
-const USAGE = `usage: viommu demo
-
-Replays every recording that comes with the package, and ends with a table and the story of one stream: which guest
-command caused which host operation. This is what \`npm start\` runs.`;
 
 /** Whose stories are told: an NVMe disk's, of a Linux that boots, on both IOMMUs. */
 const STORIES = [
@@ -26,9 +20,11 @@ export function demoCommand(make: MakeReplayTarget): Command {
   return {
     name: 'demo',
     summary: 'replay every recording of the package; a table, and the story of one stream',
-    usage: USAGE,
-    async run(args, io) {
-      parseArgs({ args: [...args], options: {} });
+    about: `Replays every recording that comes with the package, and ends with a table and the story of one stream: which guest
+command caused which host operation. This is what \`npm start\` runs.`,
+    examples: ['viommu demo', 'viommu demo --json --quiet'],
+    declare() {},
+    async run(_args, _values, io) {
       const done: Replayed[] = [];
       let broken = 0;
       const stories = new Map(STORIES.map((s) => [s.file, new Story(s.words)]));
@@ -43,10 +39,11 @@ export function demoCommand(make: MakeReplayTarget): Command {
           io.err(`viommu demo: ${e.message}`);
         }
       }
-      io.out('');
-      for (const r of done) for (const line of differences(r)) io.out(line);
-      for (const line of summary(done)) io.out(line);
-      for (const { file, sid, device } of STORIES) {
+      if (io.json) for (const r of done) io.out(JSON.stringify(toJson(r)));
+      else io.out('');
+      for (const r of done) for (const line of differences(r)) (io.json ? io.err : io.out)(line);
+      if (!io.json) for (const line of summary(done, io.paint)) io.out(line);
+      for (const { file, sid, device } of io.json ? [] : STORIES) {
         const lines = stories.get(file)?.lines(sid, device, LINES) ?? [];
         io.out('');
         io.out(

@@ -1,31 +1,20 @@
-import { parseArgs } from 'node:util';
 import { Heard, type MakeReplayTarget, Replay, type ReplayOptions } from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
-import { type Command, EXIT, type Io, usageError } from '../cli/command.ts';
+import { atLeast } from '../cli/parser.ts';
+import type { Session } from '../cli/session.ts';
+import { type Command, EXIT, usageError } from '../cli/verb.ts';
 import { Guest } from '../explain/guest.ts';
 import { HostObjects } from '../explain/objects.ts';
 import { explainSmmuv3 } from '../explain/smmuv3.ts';
 import { explainVtd } from '../explain/vtd.ts';
 import { build } from '../replay/run.ts';
-import { REPLAY_OPTIONS, replayOptions } from './replay.ts';
-
-const USAGE = `usage: viommu explain [OPTIONS] TRACE
-
-What the guest has built, and what stands behind it: registers, stream table or root table, contexts, page tables, the
-host's objects, cached translations.
-
-  --at N       the state before event N (default: after the last event)
-  --all        every range of every page table (default: the first eight of each)
-  --profile NAME, --caches full|off|tiny, --ignore-invalidations, --batch-quirk   as for replay`;
+import { declareReplay, type ReplayValues, replayOptions } from './replay.ts';
 
 const FEW = 8;
 
-function eventNumber(text: string | undefined): number {
-  if (text === undefined) return Number.POSITIVE_INFINITY;
-  const n = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(n))
-    throw usageError(`--at: expected an event number, found "${text}"`);
-  return n;
+interface Values extends ReplayValues {
+  readonly at?: number;
+  readonly all?: boolean;
 }
 
 /** `viommu explain` on machines made by `make`. */
@@ -33,16 +22,20 @@ export function explainCommand(make: MakeReplayTarget): Command {
   return {
     name: 'explain',
     summary: 'registers, tables, host objects and cached translations at one event of a recording',
-    usage: USAGE,
-    async run(args, io) {
-      const { values, positionals } = parseArgs({
-        args: [...args],
-        options: { ...REPLAY_OPTIONS, at: { type: 'string' }, all: { type: 'boolean' } },
-        allowPositionals: true,
-      });
-      const [path] = positionals;
-      if (path === undefined || positionals.length > 1) throw usageError('expected one recording');
-      await explainTrace(path, make, replayOptions(values), eventNumber(values.at), values.all ?? false, io);
+    about: `What the guest has built, and what stands behind it: registers, stream table or root table, contexts, page tables, the
+host's objects, cached translations.`,
+    notes: 'With --json one object per section: its title, and its lines as they are without it.',
+    examples: ['viommu explain --at 1200 boot.ndjson.gz'],
+    declare(parser) {
+      parser
+        .argument('<trace>', 'one recording')
+        .option('--at <n>', 'the state before event N (default: after the last event)', atLeast(0))
+        .option('--all', 'every range of every page table (default: the first eight of each)');
+      declareReplay(parser);
+    },
+    async run([path = ''], values: Values, io) {
+      const { at = Number.POSITIVE_INFINITY, all = false } = values;
+      await explainTrace(path, make, replayOptions(values), at, all, io);
       return EXIT.OK;
     },
   };
@@ -55,7 +48,7 @@ export async function explainTrace(
   options: ReplayOptions,
   at: number,
   all: boolean,
-  io: Io,
+  io: Session,
 ): Promise<void> {
   const trace = await openTrace(path);
   const heard = new Heard();
@@ -68,16 +61,39 @@ export async function explainTrace(
       if (e.i >= at) break read;
       replay.apply(e);
     }
+    io.progress(`${path}: ${replay.events} events`);
   }
   if (at !== Number.POSITIVE_INFINITY && replay.events < at)
     throw usageError(`--at ${at}: ${trace.file} has only ${replay.events} events`);
 
   const limit = all ? Number.POSITIVE_INFINITY : FEW;
   const where = replay.events === at ? `before event ${at}` : `after all ${replay.events} events`;
-  io.out(`${trace.file} (${trace.header.guestKernel}), ${where}`);
   heard.also = null;
   const guest = new Guest(target);
-  const lines = trace.header.iommu === 'smmuv3' ? explainSmmuv3 : explainVtd;
-  for (const line of ['', ...lines(guest, trace.header, limit), '', ...objects.lines()]) io.out(line);
-  for (const line of target.explain?.(limit) ?? []) io.out(line);
+  const words = trace.header.iommu === 'smmuv3' ? explainSmmuv3 : explainVtd;
+  const lines = [...words(guest, trace.header, limit), '', ...objects.lines(), ...(target.explain?.(limit) ?? [])];
+  if (io.json) {
+    const before = replay.events === at ? at : null;
+    io.out(JSON.stringify({ trace: trace.file, kernel: trace.header.guestKernel, events: replay.events, before }));
+    for (const section of sections(lines)) io.out(JSON.stringify(section));
+    return;
+  }
+  io.out(`${trace.file} (${trace.header.guestKernel}), ${where}`);
+  for (const line of ['', ...lines]) io.out(line);
+}
+
+interface Section {
+  readonly title: string;
+  readonly lines: string[];
+}
+
+/** What is indented belongs to the title above it. */
+function sections(lines: readonly string[]): Section[] {
+  const all: Section[] = [];
+  for (const line of lines) {
+    if (line === '') continue;
+    if (line.startsWith(' ')) all.at(-1)?.lines.push(line.slice(2));
+    else all.push({ title: line, lines: [] });
+  }
+  return all;
 }

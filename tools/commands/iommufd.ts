@@ -1,27 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { BACKENDS, RELEASES } from '../../src/adapters/iommufd-socket/backend.ts';
 import { IommufdServer } from '../../src/adapters/iommufd-socket/server.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { type GoldenResult, replayGolden } from '../../src/host/replay/golden.ts';
 import { parseGolden } from '../../src/host/replay/golden-text.ts';
-import { type Command, EXIT, type Io, usageError } from '../cli/command.ts';
-
-const USAGE = `usage: viommu iommufd --replay FILE... | --socket PATH [--backend mock|smmuv3|vtd]
-
-The emulated host's iommufd by itself.
-
-  --replay FILE...   replays recordings of a real kernel's answers (plain or .gz): every id, errno, IOVA and event byte
-                     must be equal. Prints the first differing line of each failed seed and "N passed, M failed" (seeds).
-  --socket PATH      serves /dev/iommu on a Unix socket to programs that run with the preload library
-                     (tools/iommufd-preload) and IOMMUFD_SOCK=PATH, until it is interrupted
-  --backend NAME     mock (default): the IOMMU of the kernel's selftests; smmuv3, vtd: emulated hardware
-  --release 7.2|7.3  whose test driver the mock is (default 7.2)
-  --patience MS      how long a client may take to answer inside an ioctl before it is dropped (default 10000)
-
-Exit status: 0 everything matched, 1 a seed differs, 2 the input cannot be used.`;
+import { onSignals } from '../cli/leaving.ts';
+import { atLeast, oneOf, several } from '../cli/parser.ts';
+import type { Session } from '../cli/session.ts';
+import { type Command, EXIT, usageError } from '../cli/verb.ts';
 
 /** Bytes a recording may unpack to; a kernel's answers to a million ioctls take a tenth. */
 const MOST_TEXT = 2 ** 28;
@@ -39,9 +27,13 @@ function readRecording(path: string): string {
   }
 }
 
-function replayFile(path: string, io: Io): GoldenResult {
+function replayFile(path: string, io: Session): GoldenResult {
   const name = basename(path);
   const result = replayGolden(parseGolden(readRecording(path), name), name);
+  if (io.json) {
+    io.out(JSON.stringify({ file: name, passed: result.passed, failed: result.failed }));
+    return result;
+  }
   for (const f of result.failed) {
     io.out(`${f.file}:${f.line}: seed ${f.seed}: ${f.asked}`);
     io.out(`  recorded: ${f.want}`);
@@ -50,7 +42,7 @@ function replayFile(path: string, io: Io): GoldenResult {
   return result;
 }
 
-function replay(paths: readonly string[], io: Io): number {
+function replay(paths: readonly string[], io: Session): number {
   let passed = 0;
   let failed = 0;
   let broken = 0;
@@ -65,7 +57,7 @@ function replay(paths: readonly string[], io: Io): number {
       io.err(`viommu iommufd: ${e.message}`);
     }
   }
-  io.out(`${passed} passed, ${failed} failed`);
+  if (!io.json) io.out(`${passed} passed, ${failed} failed`);
   if (broken > 0) return EXIT.INPUT;
   return failed === 0 ? EXIT.OK : EXIT.DIFFERS;
 }
@@ -74,16 +66,11 @@ function replay(paths: readonly string[], io: Io): number {
 async function serve(
   path: string,
   backend: string,
-  release: string,
+  release: (typeof RELEASES)[number],
   patience: number | undefined,
-  io: Io,
+  io: Session,
 ): Promise<number> {
-  const known = RELEASES.find((r) => r === release);
-  if (known === undefined) throw usageError(`--release: expected ${RELEASES.join(' or ')}, found "${release}"`);
-  if (!BACKENDS.some((b) => b === backend)) {
-    throw usageError(`--backend: expected ${BACKENDS.join(', ')}, found "${backend}"`);
-  }
-  const server = new IommufdServer({ path, backend, release: known, ...(patience === undefined ? {} : { patience }) });
+  const server = new IommufdServer({ path, backend, release, ...(patience === undefined ? {} : { patience }) });
   // A bug of ours: the client it happened to has lost its connection, the others go on.
   server.onFailure = (e) => io.err(`viommu iommufd: internal error: ${e.stack ?? e.message}`);
   try {
@@ -92,10 +79,9 @@ async function serve(
     const why = e instanceof Error ? e.message : String(e);
     throw new ViommuError('EINVAL', 'caller', `cannot listen: ${why}`, { path }, e);
   }
-  const over = new Promise<number>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => resolve(EXIT.OK));
-  });
-  io.err(`viommu iommufd: ${backend} on ${path}`);
+  const over = new Promise<number>((resolve) => onSignals(() => resolve(EXIT.OK)));
+  if (io.json) io.out(JSON.stringify({ socket: path, backend, release }));
+  io.note(`viommu iommufd: ${backend} on ${path}`);
   try {
     return await over;
   } finally {
@@ -103,30 +89,52 @@ async function serve(
   }
 }
 
+interface Values {
+  readonly replay?: readonly string[];
+  readonly socket?: string;
+  readonly backend?: string;
+  readonly patience?: number;
+  readonly release?: (typeof RELEASES)[number];
+}
+
 /** `viommu iommufd`. */
 export const iommufdCommand: Command = {
   name: 'iommufd',
   summary: "the host's iommufd alone: replay recorded kernel answers, or serve /dev/iommu on a socket",
-  usage: USAGE,
-  async run(args, io) {
-    const { values, positionals } = parseArgs({
-      args: [...args],
-      options: {
-        replay: { type: 'string', multiple: true },
-        socket: { type: 'string' },
-        backend: { type: 'string' },
-        patience: { type: 'string' },
-        release: { type: 'string' },
-      },
-      allowPositionals: true,
-    });
+  about: `The emulated host's iommufd by itself. Either replays recordings of a real kernel's answers (plain or .gz): every id, errno,
+IOVA and event byte must be equal; prints the first differing line of each failed seed and "N passed, M failed" (seeds).
+Or serves /dev/iommu on a Unix socket to programs that run with the preload library (tools/iommufd-preload) and
+IOMMUFD_SOCK=PATH, until it is interrupted: status 0.`,
+  notes: 'Exit status: 0 everything matched, 1 a seed differs, 2 the input cannot be used.',
+  examples: [
+    'viommu iommufd --replay golden-7.2.13.txt.gz',
+    'viommu iommufd --socket /tmp/iommufd.sock --backend smmuv3',
+  ],
+  declare(parser) {
+    parser
+      .argument('[file...]', 'more recordings to replay')
+      .option('--replay <file>', 'replays recorded answers of a kernel', several)
+      .option('--socket <path>', 'serves /dev/iommu there')
+      .addOption(
+        oneOf(
+          '--backend <name>',
+          "mock (default): the IOMMU of the kernel's selftests; smmuv3, vtd: emulated hardware",
+          BACKENDS,
+        ),
+      )
+      .addOption(oneOf('--release <version>', 'whose test driver the mock is: 7.2 (default) or 7.3', RELEASES))
+      .option(
+        '--patience <ms>',
+        'how long a client may take to answer inside an ioctl before it is dropped (default 10000)',
+        atLeast(1, false),
+      );
+  },
+  async run(files, values: Values, io) {
     if ((values.replay === undefined) === (values.socket === undefined)) {
       throw usageError('expected either --replay FILE... or --socket PATH');
     }
-    if (values.replay !== undefined) return replay([...values.replay, ...positionals], io);
-    if (positionals.length > 0) throw usageError(`unexpected argument "${positionals[0]}"`);
-    const patience = values.patience === undefined ? undefined : Number(values.patience);
-    if (patience !== undefined && !(patience > 0)) throw usageError('--patience: expected milliseconds');
-    return serve(values.socket ?? '', values.backend ?? 'mock', values.release ?? '7.2', patience, io);
+    if (values.replay !== undefined) return replay([...values.replay, ...files], io);
+    if (files.length > 0) throw usageError(`unexpected argument "${files[0]}"`);
+    return serve(values.socket ?? '', values.backend ?? 'mock', values.release ?? '7.2', values.patience, io);
   },
 };

@@ -1,13 +1,15 @@
-import { parseArgs } from 'node:util';
 import { hex, ViommuError } from '../../src/core/errors.ts';
 import { type Finding, RULE_IDS, type RuleId, SEVERITIES, type Severity } from '../../src/sanitize/index.ts';
 import type { MakeReplayTarget } from '../../src/trace/index.ts';
-import { type Command, EXIT, type Io, usageError } from '../cli/command.ts';
+import { oneOf, several } from '../cli/parser.ts';
+import type { Session } from '../cli/session.ts';
+import { type Command, EXIT, usageError } from '../cli/verb.ts';
 import {
   type Filter,
   findingJson,
   lines,
   ruleLines,
+  rulesJson,
   type Sanitized,
   summaryJson,
   summaryTable,
@@ -16,21 +18,6 @@ import { sanitizeFile } from '../sanitize/run.ts';
 import { symbols } from '../sanitize/symbols.ts';
 import { explainTrace } from './explain.ts';
 
-const USAGE = `usage: viommu sanitize [OPTIONS] TRACE...
-
-Judges the driver in viommu-trace files by rules: what it did that lets hardware do the wrong thing, whatever the caches
-of the recorded machine happened to hold.
-
-  --json            one JSON object per finding and one summary per recording on standard output
-  --rules           list the rules with their sections, and nothing else
-  --only RULE       judge by this rule alone (can be given several times)
-  --ignore RULE     leave this rule out (can be given several times)
-  --at-least LEVEL  error, warning (default) or hint
-  --explain N       show tables, host objects and caches at finding N (one recording)
-  --vmlinux FILE    name functions and lines of stores whose program counter was recorded (needs addr2line)
-
-Exit status: 0 no finding at that level, 1 findings, 2 the input cannot be used.`;
-
 function rule(text: string, option: string): RuleId {
   const found = RULE_IDS.find((id) => id === text);
   if (found === undefined) throw usageError(`${option}: there is no rule "${text}" (--rules lists them)`);
@@ -38,21 +25,21 @@ function rule(text: string, option: string): RuleId {
 }
 
 interface Values {
-  readonly only?: string[] | undefined;
-  readonly ignore?: string[] | undefined;
-  readonly 'at-least'?: string | undefined;
+  readonly rules?: boolean;
+  readonly only?: readonly string[];
+  readonly ignore?: readonly string[];
+  readonly atLeast?: Severity;
+  readonly explain?: string;
+  readonly vmlinux?: string;
 }
 
 function filterOf(values: Values): Filter {
-  const level = values['at-least'] ?? 'warning';
-  const atLeast: Severity | undefined = SEVERITIES.find((s) => s === level);
-  if (atLeast === undefined) throw usageError(`--at-least: expected error, warning or hint, found "${level}"`);
-  const split = (list: string[] | undefined) => (list ?? []).flatMap((t) => t.split(','));
+  const split = (list: readonly string[] | undefined) => (list ?? []).flatMap((t) => t.split(','));
   const only = split(values.only).map((t) => rule(t, '--only'));
   return {
     only: only.length === 0 ? null : new Set(only),
     ignore: new Set(split(values.ignore).map((t) => rule(t, '--ignore'))),
-    atLeast,
+    atLeast: values.atLeast ?? 'warning',
   };
 }
 
@@ -61,29 +48,37 @@ export function sanitizeCommand(make: MakeReplayTarget): Command {
   return {
     name: 'sanitize',
     summary: 'what a recorded driver did wrong, by name, whatever the caches happened to hold',
-    usage: USAGE,
-    async run(args, io) {
-      const { values, positionals } = parseArgs({
-        args: [...args],
-        options: {
-          json: { type: 'boolean' },
-          rules: { type: 'boolean' },
-          only: { type: 'string', multiple: true },
-          ignore: { type: 'string', multiple: true },
-          'at-least': { type: 'string' },
-          explain: { type: 'string' },
-          vmlinux: { type: 'string' },
-        },
-        allowPositionals: true,
-      });
+    about: `Judges the driver in viommu-trace files by rules: what it did that lets hardware do the wrong thing, whatever the caches
+of the recorded machine happened to hold. With --json: one object per finding and one summary per recording.`,
+    notes: 'Exit status: 0 no finding at that level, 1 findings, 2 the input cannot be used.',
+    examples: ['viommu sanitize --at-least hint boot.ndjson.gz', 'viommu sanitize --explain 1 boot.ndjson.gz'],
+    declare(parser) {
+      const ruled = (flags: string, text: string) => {
+        const option = parser.createOption(flags, text).argParser(several);
+        option.argChoices = [...RULE_IDS];
+        return option;
+      };
+      parser
+        .argument('[trace...]', 'recordings (- is the standard input)')
+        .option('--rules', 'list the rules with their sections, and nothing else')
+        .addOption(ruled('--only <rule>', 'judge by this rule alone (can be given several times)'))
+        .addOption(ruled('--ignore <rule>', 'leave this rule out (can be given several times)'))
+        .addOption(oneOf('--at-least <level>', 'error, warning (default) or hint', SEVERITIES))
+        .option('--explain <n>', 'show tables, host objects and caches at finding N (one recording)')
+        .option(
+          '--vmlinux <file>',
+          'name functions and lines of stores whose program counter was recorded (needs addr2line)',
+        );
+    },
+    async run(paths, values: Values, io) {
       if (values.rules === true) {
-        for (const line of ruleLines()) io.out(line);
+        for (const line of io.json ? rulesJson() : ruleLines()) io.out(line);
         return EXIT.OK;
       }
       const filter = filterOf(values);
-      if (positionals.length === 0) throw usageError('expected at least one recording');
-      if (values.explain !== undefined) return explain(positionals, values.explain, filter, make, io);
-      return sanitizeAll(positionals, filter, values.json ?? false, values.vmlinux ?? null, io);
+      if (paths.length === 0) throw usageError('expected at least one recording');
+      if (values.explain !== undefined) return explain(paths, values.explain, filter, make, io);
+      return sanitizeAll(paths, filter, values.vmlinux ?? null, io);
     },
   };
 }
@@ -92,29 +87,28 @@ export function sanitizeCommand(make: MakeReplayTarget): Command {
 async function sanitizeAll(
   paths: readonly string[],
   filter: Filter,
-  json: boolean,
   vmlinux: string | null,
-  io: Io,
+  io: Session,
 ): Promise<number> {
   const done: Sanitized[] = [];
   let broken = 0;
   for (const path of paths) {
     try {
-      const s = await sanitizeFile(path, filter);
+      const s = await sanitizeFile(path, filter, (n) => io.progress(`${path}: ${n} events`));
       const names = vmlinux === null ? new Map<bigint, string>() : await symbols(vmlinux, counters(s));
       const at = (f: Finding) => (f.pc === null ? null : (names.get(f.pc) ?? hex(f.pc)));
       done.push(s);
-      if (json) {
+      if (io.json) {
         for (const f of s.findings) io.out(JSON.stringify(findingJson(s, f, at(f))));
         io.out(JSON.stringify(summaryJson(s)));
-      } else for (const line of lines(s, at)) io.out(line);
+      } else for (const line of lines(s, at, io.paint)) io.out(line);
     } catch (e) {
       if (!(e instanceof ViommuError)) throw e;
       broken++;
       io.err(`viommu sanitize: ${e.message}`);
     }
   }
-  if (!json && done.length > 1) for (const line of ['', ...summaryTable(done)]) io.out(line);
+  if (!io.json && done.length > 1) for (const line of ['', ...summaryTable(done)]) io.out(line);
   if (broken > 0) return EXIT.INPUT;
   return done.every((s) => s.findings.length === 0) ? EXIT.OK : EXIT.DIFFERS;
 }
@@ -128,7 +122,7 @@ async function explain(
   text: string,
   filter: Filter,
   make: MakeReplayTarget,
-  io: Io,
+  io: Session,
 ): Promise<number> {
   const [path] = paths;
   if (path === undefined || paths.length > 1) throw usageError('--explain: expected one recording');
@@ -136,8 +130,8 @@ async function explain(
   const found = s.findings[Number(text) - 1];
   if (found === undefined) throw usageError(`--explain ${text}: there are ${s.findings.length} findings`);
   const one: Sanitized = { ...s, findings: [found] };
-  for (const line of lines(one, () => null).slice(1, 4)) io.out(line);
-  io.out('');
+  if (io.json) io.out(JSON.stringify(findingJson(s, found, null)));
+  else for (const line of [...lines(one, () => null, io.paint).slice(1, 4), '']) io.out(line);
   await explainTrace(path, make, {}, found.events.at(-1) ?? 0, false, io);
   return EXIT.DIFFERS;
 }

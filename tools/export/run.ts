@@ -23,12 +23,13 @@ export async function exportTrace(
   options: ReplayOptions,
   exporter: MakeExporter,
   path: string | null,
+  progress: (events: number) => void = () => {},
 ): Promise<Exported> {
   const trace = await openTrace(input);
   await refuseSameFile(input, path);
   const output = openOutput(path);
   try {
-    const exported = await written(trace, make, options, exporter, output);
+    const exported = await written(trace, make, options, exporter, output, progress);
     await output.finished();
     return exported;
   } catch (e) {
@@ -44,6 +45,7 @@ async function written(
   options: ReplayOptions,
   exporter: MakeExporter,
   output: Output,
+  progress: (events: number) => void,
 ): Promise<Exported> {
   const { header, file } = trace;
   const heard = new Heard();
@@ -66,6 +68,7 @@ async function written(
       }
       events++;
     }
+    progress(events);
     await output.drained();
   }
   for (const _ of to.end?.() ?? []) await output.drained();

@@ -1,8 +1,9 @@
-import { createWriteStream, statSync } from 'node:fs';
+import { createWriteStream, rmSync, statSync } from 'node:fs';
 import { rename, rm, stat } from 'node:fs/promises';
 import { pipeline, type Writable } from 'node:stream';
 import { createGzip } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
+import { beforeLeaving } from '../cli/leaving.ts';
 
 /** Pieces are gathered to about this many bytes before they are written. */
 const CHUNK = 2 ** 16;
@@ -35,6 +36,7 @@ export function openOutput(path: string | null, pack = false): Output {
   // What is there and no plain file (a pipe, /dev/null) is written to as it is: it must not be replaced.
   const direct = path === null || statSync(path, { throwIfNoEntry: false })?.isFile() === false;
   const temporary = direct ? null : `${path}.${process.pid}.part`;
+  const over = temporary === null ? null : beforeLeaving(() => rmSync(temporary, { force: true }));
   const sink: Writable = path === null ? process.stdout : createWriteStream(temporary ?? path);
   const gzip = pack ? createGzip() : null;
   const stream: Writable = gzip ?? sink;
@@ -91,11 +93,13 @@ export function openOutput(path: string | null, pack = false): Output {
         failed = e;
       });
       check();
+      over?.();
     },
     async discard() {
       if (temporary === null) return;
       sink.destroy();
       await rm(temporary, { force: true });
+      over?.();
     },
   };
 }

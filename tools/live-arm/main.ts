@@ -2,7 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { ViommuError } from '../../src/core/errors.ts';
 import type { Said } from '../../src/ports/tell.ts';
-import { type Command, EXIT, runCommand, usageError } from '../cli/command.ts';
+import { type Command, EXIT, usageError } from '../cli/command.ts';
+import { main } from '../cli/main.ts';
 import { table } from '../cli/table.ts';
 import { accessesPath, accessText } from './accesses.ts';
 import { loadElf } from './elf.ts';
@@ -79,12 +80,19 @@ function overheard(base: number, window: CpuWindow, accesses: string[]): CpuWind
 const live: Command = {
   name: 'live:arm',
   summary: 'run the bare-metal AArch64 guests live',
-  usage: `usage: npm run live:arm -- [--record] [GUEST...]
-
-Runs the guests of guest-fixtures/aarch64 on libunicorn, with our machine around the processor. --record also writes\nthe accesses of architecture guests into guest-fixtures/aarch64/accesses, where npm test replays them. Guests: ${GUESTS.map((g) => g.name).join(', ')}.`,
-  async run(args, io) {
-    const record = args.includes('--record');
-    const names = args.filter((a) => a !== '--record');
+  invoked: 'npm run live:arm --',
+  about: 'Runs the guests of guest-fixtures/aarch64 on libunicorn, with our machine around the processor.',
+  examples: ['npm run live:arm', `npm run live:arm -- ${GUESTS[0]!.name}`],
+  declare(parser) {
+    parser
+      .argument('[guest...]', `which of them (default: all): ${GUESTS.map((g) => g.name).join(', ')}`)
+      .option(
+        '--record',
+        'also writes the accesses of architecture guests into guest-fixtures/aarch64/accesses, where npm test replays them',
+      );
+  },
+  async run(names, values: { readonly record?: boolean }, io) {
+    const { record = false } = values;
     for (const name of names) if (!GUESTS.some((g) => g.name === name)) throw usageError(`no guest is called ${name}`);
     const rows: string[][] = [];
     let failed = 0;
@@ -101,13 +109,15 @@ Runs the guests of guest-fixtures/aarch64 on libunicorn, with our machine around
       const result = passed ? 'PASS' : 'FAIL';
       rows.push([guest.name, count('command'), count('host'), count('record'), result]);
     }
+    if (io.json) {
+      for (const [guest, commands, hostOps, records, result] of rows)
+        io.out(JSON.stringify({ guest, commands, hostOps, records, result }));
+      return failed === 0 ? EXIT.OK : EXIT.DIFFERS;
+    }
     const head = ['guest', 'commands', 'host ops', 'event records', ''];
     for (const line of table([head, ...rows])) io.out(line);
     return failed === 0 ? EXIT.OK : EXIT.DIFFERS;
   },
 };
 
-process.exitCode = await runCommand([live], ['live:arm', ...process.argv.slice(2)], {
-  out: (line) => void process.stdout.write(`${line}\n`),
-  err: (line) => void process.stderr.write(`${line}\n`),
-});
+await main([live], ['live:arm', ...process.argv.slice(2)]);

@@ -1,4 +1,5 @@
 import { COLUMNS, type Column } from '../../src/trace/index.ts';
+import type { Session } from '../cli/session.ts';
 import { table } from '../cli/table.ts';
 import type { Replayed } from './run.ts';
 
@@ -36,7 +37,7 @@ function sum(counts: ReadonlyMap<string, number>): number {
 }
 
 /** All recordings as one table. */
-export function summary(all: readonly Replayed[]): string[] {
+export function summary(all: readonly Replayed[], paint: Session['paint']): string[] {
   const head = ['recording', 'events', ...COLUMNS, 'commands', 'host ops', 'seconds', ''];
   const rows = all.map((r) => [
     r.file.replace(/\.ndjson\.gz$/, ''),
@@ -47,7 +48,9 @@ export function summary(all: readonly Replayed[]): string[] {
     r.seconds.toFixed(2),
     r.ok ? 'matches' : 'DIFFERS',
   ]);
-  return table([head, ...rows]);
+  return table([head, ...rows]).map((line) =>
+    line.replace(/(?:matches|DIFFERS)$/, (verdict) => paint(verdict === 'matches' ? 'green' : 'red', verdict)),
+  );
 }
 
 /** What differed, as lines of a report. */

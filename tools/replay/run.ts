@@ -20,15 +20,13 @@ export interface Replayed extends ReplayResult {
 }
 
 export interface Watch {
-  /** Called now and then with the number of events done. */
+  /** Called after some hundred events, with the number of events done. */
   progress?(events: number, differing: number): void;
   /** Hears everything the machine does, too. */
   tell?: Tell;
   /** Called with every event before it is replayed. */
   event?(e: TraceEvent): void;
 }
-
-const EVERY = 20_000;
 
 /**
  * Replays one recording on the machine it describes.
@@ -45,7 +43,6 @@ export async function replayFile(
   const heard = new Heard();
   heard.also = watch.tell ?? null;
   const replay = new Replay(trace.header, build(trace, make, options, heard), heard);
-  let next = EVERY;
   for await (const batch of trace.batches) {
     for (const e of batch) {
       watch.event?.(e);
@@ -55,10 +52,7 @@ export async function replayFile(
         throw located(trace.file, e.i, cause);
       }
     }
-    if (replay.events >= next) {
-      watch.progress?.(replay.events, replay.differing);
-      next = replay.events + EVERY;
-    }
+    watch.progress?.(replay.events, replay.differing);
   }
   return { ...replay.finish(), file: trace.file, seconds: (performance.now() - start) / 1000 };
 }

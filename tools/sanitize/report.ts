@@ -1,6 +1,7 @@
 import { hex } from '../../src/core/errors.ts';
 import { type Finding, RULE, RULE_IDS, type RuleId, SEVERITIES, type Severity } from '../../src/sanitize/index.ts';
 import type { TraceHeader } from '../../src/trace/index.ts';
+import type { Session } from '../cli/session.ts';
 import { table } from '../cli/table.ts';
 
 /** Which findings are wanted. */
@@ -82,7 +83,7 @@ function plural(n: number, word: string): string {
 }
 
 /** One recording, as lines to read. @param at where the store of a finding was made, in words. */
-export function lines(s: Sanitized, at: (f: Finding) => string | null): string[] {
+export function lines(s: Sanitized, at: (f: Finding) => string | null, paint: Session['paint']): string[] {
   const { findings } = s;
   const parts = SEVERITIES.filter((v) => count(s, v) > 0).map((v) => plural(count(s, v), v));
   const out = [`${s.file}: ${findings.length === 0 ? 'no findings' : parts.join(', ')}`];
@@ -90,7 +91,7 @@ export function lines(s: Sanitized, at: (f: Finding) => string | null): string[]
     const times = f.count === 1 ? '' : `, ${f.count} times, the last at ${f.last}`;
     const where = at(f);
     out.push(
-      `  ${n + 1}. ${f.severity} ${f.rule} (${section(f.rule, s.header.iommu)})${subject(f) === '' ? '' : `: ${subject(f)}`}`,
+      `  ${n + 1}. ${paint(PAINT[f.severity], f.severity)} ${f.rule} (${section(f.rule, s.header.iommu)})${subject(f) === '' ? '' : `: ${subject(f)}`}`,
       `     ${f.events.length === 1 ? 'event' : 'events'} ${f.events.join(', ')}${times}${where === null ? '' : `, by ${where}`}`,
       `     ${f.message}`,
     );
@@ -99,9 +100,16 @@ export function lines(s: Sanitized, at: (f: Finding) => string | null): string[]
   return out;
 }
 
+const PAINT = { error: 'red', warning: 'yellow', hint: 'bold' } as const;
+
 function section(rule: RuleId, iommu: TraceHeader['iommu']): string {
   const text = iommu === 'smmuv3' ? RULE[rule].smmuv3 : RULE[rule].vtd;
   return `${iommu === 'smmuv3' ? 'IHI 0070' : 'VT-d'} ${text ?? ''}`.trim();
+}
+
+/** Every rule as an object, for programs. */
+export function rulesJson(): string[] {
+  return RULE_IDS.map((id) => JSON.stringify({ rule: id, ...RULE[id] }));
 }
 
 /** Every rule with its sections. */

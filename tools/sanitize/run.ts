@@ -8,7 +8,11 @@ import { type Filter, type Sanitized, wanted } from './report.ts';
  * Judges one recording. Nothing is replayed: what the guest did, and what its IOMMU answered, is all in the recording.
  * @throws ViommuError for a file that is no recording.
  */
-export async function sanitizeFile(path: string, filter: Filter): Promise<Sanitized> {
+export async function sanitizeFile(
+  path: string,
+  filter: Filter,
+  progress: (events: number) => void = () => {},
+): Promise<Sanitized> {
   const start = performance.now();
   const trace = await openTrace(path);
   if (trace.header.lacks?.includes('memory') === true) {
@@ -20,6 +24,7 @@ export async function sanitizeFile(path: string, filter: Filter): Promise<Saniti
   for await (const batch of trace.batches) {
     for (const e of batch) sanitizer.event(e);
     events += batch.length;
+    progress(events);
   }
   const findings = sanitizer.finish().filter((f) => wanted(f.rule, filter));
   const unjudged = new Map<string, readonly RuleId[]>();
