@@ -91,7 +91,7 @@ export class Smmuv3 implements MmioDevice {
       timedOut: () => {
         this.#commands.timedOut = true;
       },
-      drained: () => this.#queue.run(),
+      drained: () => this.#queue.drained(),
     });
     core.confirm.handlers = this.#handlers;
     this.#batch = new CommandBatch(core.host, deps.trustPartialCount === true);
@@ -104,8 +104,10 @@ export class Smmuv3 implements MmioDevice {
       pageRequests: this.#pageRequests,
       handlers: this.#handlers,
     });
-    this.#queue = new Smmuv3Queue(core, this.#commands);
-    core.work.go = () => this.#queue.run();
+    this.#queue = new Smmuv3Queue(core, this.#commands, () => this.#switch.going);
+    core.work.go = () => {
+      if (this.#switch.nextPart()) this.#queue.run();
+    };
     if (deps.upcalls === null) {
       this.#domains.onViommu = (domain) => this.#listenVirtual(domain.viommuId > 0 ? [domain] : []);
     }
@@ -180,7 +182,7 @@ export class Smmuv3 implements MmioDevice {
   }
 
   read(offset: number, size: number): number {
-    this.#core.work.resume();
+    this.#core.work.occasion();
     this.#switch.goOn();
     const at = this.#regs.decode(offset, size, false);
     const value = at < 0 ? 0 : this.#regs.read(at);
@@ -191,7 +193,7 @@ export class Smmuv3 implements MmioDevice {
   }
 
   read64(offset: number, out: Int32Array): void {
-    this.#core.work.resume();
+    this.#core.work.occasion();
     this.#switch.goOn();
     const at = this.#regs.decode(offset, 8, false);
     out[0] = at < 0 ? 0 : this.#regs.read(at);
@@ -258,7 +260,8 @@ export class Smmuv3 implements MmioDevice {
   #control(before: number): void {
     const regs = this.#regs;
     const now = regs.get(PAGE0.CR0.at);
-    regs.set(PAGE0.CR0ACK.at, regs.cr0Ack(now));
+    const enabled = regs.get(PAGE0.CR0ACK.at) & CR0.SMMUEN;
+    regs.set(PAGE0.CR0ACK.at, (regs.cr0Ack(now) & ~CR0.SMMUEN) | enabled);
     if ((before & ~now & CR0.SMMUEN) !== 0) this.#stalls.terminateAll(this.#streams.list);
     this.#switch.written(before);
     if ((before & ~now & CR0.CMDQEN) !== 0) this.#commands.restart();
@@ -290,7 +293,6 @@ export class Smmuv3 implements MmioDevice {
     this.#tables.reset();
     this.#regs.reset();
     this.#switch.reset();
-    this.#streams.placeAll();
   }
 
   /** Plain data, also in the middle of a command queue. */
@@ -324,7 +326,7 @@ export class Smmuv3 implements MmioDevice {
     this.#pageRequests.forget();
     this.#commands.restart();
     loadSmmuv3(this.#parts(), state, anyway);
-    this.#switch.reset();
+    this.#switch.loaded();
     this.#commands.forgetAll();
   }
 

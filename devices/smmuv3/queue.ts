@@ -52,7 +52,11 @@ export class Smmuv3Queue {
   /** A CMD_SYNC waits for completions, or a command was begun and goes on: `tell` hears of it once. */
   #waiting = false;
 
-  constructor(core: Smmuv3Core, sink: CommandSink) {
+  readonly #held: () => boolean;
+
+  /** @param held whether commands wait for a switch of translation that is under way. */
+  constructor(core: Smmuv3Core, sink: CommandSink, held: () => boolean) {
+    this.#held = held;
     this.#regs = core.registers;
     this.#memory = core.deps.memory;
     this.#ring = new RingFinder(core.deps.memory);
@@ -64,11 +68,17 @@ export class Smmuv3Queue {
     this.#work = core.work;
   }
 
+  /** ATS completions are in: an occasion, unless the queue is what they were sent from. */
+  drained(): void {
+    if (this.#running) return;
+    this.#work.begin();
+    this.run();
+  }
+
   /** Runs until the queue is empty, stops at an error, waits, or has spent the budget of the occasion. What a command causes runs no second loop inside this one. */
   run(): void {
-    if (this.#running) return;
+    if (this.#running || this.#held()) return;
     this.#running = true;
-    this.#work.begin();
     this.#loop();
     this.#running = false;
   }

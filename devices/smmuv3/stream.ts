@@ -41,7 +41,7 @@ export class Smmuv3Stream {
   /** The host refused to map what the last miss asked for; counts for the fault that follows. */
   missRefused = false;
 
-  /** Stamp of the last CFGI_STE_RANGE that went through it. */
+  /** Stamp of the last CFGI_STE_RANGE or switch that went through it. */
   round = 0;
 
   constructor(device: Smmuv3StreamDevice, index: number, sid: number) {

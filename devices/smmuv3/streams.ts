@@ -140,30 +140,44 @@ export class Smmuv3Streams {
 
   /**
    * SMMUEN or GBPA changed: without translation every stream bypasses or aborts as GBPA says (IHI 0070 §6.3.14), with it each is
-   * configured on its next use. @returns whether it is so; else `placeLate` tries again.
+   * configured on its next use. As far as the budget goes: `work.unfinished`.
    */
-  placeAll(): boolean {
-    for (const s of this.#list) this.#place(s);
-    return this.#placed;
+  placeAll(): VerbOutcome {
+    return this.#placeEach(this.#list);
   }
 
-  /** Streams that the host left with what they had before. @returns see `placeAll`. */
-  placeLate(): boolean {
-    for (const s of [...this.#late]) this.#place(s);
-    return this.#placed;
+  /** Streams that the host left with what they had before, in the same way. */
+  placeLate(): VerbOutcome {
+    return this.#placeEach([...this.#late]);
   }
 
-  get #placed(): boolean {
+  /** Whether nothing has what it had before any more. */
+  get placed(): boolean {
     return this.#late.size === 0 && this.#core.confirm.ask() >= 0;
   }
 
+  #placeEach(list: readonly Smmuv3Stream[]): VerbOutcome {
+    const { work } = this.#core;
+    for (const s of list) {
+      if (s.round === work.round) continue;
+      if (work.over) {
+        work.unfinished = true;
+        return work.refused;
+      }
+      work.part(this.#place(s));
+      s.round = work.round;
+    }
+    return work.refused;
+  }
+
   /** Where the hardware asks on first use, only what is still in force is late. */
-  #place(s: Smmuv3Stream): void {
+  #place(s: Smmuv3Stream): VerbOutcome {
     const r = this.#enabled() ? this.#attachments.unset(s) : this.#policy(s);
     const refused = this.#core.refusals.note('switch of translation', r);
     const asks = this.#core.deps.upcalls !== null && s.state === 'unset';
     if (refused && !asks) this.#late.add(s);
     else this.#late.delete(s);
+    return r;
   }
 
   #policy(s: Smmuv3Stream): VerbOutcome {

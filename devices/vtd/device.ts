@@ -181,7 +181,7 @@ export class Vtd implements MmioDevice {
   }
 
   read(offset: number, size: number): number {
-    this.#core.work.resume();
+    this.#core.work.occasion();
     this.#switch.goOn();
     const value = size === 4 && offset % 4 === 0 && offset < this.bytes ? this.#read32(offset) : 0;
     const { tell } = this.#core.deps;
@@ -190,7 +190,7 @@ export class Vtd implements MmioDevice {
   }
 
   read64(offset: number, out: Int32Array): void {
-    this.#core.work.resume();
+    this.#core.work.occasion();
     this.#switch.goOn();
     const ok = offset % 4 === 0 && offset + 8 <= this.bytes;
     out[0] = ok ? this.#read32(offset) : 0;
@@ -309,7 +309,7 @@ export class Vtd implements MmioDevice {
   /** An occasion for what one access could not do: a switch first, since descriptors behind it are about its tables. */
   #goOn(): void {
     const { work } = this.#core;
-    if (this.#switch.going ? !this.#switch.nextPart() : work.over) return;
+    if (!this.#switch.nextPart()) return;
     this.#registerInvalidation.goOn();
     this.#queue.goOn();
     if (work.waiting) return;

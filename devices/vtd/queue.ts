@@ -150,9 +150,9 @@ export class VtdQueue {
     if (this.#takeTail() && this.#head !== this.#tail) this.#run();
   }
 
-  /** Device-TLB completions are in. */
+  /** Device-TLB completions are in: an occasion, unless the queue is what they were sent from. */
   drained(): void {
-    this.#core.work.begin();
+    if (!this.#running) this.#core.work.begin();
     const error = this.#waits.settle();
     if (error !== 0) this.#records.queueError(error);
     if (this.#enabled && !this.#records.queueHalted && this.#head !== this.#tail) this.#run();

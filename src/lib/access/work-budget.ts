@@ -84,6 +84,12 @@ export class WorkBudget {
     this.#later?.(this.#resume);
   }
 
+  /** The guest reads a register: an occasion, for what waits and for what comes of the read itself. */
+  occasion(): void {
+    if (this.waiting) this.resume();
+    else this.begin();
+  }
+
   /** An occasion for what waits, if anything does. */
   resume(): void {
     if (!this.waiting) return;
