@@ -1,3 +1,4 @@
+import type { CachedTranslation } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
@@ -23,7 +24,9 @@ export interface ReplayedIommu {
   readonly guestShift: number;
   /** See `ReplayTarget.irte`. */
   irte(index: number, into: Int32Array): boolean;
-  /** The hardware's cached translations, as lines of a listing. @param limit lines of each context. */
+  /** The hardware's cached translations. */
+  translations(): CachedTranslation[];
+  /** The same as lines of a listing. @param limit lines of each context. */
   cached(limit: number): string[];
 }
 
@@ -123,6 +126,10 @@ export class ReplayMachine implements ReplayTarget {
 
   irte(index: number, into: Int32Array): boolean {
     return this.iommu.irte(index, into);
+  }
+
+  translations(): CachedTranslation[] {
+    return this.iommu.translations().map((c) => ({ ...c, out: this.vm.memory.gpaOf(c.out) }));
   }
 
   explain(limit: number): string[] {

@@ -1,6 +1,6 @@
 import type { Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { fromWords } from '../core/bits.ts';
-import { cachedTranslations } from '../lib/cache/listing.ts';
+import { type CachedTranslation, cachedTranslations } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { ReplayOptions } from '../trace/index.ts';
@@ -65,8 +65,11 @@ export class ReplayedSmmuv3 implements ReplayedIommu {
     return false;
   }
 
+  translations(): CachedTranslation[] {
+    return cachedTranslations(this.unit.hardware.save().iotlb);
+  }
+
   cached(limit: number): string[] {
-    const list = cachedTranslations(this.unit.hardware.save().iotlb);
-    return cachedLines({ list, domain: 'VMID', id: 'ASID', memory: this.#vm.memory, limit });
+    return cachedLines({ list: this.translations(), domain: 'VMID', id: 'ASID', memory: this.#vm.memory, limit });
   }
 }

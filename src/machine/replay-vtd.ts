@@ -1,4 +1,5 @@
 import type { VtdProperties } from '../../devices/vtd/properties.ts';
+import type { CachedTranslation } from '../lib/cache/listing.ts';
 import { hostRid } from '../lib/pci/rids.ts';
 import { NO_PASID } from '../ports/dma.ts';
 import type { Tell } from '../ports/tell.ts';
@@ -61,8 +62,11 @@ export class ReplayedVtd implements ReplayedIommu {
     return true;
   }
 
+  translations(): CachedTranslation[] {
+    return this.unit.hardware.cached();
+  }
+
   cached(limit: number): string[] {
-    const list = this.unit.hardware.cached();
-    return cachedLines({ list, domain: 'domain', id: 'PASID', memory: this.#vm.memory, limit });
+    return cachedLines({ list: this.translations(), domain: 'domain', id: 'PASID', memory: this.#vm.memory, limit });
   }
 }

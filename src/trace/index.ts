@@ -1,3 +1,4 @@
+export type { CachedTranslation } from '../lib/cache/listing.ts';
 export {
   type FaultEvent,
   type FrcdEvent,

@@ -11,7 +11,7 @@ import {
 } from './events.ts';
 import type { TraceHeader } from './header.ts';
 import { type Heard, type HeardRecord, msiName } from './heard.ts';
-import { type ReplayResult, Score } from './result.ts';
+import { type Difference, type ReplayResult, Score } from './result.ts';
 import type { ReplayTarget } from './target.ts';
 
 /** Where the message of a remappable interrupt request goes: format bit set, SHV clear, index in its two places (VT-d §5.1.2). */
@@ -58,12 +58,19 @@ export class Replay {
   readonly #irte = new Int32Array(4);
   #events = 0;
 
-  /** @param keep how many differences the result lists. */
-  constructor(header: TraceHeader, target: ReplayTarget, heard: Heard, keep = 10) {
+  /** @param keep how many differences the result lists. @param differs hears of every one when it is found. */
+  constructor(
+    header: TraceHeader,
+    target: ReplayTarget,
+    heard: Heard,
+    keep = 10,
+    differs: ((difference: Difference) => void) | null = null,
+  ) {
     this.#header = header;
     this.#target = target;
     this.#heard = heard;
     this.#score = new Score(keep);
+    this.#score.also = differs;
   }
 
   /** Events taken so far. */

@@ -59,6 +59,8 @@ export class Score {
   readonly #keep: number;
   #differences: Difference[] = [];
   differing = 0;
+  /** Hears of every difference when it is found. */
+  also: ((difference: Difference) => void) | null = null;
 
   /** @param keep how many differences are remembered. */
   constructor(keep: number) {
@@ -74,7 +76,10 @@ export class Score {
   differ(i: number, column: Difference['column'], what: string, expected: string, got: string): void {
     if (column !== 'commands') this.columns[column].total++;
     this.differing++;
-    if (this.#differences.length < 4 * this.#keep) this.#differences.push({ i, column, what, expected, got });
+    if (this.#differences.length >= 4 * this.#keep && this.also === null) return;
+    const difference = { i, column, what, expected, got };
+    if (this.#differences.length < 4 * this.#keep) this.#differences.push(difference);
+    this.also?.(difference);
   }
 
   /** The first differences by event number. */

@@ -1,3 +1,4 @@
+import type { CachedTranslation } from '../lib/cache/listing.ts';
 import type { Tell } from '../ports/tell.ts';
 import type { TraceHeader } from './header.ts';
 
@@ -57,6 +58,8 @@ export interface ReplayTarget {
   /** VT-d: the interrupt-remapping entry `index` of the latched table, 4 words. @returns false: no such entry. */
   irte(index: number, into: Int32Array): boolean;
 
+  /** The hardware's cached translations, with outputs as the guest knows them. */
+  translations?(): readonly CachedTranslation[];
   /** What stands behind the guest's tables (host objects, cached translations), as lines of a listing. */
   explain?(limit: number): string[];
 

@@ -7,7 +7,7 @@ import { Guest } from '../explain/guest.ts';
 import { HostObjects } from '../explain/objects.ts';
 import { explainSmmuv3 } from '../explain/smmuv3.ts';
 import { explainVtd } from '../explain/vtd.ts';
-import { build } from '../replay/run.ts';
+import { build } from '../replay/machine.ts';
 import { declareReplay, type ReplayValues, replayOptions } from './replay.ts';
 
 const FEW = 8;

@@ -42,20 +42,37 @@ export class Guest {
   }
 }
 
+/** A register as it reads, with its fields. */
+export interface DecodedRegister {
+  readonly name: string;
+  /** Offset in the window (bytes). */
+  readonly at: number;
+  readonly value: bigint;
+  readonly fields: readonly { readonly name: string; readonly value: number }[];
+}
+
+/** Registers of a table that lie in the window, as they read now. @param base of the table, @param limit size of the window. */
+export function registersOf(guest: Guest, tableOf: RegisterTable, base: number, limit: number): DecodedRegister[] {
+  return Object.entries(tableOf).flatMap(([name, r]) => {
+    if (base + r.at + r.size > limit) return [];
+    const value = guest.register(base + r.at, r.size);
+    const fields = Object.entries(r.fields ?? {}).map(([f, [at, count]]) => ({
+      name: f,
+      value: bits(value, at, count),
+    }));
+    return [{ name, at: base + r.at, value, fields }];
+  });
+}
+
 /** The registers that are not zero, with their fields that are not. */
 export function registerLines(guest: Guest, tableOf: RegisterTable, base: number, limit: number): string[] {
-  const lines: string[] = [];
-  for (const [name, r] of Object.entries(tableOf)) {
-    if (base + r.at + r.size > limit) continue;
-    const value = guest.register(base + r.at, r.size);
-    if (value === 0n) continue;
-    const fields = Object.entries(r.fields ?? {})
-      .map(([f, [at, count]]) => ({ f, v: bits(value, at, count) }))
-      .filter(({ v }) => v !== 0)
-      .map(({ f, v }) => (v === 1 ? f : `${f}=${v < 10 ? v : hex(v)}`));
-    lines.push(`  ${name.padEnd(16)} ${hex(value)}${fields.length === 0 ? '' : `  ${fields.join(' ')}`}`);
-  }
-  return lines;
+  return registersOf(guest, tableOf, base, limit)
+    .filter(({ value }) => value !== 0n)
+    .map(({ name, value, fields }) => {
+      const set = fields.filter((f) => f.value !== 0);
+      const texts = set.map((f) => (f.value === 1 ? f.name : `${f.name}=${f.value < 10 ? f.value : hex(f.value)}`));
+      return `  ${name.padEnd(16)} ${hex(value)}${texts.length === 0 ? '' : `  ${texts.join(' ')}`}`;
+    });
 }
 
 /** One mapping of a table: `bytes` from `from` on lie at `to`. */

@@ -4,11 +4,22 @@ import { hex } from './guest.ts';
 
 type Args = Extract<Said, { what: 'host' }>['args'];
 
-interface HostObject {
+/** An object of the host's iommufd. */
+export interface HostObject {
   readonly id: number;
+  /** What it is, in words. */
   readonly text: string;
   /** What it stands on; 0: nothing. */
   readonly parent: number;
+}
+
+/** What a device, or a PASID of it, is attached to. */
+export interface HostAttachment {
+  readonly device: string;
+  /** -1: requests without a PASID. */
+  readonly pasid: number;
+  /** The object it is attached to. */
+  readonly to: number;
 }
 
 const CONFIGS = ['abort', 'abort', 'abort', 'abort', 'bypass', 'stage 1', 'stage 2', 'stage 1 over stage 2'];
@@ -91,11 +102,31 @@ export class HostObjects {
     this.#objects.set(id, { id, text, parent });
   }
 
+  /** Everything there is, in the order of its making. */
+  objects(): HostObject[] {
+    return [...this.#objects.values()];
+  }
+
+  /** Devices that are bound, by name. */
+  devices(): string[] {
+    return [...this.#devices.values()];
+  }
+
+  attachments(): HostAttachment[] {
+    return [...this.#attached].flatMap(([dev, slots]) =>
+      [...slots].map(([pasid, to]) => ({ device: this.#devices.get(dev) ?? `${dev}`, pasid, to })),
+    );
+  }
+
+  /** Operations so far, by verb. */
+  counts(): [verb: string, count: number][] {
+    return [...this.#counts].toSorted();
+  }
+
   #users(id: number): string {
-    const names: string[] = [];
-    for (const [dev, slots] of this.#attached)
-      for (const [pasid, pt] of slots)
-        if (pt === id) names.push(`${this.#devices.get(dev) ?? dev}${pasid < 0 ? '' : ` PASID ${hex(pasid)}`}`);
+    const names = this.attachments()
+      .filter(({ to }) => to === id)
+      .map(({ device, pasid }) => `${device}${pasid < 0 ? '' : ` PASID ${hex(pasid)}`}`);
     return names.length === 0 ? '' : `, attached: ${names.join(', ')}`;
   }
 
@@ -112,7 +143,7 @@ export class HostObjects {
     const lines = ['Host objects', ...this.#tree(0, 1)];
     if (lines.length === 1) lines.push('  none');
     lines.push('', 'Host operations so far');
-    for (const [verb, count] of [...this.#counts].toSorted()) lines.push(`  ${verb.padEnd(20)} ${count}`);
+    for (const [verb, count] of this.counts()) lines.push(`  ${verb.padEnd(20)} ${count}`);
     return lines;
   }
 }

@@ -2,7 +2,7 @@ import { History } from '../../src/history/index.ts';
 import { Heard, type MakeReplayTarget, type OpenTrace, Replay, type ReplayOptions } from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
 import { type Output, openOutput, refuseSameFile } from '../files/output.ts';
-import { build, located } from '../replay/run.ts';
+import { build, located } from '../replay/machine.ts';
 import type { MakeExporter } from './exporter.ts';
 
 /** What an export was made of. */

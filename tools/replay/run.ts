@@ -1,17 +1,15 @@
 import { performance } from 'node:perf_hooks';
-import { ViommuError } from '../../src/core/errors.ts';
 import type { Tell } from '../../src/ports/tell.ts';
 import {
   Heard,
   type MakeReplayTarget,
-  type OpenTrace,
   Replay,
   type ReplayOptions,
   type ReplayResult,
-  type ReplayTarget,
   type TraceEvent,
 } from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
+import { build, located } from './machine.ts';
 
 /** A replayed recording, with its file name and the wall-clock time of all of it (reading included). */
 export interface Replayed extends ReplayResult {
@@ -55,27 +53,4 @@ export async function replayFile(
     watch.progress?.(replay.events, replay.differing);
   }
   return { ...replay.finish(), file: trace.file, seconds: (performance.now() - start) / 1000 };
-}
-
-/**
- * The machine of a recording.
- * @throws ViommuError with the file's name, whatever kept the machine from being built.
- */
-export function build(trace: OpenTrace, make: MakeReplayTarget, options: ReplayOptions, heard: Heard): ReplayTarget {
-  try {
-    return make(trace.header, options, heard.tell);
-  } catch (cause) {
-    const what = cause instanceof Error ? cause.message : String(cause);
-    if (cause instanceof ViommuError)
-      throw new ViommuError(cause.code, cause.blame, `${trace.file}: header: ${what}`, {}, cause);
-    throw new ViommuError('ENOMEM', 'host', `${trace.file}: header: the machine cannot be built: ${what}`, {}, cause);
-  }
-}
-
-/** What went wrong, with the file and the event it went wrong at. */
-export function located(file: string, i: number, cause: unknown): ViommuError {
-  const what = cause instanceof Error ? cause.message : String(cause);
-  const where = what.startsWith('event ') ? file : `${file}: event ${i}`;
-  if (cause instanceof ViommuError) return new ViommuError(cause.code, cause.blame, `${where}: ${what}`, {}, cause);
-  return new ViommuError('EIO', 'host', `${where}: the machine failed: ${what}`, {}, cause);
 }

@@ -1,0 +1,100 @@
+import type { TraceEvent } from '../../../src/trace/index.ts';
+import type { Parked } from './parked.ts';
+
+/** Events between two checkpoints, if the recording is long enough for several. */
+const EVENTS = 2_000;
+/** Machines that stand ready at most; each has what its guest stored, and the tables of its host. */
+const MOST = 12;
+/** Events that are replayed between two looks at whether somebody asks for a state. */
+const SLICE = 2_000;
+
+/**
+ * Machines that stand at events of a recording, so that the state before any event is a short replay away. A machine cannot be
+ * copied and its host keeps no snapshot, so a checkpoint is a machine: whoever asks takes the nearest one before his event and
+ * moves it on; `mend` brings one back to where it is missing, in small steps, when nothing else is to be done.
+ */
+export class Checkpoints {
+  readonly #make: () => Parked;
+  readonly #events: readonly TraceEvent[];
+  /** Events of each segment. Every segment is to have a machine in it. */
+  readonly #segment: number;
+  readonly #machines: Parked[] = [];
+  /** The one on its way to the beginning of a segment. */
+  #travelling: { readonly machine: Parked; readonly to: number } | null = null;
+
+  /** @param make a machine at the first event. @param most machines that stand ready. */
+  constructor(make: () => Parked, events: readonly TraceEvent[], most = MOST) {
+    this.#make = make;
+    this.#events = events;
+    this.#segment = Math.max(EVENTS, Math.ceil(events.length / most));
+  }
+
+  /** How many machines stand ready. */
+  get ready(): number {
+    return this.#machines.length;
+  }
+
+  #segmentOf(position: number): number {
+    return Math.floor(position / this.#segment);
+  }
+
+  /** The machine as it is before event `n`. It is valid until the next call of anything here. */
+  at(n: number): Parked {
+    let found: Parked | null = null;
+    for (const m of this.#machines) if (m.position <= n && m.position >= (found?.position ?? 0)) found = m;
+    const way = this.#travelling;
+    if (way !== null && way.machine.position <= n && way.machine.position > (found?.position ?? -1)) {
+      found = way.machine;
+      this.#machines.push(found);
+      this.#travelling = null;
+    }
+    if (found === null) {
+      found = this.#make();
+      this.#machines.push(found);
+    }
+    found.forward(this.#events, n);
+    return found;
+  }
+
+  /** One step towards a machine in every segment. @returns false: there is one in each. */
+  mend(): boolean {
+    const way = this.#travelling ?? this.#start();
+    if (way === null) return false;
+    way.machine.forward(this.#events, Math.min(way.to, way.machine.position + SLICE));
+    if (way.machine.position < way.to) {
+      this.#travelling = way;
+    } else {
+      this.#machines.push(way.machine);
+      this.#travelling = null;
+    }
+    return true;
+  }
+
+  /** Sends a machine to the first segment that has none: one that is not needed where it stands, or a new one. */
+  #start(): { machine: Parked; to: number } | null {
+    const bySegment = new Map<number, Parked[]>();
+    for (const m of this.#machines) {
+      const s = this.#segmentOf(m.position);
+      bySegment.set(s, [...(bySegment.get(s) ?? []), m]);
+    }
+    let spare: Parked | null = null;
+    for (let s = 0; s * this.#segment < this.#events.length; s++) {
+      const here = bySegment.get(s) ?? [];
+      if (here.length === 0) {
+        const machine = spare ?? this.#make();
+        if (spare !== null) this.#machines.splice(this.#machines.indexOf(spare), 1);
+        return { machine, to: s * this.#segment };
+      }
+      here.sort((a, b) => a.position - b.position);
+      if (here.length > 1) spare = here.at(-1)!;
+    }
+    return this.#thin(bySegment);
+  }
+
+  /** Every segment has one: machines beyond that go. */
+  #thin(bySegment: ReadonlyMap<number, readonly Parked[]>): null {
+    for (const here of bySegment.values())
+      for (const m of here.slice(1)) this.#machines.splice(this.#machines.indexOf(m), 1);
+    return null;
+  }
+}
