@@ -4,6 +4,7 @@ import { History, type Moment } from '../../src/history/index.ts';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import { Heard, Replay, type TraceHeader } from '../../src/trace/index.ts';
 import { loadTrace, openTrace } from '../../src/trace/node.ts';
+import { session } from '../../tools/cli/session.ts';
 import { explainTrace } from '../../tools/commands/explain.ts';
 import { joined, mappingLines } from '../../tools/explain/guest.ts';
 import { leavesOf, rangesOf, Words } from '../../tools/explorer/model/paging.ts';
@@ -31,7 +32,7 @@ async function sessionOf(name: string): Promise<Session> {
 async function explained(name: string, at: number): Promise<string[]> {
   const lines: string[] = [];
   const io = { out: (line: string) => void lines.push(line), err() {} };
-  await explainTrace(pathOf(name), makeReplayMachine, {}, at, true, io);
+  await explainTrace(pathOf(name), makeReplayMachine, {}, at, true, session(io, {}));
   return lines;
 }
 
@@ -78,11 +79,11 @@ function cached(state: StateView): string[] {
 }
 
 /** Ranges as the listing has them. */
-function ranges(session: Session, at: number): string[] {
-  const { target } = session.machineAt(at);
+function ranges(s: Session, at: number): string[] {
+  const { target } = s.machineAt(at);
   const words = new Words(target);
-  return streamsOf(target, session.header)
-    .flatMap((s) => s.spaces.flatMap((space) => space.tables))
+  return streamsOf(target, s.header)
+    .flatMap((entry) => entry.spaces.flatMap((space) => space.tables))
     .flatMap((paging) => {
       const found = rangesOf(leavesOf(words, paging)).map(({ from, to, bytes, rights }) => ({
         from,
@@ -94,22 +95,22 @@ function ranges(session: Session, at: number): string[] {
     });
 }
 
-function placesOf(session: Session): number[] {
-  const { length } = session.events;
-  const through = session.events.findLast((e) => {
-    const n = session.moments.firstOf(e.i);
-    return e.t === 'xlat' && !session.moments.has(n, 'tables');
+function placesOf(s: Session): number[] {
+  const { length } = s.events;
+  const through = s.events.findLast((e) => {
+    const n = s.moments.firstOf(e.i);
+    return e.t === 'xlat' && !s.moments.has(n, 'tables');
   });
   return [length, through?.i ?? 0, Math.floor(length * 0.7), 0, Math.floor(length / 3), length - 1];
 }
 
 describe.each(RECORDINGS)('%s', (name) => {
   test('the state at events in any order is what explain says of them', async () => {
-    const session = await sessionOf(name);
+    const s = await sessionOf(name);
     let mappings = 0;
-    for (const [n, at] of placesOf(session).entries()) {
-      for (let k = 0; k < n; k++) session.mend();
-      const state = session.state(at);
+    for (const [n, at] of placesOf(s).entries()) {
+      for (let k = 0; k < n; k++) s.mend();
+      const state = s.state(at);
       const lines = await explained(name, at);
       expect(state.event).toBe(at);
       expect(registers(state)).toEqual(part(lines, /^Registers/));
@@ -120,36 +121,36 @@ describe.each(RECORDINGS)('%s', (name) => {
         part(lines, /^Host operations so far/),
       );
       const tables = lines.filter((l) => /^ {6}(0x|nothing mapped)/.test(l));
-      expect(ranges(session, at)).toEqual(tables);
+      expect(ranges(s, at)).toEqual(tables);
       mappings += tables.filter((l) => l.includes('->')).length;
     }
     expect(mappings).toBeGreaterThan(0);
   });
 
   test('moments come back as they were told', async () => {
-    const session = await sessionOf(name);
+    const s = await sessionOf(name);
     const { header, events } = await loadTrace(pathOf(name));
     const told = momentsOf(header, events);
-    expect(session.moments.length).toBe(told.length);
-    for (const m of told) expect(session.moments.get(m.n)).toEqual(m);
+    expect(s.moments.length).toBe(told.length);
+    for (const m of told) expect(s.moments.get(m.n)).toEqual(m);
   });
 
   test('what the tree shows when everything is opened is what the tables map', async () => {
-    const session = await sessionOf(name);
-    const at = Math.floor(session.events.length * 0.7);
+    const s = await sessionOf(name);
+    const at = Math.floor(s.events.length * 0.7);
     const opened: string[] = [];
-    let state = session.state(at);
+    let state = s.state(at);
     for (let more = true; more; ) {
       const closed = closedIn(state.streams);
       more = closed.length > 0;
       opened.push(...closed);
-      if (more) state = session.state(at, opened);
+      if (more) state = s.state(at, opened);
     }
     const shown = leavesShown(state.streams);
-    const { target } = session.machineAt(at);
+    const { target } = s.machineAt(at);
     const words = new Words(target);
-    const bytes = streamsOf(target, session.header)
-      .flatMap((s) => s.spaces.flatMap((space) => space.tables))
+    const bytes = streamsOf(target, s.header)
+      .flatMap((entry) => entry.spaces.flatMap((space) => space.tables))
       .flatMap((paging) => [...leavesOf(words, paging)])
       .map((e) => `0x${e.input.toString(16)}`);
     expect(bytes.length).toBeGreaterThanOrEqual(shown.length);
