@@ -93,6 +93,16 @@ describe('viommu sanitize', () => {
     expect(out.join('\n')).toMatch(/before event \d+/);
   });
 
+  test('--explain N counts as the list does, and --vmlinux names where the store was', async () => {
+    const path = 'guest-fixtures/recordings/smmuv3-guest-faults.ndjson.gz';
+    const second = await viommu(COMMANDS, ['sanitize', '--explain', '2', path]);
+    expect(second.out[0]).toMatch(/^ {2}2\. warning record-lost/);
+    expect(second.out[3]).toBe('');
+
+    const { out } = await viommu(COMMANDS, ['sanitize', '--explain', '1', await spoiled(true)]);
+    expect(out[1]).toMatch(/, by 0xffff800081234567$/);
+  });
+
   test('--rules lists every rule', async () => {
     const { status, out } = await viommu(COMMANDS, ['sanitize', '--rules']);
 
@@ -105,6 +115,8 @@ describe('viommu sanitize', () => {
     [['--at-least', 'fatal', BOOT], /error, warning or hint/],
     [[], /at least one recording/],
     [['--explain', '9', BOOT], /there are 0 findings/],
+    [['--explain', '1', '-'], /cannot be read twice/],
+    [['--vmlinux', 'no-such-file', BOOT], /no-such-file/],
     [['no-such-file.gz'], /no such file/],
     [[folder.text('not a recording\n')], /expected/],
   ])('bad input %j: status 2 and one line', async (args, why) => {

@@ -77,8 +77,9 @@ of the recorded machine happened to hold. With --json: one object per finding an
       }
       const filter = filterOf(values);
       if (paths.length === 0) throw usageError('expected at least one recording');
-      if (values.explain !== undefined) return explain(paths, values.explain, filter, make, io);
-      return sanitizeAll(paths, filter, values.vmlinux ?? null, io);
+      const vmlinux = values.vmlinux ?? null;
+      if (values.explain !== undefined) return explain(paths, values.explain, filter, vmlinux, make, io);
+      return sanitizeAll(paths, filter, vmlinux, io);
     },
   };
 }
@@ -95,8 +96,7 @@ async function sanitizeAll(
   for (const path of paths) {
     try {
       const s = await sanitizeFile(path, filter, (n) => io.progress(`${path}: ${n} events`));
-      const names = vmlinux === null ? new Map<bigint, string>() : await symbols(vmlinux, counters(s));
-      const at = (f: Finding) => (f.pc === null ? null : (names.get(f.pc) ?? hex(f.pc)));
+      const at = await places(s, vmlinux);
       done.push(s);
       if (io.json) {
         for (const f of s.findings) io.out(JSON.stringify(findingJson(s, f, at(f))));
@@ -113,25 +113,34 @@ async function sanitizeAll(
   return done.every((s) => s.findings.length === 0) ? EXIT.OK : EXIT.DIFFERS;
 }
 
-function counters(s: Sanitized): bigint[] {
-  return [...new Set(s.findings.map((f) => f.pc).filter((pc) => pc !== null))];
+/** Where the store of a finding stands in the driver's program, in words; null: that was not recorded. */
+async function places(s: Sanitized, vmlinux: string | null): Promise<(f: Finding) => string | null> {
+  const counters = [...new Set(s.findings.map((f) => f.pc).filter((pc) => pc !== null))];
+  const names = vmlinux === null ? new Map<bigint, string>() : await symbols(vmlinux, counters);
+  return (f) => (f.pc === null ? null : (names.get(f.pc) ?? hex(f.pc)));
 }
 
 async function explain(
   paths: readonly string[],
   text: string,
   filter: Filter,
+  vmlinux: string | null,
   make: MakeReplayTarget,
   io: Session,
 ): Promise<number> {
   const [path] = paths;
   if (path === undefined || paths.length > 1) throw usageError('--explain: expected one recording');
+  if (path === '-') throw usageError('--explain: expected a file, standard input cannot be read twice');
   const s = await sanitizeFile(path, filter);
   const found = s.findings[Number(text) - 1];
-  if (found === undefined) throw usageError(`--explain ${text}: there are ${s.findings.length} findings`);
-  const one: Sanitized = { ...s, findings: [found] };
-  if (io.json) io.out(JSON.stringify(findingJson(s, found, null)));
-  else for (const line of [...lines(one, () => null, io.paint).slice(1, 4), '']) io.out(line);
+  const { length } = s.findings;
+  if (found === undefined)
+    throw usageError(`--explain ${text}: there ${length === 1 ? 'is one finding' : `are ${length} findings`}`);
+  const at = await places(s, vmlinux);
+  if (io.json) io.out(JSON.stringify(findingJson(s, found, at(found))));
+  // Three lines each, below the one that counts.
+  else for (const line of lines(s, at, io.paint).slice(3 * Number(text) - 2, 3 * Number(text) + 1)) io.out(line);
+  if (!io.json) io.out('');
   await explainTrace(path, make, {}, found.events.at(-1) ?? 0, false, io);
   return EXIT.DIFFERS;
 }

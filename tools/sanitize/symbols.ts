@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { hex, ViommuError } from '../../src/core/errors.ts';
 
@@ -12,6 +13,7 @@ const run = promisify(execFile);
  */
 export async function symbols(file: string, pcs: readonly bigint[]): Promise<Map<bigint, string>> {
   const found = new Map<bigint, string>();
+  if (!existsSync(file)) throw new ViommuError('E_MISSING', 'caller', `${file}: no such file`);
   if (pcs.length === 0) return found;
   let text: string;
   try {
