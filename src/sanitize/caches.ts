@@ -128,7 +128,10 @@ export class Caches {
     if (e.seq >= 0) return;
     e.seq = i.seq;
     e.issued = i.event;
-    if (!('root' in e)) e.unbroken?.(i.event);
+    if (!('root' in e)) {
+      e.issuedBatch = i.batch;
+      e.unbroken?.(i.event);
+    }
     this.#pending.push({ tag, e, seq: i.seq });
   }
 

@@ -5,11 +5,14 @@ import type { TrackedPage } from './memory.ts';
 export interface ConfigName {
   /** STE, CD, root entry, context entry, … */
   readonly kind: string;
-  /** Stream, PASID or index, domain id; -1: none. */
+  /** Stream, PASID or index, domain id; -1: none, of a stream EVERY: all of them. */
   readonly stream: number;
   readonly pasid: number;
   readonly did: number;
 }
+
+/** Stands for all streams: what a register points to was changed. */
+export const EVERY = -2;
 
 /** A configuration entry that hardware may still hold although memory says something else. */
 export interface StaleConfig extends ConfigName {
@@ -220,8 +223,12 @@ export class ConfigCaches {
     });
   }
 
-  /** A pointer to a table, in `page`, was changed; what it led to may be cached. */
-  changed(page: TrackedPage, c: ConfigName & { readonly name: string }, release: OnForgotten): void {
+  /** A pointer to a table, in `page`, was changed; what it led to may be cached. A register's is told when it changes. */
+  changed(
+    page: Pick<TrackedPage, 'late' | 'whole' | 'since'>,
+    c: ConfigName & { readonly name: string },
+    release: OnForgotten,
+  ): void {
     const { event, completions, batch } = this.#course;
     if (page.late ? this.#coveredSince(c, page.since) : page.whole) {
       release();
@@ -270,6 +277,12 @@ export class ConfigCaches {
     this.#stale.delete(c);
     if (this.#open.get(c.key) === c) this.#open.delete(c.key);
     for (const release of c.release) release(c.seq < 0 ? undefined : c.seq);
+  }
+
+  /** A register was given another table; what it led to before may be cached. */
+  moved(kind: string): void {
+    const register = { late: false, whole: false, since: -1 };
+    this.changed(register, { kind, name: kind, stream: EVERY, pasid: -1, did: -1 }, () => {});
   }
 
   /** Something was used that `match` says: it may be used as an old entry says. */

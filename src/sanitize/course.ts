@@ -18,6 +18,8 @@ export class Course {
   batch = 0;
   /** Completions the guest could see so far (a CMD_SYNC consumed, a wait done, a register that says done). */
   completions = 0;
+  /** Sequence number of the last completion request that was issued (a CMD_SYNC, a wait, a register's own). */
+  barrier = -1;
   readonly #deferred = new Map<string, Deferred>();
   /** Addresses of the entry that is being written, [from, to); -1: none. */
   #from = -1;

@@ -26,8 +26,6 @@ export class DeviceTlbs {
   readonly #course: Course;
   readonly #caches: Caches;
   rules: DeviceTlbRules;
-  /** Sequence number of the last completion request: what is issued now stands behind it. */
-  barrier = -1;
 
   constructor(course: Course, rules: DeviceTlbRules) {
     this.#course = course;
@@ -36,7 +34,7 @@ export class DeviceTlbs {
     this.#caches.mayReach = (e) => {
       const { twin } = e;
       if (twin === null || twin.done) return true;
-      const ordered = twin.seq >= 0 && (!this.rules.afterSync || twin.seq < this.barrier);
+      const ordered = twin.seq >= 0 && (!this.rules.afterSync || twin.seq < this.#course.barrier);
       if (!ordered) e.early = this.#course.event;
       return ordered;
     };
@@ -66,6 +64,7 @@ export class DeviceTlbs {
         parts: null,
         seq: -1,
         issued: -1,
+        issuedBatch: -1,
         early: -1,
         unbroken: null,
       };

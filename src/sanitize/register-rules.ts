@@ -10,14 +10,18 @@ export class Handshake {
   readonly #name: string;
   /** Event that wrote the register; -1: nothing is awaited. */
   event = -1;
+  /** The bits whose change is awaited. */
+  bits = 0;
 
   constructor(course: Course, name: string) {
     this.#course = course;
     this.#name = name;
   }
 
-  begin(): void {
+  /** @param bits those that the write changed. */
+  begin(bits = -1): void {
     this.event = this.#course.event;
+    this.bits = bits;
   }
 
   done(): void {
@@ -36,13 +40,13 @@ export class Handshake {
   }
 }
 
-/** An interrupt that is enabled, and whether somebody looks at its cause. */
+/** An interrupt that is enabled, and whether somebody services its cause: takes records off their queue, looks at a status. */
 export class Serviced {
   readonly #course: Course;
   readonly #name: string;
+  /** Those that nobody serviced yet, and the event of the first; -1: none. */
   #arrived = 0;
   #first = -1;
-  #served = false;
 
   constructor(course: Course, name: string) {
     this.#course = course;
@@ -54,15 +58,15 @@ export class Serviced {
   }
 
   serve(): void {
-    if (this.#arrived > 0) this.#served = true;
+    this.#arrived = 0;
   }
 
   finish(accesses: (since: number) => number): void {
-    if (this.#arrived === 0 || this.#served || accesses(this.#first) < LATER) return;
+    if (this.#arrived === 0 || accesses(this.#first) < LATER) return;
     this.#course.findings.add('interrupt-without-handler', {
       kind: this.#name,
       events: [this.#first],
-      message: `the ${this.#name} interrupt is enabled and arrived ${this.#arrived} times, and the guest never looked at its cause: service it or leave it off`,
+      message: `the ${this.#name} interrupt is enabled and arrived ${this.#arrived} times, and the guest never serviced its cause: do so or leave it off`,
     });
   }
 }
@@ -149,15 +153,16 @@ export function misaligned(course: Course, name: string, base: number, size: num
   });
 }
 
-/** An address the IOMMU cannot send out. @param bits of output addresses. */
-export function beyond(course: Course, name: string, address: number, bits: number, stream?: number): void {
-  if (address < 2 ** bits) return;
+/** An address the IOMMU cannot send out: what leads there faults. @param bits of output addresses. @returns whether it is one. */
+export function beyond(course: Course, name: string, address: number, bits: number, stream?: number): boolean {
+  if (address < 2 ** bits) return false;
   course.findings.add('beyond-output-size', {
     stream,
     kind: name,
     events: [course.event],
     message: `${name} 0x${address.toString(16)} is beyond the ${bits} bits of an output address`,
   });
+  return true;
 }
 
 /** A base register was written while what it points to is in use. */

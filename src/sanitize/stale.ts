@@ -40,8 +40,9 @@ export interface StaleEntry {
   readonly ranged: number;
   /** Sequence number of the invalidation that covers it; -1: none was issued. */
   seq: number;
-  /** Number of the event that issued it. */
+  /** Number of the event that issued it, and of the submission it was in. */
   issued: number;
+  issuedBatch: number;
   /** A table: an invalidation that reaches walk caches named an address below it. */
   walked: boolean;
   /** A table: which of its 512 parts an invalidation named; null: none (or, with `below`, all). */

@@ -35,6 +35,8 @@ export class TagsInUse implements TagListener {
       if (other === replaces) {
         // What an entry says between two stores of one change is no use of the tag: whether it can be read is another rule's.
         if (!other.mapped || other.batch === this.#course.batch) continue;
+        // Only a cached copy of what was not invalidated leads there: that is the fault.
+        if (!this.#current(other)) continue;
         const issued = tag.flushedAt;
         if (issued > other.since && this.#caches.flushing(tag))
           this.#early(tree, name, { root: other.root, event: other.since, issued });

@@ -6,10 +6,10 @@ import type { DeviceTlbs } from './device-tlbs.ts';
 import { addressOf, broken, change, isEmpty } from './entry-changes.ts';
 import { ENTRY } from './formats.ts';
 import type { TrackedPage } from './memory.ts';
-import { nearestMiss, type TagWords } from './reach.ts';
+import type { TagWords } from './reach.ts';
 import { beyond } from './register-rules.ts';
-import type { RuleId } from './rules.ts';
 import { STALE, type StaleEntry } from './stale.ts';
+import { SETTLED, TranslationFindings } from './translation-findings.ts';
 import type { EntryChange, TranslationTree, TreeListener } from './tree.ts';
 import type { Usage } from './usage.ts';
 
@@ -25,8 +25,6 @@ export interface TranslationRules {
   words(stage: number): TagWords;
 }
 
-/** A completion or two after which a driver that meant to invalidate would have done it. */
-const SETTLED = 2;
 /** So many invalidations by address of what was unmapped later show that one was not put off but forgotten. */
 const STRICT = 8;
 
@@ -34,6 +32,7 @@ const STRICT = 8;
 export class Translations implements TreeListener {
   readonly #course: Course;
   readonly #caches: Caches;
+  readonly #say: TranslationFindings;
   rules: TranslationRules;
   /** Trees by root page, to see a table that is used elsewhere. */
   readonly #tables = new Map<
@@ -50,6 +49,7 @@ export class Translations implements TreeListener {
     this.#caches = caches;
     this.devices = devices;
     this.rules = rules;
+    this.#say = new TranslationFindings(course, caches, rules.words);
   }
 
   part(page: TrackedPage, gpa: number, key: string, settled: () => void): void {
@@ -60,7 +60,7 @@ export class Translations implements TreeListener {
     const what = was
       ? 'was changed in two stores and valid in between: hardware may read a mixture'
       : 'was made valid before all of it was written';
-    this.#found(was ? 'torn-entry' : 'valid-before-filled', tree, base, [this.#course.event], {
+    this.#say.found(was ? 'torn-entry' : 'valid-before-filled', tree, base, [this.#course.event], {
       kind: 'translation',
       message: `the entry of ${addressOf(base)} ${what}: write it in one store, or the half with the valid bit last`,
     });
@@ -129,6 +129,7 @@ export class Translations implements TreeListener {
       ranged: tree.tag.ranged,
       seq: -1,
       issued: -1,
+      issuedBatch: -1,
       walked: false,
       parts: null,
       below: why === STALE.ABSENT || (table && isEmpty(node.below.get(c.at), tree)),
@@ -166,7 +167,7 @@ export class Translations implements TreeListener {
   #breaks(c: EntryChange): boolean {
     const what = broken(c, this.rules.bbml);
     if (what === null) return false;
-    this.#breakMissing(c.tree, c.base, [this.#course.event], `${what} in one store`);
+    this.#say.breakMissing(c.tree, c.base, [this.#course.event], `${what} in one store`);
     return true;
   }
 
@@ -176,14 +177,7 @@ export class Translations implements TreeListener {
     if (what === null) return null;
     const { tree, base } = c;
     const { event } = this.#course;
-    return (issued) => this.#breakMissing(tree, base, [event, issued], `${what} without an invalidation between`);
-  }
-
-  #breakMissing(tree: TranslationTree, base: number, events: readonly number[], what: string): void {
-    this.#found('break-before-make', tree, base, events, {
-      kind: what.slice(0, 12),
-      message: `the valid entry of ${addressOf(base)} ${what}: make it invalid, invalidate and wait before the new one is written`,
-    });
+    return (issued) => this.#say.breakMissing(tree, base, [event, issued], `${what} without an invalidation between`);
   }
 
   /** A new entry is in the tables: what may be cached at its addresses must not say something else. @returns whether it does. */
@@ -204,7 +198,7 @@ export class Translations implements TreeListener {
         stale.delete(e);
         return;
       }
-      this.#violation(c.tree, tag, e, c.base);
+      this.#say.violation(c.tree, tag, e, c.base);
       found = true;
     });
     return found;
@@ -244,67 +238,13 @@ export class Translations implements TreeListener {
     if (tag === c.tree.tag && e.base === c.base && e.shift === c.shift) return;
     this.#tables.delete(table);
     if (c.node.page.late && this.#caches.coveredSince(tag, e, c.node.page.since)) return;
-    this.#violation(tree, tag, e, e.base, `the table at ${addressOf(table)} is used again, for ${addressOf(c.base)}`);
-  }
-
-  /** Something may still be cached that is not so any more, and now it matters. */
-  #violation(tree: TranslationTree, tag: CacheTag, e: StaleEntry, page: number, what?: string): void {
-    tag.stale.delete(e);
-    const words = this.rules.words(tag.stage);
-    const where = `${addressOf(page)} (${tagText(tag, words)})`;
-    const now = this.#course.event;
-    const was =
-      what ??
-      (e.why === STALE.ABSENT
-        ? `${where} was mapped`
-        : e.table
-          ? `${where} is mapped through a new table`
-          : `${where} is mapped anew`);
-    const held =
-      e.why === STALE.ABSENT
-        ? 'that nothing was there'
-        : e.table
-          ? 'the old table'
-          : `the old mapping to ${addressOf(e.out)}`;
-    if (e.seq >= 0) {
-      this.#found('invalidation-not-awaited', tree, page, [e.event, e.issued, now], {
-        message: `${was} before the invalidation that covers it had completed: wait for it, hardware may still hold ${held}`,
-      });
-      return;
-    }
-    const miss = nearestMiss(this.#caches, tag, e, words);
-    if (miss !== null) {
-      this.#found('invalidation-too-small', tree, page, [e.event, miss.by.event, now], {
-        kind: miss.kind,
-        message: `${was}, and the invalidation before did not reach it: ${miss.why}; hardware may still hold ${held}`,
-      });
-      return;
-    }
-    const rule: RuleId = e.why === STALE.ABSENT ? 'missing-notpresent-invalidation' : 'missing-invalidation';
-    this.#found(rule, tree, page, [e.event, now], {
-      message: `${was} without an invalidation: invalidate it and wait, hardware may still hold ${held}`,
-    });
-  }
-
-  /** Tables that processors walk as well (those of a PASID) get permissions by faults, which find out by themselves. */
-  #raised(tree: TranslationTree, e: StaleEntry): void {
-    if (tree.pasid > 0 || e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
-    tree.tag.stale.delete(e);
-    this.#found('permissions-raised-without-invalidation', tree, e.base, [e.event, this.#course.event], {
-      message: `${addressOf(e.base)} got more permissions without an invalidation: accesses may fault on the old ones`,
-    });
-  }
-
-  #found(
-    rule: RuleId,
-    tree: TranslationTree,
-    page: number,
-    events: readonly number[],
-    say: { readonly message: string; readonly kind?: string },
-  ): void {
-    const [stream] = tree.streams;
-    const pasid = tree.pasid < 0 ? undefined : tree.pasid;
-    this.#course.findings.add(rule, { stream, pasid, page, events, ...say });
+    this.#say.violation(
+      tree,
+      tag,
+      e,
+      e.base,
+      `the table at ${addressOf(table)} is used again, for ${addressOf(c.base)}`,
+    );
   }
 
   /**
@@ -324,7 +264,8 @@ export class Translations implements TreeListener {
     over: { readonly tree: TranslationTree; readonly page: number } | null = null,
   ): boolean {
     const node = tree.walk(page);
-    if (node === null) return false;
+    // An entry that leads beyond the output size was named when it was written: what old entry an access used instead follows from it.
+    if (node === null || tree.faults) return false;
     if (tree.kind === ENTRY.LEAF && tree.out === out) {
       this.usage.access(tree, node, stream, access, told);
       this.#used(tree, tree.tag, page);
@@ -336,8 +277,8 @@ export class Translations implements TreeListener {
     const e = tree.tag.stale.leafAt(page);
     if (e === undefined || e.out + (page - e.base) !== out) return false;
     // What took its place was not waited for; where nothing did, the access is the fault.
-    if (tree.kind === ENTRY.LEAF && e.why === STALE.REPLACED) this.#violation(tree, tree.tag, e, page);
-    else this.#afterUnmap(stream, page, e);
+    if (tree.kind === ENTRY.LEAF && e.why === STALE.REPLACED) this.#say.violation(tree, tree.tag, e, page);
+    else this.#say.afterUnmap(tree, stream, page, e);
     return true;
   }
 
@@ -345,26 +286,24 @@ export class Translations implements TreeListener {
   refused(tree: TranslationTree, stream: number, page: number): void {
     const e = tree.tag.stale.leafAt(page);
     const node = tree.walk(page);
-    if (e === undefined || e.why !== STALE.UNMAPPED || node === null || node.page.late || tree.kind !== ENTRY.NONE)
+    if (
+      e === undefined ||
+      e.why !== STALE.UNMAPPED ||
+      node === null ||
+      node.page.late ||
+      tree.faults ||
+      tree.kind !== ENTRY.NONE
+    )
       return;
-    this.#afterUnmap(stream, page, e);
-  }
-
-  #afterUnmap(stream: number, page: number, e: StaleEntry): void {
-    this.#course.findings.add('use-after-unmap', {
-      stream,
-      page,
-      events: [e.event, this.#course.event],
-      message: `the function accessed ${addressOf(page)} after it was unmapped, when the translation may still be cached: stop the function before unmapping`,
-    });
+    this.#say.afterUnmap(tree, stream, page, e);
   }
 
   /** An access through a mapping that is in the tables. */
   #used(tree: TranslationTree, tag: CacheTag, page: number): void {
     tag.stale.overlapping(page, page, (e) => {
-      if (e.why === STALE.RAISED) this.#raised(tree, e);
+      if (e.why === STALE.RAISED) this.#say.raised(tree, e);
       if (e.why === STALE.RAISED || e.why === STALE.LOWERED || e.why === STALE.UNMAPPED) return;
-      this.#violation(tree, tag, e, page);
+      this.#say.violation(tree, tag, e, page);
     });
   }
 
@@ -384,17 +323,17 @@ export class Translations implements TreeListener {
       if (e.why === STALE.UNMAPPED) {
         // SeenInvalidation by address without delay is this driver's way, and it left this one out.
         if (!e.table && tag === tree.tag && tag.ranged - e.ranged >= STRICT)
-          this.#violation(tree, tag, e, e.base, `${addressOf(e.base)} was unmapped (others after it were invalidated)`);
+          this.#say.violation(
+            tree,
+            tag,
+            e,
+            e.base,
+            `${addressOf(e.base)} was unmapped (others after it were invalidated)`,
+          );
         return;
       }
-      if (e.why !== STALE.RAISED) this.#violation(tree, tag, e, e.base);
-      else this.#raised(tree, e);
+      if (e.why !== STALE.RAISED) this.#say.violation(tree, tag, e, e.base);
+      else this.#say.raised(tree, e);
     });
   }
-}
-
-function tagText(tag: CacheTag, words: TagWords): string {
-  const b = tag.b < 0 ? '' : `${words.b} ${tag.b}`;
-  const a = b !== '' && tag.a === 0 && words.a === 'VMID' ? '' : `${words.a} ${tag.a}`;
-  return [b, a].filter((t) => t !== '').join(' of ');
 }

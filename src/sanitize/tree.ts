@@ -297,6 +297,8 @@ export class TranslationTree {
   kind = 0;
   out = 0;
   perm = 0;
+  /** After `walk`: some entry on the way leads beyond the output size, so that the walk faults there. */
+  faults = false;
 
   /** @returns the node of the leaf or of the entry where the walk ends; null: no start table covers the page. */
   walk(page: number): TableNode | null {
@@ -323,7 +325,9 @@ export class TranslationTree {
 
   #descend(top: TableNode, page: number): TableNode {
     const f = this.format;
+    const limit = POW2[f.outBits - 12]!;
     let node = top;
+    this.faults = false;
     for (;;) {
       const size = POW2[node.shift - 12]!;
       const at = node.first + Math.floor((page - node.base) / size);
@@ -331,6 +335,7 @@ export class TranslationTree {
       f.decode(node.shift, node.page.lo(at), node.page.hi(at));
       this.kind = f.kind;
       if (f.kind === ENTRY.NONE) return node;
+      if (f.out >= limit) this.faults = true;
       this.perm &= f.perm;
       this.out = f.out + (page % size);
       if (f.kind === ENTRY.LEAF) return node;

@@ -27,6 +27,8 @@ export const SMMU_STAGE = { S1: 0, S2: 1, EL2: 2, BOTH: 3 } as const;
 /** Kinds of configuration of the first levels of tables: an invalidation of leaves does not reach them. `did` is the last stream. */
 export const L1_STE = 'level-1 STE';
 export const L1_CD = 'level-1 CD';
+/** STRTAB_BASE: an invalidation of everything reaches it. */
+export const TABLE_POINTER = 'stream table pointer';
 const S1 = 1 << SMMU_STAGE.S1;
 const S2 = 1 << SMMU_STAGE.S2;
 const EL2 = 1 << SMMU_STAGE.EL2;
@@ -41,6 +43,8 @@ export class Smmuv3Invalidations {
   readonly #requests: PageRequestRules;
   /** VMIDs count: stage 2 is implemented (IDR0.S2P). */
   vmids = true;
+  /** CFGI_ALL was issued since this was cleared. */
+  allConfiguration = false;
 
   constructor(caches: Caches, config: ConfigCaches, devices: DeviceTlbs, requests: PageRequestRules) {
     this.#requests = requests;
@@ -67,7 +71,12 @@ export class Smmuv3Invalidations {
         const size = 2 ** (range + 1);
         const first = range === RANGE_ALL ? 0 : sid - (sid % size);
         const last = range === RANGE_ALL ? Number.POSITIVE_INFINITY : first + size - 1;
-        this.#config.invalidate(seq, (c) => (c.kind === L1_STE ? c.did : c.stream) >= first && c.stream <= last);
+        const all = range === RANGE_ALL;
+        if (all) this.allConfiguration = true;
+        this.#config.invalidate(
+          seq,
+          (c) => all || ((c.kind === L1_STE ? c.did : c.stream) >= first && c.stream <= last),
+        );
         return true;
       }
       case OP.CFGI_CD: {

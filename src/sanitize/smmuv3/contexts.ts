@@ -180,7 +180,8 @@ export class WatchedCdTable {
     });
   }
 
-  #tree(words: Int32Array, ssid: number, late: boolean, replaces: TranslationTree | null): TranslationTree {
+  /** @returns null: a start table is where the SMMU cannot reach, and the CD faults. */
+  #tree(words: Int32Array, ssid: number, late: boolean, replaces: TranslationTree | null): TranslationTree | null {
     const shared = this.#shared;
     readStage1(REGIME, words, 0, shared.oas);
     const { vmid, el2 } = this.spec;
@@ -194,7 +195,7 @@ export class WatchedCdTable {
       const top = topOf(half, upper);
       const ttb = upper ? cdTtb1(words, 0) : cdTtb0(words, 0);
       misaligned(shared.course, 'stage-1 table', ttb, Math.max(16, 8 * top.entries));
-      if (this.spec.stage2 === null) beyond(shared.course, 'the stage-1 table at', ttb, half.outBits);
+      if (this.spec.stage2 === null && beyond(shared.course, 'the stage-1 table at', ttb, half.outBits)) return null;
       tops.push(top);
     }
     const main = REGIME.half0.disabled ? REGIME.half1 : REGIME.half0;

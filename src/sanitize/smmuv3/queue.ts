@@ -77,10 +77,12 @@ export class Smmuv3CommandQueue {
     const prod = value & (size - 1);
     const count = (prod - this.#prod + size) % size;
     const entries = 2 ** this.#log2;
-    if (count + this.#issued - this.#consumed > entries) this.#overrun(count);
+    const lost = count + this.#issued - this.#consumed > entries && this.#overrun(count);
     for (let n = 0; n < Math.min(count, entries); n++) this.#command((this.#prod + n) % entries);
     this.#prod = prod;
     course.batch++;
+    // How far the SMMU is after an overrun nobody can tell: what follows is counted from here.
+    if (lost) this.#resume(prod);
     if (this.#unread) this.consumed(prod);
   }
 
@@ -102,7 +104,7 @@ export class Smmuv3CommandQueue {
     if ((w0 & 0xff) === OP.SYNC) {
       if (w !== null) reservedBits(course, 'CMD_SYNC', reservedOf(w0, w[i + 1]!, w[i + 2]!, w[i + 3]!));
       this.#syncs.push({ position: this.#issued, seq, event: course.event });
-      this.#shared.devices.barrier = seq;
+      course.barrier = seq;
       this.#unsynced = -1;
       return;
     }
@@ -114,17 +116,21 @@ export class Smmuv3CommandQueue {
     }
   }
 
-  /** IHI 0070 §7.1: PROD never passes CONS by more than the queue holds. */
-  #overrun(count: number): void {
+  /** PROD never passes CONS by more than the queue holds (IHI 0070 §3.5.1). @returns whether it is judged. */
+  #overrun(count: number): boolean {
     const { course } = this.#shared;
-    if (this.#unread || course.completions === 0) return;
+    if (this.#unread || course.completions === 0) return false;
     course.findings.add('queue-overrun', {
       events: [course.event],
       message: `${count} commands were submitted while the queue had room for ${2 ** this.#log2 - (this.#issued - this.#consumed)}: read CMDQ_CONS and wait for room`,
     });
-    // What follows is counted from here.
+    return true;
+  }
+
+  #resume(cons: number): void {
+    this.#cons = cons;
     this.#consumed = this.#issued;
-    this.#cons = this.#prod;
+    this.#complete();
   }
 
   /** The guest's register reads are told. */
@@ -169,6 +175,11 @@ export class Smmuv3CommandQueue {
     if (count === 0 || this.#consumed + count > this.#issued) return;
     this.#cons = cons;
     this.#consumed += count;
+    this.#complete();
+  }
+
+  /** What stands before a CMD_SYNC that was consumed has taken effect. */
+  #complete(): void {
     let done = -1;
     while (this.#syncs.length > 0 && this.#syncs[0]!.position <= this.#consumed) done = this.#syncs.shift()!.seq;
     if (done < 0) return;

@@ -109,8 +109,12 @@ export class Smmuv3RegisterRules {
     this.#accesses.add(this.#course.event);
     const old = this.#get(at);
     for (const [base, bytes, name, control, bit, enable] of BASES) {
-      if (at >= base && at < base + bytes && (this.#get(control) & bit) !== 0 && (lo !== old || size === 8))
-        changedWhileEnabled(this.#course, name, enable);
+      if (at < base || at >= base + bytes) continue;
+      if ((this.#get(control) & bit) === 0) {
+        // Cleared and not acknowledged: it may still be in use.
+        const cleared = control === PAGE0.CR0.at ? this.#cr0 : this.#irqCtrl;
+        if ((cleared.bits & bit) !== 0) cleared.mustBeDone(`${name} was written`);
+      } else if (lo !== old || size === 8) changedWhileEnabled(this.#course, name, enable);
     }
     const defined = DEFINED.get(at);
     if (defined !== undefined) reservedBits(this.#course, defined[0], lo & ~defined[1]);
@@ -129,11 +133,12 @@ export class Smmuv3RegisterRules {
     if (at === PAGE0.CR0.at) {
       this.#cr0.mustBeDone('CR0 was written again');
       this.#gbpa.mustBeDone('CR0 was written');
-      if (lo !== old) this.#cr0.begin();
+      if ((lo & ~old & CR0.SMMUEN) !== 0) this.#irqCtrl.mustBeDone('the SMMU was enabled');
+      if (lo !== old) this.#cr0.begin(lo ^ old);
       this.#enabled(lo & ~old);
     } else if (at === PAGE0.IRQ_CTRL.at) {
       this.#irqCtrl.mustBeDone('IRQ_CTRL was written again');
-      if (lo !== old) this.#irqCtrl.begin();
+      if (lo !== old) this.#irqCtrl.begin(lo ^ old);
     } else if (at === PAGE0.GBPA.at) {
       this.#gbpa.mustBeDone('GBPA was written again');
       if ((lo & GBPA.UPDATE) !== 0) this.#gbpa.begin();
@@ -187,10 +192,8 @@ export class Smmuv3RegisterRules {
     } else if (at === PAGE0.CMDQ_CONS.at) this.#reason = (lo >>> 24) & 0x7f;
     else if (at === PAGE0.GERROR.at) this.#errorsRead(lo);
     else if (at === EVENTQ_PROD) {
-      this.#lines.evtq!.serve();
       if (((lo ^ this.#get(EVENTQ_CONS)) & OVERFLOW) !== 0) this.#eventOverflow.seen();
     } else if (at === PRIQ_PROD) {
-      this.#lines.priq!.serve();
       if (((lo ^ this.#get(PRIQ_CONS)) & OVERFLOW) !== 0) this.#priOverflow.seen();
     }
   }

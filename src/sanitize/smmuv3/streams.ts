@@ -190,16 +190,17 @@ export class WatchedStreams {
     const config = steConfig(words, 0);
     if (!steValid(words, 0) || (config & 4) === 0) return { ...none, kind: 'abort' };
     if (config === 4) return { ...none, kind: 'bypass' };
-    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words, late, before?.stage2 ?? null) : null;
-    stage2?.streams.add(sid);
     const eats = steEats(words, 0);
     const ats = eats === 1 || eats === 2;
     const split = eats === 2;
+    const stage2 = steS2Enabled(words, 0) ? this.#stage2(words, late, before?.stage2 ?? null) : null;
+    if (stage2 === 'beyond') return { ...none, kind: 'abort', ats };
+    stage2?.streams.add(sid);
     if (!steS1Enabled(words, 0)) return { ...none, kind: 'translate', stage2, ats, split, plain: -1 };
     const { course, oas } = this.#shared;
     const pointer = steS1ContextPtr(words, 0);
     misaligned(course, 'CD table', pointer, cdTableBytes(words), sid);
-    if (stage2 === null) beyond(course, 'the CD table at', pointer, oas, sid);
+    if (stage2 === null && beyond(course, 'the CD table at', pointer, oas, sid)) return { ...none, kind: 'abort', ats };
     const table = this.#cdTable(words, stage2);
     table.join(sid);
     table.users++;
@@ -209,7 +210,7 @@ export class WatchedStreams {
     return { words, kind: 'translate', table, stage2, plain, ats, split };
   }
 
-  #stage2(words: Int32Array, late: boolean, replaces: TranslationTree | null): TranslationTree {
+  #stage2(words: Int32Array, late: boolean, replaces: TranslationTree | null): TranslationTree | 'beyond' {
     const shared = this.#shared;
     readStage2(S2, words, 0, shared.oas, true);
     const tag = shared.caches.tag(SMMU_STAGE.S2, steS2Vmid(words, 0), -1);
@@ -218,7 +219,7 @@ export class WatchedStreams {
     const format = new VmsaFormat(true, S2.granule, S2.outBits, S2.affd || S2.ha);
     const address = (S2.ttbHi >>> 0) * POW2[32]! + (S2.ttbLo >>> 0);
     misaligned(shared.course, 'stage-2 table', steS2Ttb(words, 0), Math.max(16, 8 * entries));
-    beyond(shared.course, 'the stage-2 table at', steS2Ttb(words, 0), S2.outBits);
+    if (beyond(shared.course, 'the stage-2 table at', steS2Ttb(words, 0), S2.outBits)) return 'beyond';
     return shared.trees.acquire({
       tag,
       format,

@@ -15,7 +15,7 @@ import type { TranslationTree } from '../tree.ts';
 import { Trees } from '../trees.ts';
 import { Usage } from '../usage.ts';
 import type { IommuWatch } from '../watch.ts';
-import { SMMU_STAGE, Smmuv3Invalidations } from './commands.ts';
+import { SMMU_STAGE, Smmuv3Invalidations, TABLE_POINTER } from './commands.ts';
 import { Smmuv3CommandQueue } from './queue.ts';
 import { PAGE1_AT, Smmuv3RegisterRules } from './registers.ts';
 import { Smmuv3Shared } from './shared.ts';
@@ -49,6 +49,8 @@ export class Smmuv3Watch implements IommuWatch {
   readonly #shared: Smmuv3Shared;
   readonly #run: Smmuv3Invalidations;
   readonly #queue: Smmuv3CommandQueue;
+  /** The stream table that was in use before SMMUEN was cleared; -1: none. */
+  #before = -1;
   /** Registers as the guest wrote them: both pages. */
   readonly #regs = new Int32Array(0x2000 / 4);
   readonly #rules: Smmuv3RegisterRules;
@@ -134,6 +136,7 @@ export class Smmuv3Watch implements IommuWatch {
     this.#devices.clear();
     this.#requests.reset();
     this.#queue.restart(0, 0);
+    this.#before = -1;
   }
 
   /** Offsets of both pages in one row; QEMU takes page 1 for an alias of page 0. */
@@ -176,13 +179,17 @@ export class Smmuv3Watch implements IommuWatch {
       this.#queue.submit(this.#get(PAGE0.CMDQ_PROD.at));
     }
     if (((now ^ old) & CR0.SMMUEN) === 0) return;
+    const base = this.#get64(PAGE0.STRTAB_BASE.at);
     if ((now & CR0.SMMUEN) === 0) {
       this.#streams.detach();
       this.#requests.reset();
+      this.#before = base;
+      this.#run.allConfiguration = false;
       return;
     }
     const cfg = this.#get(PAGE0.STRTAB_BASE_CFG.at);
-    const base = this.#get64(PAGE0.STRTAB_BASE.at);
+    // What was cached stays cached while the SMMU is off.
+    if (this.#before >= 0 && this.#before !== base && !this.#run.allConfiguration) this.#config.moved(TABLE_POINTER);
     const split = (cfg >>> 6) & 0x1f;
     const two = ((cfg >>> 16) & 3) === 1;
     const sane = split === 8 || split === 10 ? split : 6;
@@ -212,7 +219,7 @@ export class Smmuv3Watch implements IommuWatch {
   }
 
   #xlat(e: AccessSeen): void {
-    this.#config.used((c) => c.stream === e.sid);
+    this.#config.used((c) => c.stream === e.sid || c.kind === TABLE_POINTER);
     const config = this.#streams.get(e.sid);
     if ((this.#get(PAGE0.CR0.at) & CR0.SMMUEN) === 0) this.#usage.unprotected(e.sid);
     if (config?.kind === 'bypass') this.#usage.passed(e.sid);
@@ -238,7 +245,7 @@ export class Smmuv3Watch implements IommuWatch {
   }
 
   #fault(e: RefusalSeen): void {
-    this.#config.used((c) => c.stream === e.sid);
+    this.#config.used((c) => c.stream === e.sid || c.kind === TABLE_POINTER);
     if (e.reason === EVENT.F_BAD_ATS_TREQ || e.reason === EVENT.F_TRANSL_FORBIDDEN) this.#ats.refused(e.sid);
     if (e.reason !== EVENT.F_TRANSLATION) return;
     const config = this.#streams.get(e.sid);

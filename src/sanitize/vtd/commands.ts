@@ -17,6 +17,9 @@ import { type SeenInvalidation, wholeInvalidation } from '../stale.ts';
 
 /** Kinds of stages in tags: second stage (domain id), first stage, both of a nested PASID together (domain id, PASID). */
 export const VTD_STAGE = { SECOND: 0, FIRST: 1, BOTH: 2 } as const;
+/** Kinds of configuration that global invalidations alone reach: registers that point to tables. */
+export const ROOT_POINTER = 'root table pointer';
+export const IRT_POINTER = 'interrupt table pointer';
 const SECOND = 1 << VTD_STAGE.SECOND;
 const FIRST = 1 << VTD_STAGE.FIRST;
 const BOTH = 1 << VTD_STAGE.BOTH;
@@ -73,7 +76,11 @@ export class VtdInvalidations {
         const first = inv.iecIndex(w1);
         const last = first + POW2[inv.iecMask(w0)]! - 1;
         const all = !inv.iecSelective(w0);
-        this.#config.invalidate(seq, (c) => c.kind === 'IRTE' && (all || (c.pasid >= first && c.pasid <= last)));
+        this.#config.invalidate(
+          seq,
+          (c) =>
+            (c.kind === 'IRTE' && (all || (c.pasid >= first && c.pasid <= last))) || (all && c.kind === IRT_POINTER),
+        );
         return true;
       }
       case INV.DEVICE_TLB: {
@@ -100,7 +107,7 @@ export class VtdInvalidations {
     const mask = FM_MASK[fm as 0 | 1 | 2 | 3];
     const all = g === CONTEXT_G.GLOBAL || (g === CONTEXT_G.DOMAIN && this.scalable);
     this.#config.invalidate(seq, (c) => {
-      if (all) return c.kind === 'context entry' || c.kind === 'root entry';
+      if (all) return c.kind === 'context entry' || c.kind === 'root entry' || c.kind === ROOT_POINTER;
       if (c.kind !== 'context entry') return false;
       if (!this.scalable && c.did !== did) return false;
       return g === CONTEXT_G.DOMAIN || ((c.stream ^ sid) & mask) === 0;

@@ -145,9 +145,10 @@ export class Contexts {
     if (tt === TT.PASS_THROUGH) return { ...none, did, passThrough: true };
     const shift = 3 + 9 * (awLevels(context.aw(words[2]!)) || 4);
     const { caches, trees, outBits, course } = this.#shared;
-    beyond(course, 'the second-stage table at', context.ssptptr(words[0]!, words[1]!), outBits, rid);
+    const address = context.ssptptr(words[0]!, words[1]!);
+    if (beyond(course, 'the second-stage table at', address, outBits, rid)) return { ...none, did, ats: tt === TT.ALL };
     const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
-    const top = { address: context.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
+    const top = { address, entries: 512, shift, base: 0 };
     const second = trees.acquire({
       tag,
       format: new VtdFormat(false, outBits),
@@ -172,16 +173,18 @@ export class Contexts {
       ats: false,
     };
     if (!smContext.p(words[0]!)) return { ...none, present: false };
+    const ats = smContext.dte(words[0]!);
     const address = smContext.pasiddirptr(words[0]!, words[1]!);
     let pasids = this.#directories.get(address);
     if (pasids === undefined) {
-      beyond(this.#shared.course, 'the PASID directory at', address, this.#shared.outBits, rid);
+      if (beyond(this.#shared.course, 'the PASID directory at', address, this.#shared.outBits, rid))
+        return { ...none, ats };
       pasids = new PasidTables(address, 2 ** (smContext.pdts(words[0]!) + 7), this.#shared);
       this.#directories.set(address, pasids);
     }
     pasids.users++;
     pasids.join(rid);
-    return { ...none, pasids, ridPasid: smContext.ridPasid(words[2]!), ats: smContext.dte(words[0]!) };
+    return { ...none, pasids, ridPasid: smContext.ridPasid(words[2]!), ats };
   }
 
   /** Neither memory nor a cached copy leads to it any more. */

@@ -110,9 +110,9 @@ export class PasidTables {
     if (c.second !== null && this.#alone.get(c.second)?.size === 0) this.#alone.delete(c.second);
   }
 
-  #beyond(what: string, address: number): void {
+  #beyond(what: string, address: number): boolean {
     const { course, outBits } = this.#shared;
-    beyond(course, what, address, outBits, this.rids.values().next().value);
+    return beyond(course, what, address, outBits, this.rids.values().next().value);
   }
 
   #stream(): number {
@@ -193,7 +193,7 @@ export class PasidTables {
       const shift = 3 + 9 * levels;
       const tag = caches.tag(VTD_STAGE.SECOND, did, -1);
       const top = { address: pasidEntry.ssptptr(words[0]!, words[1]!), entries: 512, shift, base: 0 };
-      this.#beyond('the second-stage table at', top.address);
+      if (this.#beyond('the second-stage table at', top.address)) return none;
       second = trees.acquire({
         tag,
         format: new VtdFormat(false, outBits),
@@ -208,7 +208,7 @@ export class PasidTables {
     const tag = caches.tag(VTD_STAGE.FIRST, did, pasid);
     // Both halves of the canonical space: entry 256 on stands for the upper one, where page numbers wrap.
     const top = { address: pasidEntry.fsptptr(words[4]!, words[5]!), entries: 512, shift: 3 + 9 * levels, base: 0 };
-    if (second === null) this.#beyond('the first-stage table at', top.address);
+    if (second === null && this.#beyond('the first-stage table at', top.address)) return none;
     const spec = {
       tag,
       format: new VtdFormat(true, outBits),

@@ -86,10 +86,12 @@ export class VtdDescriptorQueue {
     if (tail >= this.#entries) return;
     const count = (tail - this.#tail + this.#entries) % this.#entries;
     // One entry stays free: a queue that is full looks empty (VT-d §6.5.2).
-    if (count + this.#issued - this.#consumed >= this.#entries) this.#overrun(count);
+    const lost = count + this.#issued - this.#consumed >= this.#entries && this.#overrun(count);
     for (let n = 0; n < count; n++) this.#descriptor((this.#tail + n) % this.#entries);
     this.#tail = tail;
     this.#shared.course.batch++;
+    // How far the unit is after an overrun nobody can tell: what follows is counted from here.
+    if (lost) this.#consumed = this.#issued;
   }
 
   #descriptor(index: number): void {
@@ -115,7 +117,10 @@ export class VtdDescriptorQueue {
       }
       return;
     }
-    if (inv.waitSW(w0) || inv.waitIF(w0)) this.#unsynced = -1;
+    if (inv.waitSW(w0) || inv.waitIF(w0)) {
+      this.#unsynced = -1;
+      course.barrier = seq;
+    }
     if (inv.waitPD(w0)) this.#shared.requests.drained();
     const status = inv.waitSW(w0) ? fromWords(w[i + 2]! & ~3, w[i + 3]! & 0xf_ffff) : -1;
     const wait = { position: this.#issued, seq, status, data: w1, interrupt: inv.waitIF(w0), event: course.event };
@@ -134,14 +139,15 @@ export class VtdDescriptorQueue {
     reservedBits(this.#shared.course, `${INV_NAME[type]} descriptor`, bits);
   }
 
-  #overrun(count: number): void {
+  /** @returns whether it is judged. */
+  #overrun(count: number): boolean {
     const { course } = this.#shared;
-    if (course.completions === 0) return;
+    if (course.completions === 0) return false;
     course.findings.add('queue-overrun', {
       events: [course.event],
       message: `${count} descriptors were submitted while the queue had room for ${this.#entries - 1 - (this.#issued - this.#consumed)}: wait for those before`,
     });
-    this.#consumed = this.#issued;
+    return true;
   }
 
   /** A word of the queue was stored. @param offset bytes from its start. */
@@ -209,8 +215,11 @@ export class VtdDescriptorQueue {
 
   /** CCMD or the IOTLB register was told to invalidate. @returns sequence number. */
   byRegister(): number {
-    this.#shared.course.batch++;
-    return ++this.#seq;
+    const { course } = this.#shared;
+    course.batch++;
+    // Registers say by themselves when they are done.
+    course.barrier = ++this.#seq;
+    return this.#seq;
   }
 
   /** The register says that it is done. */

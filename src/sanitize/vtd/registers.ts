@@ -68,22 +68,27 @@ export class VtdRegisterRules {
       if ((status & GCMD.QIE) !== 0) changedWhileEnabled(this.#course, 'IQA', 'GSTS.QIES');
       reservedBits(this.#course, 'IQA', lo & 0x7f8);
     } else if (offset === PAGE.IQT.at) {
-      if ((this.#asked & GCMD.QIE) !== 0) this.#gcmd.mustBeDone('descriptors were submitted');
+      this.#gcmd.mustBeDone('descriptors were submitted');
       reservedBits(this.#course, 'IQT', lo & ~0x7_fff0);
     } else if (offset === PAGE.RTADDR.at) reservedBits(this.#course, 'RTADDR', lo & 0x3ff);
     else if (offset === PAGE.IRTA.at) reservedBits(this.#course, 'IRTA', lo & 0x7f0);
     else if (offset === PAGE.PQA.at) this.#pageRequestQueue(lo);
     else if (offset === PAGE.FSTS.at) this.#acknowledge(lo);
     else if (offset === PAGE.ICS.at) this.#waits.serve();
-    else if (offset === PAGE.PRS.at) {
-      this.#pageRequests.serve();
-      if ((lo & PRS.PRO) !== 0) this.#requests.acknowledged();
-    } else if (offset === PAGE.PQH.at) this.#pageRequests.serve();
-    else if (last >= this.fro + 12 && (last & 0xf) === 0xc && high < 0) this.#fault = -1;
+    else if (offset === PAGE.PRS.at && (lo & PRS.PRO) !== 0) this.#requests.acknowledged();
+    else if (offset === PAGE.PQH.at) this.#pageRequests.serve();
+    else if (last >= this.fro + 12 && (last & 0xf) === 0xc && high < 0) {
+      this.#fault = -1;
+      this.#faults.serve();
+    }
     if (last === PAGE.CCMD.at + 4 && high < 0) {
+      this.#gcmd.mustBeDone('CCMD was written');
       this.#ccmd.mustBeDone('CCMD was written again');
       this.#ccmd.begin();
     } else if (last === this.iro + 12 && high < 0) {
+      this.#gcmd.mustBeDone('the IOTLB register was written');
+      // What the context cache says tags what the IOTLB is given (VT-d §11.4.6.1).
+      this.#ccmd.mustBeDone('the IOTLB register was written');
       this.#iotlb.mustBeDone('the IOTLB register was written again');
       this.#iotlb.begin();
     }
@@ -141,10 +146,7 @@ export class VtdRegisterRules {
       if ((lo & FSTS.ITE) !== 0) this.#timeout.seen();
       if ((lo & FSTS.PFO) !== 0) this.#overflow.seen();
     } else if (offset === PAGE.ICS.at) this.#waits.serve();
-    else if (offset === PAGE.PRS.at) {
-      this.#pageRequests.serve();
-      if ((lo & PRS.PRO) !== 0) this.#requests.seen();
-    } else if (offset === PAGE.PQT.at) this.#pageRequests.serve();
+    else if (offset === PAGE.PRS.at && (lo & PRS.PRO) !== 0) this.#requests.seen();
     if (last === PAGE.CCMD.at + 4 && high >= 0) this.#ccmd.done();
     else if (last === this.iro + 12 && high >= 0) this.#iotlb.done();
   }

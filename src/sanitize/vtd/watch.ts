@@ -9,6 +9,7 @@ import type { Course } from '../course.ts';
 import { DeviceTlbs } from '../device-tlbs.ts';
 import { type AccessSeen, type MessageSeen, type RefusalSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
+import { changedWhileEnabled } from '../register-rules.ts';
 import { PageRequestRules } from '../requests.ts';
 import { TagsInUse } from '../tags.ts';
 import { Translations } from '../translations.ts';
@@ -16,7 +17,7 @@ import type { TranslationTree } from '../tree.ts';
 import { Trees } from '../trees.ts';
 import { Usage } from '../usage.ts';
 import type { IommuWatch } from '../watch.ts';
-import { VTD_STAGE, VtdInvalidations } from './commands.ts';
+import { IRT_POINTER, ROOT_POINTER, VTD_STAGE, VtdInvalidations } from './commands.ts';
 import { type ContextConfig, Contexts } from './contexts.ts';
 import { InterruptTable } from './interrupts.ts';
 import { VtdDescriptorQueue } from './queue.ts';
@@ -57,6 +58,11 @@ export class VtdWatch implements IommuWatch {
   /** SRTP invalidates everything (CAP.ESRTPS). */
   #rootFlushes = false;
   #irFlushes = false;
+  /** Addresses of the root and interrupt tables that were in use, -1: none was; and that are set now. */
+  #rootUsed = -1;
+  #rootSet = -1;
+  #irUsed = -1;
+  #irSet = -1;
   /** Where IVA is; the IOTLB register follows. */
   #iro: number = PAGE.IVA.at;
   /** Sequence numbers of invalidations by register that are under way; -1: none. */
@@ -149,6 +155,10 @@ export class VtdWatch implements IommuWatch {
     this.#caches.clear();
     this.#devices.clear();
     this.#requests.reset();
+    this.#rootUsed = -1;
+    this.#rootSet = -1;
+    this.#irUsed = -1;
+    this.#irSet = -1;
   }
 
   #write(offset: number, size: number, lo: number, hi: number): void {
@@ -174,22 +184,37 @@ export class VtdWatch implements IommuWatch {
       this.#queue.submit(this.#regs[PAGE.IQT.at >>> 2]!);
     }
     if ((now & GCMD.SRTP) !== 0) this.#root();
-    if ((now & GCMD.SIRTP) !== 0) {
-      this.#interrupts.attach(this.#regs[PAGE.IRTA.at >>> 2]!, this.#regs[(PAGE.IRTA.at >>> 2) + 1]!);
-      if (this.#irFlushes) this.#config.forget((c) => c.kind === 'IRTE');
-    }
+    if ((now & GCMD.SIRTP) !== 0) this.#interruptTable();
+    if ((this.#status & GCMD.TE) !== 0) this.#rootUsed = this.#rootSet;
+    if ((this.#status & GCMD.IRE) !== 0) this.#irUsed = this.#irSet;
+  }
+
+  #interruptTable(): void {
+    const lo = this.#regs[PAGE.IRTA.at >>> 2]!;
+    const hi = this.#regs[(PAGE.IRTA.at >>> 2) + 1]!;
+    this.#interrupts.attach(lo, hi);
+    this.#irSet = fromWords(lo & ~0xfff, hi & 0xf_ffff);
+    if (this.#irFlushes) this.#config.forget((c) => c.kind === 'IRTE');
+    else if (this.#irUsed >= 0 && this.#irUsed !== this.#irSet) this.#config.moved(IRT_POINTER);
+    this.#irUsed = -1;
   }
 
   #root(): void {
     const lo = this.#regs[PAGE.RTADDR.at >>> 2]!;
     const scalable = ((lo >>> 10) & 3) === 1;
+    const address = fromWords(lo & ~0xfff, this.#regs[(PAGE.RTADDR.at >>> 2) + 1]! & 0xf_ffff);
+    // VT-d §11.4.5: the mode changes under translation only where SRTP invalidates by itself.
+    if (!this.#rootFlushes && (this.#status & GCMD.TE) !== 0 && scalable !== this.#shared.scalable)
+      changedWhileEnabled(this.#shared.course, 'RTADDR.TTM', 'GSTS.TES');
     this.#shared.scalable = scalable;
     this.#run.scalable = scalable;
     if (this.#rootFlushes) {
-      this.#config.forget((c) => c.kind !== 'IRTE');
+      this.#config.forget((c) => c.kind !== 'IRTE' && c.kind !== IRT_POINTER);
       this.#caches.clear();
-    }
-    this.#contexts.attach(fromWords(lo & ~0xfff, this.#regs[(PAGE.RTADDR.at >>> 2) + 1]! & 0xf_ffff), scalable);
+    } else if (this.#rootUsed >= 0 && this.#rootUsed !== address) this.#config.moved(ROOT_POINTER);
+    this.#rootUsed = -1;
+    this.#rootSet = address;
+    this.#contexts.attach(address, scalable);
   }
 
   /** VT-d §11.4.6.1: invalidation of the context cache by register, when the queue is off. */
@@ -242,11 +267,11 @@ export class VtdWatch implements IommuWatch {
   #remap(e: MessageSeen): void {
     if (e.irte === null) return;
     const { index } = e.irte;
-    this.#config.used((c) => c.kind === 'IRTE' && c.pasid === index);
+    this.#config.used((c) => (c.kind === 'IRTE' && c.pasid === index) || c.kind === IRT_POINTER);
   }
 
   #xlat(e: AccessSeen): void {
-    this.#config.used((c) => c.stream === e.sid);
+    this.#config.used((c) => c.stream === e.sid || c.kind === ROOT_POINTER);
     const context = this.#contexts.get(e.sid);
     if ((this.#status & GCMD.TE) === 0) this.#usage.unprotected(e.sid);
     if (context === undefined || (this.#status & GCMD.TE) === 0) return;
@@ -273,7 +298,7 @@ export class VtdWatch implements IommuWatch {
   }
 
   #fault(e: RefusalSeen): void {
-    this.#config.used((c) => c.stream === e.sid && c.kind !== 'IRTE');
+    this.#config.used((c) => c.stream === e.sid || c.kind === ROOT_POINTER);
     if (e.reason === FAULT.TRANSLATION_BLOCKED || e.reason === FAULT.SM_DTE) this.#ats.refused(e.sid);
     const context = this.#contexts.get(e.sid);
     const pasid = context?.pasids?.get(context.ridPasid);

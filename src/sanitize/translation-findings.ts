@@ -1,0 +1,121 @@
+import type { Caches, CacheTag } from './caches.ts';
+import type { Course } from './course.ts';
+import { addressOf } from './entry-changes.ts';
+import { nearestMiss, type TagWords } from './reach.ts';
+import type { RuleId } from './rules.ts';
+import { STALE, type StaleEntry } from './stale.ts';
+import type { TranslationTree } from './tree.ts';
+
+/** Submissions after that of an invalidation by which a driver that means to wait for it does so. */
+const PATIENCE = 2;
+/** A completion or two after which a driver that meant to invalidate would have done it. */
+export const SETTLED = 2;
+
+/** Says under which rule it falls that a translation may still be cached, and why. */
+export class TranslationFindings {
+  readonly #course: Course;
+  readonly #caches: Caches;
+  readonly #words: (stage: number) => TagWords;
+
+  /** @param words what the parts of a tag are called, by stage kind. */
+  constructor(course: Course, caches: Caches, words: (stage: number) => TagWords) {
+    this.#course = course;
+    this.#caches = caches;
+    this.#words = words;
+  }
+
+  /** @param what was done to the valid entry, a clause. */
+  breakMissing(tree: TranslationTree, base: number, events: readonly number[], what: string): void {
+    this.found('break-before-make', tree, base, events, {
+      kind: what.slice(0, 12),
+      message: `the valid entry of ${addressOf(base)} ${what}: make it invalid, invalidate and wait before the new one is written`,
+    });
+  }
+
+  /** Something may still be cached that is not so any more, and now it matters. */
+  violation(tree: TranslationTree, tag: CacheTag, e: StaleEntry, page: number, what?: string): void {
+    tag.stale.delete(e);
+    const words = this.#words(tag.stage);
+    const where = `${addressOf(page)} (${tagText(tag, words)})`;
+    const now = this.#course.event;
+    const was =
+      what ??
+      (e.why === STALE.ABSENT
+        ? `${where} was mapped`
+        : e.table
+          ? `${where} is mapped through a new table`
+          : `${where} is mapped anew`);
+    const held =
+      e.why === STALE.ABSENT
+        ? 'that nothing was there'
+        : e.table
+          ? 'the old table'
+          : `the old mapping to ${addressOf(e.out)}`;
+    if (e.seq >= 0) {
+      this.found('invalidation-not-awaited', tree, page, [e.event, e.issued, now], {
+        message: `${was} before the invalidation that covers it had completed: wait for it, hardware may still hold ${held}`,
+      });
+      return;
+    }
+    const miss = nearestMiss(this.#caches, tag, e, words);
+    if (miss !== null) {
+      this.found('invalidation-too-small', tree, page, [e.event, miss.by.event, now], {
+        kind: miss.kind,
+        message: `${was}, and the invalidation before did not reach it: ${miss.why}; hardware may still hold ${held}`,
+      });
+      return;
+    }
+    const rule: RuleId = e.why === STALE.ABSENT ? 'missing-notpresent-invalidation' : 'missing-invalidation';
+    this.found(rule, tree, page, [e.event, now], {
+      message: `${was} without an invalidation: invalidate it and wait, hardware may still hold ${held}`,
+    });
+  }
+
+  /** Tables that processors walk as well (those of a PASID) get permissions by faults, which find out by themselves. */
+  raised(tree: TranslationTree, e: StaleEntry): void {
+    if (tree.pasid > 0 || e.seq >= 0 || e.completions + SETTLED > this.#course.completions) return;
+    tree.tag.stale.delete(e);
+    this.found('permissions-raised-without-invalidation', tree, e.base, [e.event, this.#course.event], {
+      message: `${addressOf(e.base)} got more permissions without an invalidation: accesses may fault on the old ones`,
+    });
+  }
+
+  /** Any rule about a page of a tree. */
+  found(
+    rule: RuleId,
+    tree: TranslationTree,
+    page: number,
+    events: readonly number[],
+    say: { readonly message: string; readonly kind?: string },
+  ): void {
+    const [stream] = tree.streams;
+    const pasid = tree.pasid < 0 ? undefined : tree.pasid;
+    this.#course.findings.add(rule, { stream, pasid, page, events, ...say });
+  }
+
+  /**
+   * The function used a page that is not mapped any more. The driver let it, unless it invalidated the page and went on
+   * without asking when that is done, or without looking.
+   */
+  afterUnmap(tree: TranslationTree, stream: number, page: number, e: StaleEntry): void {
+    const { tag } = tree;
+    const { event, batch, barrier } = this.#course;
+    if (e.seq >= 0 && (e.seq > barrier || batch > e.issuedBatch + PATIENCE)) {
+      const where = `${addressOf(page)} (${tagText(tag, this.#words(tag.stage))})`;
+      this.violation(tree, tag, e, page, `unmapped ${where} was accessed`);
+      return;
+    }
+    this.#course.findings.add('use-after-unmap', {
+      stream,
+      page,
+      events: [e.event, event],
+      message: `the function accessed ${addressOf(page)} after it was unmapped, when the translation may still be cached: stop the function before unmapping`,
+    });
+  }
+}
+
+function tagText(tag: CacheTag, words: TagWords): string {
+  const b = tag.b < 0 ? '' : `${words.b} ${tag.b}`;
+  const a = b !== '' && tag.a === 0 && words.a === 'VMID' ? '' : `${words.a} ${tag.a}`;
+  return [b, a].filter((t) => t !== '').join(' of ');
+}
