@@ -44,7 +44,8 @@ export function several(value: string, before: readonly string[] | undefined): r
 /** Columns of help, where the terminal has them. */
 const WIDTH = 120;
 
-function common(root: Parser): void {
+/** Declares the options that every verb has. */
+export function common(root: Parser): void {
   root
     .option('--json', 'results as JSON, one object a line')
     .option('--quiet', 'no lines about what was done: results and complaints only')

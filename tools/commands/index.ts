@@ -44,4 +44,14 @@ export const COMMANDS: readonly LaterCommand[] = [
     summary: "the host's iommufd alone: replay recorded kernel answers, or serve /dev/iommu on a socket",
     load: () => import('./iommufd.ts').then((m) => m.iommufdCommand),
   },
+  {
+    name: 'doctor',
+    summary: 'which optional things are installed, and how to get each that is not',
+    load: () => import('./doctor.ts').then((m) => m.doctorCommand),
+  },
+  {
+    name: 'completion',
+    summary: 'a script that makes bash, zsh or fish complete verbs, options and values',
+    load: () => import('./completion.ts').then((m) => m.completionCommand(() => COMMANDS)),
+  },
 ];
