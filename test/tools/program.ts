@@ -23,6 +23,7 @@ export function run(args: readonly string[], env: Readonly<Record<string, string
     encoding: 'utf8',
     env: environment(env),
     input,
+    timeout: 120_000,
     maxBuffer: 2 ** 27,
   });
   return { status: ran.status, out: ran.stdout, err: ran.stderr };

@@ -45,6 +45,11 @@ export const COMMANDS: readonly LaterCommand[] = [
     load: () => import('./iommufd.ts').then((m) => m.iommufdCommand),
   },
   {
+    name: 'tables',
+    summary: 'firmware tables (IORT, DMAR, MCFG, device tree) that tell a guest of a vIOMMU',
+    load: () => import('./tables.ts').then((m) => m.tablesCommand),
+  },
+  {
     name: 'doctor',
     summary: 'which optional things are installed, and how to get each that is not',
     load: () => import('./doctor.ts').then((m) => m.doctorCommand),
