@@ -6,6 +6,7 @@ import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
 import { Vm } from '../../src/machine/vm.ts';
 import { VtdUnit } from '../../src/machine/vtd-unit.ts';
 import { ACCESS, AT, NO_PASID } from '../../src/ports/dma.ts';
+import type { DmaGuest } from './dma-writers.ts';
 
 export type Kind = 'smmuv3' | 'vtd';
 export type Profile = 'qemu-11.1' | 'arch';
@@ -16,14 +17,14 @@ export const OTHER = 0x1800_0000;
 export const BAR = 0x3000_0000;
 export const NOWHERE = 0x7000_0000;
 const DOORBELL = 0x0809_0000;
-export const DATA = 0x55;
 /** A register of each kind that keeps a word and does nothing with it: EVENTQ_IRQ_CFG1, FEDATA. */
 export const SCRATCH = { smmuv3: 0xb8, vtd: 0x3c } as const;
 /** A register whose write sets something in motion: CMDQ_PROD, IQT. */
 export const BELL = { smmuv3: 0x98, vtd: 0x88 } as const;
 
 /** Two IOMMUs of a VM whose registers, with those of a function, lie in its memory. */
-export class World {
+export class World implements DmaGuest {
+  readonly ram = RAM;
   readonly vm = new Vm({ ram: [{ base: RAM, bytes: 0x100_0000 }] });
   readonly kind: Kind;
   readonly own: Smmuv3Unit | VtdUnit;
@@ -121,10 +122,12 @@ export class World {
   dma(): void {
     this.own.hardware.translate(hostRid(0x10), NO_PASID, 0x5000, 0, ACCESS.WRITE, AT.UNTRANSLATED);
   }
+  /** With a PASID on the VT-d: it takes no request without one in legacy mode. */
   ask(): void {
-    // A PASID: the VT-d takes no request without one in legacy mode.
-    if (this.kind === 'smmuv3') {
-      (this.own as Smmuv3Unit).hardware.pageRequest(hostRid(0x10), NO_PASID, 0x9000, 0, ACCESS.READ, 3, true);
-    }
+    const pasid = this.kind === 'smmuv3' ? NO_PASID : 1;
+    this.own.hardware.pageRequest(hostRid(0x10), pasid, 0x9000, 0, ACCESS.READ, 3, true);
+  }
+  interrupt(): void {
+    (this.own as VtdUnit).remap.remap(0x10, 0xfee0_0018, 0);
   }
 }

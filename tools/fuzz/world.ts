@@ -8,6 +8,7 @@ import { AT, NO_PASID } from '../../src/ports/dma.ts';
 import { PAGE0 } from '../../src/spec/smmuv3/registers.ts';
 import { PAGE } from '../../src/spec/vtd/registers.ts';
 import { Random } from '../oracle/random.ts';
+import { Stopwatch } from './dearest.ts';
 import type { GuestSteps, Places } from './guests/guest.ts';
 import { Smmuv3GuestSteps } from './guests/smmuv3.ts';
 import { VtdGuestSteps } from './guests/vtd.ts';
@@ -55,12 +56,6 @@ export function guestOf(line: string, rnd: Random): GuestSteps {
   return new VtdGuestSteps(rnd, places, line.includes('scalable'), line.includes('caching') ? 1 : 100);
 }
 
-/** Processor time so far, in milliseconds. */
-function cpu(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
-}
-
 /**
  * A QEMU machine with two DMA engines, played by steps. Another VM shares its host; nothing of that may be read or
  * written. Throws whatever a handler throws.
@@ -69,21 +64,18 @@ export class World {
   readonly machine: QemuMachine;
   /** What the guest read, in order. */
   readonly seen: number[] = [];
-  /** Milliseconds of the dearest access, as the process used the processor; 0 unless asked for. */
-  cost = 0;
   readonly #arm: boolean;
   readonly #p: ReturnType<typeof placesOf>;
   readonly #engines: DmaEngine[] = [];
   readonly #tails = [0, 0];
   readonly #neighbour: Vm;
   readonly #canary: number;
-  readonly #measure: boolean;
+  readonly #watch = new Stopwatch();
   readonly #window: { write(at: number, size: number, lo: number, hi: number): void };
 
-  constructor(input: FuzzInput, plant: Plant, o: { measure?: boolean; failures?: FailureOptions } = {}) {
+  constructor(input: FuzzInput, plant: Plant, o: { failures?: FailureOptions } = {}) {
     const { line, profile, timed, fill } = input.config as Record<string, string | number>;
     const text = String(line);
-    this.#measure = o.measure ?? false;
     this.#arm = text.includes('virt');
     this.#p = placesOf(text);
     this.machine = createQemuMachine(parseQemuArgs(text), {
@@ -164,14 +156,15 @@ export class World {
       if (backing.words().includes(SECRET)) throw new Finding('memory of another VM was read');
   }
 
-  /** Runs one step. @throws what a handler throws; Finding. */
-  step(s: Step): void {
-    const before = this.#measure ? cpu() : 0;
-    this.#step(s);
-    if (this.#measure) this.cost = Math.max(this.cost, cpu() - before);
+  /** Runs one step. @returns milliseconds it took of the processor. @throws see `step`. */
+  timed(s: Step): number {
+    this.#watch.start();
+    this.step(s);
+    return this.#watch.ms;
   }
 
-  #step(s: Step): void {
+  /** Runs one step. @throws what a handler throws; Finding. */
+  step(s: Step): void {
     const { map, vm, board } = this.machine;
     const n = (i: number): number => Number(s[i] ?? 0);
     switch (s[0]) {

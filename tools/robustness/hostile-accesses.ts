@@ -1,6 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { UNPLANTED } from '../fuzz/target.ts';
+import { dearest } from '../fuzz/dearest.ts';
+import { type FuzzInput, type Step, UNPLANTED } from '../fuzz/target.ts';
 import { actionsOf, QUEUES, stepsOf, TO_REGISTERS } from '../fuzz/targets/machine.ts';
 import { LINES, World } from '../fuzz/world.ts';
 import { Random } from '../oracle/random.ts';
@@ -8,9 +9,9 @@ import { Random } from '../oracle/random.ts';
 /** What hostile guests came to. */
 export interface HostileResult {
   readonly accesses: number;
-  /** Machines, each with one command line and one profile. */
+  /** Machines, each with a command line and a profile. */
   readonly machines: number;
-  /** Milliseconds of processor time of the dearest single access, and whose. */
+  /** Milliseconds of the dearest single access, see `dearest`, and whose. */
   readonly worst: number;
   readonly worstOf: string;
   /** Bytes by which the heap of the fastest growing machine has grown from a fifth of its accesses to its end. */
@@ -27,34 +28,74 @@ function heap(): number {
   return heapUsed + arrayBuffers;
 }
 
+/** Accesses of one machine at most: what seems dear is played again from its start. */
+const PART = 250_000;
+/** Milliseconds above which an access is played again. */
+const SUSPECT_MS = 10;
+
+/** What hostile guests do. */
+export interface HostileOptions {
+  /** Accesses in all. */
+  readonly total: number;
+  readonly seed: number;
+  /** Milliseconds after which no further machine is begun. */
+  readonly milliseconds?: number;
+  readonly progress?: (done: number) => void;
+}
+
+/** One machine. @returns the dearest access, and bytes by which its heap has grown behind a fifth of them. */
+function machine(
+  config: FuzzInput['config'],
+  accesses: number,
+  seed: number,
+): { ms: number; of: string; growth: number } {
+  let growth: number | null = null;
+  const dear = new Map<number, Step>();
+  const { ms, at } = dearest(SUSPECT_MS, (hear) => {
+    const rnd = new Random(seed);
+    const world = new World({ config, steps: [] }, UNPLANTED);
+    let base = 0;
+    for (let done = 0; done < accesses; ) {
+      const length = Math.min(500, accesses - done);
+      const steps = actionsOf(rnd, String(config.line), length, rnd.chance(50) ? QUEUES : TO_REGISTERS);
+      for (const [i, s] of steps.entries()) {
+        const took = world.timed(s);
+        if (took > SUSPECT_MS) dear.set(done + i, s);
+        if (hear(took)) return;
+      }
+      world.seen.length = 0;
+      done += steps.length;
+      if (growth === null && base === 0 && done >= accesses / 5) base = heap();
+    }
+    growth ??= heap() - base;
+    world.check();
+  });
+  const step = dear.get(at);
+  return { ms, of: step === undefined ? '' : `, ${JSON.stringify(step)}`, growth: growth! };
+}
+
 /**
  * Hostile guests on every board, command line and profile, each with windows in guest space and engines aimed at themselves.
  * @throws whatever is wrong: an exception of a handler, memory of another VM that was reached.
  */
-export function hostileAccesses(total: number, seed: number, progress: (done: number) => void): HostileResult {
+export function hostileAccesses(o: HostileOptions): HostileResult {
   const start = performance.now();
-  const rnd = new Random(seed);
   const kinds = LINES.flatMap((line) => ['qemu-11.1', 'arch'].map((profile) => ({ line, profile })));
-  let [accesses, worst, worstOf, growth] = [0, 0, '', 0];
-  for (const { line, profile } of kinds) {
-    const share = Math.ceil(total / kinds.length);
-    const config = { line, profile, timed: rnd.below(2), fill: rnd.next() };
-    const world = new World({ config, steps: [] }, UNPLANTED, { measure: true });
-    let base = 0;
-    for (let done = 0; done < share; ) {
-      const steps = actionsOf(rnd, line, Math.min(500, share - done), rnd.chance(50) ? QUEUES : TO_REGISTERS);
-      for (const s of steps) world.step(s);
-      world.seen.length = 0;
-      done += steps.length;
-      accesses += steps.length;
-      if (base === 0 && done >= share / 5) base = heap();
-      if (accesses % 100_000 < steps.length) progress(accesses);
-    }
-    growth = Math.max(growth, heap() - base);
-    world.check();
-    if (world.cost > worst) [worst, worstOf] = [world.cost, `${line}, ${profile}`];
+  const rounds = Math.ceil(o.total / (kinds.length * PART));
+  const each = Math.ceil(o.total / (kinds.length * rounds));
+  const rnd = new Random(o.seed);
+  let [accesses, machines, worst, worstOf, growth] = [0, 0, 0, '', 0];
+  for (let i = 0; i < rounds * kinds.length; i++) {
+    if (i > 0 && performance.now() - start > (o.milliseconds ?? Number.POSITIVE_INFINITY)) break;
+    const kind = kinds[i % kinds.length]!;
+    const run = machine({ ...kind, timed: rnd.below(2), fill: rnd.next() }, each, rnd.next());
+    accesses += each;
+    machines++;
+    growth = Math.max(growth, run.growth);
+    if (run.ms > worst) [worst, worstOf] = [run.ms, `${kind.line}, ${kind.profile}${run.of}`];
+    o.progress?.(accesses);
   }
-  return { accesses, machines: kinds.length, worst, worstOf, growth, seconds: (performance.now() - start) / 1000 };
+  return { accesses, machines, worst, worstOf, growth, seconds: (performance.now() - start) / 1000 };
 }
 
 /** Failures that a machine goes through, by kind. */
