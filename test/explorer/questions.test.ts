@@ -6,15 +6,15 @@ import { openTrace } from '../../src/trace/node.ts';
 import { compareRuns, stepsOf } from '../../tools/explorer/model/compare.ts';
 import { accessOf, mappedTimes, whoMaps, whoReaches } from '../../tools/explorer/model/questions.ts';
 import { Search } from '../../tools/explorer/model/search.ts';
-import { Session } from '../../tools/explorer/model/session.ts';
+import { TraceSession } from '../../tools/explorer/model/session.ts';
 
-async function sessionOf(name: string, replay: ReplayOptions = {}): Promise<Session> {
+async function sessionOf(name: string, replay: ReplayOptions = {}): Promise<TraceSession> {
   const path = join('guest-fixtures/recordings', `${name}.ndjson.gz`);
-  return Session.open(await openTrace(path), { make: makeReplayMachine, replay });
+  return TraceSession.open(await openTrace(path), { make: makeReplayMachine, replay });
 }
 
 describe.each(['smmuv3-boot', 'vtd-boot', 'vtd-v86-nested'])('%s', (name) => {
-  let s: Session;
+  let s: TraceSession;
   beforeAll(async () => {
     s = await sessionOf(name);
   });
@@ -104,14 +104,14 @@ test.each(['smmuv3-live', 'vtd-v86-legacy'])(
 );
 
 /** The last access that went through tables. */
-function translated(s: Session): XlatEvent {
+function translated(s: TraceSession): XlatEvent {
   const e = s.events.findLast((x) => x.t === 'xlat' && !s.moments.has(accessMoment(s, x.i), 'tables'));
   if (e?.t !== 'xlat') throw new Error('no access went through tables');
   return e;
 }
 
 /** The moment of an access event. */
-function accessMoment(s: Session, event: number): number {
+function accessMoment(s: TraceSession, event: number): number {
   for (let n = s.moments.firstOf(event); n < s.moments.length && s.moments.event.at(n) === event; n++)
     if (s.moments.lanes.list[s.moments.lane.at(n)] === 'accesses') return n;
   return -1;

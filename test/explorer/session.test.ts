@@ -8,7 +8,7 @@ import { session } from '../../tools/cli/session.ts';
 import { explainTrace } from '../../tools/commands/explain.ts';
 import { joined, mappingLines } from '../../tools/explain/guest.ts';
 import { leavesOf, rangesOf, Words } from '../../tools/explorer/model/paging.ts';
-import { Session } from '../../tools/explorer/model/session.ts';
+import { TraceSession } from '../../tools/explorer/model/session.ts';
 import { type StateView, streamsOf } from '../../tools/explorer/model/state.ts';
 import type { TreeNode } from '../../tools/explorer/model/tree.ts';
 
@@ -24,8 +24,8 @@ function pathOf(name: string): string {
   return join(FOLDER, `${name}.ndjson.gz`);
 }
 
-async function sessionOf(name: string): Promise<Session> {
-  return Session.open(await openTrace(pathOf(name)), { make: makeReplayMachine });
+async function sessionOf(name: string): Promise<TraceSession> {
+  return TraceSession.open(await openTrace(pathOf(name)), { make: makeReplayMachine });
 }
 
 /** What `viommu explain --all` says before an event. */
@@ -79,7 +79,7 @@ function cached(state: StateView): string[] {
 }
 
 /** Ranges as the listing has them. */
-function ranges(s: Session, at: number): string[] {
+function ranges(s: TraceSession, at: number): string[] {
   const { target } = s.machineAt(at);
   const words = new Words(target);
   return streamsOf(target, s.header)
@@ -95,7 +95,7 @@ function ranges(s: Session, at: number): string[] {
     });
 }
 
-function placesOf(s: Session): number[] {
+function placesOf(s: TraceSession): number[] {
   const { length } = s.events;
   const through = s.events.findLast((e) => {
     const n = s.moments.firstOf(e.i);

@@ -25,6 +25,11 @@ export const COMMANDS: readonly LaterCommand[] = [
     load: () => onMachines(import('./explain.ts').then((m) => m.explainCommand)),
   },
   {
+    name: 'open',
+    summary: 'recordings in the trace explorer, a page in your browser',
+    load: () => import('./open.ts').then((m) => m.openCommand),
+  },
+  {
     name: 'export',
     summary: 'a recording as a Perfetto trace, value change dump, CSV or JSON',
     load: () => onMachines(import('./export.ts').then((m) => m.exportCommand)),

@@ -124,6 +124,20 @@ export class Chromium {
     return answer.result?.value as T;
   }
 
+  /** Any command of the DevTools protocol for this page. @throws ViommuError `EIO` what the browser refuses. */
+  send(method: string, params: object = {}): Promise<Readonly<Record<string, unknown>>> {
+    return this.#call(method, params);
+  }
+
+  /** Process ids of the browser, of its helpers by type (`renderer`, `gpu-process`, …). */
+  async processes(): Promise<readonly { readonly type: string; readonly id: number }[]> {
+    const session = this.#session;
+    this.#session = '';
+    const asked = this.#call('SystemInfo.getProcessInfo');
+    this.#session = session;
+    return (await asked).processInfo as readonly { type: string; id: number }[];
+  }
+
   /** A picture of the page, PNG. */
   async picture(): Promise<Uint8Array> {
     const { data } = (await this.#call('Page.captureScreenshot')) as { data: string };

@@ -1,6 +1,6 @@
 import { LANE } from '../../../src/history/index.ts';
 import { align } from './align.ts';
-import type { Session } from './session.ts';
+import type { TraceSession } from './session.ts';
 import { hex } from './streams.ts';
 
 /** What one run did, as another is aligned with it: its commands, faults and resets in order. */
@@ -57,7 +57,7 @@ function folded(digest: number, text: string): number {
 }
 
 /** The steps of a run. */
-export function stepsOf({ moments: m }: Session): RunStep[] {
+export function stepsOf({ moments: m }: TraceSession): RunStep[] {
   const steps: Draft[] = [{ n: -1, event: 0, key: 'start', says: '', effects: [], asked: 0, answered: 0 }];
   /** By moment: which step it came of; 0: none. */
   const owner = new Int32Array(m.length);

@@ -6,7 +6,7 @@ import { PAGE } from '../../../src/spec/vtd/index.ts';
 import type { IommuKind, TraceEvent } from '../../../src/trace/index.ts';
 import { leavesOf, Words } from './paging.ts';
 import type { Parked } from './parked.ts';
-import type { Session } from './session.ts';
+import type { TraceSession } from './session.ts';
 import { streamsOf } from './state.ts';
 import { touches } from './stores.ts';
 
@@ -112,7 +112,7 @@ function pointers(parked: Parked, kind: IommuKind): string {
  * @param asked pairs of a stream and an address.
  */
 export function mappedTimes(
-  session: Session,
+  session: TraceSession,
   asked: readonly (readonly [stream: number, iova: bigint])[],
 ): MappedTime[] {
   const kind = session.header.iommu;
@@ -134,14 +134,14 @@ export function mappedTimes(
 }
 
 /** Every stream there is: those the header names, and those that accessed. */
-export function knownStreams(session: Session): number[] {
+export function knownStreams(session: TraceSession): number[] {
   const streams = new Set(session.header.devices.map((d) => d.sid));
   for (const r of session.rows.rows) if (r.stream >= 0) streams.add(r.stream);
   return [...streams].toSorted((a, b) => a - b);
 }
 
 /** Who maps an address, and when: every stream in which it led anywhere through tables. */
-export function whoMaps(session: Session, iova: bigint): MappedTime[] {
+export function whoMaps(session: TraceSession, iova: bigint): MappedTime[] {
   const all = mappedTimes(
     session,
     knownStreams(session).map((s) => [s, iova]),
@@ -150,7 +150,7 @@ export function whoMaps(session: Session, iova: bigint): MappedTime[] {
   return all.filter((t) => some.has(t.stream));
 }
 
-function mappedAt(session: Session, page: number, event: number): Reach[] {
+function mappedAt(session: TraceSession, page: number, event: number): Reach[] {
   const { target } = session.machineAt(event);
   const words = new Words(target);
   const found: Reach[] = [];
@@ -165,7 +165,7 @@ function mappedAt(session: Session, page: number, event: number): Reach[] {
   return found;
 }
 
-function accessesTo(session: Session, page: number): ReachedBy[] {
+function accessesTo(session: TraceSession, page: number): ReachedBy[] {
   const found = new Map<string, ReachedBy>();
   for (const e of session.events) {
     if (e.t !== 'xlat' || e.out < page || e.out >= page + PAGE_BYTES) continue;
@@ -182,7 +182,7 @@ function accessesTo(session: Session, page: number): ReachedBy[] {
  * both when they led there.
  * @param gpa an address in the page (bytes).
  */
-export function whoReaches(session: Session, gpa: number, event: number): PageReach {
+export function whoReaches(session: TraceSession, gpa: number, event: number): PageReach {
   const page = Math.floor(gpa / PAGE_BYTES) * PAGE_BYTES;
   const mapped = mappedAt(session, page, event);
   const accesses = accessesTo(session, page);

@@ -1,4 +1,4 @@
-import type { Session } from './session.ts';
+import type { TraceSession } from './session.ts';
 import { hex } from './streams.ts';
 
 /** One condition of a query. */
@@ -53,10 +53,10 @@ function matcher(text: string): (value: string | number) => boolean {
 
 /** Finds moments of a session by what is written about them. */
 export class Search {
-  readonly #session: Session;
+  readonly #session: TraceSession;
   readonly #names: ReadonlyMap<string, number>;
 
-  constructor(session: Session) {
+  constructor(session: TraceSession) {
     this.#session = session;
     this.#names = new Map(session.header.devices.map((d) => [d.name.toLowerCase(), d.sid]));
   }

@@ -49,14 +49,14 @@ export interface WalkView {
 export type Progress = (events: number) => void | Promise<void>;
 
 /** What opening a recording needs, beside it. */
-export interface SessionOptions {
+export interface TraceSessionOptions {
   readonly make: MakeReplayTarget;
   readonly replay?: ReplayOptions;
   readonly progress?: Progress;
 }
 
 /** A recording that has been replayed once: its events, its moments, and machines that stand at some of its events. */
-export class Session {
+export class TraceSession {
   readonly file: string;
   readonly header: TraceHeader;
   readonly events: readonly TraceEvent[];
@@ -73,7 +73,7 @@ export class Session {
     events: readonly TraceEvent[],
     moments: MomentColumns,
     result: ReplayResult | null,
-    { make, replay = {} }: SessionOptions,
+    { make, replay = {} }: TraceSessionOptions,
   ) {
     this.file = trace.file;
     this.header = trace.header;
@@ -89,7 +89,7 @@ export class Session {
    * Replays a recording - one without guest memory is only read - and keeps what happened.
    * @throws ViommuError for what is no recording, one of a machine that is not known, and one with too many events.
    */
-  static async open(trace: OpenTrace, options: SessionOptions): Promise<Session> {
+  static async open(trace: OpenTrace, options: TraceSessionOptions): Promise<TraceSession> {
     const { header, file } = trace;
     const heard = new Heard();
     const lacking = header.lacks?.includes('memory') === true;
@@ -131,7 +131,7 @@ export class Session {
         );
       await options.progress?.(events.length);
     }
-    return new Session(trace, events, moments, replay?.finish() ?? null, options);
+    return new TraceSession(trace, events, moments, replay?.finish() ?? null, options);
   }
 
   /** The machine as it is before event `n`, valid until the next call. @throws ViommuError `EINVAL` nothing was replayed. */

@@ -1,0 +1,117 @@
+import { makeReplayMachine } from '../../../src/machine/replay.ts';
+import { changesBetween } from '../model/changes.ts';
+import { compareRuns, type RunStep, stepsOf } from '../model/compare.ts';
+import { accessOf, pageOf, whoMaps, whoReaches } from '../model/questions.ts';
+import { Search } from '../model/search.ts';
+import { TraceSession } from '../model/session.ts';
+import { hex } from '../model/streams.ts';
+import { decodedCommand } from '../model/subjects.ts';
+import type { AccessView, Answered, Asked, MomentView, QuestionName, Questions, Run } from './protocol.ts';
+import { readSource } from './read-source.ts';
+
+/** Events between two words about how far opening has got. */
+const TELL_EVERY = 4000;
+
+interface Scope {
+  postMessage(message: Answered, transfer?: Transferable[]): void;
+  onmessage: ((e: MessageEvent<Asked>) => void) | null;
+}
+
+type Answers = {
+  [Q in QuestionName]: (asked: Questions[Q][0], id: number) => Questions[Q][1] | Promise<Questions[Q][1]>;
+};
+
+const scope = globalThis as unknown as Scope;
+let session: TraceSession | null = null;
+let search: Search | null = null;
+
+function opened(): TraceSession {
+  if (session === null) throw new Error('no recording is open');
+  return session;
+}
+
+function runOf(s: TraceSession, took: number): Run {
+  const { moments: m, header, result } = s;
+  return {
+    file: s.file,
+    iommu: header.iommu,
+    kernel: header.guestKernel,
+    scenario: header.scenario,
+    devices: header.devices,
+    events: s.events.length,
+    moments: m.length,
+    took,
+    replayed: result !== null,
+    differing: result?.differing ?? 0,
+    differences: result?.differences ?? [],
+    rows: s.rows.rows,
+    names: m.names.list,
+    row: s.rows.row,
+    event: m.event.copy(),
+    cause: m.cause.copy(),
+    name: m.name.copy(),
+    subject: m.subject.copy(),
+  };
+}
+
+const answers: Answers = {
+  async open({ source, replay }, id) {
+    const start = performance.now();
+    const { trace, part } = await readSource(source);
+    let told = 0;
+    session = await TraceSession.open(trace, {
+      make: makeReplayMachine,
+      replay,
+      progress(events) {
+        if (events - told < TELL_EVERY) return;
+        told = events;
+        scope.postMessage({ id, events, part: part() });
+      },
+    });
+    search = new Search(session);
+    return runOf(session, performance.now() - start);
+  },
+  moments: (numbers) =>
+    numbers.map((n): MomentView => {
+      const m = opened().moments.get(n);
+      return { ...m, stream: opened().moments.subject.at(n), decoded: decodedCommand(opened().header.iommu, m) };
+    }),
+  access({ event }): AccessView | null {
+    const e = opened().events[event];
+    const found = accessOf(e);
+    if (found === null) return null;
+    const { stream, lo, hi } = found;
+    const iova = hex((BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0));
+    const page = pageOf(e);
+    const walk = opened().result === null ? null : opened().walk(event, stream, lo, hi);
+    return { stream, iova, page: page < 0 ? '' : hex(page), walk };
+  },
+  state: ({ event, opened: nodes }) => opened().state(event, nodes),
+  changes: ({ a, b }) => changesBetween(opened(), a, b),
+  find: (query) => search!.find(query),
+  complete: (query) => search!.complete(query),
+  findings: () => opened().findings(),
+  whoMaps: (iova) => whoMaps(opened(), BigInt(iova)),
+  whoReaches: ({ address, event }) => whoReaches(opened(), Number(BigInt(address)), event),
+  steps: () => stepsOf(opened()),
+  compare: (other: readonly RunStep[]) => compareRuns(stepsOf(opened()), other),
+  ready() {
+    return session === null || !session.mend();
+  },
+};
+
+/** Makes later states quick whenever nobody asks for anything. */
+function rest(): void {
+  if (session?.mend() === true) setTimeout(rest, 0);
+}
+
+scope.onmessage = async ({ data }) => {
+  const { id, what } = data;
+  try {
+    const answer = await (answers[what] as (asked: unknown, id: number) => unknown)(data.with, id);
+    scope.postMessage({ id, answer });
+  } catch (e) {
+    scope.postMessage({ id, error: e instanceof Error ? e.message : String(e) });
+  }
+  setTimeout(rest, 0);
+};
