@@ -90,6 +90,8 @@ export class DeviceTlbs {
 
   #violation(tree: TranslationTree, tag: CacheTag, e: StaleEntry, page: number): void {
     tag.stale.delete(e);
+    // The IOMMU itself was never told: that is the fault, and another rule's.
+    if (e.early >= 0 && e.twin !== null && e.twin.seq < 0 && !e.twin.done) return;
     const { findings, event } = this.#course;
     const where = `0x${(page * 4096).toString(16)}`;
     const stream = tag.a;

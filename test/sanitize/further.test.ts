@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { further } from './further.ts';
-import { judge, type Recording, recording } from './spoil.ts';
+import { before, planted, recording } from './spoil.ts';
 
 /** VIOMMU_MUTANTS=N: N faults of each kind in every recording, VIOMMU_SEED=S others; else a few in some. */
 const EACH = Number(process.env.VIOMMU_MUTANTS ?? 0);
@@ -29,21 +29,15 @@ const SURE: Readonly<Record<string, readonly string[]>> = {
   'vtd-v86-registers': ['CCMD never written: config-change-not-invalidated'],
 };
 
-/** Rules of error level that were found and are not in the recording as it is. */
-function found(r: Recording, events: Recording['events'], before: ReadonlySet<string>): string[] {
-  const all = judge(r.header, events).filter((f) => f.severity === 'error' && !before.has(f.message));
-  return [...new Set(all.map((f) => f.rule))];
-}
-
 test.each(EACH > 0 ? ALL : Object.keys(SURE))(
   '%s: a further fault is found under its own name or changes nothing',
   async (name) => {
     const r = await recording(name);
-    const before = new Set(judge(r.header, r.events).map((f) => f.message));
+    const known = before(r);
     const wrong: string[] = [];
     const seen = new Set<string>();
     for (const m of further(r, SEED, EACH > 0 ? EACH : 2)) {
-      const rules = found(r, m.events, before);
+      const rules = planted(r, m.events, known);
       for (const rule of rules) seen.add(`${m.kind}: ${rule}`);
       for (const rule of rules) if (!m.names.includes(rule)) wrong.push(`${m.what}: ${rule}`);
     }

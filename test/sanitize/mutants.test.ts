@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { type Mutant, mutants } from './mutate.ts';
-import { judge, type Recording, recording } from './spoil.ts';
+import { mutants } from './mutate.ts';
+import { before, planted, recording } from './spoil.ts';
 
 /** VIOMMU_MUTANTS=N: N faults of each kind in every recording, VIOMMU_SEED=S others; else a few in some. */
 const EACH = Number(process.env.VIOMMU_MUTANTS ?? 0);
@@ -18,20 +18,15 @@ const SOME = [
   'vtd-v86-scalable',
 ];
 
-/** Rules of error level that were found and are not in the recording as it is. */
-function found(r: Recording, m: Mutant, before: ReadonlySet<string>): string[] {
-  return judge(r.header, m.events).flatMap((f) => (f.severity === 'error' && !before.has(f.message) ? [f.rule] : []));
-}
-
 test.each(EACH > 0 ? ALL : SOME)(
   '%s: a planted fault is found under its own name or changes nothing, and what is no fault is not found',
   async (name) => {
     const r = await recording(name);
-    const before = new Set(judge(r.header, r.events).map((f) => f.message));
+    const known = before(r);
     const wrong: string[] = [];
     let some = 0;
     for (const m of mutants(r, SEED, EACH > 0 ? EACH : 2)) {
-      const rules = found(r, m, before);
+      const rules = planted(r, m.events, known);
       if (rules.length > 0) some++;
       for (const rule of rules) if (!m.names.includes(rule)) wrong.push(`${m.what}: ${rule}`);
     }

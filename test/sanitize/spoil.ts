@@ -1,4 +1,4 @@
-import { Sanitizer } from '../../src/sanitize/index.ts';
+import { type Finding, Sanitizer } from '../../src/sanitize/index.ts';
 import type { TraceEvent, TraceHeader } from '../../src/trace/index.ts';
 import { loadTrace } from '../../src/trace/node.ts';
 
@@ -27,6 +27,30 @@ export function judge(header: TraceHeader, events: readonly TraceEvent[]) {
   const s = new Sanitizer(header);
   for (const e of events) s.event(e);
   return s.finish();
+}
+
+/** How often each thing was found: what is one finding, by rule, stream and PASID. */
+export type Baseline = ReadonlyMap<string, number>;
+
+function baseline(all: readonly Finding[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const f of all) {
+    const key = `${f.rule}/${f.stream}/${f.pasid}`;
+    counts.set(key, (counts.get(key) ?? 0) + f.count);
+  }
+  return counts;
+}
+
+/** What is found in a recording as it is. */
+export function before(r: Recording): Baseline {
+  return baseline(judge(r.header, r.events));
+}
+
+/** Rules of error level that are found in spoiled events and not, or not as often, in the recording as it is. */
+export function planted(r: Recording, events: readonly TraceEvent[], known: Baseline): string[] {
+  const found = judge(r.header, events).filter((f) => f.severity === 'error');
+  const more = [...baseline(found)].filter(([key, count]) => count > (known.get(key) ?? 0));
+  return [...new Set(more.map(([key]) => key.split('/')[0]!))];
 }
 
 /** Rules of error level that were found, sorted. */

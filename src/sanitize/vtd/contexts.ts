@@ -5,7 +5,7 @@ import { beyond } from '../register-rules.ts';
 import type { TranslationTree } from '../tree.ts';
 import { VTD_STAGE } from './commands.ts';
 import { PasidTables } from './pasids.ts';
-import { pageWords, type VtdShared } from './shared.ts';
+import type { VtdShared } from './shared.ts';
 
 const PAGE = 4096;
 
@@ -90,22 +90,20 @@ export class Contexts {
     const close = this.#shared.follow(address, PAGE, {
       changed: (p, i) => {
         const rid = first + Math.floor(i / words);
-        // Entries can be stored 16 bytes at a time: what follows each other there is one store.
-        const look = () => {
+        this.#shared.pairs.stored(p, p.pfn * PAGE + 8 * i, 8 * words, `context${rid}`, (trail) => {
           // What was stored together may have taken the table itself away.
-          if (this.#tables.get(at)?.address === address) this.#context(rid, words, p, i);
-        };
-        this.#shared.course.together(p, p.pfn * PAGE + 8 * i, 16, `context${rid}`, look);
+          if (this.#tables.get(at)?.address === address) this.#context(rid, p, trail);
+        });
       },
     });
     this.#tables.set(at, { address, close });
   }
 
-  #context(rid: number, count: number, page: TrackedPage, at: number): void {
-    const now = pageWords(page, at - (at % count), count);
+  #context(rid: number, page: TrackedPage, trail: readonly Int32Array[]): void {
+    const now = trail.at(-1)!;
     const known = this.#contexts.get(rid);
-    if (known === undefined && !present(now)) return;
-    const old = known?.words ?? new Int32Array(2 * count);
+    if (known === undefined && !trail.some(present)) return;
+    const old = known?.words ?? new Int32Array(now.length);
     const changed = (present(old) || present(now)) && old.some((w, i) => w !== now[i]);
     const write = {
       key: `context${rid}`,
@@ -118,7 +116,7 @@ export class Contexts {
       page,
       old,
       now,
-      trail: [now],
+      trail,
       used: this.#scalable ? usedScalable : usedLegacy,
       valid: present,
       cachesInvalid: this.#shared.cachingMode,

@@ -35,9 +35,9 @@ export class InterruptTable {
           this.#before.set(index, old);
         }
         const was = old;
-        this.#shared.course.together(page, gpa, 16, `irte${index}`, () => {
+        this.#shared.pairs.stored(page, gpa, 16, `irte${index}`, (trail) => {
           this.#before.delete(index);
-          this.#entry(index, page, at, was);
+          this.#entry(index, page, was, trail);
         });
       },
     });
@@ -49,8 +49,7 @@ export class InterruptTable {
     this.#before.clear();
   }
 
-  #entry(index: number, page: TrackedPage, at: number, old: Int32Array): void {
-    const now = pageWords(page, at & ~1, 2);
+  #entry(index: number, page: TrackedPage, old: Int32Array, trail: readonly Int32Array[]): void {
     const write = {
       key: `irte${index}`,
       kind: 'IRTE',
@@ -60,8 +59,8 @@ export class InterruptTable {
       did: -1,
       page,
       old,
-      now,
-      trail: [now],
+      now: trail.at(-1)!,
+      trail,
       used,
       valid: present,
       cachesInvalid: this.#shared.cachingMode,

@@ -215,11 +215,14 @@ export class VtdDescriptorQueue {
 
   /** CCMD or the IOTLB register was told to invalidate. @returns sequence number. */
   byRegister(): number {
+    this.#shared.course.batch++;
+    return ++this.#seq;
+  }
+
+  /** The guest looks at the register. */
+  registerRead(seq: number): void {
     const { course } = this.#shared;
-    course.batch++;
-    // Registers say by themselves when they are done.
-    course.barrier = ++this.#seq;
-    return this.#seq;
+    course.barrier = Math.max(course.barrier, seq);
   }
 
   /** The register says that it is done. */

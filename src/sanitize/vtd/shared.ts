@@ -26,6 +26,8 @@ export class VtdShared implements WatchParts {
   readonly trees: Trees;
   readonly devices: DeviceTlbs;
   readonly requests: PageRequestRules;
+  /** Of context entries and IRTEs; of PASID entries. */
+  readonly pairs: EntryTrails;
   readonly trails: EntryTrails;
   /** ATS is not allowed any more for a stream. */
   forbidden: (stream: number) => void = () => {};
@@ -43,6 +45,7 @@ export class VtdShared implements WatchParts {
     this.trees = parts.trees;
     this.devices = parts.devices;
     this.requests = parts.requests;
+    this.pairs = new EntryTrails(parts.course, true);
     this.trails = new EntryTrails(parts.course);
   }
 

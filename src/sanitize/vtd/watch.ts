@@ -176,6 +176,7 @@ export class VtdWatch implements IommuWatch {
   }
 
   #command(now: number): void {
+    const translated = (this.#status & GCMD.TE) !== 0;
     const on = now & ~this.#status;
     const levels = GCMD.TE | GCMD.QIE | GCMD.IRE | GCMD.CFI;
     this.#status = (this.#status & ~levels) | (now & levels);
@@ -183,7 +184,7 @@ export class VtdWatch implements IommuWatch {
       this.#queue.start(this.#regs[PAGE.IQA.at >>> 2]!, this.#regs[(PAGE.IQA.at >>> 2) + 1]!);
       this.#queue.submit(this.#regs[PAGE.IQT.at >>> 2]!);
     }
-    if ((now & GCMD.SRTP) !== 0) this.#root();
+    if ((now & GCMD.SRTP) !== 0) this.#root(translated);
     if ((now & GCMD.SIRTP) !== 0) this.#interruptTable();
     if ((this.#status & GCMD.TE) !== 0) this.#rootUsed = this.#rootSet;
     if ((this.#status & GCMD.IRE) !== 0) this.#irUsed = this.#irSet;
@@ -199,12 +200,13 @@ export class VtdWatch implements IommuWatch {
     this.#irUsed = -1;
   }
 
-  #root(): void {
+  /** @param translated TE was on before. */
+  #root(translated: boolean): void {
     const lo = this.#regs[PAGE.RTADDR.at >>> 2]!;
     const scalable = ((lo >>> 10) & 3) === 1;
     const address = fromWords(lo & ~0xfff, this.#regs[(PAGE.RTADDR.at >>> 2) + 1]! & 0xf_ffff);
     // VT-d §11.4.5: the mode changes under translation only where SRTP invalidates by itself.
-    if (!this.#rootFlushes && (this.#status & GCMD.TE) !== 0 && scalable !== this.#shared.scalable)
+    if (!this.#rootFlushes && translated && scalable !== this.#shared.scalable)
       changedWhileEnabled(this.#shared.course, 'RTADDR.TTM', 'GSTS.TES');
     this.#shared.scalable = scalable;
     this.#run.scalable = scalable;
@@ -242,10 +244,14 @@ export class VtdWatch implements IommuWatch {
     this.#rules.read(offset, size, lo, hi, this.#status);
     if (offset === PAGE.IQH.at) this.#queue.head(lo);
     else if (offset === PAGE.ICS.at && (lo & ICS_IWC) !== 0) this.#queue.signalled();
-    else if (last === PAGE.CCMD.at + 4 && high >= 0 && this.#ccmd >= 0) {
+    else if (last === PAGE.CCMD.at + 4 && this.#ccmd >= 0) {
+      this.#queue.registerRead(this.#ccmd);
+      if (high < 0) return;
       this.#queue.registerDone(this.#ccmd);
       this.#ccmd = -1;
-    } else if (last === this.#iro + 12 && high >= 0 && this.#iotlb >= 0) {
+    } else if (last === this.#iro + 12 && this.#iotlb >= 0) {
+      this.#queue.registerRead(this.#iotlb);
+      if (high < 0) return;
       this.#queue.registerDone(this.#iotlb);
       this.#iotlb = -1;
     } else if (offset === PAGE.CAP.at) {
