@@ -17,6 +17,7 @@ const TRANSLATER = 0x0809_0040;
 /** A machine as its guest's processor reaches it, by address. */
 interface Reached {
   readonly vm: Vm;
+  readonly machine: { save(): unknown; load(state: never): void };
   write(at: number, size: number, lo: number, hi: number): void;
   read(at: number): number;
   readonly sender: Shell;
@@ -72,6 +73,7 @@ function qemu(line: string, profile: string, ram: number, bar: number): Reached 
   config(ENGINE_AT, 4, 2, 6);
   return {
     vm: vm!,
+    machine: m,
     write: (at, size, lo, hi) => map!.write(at, size, lo, hi),
     read: (at) => {
       map!.read(at, 4);
@@ -105,6 +107,7 @@ function plugged(kind: Kind): Reached {
     at >= PCI ? [rig.bars, at - PCI] : [rig.iommu, at - IOMMU];
   return {
     vm: rig.machine.vm,
+    machine: rig.machine,
     write: (at, size, lo, hi) => {
       const [to, offset] = window(at);
       to.write(offset, size, lo, hi);

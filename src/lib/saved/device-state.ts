@@ -40,7 +40,8 @@ export function checkState<T extends StateOrigin>(name: string, given: unknown, 
   }
   if (version !== own.version) {
     const at = { at: `${name}.version`, expected: String(own.version), found: String(version) };
-    throw new ViommuError('E_VERSION', 'caller', `${name}: the state was saved by another version`, at);
+    const what = `${name}: the state has another version: this package loads version ${own.version}`;
+    throw new ViommuError('E_VERSION', 'caller', what, at);
   }
   const differs = Array.isArray(identity) ? own.identity.findIndex((word, i) => word !== identity[i]) : -1;
   if (differs >= 0 && typeof identity![differs] === 'number') {
