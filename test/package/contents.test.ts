@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 
@@ -57,8 +57,14 @@ test('the preload library can be built from the tarball: every source its Makefi
   expect(sources.filter((s) => !FILES.has(`tools/iommufd-preload/${s}`))).toEqual([]);
 });
 
+test('the sources of the recorder plugin are in the tarball: viommu record builds it', () => {
+  const sources = readdirSync('tools/record/qemu').filter((f) => /\.[ch]$/.test(f));
+  expect(sources.length).toBeGreaterThan(4);
+  expect(sources.filter((s) => !FILES.has(`tools/record/qemu/${s}`))).toEqual([]);
+});
+
 test('the pages, their workflows and the changes are in the tarball', () => {
-  const wanted = ['CHANGELOG.md', 'docs/iommufd-ci.md', 'docs/driver-ci.md'];
+  const wanted = ['CHANGELOG.md', 'docs/iommufd-ci.md', 'docs/driver-ci.md', 'docs/record.md'];
   wanted.push('docs/examples/iommufd-ci.yml', 'docs/examples/driver-ci.yml');
   expect(wanted.filter((f) => !FILES.has(f))).toEqual([]);
 });

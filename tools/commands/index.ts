@@ -40,6 +40,11 @@ export const COMMANDS: readonly LaterCommand[] = [
     load: () => import('./import.ts').then((m) => m.importCommand),
   },
   {
+    name: 'record',
+    summary: "a guest's IOMMU traffic while it runs on QEMU, as a recording that is replayed at once",
+    load: () => onMachines(import('./record.ts').then((m) => m.recordCommand)),
+  },
+  {
     name: 'sanitize',
     summary: 'what a recorded driver did wrong, by name, whatever the caches happened to hold',
     load: () => onMachines(import('./sanitize.ts').then((m) => m.sanitizeCommand)),

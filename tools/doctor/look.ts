@@ -65,21 +65,10 @@ function library(name: string): string | null {
   return null;
 }
 
-function header(name: string): string | null {
-  const options = { input: `#include <${name}>\n`, encoding: 'utf8', timeout: 10_000 } as const;
-  const glib = spawnSync('pkg-config', ['--cflags', 'glib-2.0'], { encoding: 'utf8' });
-  const flags = glib.status === 0 ? glib.stdout.trim().split(/\s+/) : [];
-  const ran = spawnSync('cc', ['-E', ...flags, '-x', 'c', '-'], options);
-  return ran.status === 0
-    ? (/"([^"]*)"/.exec(ran.stdout.split('\n').find((l) => l.includes(name)) ?? '')?.[1] ?? 'there')
-    : null;
-}
-
 function found({ found: by }: Optional): string | null {
   if ('program' in by) return program(by.program);
   if ('module' in by) return module(by.module);
-  if ('library' in by) return library(by.library);
-  return header(by.header);
+  return library(by.library);
 }
 
 /** Looks for one of the optional things. */

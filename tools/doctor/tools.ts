@@ -11,14 +11,9 @@ export interface Optional {
   /** What it is for, in a few words. */
   readonly for: string;
   /**
-   * A program with arguments that make it tell about itself and end; a Node module; a shared library; or a header that the C
-   * compiler finds.
+   * A program with arguments that make it tell about itself and end; a Node module; or a shared library.
    */
-  readonly found:
-    | { readonly program: readonly string[] }
-    | { readonly module: string }
-    | { readonly library: string }
-    | { readonly header: string };
+  readonly found: { readonly program: readonly string[] } | { readonly module: string } | { readonly library: string };
   /** How to get it: packages, or a command of its own. */
   readonly get: Packages | string;
 }
@@ -44,12 +39,6 @@ export const OPTIONAL: readonly Optional[] = [
     for: `${RECORD} (its plugin), the preload library`,
     found: { program: ['cc', '--version'] },
     get: { apt: 'gcc libc6-dev', dnf: 'gcc', brew: 'gcc' },
-  },
-  {
-    name: 'qemu-plugin.h',
-    for: `${RECORD}: QEMU's own declarations (without it, ours)`,
-    found: { header: 'qemu-plugin.h' },
-    get: "make install, of QEMU's sources",
   },
   {
     name: 'make',
