@@ -2,6 +2,7 @@ import { NO_PASID } from '../../src/ports/dma.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import {
+  ATC_GLOBAL,
   ATC_SIZE_ALL,
   cmdGroup,
   cmdIpa,
@@ -33,6 +34,7 @@ import type { Smmuv3Domain, Smmuv3Domains } from './domains.ts';
 import { Smmuv3Legality } from './legality.ts';
 import { PRG_BY_RESP, type Smmuv3PageRequests } from './page-requests.ts';
 import { AGAIN, type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
+import { RefusedCommand } from './refused-command.ts';
 import type { Smmuv3Stalls } from './stalls.ts';
 import type { Smmuv3Streams } from './streams.ts';
 
@@ -198,9 +200,12 @@ export class Smmuv3Commands implements CommandSink {
       if (work.over) return AGAIN;
       s.round = work.round;
       work.spend(STREAM_WORK);
-      const outcome = this.#refresh(cons, s.sid);
+      let outcome = this.#refresh(cons, s.sid);
       if (outcome !== DONE) hand.failed = outcome;
-      if (outcome === REFUSED) break;
+      // The host refused to look at the CDs of a stream before it: this one has not been seen yet.
+      if (outcome === REFUSED && this.refusedAt === cons) outcome = this.#refresh(cons, s.sid);
+      if (outcome !== DONE) hand.failed = outcome;
+      if (outcome === REFUSED && this.refusedAt !== cons) break;
     }
     hand.begun = false;
     return hand.failed;
@@ -341,6 +346,7 @@ export class Smmuv3Commands implements CommandSink {
    */
   #forgetSkipped(cons: number): number {
     const { streams, batch } = this.#c;
+    const { features } = this.#core;
     const dropped = streams.dropRefused();
     const r = this.#nsnh(cons);
     if (r !== DONE || dropped < 0) return r !== DONE ? r : CERROR.ILL;
@@ -348,7 +354,11 @@ export class Smmuv3Commands implements CommandSink {
       if (vdeviceIn === null) continue;
       const { viommuId } = vdeviceIn;
       if (!batch.add(viommuId, cons, OP.CFGI_CD_ALL, sid, 0, 0)) return CERROR.ILL;
-      if (this.#core.features.ats && !batch.add(viommuId, cons, OP.ATC_INV, sid, ATC_SIZE_ALL, 0)) return CERROR.ILL;
+      if (!features.ats) continue;
+      if (!batch.add(viommuId, cons, OP.ATC_INV, sid, ATC_SIZE_ALL, 0)) return CERROR.ILL;
+      // A request without PASID need not reach entries with one.
+      if (features.ssidSize === 0) continue;
+      if (!batch.add(viommuId, cons, OP.ATC_INV | SSV | ATC_GLOBAL, sid, ATC_SIZE_ALL, 0)) return CERROR.ILL;
     }
     if (!batch.flush()) return CERROR.ILL;
     this.#behind.at = -1;
@@ -373,23 +383,6 @@ export class Smmuv3Commands implements CommandSink {
     const cs = syncCs(w0);
     if (cs === SYNC_CS.IRQ || cs === 3) this.#core.interrupts.sync(syncMsiAddress(w2, w3), w1);
     return DONE;
-  }
-}
-
-/** The command that the host refused last; `at` -1: none, or it was done since. */
-class RefusedCommand {
-  at = -1;
-  readonly #words = new Int32Array(4);
-
-  set(at: number, w0: number, w1: number, w2: number, w3: number): void {
-    this.at = at;
-    this.#words.set([w0, w1, w2, w3]);
-  }
-
-  /** The command in its place is executed. */
-  again(w0: number, w1: number, w2: number, w3: number): void {
-    const w = this.#words;
-    if (w[0] === w0 && w[1] === w1 && w[2] === w2 && w[3] === w3) this.at = -1;
   }
 }
 

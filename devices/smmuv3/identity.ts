@@ -53,7 +53,7 @@ export function smmuv3Identity(p: Smmuv3Properties, d: Smmuv3Deviations): Smmuv3
       ((p.ats && p.pri ? QUEUE_LOG2_MAX : 0) << 11) |
       (QUEUE_LOG2_MAX << 16) |
       (QUEUE_LOG2_MAX << 21),
-    idr3: bit(true, 2) | bit(s2, 4) | bit(p.pps, 5) | bit(p.ril, 10) | (2 << 11), // HAD, XNX, PPS, RIL, BBML 2
+    idr3: bit(s1 || d.fewFeatures, 2) | bit(s2, 4) | bit(p.pps, 5) | bit(p.ril, 10) | (2 << 11), // HAD, XNX, PPS, RIL, BBML 2
     idr5: OAS_CODE[p.oas] | (7 << 4) | ((p.stall ? STALL_MAX : 0) << 16), // 4K, 16K, 64K granules
     aidr: 1, // SMMUv3.1
   };

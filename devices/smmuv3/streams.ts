@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isShortage } from '../../src/lib/uapi/refusals.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E, errnoName } from '../../src/spec/iommufd/errno.ts';
 import { CR0, GBPA, PAGE0 } from '../../src/spec/smmuv3/registers.ts';
@@ -32,6 +33,8 @@ export class Smmuv3Streams {
   readonly #byDev = new Map<number, Smmuv3StreamDevice>();
   /** Those that the host refused to take off what they had when translation was switched. */
   readonly #late = new Set<Smmuv3Stream>();
+  /** Without upcalls: those that the host cannot have as their entries say, while the guest has not been told. */
+  readonly #lost = new Set<Smmuv3Stream>();
   /** Those whose entry the host refused at the last CFGI_STE: they are what they were before it. */
   readonly #refused = new Set<Smmuv3Stream>();
 
@@ -86,7 +89,10 @@ export class Smmuv3Streams {
     });
     this.#byDev.set(devId, d);
     if (upcalls !== null) d.unserve = upcalls.serve([devId], handlers);
-    if (!this.#enabled()) {
+    if (this.#enabled()) {
+      if (upcalls === null) for (const s of streams) this.#place(s);
+      this.tellOfLost(streams);
+    } else {
       for (const s of streams) {
         const r = this.#policy(s);
         if (r >= 0) continue;
@@ -126,6 +132,7 @@ export class Smmuv3Streams {
       this.#list.splice(this.#list.indexOf(s), 1);
       this.#bySid.delete(s.sid);
       this.#late.delete(s);
+      this.#lost.delete(s);
       this.#refused.delete(s);
       detached = Math.min(this.#attachments.remove(s), detached);
     }
@@ -140,7 +147,7 @@ export class Smmuv3Streams {
 
   /**
    * SMMUEN or GBPA changed: without translation every stream bypasses or aborts as GBPA says (IHI 0070 §6.3.14), with it each is
-   * configured on its next use. As far as the budget goes: `work.unfinished`.
+   * configured on its next use; at once where no one asks then. As far as the budget goes: `work.unfinished`.
    */
   placeAll(): VerbOutcome {
     return this.#placeEach(this.#list);
@@ -170,14 +177,34 @@ export class Smmuv3Streams {
     return work.refused;
   }
 
-  /** Where the hardware asks on first use, only what is still in force is late. */
+  /**
+   * Where the hardware asks on first use, only what is still in force is late. Where it does not, an entry that is in the table
+   * before translation, or before its device, would never come into force: no command needs to announce it.
+   */
   #place(s: Smmuv3Stream): VerbOutcome {
-    const r = this.#enabled() ? this.#attachments.unset(s) : this.#policy(s);
-    const refused = this.#core.refusals.note('switch of translation', r);
-    const asks = this.#core.deps.upcalls !== null && s.state === 'unset';
-    if (refused && !asks) this.#late.add(s);
+    const { deps, refusals } = this.#core;
+    const asks = deps.upcalls !== null;
+    const gone = this.#enabled() ? this.#attachments.unset(s) : this.#policy(s);
+    const found = asks || gone < 0 || !this.#enabled() ? gone : Math.min(this.#configure(s), 0);
+    const refused = refusals.note('switch of translation', found);
+    // What the host may never do is lost, and nobody waits for it.
+    const lost = !asks && gone >= 0 && refused && !isShortage(found);
+    if (lost) this.#lost.add(s);
+    else this.#lost.delete(s);
+    if (refused && !lost && !(asks && s.state === 'unset')) this.#late.add(s);
     else this.#late.delete(s);
-    return r;
+    return found;
+  }
+
+  /** What has nothing now never will, since nobody is asked on first use: the guest hears of it here or not at all. */
+  tellOfLost(list: readonly Smmuv3Stream[] = this.#list): void {
+    if (this.#core.deps.upcalls !== null || !this.#enabled()) return;
+    for (const s of list) {
+      // Where the streams of a device do not agree, none of them has what it asks for.
+      const apart = s.shared && new Set(s.device.streams.map((t) => t.hwptId).filter((id) => id > 0)).size > 1;
+      const without = this.#lost.delete(s) || (apart && s.state !== 'abort' && s.state !== 'unset');
+      if (without) this.onLost?.(s.sid, s.shared);
+    }
   }
 
   #policy(s: Smmuv3Stream): VerbOutcome {

@@ -78,5 +78,6 @@ export class Smmuv3Switch {
     const now = registers.get(PAGE0.CR0.at) & CR0.SMMUEN;
     registers.set(PAGE0.CR0ACK.at, (registers.get(PAGE0.CR0ACK.at) & ~CR0.SMMUEN) | now);
     registers.set(PAGE0.GBPA.at, registers.get(PAGE0.GBPA.at) & ~GBPA.UPDATE);
+    this.#streams.tellOfLost();
   }
 }

@@ -72,7 +72,7 @@ export class Vtd implements MmioDevice {
     this.#streams = new VtdStreams(core, this.#domains);
     this.#switch = new VtdSwitch(core, this.#streams);
     this.#faults = new VtdFaults(core, this.#records);
-    this.#streams.onUnpaired = (rid, pasid) => this.#faults.unpaired(rid, pasid);
+    this.#streams.onLost = (rid, pasid) => this.#faults.lost(rid, pasid);
     this.#pageRequests = new VtdPageRequests(core, this.#streams, this.#faults);
     this.#handlers = vtdUpcalls({
       quotas: core.quotas,

@@ -110,11 +110,11 @@ export class VtdFaults {
   }
 
   /**
-   * The processor has no PASID of the host to put into an ENQCMD, although the guest's tables are good. No function has sent
-   * anything, and on bare metal the work would have been queued, so it is recorded as what its first request would then have
-   * met: a write at address 0 under the guest's PASID, whose entry the unit could not get at.
+   * The host cannot have a requester or PASID although the guest's tables are good, and no request will show it: the processor
+   * has no PASID of the host to put into an ENQCMD, or Linux reports nothing. It is recorded as what the first request would
+   * have met: a write at address 0 whose entry the unit could not get at.
    */
-  unpaired(rid: number, pasid: number): void {
+  lost(rid: number, pasid: number): void {
     const reason = this.#refused('entry');
     if (reason === NO_FAULT) return;
     this.#records.record(0, 0, frcdWord2(rid, pasid, false, false), frcdWord3(false, AT.UNTRANSLATED, pasid, reason));

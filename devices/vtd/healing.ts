@@ -20,9 +20,10 @@ export class VtdHealing {
 
   /**
    * What the host refused before is tried again: at every invalidation of translations, as far as the budget goes.
+   * @param attached what is still not attached counts as well: nobody records its faults.
    * @returns 0, or -errno: something is still attached that should have gone. What is not attached yet is recorded as faults.
    */
-  heal(): VerbOutcome {
+  heal(attached = false): VerbOutcome {
     const { work } = this.#core;
     let refused = 0;
     for (let i = 0; i < this.#list.length; i++) {
@@ -38,7 +39,7 @@ export class VtdHealing {
           work.unfinished = true;
           return refused;
         }
-        if (s.unsettled.has(pasid)) refused = this.#try(s, pasid, false) || refused;
+        if (s.unsettled.has(pasid)) refused = this.#try(s, pasid, attached) || refused;
       }
     }
     return refused;

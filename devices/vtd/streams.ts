@@ -24,8 +24,11 @@ const LOOK_WORK = 8;
  * that something is new; PASIDs that the host names otherwise as soon as the tables have them, so that the names are there.
  */
 export class VtdStreams {
-  /** Hears that a processor's PASID has no twin, although the tables of a requester have it. */
-  onUnpaired: ((rid: number, pasid: number) => void) | null = null;
+  /**
+   * Hears that the host cannot have a requester or PASID as the tables say, where no access would show it: a processor's PASID
+   * has no twin, or nobody is asked on first use.
+   */
+  onLost: ((rid: number, pasid: number) => void) | null = null;
   /** Guest PASID of the last `find`. */
   pasid = NO_PASID;
   /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */
@@ -163,13 +166,11 @@ export class VtdStreams {
       this.#byRid.set(r, s);
     });
     const { work, refusals } = this.#core;
-    refusals.note(
-      'switch of translation',
-      work.whole(() => {
-        for (const s of streams) work.part(this.#place(s));
-        return work.part(this.#domains.goOn());
-      }),
-    );
+    const refused = work.whole(() => {
+      for (const s of streams) work.part(this.#place(s));
+      return work.part(this.#domains.goOn());
+    });
+    if (refusals.note('switch of translation', refused) && deps.upcalls === null) this.tellOfLost(streams);
     return streams;
   }
 
@@ -277,7 +278,16 @@ export class VtdStreams {
     for (const s of this.#list) {
       if (!s.global || s.slots.has(local)) continue;
       this.usePasid(s.rid, local);
-      if (!s.slots.has(local) && s.unsettled.has(local)) this.onUnpaired?.(s.rid, local);
+      if (!s.slots.has(local) && s.unsettled.has(local)) this.onLost?.(s.rid, local);
+    }
+  }
+
+  /** What has nothing now never will, since nobody is asked on first use: the guest hears of it here or not at all. */
+  tellOfLost(list: readonly VtdStream[] = this.#list): void {
+    for (const s of list) {
+      // Where the streams of a device do not agree, none of them has it.
+      const lost = new Set(s.device.streams.flatMap((other) => [...other.unsettled]));
+      for (const pasid of lost) if (s.unsettled.has(pasid) || s.slots.has(pasid)) this.onLost?.(s.rid, pasid);
     }
   }
 

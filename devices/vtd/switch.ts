@@ -1,6 +1,6 @@
 import { PartedSwitch } from '../../src/lib/access/parted-switch.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
-import { E } from '../../src/spec/iommufd/errno.ts';
+import { isShortage } from '../../src/lib/uapi/refusals.ts';
 import { GCMD, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdCore } from './core.ts';
 import { basePointer } from './registers.ts';
@@ -18,7 +18,7 @@ export class VtdSwitch {
     this.#streams = streams;
     this.#parts = new PartedSwitch(core.work, {
       place: () => this.#place(),
-      again: () => streams.healing.heal(),
+      again: () => streams.healing.heal(core.deps.upcalls === null),
       holds: (refused) => this.#holds(refused),
       show: (bits) => this.#show(bits),
     });
@@ -82,8 +82,8 @@ export class VtdSwitch {
 
   /** @param refused what the host did not do. Where the hardware asks on first use, only what is still in force counts. */
   #holds(refused: VerbOutcome): boolean {
-    const lost = this.#core.deps.upcalls === null && refused < 0 && refused !== -E.OPNOTSUPP;
-    return !lost && !this.#keeps && this.#streams.confirmed() >= 0;
+    const waits = this.#core.deps.upcalls === null && isShortage(refused);
+    return !waits && !this.#keeps && this.#streams.confirmed() >= 0;
   }
 
   /** Whether something that is still in force should have gone. */
@@ -96,8 +96,9 @@ export class VtdSwitch {
   }
 
   #show(bits: number): void {
-    const { root, registers } = this.#core;
+    const { deps, root, registers } = this.#core;
     if ((bits & GCMD.TE) !== 0) registers.setStatus(GCMD.TE, root.on);
     if ((bits & GCMD.SRTP) !== 0) registers.setStatus(GCMD.SRTP, true);
+    if (deps.upcalls === null && root.on) this.#streams.tellOfLost();
   }
 }

@@ -1,10 +1,8 @@
 import { ITags, type ITagsOptions } from '../../lib/ats/itags.ts';
 import { NO_PASID } from '../../ports/dma.ts';
 import { HW_ERROR } from '../../ports/hw.ts';
-import { ATC_SIZE_ALL, cmdAtcSize, cmdSsid, SSV } from '../../spec/smmuv3/commands.ts';
+import { ATC_GLOBAL, ATC_SIZE_ALL, cmdAtcSize, cmdSsid, SSV } from '../../spec/smmuv3/commands.ts';
 
-/** Global bit of ATC_INV. */
-const ATC_GLOBAL = 1 << 9;
 /** S bit of an ATS address: more than one page. */
 const ATS_S = 1 << 11;
 

@@ -109,6 +109,8 @@ export const RESUME_AB = 1 << 13;
 export const SSEC = 1 << 10;
 /** Bit 11 of word 0: the SubstreamID is valid. */
 export const SSV = 1 << 11;
+/** Bit 9 of word 0 of an ATC_INV with SSV: it reaches every SubstreamID (IHI 0070 §4.5.1). */
+export const ATC_GLOBAL = 1 << 9;
 /** CFGI_STE_RANGE with this Range is CFGI_ALL. */
 export const RANGE_ALL = 31;
 /** ATC_INV.Size that covers the whole address space. */
@@ -254,7 +256,7 @@ export function decodeCommand(q: Int32Array, at = 0): Command {
         op,
         sid,
         ssid,
-        global: (w0 & (1 << 9)) !== 0,
+        global: (w0 & ATC_GLOBAL) !== 0,
         address: toBigint(w2 & ~0xfff, w3),
         size: cmdAtcSize(w2),
       };

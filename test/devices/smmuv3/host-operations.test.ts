@@ -58,11 +58,11 @@ describe('what is attached when', () => {
     expect([g.smmu.streams[0]!.state, g.host.attachedTo(dev)]).toEqual(['unset', 0]);
   });
 
-  test('without upcalls a stream that was never named by CFGI stays blocked', () => {
+  test('without upcalls a stream whose entry came after translation stays blocked until CFGI names it', () => {
     const g = new Guest({ linuxOnly: true });
     const dev = g.plug(8);
-    g.ste(8, ...s1());
     g.setUp();
+    g.ste(8, ...s1());
     expect(g.host.attachedTo(dev)).toBe(0);
     g.run(cfgiSte(8), sync);
     expect(g.host.attachedTo(dev)).not.toBe(0);

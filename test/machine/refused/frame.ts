@@ -43,9 +43,7 @@ export interface RefusedMachine {
   sync(): Rung;
   /** Acknowledges what was told, and goes on where it stopped. */
   again(): Rung;
-  /** Switched off and on, translation is what the tables say without an announcement. */
-  readonly toggles: boolean;
-  /** Switches translation off or on: everything is looked at anew. @returns 'told': it is not acknowledged. */
+  /** Switches translation off or on: what the tables say counts without an announcement. @returns 'told': it is not acknowledged. */
   toggle(on: boolean): Rung;
   /** A write of a subject to input page `n`. @returns the guest-physical page it reached, or ABORT. */
   write(subject: number, n: number): number;
@@ -175,7 +173,7 @@ export class RefusedScript {
     for (let step = 0; step < steps; step++) {
       const draw = rnd.below(100);
       if (draw < 45) this.#map();
-      else if (draw < 92 || !m.toggles) this.#point();
+      else if (draw < 92) this.#point();
       else this.#toggle();
       if (rnd.chance(30)) this.#map();
       this.#sync();

@@ -70,7 +70,6 @@ export class Smmuv3Refused implements RefusedMachine {
   readonly sids: readonly number[];
   readonly spaces = 3;
   readonly deaf: boolean;
-  readonly toggles: boolean;
   readonly #o: Smmuv3RefusedOptions;
   readonly #vm = new Vm({ ram: [{ base: RAM, bytes: RAM_BYTES }] });
   readonly #unit: Smmuv3Unit;
@@ -87,7 +86,6 @@ export class Smmuv3Refused implements RefusedMachine {
     this.#rnd = rnd;
     this.name = JSON.stringify({ ...o, what, lasting });
     this.deaf = o.linuxOnly;
-    this.toggles = !o.linuxOnly;
     this.nth = new Nth(what, lasting);
     this.#unit = new Smmuv3Unit(this.#vm, {
       name: 's',

@@ -76,7 +76,6 @@ export class VtdRefused implements RefusedMachine {
   readonly sids: readonly number[];
   readonly spaces = 3;
   readonly deaf: boolean;
-  readonly toggles = true;
   readonly #o: VtdRefusedOptions;
   readonly #vm = new Vm({ ram: [{ base: 0, bytes: RAM_BYTES }] });
   readonly #unit: VtdUnit;

@@ -201,8 +201,8 @@ describe('linux-only: what the guest loses without upcalls', () => {
     const { tables, ste } = space(g, 0, 0x11);
     tables.map(0x5000, 0x4040_5000);
     rig.plug(8);
-    g.ste(8, ste);
     g.setUp();
+    g.ste(8, ste);
     expect(rig.dma(8, 0x5000), 'no command has named the stream').toBe('ABORT');
     g.run(cfgiSte(8), sync);
     expect(rig.dma(8, 0x5000)).toBe(0x4040_5000);

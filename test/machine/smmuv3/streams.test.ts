@@ -2,48 +2,11 @@ import { describe, expect, test } from 'vitest';
 import { hostRid } from '../../../src/lib/pci/rids.ts';
 import { ACCESS, ATS, NO_PASID } from '../../../src/ports/dma.ts';
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
-import { CMDQ, cfgiAll, cfgiCd, cfgiSte, nhAll, RAM, sync } from '../../devices/smmuv3/guest.ts';
-import { Rig, type RigOptions, space } from './rig.ts';
+import { cfgiAll, cfgiCd, cfgiSte, nhAll, RAM, sync } from '../../devices/smmuv3/guest.ts';
 
-const PAGE = 0x4040_5000;
-const OTHER = 0x4040_7000;
-const EVENTQ_PROD = 0x100a8;
-const ILL = 0x0100_0000;
-const F_STE_FETCH = 3;
-const C_BAD_STE = 4;
+import { ABORT_STE, BYPASS_STE, device, events, OTHER, PAGE } from './streams-device.ts';
+
 const PROFILES = ['qemu-11.1', 'arch'] as const;
-const ABORT_STE = 1n;
-const BYPASS_STE = 9n;
-
-/** One device with StreamIDs, its tables A (ASID 0x11) and B (ASID 0x12) mapping 0x5000 to different pages. */
-function device(sids: readonly number[], o: RigOptions = {}, description: object = {}) {
-  const rig = new Rig(o);
-  const { g } = rig;
-  const a = space(g, 0, 0x11);
-  const b = space(g, 1, 0x12);
-  a.tables.map(0x5000, PAGE);
-  b.tables.map(0x5000, OTHER);
-  const fn = rig.plug(sids, 0, description);
-  const set = (sid: number, ...words: bigint[]) => {
-    g.ste(sid, ...words, ...new Array(8 - words.length).fill(0n));
-    return g.run(cfgiSte(sid), sync);
-  };
-  const dma = (iova = 0x5000) => sids.map((sid) => rig.dma(sid, iova));
-  const state = (sid: number) => rig.units[0]!.device.streams.find((s) => s.sid === sid)!;
-  return { rig, g, a, b, fn, set, dma, state };
-}
-
-/** What the events since the last call say: type and StreamID. */
-function events(g: Rig['g']): [number, number][] {
-  const cons = g.r(EVENTQ_PROD + 4);
-  const out: [number, number][] = [];
-  for (let i = cons & 7; i !== (g.r(EVENTQ_PROD) & 7); i = (i + 1) & 7) {
-    const e = g.event(i)[0]!;
-    out.push([Number(e & 0xffn), Number(e >> 32n)]);
-  }
-  g.w(EVENTQ_PROD + 4, g.r(EVENTQ_PROD));
-  return out;
-}
 
 describe.each(PROFILES)('the StreamIDs of one device, %s', (profile) => {
   const properties = { profile };
@@ -291,89 +254,4 @@ test('a device with one StreamID uses the verbs of Linux only', () => {
   const ops = rig.hostOps(true);
   expect(ops.ATTACH).toBeGreaterThan(0);
   expect(ops.ATTACH_STREAM).toBeUndefined();
-});
-
-describe('linux-only: the host has one configuration for all StreamIDs of a device', () => {
-  /** Skips the refused command, as a guest does. */
-  const skip = (g: Rig['g']) => {
-    g.put(CMDQ + 16 * (g.r(PAGE0.CMDQ_CONS.at) & 7), 0x46n, 0n);
-    g.w(PAGE0.GERRORN.at, g.r(PAGE0.GERROR.at));
-  };
-
-  test('the entry that asks for another one is refused, and that stream gets nothing', () => {
-    const { rig, g, set, dma } = device([8, 9], { linuxOnly: true });
-    g.setUp(5);
-    expect(set(8, ABORT_STE)).toBe(2);
-    expect(set(9, BYPASS_STE)).toBe(ILL + 2);
-    expect(dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT']);
-    skip(g);
-    // Both ask for the same now.
-    set(8, BYPASS_STE);
-    expect(dma(RAM + 0x5000)).toEqual([RAM + 0x5000, RAM + 0x5000]);
-    expect(set(9, ABORT_STE) & ILL).toBe(ILL);
-    skip(g);
-    expect(rig.dma(9, RAM + 0x5000)).toBe('ABORT');
-  });
-
-  test('a stream that has no valid entry gets nothing from the others', () => {
-    const { g, set, dma } = device([8, 9], { linuxOnly: true });
-    g.setUp(5);
-    expect(set(8, BYPASS_STE) & ILL).toBe(0);
-    expect(dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT']);
-    set(9, BYPASS_STE);
-    expect(dma(RAM + 0x5000)).toEqual([RAM + 0x5000, RAM + 0x5000]);
-  });
-
-  test('a stage 1 is refused, and the stream aborts instead of going on as before', () => {
-    const { g, a, set, dma } = device([8, 9], { linuxOnly: true });
-    g.setUp(5);
-    set(8, BYPASS_STE);
-    set(9, BYPASS_STE);
-    expect(set(8, a.ste) & ILL).toBe(ILL);
-    expect(dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT']);
-  });
-
-  test('what loses its configuration is named in a record, since nobody hears of what it sends', () => {
-    const { rig, g, a, set, dma } = device([8, 9, 10], { linuxOnly: true });
-    g.setUp(5);
-    for (const sid of [8, 9, 10]) set(sid, BYPASS_STE);
-    expect([events(g), dma(RAM + 0x5000).includes('ABORT')]).toEqual([[], false]);
-    set(9, ABORT_STE);
-    expect(events(g)).toEqual([
-      [C_BAD_STE, 9],
-      [C_BAD_STE, 8],
-      [C_BAD_STE, 10],
-    ]);
-    skip(g);
-    expect(dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT', 'ABORT']);
-    set(10, a.ste);
-    expect(events(g)).toEqual([[C_BAD_STE, 10]]);
-    skip(g);
-    for (const sid of [9, 10]) set(sid, BYPASS_STE);
-    skip(g);
-    expect([events(g).length, rig.dma(8, RAM + 0x5000)]).toEqual([1, RAM + 0x5000]);
-  });
-
-  test('a refusal for a reason of the host’s own does not blame the entry', () => {
-    const { rig, g, a, set } = device([8], { linuxOnly: true });
-    g.setUp(5);
-    const fd = rig.vm.iommufd as unknown as { hwptAlloc: () => number };
-    const real = fd.hwptAlloc.bind(fd);
-    fd.hwptAlloc = () => -12;
-    expect(set(8, a.ste) & ILL).toBe(ILL);
-    expect(events(g)).toEqual([[F_STE_FETCH, 8]]);
-    fd.hwptAlloc = real;
-    g.w(PAGE0.GERRORN.at, g.r(PAGE0.GERROR.at));
-    expect([rig.dma(8, 0x5000), events(g)]).toEqual([PAGE, []]);
-  });
-
-  test('save and load keep the refusal', () => {
-    const one = device([8, 9], { linuxOnly: true });
-    one.g.setUp(5);
-    one.set(8, ABORT_STE);
-    one.set(9, BYPASS_STE);
-    const two = device([8, 9], { linuxOnly: true });
-    two.rig.units[0]!.load(JSON.parse(JSON.stringify(one.rig.units[0]!.save())));
-    expect(two.dma(RAM + 0x5000)).toEqual(['ABORT', 'ABORT']);
-  });
 });

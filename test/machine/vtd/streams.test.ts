@@ -172,6 +172,19 @@ describe('a host with one configuration per device (linux-only)', () => {
     expect(m.dma()).toEqual([B, B]);
   });
 
+  test('refuses two configurations that are there before translation: the records name who has nothing', () => {
+    const m = machine({ linuxOnly: true, props: { profile: 'arch' } });
+    m.legacy(0x10, 5, m.a);
+    m.legacy(0x18, 6, m.b);
+    m.on();
+    expect(m.dma()).toEqual(['ABORT', 'ABORT']);
+    expect(m.records()).toEqual(RIDS.map((rid) => [FAULT.CONTEXT_UNREADABLE, rid]));
+    // The invalidation behind a good one heals both.
+    m.legacy(0x18, 5, m.a);
+    m.g.submit(0x11n);
+    expect([m.g.r32(PAGE.FSTS.at), ...m.dma(), ...m.records()]).toEqual([0, A, A]);
+  });
+
   test('refuses the second configuration: the invalidation that asks for it is an error, and nothing gets through', () => {
     const m = machine({ linuxOnly: true });
     m.legacy(0x10, 5, m.a);

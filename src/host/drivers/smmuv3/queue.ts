@@ -1,12 +1,10 @@
 import { HW_ERROR, type HwPort } from '../../../ports/hw.ts';
 import { E } from '../../../spec/iommufd/errno.ts';
-import { ATC_SIZE_ALL, COMMAND_WORDS, OP, RANGE_ALL, SSV } from '../../../spec/smmuv3/commands.ts';
+import { ATC_GLOBAL, ATC_SIZE_ALL, COMMAND_WORDS, OP, RANGE_ALL, SSV } from '../../../spec/smmuv3/commands.ts';
 import { UnconfirmedInvalidations } from '../unconfirmed.ts';
 
 /** Commands the kernel puts between two syncs. */
 export const BATCH = 63;
-/** ATC_INV.G: every PASID (IHI 0070 §4.5). */
-const ATC_GLOBAL = 1 << 9;
 /** How often a sync that failed is tried again before the submission counts as timed out. */
 const RETRIES = 3;
 
