@@ -5,7 +5,7 @@ import { profileNamed } from '../lib/profile/profile.ts';
 import { parseQemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { Tell } from '../ports/tell.ts';
-import type { MakeReplayTarget, TraceHeader } from '../trace/index.ts';
+import { hasMemory, type MakeReplayTarget, type TraceHeader } from '../trace/index.ts';
 import { Q35 } from './q35.ts';
 import { ReplayMachine } from './replay-machine.ts';
 import { ReplayedSmmuv3 } from './replay-smmuv3.ts';
@@ -45,7 +45,7 @@ function vmOf(header: TraceHeader, tell: Tell, reserved: Reserved): Vm {
  * @throws ViommuError `E_PROFILE` what its command line asks for is not known; `EINVAL` no such profile.
  */
 export const makeReplayMachine: MakeReplayTarget = (header, options, tell) => {
-  if (header.lacks?.includes('memory') === true)
+  if (!hasMemory(header))
     throw new ViommuError(
       'E_TRACE_FORMAT',
       'trace',

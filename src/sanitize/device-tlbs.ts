@@ -2,6 +2,7 @@ import { POW2 } from '../core/bits.ts';
 import { Caches, type CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
 import { ENTRY } from './formats.ts';
+import { LeftTables } from './left-tables.ts';
 import { nearestMiss } from './reach.ts';
 import { type SeenInvalidation, STALE, type StaleEntry, wholeInvalidation } from './stale.ts';
 import type { EntryChange, TranslationTree } from './tree.ts';
@@ -17,6 +18,15 @@ export interface DeviceTlbRules {
   readonly afterSync: boolean;
 }
 
+/** Answers of `DeviceTlbRules.holds`. */
+export const HOLDS_NOTHING: readonly number[] = [];
+const PLAIN: readonly number[] = [-1];
+
+/** What a function holds of a first stage, or one with a PASID of its own. @param plain the PASID of requests without one. */
+export function heldUnder(pasid: number, plain: number): readonly number[] {
+  return pasid === plain || pasid < 0 ? PLAIN : [pasid];
+}
+
 const WORDS = { a: 'stream', b: 'PASID' } as const;
 /** Completions after which a driver that meant to invalidate would have done it: of the IOMMU, of the function, one more. */
 const SETTLED = 3;
@@ -26,10 +36,13 @@ export class DeviceTlbs {
   readonly #course: Course;
   readonly #caches: Caches;
   rules: DeviceTlbRules;
+  /** Where a stream or PASID got other tables. */
+  readonly left: LeftTables;
 
   constructor(course: Course, rules: DeviceTlbRules) {
     this.#course = course;
     this.rules = rules;
+    this.left = new LeftTables(course);
     this.#caches = new Caches(course);
     this.#caches.mayReach = (e) => {
       const { twin } = e;
@@ -48,6 +61,13 @@ export class DeviceTlbs {
   *#tags(tree: TranslationTree, both: boolean): IterableIterator<CacheTag> {
     for (const stream of tree.streams)
       for (const pasid of this.rules.holds(stream, tree, both)) yield this.#tag(stream, pasid);
+  }
+
+  /** A stream is about to use other tables than these, or none, with ATS on. @param stream of one only; none: of all that use them. */
+  replaced(tree: TranslationTree | null | undefined, stream?: number): void {
+    if (tree === null || tree === undefined) return;
+    for (const s of stream === undefined ? tree.streams : [stream])
+      for (const pasid of this.rules.holds(s, tree, false)) this.left.add(s, pasid, tree);
   }
 
   /**
@@ -143,6 +163,7 @@ export class DeviceTlbs {
     i.from = from;
     i.to = to;
     this.#caches.invalidate(i);
+    this.left.invalidated(stream, pasid, from, to, every);
   }
 
   complete(seq: number): void {
@@ -162,6 +183,7 @@ export class DeviceTlbs {
   }
 
   finish(trees: Iterable<TranslationTree>): void {
+    this.left.finish();
     for (const tree of trees) {
       for (const tag of this.#tags(tree, false)) {
         tag.stale.all((e) => {
@@ -173,6 +195,7 @@ export class DeviceTlbs {
   }
 
   clear(): void {
+    this.left.clear();
     this.#caches.clear();
   }
 }

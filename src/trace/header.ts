@@ -43,6 +43,11 @@ export interface TraceHeader {
   readonly lacks?: readonly 'memory'[];
 }
 
+/** Whether guest memory was recorded; without it (imported logs) nothing can be replayed or judged. */
+export function hasMemory(header: Pick<TraceHeader, 'lacks'>): boolean {
+  return header.lacks?.includes('memory') !== true;
+}
+
 function optionalText(f: Fields, key: string): string {
   return f.has(key) ? f.text(key) : '';
 }

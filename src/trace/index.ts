@@ -11,7 +11,7 @@ export {
   type XlatEvent,
 } from './events.ts';
 export type { TableFollower } from './followed-pages.ts';
-export type { IommuKind, TraceDevice, TraceHeader } from './header.ts';
+export { hasMemory, type IommuKind, type TraceDevice, type TraceHeader } from './header.ts';
 export { Heard, type HeardIrq, type HeardRecord } from './heard.ts';
 export { type OpenTrace, readTrace } from './read.ts';
 export { type RecordedEvent, type RecordingOf, TraceRecorder } from './recorder.ts';

@@ -1,5 +1,12 @@
 import { History } from '../../src/history/index.ts';
-import { Heard, type MakeReplayTarget, type OpenTrace, Replay, type ReplayOptions } from '../../src/trace/index.ts';
+import {
+  Heard,
+  hasMemory,
+  type MakeReplayTarget,
+  type OpenTrace,
+  Replay,
+  type ReplayOptions,
+} from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
 import { type Output, openOutput, refuseSameFile } from '../files/output.ts';
 import { build, located } from '../replay/machine.ts';
@@ -49,7 +56,7 @@ async function written(
 ): Promise<Exported> {
   const { header, file } = trace;
   const heard = new Heard();
-  const lacking = header.lacks?.includes('memory') === true;
+  const lacking = !hasMemory(header);
   const target = lacking ? null : build(trace, make, { ...options, tellHardware: true }, heard);
   const replay = target === null ? null : new Replay(header, target, heard);
   const history = new History(header, target, (m) => to.moment?.(m));

@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { ViommuError } from '../../src/core/errors.ts';
 import { type RuleId, Sanitizer } from '../../src/sanitize/index.ts';
+import { hasMemory } from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
 import { type Filter, type Sanitized, wanted } from './report.ts';
 
@@ -15,7 +16,7 @@ export async function sanitizeFile(
 ): Promise<Sanitized> {
   const start = performance.now();
   const trace = await openTrace(path);
-  if (trace.header.lacks?.includes('memory') === true) {
+  if (!hasMemory(trace.header)) {
     const what = 'guest memory was not recorded ("lacks"): there is nothing to judge';
     throw new ViommuError('E_TRACE_FORMAT', 'trace', `${trace.file}: ${what}`);
   }

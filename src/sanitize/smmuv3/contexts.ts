@@ -54,7 +54,7 @@ export class WatchedCdTable {
   readonly #contexts = new Map<number, Context>();
   readonly #leaves = new Map<number, { readonly use: PageUse; readonly pointer: number }>();
   readonly #split: number;
-  readonly #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
+  #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
 
   constructor(spec: CdTableSpec, shared: Smmuv3Shared) {
     this.spec = spec;
@@ -123,17 +123,31 @@ export class WatchedCdTable {
     const known = this.#leaves.get(index);
     const address = l1CdValid(lo) ? l1CdL2Ptr(lo, hi) : -1;
     if (known?.pointer === address) return;
-    if (known !== undefined) {
-      this.#leaves.delete(index);
-    }
+    this.#leaves.delete(index);
     // That a descriptor is not valid may be cached as well (IHI 0070 §3.21.3).
-    if (known !== undefined || address >= 0) this.#shared.changedL1Cd(page, this, index << this.#split);
+    if (known !== undefined || address >= 0)
+      this.#shared.changedL1Cd(page, this, index << this.#split, (seq) => {
+        if (known !== undefined) this.#unfollow(index, known.use, seq);
+      });
     if (address < 0) return;
     const { course, oas } = this.#shared;
     const bytes = CD_BYTES * POW2[this.#split]!;
     misaligned(course, 'level-2 CD table', address, bytes);
     if (this.spec.stage2 === null) beyond(course, 'the level-2 CD table at', address, oas);
     this.#leaf(index, address - (address % bytes), POW2[this.#split]!, address);
+  }
+
+  /** Nothing holds the descriptor of a second-level table any more. */
+  #unfollow(index: number, use: PageUse, seq?: number): void {
+    const { memory, trees } = this.#shared;
+    for (const u of this.#uses) if (u.use === use) memory.unuse(u.first, u.last, use);
+    this.#uses = this.#uses.filter((u) => u.use !== use);
+    if (this.#leaves.has(index)) return;
+    for (const [ssid, c] of this.#contexts) {
+      if (ssid >>> this.#split !== index) continue;
+      this.#contexts.delete(ssid);
+      if (c.tree !== null) trees.release(c.tree, seq);
+    }
   }
 
   #leaf(index: number, address: number, count: number, pointer = address): void {
@@ -168,8 +182,9 @@ export class WatchedCdTable {
     }
     const tree = cdValid(now, 0) ? this.#tree(now, ssid, page.late, known?.tree ?? null) : null;
     if (tree !== null) for (const s of this.streams) tree.streams.add(s);
-    this.#contexts.set(ssid, { words: now, tree });
     const before = known?.tree ?? null;
+    if (before !== tree && !page.late) this.#shared.devices.replaced(before);
+    this.#contexts.set(ssid, { words: now, tree });
     const pasid = this.spec.log2 === 0 ? -1 : ssid;
     for (const s of this.streams) {
       if (tree !== null) this.#shared.requests.given(s, pasid);

@@ -52,13 +52,8 @@ export class Smmuv3Shared implements WatchParts {
     trail: readonly Int32Array[],
     release: OnForgotten,
   ): void {
-    const streams = [...table.streams];
-    let left = streams.length;
-    if (left === 0) release();
-    const one = (seq?: number) => {
-      if (--left === 0) release(seq);
-    };
-    for (const stream of streams) {
+    const one = whenAll(table.streams.size, release);
+    for (const stream of table.streams) {
       const name = `CD of stream 0x${stream.toString(16)}${table.spec.log2 === 0 ? '' : `, substream ${ssid}`}`;
       const entry = { key: `cd${stream}/${ssid}`, kind: 'CD', name, stream, pasid: ssid, did: -1 };
       this.config.write(
@@ -68,14 +63,25 @@ export class Smmuv3Shared implements WatchParts {
     }
   }
 
-  changedL1Cd(page: TrackedPage, table: CdTableUsers, ssid: number): void {
+  /** A descriptor of a second-level table was written. @param release when nothing holds what it said. */
+  changedL1Cd(page: TrackedPage, table: CdTableUsers, ssid: number, release: OnForgotten): void {
+    const once = whenAll(table.streams.size, release);
     for (const stream of table.streams) {
       const name = `level-1 CD descriptor of stream 0x${stream.toString(16)}`;
-      this.config.changed(page, { kind: L1_CD, name, stream, pasid: -1, did: ssid }, () => {});
+      this.config.changed(page, { kind: L1_CD, name, stream, pasid: -1, did: ssid }, once);
     }
   }
 }
 
 function cdIsValid(words: Int32Array): boolean {
   return cdValid(words, 0);
+}
+
+/** To be called for each of `count` streams: the last one releases. */
+function whenAll(count: number, release: OnForgotten): OnForgotten {
+  let left = count;
+  if (left === 0) release();
+  return (seq) => {
+    if (--left === 0) release(seq);
+  };
 }

@@ -50,7 +50,8 @@ export class WatchedStreams {
   readonly #streams = new Map<number, StreamConfig>();
   readonly #tables = new Map<string, WatchedCdTable>();
   #uses: { readonly first: number; readonly last: number; readonly use: PageUse }[] = [];
-  readonly #leaves = new Map<number, number>();
+  /** Second-level tables by the index of their descriptor: the address, -1: none; and how to follow it no longer. */
+  readonly #leaves = new Map<number, { readonly pointer: number; readonly close: () => void }>();
   /** IDR0.S2P: VMIDs count. */
   vmids = true;
 
@@ -98,12 +99,14 @@ export class WatchedStreams {
     this.#streams.clear();
   }
 
-  #follow(address: number, bytes: number, use: PageUse): void {
+  /** @returns ends that. */
+  #follow(address: number, bytes: number, use: PageUse): () => void {
     const { memory } = this.#shared;
     const first = Math.floor(address / PAGE);
     const last = Math.floor((address + bytes - 1) / PAGE);
     memory.use(first, last, use);
-    this.#uses.push({ first, last, use });
+    const followed = { first, last, use };
+    this.#uses.push(followed);
     for (let pfn = first; pfn <= last; pfn++) {
       const page = memory.seen(pfn);
       if (page === undefined || page.words === null) continue;
@@ -113,6 +116,10 @@ export class WatchedStreams {
       }
       page.whole = false;
     }
+    return () => {
+      if (this.#uses.includes(followed)) memory.unuse(first, last, use);
+      this.#uses = this.#uses.filter((u) => u !== followed);
+    };
   }
 
   #level1(index: number, split: number, page: TrackedPage, at: number): void {
@@ -120,24 +127,38 @@ export class WatchedStreams {
     const span = l1StdSpan(page.lo(at));
     const pointer = span === 0 || span > split + 1 ? -1 : l1StdL2Ptr(page.lo(at), page.hi(at));
     const known = this.#leaves.get(index);
-    if (known === pointer || (known === undefined && pointer < 0)) return;
+    if ((known?.pointer ?? -1) === pointer) return;
     if (known !== undefined) {
       const first = index << split;
       const name = `level-1 descriptor of streams from 0x${first.toString(16)}`;
       const last = first + (1 << split) - 1;
-      this.#shared.config.changed(page, { kind: L1_STE, name, stream: first, pasid: -1, did: last }, () => {});
+      this.#shared.config.changed(page, { kind: L1_STE, name, stream: first, pasid: -1, did: last }, (seq) => {
+        known.close();
+        if (this.#leaves.get(index)?.pointer === -1) this.#forget(first, last, seq);
+      });
     }
-    this.#leaves.set(index, pointer);
+    this.#leaves.set(index, { pointer, close: () => {} });
     if (pointer < 0) return;
     const { course, oas } = this.#shared;
     const bytes = STE_BYTES * POW2[span - 1]!;
     misaligned(course, 'level-2 stream table', pointer, bytes);
     beyond(course, 'the level-2 stream table at', pointer, oas);
-    this.#leaf(index << split, pointer - (pointer % bytes), POW2[span - 1]!);
+    const close = this.#leaf(index << split, pointer - (pointer % bytes), POW2[span - 1]!);
+    this.#leaves.set(index, { pointer, close });
   }
 
-  #leaf(first: number, address: number, count: number): void {
-    this.#follow(address, count * STE_BYTES, {
+  /** Nothing leads to the entries of a second-level table any more. */
+  #forget(first: number, last: number, seq?: number): void {
+    for (const [sid, c] of this.#streams) {
+      if (sid < first || sid > last) continue;
+      this.#streams.delete(sid);
+      this.#release(sid, c, seq);
+    }
+  }
+
+  /** @returns follows it no longer. */
+  #leaf(first: number, address: number, count: number): () => void {
+    return this.#follow(address, count * STE_BYTES, {
       changed: (page, at) => {
         const n = Math.floor((page.pfn * PAGE + 8 * at - address) / STE_BYTES);
         if (n < 0 || n >= count) return;
@@ -178,11 +199,19 @@ export class WatchedStreams {
       return;
     }
     const config = this.#read(sid, now, page.late, known);
+    if (known !== undefined && config.ats && !page.late) this.#replaced(sid, known, config);
     this.#streams.set(sid, config);
     if (known?.ats === true && !config.ats) this.#shared.forbidden(sid);
     if (known?.kind === 'translate' && config.kind !== 'translate') this.#shared.requests.tornDown(sid, -1);
     if (config.kind === 'translate') this.#shared.requests.given(sid, -1);
     this.#shared.config.write(write, release);
+  }
+
+  /** The function may hold what these tables say. */
+  #replaced(sid: number, before: StreamConfig, now: StreamConfig): void {
+    const { devices } = this.#shared;
+    if (before.stage2 !== now.stage2) devices.replaced(before.stage2, sid);
+    if (before.table !== now.table) for (const t of before.table?.trees() ?? []) devices.replaced(t, sid);
   }
 
   #read(sid: number, words: Int32Array, late: boolean, before: StreamConfig | undefined): StreamConfig {

@@ -5,7 +5,7 @@ import { AtsOrder } from '../ats-order.ts';
 import { Caches } from '../caches.ts';
 import { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
-import { DeviceTlbs } from '../device-tlbs.ts';
+import { DeviceTlbs, HOLDS_NOTHING, heldUnder } from '../device-tlbs.ts';
 import { type AccessSeen, type RefusalSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
 import { PageRequestRules } from '../requests.ts';
@@ -112,6 +112,7 @@ export class Smmuv3Watch implements IommuWatch {
         return;
       case 'ats':
         this.#ats.function(e.sid, e.on);
+        this.#devices.left.switched(e.sid);
         return;
       case 'dst':
         this.#written(e.gpa, e.bytes);
@@ -285,14 +286,11 @@ export class Smmuv3Watch implements IommuWatch {
   }
 }
 
-const NOTHING: readonly number[] = [];
-const PLAIN: readonly number[] = [-1];
-
 /** See `DeviceTlbRules.holds`: of a stage 2 alone what goes around stage 1, of split-stage ATS nothing (IHI 0070 §3.9.2). */
 function held(config: StreamConfig | undefined, tree: TranslationTree, both: boolean): readonly number[] {
-  if (config?.ats !== true) return NOTHING;
+  if (config?.ats !== true) return HOLDS_NOTHING;
   const second = tree.tag.stage === SMMU_STAGE.S2;
-  if ((second || both) && config.split) return NOTHING;
-  if (second) return config.table === null || config.plain === -1 ? PLAIN : NOTHING;
-  return tree.pasid === config.plain ? PLAIN : [tree.pasid];
+  if ((second || both) && config.split) return HOLDS_NOTHING;
+  if (!second) return heldUnder(tree.pasid, config.plain);
+  return config.table === null || config.plain === -1 ? heldUnder(-1, -1) : HOLDS_NOTHING;
 }

@@ -128,11 +128,20 @@ export class Contexts {
     }
     const { late } = page;
     const config = this.#scalable ? this.#readScalable(rid, now) : this.#readLegacy(rid, now, late, known);
+    if (known !== undefined && config.ats && !late) this.#replaced(rid, known, config);
     this.#contexts.set(rid, config);
     if (known?.ats === true && !config.ats) this.#shared.forbidden(rid);
     if (config.present) this.#shared.requests.given(rid, -1);
     else this.#shared.requests.tornDown(rid, -1);
     this.#shared.config.write(write, known === undefined ? () => {} : (seq?: number) => this.#release(rid, known, seq));
+  }
+
+  /** The function may hold what these tables say. */
+  #replaced(rid: number, before: ContextConfig, now: ContextConfig): void {
+    const { devices } = this.#shared;
+    if (before.second !== now.second) devices.replaced(before.second, rid);
+    if (before.pasids === now.pasids) return;
+    for (const [, p] of before.pasids?.configs() ?? []) for (const t of [p.first, p.second]) devices.replaced(t, rid);
   }
 
   #readLegacy(rid: number, words: Int32Array, late: boolean, before: ContextConfig | undefined): ContextConfig {

@@ -171,6 +171,8 @@ export class PasidTables {
       return;
     }
     const config = this.#read(now, pasid, page.late, known);
+    for (const t of [known?.first, known?.second])
+      if (t !== config.first && t !== config.second && !page.late) this.#shared.devices.replaced(t);
     this.#entries.set(pasid, config);
     this.#translates(pasid, known, config);
     for (const rid of this.rids) {

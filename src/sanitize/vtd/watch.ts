@@ -6,7 +6,7 @@ import { AtsOrder } from '../ats-order.ts';
 import { Caches } from '../caches.ts';
 import { ConfigCaches } from '../config.ts';
 import type { Course } from '../course.ts';
-import { DeviceTlbs } from '../device-tlbs.ts';
+import { DeviceTlbs, HOLDS_NOTHING, heldUnder } from '../device-tlbs.ts';
 import { type AccessSeen, type MessageSeen, type RefusalSeen, type SeenEvent, UNSAID } from '../events.ts';
 import type { TrackedMemory } from '../memory.ts';
 import { changedWhileEnabled } from '../register-rules.ts';
@@ -122,6 +122,7 @@ export class VtdWatch implements IommuWatch {
         return;
       case 'ats':
         this.#ats.function(e.sid, e.on);
+        this.#devices.left.switched(e.sid);
         return;
       case 'dst':
         if (e.bytes.length >= 16) this.#written(e.gpa, e.bytes);
@@ -337,13 +338,9 @@ export class VtdWatch implements IommuWatch {
   }
 }
 
-const NOTHING: readonly number[] = [];
-const PLAIN: readonly number[] = [-1];
-
 /** See `DeviceTlbRules.holds`: of a second stage what no first stage stands over. */
 function held(context: ContextConfig | undefined, tree: TranslationTree): readonly number[] {
-  if (context?.ats !== true) return NOTHING;
-  if (tree.pasid >= 0) return tree.pasid === context.ridPasid ? PLAIN : [tree.pasid];
-  if (context.pasids === null) return PLAIN;
-  return [...context.pasids.alone(tree)].map((pasid) => (pasid === context.ridPasid ? -1 : pasid));
+  if (context?.ats !== true) return HOLDS_NOTHING;
+  if (tree.pasid >= 0 || context.pasids === null) return heldUnder(tree.pasid, context.ridPasid);
+  return [...context.pasids.alone(tree)].flatMap((pasid) => heldUnder(pasid, context.ridPasid));
 }

@@ -3,6 +3,7 @@ import { type GuestWalk, History, LANE, smmuv3GuestWalk, vtdGuestWalk } from '..
 import { type Finding, Sanitizer } from '../../../src/sanitize/index.ts';
 import {
   Heard,
+  hasMemory,
   type MakeReplayTarget,
   type OpenTrace,
   Replay,
@@ -92,7 +93,7 @@ export class TraceSession {
   static async open(trace: OpenTrace, options: TraceSessionOptions): Promise<TraceSession> {
     const { header, file } = trace;
     const heard = new Heard();
-    const lacking = header.lacks?.includes('memory') === true;
+    const lacking = !hasMemory(header);
     const machine = { ...options.replay, tellHardware: true };
     const target: ReplayTarget | null = lacking ? null : build(trace, options.make, machine, heard);
     /** What the machine did with the access at hand, where that is not what was recorded. */
