@@ -20,10 +20,14 @@ if (import.meta.filename === process.argv[1]) {
   const [, , path, clients] = process.argv;
   let calls = 0;
   let failed = 0;
+  let why = '';
   process.on('disconnect', () => process.exit(0));
-  process.on('message', () => process.send?.({ calls, failed }));
+  process.on('message', () => process.send?.({ calls, failed, why }));
   for (let i = 0; i < Number(clients); i++) {
-    client(path!, () => void calls++).catch(() => void failed++);
+    client(path!, () => void calls++).catch((e: unknown) => {
+      failed++;
+      why ||= String(e);
+    });
     if (i % 20 === 19) await new Promise((resolve) => setTimeout(resolve, 10));
   }
   process.send?.('ready');

@@ -106,10 +106,15 @@ async function inputs(s: Sizes, progress: (line: string) => void): Promise<reado
 
 async function clients(s: Sizes): Promise<readonly ReportLine[]> {
   const c = await crowd(s.clients, s.clients > 100 ? 10 : 4, s.crowding, s.seed);
+  const wrong = [
+    c.refused > 0 ? `; ${thousands(c.refused)} refused (${c.why})` : '',
+    c.left > 0 ? `; ${thousands(c.left)} things left` : '',
+    c.broken > 0 ? `; ${thousands(c.broken)} failures of the server` : '',
+  ].join('');
   return [
     {
       what: 'clients of the server',
-      found: `${thousands(c.clients)}, ${thousands(c.killed)} killed, ${thousands(c.calls)} calls of the others`,
+      found: `${thousands(c.clients)}, of which ${thousands(c.killed)} killed, ${thousands(c.calls)} calls of the others${wrong}`,
       wanted: 'none refused, nothing left',
       holds: c.refused + c.left + c.broken === 0 && c.calls > 0,
     },

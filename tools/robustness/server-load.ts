@@ -102,6 +102,8 @@ export interface CrowdResult {
   readonly calls: number;
   /** Clients that lived on and were refused something. */
   readonly refused: number;
+  /** What the first of them was told; empty: nobody was refused anything. */
+  readonly why: string;
   /** What the server still has when everybody is gone: 0. */
   readonly left: number;
   /** Failures of the server itself: 0. */
@@ -123,7 +125,7 @@ export function crowd(clients: number, processes: number, milliseconds: number, 
     }
     await new Promise((resolve) => setTimeout(resolve, milliseconds / (victims.length + 1)));
     const alive = all.filter((c) => !victims.includes(c));
-    const told = await Promise.all(alive.map((c) => ask<{ calls: number; failed: number }>(c)));
+    const told = await Promise.all(alive.map((c) => ask<{ calls: number; failed: number; why: string }>(c)));
     for (const c of alive) await end(c);
     let s = await state();
     for (let i = 0; i < 200 && s.clients > 0; i++) {
@@ -135,6 +137,7 @@ export function crowd(clients: number, processes: number, milliseconds: number, 
       killed,
       calls: told.reduce((sum, t) => sum + t.calls, 0),
       refused: told.reduce((sum, t) => sum + t.failed, 0),
+      why: told.find((t) => t.why !== '')?.why ?? '',
       left: s.clients + s.pendingBytes + s.sessions + s.pinned,
       broken: s.broken,
     };

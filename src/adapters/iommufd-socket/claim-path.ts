@@ -69,6 +69,9 @@ async function removeStale(path: string): Promise<void> {
   throw taken(path, 'is being taken by another process');
 }
 
+/** Connections that wait to be accepted: a client that does not wait is told EAGAIN behind them. The system may have fewer. */
+const BACKLOG = 4096;
+
 /** Listens on a socket that only its user can open. */
 async function listenPrivately(server: Server, path: string): Promise<void> {
   const mask = isMainThread ? process.umask(0o177) : null;
@@ -76,7 +79,7 @@ async function listenPrivately(server: Server, path: string): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       // The socket is bound before listen() returns.
-      server.listen(path, () => {
+      server.listen({ path, backlog: BACKLOG }, () => {
         server.off('error', reject);
         resolve();
       });

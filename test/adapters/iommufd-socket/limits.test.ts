@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -50,6 +51,22 @@ async function latency(path: string): Promise<number> {
   expect(await ioas(await FakeProgram.open(path))).toBe(1);
   return performance.now() - before;
 }
+
+test('hundreds of clients that come at once are let in, however long the server is busy', async () => {
+  const path = await serve({});
+  const most = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'));
+  const refused: string[] = [];
+  const clients: Socket[] = [];
+  // Nobody is accepted before this loop is over.
+  for (let i = 0; i < Math.min(900, most); i++) {
+    const socket = connect(path);
+    socket.on('error', (e) => refused.push(e.message));
+    clients.push(socket);
+  }
+  await latency(path);
+  expect(refused).toEqual([]);
+  for (const c of clients) c.destroy();
+});
 
 describe('silent clients cost nobody else anything', () => {
   test.each([
