@@ -50,6 +50,11 @@ export const COMMANDS: readonly LaterCommand[] = [
     load: () => onMachines(import('./sanitize.ts').then((m) => m.sanitizeCommand)),
   },
   {
+    name: 'merge',
+    summary: 'joins what shards of replay, sanitize or fuzz wrote with --results, into the verdict of one run',
+    load: () => import('./merge.ts').then((m) => m.mergeCommand),
+  },
+  {
     name: 'iommufd',
     summary: "the host's iommufd alone: replay recorded kernel answers, or serve /dev/iommu on a socket",
     load: () => import('./iommufd.ts').then((m) => m.iommufdCommand),

@@ -1,11 +1,13 @@
 import type { Command as Parser } from 'commander';
-import { ViommuError } from '../../src/core/errors.ts';
 import type { MakeReplayTarget, ReplayOptions } from '../../src/trace/index.ts';
 import { oneOf } from '../cli/parser.ts';
 import type { Session } from '../cli/session.ts';
-import { type Command, EXIT } from '../cli/verb.ts';
-import { differences, summary, toJson } from '../replay/report.ts';
+import type { Command } from '../cli/verb.ts';
+import { notReplayed, type ReplayPiece, ReplayReport, replayed } from '../replay/replay-report.ts';
 import { type Replayed, replayFile, type Watch } from '../replay/run.ts';
+import { declareShard, type ShardValues } from '../shard/options.ts';
+import { writeResults } from '../shard/results.ts';
+import { belongs, WHOLE } from '../shard/shard.ts';
 
 /** Options of every command that replays, by their names in camel case. */
 export interface ReplayValues {
@@ -50,9 +52,10 @@ accesses in order, and compares register reads, translations, faults, records, i
     examples: ['viommu replay --json boot.ndjson.gz'],
     declare(parser) {
       declareReplay(parser.argument('<trace...>', 'at least one recording (- is the standard input)'));
+      declareShard(parser);
     },
-    run(paths, values: ReplayValues, io) {
-      return replayAll(paths, make, replayOptions(values), io);
+    run(paths, values: ReplayValues & ShardValues, io) {
+      return replayAll(paths, make, replayOptions(values), values, io);
     },
   };
 }
@@ -62,25 +65,26 @@ async function replayAll(
   paths: readonly string[],
   make: MakeReplayTarget,
   options: ReplayOptions,
+  values: ShardValues,
   io: Session,
 ): Promise<number> {
-  const done: Replayed[] = [];
-  let broken = 0;
-  for (const path of paths) {
-    try {
-      const r = await replayOne(path, make, options, io);
-      done.push(r);
-      if (io.json) io.out(JSON.stringify(toJson(r)));
-      for (const line of differences(r)) (io.json ? io.err : io.out)(line);
-    } catch (e) {
-      if (!(e instanceof ViommuError)) throw e;
-      broken++;
-      io.err(`viommu replay: ${e.message}`);
-    }
+  const shard = values.shard ?? WHOLE;
+  const report = new ReplayReport(io);
+  const done: ReplayPiece[] = [];
+  for (const [n, path] of paths.entries()) {
+    if (!belongs(shard, n)) continue;
+    const piece = await replayOne(path, make, options, io).then(
+      (r) => replayed(n, r),
+      (e) => notReplayed(n, e),
+    );
+    report.add(piece);
+    if (values.results !== undefined) done.push(piece);
   }
-  if (!io.json && done.length > 0) for (const line of summary(done, io.paint)) io.out(line);
-  if (broken > 0) return EXIT.INPUT;
-  return done.every((r) => r.ok) ? EXIT.OK : EXIT.DIFFERS;
+  if (values.results !== undefined) {
+    const campaign = { options, inputs: paths };
+    await writeResults(values.results, { verb: 'replay', campaign, pieces: paths.length, shard, done });
+  }
+  return report.end();
 }
 
 /** One recording, with progress. */

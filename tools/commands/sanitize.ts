@@ -1,21 +1,16 @@
-import { hex, ViommuError } from '../../src/core/errors.ts';
+import { hex } from '../../src/core/errors.ts';
 import { type Finding, RULE_IDS, type RuleId, SEVERITIES, type Severity } from '../../src/sanitize/index.ts';
 import type { MakeReplayTarget } from '../../src/trace/index.ts';
 import { oneOf, several } from '../cli/parser.ts';
 import type { Session } from '../cli/session.ts';
 import { type Command, EXIT, usageError } from '../cli/verb.ts';
-import {
-  type Filter,
-  findingJson,
-  lines,
-  ruleLines,
-  rulesJson,
-  type Sanitized,
-  summaryJson,
-  summaryTable,
-} from '../sanitize/report.ts';
+import { type Filter, findingJson, lines, ruleLines, rulesJson, type Sanitized } from '../sanitize/report.ts';
 import { sanitizeFile } from '../sanitize/run.ts';
+import { judged, notJudged, painted, type SanitizePiece, SanitizeReport } from '../sanitize/sanitize-report.ts';
 import { symbols } from '../sanitize/symbols.ts';
+import { declareShard, type ShardValues } from '../shard/options.ts';
+import { writeResults } from '../shard/results.ts';
+import { belongs, WHOLE } from '../shard/shard.ts';
 import { explainTrace } from './explain.ts';
 
 function rule(text: string, option: string): RuleId {
@@ -69,8 +64,9 @@ of the recorded machine happened to hold. With --json: one object per finding an
           '--vmlinux <file>',
           'name functions and lines of stores whose program counter was recorded (needs addr2line)',
         );
+      declareShard(parser);
     },
-    async run(paths, values: Values, io) {
+    async run(paths, values: Values & ShardValues, io) {
       if (values.rules === true) {
         for (const line of io.json ? rulesJson() : ruleLines()) io.out(line);
         return EXIT.OK;
@@ -79,7 +75,7 @@ of the recorded machine happened to hold. With --json: one object per finding an
       if (paths.length === 0) throw usageError('expected at least one recording');
       const vmlinux = values.vmlinux ?? null;
       if (values.explain !== undefined) return explain(paths, values.explain, filter, vmlinux, make, io);
-      return sanitizeAll(paths, filter, vmlinux, io);
+      return sanitizeAll(paths, filter, values, io);
     },
   };
 }
@@ -88,29 +84,41 @@ of the recorded machine happened to hold. With --json: one object per finding an
 async function sanitizeAll(
   paths: readonly string[],
   filter: Filter,
-  vmlinux: string | null,
+  values: Values & ShardValues,
   io: Session,
 ): Promise<number> {
-  const done: Sanitized[] = [];
-  let broken = 0;
-  for (const path of paths) {
-    try {
-      const s = await sanitizeFile(path, filter, (n) => io.progress(`${path}: ${n} events`));
-      const at = await places(s, vmlinux);
-      done.push(s);
-      if (io.json) {
-        for (const f of s.findings) io.out(JSON.stringify(findingJson(s, f, at(f))));
-        io.out(JSON.stringify(summaryJson(s)));
-      } else for (const line of lines(s, at, io.paint)) io.out(line);
-    } catch (e) {
-      if (!(e instanceof ViommuError)) throw e;
-      broken++;
-      io.err(`viommu sanitize: ${e.message}`);
-    }
+  const { shard = WHOLE, vmlinux, results } = values;
+  const report = new SanitizeReport(io);
+  const done: SanitizePiece[] = [];
+  for (const [n, path] of paths.entries()) {
+    if (!belongs(shard, n)) continue;
+    const piece = await sanitizeOne(n, path, filter, vmlinux ?? null, io).catch((e) => notJudged(n, e));
+    report.add(piece);
+    if (results !== undefined) done.push(piece);
   }
-  if (!io.json && done.length > 1) for (const line of ['', ...summaryTable(done)]) io.out(line);
-  if (broken > 0) return EXIT.INPUT;
-  return done.every((s) => s.findings.length === 0) ? EXIT.OK : EXIT.DIFFERS;
+  if (results !== undefined) {
+    const { only, ignore, atLeast } = filter;
+    const campaign = {
+      only: only === null ? null : [...only],
+      ignore: [...ignore],
+      atLeast,
+      vmlinux: vmlinux ?? null,
+      inputs: paths,
+    };
+    await writeResults(results, { verb: 'sanitize', campaign, pieces: paths.length, shard, done });
+  }
+  return report.end();
+}
+
+async function sanitizeOne(
+  n: number,
+  path: string,
+  filter: Filter,
+  vmlinux: string | null,
+  io: Session,
+): Promise<SanitizePiece> {
+  const s = await sanitizeFile(path, filter, (events) => io.progress(`${path}: ${events} events`));
+  return judged(n, s, await places(s, vmlinux));
 }
 
 /** Where the store of a finding stands in the driver's program, in words; null: that was not recorded. */
@@ -139,7 +147,7 @@ async function explain(
   const at = await places(s, vmlinux);
   if (io.json) io.out(JSON.stringify(findingJson(s, found, at(found))));
   // Three lines each, below the one that counts.
-  else for (const line of lines(s, at, io.paint).slice(3 * Number(text) - 2, 3 * Number(text) + 1)) io.out(line);
+  else for (const line of lines(s, at).slice(3 * Number(text) - 2, 3 * Number(text) + 1)) io.out(painted(line, io));
   if (!io.json) io.out('');
   await explainTrace(path, make, {}, found.events.at(-1) ?? 0, false, io);
   return EXIT.DIFFERS;

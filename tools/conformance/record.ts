@@ -22,10 +22,10 @@ const KERNEL = {
 } as const;
 const DISK = 64 << 20;
 /** Far more than a boot takes. */
-const SECONDS = '280';
+const SECONDS = '560';
 
 const { values, positionals } = parseArgs({
-  options: { smp: { type: 'string', default: '2' }, keep: { type: 'string' } },
+  options: { smp: { type: 'string', default: '1' }, keep: { type: 'string' } },
   allowPositionals: true,
 });
 const folder = values.keep === undefined ? mkdtempSync(join(tmpdir(), 'viommu-recorded-')) : resolve(values.keep);

@@ -1,7 +1,10 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ViommuError } from '../../src/core/errors.ts';
+import { writeResults } from '../shard/results.ts';
+import { parseShard, type Shard, WHOLE } from '../shard/shard.ts';
 import { fuzz, tried } from './fuzz.ts';
+import { type combined, fuzzLines } from './fuzz-report.ts';
 import { readInput, writeInput } from './input-file.ts';
 import type { FuzzTarget } from './target.ts';
 import { TARGETS } from './targets/index.ts';
@@ -20,6 +23,8 @@ Tries random inputs on a part of the package until one fails, cuts that to what 
   --seed S       any integer (default 1); the same seed gives the same inputs
   --length N     steps of an input (default: the target's)
   --out FOLDER   where a failing input is written (default: here)
+  --shard I/N    only every N-th input of the seed, beginning with number I (from 1 on)
+  --results FILE also writes what "viommu merge" joins
   --replay FILE  runs such a file again, and says what is wrong
 
 Example:  npm run fuzz -- queues --minutes 10 --seed 7
@@ -54,23 +59,31 @@ async function replay(target: FuzzTarget, path: string): Promise<number> {
   return error === null ? EXIT.NONE : EXIT.FOUND;
 }
 
+/** What came out of one target, ready to be told and to be written down. */
+type FuzzedPiece = ReturnType<typeof combined>;
+
 interface Wanted {
   readonly seed: number;
   readonly minutes: number;
   readonly inputs: number | null;
   readonly length: number | null;
   readonly out: string;
+  readonly shard: Shard;
+  readonly results: string | null;
 }
 
-async function run(target: FuzzTarget, o: Wanted): Promise<number> {
+/** Runs one target. @param n its number among those of the command line. */
+async function run(target: FuzzTarget, n: number, o: Wanted): Promise<FuzzedPiece> {
   const missing = target.missing?.() ?? null;
   if (missing !== null) {
-    console.log(`${target.name}: not run: ${missing}`);
-    return EXIT.NONE;
+    const nothing = { ran: [], peaks: [], found: null, seconds: 0, inputs: 0, steps: 0, cost: 0 };
+    return { n, target: target.name, missing, seed: o.seed, ...nothing };
   }
   const start = performance.now();
   const result = await fuzz(target, {
     seed: o.seed,
+    shard: o.shard,
+    detailed: o.results !== null,
     ...(o.inputs === null ? { milliseconds: o.minutes * 60_000 } : { inputs: o.inputs }),
     ...(o.length === null ? {} : { length: o.length }),
     progress: (inputs, steps, cost) =>
@@ -78,23 +91,14 @@ async function run(target: FuzzTarget, o: Wanted): Promise<number> {
         `${target.name}: ${inputs} inputs, ${steps} steps${cost > 0 ? `, dearest ${cost.toFixed(1)}` : ''}`,
       ),
   });
-  const seconds = ((performance.now() - start) / 1000).toFixed(1);
-  const { inputs, steps, cost, found } = result;
-  const dearest = cost > 0 ? `, dearest access ${cost.toFixed(1)} ms` : '';
-  if (found === null) {
-    console.log(
-      `${target.name}: seed ${o.seed}: ${inputs} inputs, ${steps} steps in ${seconds} s${dearest}: nothing found`,
-    );
-    return EXIT.NONE;
-  }
-  const path = join(o.out, `fuzz-${target.name}-${o.seed}-${found.index}.json`);
-  const { index, error, input } = found;
+  const { inputs, steps, cost, ran, peaks } = result;
+  const seconds = (performance.now() - start) / 1000;
+  const base = { n, target: target.name, missing: null, seed: o.seed, ran, peaks, seconds, inputs, steps, cost };
+  if (result.found === null) return { ...base, found: null };
+  const { index, error, input, before } = result.found;
+  const path = join(o.out, `fuzz-${target.name}-${o.seed}-${index}.json`);
   writeInput(path, { target: target.name, seed: o.seed, index, error, input });
-  console.log(
-    `${target.name}: seed ${o.seed}, input ${index}: ${found.before} steps, cut to ${input.steps.length}: ${path}`,
-  );
-  console.log(error);
-  return EXIT.FOUND;
+  return { ...base, found: { index, error, before, steps: input.steps.length, path } };
 }
 
 async function main(args: readonly string[], targets: readonly FuzzTarget[]): Promise<number> {
@@ -107,6 +111,8 @@ async function main(args: readonly string[], targets: readonly FuzzTarget[]): Pr
       length: { type: 'string' },
       out: { type: 'string', default: '.' },
       replay: { type: 'string' },
+      shard: { type: 'string' },
+      results: { type: 'string' },
       list: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -129,11 +135,26 @@ async function main(args: readonly string[], targets: readonly FuzzTarget[]): Pr
     inputs: values.inputs === undefined ? null : Math.trunc(number('inputs', values.inputs, 1)),
     length: values.length === undefined ? null : Math.trunc(number('length', values.length, 1)),
     out: values.out,
+    shard: values.shard === undefined ? WHOLE : parseShard(values.shard),
+    results: values.results ?? null,
   };
-  let worst: number = EXIT.NONE;
-  for (const target of name === 'all' ? targets : [named(targets, name)])
-    worst = Math.max(worst, await run(target, wanted));
-  return worst;
+  const done: FuzzedPiece[] = [];
+  for (const [n, target] of (name === 'all' ? targets : [named(targets, name)]).entries()) {
+    const piece = await run(target, n, wanted);
+    done.push(piece);
+    for (const line of fuzzLines(piece)) console.log(line);
+  }
+  if (wanted.results !== null) {
+    const { shard, results, out, ...campaign } = wanted;
+    await writeResults(results, {
+      verb: 'fuzz',
+      campaign: { ...campaign, target: name },
+      pieces: done.length,
+      shard,
+      done,
+    });
+  }
+  return done.some((p) => p.found !== null) ? EXIT.FOUND : EXIT.NONE;
 }
 
 /** Runs a command line. @returns the exit status. */

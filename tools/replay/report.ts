@@ -3,8 +3,11 @@ import type { Session } from '../cli/session.ts';
 import { table } from '../cli/table.ts';
 import type { Replayed } from './run.ts';
 
+/** What is shown of a replayed recording: of its header only which IOMMU it is of. */
+export type ShownReplay = Omit<Replayed, 'header'> & { readonly header: Pick<Replayed['header'], 'iommu'> };
+
 /** One object per recording, for programs. */
-export function toJson(r: Replayed): object {
+export function toJson(r: ShownReplay): object {
   const c = r.columns;
   return {
     trace: r.file,
@@ -37,7 +40,7 @@ function sum(counts: ReadonlyMap<string, number>): number {
 }
 
 /** All recordings as one table. */
-export function summary(all: readonly Replayed[], paint: Session['paint']): string[] {
+export function summary(all: readonly ShownReplay[], paint: Session['paint']): string[] {
   const head = ['recording', 'events', ...COLUMNS, 'commands', 'host ops', 'seconds', ''];
   const rows = all.map((r) => [
     r.file.replace(/\.ndjson\.gz$/, ''),
@@ -54,7 +57,7 @@ export function summary(all: readonly Replayed[], paint: Session['paint']): stri
 }
 
 /** What differed, as lines of a report. */
-export function differences(r: Replayed): string[] {
+export function differences(r: ShownReplay): string[] {
   if (r.ok) return [];
   const lines = [`${r.file}: ${r.differing} differences; the first:`];
   for (const d of r.differences) {

@@ -1,7 +1,6 @@
 import { hex } from '../../src/core/errors.ts';
 import { type Finding, RULE, RULE_IDS, type RuleId, SEVERITIES, type Severity } from '../../src/sanitize/index.ts';
 import type { TraceHeader } from '../../src/trace/index.ts';
-import type { Session } from '../cli/session.ts';
 import { table } from '../cli/table.ts';
 
 /** Which findings are wanted. */
@@ -83,7 +82,7 @@ function plural(n: number, word: string): string {
 }
 
 /** One recording, as lines to read. @param at where the store of a finding was made, in words. */
-export function lines(s: Sanitized, at: (f: Finding) => string | null, paint: Session['paint']): string[] {
+export function lines(s: Sanitized, at: (f: Finding) => string | null): string[] {
   const { findings } = s;
   const parts = SEVERITIES.filter((v) => count(s, v) > 0).map((v) => plural(count(s, v), v));
   const out = [`${s.file}: ${findings.length === 0 ? 'no findings' : parts.join(', ')}`];
@@ -91,7 +90,7 @@ export function lines(s: Sanitized, at: (f: Finding) => string | null, paint: Se
     const times = f.count === 1 ? '' : `, ${f.count} times, the last at ${f.last}`;
     const where = at(f);
     out.push(
-      `  ${n + 1}. ${paint(PAINT[f.severity], f.severity)} ${f.rule} (${section(f.rule, s.header.iommu)})${subject(f) === '' ? '' : `: ${subject(f)}`}`,
+      `  ${n + 1}. ${f.severity} ${f.rule} (${section(f.rule, s.header.iommu)})${subject(f) === '' ? '' : `: ${subject(f)}`}`,
       `     ${f.events.length === 1 ? 'event' : 'events'} ${f.events.join(', ')}${times}${where === null ? '' : `, by ${where}`}`,
       `     ${f.message}`,
     );
@@ -99,8 +98,6 @@ export function lines(s: Sanitized, at: (f: Finding) => string | null, paint: Se
   for (const [why, rules] of s.unjudged) out.push(`  not judged (${why}): ${rules.join(', ')}`);
   return out;
 }
-
-const PAINT = { error: 'red', warning: 'yellow', hint: 'bold' } as const;
 
 function section(rule: RuleId, iommu: TraceHeader['iommu']): string {
   const text = iommu === 'smmuv3' ? RULE[rule].smmuv3 : RULE[rule].vtd;
@@ -129,13 +126,21 @@ export function ruleLines(): string[] {
   return [head, ...rows].map((r) => r.map((c, n) => (n === 4 ? c : c.padEnd(widths[n]!))).join('  '));
 }
 
-export const summaryTable = (all: readonly Sanitized[]): string[] =>
+/** A row of the table of several recordings. */
+export interface SanitizedRow {
+  readonly file: string;
+  readonly events: number;
+  readonly seconds: number;
+  readonly counts: Readonly<Record<Severity, number>>;
+}
+
+export const summaryTable = (all: readonly SanitizedRow[]): string[] =>
   table([
     ['recording', 'events', 'errors', 'warnings', 'hints', 'seconds'],
     ...all.map((s) => [
       s.file.replace(/\.ndjson\.gz$/, ''),
       `${s.events}`,
-      ...SEVERITIES.map((v) => `${count(s, v)}`),
+      ...SEVERITIES.map((v) => `${s.counts[v]}`),
       s.seconds.toFixed(2),
     ]),
   ]);
