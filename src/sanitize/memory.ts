@@ -198,7 +198,9 @@ export class TrackedMemory {
 
   /** Whether something that is in use is in the page. */
   inUse(pfn: number): boolean {
-    return this.#pages.get(pfn)?.uses.some((u) => u.reachable !== false) === true;
+    const page = this.#pages.get(pfn);
+    if (page === undefined) return this.#wide.some((w) => pfn >= w.first && pfn <= w.last);
+    return page.uses.some((u) => u.reachable !== false);
   }
 
   #told(page: TrackedPage, event: number): void {

@@ -224,6 +224,8 @@ export class FollowedPages {
       if (!this.#hooked) this.#hook();
       // What the stores before led to may be in this page.
       if (!this.#pages.has(base)) this.ask();
+      // Of a table of very many pages only those are followed that are stored to.
+      if (!this.#pages.has(base) && this.follower?.reaches(base / PAGE) === true) this.#want(base);
       const page = this.#pages.get(base);
       if (page === undefined || this.#left(base)) return;
       put(page.told, gpa % PAGE, size, lo, hi);
