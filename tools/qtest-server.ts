@@ -9,6 +9,7 @@ import { open, serveLines } from '../src/adapters/qtest/server.ts';
 import { QtestSession } from '../src/adapters/qtest/session.ts';
 import { ViommuError } from '../src/core/errors.ts';
 import { type FailureOptions, parseFailureOptions } from '../src/lib/inject/failure-options.ts';
+import type { MachineLimits } from '../src/lib/limits/machine-limits.ts';
 import { Q35, q35Ram } from '../src/machine/q35.ts';
 import { createQemuMachine, type QemuMachine } from '../src/machine/qemu-machine.ts';
 import { VIRT, virtRam } from '../src/machine/virt.ts';
@@ -27,6 +28,7 @@ usage: viommu-system-aarch64|viommu-system-x86_64 -qtest unix:PATH -machine virt
   -device arm-smmuv3,help        every property, with its default (-device intel-iommu,help); x-profile=arch: the architecture's
                                  answers instead of QEMU's
   -device iommu-testdev[,addr=N.F]     -m MEGABYTES     -net none     -nodefaults
+  --limits NAME=N[,…]            how much of its host the guest may use (docs/limits.md): pasids=64,tablePages=4096
   --failures SHARES              lets internal steps fail, by chance from a seed: seed=1,memory=0.01,ids=0.01,commands=0.01,
                                  fetches=0.01,queues=0.01,lostCompletions=0.1,lateCompletions=0.1,doubledCompletions=0.1,
                                  delay=NANOSECONDS; nth=N instead of shares: exactly the N-th step
@@ -54,8 +56,13 @@ function sanitized(machine: QemuMachine, { machine: args, vga }: ServerOptions):
 }
 
 /** Runs until a signal, `quit`, or the end of a channel: all of them end the process with status 0. */
-async function serve(options: ServerOptions, sanitize: boolean, failures: FailureOptions | null): Promise<void> {
-  const chance = failures === null ? {} : { failures };
+async function serve(
+  options: ServerOptions,
+  sanitize: boolean,
+  failures: FailureOptions | null,
+  limits: Partial<MachineLimits>,
+): Promise<void> {
+  const chance = { limits, ...(failures === null ? {} : { failures }) };
   const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga, ...chance });
   const sockets: Socket[] = [];
   const target = sanitize ? sanitized(machine, options) : null;
@@ -95,13 +102,34 @@ async function serve(options: ServerOptions, sanitize: boolean, failures: Failur
   }
 }
 
-/** Takes `--failures SHARES` out of the words of a command line. @throws ViommuError `EINVAL`, `E_USAGE`. */
-function failuresOf(words: string[]): FailureOptions | null {
-  const at = words.indexOf('--failures');
+/** Takes an option of ours and its value out of the words of a command line. @returns null: it is not there. @throws ViommuError `E_USAGE`. */
+function taken(words: string[], option: string, needs: string): string | null {
+  const at = words.indexOf(option);
   if (at < 0) return null;
   const [, text] = words.splice(at, 2);
-  if (text === undefined) throw new ViommuError('E_USAGE', 'caller', '--failures needs seed=N and shares (see -help)');
-  return parseFailureOptions(text);
+  if (text === undefined) throw new ViommuError('E_USAGE', 'caller', `${option} needs ${needs} (see -help)`);
+  return text;
+}
+
+/** Takes `--failures SHARES` out. @throws ViommuError `EINVAL`, `E_USAGE`. */
+function failuresOf(words: string[]): FailureOptions | null {
+  const text = taken(words, '--failures', 'seed=N and shares');
+  return text === null ? null : parseFailureOptions(text);
+}
+
+/** Takes `--limits NAME=N,…` out. @throws ViommuError `E_USAGE`; `EINVAL` when the machine is made: no such limit, or none. */
+function limitsOf(words: string[]): Partial<MachineLimits> {
+  const text = taken(words, '--limits', 'NAME=N');
+  const pairs = (text ?? '').split(',').filter((pair) => pair !== '');
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const [name, value] = pair.split('=');
+      if (value === undefined || !/^\d+$/.test(value)) {
+        throw new ViommuError('E_USAGE', 'caller', `--limits ${pair}: expected NAME=N`);
+      }
+      return [name, Number(value)];
+    }),
+  );
 }
 
 /** What `-device KIND,help` prints. @throws ViommuError `E_USAGE`: the machine of this name has no such device. */
@@ -119,13 +147,14 @@ export async function main(name: string, args: readonly string[]): Promise<void>
     const sanitize = args.includes('--sanitize');
     const words = args.filter((a) => a !== '--sanitize');
     const failures = failuresOf(words);
+    const limits = limitsOf(words);
     const options = parseServerOptions(words);
     if (options.help) process.stdout.write(HELP);
     else if (options.deviceHelp !== null) process.stdout.write(helpOf(name, options.deviceHelp));
     else if (options.version) process.stdout.write(`${name} (viommu)\n`);
     else if (options.qtest === null && options.qmp === null) {
       throw new ViommuError('E_USAGE', 'caller', 'nobody to talk to: give -qtest unix:PATH (see -help)');
-    } else await serve(options, sanitize, failures);
+    } else await serve(options, sanitize, failures, limits);
   } catch (e) {
     if (!(e instanceof ViommuError)) throw e;
     process.stderr.write(`${name}: ${e.message}\n`);

@@ -92,6 +92,11 @@ export class QemuMachine {
     this.#iommus = parts.iommus;
   }
 
+  /** @internal The IOMMUs of the command line. */
+  get iommus(): readonly IommuUnit[] {
+    return this.#iommus;
+  }
+
   /** Guest-physical space as a CPU sees it; null for a machine without RAM. */
   get map(): PhysicalMap | null {
     return this.board?.map ?? null;

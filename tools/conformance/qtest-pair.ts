@@ -7,6 +7,9 @@ import { parseServerOptions } from '../../src/adapters/qtest/options.ts';
 import { QtestSession } from '../../src/adapters/qtest/session.ts';
 import { parseTranscript, type Transcript } from '../../src/adapters/qtest/transcript.ts';
 import { createQemuMachine } from '../../src/machine/qemu-machine.ts';
+import { Smmuv3Unit } from '../../src/machine/smmuv3-unit.ts';
+import { VtdUnit } from '../../src/machine/vtd-unit.ts';
+import { HW_ERROR } from '../../src/ports/hw.ts';
 
 /** From the source and from what is built of it. */
 const CORPUS = ['../..', '../../..']
@@ -48,11 +51,68 @@ export function flipped(request: string, n: number): string {
   return `${words[0]} ${words[1]} 0x${value.toString(16)}`;
 }
 
+/** What the hardware does with what it has cached: as it is told, as if it were never told, or forgets it all between requests. */
+export type QtestCaches = 'told' | 'keeping' | 'forgetting';
+
+/** Opcodes of invalidations of translations: TLBI_… of an SMMUv3; IOTLB and PASID-based IOTLB of a VT-d. */
+const TRANSLATIONS = {
+  smmuv3: (op: number) => op >= 0x10 && op <= 0x30,
+  vtd: (op: number) => (op & 0xf) === 2 || (op & 0xf) === 6,
+} as const;
+/** Configuration and translations of everybody, in words of each command: CFGI_ALL, TLBI_NSNH_ALL; global requests. */
+const EVERYTHING = {
+  smmuv3: [
+    [0x04, 0, 31, 0],
+    [0x30, 0, 0, 0],
+  ],
+  vtd: [[0x11], [0x37], [0x12]],
+} as const;
+
+/** Puts another hand on the caches of a unit's hardware. @returns forgets everything. */
+function handOn(kind: QtestKind, hw: Smmuv3Unit['hardware'] | VtdUnit['hardware'], caches: QtestCaches): () => void {
+  const submit = hw.submit.bind(hw);
+  if (caches === 'keeping') {
+    const step = kind === 'smmuv3' ? 4 : 8;
+    hw.submit = (words, start, count) => {
+      let pending = 0;
+      for (let i = 0; i < count; i++) {
+        const at = start + i * step;
+        if (TRANSLATIONS[kind](words[at]! & 0xff)) continue;
+        submit(words, at, 1);
+        pending += hw.pending;
+        if (hw.error === HW_ERROR.NONE) continue;
+        [hw.done, hw.pending] = [i, pending];
+        return;
+      }
+      [hw.done, hw.pending, hw.error] = [count, pending, HW_ERROR.NONE];
+    };
+  }
+  if (caches !== 'forgetting') return () => {};
+  return () => {
+    for (const command of EVERYTHING[kind]) {
+      const words = new Int32Array(8);
+      words.set(command);
+      submit(words, 0, 1);
+    }
+  };
+}
+
 /** The replies of our machine. */
-export function ours(transcript: Transcript, requests: readonly string[]): string[] {
+export function ours(transcript: Transcript, requests: readonly string[], caches: QtestCaches = 'told'): string[] {
   const { machine, nic, vga } = parseServerOptions(transcript.args);
-  const session = new QtestSession(createQemuMachine(machine, { nic, vga }));
-  return requests.map((r) => session.execute(r));
+  const made = createQemuMachine(machine, { nic, vga });
+  const session = new QtestSession(made);
+  const forget = made.iommus.map((unit) =>
+    unit instanceof VtdUnit
+      ? handOn('vtd', unit.hardware, caches)
+      : unit instanceof Smmuv3Unit
+        ? handOn('smmuv3', unit.hardware, caches)
+        : () => {},
+  );
+  return requests.map((r) => {
+    for (const f of forget) f();
+    return session.execute(r);
+  });
 }
 
 /** The replies of QEMU; fewer than asked when it ended itself. */

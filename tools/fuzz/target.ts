@@ -1,6 +1,7 @@
 import type { ServedKernel } from '../../src/adapters/iommufd-socket/backend.ts';
 import type { HwPort } from '../../src/ports/hw.ts';
 import type { MmioDevice } from '../../src/ports/mmio.ts';
+import type { theirs } from '../conformance/qtest-pair.ts';
 import type { Random } from '../oracle/random.ts';
 
 /** One action of an input: what it is, and numbers or words. Plain, so that inputs can be written down and cut. */
@@ -23,6 +24,8 @@ export interface Seams {
   readonly kernel: ServedKernel;
   /** A walker's answer, in words. */
   readonly answer: string;
+  /** The replies of QEMU to a transcript. */
+  readonly qemu: typeof theirs;
   /** Text of a recording. */
   readonly text: string;
 }

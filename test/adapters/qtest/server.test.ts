@@ -139,6 +139,27 @@ describe('the executables', () => {
     expect(client.errors).toContain("-qtest: cannot connect to '/nowhere/at/all': ENOENT");
   });
 
+  test('--limits sets what the guest may use, and a name that is none is refused with the names that are', async () => {
+    await client.start('viommu-system-aarch64', '-machine virt,iommu=smmuv3 --limits tablePages=200,pasids=7');
+    expect(await client.ask('readl 0x9050024')).toBe('OK 0x0000000000000000');
+    for (const [wrong, says] of [
+      ['nothing=3', /nothing/],
+      ['pasids=0', /pasids/],
+      // The limit is the machine's: with one page there is none.
+      ['tablePages=1 -device iommu-testdev', /refuses iommu-testdev.*errno=0xc/],
+      ['pasids', /--limits pasids: expected NAME=N/],
+    ] as const) {
+      const other = new Client();
+      other.run(
+        'viommu-system-x86_64',
+        `-qtest unix:/nowhere/at/all -machine q35 -device intel-iommu --limits ${wrong}`,
+      );
+      await new Promise((resolve) => other.child!.once('close', resolve));
+      expect([await other.ended(), other.errors]).toEqual([1, expect.stringMatching(says)]);
+      other.close();
+    }
+  });
+
   test('--failures lets every fetch abort: a command queue of the client stops, and says why', async () => {
     await client.start('viommu-system-aarch64', '-machine virt,iommu=smmuv3 --failures seed=1,fetches=1');
     const exchange = async (text: string): Promise<string> => {

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { MachineLimits } from '../../../src/lib/limits/machine-limits.ts';
 import { guestRid } from '../../../src/lib/pci/rids.ts';
 import { DMA } from '../../../src/ports/dma.ts';
 import { EVENT } from '../../../src/spec/smmuv3/events.ts';
@@ -28,8 +29,8 @@ class Staller {
   readonly functions;
   #read = 0;
 
-  constructor(profile: 'qemu-11.1' | 'arch' = 'arch', canStall = true) {
-    this.rig = new Rig({ properties: { profile, stall: true }, canStall: () => canStall });
+  constructor(profile: 'qemu-11.1' | 'arch' = 'arch', canStall = true, limits: Partial<MachineLimits> = {}) {
+    this.rig = new Rig({ properties: { profile, stall: true }, canStall: () => canStall, limits });
     const { rig } = this;
     this.functions = [8, 9].map((sid) => rig.plug(sid));
     this.spaces = [0, 1].map((n) => space(rig.g, n, 0x11 + n));
@@ -86,6 +87,24 @@ class Staller {
     g.w(PAGE0.CR0.at, on ? cr0 | 4 : cr0 & ~4);
   }
 }
+
+test.each(['qemu-11.1', 'arch'] as const)(
+  'behind the limit of a machine an access that would stall is terminated with its event, and the others can be answered (%s)',
+  (profile) => {
+    const s = new Staller(profile, true, { stalls: 3 });
+    const { vm } = s.rig;
+    const answers = Array.from({ length: 5 }, (_, i) => s.dma(8 + (i & 1), NOWHERE + i * 4096));
+    expect(answers.map((a) => typeof a)).toEqual(['number', 'number', 'number', 'string', 'string']);
+    expect(vm.usage().stalls).toMatchObject({ used: 3, limit: 3 });
+    const records = s.records();
+    expect(records.map((r) => r.stall)).toEqual([true, true, true, false, false]);
+    expect(records.map((r) => r.code)).toEqual(Array(5).fill(EVENT.F_TRANSLATION));
+    for (const r of records.slice(0, 3)) s.resume(r.sid, r.stag, false);
+    expect(s.ended.length).toBe(3);
+    expect(vm.usage().stalls.used).toBe(0);
+    expect(typeof s.dma(8, NOWHERE)).toBe('number');
+  },
+);
 
 describe.each(['qemu-11.1', 'arch'] as const)('the record of a stall is never lost (%s)', (profile) => {
   test('it waits while the event queue is off', () => {
