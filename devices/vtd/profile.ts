@@ -3,6 +3,8 @@ import { type Deviations, deviationsOf, type ProfileName } from '../../src/lib/p
 /**
  * Where QEMU 11.1's intel-iommu leaves the architecture (Intel VT-d, D51397, revision 5.10; sections are its). See
  * `DeviationRows`.
+ * Not followed: an entry of second-stage tables that is all ones is one with reserved bits set (0xC); QEMU, which says so by that
+ * value, takes it for one that cannot be read (0x3 in the first table, 0x7 below).
  */
 // biome-ignore format: table
 export const VTD_DEVIATIONS = {

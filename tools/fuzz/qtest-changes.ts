@@ -23,7 +23,8 @@ const BOUNDARIES: readonly bigint[] = [
   0xffff_ffff_f000n,
   0x8_0000_0000_0000n,
   0x7fff_ffff_ffff_ffffn,
-  0xffff_ffff_ffff_ffffn,
+  // Not all ones: QEMU's VT-d takes an entry like that for one that it could not read.
+  0xffff_ffff_ffff_fffen,
 ];
 
 /** A change: what is done to which of the stores that decide something. */
