@@ -2,8 +2,8 @@ import { toBigint } from '../core/bits.ts';
 import { hex } from '../core/errors.ts';
 import { ACCESS } from '../ports/dma.ts';
 import type { Said } from '../ports/tell.ts';
-import { COMMAND_NAMES, cmdOp, EVENT_NAMES, evType } from '../spec/smmuv3/index.ts';
-import { INV_NAME, invType } from '../spec/vtd/index.ts';
+import { COMMAND_NAMES, cmdOp, EVENT_NAMES, evType, PAGE0, PAGE1, PAGE1_BASE } from '../spec/smmuv3/index.ts';
+import { INV_NAME, invType, PAGE } from '../spec/vtd/index.ts';
 import type { FaultEvent, IommuKind, ReplayTarget, TraceEvent, TraceHeader, XlatEvent } from '../trace/index.ts';
 import { LANE, type Lane, type Moment, type MomentArgs } from './moment.ts';
 import { registerName } from './registers.ts';
@@ -22,7 +22,24 @@ interface Draft extends Omit<Moment, 'n' | 'cause'> {
 const EVENT_BYTES = 32;
 /** Stores are remembered by aligned 8 bytes: the size of most entries of tables, and the unit of the smallest. */
 const UNIT = 8;
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
+/** Registers that only move a queue's index: accesses go where they went before. */
+const INDICES: { readonly [kind in IommuKind]: readonly number[] } = {
+  smmuv3: [PAGE0.CMDQ_PROD.at, PAGE1_BASE + PAGE1.EVENTQ_CONS.at, PAGE1_BASE + PAGE1.PRIQ_CONS.at],
+  vtd: [PAGE.IQT.at],
+};
+/** Walks that are remembered at most; a guest decides how many there are. */
+const MOST_WALKS = 4096;
+
+/** A walk that was made, as long as it holds: until somebody stores to an entry on it, or writes a register that may matter. */
+interface KnownWalk {
+  readonly steps: GuestWalk['steps'];
+  readonly end: string;
+  /** The last store to any of its entries. */
+  readonly cause: number;
+  /** Register writes that may matter, so far. */
+  readonly writes: number;
+}
 
 function hexWords(lo: number, hi: number): string {
   return hex(toBigint(lo, hi));
@@ -74,6 +91,11 @@ export class History {
   /** An access whose answer is not known yet. */
   #access: { readonly draft: Draft; readonly e: XlatEvent | FaultEvent } | null = null;
   #hit: 'hit' | 'miss' | '' = '';
+  /** Walks of accesses, by stream and page. */
+  readonly #walks = new Map<number, Map<number, KnownWalk>>();
+  #walkCount = 0;
+  /** Resets, and register writes that may lead accesses elsewhere, so far. */
+  #writes = 0;
   /** This class itself reads registers of the machine, which is not part of the run. */
   #deaf = false;
 
@@ -110,7 +132,7 @@ export class History {
     let last = -1;
     for (let at = Math.floor(gpa / UNIT); at * UNIT < gpa + bytes; at++)
       last = Math.max(last, this.#stores.get(at) ?? -1);
-    for (let page = Math.floor(gpa / PAGE); page * PAGE < gpa + bytes; page++)
+    for (let page = Math.floor(gpa / PAGE_BYTES); page * PAGE_BYTES < gpa + bytes; page++)
       last = Math.max(last, this.#pages.get(page) ?? -1);
     return last;
   }
@@ -133,9 +155,10 @@ export class History {
         return;
       case 'page':
         this.#add(LANE.MEMORY, -1, 'page', { address: hex(e.gpa), why: e.kind });
-        this.#pages.set(e.gpa / PAGE, this.#next);
+        this.#pages.set(e.gpa / PAGE_BYTES, this.#next);
         return;
       case 'w':
+        if (!INDICES[this.#kind].includes(e.off)) this.#writes++;
         this.#origin = this.#add(LANE.REGISTERS, -1, `write ${registerName(this.#kind, e.off)}`, {
           value: hexWords(e.lo, e.hi),
           size: e.size,
@@ -177,6 +200,7 @@ export class History {
         if (this.#target === null) this.#asRecorded(e);
         return;
       case 'reset':
+        this.#writes++;
         this.#origin = this.#add(LANE.NOTES, -1, 'machine reset', {});
         return;
       case 'cmd':
@@ -310,16 +334,44 @@ export class History {
     return (this.#kind === 'smmuv3' ? EVENT_NAMES.get(e.reason) : undefined) ?? e.name;
   }
 
+  /** The last store to any entry of a walk. */
+  #lastOf(steps: GuestWalk['steps']): number {
+    let last = -1;
+    for (const step of steps) last = Math.max(last, this.lastStore(step.at, step.bytes));
+    return last;
+  }
+
+  /** The walk of an access, remembered: most accesses go where one went before. */
+  #walkOf(e: XlatEvent | FaultEvent): KnownWalk {
+    let pages = this.#walks.get(e.sid);
+    const page = (e.hi >>> 0) * 2 ** 20 + (e.lo >>> 12);
+    const known = pages?.get(page);
+    if (known !== undefined && known.writes === this.#writes && this.#lastOf(known.steps) === known.cause) return known;
+    if (this.#walkCount++ >= MOST_WALKS) {
+      this.#walks.clear();
+      this.#walkCount = 0;
+      pages = undefined;
+    }
+    if (pages === undefined) {
+      pages = new Map();
+      this.#walks.set(e.sid, pages);
+    }
+    const { steps, end } = this.walk(e.sid, e.lo, e.hi);
+    const walk = { steps, end, cause: this.#lastOf(steps), writes: this.#writes };
+    pages.set(page, walk);
+    return walk;
+  }
+
   /** What became of an access, and the store that made it so. */
   #answer(draft: Draft, e: XlatEvent | FaultEvent): void {
-    const walk = this.walk(e.sid, e.lo, e.hi);
+    const { end, cause } = this.#walkOf(e);
     draft.args = {
       device: this.nameOf(e.sid),
       iova: hexWords(e.lo, e.hi),
       ...(e.t === 'xlat' ? { out: hex(e.out), perm: accessText(Math.max(e.perm, 0)) } : { refused: this.#refusal(e) }),
       ...(this.#hit === '' ? {} : { tlb: this.#hit }),
-      ...(walk.end === '' ? {} : { tables: walk.end }),
+      ...(end === '' ? {} : { tables: end }),
     };
-    draft.cause = walk.steps.reduce((last, step) => Math.max(last, this.lastStore(step.at, step.bytes)), -1);
+    draft.cause = cause;
   }
 }
