@@ -4,7 +4,12 @@ import type { Parked } from './parked.ts';
 /** Events between two checkpoints, if the recording is long enough for several. */
 const EVENTS = 2_000;
 /** Machines that stand ready at most; each has what its guest stored, and the tables of its host. */
-const MOST = 12;
+const MOST = 20;
+/**
+ * Bytes of guest RAM of all of them. What no guest stored to takes no memory but addresses, and a browser gives one process
+ * some 15 GiB of these.
+ */
+const MOST_RAM = 6 * 2 ** 30;
 /** Events that are replayed between two looks at whether somebody asks for a state. */
 const SLICE = 2_000;
 
@@ -17,21 +22,41 @@ export class Checkpoints {
   readonly #make: () => Parked;
   readonly #events: readonly TraceEvent[];
   /** Events of each segment. Every segment is to have a machine in it. */
-  readonly #segment: number;
+  #segment: number;
+  #most: number;
   readonly #machines: Parked[] = [];
   /** The one on its way to the beginning of a segment. */
   #travelling: { readonly machine: Parked; readonly to: number } | null = null;
 
-  /** @param make a machine at the first event. @param most machines that stand ready. */
-  constructor(make: () => Parked, events: readonly TraceEvent[], most = MOST) {
+  /** @param make a machine at the first event. @param ram of each (bytes). */
+  constructor(make: () => Parked, events: readonly TraceEvent[], ram: number) {
     this.#make = make;
+    this.#most = Math.max(2, Math.min(MOST, Math.floor(MOST_RAM / ram)));
     this.#events = events;
-    this.#segment = Math.max(EVENTS, Math.ceil(events.length / most));
+    this.#segment = this.#lengthOfSegments();
   }
 
-  /** How many machines stand ready. */
+  /** How many machines there are. */
   get ready(): number {
-    return this.#machines.length;
+    return this.#machines.length + (this.#travelling === null ? 0 : 1);
+  }
+
+  #lengthOfSegments(): number {
+    return Math.max(EVENTS, Math.ceil(this.#events.length / this.#most));
+  }
+
+  /** A machine at the first event. Where there is no memory for one more, fewer stand ready from now on. */
+  #fresh(): Parked {
+    try {
+      return this.#make();
+    } catch (e) {
+      if (this.ready === 0) throw e;
+      this.#most = Math.max(1, Math.min(this.#most, this.ready) - 1);
+      this.#segment = this.#lengthOfSegments();
+      if (this.#travelling === null) this.#machines.pop();
+      else this.#travelling = null;
+      return this.#fresh();
+    }
   }
 
   #segmentOf(position: number): number {
@@ -49,7 +74,7 @@ export class Checkpoints {
       this.#travelling = null;
     }
     if (found === null) {
-      found = this.#make();
+      found = this.#fresh();
       this.#machines.push(found);
     }
     found.forward(this.#events, n);
@@ -81,9 +106,9 @@ export class Checkpoints {
     for (let s = 0; s * this.#segment < this.#events.length; s++) {
       const here = bySegment.get(s) ?? [];
       if (here.length === 0) {
-        const machine = spare ?? this.#make();
+        const machine = spare ?? this.#fresh();
         if (spare !== null) this.#machines.splice(this.#machines.indexOf(spare), 1);
-        return { machine, to: s * this.#segment };
+        return { machine, to: Math.min(s * this.#segment, this.#events.length) };
       }
       here.sort((a, b) => a.position - b.position);
       if (here.length > 1) spare = here.at(-1)!;

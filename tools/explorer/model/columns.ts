@@ -14,11 +14,13 @@ interface Part {
   readonly key: string;
   readonly kind: string;
   readonly count: number;
+  /** Kind and number together, as a shape has them. */
+  readonly text: string;
 }
 
 function partOf(text: string): Part {
   const at = text.search(/[a-z]/);
-  return { key: text.slice(at + 1), kind: text[at]!, count: Number(text.slice(0, at)) };
+  return { key: text.slice(at + 1), kind: text[at]!, count: Number(text.slice(0, at)), text: text.slice(0, at + 1) };
 }
 
 const pair = new Int32Array(2);
@@ -46,6 +48,8 @@ export class MomentColumns {
   readonly subject = new Growing(Int32Array);
   readonly #shapes = new Texts();
   readonly #parts: (readonly Part[])[] = [];
+  /** By number of a name: the last shape of its moments. */
+  readonly #likely: number[] = [];
   readonly #shape = new Growing(Uint32Array);
   readonly #from = new Growing(Uint32Array);
   readonly #values = new Growing(Int32Array);
@@ -63,11 +67,31 @@ export class MomentColumns {
     this.#stream.push(m.stream);
     this.subject.push(subject);
     this.#from.push(this.#values.length);
+    this.#shape.push(this.#shapeOf(m));
+  }
+
+  /** Keeps the values of a moment; the number of their shape. Moments of one name have mostly one. */
+  #shapeOf(m: Moment): number {
+    const name = this.name.at(this.name.length - 1);
+    const likely = this.#likely[name] ?? -1;
+    const parts = this.#parts[likely];
+    let count = 0;
+    let same = parts !== undefined;
+    const kinds: string[] = [];
+    for (const key in m.args) {
+      const kind = this.#keep(m.args[key]!);
+      const part = parts?.[count++];
+      if (part === undefined || part.key !== key || part.text !== kind) same = false;
+      kinds.push(kind);
+    }
+    if (same && count === parts!.length) return likely;
+    let n = 0;
     let shape = '';
-    for (const key in m.args) shape += `${this.#keep(m.args[key]!)}${key}\n`;
+    for (const key in m.args) shape += `${kinds[n++]}${key}\n`;
     const number = this.#shapes.number(shape);
     if (number === this.#parts.length) this.#parts.push(shape.split('\n').slice(0, -1).map(partOf));
-    this.#shape.push(number);
+    this.#likely[name] = number;
+    return number;
   }
 
   /** Keeps a value; its kind, with the number of its words before it where that varies. */

@@ -82,8 +82,9 @@ export class TraceSession {
     this.moments = moments;
     this.result = result;
     this.rows = timelineRows(moments, trace.header);
+    const ram = trace.header.ram.reduce((sum, r) => sum + r.size, 0);
     this.#make = () => new Parked(trace.header, make, replay);
-    this.#checkpoints = result === null ? null : new Checkpoints(this.#make, events);
+    this.#checkpoints = result === null ? null : new Checkpoints(this.#make, events, ram);
   }
 
   /**

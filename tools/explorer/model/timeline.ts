@@ -19,39 +19,60 @@ export interface TimelineRows {
   readonly row: Uint8Array<ArrayBuffer>;
 }
 
-const LANES = Object.values(LANE);
+/** From the top: what a guest does, what comes of it, what functions do. */
+const LANES: readonly Lane[] = [
+  LANE.MEMORY,
+  LANE.REGISTERS,
+  LANE.COMMANDS,
+  LANE.HOST,
+  LANE.HARDWARE,
+  LANE.FAULTS,
+  LANE.PAGE_REQUESTS,
+  LANE.INTERRUPTS,
+  LANE.ACCESSES,
+  LANE.NOTES,
+];
 /** Streams with a row of their own; the others share one. */
 const MOST_STREAMS = 12;
 
 /** A moment's row: one for each lane, for accesses one for each of the streams that have most of them. */
 export function timelineRows(moments: MomentColumns, header: TraceHeader): TimelineRows {
   const names = new Map(header.devices.map((d) => [d.sid, d.name]));
-  const counts = new Map<string, number>();
-  const keyOf = (n: number): string => {
-    const lane = moments.lanes.list[moments.lane.at(n)]!;
-    return lane === LANE.ACCESSES ? `${lane}\n${moments.subject.at(n)}` : lane;
-  };
-  for (let n = 0; n < moments.length; n++) counts.set(keyOf(n), (counts.get(keyOf(n)) ?? 0) + 1);
-  const streams = [...counts].filter(([k]) => k.includes('\n')).toSorted((a, b) => b[1] - a[1]);
-  const others = new Map(streams.slice(MOST_STREAMS).map(([k]) => [k, `${LANE.ACCESSES}\n-1`]));
-  for (const [k, count] of streams.slice(MOST_STREAMS)) {
-    counts.delete(k);
-    counts.set(others.get(k)!, (counts.get(others.get(k)!) ?? 0) + count);
+  const accesses = moments.lanes.find(LANE.ACCESSES);
+  /** Moments of each lane by its number; of each stream, for accesses. */
+  const ofLane = new Map<number, number>();
+  const ofStream = new Map<number, number>();
+  for (let n = 0; n < moments.length; n++) {
+    const lane = moments.lane.at(n);
+    if (lane !== accesses) ofLane.set(lane, (ofLane.get(lane) ?? 0) + 1);
+    else ofStream.set(moments.subject.at(n), (ofStream.get(moments.subject.at(n)) ?? 0) + 1);
   }
-  const order = (k: string) => LANES.indexOf(k.split('\n')[0] as Lane);
-  const sorted = [...counts].toSorted(([a], [b]) => order(a) - order(b) || counts.get(b)! - counts.get(a)!);
-  const rows = sorted.map(([key, count]) => {
-    const [lane, text] = key.split('\n') as [Lane, string | undefined];
-    const stream = text === undefined ? -1 : Number(text);
-    const name = names.get(stream);
-    const whose = stream < 0 ? 'other streams' : `${hex(stream)}${name === undefined ? '' : ` ${name}`}`;
-    return { label: text === undefined ? lane : `accesses ${whose}`, lane, stream, count };
-  });
-  const place = new Map(sorted.map(([key], n) => [key, n]));
+  const byCount = [...ofStream].toSorted((a, b) => b[1] - a[1]);
+  const own = byCount.slice(0, MOST_STREAMS);
+  const others = byCount.slice(MOST_STREAMS).reduce((sum, [, count]) => sum + count, 0);
+  const rows: TimelineRow[] = [];
+  const placeOfLane = new Map<number, number>();
+  const placeOfStream = new Map<number, number>();
+  for (const lane of LANES) {
+    const number = moments.lanes.find(lane);
+    if (number !== accesses) {
+      const count = ofLane.get(number);
+      if (count === undefined) continue;
+      placeOfLane.set(number, rows.push({ label: lane, lane, stream: -1, count }) - 1);
+    } else {
+      for (const [stream, count] of own) {
+        const name = names.get(stream);
+        const label = `accesses ${hex(stream)}${name === undefined ? '' : ` ${name}`}`;
+        placeOfStream.set(stream, rows.push({ label, lane, stream, count }) - 1);
+      }
+      if (others > 0) rows.push({ label: 'accesses other streams', lane, stream: -1, count: others });
+    }
+  }
+  const rest = rows.findIndex((r) => r.lane === LANE.ACCESSES && r.stream < 0);
   const row = new Uint8Array(moments.length);
   for (let n = 0; n < row.length; n++) {
-    const key = keyOf(n);
-    row[n] = place.get(others.get(key) ?? key)!;
+    const lane = moments.lane.at(n);
+    row[n] = lane === accesses ? (placeOfStream.get(moments.subject.at(n)) ?? rest) : placeOfLane.get(lane)!;
   }
   return { rows, row };
 }

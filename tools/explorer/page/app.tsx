@@ -42,10 +42,13 @@ export function App() {
     const name = 'file' in source ? source.file.name : source.name;
     setPhase({ is: 'loading', name, events: 0, part: 0 });
     try {
-      const run = await client.ask('open', { source, replay: {} }, (events, part) => {
+      const run = await client.ask('open', { source, replay: {}, states: true }, (events, part) => {
         if (current.current === client) setPhase({ is: 'loading', name, events, part });
       });
-      if (current.current === client) setPhase({ is: 'ready', client, run, source });
+      if (current.current !== client) return;
+      // Whoever drives the page - a test, the developer's console - asks the worker itself.
+      Object.assign(globalThis, { explorer: { client, run } });
+      setPhase({ is: 'ready', client, run, source });
     } catch (e) {
       if (current.current === client) setPhase({ is: 'error', why: (e as Error).message });
     }

@@ -35,6 +35,11 @@ export class Client {
     };
   }
 
+  /** Questions that are not answered yet. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   ask<Q extends QuestionName>(
     what: Q,
     how: Questions[Q][0],

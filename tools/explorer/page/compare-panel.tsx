@@ -40,7 +40,7 @@ export function ComparePanel({ client, run, source, others, onEvent }: Props) {
     second.current = other;
     setPhase({ is: 'loading', what: `replaying ${name}`, part: 0 });
     try {
-      await other.ask('open', { source: from, replay }, (_, part) =>
+      await other.ask('open', { source: from, replay, states: false }, (_, part) =>
         setPhase({ is: 'loading', what: `replaying ${name}`, part }),
       );
       const steps = await other.ask('steps', null);

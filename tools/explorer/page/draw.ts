@@ -197,7 +197,7 @@ function findings(g: CanvasRenderingContext2D, scene: Scene): void {
   const y = AXIS + ROW / 2;
   for (const f of scene.findings) {
     const [from, to] = [f.events[0] ?? f.last, f.last].map((e) => xOf(scene, index.ofEvent(e))) as [number, number];
-    g.fillStyle = g.strokeStyle = f.severity === 'error' ? p.error : p.warning;
+    g.fillStyle = g.strokeStyle = f.severity === 'error' ? p.error : f.severity === 'warning' ? p.warning : p.faint;
     g.lineWidth = 2;
     g.beginPath();
     g.moveTo(Math.max(-10, from), y);

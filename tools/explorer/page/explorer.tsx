@@ -171,7 +171,8 @@ export function Explorer({ client, run, source, recordings, theme, onSource }: P
       />
     ),
   };
-  const wrong = (findings.value?.length ?? 0) + (run.differing > 0 ? 1 : 0);
+  const serious = (findings.value ?? NONE).filter((f) => f.severity !== 'hint').length;
+  const wrong = serious + (run.differing > 0 ? 1 : 0);
   const tabKey = (e: KeyboardEvent) => {
     const step = e.key === 'ArrowRight' ? 1 : e.key === 'ArrowLeft' ? -1 : 0;
     if (step === 0) return;

@@ -55,7 +55,8 @@ export interface AccessView {
 
 /** What the worker answers, by question: [what it is asked with, what it says]. */
 export interface Questions {
-  readonly open: [{ readonly source: Source; readonly replay: ReplayOptions }, Run];
+  /** `states`: states will be asked for, and are to be quick. */
+  readonly open: [{ readonly source: Source; readonly replay: ReplayOptions; readonly states: boolean }, Run];
   readonly moments: [readonly number[], MomentView[]];
   readonly access: [{ readonly event: number }, AccessView | null];
   readonly state: [{ readonly event: number; readonly opened: readonly string[] }, StateView];

@@ -169,14 +169,20 @@ function Reaches({ client, run, value, event, onEvent }: AnswerProps & { readonl
             <ul class="lines">
               {found.accesses.map((r) => (
                 <li key={`${r.stream} ${r.iova}`}>
-                  {streamName(run, r.stream)} at <span class="mono">{hex(r.iova)}</span>, {r.count} times,{' '}
+                  {streamName(run, r.stream)} at <span class="mono">{hex(r.iova)}</span>,{' '}
+                  {r.count === 1 ? 'once,' : `${r.count} times,`}{' '}
                   <button type="button" class="link" onClick={() => onEvent(r.first)}>
                     event {r.first}
-                  </button>{' '}
-                  to{' '}
-                  <button type="button" class="link" onClick={() => onEvent(r.last)}>
-                    event {r.last}
                   </button>
+                  {r.last !== r.first && (
+                    <>
+                      {' '}
+                      to{' '}
+                      <button type="button" class="link" onClick={() => onEvent(r.last)}>
+                        event {r.last}
+                      </button>
+                    </>
+                  )}
                 </li>
               ))}
             </ul>

@@ -41,8 +41,10 @@ async function* text(
     }),
   );
   const [look, whole] = counted.tee();
-  const first = await look.getReader().read();
-  const head = first.value ?? new Uint8Array(0);
+  const reader = look.getReader();
+  const head = (await reader.read()).value ?? new Uint8Array(0);
+  // What nobody reads of this branch would be kept for it.
+  reader.cancel().catch(() => {});
   const packed = head[0] === GZIP[0] && head[1] === GZIP[1];
   const plain = packed
     ? whole.pipeThrough(new DecompressionStream('gzip') as unknown as TransformStream<Uint8Array, Uint8Array>)

@@ -69,7 +69,7 @@ export function SearchBox({ client, query, count, onQuery }: Props) {
           aria-activedescendant={chosen >= 0 ? `offer-${chosen}` : undefined}
           autocomplete="off"
           spellcheck={false}
-          placeholder="search: text, lane:commands, iova:0x…, event:100..200"
+          placeholder="search: lane:commands, iova:0x…"
           value={text}
           onInput={(e) => {
             setText(e.currentTarget.value);
