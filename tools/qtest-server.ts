@@ -1,10 +1,11 @@
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, writeFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { join } from 'node:path';
 import { smmuv3Help } from '../devices/smmuv3/property-help.ts';
 import { vtdHelp } from '../devices/vtd/property-help.ts';
 import { parseServerOptions, type ServerOptions } from '../src/adapters/qtest/options.ts';
 import { QmpSession } from '../src/adapters/qtest/qmp.ts';
-import { SanitizedTarget } from '../src/adapters/qtest/sanitized.ts';
+import { type SanitizedPlace, SanitizedTarget } from '../src/adapters/qtest/sanitized.ts';
 import { open, serveLines } from '../src/adapters/qtest/server.ts';
 import { QtestSession } from '../src/adapters/qtest/session.ts';
 import { ViommuError } from '../src/core/errors.ts';
@@ -13,6 +14,7 @@ import type { MachineLimits } from '../src/lib/limits/machine-limits.ts';
 import { Q35, q35Ram } from '../src/machine/q35.ts';
 import { createQemuMachine, type QemuMachine } from '../src/machine/qemu-machine.ts';
 import { VIRT, virtRam } from '../src/machine/virt.ts';
+import { TraceRecorder } from '../src/trace/index.ts';
 
 const HELP = `A qtest and QMP server around the viommu models, in the place of QEMU (QTEST_QEMU_BINARY).
 
@@ -42,8 +44,36 @@ function logger(path: string | null): ((line: string) => void) | null {
   return (line) => appendFileSync(path, `${line}\n`);
 }
 
+interface Watched {
+  readonly target: SanitizedTarget;
+  readonly place: SanitizedPlace;
+}
+
+/** Where `viommu record qtest` wants the recording; null: nobody asked. */
+function recorderOf({ machine }: ServerOptions): TraceRecorder | undefined {
+  if (process.env.VIOMMU_RECORD === undefined) return undefined;
+  return new TraceRecorder(/^(pc-)?q35/.test(machine.machine.kind) ? 'vtd' : 'smmuv3');
+}
+
+/** Writes what was recorded. @param words of the command line. */
+function keep(record: TraceRecorder, place: SanitizedPlace, words: readonly string[], sids: ReadonlySet<number>): void {
+  const text = record.text({
+    cmdline: words.map((w) => w.replaceAll(/\s+/g, '_')).join(' '),
+    guestKernel: '',
+    scenario: 'qtest',
+    mmio: { base: place.base, size: place.bytes },
+    ram: place.ram,
+    devices: [...sids].map((sid) => ({ name: `function ${sid.toString(16)}`, sid })),
+  });
+  writeFileSync(join(process.env.VIOMMU_RECORD ?? '.', `${process.hrtime.bigint()}.ndjson`), text);
+}
+
 /** The machine with its client judged; null: it has no IOMMU. */
-function sanitized(machine: QemuMachine, { machine: args, vga }: ServerOptions): SanitizedTarget | null {
+function sanitized(
+  machine: QemuMachine,
+  { machine: args, vga }: ServerOptions,
+  record: TraceRecorder | undefined,
+): Watched | null {
   const { map } = machine;
   // The two boards have other things at the other's address: only an IOMMU itself says which board it is.
   const virt = map?.device(VIRT.SMMU)?.name.startsWith('smmuv3') === true;
@@ -52,7 +82,7 @@ function sanitized(machine: QemuMachine, { machine: args, vga }: ServerOptions):
   const place = virt
     ? { iommu: 'smmuv3' as const, base: VIRT.SMMU, bytes: 0x2_0000, ram }
     : { iommu: 'vtd' as const, base: Q35.VTD, bytes: 0x1000, ram };
-  return new SanitizedTarget(machine, map, place);
+  return { place, target: new SanitizedTarget(machine, map, place, record) };
 }
 
 /** Runs until a signal, `quit`, or the end of a channel: all of them end the process with status 0. */
@@ -61,14 +91,21 @@ async function serve(
   sanitize: boolean,
   failures: FailureOptions | null,
   limits: Partial<MachineLimits>,
+  words: readonly string[],
 ): Promise<void> {
-  const chance = { limits, ...(failures === null ? {} : { failures }) };
+  const record = recorderOf(options);
+  const chance = { limits, ...(failures === null ? {} : { failures }), ...(record === undefined ? {} : { record }) };
   const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga, ...chance });
   const sockets: Socket[] = [];
-  const target = sanitize ? sanitized(machine, options) : null;
+  const watched = sanitize || record !== undefined ? sanitized(machine, options, record) : null;
+  const target = watched?.target ?? null;
+  const sids = new Set<number>();
+  record?.listen((e) => typeof e.sid === 'number' && sids.add(e.sid));
   const exit = () => {
-    for (const f of target?.judge.findings() ?? []) process.stderr.write(`${f.severity} ${f.rule}: ${f.message}\n`);
-    for (const [why, rules] of target?.judge.unjudged() ?? [])
+    if (record !== undefined && watched !== null) keep(record, watched.place, words, sids);
+    for (const f of (sanitize ? target : null)?.judge.findings() ?? [])
+      process.stderr.write(`${f.severity} ${f.rule}: ${f.message}\n`);
+    for (const [why, rules] of (sanitize ? target : null)?.judge.unjudged() ?? [])
       process.stderr.write(`not judged (${why}): ${[...rules].join(', ')}\n`);
     for (const s of sockets) s.destroy();
     process.exit(0);
@@ -154,7 +191,7 @@ export async function main(name: string, args: readonly string[]): Promise<void>
     else if (options.version) process.stdout.write(`${name} (viommu)\n`);
     else if (options.qtest === null && options.qmp === null) {
       throw new ViommuError('E_USAGE', 'caller', 'nobody to talk to: give -qtest unix:PATH (see -help)');
-    } else await serve(options, sanitize, failures, limits);
+    } else await serve(options, sanitize, failures, limits, [name, ...words]);
   } catch (e) {
     if (!(e instanceof ViommuError)) throw e;
     process.stderr.write(`${name}: ${e.message}\n`);

@@ -1,7 +1,6 @@
 import { Bridge } from '../../bus/bridge.ts';
 import { Ecam } from '../../bus/config-access.ts';
 import { PciWindowSpace } from '../../bus/decode.ts';
-import type { IommuPorts } from '../../bus/iommu-ports.ts';
 import type { PlugOptions } from '../../bus/plug.ts';
 import { RootComplex } from '../../bus/root-complex.ts';
 import type { RootComplexState } from '../../bus/saved-bus.ts';
@@ -10,17 +9,14 @@ import { toBigint } from '../core/bits.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { MachineUsage } from '../lib/limits/machine-limits.ts';
 import { extendedCapability } from '../lib/pci/capability-list.ts';
-import { guestRid } from '../lib/pci/rids.ts';
 import { loadOrReturn } from '../lib/saved/load-or-return.ts';
 import { checkFormOf, type FormOf } from '../lib/saved/state-form.ts';
 import type { MemoryWindow } from '../ports/memory.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { PciFunction } from '../ports/pci.ts';
-import type { Tell } from '../ports/tell.ts';
 import type { Finding } from '../sanitize/index.ts';
 import { ATS_CAP, EXT } from '../spec/pcie/index.ts';
-import type { TraceRecorder } from '../trace/recorder.ts';
-import { portsOf, putBehind } from './behind-unit.ts';
+import { portsOf, putBehind, recordedPorts, recordedTell } from './behind-unit.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
 import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
 import { windowOf } from './physical-map.ts';
@@ -84,7 +80,7 @@ export class PluggedMachine {
     this.#judges = plan.sanitize !== undefined;
     this.#judge = watching(plan, ram);
     const record = this.#judge?.recorder ?? null;
-    const tell = recorded(plan.tell ?? null, record);
+    const tell = recordedTell(plan.tell ?? null, record);
     const watched = (r: VmRam): VmRam =>
       record === null || r.backing === undefined ? r : { ...r, backing: record.watch(r.base, r.backing) };
     const { limits = {}, failures } = plan;
@@ -118,7 +114,7 @@ export class PluggedMachine {
     this.root = root;
     this.unit.endpoints.to = root.endpoints;
     const parts = { complex, root, unit: this.unit, doorbell, report: (error: unknown) => this.#report(error) };
-    putBehind(this.vm, parts, record === null ? ports : this.#recordedPorts(record, ports));
+    putBehind(this.vm, parts, record === null ? ports : recordedPorts(record, this.vm, complex, root, ports));
     // What the IOMMU itself writes (records, the status of waits) finds registers where the processor finds them.
     const { guest } = this.vm.memory;
     guest.addWindow(plan.iommu, this.unit.window.bytes, windowOf(this.unit.window));
@@ -177,17 +173,6 @@ export class PluggedMachine {
 
   #told(gpa: number, size: number, lo: number, hi: number): void {
     if (this.vm.memory.guest.locate(gpa - (gpa % 4))) this.#judge?.stored(gpa, size, lo, hi);
-  }
-
-  /** A recording names functions as the guest does at that moment. */
-  #recordedPorts(record: TraceRecorder, ports: IommuPorts): IommuPorts {
-    const guest = (stream: number) => {
-      const slot = this.complex.byStream(this.root, stream);
-      return slot === undefined ? guestRid(stream) : slot.aliasRidOf(Math.max(0, slot.streams.indexOf(stream)));
-    };
-    const gpaOf = (hpa: number) => this.vm.memory.gpaOf(hpa);
-    const ats = ports.ats === null ? null : record.ats(ports.ats, guest, gpaOf);
-    return { ...ports, translate: record.translate(ports.translate, guest, gpaOf), ats };
   }
 
   /** What the guest uses of each limit now. */
@@ -328,13 +313,4 @@ function low(value: bigint): number {
 
 function high(value: bigint): number {
   return Number(BigInt.asIntN(32, value >> 32n));
-}
-
-/** Both hear everything. */
-function recorded(tell: Tell | null, record: TraceRecorder | null): Tell | null {
-  if (record === null) return tell;
-  return (said) => {
-    record.tell(said);
-    tell?.(said);
-  };
 }

@@ -1,5 +1,5 @@
 import { vtdProperties } from '../../devices/vtd/properties.ts';
-import { putBehind } from './behind-unit.ts';
+import { portsOf, putBehind, recordedPorts } from './behind-unit.ts';
 import { BoardWindow } from './board-window.ts';
 import { Q35, q35Pci64 } from './q35.ts';
 import type { QemuIommuParts } from './qemu-iommus.ts';
@@ -15,7 +15,7 @@ const REGISTER_BYTES = 0x230;
  * @throws ViommuError `E_PROFILE` for a property it does not know.
  */
 export function attachVtd(p: QemuIommuParts): readonly IommuUnit[] {
-  const { vm, board, roots, irq, args, profile, tell, report } = p;
+  const { vm, board, roots, irq, args, profile, tell, report, record } = p;
   const properties = vtdProperties(args, profile);
   if (properties === null) return [];
   const unit = new VtdUnit(vm, { name: 'vtd', properties, irq, tell });
@@ -35,7 +35,10 @@ export function attachVtd(p: QemuIommuParts): readonly IommuUnit[] {
   board.likeQemu = properties.profile === 'qemu-11.1';
   board.complex.anonymousWrites = board.likeQemu;
   for (const root of roots.values()) {
-    putBehind(vm, { complex: board.complex, root, unit, doorbell: -1, report });
+    const { complex } = board;
+    const ports = portsOf(vm, unit);
+    const met = record === undefined ? ports : recordedPorts(record, vm, complex, root, ports);
+    putBehind(vm, { complex, root, unit, doorbell: -1, report }, met);
   }
   if (board.ioapic !== null) board.ioapic.remap = unit.remap;
   unit.endpoints.to = board.complex.everywhere;

@@ -3,6 +3,7 @@ import type { ProfileName } from '../lib/profile/profile.ts';
 import type { QemuArgs } from '../lib/qemu-args/qemu-args.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
+import type { TraceRecorder } from '../trace/recorder.ts';
 import type { Board } from './board.ts';
 import type { Vm } from './vm.ts';
 
@@ -18,6 +19,8 @@ export interface QemuIommuParts {
   readonly tell: Tell | null;
   /** Hears what the host refuses when a guest renumbers buses. */
   readonly report: (error: unknown) => void;
+  /** Hears the DMA behind the first IOMMU, as it goes through it. */
+  readonly record?: TraceRecorder;
   /** Which functions wait when an access faults (Arm). */
   readonly canStall?: (name: string) => boolean;
 }

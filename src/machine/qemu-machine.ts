@@ -8,6 +8,8 @@ import { loadOrReturn } from '../lib/saved/load-or-return.ts';
 import { checkFormOf, type FormOf } from '../lib/saved/state-form.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { Tell } from '../ports/tell.ts';
+import type { TraceRecorder } from '../trace/recorder.ts';
+import { recordedTell } from './behind-unit.ts';
 import type { Board, BoardState } from './board.ts';
 import { plugBridge, plugExpander } from './bridges.ts';
 import type { PhysicalMap } from './physical-map.ts';
@@ -36,6 +38,8 @@ export interface QemuDefaults {
   readonly report?: (error: unknown) => void;
   /** Which functions wait when an access faults (Arm: stalls are for platform devices; PCI functions do not wait by default). */
   readonly canStall?: (name: string) => boolean;
+  /** Hears the DMA behind the first IOMMU and what the machine tells; register accesses and stores are its driver's to tell. */
+  readonly record?: TraceRecorder;
 }
 
 /** Where the machine's interrupts go: whoever drives it may put a listener here. */
@@ -228,7 +232,8 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
   const ram = type === 'virt' ? virtRam(args.memory) : q35Ram(args.memory, vga);
   const { failures } = defaults;
   const chance = failures === undefined ? {} : { failures };
-  const vm = new Vm({ ram, tell: defaults.tell ?? null, limits: defaults.limits ?? {}, ...chance });
+  const tell = recordedTell(defaults.tell ?? null, defaults.record ?? null);
+  const vm = new Vm({ ram, tell, limits: defaults.limits ?? {}, ...chance });
   // The VM stands, the machine does not yet.
   if (vm.failures !== null) vm.failures.on = failures?.construction ?? false;
   const { accesses, clock } = vm;
@@ -248,7 +253,8 @@ export function createQemuMachine(args: QemuArgs, defaults: QemuDefaults): QemuM
     irq,
     args,
     profile,
-    tell: defaults.tell ?? null,
+    tell,
+    ...(defaults.record === undefined ? {} : { record: defaults.record }),
     report: defaults.report ?? (() => {}),
     ...(defaults.canStall === undefined ? {} : { canStall: defaults.canStall }),
   });

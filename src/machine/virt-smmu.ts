@@ -1,7 +1,7 @@
 import { smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { ViommuError } from '../core/errors.ts';
 import type { InterruptPort } from '../ports/irq.ts';
-import { putBehind } from './behind-unit.ts';
+import { portsOf, putBehind, recordedPorts } from './behind-unit.ts';
 import { BoardWindow } from './board-window.ts';
 import type { QemuIommuParts } from './qemu-iommus.ts';
 import { Smmuv3Unit } from './smmuv3-unit.ts';
@@ -30,7 +30,7 @@ const REACHED: readonly (readonly [base: number, bytes: number])[] = [
  * @throws ViommuError `E_PROFILE` for a property or a primary bus that is not there.
  */
 export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
-  const { vm, board, roots, irq, args, profile, tell, report, canStall } = p;
+  const { vm, board, roots, irq, args, profile, tell, report, canStall, record } = p;
   const doorbell = vm.memory.addHostWindow(DOORBELL_PAGE, PAGE, {
     name: 'its',
     read: () => 0,
@@ -67,7 +67,10 @@ export function attachSmmus(p: QemuIommuParts): readonly IommuUnit[] {
     board.map.attach(at, unit.window, 8);
     show(at, SMMU_BYTES);
     unit.endpoints.to = root.endpoints;
-    putBehind(vm, { complex: board.complex, root, unit, doorbell, report });
+    const { complex } = board;
+    const ports = portsOf(vm, unit);
+    const met = record === undefined || n > 0 ? ports : recordedPorts(record, vm, complex, root, ports);
+    putBehind(vm, { complex, root, unit, doorbell, report }, met);
     return unit;
   });
 }

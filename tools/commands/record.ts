@@ -1,13 +1,15 @@
 import { existsSync } from 'node:fs';
 import { ViommuError } from '../../src/core/errors.ts';
 import type { MakeReplayTarget } from '../../src/trace/index.ts';
-import { atLeast } from '../cli/parser.ts';
+import { atLeast, oneOf } from '../cli/parser.ts';
 import type { Session } from '../cli/session.ts';
 import { type Command, EXIT, usageError } from '../cli/verb.ts';
 import { buildPlugin, qemuVersion } from '../record/qemu/build.ts';
 import { qemuCommand } from '../record/qemu/command-line.ts';
 import { convertLog, type Recorded, runQemu, workFolder } from '../record/qemu/run.ts';
+import { recordClient } from '../record/qtest.ts';
 import { differences, summary, toJson } from '../replay/report.ts';
+import type { Replayed } from '../replay/run.ts';
 import { replayOne } from './replay.ts';
 
 interface Values {
@@ -15,6 +17,7 @@ interface Values {
   readonly seconds?: number;
   readonly all?: boolean;
   readonly verify?: boolean;
+  readonly arch?: string;
 }
 
 /** What a recording does not have, in sentences. */
@@ -83,6 +86,27 @@ async function recordQemu(
   return replayed.ok ? EXIT.OK : EXIT.DIFFERS;
 }
 
+/** A client of qtest, our machines in the place of QEMU. */
+async function recordQtest(
+  words: readonly string[],
+  values: Values,
+  make: MakeReplayTarget,
+  io: Session,
+): Promise<number> {
+  const { output } = values;
+  if (output === undefined) throw usageError('expected --output TRACE');
+  if (words.length === 0) throw usageError("expected the client's command line after --");
+  const { outputs, status } = await recordClient(words, values.arch ?? 'x86_64', output);
+  if (status !== 0) io.note(`${words[0]} ended with ${status === null ? 'a signal' : `status ${status}`}`);
+  if (values.verify === false) return EXIT.OK;
+  const done: Replayed[] = [];
+  for (const path of outputs) done.push(await replayOne(path, make, {}, io));
+  if (io.json) for (const r of done) io.out(JSON.stringify({ output, status, replay: toJson(r) }));
+  else for (const line of summary(done, io.paint)) io.out(line);
+  for (const r of done) for (const line of differences(r)) (io.json ? io.err : io.out)(line);
+  return done.every((r) => r.ok) ? EXIT.OK : EXIT.DIFFERS;
+}
+
 /** `viommu record`; recordings are replayed on machines made by `make`. */
 export function recordCommand(make: MakeReplayTarget): Command {
   return {
@@ -93,32 +117,41 @@ intel-iommu) through a TCG plugin that is built for that QEMU, and writes a reco
 recording is there when QEMU has ended, by itself, by Ctrl-C or SIGTERM, and is then replayed.
 
 Added to the command line: -accel tcg,thread=single (processors take turns, so that their stores have an order), a file that
-holds guest RAM, the plugin, -trace of the IOMMU, a QMP socket. Needs QEMU 9.2 or newer with plugins, and a C compiler.`,
+holds guest RAM, the plugin, -trace of the IOMMU, a QMP socket. Needs QEMU 9.2 or newer with plugins, and a C compiler.
+
+viommu record qtest runs a client of QEMU's qtest protocol (QTEST_QEMU_BINARY) on a machine of ours instead, and records that.`,
     notes:
       'Exit status: 0 recorded and replayed alike, 1 the replay differs, 2 it cannot be recorded (the message says what would do).',
     examples: [
       'viommu record qemu --output boot.ndjson.gz -- qemu-system-aarch64 -M virt,iommu=smmuv3 -cpu cortex-a76 -m 1G -nographic -kernel vmlinuz -initrd initrd.img -drive if=none,id=d,file=disk.img,format=raw -device nvme,serial=1,drive=d',
+      'viommu record qtest --output qtest.ndjson.gz -- ./intel-iommu-test',
     ],
     declare(parser) {
-      const kind = parser.createArgument('<what>', 'qemu');
-      kind.argChoices = ['qemu'];
+      const kind = parser.createArgument('<what>', 'qemu or qtest');
+      kind.argChoices = ['qemu', 'qtest'];
       parser
-        .usage('qemu --output TRACE [options] -- QEMU-COMMAND-LINE')
+        .usage('qemu|qtest --output TRACE [options] -- COMMAND-LINE')
         .addArgument(kind)
-        .argument('[command...]', "QEMU's command line, after --")
+        .argument('[command...]', "QEMU's command line, or that of a client of qtest, after --")
         .option('--output <trace>', 'where to write; packed when the name ends in .gz')
         .option('--seconds <n>', 'end QEMU after so long', atLeast(1, false))
         .option(
           '--all',
           'watch all code, not only that of a kernel in the upper half of addresses (firmware, hypervisors)',
         )
+        .addOption(
+          oneOf('--arch <name>', 'qtest: which QEMU the client takes us for, x86_64 (default) or aarch64', [
+            'x86_64',
+            'aarch64',
+          ]),
+        )
         .option('--no-verify', 'do not replay the recording');
     },
     async run([what, ...words], values: Values, io) {
-      if (what !== 'qemu') throw usageError(`expected qemu, found "${what}"`);
+      if (what !== 'qemu' && what !== 'qtest') throw usageError(`expected qemu or qtest, found "${what}"`);
       if (values.output !== undefined && existsSync(values.output) && words.includes(values.output))
         throw usageError(`${values.output} is part of QEMU's command line: say another file`);
-      return await recordQemu(words, values, make, io);
+      return await (what === 'qemu' ? recordQemu : recordQtest)(words, values, make, io);
     },
   };
 }

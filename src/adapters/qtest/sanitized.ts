@@ -1,5 +1,6 @@
 import { MachineSanitizer } from '../../machine/sanitize.ts';
 import type { MmioDevice } from '../../ports/mmio.ts';
+import type { TraceRecorder } from '../../trace/recorder.ts';
 import type { GuestSpace, QtestTarget } from './session.ts';
 
 /** Where the IOMMU of a machine is, and its RAM; bytes. */
@@ -16,9 +17,10 @@ export class SanitizedTarget implements QtestTarget {
   readonly judge: MachineSanitizer;
   readonly #inner: QtestTarget;
 
-  constructor(inner: QtestTarget, map: GuestSpace, place: SanitizedPlace) {
+  /** @param recorder the one that records the machine as well; default: one that keeps nothing. */
+  constructor(inner: QtestTarget, map: GuestSpace, place: SanitizedPlace, recorder?: TraceRecorder) {
     this.#inner = inner;
-    this.judge = new MachineSanitizer(place);
+    this.judge = new MachineSanitizer(place, recorder);
     this.map = new ToldSpace(map, place, this.judge);
   }
 
