@@ -33,3 +33,12 @@ test.runIf(can('gcc') && can('addr2line'))('function and line of a program count
 test('a file without symbols is refused in one line', async () => {
   await expect(symbols(join(folder, 'missing'), [1n])).rejects.toMatchObject({ code: 'E_MISSING' });
 });
+
+test.runIf(can('addr2line'))('a file that is no program is refused in the words of addr2line', async () => {
+  const text = join(folder, 'driver.txt');
+  writeFileSync(text, 'not a program\n');
+
+  await expect(symbols(text, [1n])).rejects.toThrow(
+    /cannot be read: addr2line: .*driver\.txt: file format not recognized$/,
+  );
+});

@@ -19,7 +19,9 @@ export async function symbols(file: string, pcs: readonly bigint[]): Promise<Map
   try {
     text = (await run('addr2line', ['-f', '-C', '-e', file, ...pcs.map(hex)])).stdout;
   } catch (e) {
-    const why = e instanceof Error && 'code' in e && e.code === 'ENOENT' ? 'there is no addr2line' : String(e);
+    const missing = e instanceof Error && 'code' in e && e.code === 'ENOENT';
+    const told = e instanceof Error && 'stderr' in e ? String(e.stderr).trim() : '';
+    const why = missing ? 'there is no addr2line' : told === '' ? String(e) : told;
     throw new ViommuError('E_MISSING', 'caller', `${file}: its symbols cannot be read: ${why.split('\n')[0]}`, {}, e);
   }
   const lines = text.trimEnd().split('\n');
