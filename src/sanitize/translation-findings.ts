@@ -11,10 +11,21 @@ const PATIENCE = 2;
 /** A completion or two after which a driver that meant to invalidate would have done it. */
 export const SETTLED = 2;
 
+/** A page that was used after it was unmapped, and when. */
+interface UsedPage {
+  readonly tree: TranslationTree;
+  readonly stream: number;
+  readonly page: number;
+  readonly e: StaleEntry;
+  readonly event: number;
+}
+
 /** Says under which rule it falls that a translation may still be cached, and why. */
 export class TranslationFindings {
   readonly #course: Course;
   readonly #caches: Caches;
+  /** Uses of pages whose invalidation was under way. */
+  #used: UsedPage[] = [];
   readonly #words: (stage: number) => TagWords;
 
   /** @param words what the parts of a tag are called, by stage kind. */
@@ -95,16 +106,34 @@ export class TranslationFindings {
 
   /**
    * The function used a page that is not mapped any more. The driver let it, unless it invalidated the page and went on
-   * without asking when that is done, or without looking.
+   * without asking when that is done, or without looking: which of them is seen by what it does next.
    */
   afterUnmap(tree: TranslationTree, stream: number, page: number, e: StaleEntry): void {
-    const { tag } = tree;
-    const { event, batch, barrier } = this.#course;
-    if (e.seq >= 0 && (e.seq > barrier || batch > e.issuedBatch + PATIENCE)) {
-      const where = `${addressOf(page)} (${tagText(tag, this.#words(tag.stage))})`;
-      this.violation(tree, tag, e, page, `unmapped ${where} was accessed`);
-      return;
+    const { event, barrier } = this.#course;
+    if (e.seq > barrier) this.#unawaited(tree, page, e);
+    else if (e.seq >= 0) this.#used.push({ tree, stream, page, e, event });
+    else this.#afterUnmap(stream, page, e, event);
+  }
+
+  /** What the driver did since pages were used whose invalidation was under way. @param last there is nothing more to come. */
+  review(last = false): void {
+    if (this.#used.length === 0) return;
+    const open: UsedPage[] = [];
+    for (const u of this.#used) {
+      if (!u.e.done && this.#course.batch > u.e.issuedBatch + PATIENCE) this.#unawaited(u.tree, u.page, u.e);
+      else if (u.e.done || last) this.#afterUnmap(u.stream, u.page, u.e, u.event);
+      else open.push(u);
     }
+    this.#used = open;
+  }
+
+  #unawaited(tree: TranslationTree, page: number, e: StaleEntry): void {
+    const { tag } = tree;
+    const where = `${addressOf(page)} (${tagText(tag, this.#words(tag.stage))})`;
+    this.violation(tree, tag, e, page, `unmapped ${where} was accessed`);
+  }
+
+  #afterUnmap(stream: number, page: number, e: StaleEntry, event: number): void {
     this.#course.findings.add('use-after-unmap', {
       stream,
       page,

@@ -263,6 +263,7 @@ export class Translations implements TreeListener {
     told: boolean,
     over: { readonly tree: TranslationTree; readonly page: number } | null = null,
   ): boolean {
+    this.#say.review();
     const node = tree.walk(page);
     // An entry that leads beyond the output size was named when it was written: what old entry an access used instead follows from it.
     if (node === null || tree.faults) return false;
@@ -284,6 +285,7 @@ export class Translations implements TreeListener {
 
   /** An access that was refused for want of a translation: other hardware could still have had the old one. */
   refused(tree: TranslationTree, stream: number, page: number): void {
+    this.#say.review();
     const e = tree.tag.stale.leafAt(page);
     const node = tree.walk(page);
     if (
@@ -309,6 +311,7 @@ export class Translations implements TreeListener {
 
   /** The end of what there is to see: what was never invalidated although the driver went on. */
   finish(trees: readonly TranslationTree[]): void {
+    this.#say.review(true);
     this.devices.finish(trees);
     this.usage.finish(trees);
     for (const tree of trees) {
