@@ -11,6 +11,8 @@ const PAGE = 4096;
 const MOST_TRIES = 4096;
 /** Units of work of each of them. */
 const TRY_WORK = 4;
+/** Units of an access of up to 4 bytes that did not go to RAM, whoever answers. */
+const WINDOW_WORK = 0.5;
 
 /** The piece QEMU's memory core makes of a failing access: naturally aligned, at most 4 bytes. */
 function pieceOf(lo: number, left: number): number {
@@ -97,9 +99,12 @@ export class MemoryPath {
     if (r.at === AT.TRANSLATED && permits?.(lo, hi) === false) return this.#departure.refuseForgery();
     this.#fabric.sender = this.#departure;
     const { memory } = this.#fabric;
+    const before = memory.windowed ?? 0;
     const done = r.write
       ? memory.writePart(lo, hi, r.bytes, r.start, count)
       : memory.readPart(lo, hi, r.bytes, r.start, count);
+    const windowed = (memory.windowed ?? 0) - before;
+    if (windowed > 0) this.#slot.gate.spend(windowed * WINDOW_WORK);
     return done ? DMA.OK : DMA.ABORT;
   }
 

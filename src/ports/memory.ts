@@ -74,4 +74,6 @@ export interface Memory {
   readPart(lo: number, hi: number, into: Uint8Array, start: number, count: number): boolean;
   /** The counterpart of `readPart`. */
   writePart(lo: number, hi: number, from: Uint8Array, start: number, count: number): boolean;
+  /** Accesses of windows so far, each of up to 4 bytes: what a copy costs beside its length. Absent: there are no windows. */
+  readonly windowed?: number;
 }

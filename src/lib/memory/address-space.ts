@@ -65,6 +65,7 @@ export function ramBacking(bytes: number): Backing {
  * and for the host's side alike. Loads and stores allocate nothing.
  */
 export class AddressSpace implements Memory {
+  windowed = 0;
   /** -1 as soon as a backing is shared with somebody else: its pages must be looked for each time. */
   changes: number;
   words = NONE.words;
@@ -325,6 +326,7 @@ export class AddressSpace implements Memory {
       }
       const w = this.#window(at, false);
       const size = this.#windowStep(at, count - done);
+      this.windowed++;
       if (w === null || !this.#in(w, at, size)) return false;
       const value = this.lo;
       for (let i = 0; i < size; i++) into[start + done + i] = value >>> (8 * i);
@@ -354,6 +356,7 @@ export class AddressSpace implements Memory {
       const size = this.#windowStep(at, count - done);
       let value = 0;
       for (let i = 0; i < size; i++) value |= from[start + done + i]! << (8 * i);
+      this.windowed++;
       if (!this.#out(w, at, size, value)) return false;
       done += size;
     }
