@@ -13,6 +13,8 @@ import type { VtdGuestTables } from './tables.ts';
 export const NOTHING_VALID = 1;
 /** PASIDs of a stream that the host has refused and that are tried again without being used. */
 const UNSETTLED = 256;
+/** What Linux says of a HWPT with a fault queue for a function without PRI, and for a VF (iommufd_fault_iopf_enable). */
+const WITHOUT_PRI: ReadonlySet<number> = new Set([-E.NODEV, -E.INVAL]);
 /** Slots that are looked at to find one that can go. */
 const LOOKED_AT = 64;
 /**
@@ -31,6 +33,8 @@ export interface VtdSlotListener {
 
 /** Makes the host follow the guest's tables for one (stream, PASID): attach, replace, detach. */
 export class VtdAttachments {
+  /** Hears of what has nothing and is not tried again; see `VtdStreams.onLost`. */
+  onLost: ((rid: number, pasid: number) => void) | null = null;
   /** null: nobody waits for answers under PASIDs. */
   listener: VtdSlotListener | null = null;
   readonly #streams: VtdStreamHost;
@@ -68,8 +72,9 @@ export class VtdAttachments {
     }
     if (outcome === NO_HOST_PASID) this.#refusals.note('first use', -E.NOSPC);
     this.detach(s, pasid);
-    // What has nothing is asked for again at its next use; only so many are tried before.
+    // What has nothing is asked for again at its next use; only so many are tried before. Without uses the guest is told of the rest.
     if (s.slots.has(pasid) || s.unsettled.size < UNSETTLED) s.unsettled.add(pasid);
+    else if (!this.#asked && !s.unsettled.has(pasid)) this.onLost?.(s.rid, pasid);
     return outcome;
   }
 
@@ -99,10 +104,7 @@ export class VtdAttachments {
     if (host === null || attached !== 0) {
       if (host !== null && old === undefined) s.mode.release(pasid);
       this.#domains.release(domain);
-      if (s.faultId === 0) return attached;
-      // A function without PRI cannot be attached to a HWPT with a fault queue (ENODEV).
-      s.faultId = 0;
-      return this.#configure(s, pasid);
+      return s.faultId !== 0 && WITHOUT_PRI.has(attached) ? this.#withoutFaults(s, pasid) : attached;
     }
     s.slots.set(pasid, { ...slot, host });
     if (old === undefined && pasid !== NO_PASID) {
@@ -112,6 +114,18 @@ export class VtdAttachments {
     if (pasid === NO_PASID) s.bypass = false;
     if (old !== undefined) this.#domains.release(old.domain);
     return 0;
+  }
+
+  /**
+   * The host refuses a HWPT with a fault queue, perhaps because the function has no PRI: then it takes one without, from here on.
+   * Where that is refused as well, the fault queue was not to blame, and the function keeps its page requests.
+   */
+  #withoutFaults(s: VtdStream, pasid: number): VerbOutcome {
+    const { faultId } = s;
+    s.faultId = 0;
+    const outcome = this.#configure(s, pasid);
+    if (outcome !== 0) s.faultId = faultId;
+    return outcome;
   }
 
   /**
@@ -159,12 +173,12 @@ export class VtdAttachments {
 
   /** See `VtdStreamHost.prove`. */
   prove(streams: readonly VtdStream[]): VerbOutcome {
-    let refused = 0;
     for (let i = 0; i < streams.length; i++) {
       const { device } = streams[i]!;
-      if (device.unproved.size > 0) refused = this.#streams.prove(device) || refused;
+      const refused = device.unproved.size > 0 ? this.#streams.prove(device) : 0;
+      if (refused < 0 || this.#work.unfinished) return refused;
     }
-    return refused;
+    return 0;
   }
 
   /** The stream is taken out of the VM: what the host did not detach goes when its file is closed. */
@@ -177,6 +191,8 @@ export class VtdAttachments {
     s.slots.delete(slot.pasid);
     if (this.#order.delete(slot.place)) this.#quota.used--;
     this.listener?.forgotten(s, slot.pasid);
+    // A detach empties the ATC.
+    s.skipped.delete(slot.pasid);
     s.mode.release(slot.pasid);
     this.#domains.release(slot.domain);
   }
@@ -229,7 +245,9 @@ export class VtdAttachments {
     }
     s.unsettled.delete(NO_PASID);
     s.slots.delete(NO_PASID);
-    if (old !== undefined) this.#domains.release(old.domain);
+    if (old === undefined) return refused;
+    this.listener?.forgotten(s, NO_PASID);
+    this.#domains.release(old.domain);
     return refused;
   }
 

@@ -1,5 +1,6 @@
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import type { VtdAttachments } from './attachments.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdStream } from './stream.ts';
@@ -7,10 +8,9 @@ import type { VtdGuestTables } from './tables.ts';
 
 /**
  * PASIDs one invalidation looks at per device, and captures of those that are present; further ones wait for their first use.
- * Without upcalls there is no first use.
+ * Without upcalls there is no first use: all of them are set up, in as many parts as it takes.
  */
 const CAPTURE = { look: 2048, take: 64 } as const;
-const CAPTURE_WITHOUT_MISSES = { look: 1 << 20, take: 1024 } as const;
 /** Units of work of one look at a PASID's entry. */
 const LOOK_WORK = 8;
 /** Entries that are passed over for one unit of work, and looked at before the budget is. */
@@ -44,7 +44,7 @@ export class VtdCapture {
     }
     if (index === tables.context.ridPasid || index >= 2 ** s.pasidBits || s.slots.has(index)) return refused;
     const r = tables.find(s.rid, index);
-    return r !== null && (did < 0 || r.did === did) ? this.#configure(s, index) || refused : refused;
+    return r !== null && (did < 0 || r.did === did) ? graver(refused, this.#configure(s, index)) : refused;
   }
 
   /**
@@ -57,13 +57,12 @@ export class VtdCapture {
     const asked = deps.upcalls !== null;
     const at = s.captured;
     const begun = at.round === work.round;
-    if (!begun)
-      Object.assign(at, { round: work.round, next: 0, left: asked ? CAPTURE.take : CAPTURE_WITHOUT_MISSES.take });
+    if (!begun) Object.assign(at, { round: work.round, next: 0, left: asked ? CAPTURE.take : Infinity });
     const r = tables.find(s.rid, NO_PASID);
     let refused = !begun && r !== null && (did < 0 || r.did === did) ? this.#configure(s, NO_PASID) : 0;
     const c = tables.context;
     if (s.pasidBits === 0 || !c.scalable || (r === null && c.pasids === 0)) return refused;
-    const end = Math.min(2 ** s.pasidBits, c.pasids, asked ? CAPTURE.look : CAPTURE_WITHOUT_MISSES.look);
+    const end = Math.min(2 ** s.pasidBits, c.pasids, asked ? CAPTURE.look : Infinity);
     while (at.next < end && at.left > 0) {
       if (work.over) {
         work.unfinished ||= !asked;
@@ -80,8 +79,13 @@ export class VtdCapture {
       const found = tables.find(s.rid, i);
       if (found === null || (did >= 0 && found.did !== did)) continue;
       at.left--;
-      refused = this.#configure(s, i) || refused;
+      refused = graver(refused, this.#configure(s, i));
     }
     return refused;
   }
+}
+
+/** The first refusal of two outcomes; a contradiction between the streams of a device, which may be gone later, comes last. */
+function graver(first: VerbOutcome, second: VerbOutcome): VerbOutcome {
+  return first === 0 || (first === -E.OPNOTSUPP && second < 0) ? second : first;
 }

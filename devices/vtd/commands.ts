@@ -7,6 +7,7 @@ import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
 import type { InterruptRemapper } from './interrupt-remapper.ts';
 import type { VtdPageRequests } from './page-requests.ts';
+import { RefusedDescriptor } from './refused-descriptor.ts';
 import type { VtdStreams } from './streams.ts';
 import type { Waits } from './waits.ts';
 
@@ -32,9 +33,11 @@ export interface VtdCommandTargets {
  */
 export class VtdCommands {
   readonly #c: VtdCommandTargets;
+  readonly #refused: RefusedDescriptor;
 
   constructor(targets: VtdCommandTargets) {
     this.#c = targets;
+    this.#refused = new RefusedDescriptor(targets.core, targets.streams, targets.pageRequests);
   }
 
   /**
@@ -43,6 +46,18 @@ export class VtdCommands {
    * @returns 0: done; an IQEI code (> 0) that stops the queue at it; or the host's first refusal (-errno).
    */
   execute(type: InvType, w: Int32Array): number {
+    this.#refused.next(w);
+    const outcome = this.#execute(type, w);
+    if (isRefusal(outcome)) this.#refused.set(type, w);
+    return outcome;
+  }
+
+  /** See `RefusedDescriptor.reset`. */
+  reset(): void {
+    this.#refused.reset();
+  }
+
+  #execute(type: InvType, w: Int32Array): number {
     const w0 = w[0]!;
     const w1 = w[1]!;
     const w2 = w[2]!;
@@ -60,12 +75,11 @@ export class VtdCommands {
         else this.#c.remapper.invalidateAll();
         return 0;
       case INV.WAIT:
-        // What the host's unit has refused to forget may still be in use.
-        return this.#c.streams.confirmed() || this.#c.waits.add(w0, w1, w2, w3);
+        return this.#wait(w0, w1, w2, w3);
       case INV.PASID_IOTLB:
         return this.#pasidIotlb(g, inv.did(w0), inv.pasid(w1), inv.page(w2, w3), inv.am(w2), inv.ih(w2));
       case INV.PASID_CACHE:
-        return this.#finish(this.#c.streams.pasidInvalidated(g, inv.did(w0), inv.pasid(w1)));
+        return this.#finish(this.#c.streams.rounds.pasidInvalidated(g, inv.did(w0), inv.pasid(w1)));
       case INV.PASID_DEVICE_TLB:
         return this.#deviceTlb(inv.sidLow(w0), inv.pasid(w1), inv.pasidDeviceS(w2), w2, w3, inv.pasidDeviceG(w2));
       case INV.PAGE_GROUP_RESPONSE: {
@@ -75,9 +89,18 @@ export class VtdCommands {
     }
   }
 
+  /** Not while anything may still be in use that was to go: what the guest has skipped, or the host's unit has not forgotten. */
+  #wait(w0: number, w1: number, w2: number, w3: number): number {
+    const { streams, waits, core } = this.#c;
+    const forgotten = this.#refused.settle();
+    if (forgotten < 0 || core.work.unfinished) return forgotten;
+    const kept = streams.confirmed();
+    return kept < 0 || core.work.unfinished ? kept : waits.add(w0, w1, w2, w3);
+  }
+
   /** @param g CONTEXT_G. @param fm masks function bits of `sid`. */
   contextCache(g: number, did: number, sid: number, fm: number): VerbOutcome {
-    return this.#finish(this.#c.streams.contextInvalidated(g, did, sid, fm));
+    return this.#finish(this.#c.streams.rounds.contextInvalidated(g, did, sid, fm));
   }
 
   /** @param g IOTLB_G. @param page 2^am pages around it, for a page-selective request. */

@@ -24,9 +24,6 @@ import { vtdUpcalls } from './upcalls.ts';
 import { VirtualCommands } from './virtual-commands.ts';
 import { Waits } from './waits.ts';
 
-/** GCMD bits that are levels; the others are one-shots. */
-const LEVELS = GCMD.TE | GCMD.QIE | GCMD.IRE | GCMD.CFI;
-
 /**
  * The guest-visible VT-d unit: registers, the invalidation queue, interrupt remapping and page requests in front, iommufd verbs
  * behind. It never translates; the physical IOMMU does, as the host objects this device makes tell it to.
@@ -52,6 +49,7 @@ export class Vtd implements MmioDevice {
   readonly #pageRequests: VtdPageRequests;
   readonly #virtualCommands: VirtualCommands | null;
   readonly #waits: Waits;
+  readonly #commands: VtdCommands;
   readonly #queue: VtdQueue;
   readonly #registerInvalidation: RegisterInvalidation;
   readonly #handlers: UpcallHandlers;
@@ -93,7 +91,7 @@ export class Vtd implements MmioDevice {
       ? new VirtualCommands(core, (pasid) => core.refusals.note('freed PASID', this.#streams.pasidFreed(pasid)))
       : null;
     this.#waits = new Waits(core, () => deps.upcalls?.outstanding(this.#handlers) ?? 0);
-    const commands = new VtdCommands({
+    this.#commands = new VtdCommands({
       core,
       streams: this.#streams,
       domains: this.#domains,
@@ -102,8 +100,10 @@ export class Vtd implements MmioDevice {
       waits: this.#waits,
       timedOut: (sid) => this.#deviceTlbTimeout(sid),
     });
-    this.#queue = new VtdQueue(core, this.#records, commands, this.#waits, () => this.#switch.going);
-    this.#registerInvalidation = new RegisterInvalidation(core, commands, this.#queue, this.#streams);
+    const held = () => this.#switch.going;
+    const behind = () => held() || this.#registerInvalidation.busy;
+    this.#queue = new VtdQueue(core, this.#records, this.#commands, this.#waits, behind);
+    this.#registerInvalidation = new RegisterInvalidation(core, this.#commands, this.#queue, this.#streams, held);
     core.work.go = () => this.#goOn();
   }
 
@@ -278,10 +278,9 @@ export class Vtd implements MmioDevice {
   #command(value: number): void {
     const regs = this.#regs;
     const { properties } = this.#core.deps;
-    const changed = (regs.get(PAGE.GSTS.at) ^ value) & LEVELS;
     if (properties.dmaTranslation) this.#switch.translation((value & GCMD.TE) !== 0);
     if ((value & GCMD.SRTP) !== 0) this.#switch.rootTable();
-    if ((changed & GCMD.QIE) !== 0 && properties.queuedInvalidation) this.#enableQueue((value & GCMD.QIE) !== 0);
+    if (properties.queuedInvalidation) this.#queue.command((value & GCMD.QIE) !== 0);
     if ((value & GCMD.SIRTP) !== 0) {
       this.#remapper.setTable(regs.get(PAGE.IRTA.at), regs.get(PAGE.IRTA.at + 4));
       regs.setStatus(GCMD.SIRTP, true);
@@ -296,21 +295,10 @@ export class Vtd implements MmioDevice {
     if ((now & (GCMD.TE | GCMD.IRE)) === 0) this.#records.idle();
   }
 
-  /** QIES shows that the queue is on before its first descriptor is fetched. */
-  #enableQueue(on: boolean): void {
-    if (!on) {
-      if (this.#queue.disable()) this.#regs.setStatus(GCMD.QIE, false);
-      return;
-    }
-    this.#regs.setStatus(GCMD.QIE, true);
-    this.#queue.enable();
-  }
-
   /** An occasion for what one access could not do: a switch first, since descriptors behind it are about its tables. */
   #goOn(): void {
     const { work } = this.#core;
-    if (!this.#switch.nextPart()) return;
-    this.#registerInvalidation.goOn();
+    if (!this.#switch.nextPart() || !this.#registerInvalidation.goOn()) return;
     this.#queue.goOn();
     if (work.waiting) return;
     // What nobody uses any more goes on going.
@@ -336,6 +324,7 @@ export class Vtd implements MmioDevice {
     root.on = false;
     root.base = 0;
     root.mode = TTM.LEGACY;
+    this.#streams.reset();
     this.#core.refusals.note('switch of translation', this.#switch.replaced());
     this.#abandon();
     this.#regs.reset();
@@ -378,7 +367,11 @@ export class Vtd implements MmioDevice {
     return checkVtdState(this.#parts(), state);
   }
 
+  /** Nothing of before is asked or to be answered any more. */
   #abandon(): void {
+    this.#registerInvalidation.reset();
+    this.#commands.reset();
+    this.#pageRequests.reset();
     this.#core.deps.upcalls?.abandon?.(this.#handlers);
     this.#streams.forgetGone();
   }

@@ -1,6 +1,5 @@
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
-import { E } from '../../src/spec/iommufd/errno.ts';
 import type { VtdAttachments } from './attachments.ts';
 import type { VtdCore } from './core.ts';
 import { isStale } from './domains.ts';
@@ -21,9 +20,10 @@ export class VtdHealing {
   /**
    * What the host refused before is tried again: at every invalidation of translations, as far as the budget goes.
    * @param attached what is still not attached counts as well: nobody records its faults.
+   * @param kept only streams that are still attached to what should have gone.
    * @returns 0, or -errno: something is still attached that should have gone. What is not attached yet is recorded as faults.
    */
-  heal(attached = false): VerbOutcome {
+  heal(attached = false, kept = false): VerbOutcome {
     const { work } = this.#core;
     let refused = 0;
     for (let i = 0; i < this.#list.length; i++) {
@@ -31,7 +31,8 @@ export class VtdHealing {
       const { healing } = s;
       if (healing.round !== work.round) {
         healing.round = work.round;
-        healing.left = s.unsettled.size > 0 ? [...s.unsettled].reverse() : [];
+        const tried = kept ? s.keeps : s.unsettled.size > 0;
+        healing.left = tried ? [...s.unsettled].reverse() : [];
       }
       for (let pasid = healing.left.pop(); pasid !== undefined; pasid = healing.left.pop()) {
         if (work.over) {
@@ -84,10 +85,9 @@ export class VtdHealing {
 
   /**
    * A host with one configuration per device takes the first of its streams that changes for a contradiction; once all of
-   * them have changed there may be none.
+   * them have changed there may be none. @returns 0, or -errno of what there still is.
    */
-  agreed(refused: VerbOutcome): VerbOutcome {
-    if (refused !== -E.OPNOTSUPP || this.#core.deps.upcalls !== null) return refused;
+  agreed(): VerbOutcome {
     let still = 0;
     for (const s of this.#list) if (s.device.several && s.unsettled.size > 0) still = this.settle(s, true) || still;
     return still;

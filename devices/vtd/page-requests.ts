@@ -1,5 +1,6 @@
 import { type AskedRequest, AskedRequests } from '../../src/lib/limits/asked-requests.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
@@ -9,6 +10,9 @@ import { type HostPageRequest, HostPageRequests } from './host-page-requests.ts'
 import { DROPPED, type PageRequest, PageRequestQueue, QUEUED } from './page-request-queue.ts';
 import type { VtdStream } from './stream.ts';
 import type { VtdStreams } from './streams.ts';
+
+/** Units of work of one answer. */
+const ANSWER_WORK = 8;
 
 /**
  * Page requests on their way to the guest's queue and answers on their way back: through upcalls as the hardware wrote them,
@@ -21,6 +25,8 @@ export class VtdPageRequests {
   readonly #faults: VtdFaults;
   readonly #host: HostPageRequests | null;
   readonly #asked: AskedRequests;
+  /** Answers that the host has refused and the guest has skipped, of requests that wait. */
+  readonly #skipped = new Map<string, { sid: number; pasid: number; group: number; code: number }>();
 
   constructor(core: VtdCore, streams: VtdStreams, faults: VtdFaults) {
     this.#core = core;
@@ -121,17 +127,53 @@ export class VtdPageRequests {
     return this.#host?.respond(cookie, code) ?? 0;
   }
 
-  /** The guest's answer to a group; one nobody waits for is nothing. @returns 0 or -errno of the host. */
+  /**
+   * The guest's answer to a group; one nobody waits for is nothing. The request waits until the host has taken the answer.
+   * @returns 0 or -errno of the host.
+   */
   respond(sid: number, pasid: number, group: number, code: number): VerbOutcome {
     const s = this.#streams.byRid(sid);
     if (s === undefined) return 0;
-    const asked = this.#asked.take(sid, pasid, group)?.host;
-    if (this.#host !== null) return asked === undefined ? 0 : this.#answer(asked, code);
+    const asked = this.#asked.find(sid, pasid, group)?.host;
+    const r = this.#host === null ? this.#toStream(s, pasid, group, code, asked) : this.#toKernel(asked, code);
+    // EINVAL: whoever it was for does not wait any more.
+    if (isRefusal(r) && r !== -E.INVAL) return r;
+    this.#asked.take(sid, pasid, group);
+    return 0;
+  }
+
+  #toKernel(cookie: number | undefined, code: number): VerbOutcome {
+    return cookie === undefined ? 0 : this.#answer(cookie, code);
+  }
+
+  #toStream(s: VtdStream, pasid: number, group: number, code: number, asked: number | undefined): VerbOutcome {
     const host = asked ?? s.mode.toHost(pasid)[0];
     const { upcalls } = this.#core.deps;
     if (host === undefined || upcalls === null) return 0;
     const answer = code <= 1 ? code : RESPONSE.FAILURE;
-    const r = upcalls.respond(s.vfio.devId, host, group, answer, false, s.index);
-    return r === -E.INVAL ? 0 : r;
+    return upcalls.respond(s.vfio.devId, host, group, answer, false, s.index);
+  }
+
+  /** The guest went on behind an answer that the host had refused: it is given again as long as the request waits. */
+  skipped(sid: number, pasid: number, group: number, code: number): void {
+    if (this.#asked.find(sid, pasid, group) === undefined) return;
+    this.#skipped.set(`${sid} ${pasid} ${group}`, { sid, pasid, group, code });
+  }
+
+  /** Gives skipped answers again, as far as the budget goes. */
+  answerSkipped(): void {
+    const { work, refusals } = this.#core;
+    for (const [key, { sid, pasid, group, code }] of this.#skipped) {
+      if (work.over) return;
+      work.spend(ANSWER_WORK);
+      const waits = this.#asked.find(sid, pasid, group) !== undefined;
+      if (!waits || !refusals.note('page response', this.respond(sid, pasid, group, code))) this.#skipped.delete(key);
+    }
+  }
+
+  /** Reset, or a state was loaded: no request waits for an answer any more. */
+  reset(): void {
+    this.#asked.forget();
+    this.#skipped.clear();
   }
 }

@@ -1,7 +1,7 @@
 import { RingFinder } from '../../src/lib/queue/ring-finder.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { INV, INV_NAME, INV_TYPES, type InvType, invType } from '../../src/spec/vtd/invalidation.ts';
-import { IQEI, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
+import { GCMD, IQEI, PAGE, TTM } from '../../src/spec/vtd/registers.ts';
 import type { VtdCommands } from './commands.ts';
 import type { VtdCore } from './core.ts';
 import { VtdLegality } from './legality.ts';
@@ -58,6 +58,8 @@ export class VtdQueue {
   readonly #held: () => boolean;
   /** The descriptor at the head was begun and goes on: its words are in `#w`. */
   #begun = false;
+  /** The guest has switched the queue off, which comes into force when it has caught up. */
+  #offAsked = false;
 
   /** @param held whether descriptors wait for a switch of tables that is under way. */
   constructor(core: VtdCore, records: VtdRecords, commands: VtdCommands, waits: Waits, held: () => boolean) {
@@ -88,20 +90,30 @@ export class VtdQueue {
   }
 
   reset(): void {
-    this.#begun = false;
+    this.#begun = this.#offAsked = false;
     this.#enabled = this.#wide = false;
     this.#base = this.#size = this.#head = this.#tail = this.#lastType = 0;
     this.#waits.clear();
   }
 
+  /** GCMD was written. @param on QIE. */
+  command(on: boolean): void {
+    this.#offAsked = false;
+    if (on === this.#enabled) return;
+    if (on) this.#enable();
+    else this.#disable();
+  }
+
   /** QIE 0→1: base and size are latched; a tail written before is honoured (Windows relies on it). */
-  enable(): void {
+  #enable(): void {
     const { deviations, deps } = this.#core;
     const lo = this.#regs.get(PAGE.IQA.at);
     this.#wide = this.#width();
     this.#base = basePointer(lo, this.#regs.get(PAGE.IQA.at + 4), deps.properties, deviations);
     this.#size = 1 << ((lo & 7) + (this.#wide ? 7 : 8));
     this.#enabled = true;
+    // QIES shows that the queue is on before its first descriptor is fetched.
+    this.#regs.setStatus(GCMD.QIE, true);
     if (this.#takeTail() && this.#tail !== 0) this.#run();
   }
 
@@ -112,16 +124,29 @@ export class VtdQueue {
     return counts && (this.#regs.get(PAGE.IQA.at) & 0x800) !== 0;
   }
 
-  /** QIE 1→0. @returns whether the queue is off now. */
-  disable(): boolean {
-    if (this.#core.deviations.queueOffNeedsWait && (this.#head !== this.#tail || this.#lastType !== INV.WAIT)) {
-      return false;
+  /**
+   * QIE 1→0. QEMU executes all descriptors within the write of IQT, and drops a request to switch off that finds some of them left
+   * (behind an error). Here the budget can have left them, or answers that are missing: then the request is kept until the queue
+   * has caught up with the tail.
+   */
+  #disable(): void {
+    const { deviations } = this.#core;
+    if (deviations.queueOffNeedsWait) {
+      if (this.#head !== this.#tail) this.#offAsked = !this.#records.queueHalted;
+      if (this.#head !== this.#tail || this.#lastType !== INV.WAIT) return;
     }
     this.#enabled = this.#begun = false;
     this.#waits.clear();
     this.#head = 0;
     this.#publish();
-    return true;
+    this.#regs.setStatus(GCMD.QIE, false);
+  }
+
+  /** The queue has stopped fetching: for a request to switch it off that waits, QEMU's rule is asked again. */
+  #offIfAsked(): void {
+    if (!this.#offAsked || (this.#head !== this.#tail && !this.#records.queueHalted)) return;
+    this.#offAsked = false;
+    if (!this.#records.queueHalted) this.#disable();
   }
 
   /** IQA was written while the queue is on: QEMU follows DW at once. */
@@ -139,9 +164,9 @@ export class VtdQueue {
     return true;
   }
 
-  /** IQT was written. */
+  /** IQT was written. Behind a request to switch off it is the next queue's. */
   tailWritten(): void {
-    if (this.#takeTail() && this.#enabled && !this.#records.queueHalted) this.#run();
+    if (!this.#offAsked && this.#takeTail() && this.#enabled && !this.#records.queueHalted) this.#run();
   }
 
   /** IQE or ITE was cleared by the guest: the fetch goes on where it stopped (§6.5.2). */
@@ -193,6 +218,7 @@ export class VtdQueue {
       }
     }
     this.#running = false;
+    this.#offIfAsked();
   }
 
   #mayFetch(): boolean {
@@ -290,7 +316,7 @@ export class VtdQueue {
     this.#size = s.size;
     this.#head = s.head;
     this.#tail = s.tail;
-    this.#begun = false;
+    this.#begun = this.#offAsked = false;
     this.#lastType = s.last;
     this.#waits.load(s.waits);
     this.#counts.set(s.counts);

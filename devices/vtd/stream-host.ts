@@ -70,10 +70,16 @@ export class VtdStreamHost {
 
   /**
    * Without upcalls: what the unit may not have confirmed to be detached goes where there is no memory, which is refused
-   * unless it has. @returns 0 or -errno: something detached may still be in use.
+   * unless it has. As far as the budget goes: `work.unfinished`.
+   * @returns 0 or -errno: something detached may still be in use.
    */
   prove(device: VtdStreamDevice): VerbOutcome {
-    for (const pasid of [...device.unproved]) {
+    const { work } = this.#core;
+    for (const pasid of device.unproved) {
+      if (work.over) {
+        work.unfinished = true;
+        return 0;
+      }
       const nothing = this.#nothing(device.vfio.devId);
       const r = nothing < 0 ? nothing : this.#join(device, nothing, pasid);
       const left = r < 0 ? r : this.#host.detach(device.vfio, pasid);

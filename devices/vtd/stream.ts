@@ -82,8 +82,12 @@ export class VtdStream {
    * attached to what was to go; one without has nothing, and its requests are faults.
    */
   readonly unsettled = new Set<number>();
+  /** PASIDs whose cached translations in the ATC are still to go, see `RefusedDescriptor`. */
+  readonly skipped = new Set<number>();
   /** Stamp of the last invalidation round that went through it. */
   round = 0;
+  /** Stamp of the last switch of translation that went through it. */
+  placed = 0;
   /** How far the capture of its PASIDs is in a round: the next one, and how many may still be set up. */
   readonly captured = { round: 0, next: 0, left: 0 };
   /** The round in which what the host refused is tried again, and what of it is left. */

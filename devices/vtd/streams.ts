@@ -3,8 +3,6 @@ import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
-import { SQ_MASK } from '../../src/spec/vtd/interrupt.ts';
-import { CONTEXT_G, PASID_CACHE_G } from '../../src/spec/vtd/invalidation.ts';
 import { VtdAttachments, type VtdSlotListener } from './attachments.ts';
 import { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
@@ -13,22 +11,15 @@ import type { VtdDomains } from './domains.ts';
 import { GoneStreams } from './gone.ts';
 import { VtdHealing } from './healing.ts';
 import { GlobalPasids, globalMode, type PasidMode, sameMode, sliceMode, UNKNOWN_PASID } from './pasid-modes.ts';
+import { VtdRounds } from './rounds.ts';
 import { VtdStream, type VtdStreamDevice } from './stream.ts';
 import { VtdGuestTables } from './tables.ts';
-
-/** Units of work of one look at a PASID's entry. */
-const LOOK_WORK = 8;
 
 /**
  * The streams behind the unit and when each is set up: on first use; under caching mode, or without upcalls, when the guest says
  * that something is new; PASIDs that the host names otherwise as soon as the tables have them, so that the names are there.
  */
 export class VtdStreams {
-  /**
-   * Hears that the host cannot have a requester or PASID as the tables say, where no access would show it: a processor's PASID
-   * has no twin, or nobody is asked on first use.
-   */
-  onLost: ((rid: number, pasid: number) => void) | null = null;
   /** Guest PASID of the last `find`. */
   pasid = NO_PASID;
   /** iommufd's fault queue for the HWPTs of first stages; 0: none is used. */
@@ -37,18 +28,17 @@ export class VtdStreams {
   readonly #tables: VtdGuestTables;
   readonly #domains: VtdDomains;
   readonly #attachments: VtdAttachments;
-  readonly #capture: VtdCapture;
   /** The host's PASIDs, for slices and global mode. */
   readonly #globals: GlobalPasids | null;
   readonly #drain: PasidDrain;
   /** What the host refused is tried again. */
   readonly healing: VtdHealing;
+  /** What goes through all of them. */
+  readonly rounds: VtdRounds;
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
   readonly #byDev = new Map<number, VtdStreamDevice>();
   readonly #gone = new GoneStreams();
-  /** No one asks on first use, or the guest promises to tell: set up when told. */
-  readonly #eager: boolean;
 
   constructor(core: VtdCore, domains: VtdDomains) {
     const { pasids, globals, drain = DRAINED } = core.deps;
@@ -56,12 +46,26 @@ export class VtdStreams {
     this.#domains = domains;
     this.#tables = new VtdGuestTables(core);
     this.#attachments = new VtdAttachments(core, this.#tables, domains);
-    this.#capture = new VtdCapture(core, this.#tables, this.#attachments);
     this.#drain = drain;
     this.healing = new VtdHealing(core, this.#list, this.#attachments);
+    const { healing } = this;
+    const attachments = this.#attachments;
+    const capture = new VtdCapture(core, this.#tables, attachments);
+    this.rounds = new VtdRounds({ core, list: this.#list, attachments, capture, healing, domains });
     this.#globals = globals ?? (pasids === undefined ? null : new GlobalPasids(pasids, drain));
-    this.#eager = domains.eager;
     this.#globals?.onMissing((local) => this.#missing(local));
+  }
+
+  /**
+   * Hears that the host cannot have a requester or PASID as the tables say, where no access would show it: a processor's PASID
+   * has no twin, or nobody is asked on first use.
+   */
+  get onLost(): ((rid: number, pasid: number) => void) | null {
+    return this.#attachments.onLost;
+  }
+
+  set onLost(hears: ((rid: number, pasid: number) => void) | null) {
+    this.#attachments.onLost = hears;
   }
 
   /** Tells of every PASID of a stream that is taken away, while its host PASIDs still have their names; asks whether one has to stay. */
@@ -167,7 +171,7 @@ export class VtdStreams {
     });
     const { work, refusals } = this.#core;
     const refused = work.whole(() => {
-      for (const s of streams) work.part(this.#place(s));
+      for (const s of streams) work.part(this.rounds.place(s));
       return work.part(this.#domains.goOn());
     });
     if (refusals.note('switch of translation', refused) && deps.upcalls === null) this.tellOfLost(streams);
@@ -217,35 +221,6 @@ export class VtdStreams {
     if (this.#list.length === 0) this.#domains.close();
   }
 
-  /** What a stream has before its first use, as far as the budget goes. */
-  #place(s: VtdStream): VerbOutcome {
-    const { root, work } = this.#core;
-    if (!root.on) return this.#attachments.bypass(s, true);
-    const refused = s.captured.round === work.round ? 0 : this.#attachments.unset(s, true);
-    if (work.unfinished) return refused;
-    const captured = this.#eager || s.renamed ? this.#capture.all(s, -1) : 0;
-    // What could not be detached may still be replaced by what the tables say now.
-    if (refused < 0) this.healing.settle(s);
-    return refused || captured;
-  }
-
-  /**
-   * TE, the root table or its mode changed: everything known about streams is void. As far as the budget goes:
-   * `work.unfinished`.
-   */
-  placeAll(): VerbOutcome {
-    const { work } = this.#core;
-    for (const s of this.#list) {
-      if (!this.#begins(s)) continue;
-      work.part(this.#place(s));
-      if (work.unfinished) return work.refused;
-      s.round = work.round;
-    }
-    if (work.unfinished) return work.refused;
-    work.part(this.#domains.goOn());
-    return work.unfinished ? work.refused : this.#agreed(0);
-  }
-
   /** The hardware has no configuration for a host PASID of a device's stream. @returns whether it has one now. */
   firstUse(devId: number, index: number, host: number): boolean {
     const s = this.find(devId, index, host);
@@ -291,68 +266,20 @@ export class VtdStreams {
     }
   }
 
-  /** @returns 0: no cache of the host's units knows what was detached; -errno. */
+  /**
+   * As far as the budget goes: `work.unfinished`.
+   * @returns 0: no cache of the host's units knows what was detached; -errno.
+   */
   confirmed(): VerbOutcome {
-    const kept = this.#list.reduce((r, s) => (s.keeps ? this.healing.settle(s) || r : r), 0);
-    return kept || this.#core.confirm.ask() || this.#attachments.prove(this.#list);
+    const { work, confirm } = this.#core;
+    const kept = this.healing.heal(false, true);
+    if (work.unfinished || kept < 0) return kept;
+    return confirm.ask() || this.#attachments.prove(this.#list);
   }
 
-  /** A context-cache invalidation. @param g granularity. @param fm masks function bits of `sid`. */
-  contextInvalidated(g: number, did: number, sid: number, fm: number): VerbOutcome {
-    if (!this.#core.root.on) return 0;
-    let refused = 0;
-    for (const s of this.#list) {
-      if (!this.#reaches(s, g, did, sid, fm) || !this.#begins(s)) continue;
-      refused = this.#refresh(s, -1, -1) || refused;
-      if (this.#core.work.unfinished) return refused;
-      if (this.#eager) refused = this.#configure(s, NO_PASID) || refused;
-      s.round = this.#core.work.round;
-    }
-    return this.#agreed(refused);
-  }
-
-  /** The end of an operation on all streams: what of its refusals counts. */
-  #agreed(refused: VerbOutcome): VerbOutcome {
-    const { work } = this.#core;
-    const all = work.part(refused);
-    work.refused = 0;
-    return this.healing.agreed(all);
-  }
-
-  /** Whether an invalidation is to go through a stream now: it has not yet, and the budget is not spent. */
-  #begins(s: VtdStream): boolean {
-    const { work } = this.#core;
-    if (s.round === work.round) return false;
-    work.unfinished ||= work.over;
-    return !work.unfinished;
-  }
-
-  /** Whether a context-cache request reaches a stream: masked source id, or (in legacy mode) the domain. */
-  #reaches(s: VtdStream, g: number, did: number, sid: number, fm: number): boolean {
-    if (g === CONTEXT_G.DEVICE) {
-      const mask = SQ_MASK[fm]!;
-      return (s.rid & mask) === (sid & mask);
-    }
-    if (g === CONTEXT_G.GLOBAL || this.#core.features.scalable) return true;
-    const slot = s.slots.get(NO_PASID);
-    return slot === undefined || slot.did === did;
-  }
-
-  /** A PASID-cache invalidation. @param g granularity. */
-  pasidInvalidated(g: number, did: number, pasid: number): VerbOutcome {
-    if (!this.#core.root.on) return 0;
-    const domain = g === PASID_CACHE_G.GLOBAL ? -1 : did;
-    const index = g === PASID_CACHE_G.PASID ? pasid : -1;
-    let refused = 0;
-    for (const s of this.#list) {
-      if (!this.#begins(s)) continue;
-      refused = this.#refresh(s, domain, index) || refused;
-      if (this.#core.work.unfinished) return refused;
-      refused = (index >= 0 ? this.#capture.one(s, index, domain) : this.#capture.all(s, domain)) || refused;
-      if (this.#core.work.unfinished) return refused;
-      s.round = this.#core.work.round;
-    }
-    return this.#agreed(refused);
+  /** Reset: a function that was taken for one without PRI is asked for its page requests again. */
+  reset(): void {
+    for (const s of this.#list) s.faultId = this.faultId;
   }
 
   /** VCMD freed a PASID: whatever still hangs on it goes. */
@@ -377,23 +304,5 @@ export class VtdStreams {
   /** @returns 0 or the host's refusal; that the tables have nothing valid is none. */
   #configure(s: VtdStream, pasid: number): VerbOutcome {
     return Math.min(this.#attachments.configure(s, pasid), 0);
-  }
-
-  /** Looks again at every attached slot of the domain and PASID (-1: any), as far as the budget goes. */
-  #refresh(s: VtdStream, did: number, index: number): VerbOutcome {
-    const { work } = this.#core;
-    let refused = 0;
-    for (const slot of [...s.slots.list]) {
-      if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
-      if (slot.round === work.round) continue;
-      if (work.over) {
-        work.unfinished = true;
-        break;
-      }
-      slot.round = work.round;
-      work.spend(LOOK_WORK);
-      refused = this.#configure(s, slot.pasid) || refused;
-    }
-    return refused;
   }
 }

@@ -34,6 +34,7 @@ export class VtdSwitch {
     const { root } = this.#core;
     if (root.on === on) return;
     root.on = on;
+    this.#streams.rounds.beginSwitch();
     this.#parts.begin(GCMD.TE);
   }
 
@@ -45,13 +46,15 @@ export class VtdSwitch {
     const ttm = (lo >>> 10) & 3;
     root.mode = !deviations.tableModeBitOnly ? ttm : features.scalable ? ttm & 1 : TTM.LEGACY;
     registers.setStatus(GCMD.SRTP, false);
+    this.#streams.rounds.beginSwitch();
     this.#parts.begin(GCMD.SRTP);
   }
 
   /** Reset, or a state was loaded: the registers say what is to be in force, and nobody waits for it. @returns the first refusal. */
   replaced(): VerbOutcome {
     this.#parts.reset();
-    return this.#core.work.whole(() => this.#streams.placeAll());
+    this.#streams.rounds.beginSwitch();
+    return this.#core.work.whole(() => this.#streams.rounds.placeAll());
   }
 
   /** GSTS as it is on another host, where nothing of this one's is in force. @param now its value here. */
@@ -75,7 +78,7 @@ export class VtdSwitch {
 
   #place(): VerbOutcome {
     const { work, refusals } = this.#core;
-    const refused = this.#streams.placeAll();
+    const refused = this.#streams.rounds.placeAll();
     if (!work.unfinished) refusals.note('switch of translation', refused);
     return refused;
   }
@@ -83,7 +86,7 @@ export class VtdSwitch {
   /** @param refused what the host did not do. Where the hardware asks on first use, only what is still in force counts. */
   #holds(refused: VerbOutcome): boolean {
     const waits = this.#core.deps.upcalls === null && isShortage(refused);
-    return !waits && !this.#keeps && this.#streams.confirmed() >= 0;
+    return !waits && !this.#keeps && this.#streams.confirmed() >= 0 && !this.#core.work.unfinished;
   }
 
   /** Whether something that is still in force should have gone. */

@@ -36,6 +36,11 @@ export class AskedRequests {
     return oldest ?? null;
   }
 
+  /** One that waits. @returns undefined: nothing waits under that name. */
+  find(rid: number, pasid: number, group: number): AskedRequest | undefined {
+    return this.#list.get(`${rid} ${pasid} ${group}`);
+  }
+
   /** Takes one out. @returns undefined: nothing waits under that name. */
   take(rid: number, pasid: number, group: number): AskedRequest | undefined {
     const owner = `${rid} ${pasid}`;

@@ -26,10 +26,16 @@ export class HostRefusals<During extends string> {
   }
 }
 
-/** Refusals that say what was asked for cannot be, whoever asks and when: the guest's tables are to blame, or a PASID space. */
-const IMPOSSIBLE: ReadonlySet<number> = new Set([-E.INVAL, -E.OPNOTSUPP, -E.NOSPC, -E.FAULT, -E.NOENT]);
+/**
+ * Refusals that the same request may not meet a second time: the host had no memory (ENOMEM), or its hardware did not do what it
+ * was told (EIO; ETIMEDOUT where a command was not answered in time), or it says so itself (EAGAIN, EINTR). Everything else says
+ * what was asked for cannot be while things are as they are, whoever asks and how often: EADDRINUSE (guest memory lies where the
+ * device has a reserved region), EPERM, ENODEV, EINVAL and so on. So does EBUSY: Linux says it of a device that somebody else has
+ * attached, or whose mode another attachment forbids, and that ends by what its owner does, not by waiting.
+ */
+const SHORTAGES: ReadonlySet<number> = new Set([-E.NOMEM, -E.IO, -E.TIMEDOUT, -E.AGAIN, -E.INTR]);
 
 /** Whether the host may do later what it refuses now: it is out of something, or failed. */
 export function isShortage(outcome: VerbOutcome): boolean {
-  return outcome < 0 && !IMPOSSIBLE.has(outcome);
+  return SHORTAGES.has(outcome);
 }
