@@ -3,6 +3,7 @@ import {
   CONFIG,
   EATS,
   S1_IDENTITY_MASK,
+  STE_WORDS,
   steConfig,
   steEats,
   steS1Enabled,
@@ -26,6 +27,8 @@ export class Smmuv3Attachments {
   readonly #streams: Smmuv3StreamHost;
   readonly #domains: Smmuv3Domains;
   readonly #vste = new Int32Array(4);
+  /** The entry that was in force before the one in hand. */
+  readonly #before = new Int32Array(STE_WORDS);
 
   constructor(core: Smmuv3Core, domains: Smmuv3Domains) {
     this.#core = core;
@@ -99,10 +102,16 @@ export class Smmuv3Attachments {
    * @returns 0, UNCHANGED, APART, or -errno.
    */
   apply(s: Smmuv3Stream, ste: Int32Array): VerbOutcome {
+    this.#before.set(s.ste);
     s.ste.set(ste);
     const r = this.#apply(s, ste);
     s.settled = r === 0 || r === UNCHANGED;
-    if (r >= 0 || !s.shared) return r;
+    if (r >= 0) return r;
+    if (!s.shared) {
+      // What was there before is what is in force.
+      s.ste.set(this.#before);
+      return r;
+    }
     // The device must not keep what this stream no longer asks for: the stream aborts.
     s.ste.fill(0);
     s.ste[0] = V | (CONFIG.ABORT << 1);

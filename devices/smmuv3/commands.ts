@@ -14,7 +14,6 @@ import {
   cmdSsid,
   cmdStag,
   cmdTg,
-  cmdTtl,
   cmdVmid,
   OP,
   type Opcode,
@@ -31,7 +30,7 @@ import { UNCHANGED } from './attachments.ts';
 import type { CommandBatch } from './batch.ts';
 import type { Smmuv3Core } from './core.ts';
 import type { Smmuv3Domain, Smmuv3Domains } from './domains.ts';
-import { Smmuv3Legality } from './legality.ts';
+import { named, Smmuv3Legality } from './legality.ts';
 import { PRG_BY_RESP, type Smmuv3PageRequests } from './page-requests.ts';
 import { AGAIN, type CommandSink, DONE, REFUSED, WAIT } from './queue.ts';
 import { RefusedCommand } from './refused-command.ts';
@@ -42,7 +41,6 @@ import type { Smmuv3Streams } from './streams.ts';
 const STREAM_WORK = 32;
 /** log2 of the page a range invalidation counts in, by TG. */
 const RANGE_GRANULE = [12, 12, 14, 16] as const;
-const TTL_SHIFT = 8;
 
 /** What commands act on. */
 export interface Smmuv3CommandTargets {
@@ -67,7 +65,8 @@ export class Smmuv3Commands implements CommandSink {
   timedOut = false;
   refusal = false;
   readonly #behind = new RefusedCommand();
-  readonly #range = { begun: false, failed: DONE as number }; // a CFGI_STE_RANGE that goes on
+  /** A CFGI_STE_RANGE that goes on, and the words that name it. */
+  readonly #range = { begun: false, failed: DONE as number, w1: 0, w2: 0 };
 
   constructor(targets: Smmuv3CommandTargets) {
     this.#c = targets;
@@ -88,6 +87,13 @@ export class Smmuv3Commands implements CommandSink {
     this.#range.begun = false;
   }
 
+  /** Reset, or a state is loaded: nothing of before is in force, and no command waits to be done again. */
+  reset(): void {
+    this.timedOut = false;
+    this.#range.begun = false;
+    this.#behind.clear();
+  }
+
   /** Empties what hardware and shadows hold for this guest. */
   forgetAll(): void {
     while (this.#nsnh(0) === AGAIN) this.#core.work.begin();
@@ -98,7 +104,11 @@ export class Smmuv3Commands implements CommandSink {
     this.refusal = false;
     const op = cmdOp(w0);
     if (!this.#legality.legal(op, w0, w2)) return CERROR.ILL;
-    if (this.#behind.at === cons) this.#behind.again(w0, w1, w2, w3);
+    this.#behind.next(cons, w0, w1, w2, w3);
+    // A range that was in hand in this slot is gone when the guest puts something else there.
+    if (op !== OP.CFGI_STE_RANGE || this.#range.w1 !== w1 || this.#range.w2 !== w2) this.#range.begun = false;
+    this.#range.w1 = w1;
+    this.#range.w2 = w2;
     const outcome = this.#execute(op, cons, w0, w1, w2, w3);
     this.refusal = outcome === CERROR.ILL;
     return outcome;
@@ -320,8 +330,7 @@ export class Smmuv3Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     const pasid = (w0 & SSV) !== 0 ? cmdSsid(w0) : NO_PASID;
     const code = PRG_BY_RESP[cmdResp(w2) as 0 | 1 | 2] ?? PRG.FAILURE;
-    this.#c.pageRequests.answered(s, pasid, cmdGroup(w2), code);
-    return DONE;
+    return this.#c.pageRequests.answered(s, pasid, cmdGroup(w2), code) < 0 ? CERROR.ILL : DONE;
   }
 
   #resume(w0: number, w1: number, w2: number): number {
@@ -330,8 +339,7 @@ export class Smmuv3Commands implements CommandSink {
     if (!this.#before()) return REFUSED;
     // Abort and terminate are the same where TERM_MODEL=1; retry looks at the tables again.
     const code = (w0 & RESUME_AC) !== 0 ? PRG.SUCCESS : (w0 & RESUME_AB) !== 0 ? PRG.FAILURE : PRG.INVALID;
-    this.#c.stalls.answer(s, cmdStag(w2), code);
-    return DONE;
+    return this.#c.stalls.answer(s, cmdStag(w2), code) < 0 ? CERROR.ILL : DONE;
   }
 
   #stallTerm(w1: number): number {
@@ -361,7 +369,7 @@ export class Smmuv3Commands implements CommandSink {
       if (!batch.add(viommuId, cons, OP.ATC_INV | SSV | ATC_GLOBAL, sid, ATC_SIZE_ALL, 0)) return CERROR.ILL;
     }
     if (!batch.flush()) return CERROR.ILL;
-    this.#behind.at = -1;
+    this.#behind.clear();
     return DONE;
   }
 
@@ -370,12 +378,14 @@ export class Smmuv3Commands implements CommandSink {
     const { upcalls } = this.#core.deps;
     if (!this.#before()) return REFUSED;
     if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
-    if (this.#behind.at >= 0) {
+    if (this.#behind.skipped) {
       const forgotten = this.#forgetSkipped(cons);
       if (forgotten !== DONE) return forgotten;
     }
     // What the SMMU has refused to forget may still be in use.
     if (this.#core.confirm.ask() < 0) return CERROR.ILL;
+    // Both may have told functions to forget, and those answer later.
+    if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
     if (this.timedOut) {
       this.timedOut = false;
       return CERROR.ATC_INV_SYNC;
@@ -384,10 +394,4 @@ export class Smmuv3Commands implements CommandSink {
     if (cs === SYNC_CS.IRQ || cs === 3) this.#core.interrupts.sync(syncMsiAddress(w2, w3), w1);
     return DONE;
   }
-}
-
-/** A range form without a range (TG≠0, NUM=SCALE=TTL=0) that the profile accepts: a last-level hint makes it legal. */
-function named(w0: number, w2: number): number {
-  const empty = cmdTg(w2) !== 0 && cmdNum(w0) === 0 && cmdScale(w0) === 0 && cmdTtl(w2) === 0;
-  return empty ? w2 | (3 << TTL_SHIFT) : w2;
 }

@@ -46,6 +46,11 @@ export interface Smmuv3Deps {
   readonly failures?: FailureSource;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
+  /**
+   * Runs an action of the device's own, that no access to it caused, as if it were one: nobody gets at its registers meanwhile.
+   * Default: as it is.
+   */
+  readonly alone?: (action: () => void) => void;
   /** Whether the access under way lies inside another one (a function's request); absent: none does. */
   readonly inner?: () => boolean;
   /**

@@ -56,6 +56,7 @@ export class Smmuv3 implements MmioDevice {
   readonly #pageRequests: Smmuv3PageRequests;
   readonly #batch: CommandBatch;
   readonly #handlers: UpcallHandlers;
+  readonly #drained = () => this.#queue.drained();
 
   /**
    * @throws ViommuError `E_PROFILE` a property has a value it cannot have, or two do not go together; `EINVAL` for a
@@ -91,7 +92,7 @@ export class Smmuv3 implements MmioDevice {
       timedOut: () => {
         this.#commands.timedOut = true;
       },
-      drained: () => this.#queue.drained(),
+      drained: () => (deps.alone === undefined ? this.#queue.drained() : deps.alone(this.#drained)),
     });
     core.confirm.handlers = this.#handlers;
     this.#batch = new CommandBatch(core.host, deps.trustPartialCount === true);
@@ -161,9 +162,9 @@ export class Smmuv3 implements MmioDevice {
     }
   }
 
-  /** Whether translation is on: without it streams bypass or abort, and a SubstreamID means nothing (IHI 0070 §6.3.9.6). */
-  get translating(): boolean {
-    return this.#regs.enabled(CR0.SMMUEN);
+  /** See `Smmuv3Streams.bypasses`. */
+  bypasses(sid: number): boolean {
+    return this.#streams.bypasses(sid);
   }
 
   /** @internal How often the host refused something that no command of the guest answers for. */
@@ -286,8 +287,8 @@ export class Smmuv3 implements MmioDevice {
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#pageRequests.forget();
-    this.#commands.timedOut = false;
-    this.#commands.restart();
+    this.#commands.reset();
+    this.#streams.forget();
     this.#queue.reset();
     this.#records.reset();
     this.#tables.reset();
@@ -324,7 +325,7 @@ export class Smmuv3 implements MmioDevice {
     this.#batch.drop();
     this.#deps.upcalls?.abandon?.(this.#handlers);
     this.#pageRequests.forget();
-    this.#commands.restart();
+    this.#commands.reset();
     loadSmmuv3(this.#parts(), state, anyway);
     this.#switch.loaded();
     this.#commands.forgetAll();

@@ -94,7 +94,15 @@ function looked(name: OpName, f: Smmuv3Features, d: Smmuv3Deviations): number {
   return reserved;
 }
 
+/** TTL=3. */
+const LAST_LEVEL = 3 << 8;
+
 /** A range form that names no range: TG≠0 with NUM=SCALE=TTL=0 (§4.4.1). */
 function emptyRange(w0: number, w2: number): boolean {
   return cmdTg(w2) !== 0 && cmdNum(w0) === 0 && cmdScale(w0) === 0 && cmdTtl(w2) === 0;
+}
+
+/** The word of such a form that the profile accepts, for hardware that does not: a last-level hint makes it legal. */
+export function named(w0: number, w2: number): number {
+  return emptyRange(w0, w2) ? w2 | LAST_LEVEL : w2;
 }

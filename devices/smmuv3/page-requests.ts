@@ -1,5 +1,7 @@
 import { AskedRequests } from '../../src/lib/limits/asked-requests.ts';
 import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { FAILURE_STEP, type FailureSource } from '../../src/ports/failures.ts';
 import type { Memory } from '../../src/ports/memory.ts';
@@ -89,10 +91,15 @@ export class Smmuv3PageRequests {
     this.#respond(devId, oldest.pasid, oldest.group, PRG.INVALID, index);
   }
 
-  /** CMD_PRI_RESP. @param pasid NO_PASID: the answer is for the group, whatever PASID was asked for. */
-  answered(s: Smmuv3Stream, pasid: number, group: number, code: number): void {
+  /**
+   * CMD_PRI_RESP. @param pasid NO_PASID: the answer is for the group, whatever PASID was asked for.
+   * @returns 0, or -errno: the host refuses, and the request still waits.
+   */
+  answered(s: Smmuv3Stream, pasid: number, group: number, code: number): VerbOutcome {
+    const answered = this.#respond(s.vfio.devId, pasid, group, code, s.index);
+    if (isRefusal(answered)) return answered;
     if (this.#asked.take(s.sid, pasid, group) === undefined && pasid === NO_PASID) this.#asked.takeGroup(s.sid, group);
-    this.#respond(s.vfio.devId, pasid, group, code, s.index);
+    return 0;
   }
 
   /** Nothing of a stream, or of none, will be answered any more: its device is gone, or the SMMU was reset. */
@@ -122,8 +129,10 @@ export class Smmuv3PageRequests {
     this.#respond(s.vfio.devId, pasid, raw[2]! & 0x1ff, code, s.index);
   }
 
-  #respond(devId: number, pasid: number, group: number, code: number, index: number): void {
-    this.#refusals.note('page response', this.#upcalls?.respond(devId, pasid, group, code, false, index) ?? 0);
+  #respond(devId: number, pasid: number, group: number, code: number, index: number): VerbOutcome {
+    const answered = this.#upcalls?.respond(devId, pasid, group, code, false, index) ?? 0;
+    this.#refusals.note('page response', answered);
+    return answered;
   }
 }
 

@@ -136,11 +136,17 @@ export class Smmuv3Queue {
 
   /** The host refused a command that was collected earlier: its entry is still what the guest wrote. */
   #refused(): void {
+    this.#owe(this.#sink.refusedAt);
+    this.#error(CERROR.ILL, this.#sink.refusedAt);
+  }
+
+  /** The command that was collected from slot `at` was not done. */
+  #owe(at: number): void {
     const log2 = Math.min(this.#regs.get(PAGE0.CMDQ_BASE.at) & 31, QUEUE_LOG2_MAX);
     const w = this.#words;
-    const at = this.#sink.refusedAt;
-    if (this.#fetch(this.#start(log2), ringSlot(at, log2), log2)) this.#sink.refused(at, w[0]!, w[1]!, w[2]!, w[3]!);
-    this.#error(CERROR.ILL, at);
+    // What cannot be read again counts as skipped with whatever comes next.
+    if (!this.#fetch(this.#start(log2), ringSlot(at, log2), log2)) w.fill(-1);
+    this.#sink.refused(at, w[0]!, w[1]!, w[2]!, w[3]!);
   }
 
   /** The command at `cons` was not done. */
@@ -199,6 +205,7 @@ export class Smmuv3Queue {
     if (this.#sink.flush() === REFUSED) {
       error = CERROR.ILL;
       at = this.#sink.refusedAt;
+      this.#owe(at);
     }
     const log2 = Math.min(this.#regs.get(PAGE0.CMDQ_BASE.at) & 31, QUEUE_LOG2_MAX);
     const upper = this.#d.staleConsError ? this.#regs.get(PAGE0.CMDQ_CONS.at) & ~ringMask(log2) & ~(0x7f << 24) : 0;

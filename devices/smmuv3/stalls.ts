@@ -1,3 +1,5 @@
+import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import { evSsid, evSsv, evStag } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
@@ -84,10 +86,10 @@ export class Smmuv3Stalls {
     }
   }
 
-  /** CMD_RESUME; an unknown STAG is nothing. @param code PRG code. */
-  answer(s: Smmuv3Stream, stag: number, code: number): void {
+  /** CMD_RESUME; an unknown STAG is nothing. @param code PRG code. @returns 0, or -errno: the host refuses, and it stays held. */
+  answer(s: Smmuv3Stream, stag: number, code: number): VerbOutcome {
     const stall = this.#list.find((x) => x.stream === s && x.stag === stag);
-    if (stall !== undefined) this.#end(stall, code);
+    return stall === undefined ? 0 : this.#end(stall, code);
   }
 
   /** CMD_STALL_TERM, or the device leaves: everything of the stream ends, also what the hardware has no STAG for. */
@@ -105,15 +107,19 @@ export class Smmuv3Stalls {
     this.#list = [];
   }
 
-  #end(stall: Stalled, code: number): void {
+  /** @returns 0, or -errno: the hardware holds it still, and it stays in the list. */
+  #end(stall: Stalled, code: number): VerbOutcome {
+    const answered = this.#answer(stall, code);
+    if (isRefusal(answered)) return answered;
     this.#list = this.#list.filter((x) => x !== stall);
-    this.#answer(stall, code);
     if (stall.unrecorded === null) this.roomMade();
+    return 0;
   }
 
-  #answer({ stream, stag, pasid }: Stalled, code: number): void {
+  #answer({ stream, stag, pasid }: Stalled, code: number): VerbOutcome {
     const { core } = this.#p;
     const answered = core.deps.upcalls?.respond(stream.vfio.devId, pasid, stag, code, true, stream.index) ?? 0;
     core.refusals.note('stall', answered);
+    return answered;
   }
 }

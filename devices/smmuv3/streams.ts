@@ -122,8 +122,8 @@ export class Smmuv3Streams {
   }
 
   /**
-   * Takes a device out; with the last one every host object of this vSMMU goes.
-   * @throws ViommuError `EIO` the host refuses to detach the device.
+   * Takes a device out; with the last one every host object of this vSMMU goes. What the host does not detach goes when the
+   * device's file is closed.
    */
   remove(d: Smmuv3StreamDevice): void {
     if (!this.#byDev.delete(d.vfio.devId)) return;
@@ -138,7 +138,16 @@ export class Smmuv3Streams {
     }
     d.unserve();
     if (this.#list.length === 0) this.#domains.close();
-    this.#must(detached, 'detach');
+    this.#core.refusals.note('undoing', detached);
+  }
+
+  /**
+   * Whether a stream is without translation, so that its SubstreamIDs mean nothing (IHI 0070 §6.3.9.6). While a switch goes
+   * through the streams, each is what it was until its turn.
+   */
+  bypasses(sid: number): boolean {
+    const state = this.#bySid.get(sid)?.state ?? 'unset';
+    return state === 'policy' || (!this.#enabled() && (state === 'unset' || state === 'abort'));
   }
 
   #enabled(): boolean {
@@ -291,10 +300,18 @@ export class Smmuv3Streams {
     return r;
   }
 
+  /** What the guest was told of is void: the SMMU was reset, or a state is loaded. */
+  forget(): void {
+    this.#late.clear();
+    this.#lost.clear();
+    this.#refused.clear();
+  }
+
+  /** One whose new entry was refused has nothing on the next host: there the entry is looked at again. */
   save(): StreamSaved[] {
     return this.#list.map((s) => ({
       sid: s.sid,
-      state: s.state,
+      state: this.#refused.has(s) ? 'unset' : s.state,
       ste: Array.from(s.ste),
       tied: s.vdeviceId > 0,
     }));
@@ -306,6 +323,7 @@ export class Smmuv3Streams {
    * @throws ViommuError `EINVAL` other devices are plugged in; `EIO` the host refuses.
    */
   load(list: readonly StreamSaved[], anyway: boolean): void {
+    this.forget();
     for (const saved of list) {
       const s = this.#bySid.get(saved.sid);
       if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sid });
@@ -313,6 +331,7 @@ export class Smmuv3Streams {
       if (!anyway) this.#must(refused, 'stream');
       else if (this.#core.refusals.note('switch of translation', refused)) s.ste.set(saved.ste);
     }
+    if (this.#lost.size > 0) this.tellOfLost([...this.#lost]);
   }
 
   /** @returns 0, or -errno: the host refuses, and the stream has nothing. */
@@ -326,7 +345,11 @@ export class Smmuv3Streams {
     }
     const ste = Int32Array.from(saved.ste);
     s.ste.set(ste);
-    if (saved.state === 'unset') return 0;
+    if (saved.state === 'unset') {
+      // Where nobody asks on first use, it would have nothing for ever.
+      if (this.#core.deps.upcalls === null && this.#enabled()) this.#place(s);
+      return 0;
+    }
     if (saved.state === 'policy') return Math.min(this.#policy(s), 0);
     const r = saved.state === 'abort' ? this.#attachments.abort(s, ste) : this.#attachments.apply(s, ste);
     return Math.min(r, 0);

@@ -45,6 +45,11 @@ export interface VtdDeps {
   readonly failures?: FailureSource;
   /** Runs an action soon, outside of any access: what one access may not cost goes on there. Default: at the next read. */
   readonly later?: (action: () => void) => void;
+  /**
+   * Runs an action of the device's own, that no access to it caused, as if it were one: nobody gets at its registers meanwhile.
+   * Default: as it is.
+   */
+  readonly alone?: (action: () => void) => void;
   /** Runs an action after so many nanoseconds of the machine's time (`vcmdDelay`). Default: at once. @returns takes it back. */
   readonly after?: (delay: number, action: () => void) => () => void;
   /** Whether the access under way lies inside another one (a function's request); absent: none does. */

@@ -53,6 +53,10 @@ export class Vtd implements MmioDevice {
   readonly #queue: VtdQueue;
   readonly #registerInvalidation: RegisterInvalidation;
   readonly #handlers: UpcallHandlers;
+  readonly #drained = () => {
+    this.#streams.forgetGone();
+    this.#queue.drained();
+  };
 
   /** @throws ViommuError `E_PROFILE` properties that do not go together; `EINVAL` a deviation that is not there. */
   constructor(deps: VtdDeps) {
@@ -81,10 +85,7 @@ export class Vtd implements MmioDevice {
       unexpected: (rid) => {
         if (!this.deviations.noQueueErrorRecord) this.#records.unexpectedCompletion(rid);
       },
-      drained: () => {
-        this.#streams.forgetGone();
-        this.#queue.drained();
-      },
+      drained: () => (deps.alone === undefined ? this.#drained() : deps.alone(this.#drained)),
     });
     core.confirm.handlers = this.#handlers;
     this.#virtualCommands = core.identity.virtualCommands

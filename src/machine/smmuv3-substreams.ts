@@ -7,16 +7,16 @@ import { NO_PASID, type TranslatePort } from '../ports/dma.ts';
  */
 export class SubstreamsUnseen implements TranslatePort {
   readonly #hw: TranslatePort;
-  /** Whether a stream of the guest is without translation. */
-  readonly #off: () => boolean;
+  /** Whether the guest's stream that sends under a requester id of the host is without translation. */
+  readonly #off: (rid: number) => boolean;
 
-  constructor(hw: TranslatePort, off: () => boolean) {
+  constructor(hw: TranslatePort, off: (rid: number) => boolean) {
     this.#hw = hw;
     this.#off = off;
   }
 
   translate(rid: number, pasid: number, lo: number, hi: number, access: number, at: number): number {
-    return this.#hw.translate(rid, pasid !== NO_PASID && this.#off() ? NO_PASID : pasid, lo, hi, access, at);
+    return this.#hw.translate(rid, pasid !== NO_PASID && this.#off(rid) ? NO_PASID : pasid, lo, hi, access, at);
   }
 
   get out(): number {

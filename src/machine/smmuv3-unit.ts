@@ -3,7 +3,7 @@ import { type Smmuv3Deviations, smmuv3Deviations } from '../../devices/smmuv3/pr
 import { checkSmmuv3Properties, type Smmuv3Properties } from '../../devices/smmuv3/properties.ts';
 import { Smmuv3Driver } from '../host/drivers/smmuv3/driver.ts';
 import { AccessGate } from '../lib/access/access-gate.ts';
-import { GatedDevice } from '../lib/access/gated-device.ts';
+import { GatedDevice, ownWork } from '../lib/access/gated-device.ts';
 import { PhysicalSmmuv3 } from '../piommu/smmuv3/device.ts';
 import type { Smmuv3CacheSizes } from '../piommu/smmuv3/options.ts';
 import type { Smmuv3Identification } from '../piommu/smmuv3/registers.ts';
@@ -79,6 +79,8 @@ export class Smmuv3Unit implements IommuUnit {
   readonly translate: TranslatePort;
   readonly window: MmioDevice;
   readonly #functions: UnitFunctions;
+  /** The guest's StreamIDs by the host's requester ids. */
+  readonly #sids = new Map<number, number>();
 
   /**
    * Makes the physical SMMU, gives the kernel its driver, and puts the device in front.
@@ -133,13 +135,13 @@ export class Smmuv3Unit implements IommuUnit {
       tell: config.tell ?? null,
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),
-      later: vm.later,
+      ...ownWork(gate, vm.later),
       inner: () => vm.accesses.depth > 1,
       quotas: vm.quotas,
       failures: vm.hostMemory,
       trustPartialCount: config.batchQuirk ?? false,
     });
-    const off = () => !this.device.translating;
+    const off = (rid: number) => this.device.bypasses(this.#sids.get(rid) ?? -1);
     this.translate = properties.ssidsize > 0 ? new SubstreamsUnseen(this.hardware, off) : this.hardware;
     this.window = new GatedDevice(this.device, gate);
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
@@ -151,7 +153,10 @@ export class Smmuv3Unit implements IommuUnit {
   }
 
   addFunction(sids: readonly number[], streams: readonly number[], description: FunctionDescription): UnitFunction {
-    return this.#functions.add(sids, streams, description);
+    const added = this.#functions.add(sids, streams, description);
+    // They stay when the function goes: who sends under an id later has it from here again.
+    for (const [i, rid] of streams.entries()) this.#sids.set(rid, sids[i]!);
+    return added;
   }
 
   addSlice(): never {

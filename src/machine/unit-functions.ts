@@ -94,8 +94,11 @@ export class UnitFunctions {
       remove: () => {
         if (this.#byRid.get(rids[0]!) !== fn) return;
         for (const rid of rids) this.#byRid.delete(rid);
-        away();
-        release(false);
+        try {
+          away();
+        } finally {
+          release(false);
+        }
       },
     };
     for (const rid of rids) this.#byRid.set(rid, fn);

@@ -5,7 +5,7 @@ import { ViommuError } from '../core/errors.ts';
 import { VtdDriver } from '../host/drivers/vtd/driver.ts';
 import type { ReservedRegion } from '../host/kernel/driver.ts';
 import { AccessGate } from '../lib/access/access-gate.ts';
-import { GatedDevice } from '../lib/access/gated-device.ts';
+import { GatedDevice, ownWork } from '../lib/access/gated-device.ts';
 import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import { PhysicalVtd } from '../piommu/vtd/device.ts';
 import type { VtdCacheSizes } from '../piommu/vtd/options.ts';
@@ -110,6 +110,7 @@ export class VtdUnit implements IommuUnit {
     events.to = this.driver.events;
     const gate = new AccessGate(vm.accesses);
     const guest = vm.memory.guest.view(gate);
+    const own = ownWork(gate, vm.later);
     this.device = new Vtd({
       properties,
       ...(config.deviations === undefined ? {} : { deviations: config.deviations }),
@@ -121,8 +122,8 @@ export class VtdUnit implements IommuUnit {
       userVa: (gpa) => vm.memory.userVa(gpa),
       roomAt: (gpa) => vm.memory.roomAt(gpa),
       ram: () => vm.memory.ram(),
-      later: vm.later,
-      after: (delay, action) => vm.clock.after(delay, action),
+      ...own,
+      after: (delay, action) => vm.clock.after(delay, () => own.alone(action)),
       inner: () => vm.accesses.depth > 1,
       quotas: vm.quotas,
       failures: vm.hostMemory,

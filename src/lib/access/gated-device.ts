@@ -48,3 +48,37 @@ export class GatedDevice implements MmioDevice {
     }
   }
 }
+
+/** How a device goes on with what no access to it causes. */
+export interface OwnWork {
+  /** Runs an action at once, with nobody let in meanwhile. */
+  readonly alone: (action: () => void) => void;
+  /** The same at the next occasion outside of any access. */
+  readonly later: (action: () => void) => void;
+}
+
+/**
+ * Work of a device's own behind its gate, as an access is: a function that it sets going could otherwise reach the registers in
+ * the middle of it.
+ * @param later runs an action at the next occasion outside of any access.
+ */
+export function ownWork(gate: AccessGate, later: (action: () => void) => void): OwnWork {
+  const alone = (action: () => void): void => {
+    if (!gate.open) {
+      // The device is at work already, and nobody is let in.
+      action();
+      return;
+    }
+    // Accesses lie in each other as deep as they may: it waits for the end of them.
+    if (!gate.enter()) {
+      later(() => alone(action));
+      return;
+    }
+    try {
+      action();
+    } finally {
+      gate.leave();
+    }
+  };
+  return { alone, later: (action) => later(() => alone(action)) };
+}

@@ -21,6 +21,8 @@ export class WorkBudget {
   round = 0;
   /** Goes on with what waits. */
   go: (() => void) | null = null;
+  /** Number of the last operation. */
+  #rounds = 0;
   readonly #later: ((action: () => void) => void) | null;
   readonly #inner: () => boolean;
   readonly #resume = () => this.resume();
@@ -43,8 +45,21 @@ export class WorkBudget {
   operation(again = false): void {
     this.unfinished = false;
     if (again) return;
-    this.round++;
+    this.round = ++this.#rounds;
     this.refused = 0;
+  }
+
+  /**
+   * Carries an operation out beside the one in hand, which goes on afterwards as if nothing had been.
+   * @returns whether it was finished.
+   */
+  beside(action: () => void): boolean {
+    const { unfinished, round, refused } = this;
+    this.operation();
+    action();
+    const finished = !this.unfinished;
+    Object.assign(this, { unfinished, round, refused });
+    return finished;
   }
 
   /** A part of the operation in hand is over. @param outcome of the part, -errno or not. @returns that of all parts so far. */
