@@ -30,8 +30,8 @@ test('in the middle of a boot: the disk has its context, its HWPT and its cached
 test.each<[string[], RegExp]>([
   [['--at', '9999', BOOT], /--at 9999: smmuv3-boot.ndjson.gz has only 621 events/],
   [['--at', '-1', BOOT], /--at/],
-  [['--at', 'x', BOOT], /--at: expected an event number, found "x"/],
-  [[BOOT, BOOT], /expected one recording/],
+  [['--at', 'x', BOOT], /option '--at <n>' argument 'x' is invalid. Expected a whole number/],
+  [[BOOT, BOOT], /Expected 1 argument but got 2/],
   [['/nowhere.gz'], /cannot be read/],
 ])('%j is refused in one message', async (args, message) => {
   const r = await viommu(COMMANDS, ['explain', ...args]);
