@@ -7,7 +7,7 @@ import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
 import type { InterruptRemapper } from './interrupt-remapper.ts';
 import type { VtdPageRequests } from './page-requests.ts';
-import { RefusedDescriptor } from './refused-descriptor.ts';
+import { RefusedDescriptor } from './refused-command.ts';
 import type { VtdStreams } from './streams.ts';
 import type { Waits } from './waits.ts';
 
