@@ -72,9 +72,11 @@ export class VtdAttachments {
     }
     if (outcome === NO_HOST_PASID) this.#refusals.note('first use', -E.NOSPC);
     this.detach(s, pasid);
-    // What has nothing is asked for again at its next use; only so many are tried before. Without uses the guest is told of the rest.
-    if (s.slots.has(pasid) || s.unsettled.size < UNSETTLED) s.unsettled.add(pasid);
-    else if (!this.#asked && !s.unsettled.has(pasid)) this.onLost?.(s.rid, pasid);
+    // What has nothing is asked for again at its next use; only so many are tried before. Without uses the guest is told of the
+    // rest, and of what finds no room, which stops no invalidation.
+    const tried = s.slots.has(pasid) || s.unsettled.size < UNSETTLED;
+    if (!this.#asked && !s.unsettled.has(pasid) && (!tried || outcome === NO_HOST_PASID)) this.onLost?.(s.rid, pasid);
+    if (tried) s.unsettled.add(pasid);
     return outcome;
   }
 

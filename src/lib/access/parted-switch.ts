@@ -48,12 +48,11 @@ export class PartedSwitch {
   /** The guest reads a register: what the host refused is tried again. */
   goOn(): void {
     if (this.pending === 0 || this.going) return;
-    let refused = 0;
     // A command in hand keeps its place: a guest that looks at both would else see neither end.
-    const finished = this.#work.beside(() => {
-      refused = this.#targets.again();
+    this.#work.beside(() => {
+      const refused = this.#targets.again();
+      if (!this.#work.unfinished) this.#settle(refused);
     });
-    if (finished) this.#settle(refused);
   }
 
   /** Reset, or a state was loaded: nobody waits for it. */

@@ -50,16 +50,16 @@ export class WorkBudget {
   }
 
   /**
-   * Carries an operation out beside the one in hand, which goes on afterwards as if nothing had been.
-   * @returns whether it was finished.
+   * Carries an operation out beside the one in hand, which goes on afterwards as if nothing had been. Whether it was finished is
+   * asked within it.
    */
-  beside(action: () => void): boolean {
+  beside(action: () => void): void {
     const { unfinished, round, refused } = this;
     this.operation();
     action();
-    const finished = !this.unfinished;
-    Object.assign(this, { unfinished, round, refused });
-    return finished;
+    this.unfinished = unfinished;
+    this.round = round;
+    this.refused = refused;
   }
 
   /** A part of the operation in hand is over. @param outcome of the part, -errno or not. @returns that of all parts so far. */

@@ -3,7 +3,7 @@ import { NO_PASID } from '../../../src/ports/dma.ts';
 import { E } from '../../../src/spec/iommufd/errno.ts';
 import { frcd } from '../../../src/spec/vtd/faults.ts';
 import { PAGE } from '../../../src/spec/vtd/registers.ts';
-import { FIRST, Rig } from './rig.ts';
+import { FIRST, Rig, type RigOptions } from './rig.ts';
 
 const RID = 0x10;
 const A = 0x90_0000;
@@ -18,9 +18,9 @@ const LOOKS = 5000;
 const EVERYTHING = 7n | (3n << 4n);
 
 /** A linux-only guest whose functions share one table with PASIDs below `count`, all of them on the same page table. */
-function machine(count: number, functions = 1) {
+function machine(count: number, functions = 1, limits: RigOptions['limits'] = {}) {
   const props = { profile: 'arch', scalableMode: true, fsts: true, pasidBits: 16 } as const;
-  const rig = new Rig({ props, linuxOnly: true });
+  const rig = new Rig({ props, linuxOnly: true, limits });
   const { g } = rig;
   const root = rig.page();
   g.map(root, 0x5000, A, 7n, rig.pools[0]!);
@@ -90,6 +90,18 @@ describe('a guest with thousands of PASIDs, without upcalls', () => {
     expect(m.rig.dma(RID + 5, 0x5000, 2, 299)).toBe('ABORT');
   });
 
+  test('hears of a PASID that finds no room at an invalidation, which is no error', () => {
+    const m = machine(12, 1, { pasids: 8 });
+    m.clear();
+    m.on();
+    m.g.store(DIRECTORY, BigInt(TABLES) | 1n);
+    m.g.submit(EVERYTHING, 0n, 0n, 0n);
+    const at = PAGE.FRCD_LO.at;
+    const named = frcd.pasid(m.g.r32(at + 8) | 0, m.g.r32(at + 12) | 0);
+    expect([m.g.r32(PAGE.FSTS.at) & 0x10, frcd.isFault(m.g.r32(at + 12) | 0)]).toEqual([0, true]);
+    expect([m.rig.dma(RID, 0x5000, 2, 1), m.rig.dma(RID, 0x5000, 2, named)]).toEqual([A, 'ABORT']);
+  });
+
   test('hears of the PASIDs that the host refuses, also beyond those that are tried again', () => {
     const m = machine(600);
     const vfio = m.plugged[0]!.vfio as unknown as { attach(args: unknown, ...a: unknown[]): number };
@@ -100,7 +112,7 @@ describe('a guest with thousands of PASIDs, without upcalls', () => {
       for (let i = 0; i < records; i++) {
         const at = PAGE.FRCD_LO.at + 16 * i;
         if (!frcd.isFault(m.g.r32(at + 12) | 0)) continue;
-        told.add(frcd.pasid(m.g.r32(at + 8), m.g.r32(at + 12)));
+        told.add(frcd.pasid(m.g.r32(at + 8) | 0, m.g.r32(at + 12) | 0));
         m.g.w32(at + 12, 0x8000_0000);
       }
     };
@@ -109,12 +121,12 @@ describe('a guest with thousands of PASIDs, without upcalls', () => {
     vfio.attach = (...a) => (++attached > 100 ? -E.OPNOTSUPP : real(...a));
     m.on();
     for (let i = 0; i < 20; i++) drain();
-    expect(told.size).toBeGreaterThan(0);
+    expect([...told].filter((pasid) => pasid >= 0)).not.toEqual([]);
     expect(m.g.r32(PAGE.FSTS.at) & 1).toBe(1);
     vfio.attach = real;
     expect(m.rig.dma(RID, 0x5000, 2, 599)).toBe('ABORT');
     m.most(() => m.g.submit(EVERYTHING));
     expect(m.rig.dma(RID, 0x5000, 2, 599)).toBe(A);
-    expect(m.rig.dma(RID, 0x5000, 2, NO_PASID)).not.toBe('OK');
+    expect(m.rig.dma(RID, 0x5000, 2, NO_PASID)).toBe(A);
   });
 });
