@@ -24,16 +24,7 @@ export class LinkWork implements AccessWork {
   later(action: () => void): void {
     this.#fabric.later?.(() => {
       if (!this.#fabric.plugged(this.#slot)) return;
-      const { gate } = this.#slot;
-      if (!gate.enter()) {
-        this.later(action);
-        return;
-      }
-      try {
-        action();
-      } finally {
-        gate.leave();
-      }
+      if (!this.#slot.gate.within(action)) this.later(action);
     });
   }
 }

@@ -165,6 +165,11 @@ export class Smmuv3Commands implements CommandSink {
     }
   }
 
+  /** Functions have ATS invalidations that they have not answered. */
+  get #unanswered(): boolean {
+    return (this.#core.deps.upcalls?.outstanding(this.#c.handlers) ?? 0) > 0;
+  }
+
   /** What changes configuration is ordered behind the invalidations before it. */
   #before(): boolean {
     return this.#c.batch.empty || this.#c.batch.flush();
@@ -243,9 +248,8 @@ export class Smmuv3Commands implements CommandSink {
 
   #atc(cons: number, w0: number, w1: number, w2: number, w3: number): number {
     if (!this.#core.features.ats || !this.#core.registers.enabled(CR0.SMMUEN)) return DONE;
-    const { deps, quotas } = this.#core;
     // The last answer that is missing lets the queue go on.
-    if (deps.upcalls !== null && deps.upcalls.outstanding(this.#c.handlers) > 0 && !quotas.invalidations.room()) {
+    if (this.#unanswered && !this.#core.quotas.invalidations.room()) {
       return this.#before() ? WAIT : REFUSED;
     }
     return this.#stream(cons, w0, w1, w2, w3);
@@ -375,9 +379,8 @@ export class Smmuv3Commands implements CommandSink {
 
   /** Completes once everything before it has, completions from endpoints included. Not while the host's SMMU refuses to forget. */
   #sync(cons: number, w0: number, w1: number, w2: number, w3: number): number {
-    const { upcalls } = this.#core.deps;
     if (!this.#before()) return REFUSED;
-    if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
+    if (this.#unanswered) return WAIT;
     if (this.#behind.skipped) {
       const forgotten = this.#forgetSkipped(cons);
       if (forgotten !== DONE) return forgotten;
@@ -385,7 +388,7 @@ export class Smmuv3Commands implements CommandSink {
     // What the SMMU has refused to forget may still be in use.
     if (this.#core.confirm.ask() < 0) return CERROR.ILL;
     // Both may have told functions to forget, and those answer later.
-    if (upcalls !== null && upcalls.outstanding(this.#c.handlers) > 0) return WAIT;
+    if (this.#unanswered) return WAIT;
     if (this.timedOut) {
       this.timedOut = false;
       return CERROR.ATC_INV_SYNC;

@@ -94,6 +94,17 @@ export class AccessGate {
     if (this.#busy === 0) this.#nesting.depth--;
   }
 
+  /** The device does something of its own, as if it were an access. @returns false: it is refused, and nothing was done. */
+  within(action: () => void): boolean {
+    if (!this.enter()) return false;
+    try {
+      action();
+    } finally {
+      this.leave();
+    }
+    return true;
+  }
+
   /** The device sends a request. @returns false: it is aborted; else `sent` follows. */
   send(): boolean {
     const nesting = this.#nesting;

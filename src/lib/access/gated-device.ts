@@ -64,21 +64,10 @@ export interface OwnWork {
  */
 export function ownWork(gate: AccessGate, later: (action: () => void) => void): OwnWork {
   const alone = (action: () => void): void => {
-    if (!gate.open) {
-      // The device is at work already, and nobody is let in.
-      action();
-      return;
-    }
+    // The device is at work already, and nobody is let in.
+    if (!gate.open) action();
     // Accesses lie in each other as deep as they may: it waits for the end of them.
-    if (!gate.enter()) {
-      later(() => alone(action));
-      return;
-    }
-    try {
-      action();
-    } finally {
-      gate.leave();
-    }
+    else if (!gate.within(action)) later(() => alone(action));
   };
   return { alone, later: (action) => later(() => alone(action)) };
 }
