@@ -1,12 +1,11 @@
 import { AskedRequests } from '../../src/lib/limits/asked-requests.ts';
 import { ringEmpty, ringFull, ringMask, ringNext, ringSlot } from '../../src/lib/queue/ring.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
-import { isRefusal } from '../../src/lib/uapi/refusals.ts';
+import { isAnswerRefused } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { FAILURE_STEP, type FailureSource } from '../../src/ports/failures.ts';
 import type { Memory } from '../../src/ports/memory.ts';
 import type { HostUpcalls } from '../../src/ports/upcalls.ts';
-import { E } from '../../src/spec/iommufd/errno.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import { PRI_BYTES, PRI1 } from '../../src/spec/smmuv3/events.ts';
 import { CR0, GERROR, PAGE0, PAGE1 } from '../../src/spec/smmuv3/registers.ts';
@@ -98,8 +97,7 @@ export class Smmuv3PageRequests {
    */
   answered(s: Smmuv3Stream, pasid: number, group: number, code: number): VerbOutcome {
     const answered = this.#respond(s.vfio.devId, pasid, group, code, s.index);
-    // EINVAL: whoever it was for does not wait any more.
-    if (isRefusal(answered) && answered !== -E.INVAL) return answered;
+    if (isAnswerRefused(answered)) return answered;
     if (this.#asked.take(s.sid, pasid, group) === undefined && pasid === NO_PASID) this.#asked.takeGroup(s.sid, group);
     return 0;
   }

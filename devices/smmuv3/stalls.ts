@@ -1,6 +1,5 @@
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
-import { isRefusal } from '../../src/lib/uapi/refusals.ts';
-import { E } from '../../src/spec/iommufd/errno.ts';
+import { isAnswerRefused } from '../../src/lib/uapi/refusals.ts';
 import { PRG } from '../../src/spec/pcie/messages.ts';
 import { evSsid, evSsv, evStag } from '../../src/spec/smmuv3/events.ts';
 import type { Smmuv3Core } from './core.ts';
@@ -111,8 +110,7 @@ export class Smmuv3Stalls {
   /** @returns 0, or -errno: the hardware holds it still, and it stays in the list. */
   #end(stall: Stalled, code: number): VerbOutcome {
     const answered = this.#answer(stall, code);
-    // EINVAL: the hardware does not hold it any more.
-    if (isRefusal(answered) && answered !== -E.INVAL) return answered;
+    if (isAnswerRefused(answered)) return answered;
     this.#list = this.#list.filter((x) => x !== stall);
     if (stall.unrecorded === null) this.roomMade();
     return 0;

@@ -1,8 +1,7 @@
 import { type AskedRequest, AskedRequests } from '../../src/lib/limits/asked-requests.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
-import { isRefusal } from '../../src/lib/uapi/refusals.ts';
+import { isAnswerRefused } from '../../src/lib/uapi/refusals.ts';
 import { ACCESS, NO_PASID } from '../../src/ports/dma.ts';
-import { E } from '../../src/spec/iommufd/errno.ts';
 import { pageRequest, RESPONSE } from '../../src/spec/vtd/page-request.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdFaults } from './faults.ts';
@@ -136,8 +135,7 @@ export class VtdPageRequests {
     if (s === undefined) return 0;
     const asked = this.#asked.find(sid, pasid, group)?.host;
     const r = this.#host === null ? this.#toStream(s, pasid, group, code, asked) : this.#toKernel(asked, code);
-    // EINVAL: whoever it was for does not wait any more.
-    if (isRefusal(r) && r !== -E.INVAL) return r;
+    if (isAnswerRefused(r)) return r;
     this.#asked.take(sid, pasid, group);
     return 0;
   }

@@ -6,6 +6,11 @@ export function isRefusal(outcome: VerbOutcome): boolean {
   return outcome < 0 && outcome !== -E.NOENT;
 }
 
+/** Whether the host did not take an answer. EINVAL: nobody waits for it any more, since the host has answered itself. */
+export function isAnswerRefused(outcome: VerbOutcome): boolean {
+  return isRefusal(outcome) && outcome !== -E.INVAL;
+}
+
 /**
  * Where the refusals of the host arrive that no caller can answer for: a register write, a first use, an undoing. Who holds an
  * outcome returns it or notes it here. The guest sees what follows from the refusal (an access that is aborted or asks again).
