@@ -1,3 +1,4 @@
+import { wordList } from '../../src/core/bits.ts';
 import { RingFinder } from '../../src/lib/queue/ring-finder.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { INV, INV_NAME, INV_TYPES, type InvType, invType } from '../../src/spec/vtd/invalidation.ts';
@@ -289,7 +290,7 @@ export class VtdQueue {
     const { tell } = core.deps;
     if (tell !== null) {
       const name = INV_NAME[type] ?? `type ${type}`;
-      const words = Array.from(w.subarray(0, this.#wide ? 8 : 4));
+      const words = wordList(w, 0, this.#wide ? 8 : 4);
       tell({ what: 'command', device: core.name, name, words, error });
     }
     return error;

@@ -37,3 +37,10 @@ export function toBigint(lo: number, hi: number): bigint {
 
 /** 2^0 … 2^63 as numbers: an indexed load where `2 ** n` would call a power function. */
 export const POW2: Float64Array = Float64Array.from({ length: 64 }, (_, n) => 2 ** n);
+
+/** `count` words from index `at` on as a list: for those who are told, a third of what `Array.from(subarray)` takes. */
+export function wordList(words: Int32Array, at: number, count: number): number[] {
+  const list: number[] = [];
+  for (let n = 0; n < count; n++) list.push(words[at + n]!);
+  return list;
+}

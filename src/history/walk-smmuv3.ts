@@ -201,6 +201,11 @@ class Smmuv3TablesWalk {
   }
 }
 
+/** The same with a reader of its own. */
+export function walkSmmuv3Tables(tables: WalkedTables, sid: number, lo: number, hi: number): GuestWalk {
+  return new Smmuv3TablesWalk(tables).walk(sid, lo, hi);
+}
+
 /**
  * The way of an access without a SubstreamID through an SMMUv3's tables as they are in guest memory now (what caches hold may
  * differ): stream table, context descriptors, both stages (IHI 0070 §3.3, §3.4; DDI 0487 §D8).

@@ -141,6 +141,11 @@ class VtdTablesWalk {
   }
 }
 
+/** The same with a reader of its own. */
+export function walkVtdTables(tables: WalkedTables, rid: number, lo: number, hi: number): GuestWalk {
+  return new VtdTablesWalk(tables).walk(rid, lo, hi);
+}
+
 /**
  * The way of an access without a PASID through a VT-d unit's tables as they are in guest memory now (what caches hold may
  * differ): root, context and PASID tables, both stages (D51397 §3.4, §3.6, §3.7, §9).

@@ -26,6 +26,24 @@ export interface GuestWalk {
   readonly end: string;
 }
 
+/** Buffers for the entries of one walk at a time. */
+export interface StepPool {
+  /** By number of the entry on its way, and by its size in words. */
+  readonly words: (Int32Array<ArrayBuffer> | undefined)[][];
+  readonly bytes: (Uint8Array<ArrayBuffer> | undefined)[][];
+}
+
+/** An empty pool. */
+export function stepPool(): StepPool {
+  return { words: [], bytes: [] };
+}
+
+function keep<T>(of: (T | undefined)[][], step: number, size: number, buffer: T): void {
+  const here = of[step] ?? [];
+  of[step] = here;
+  here[size] = buffer;
+}
+
 /** Reads tables of a machine, and keeps what it read as the steps of a walk. */
 export class WalkedTables {
   /** ACCESS READ | WRITE bits that all entries read so far grant. */
@@ -33,18 +51,41 @@ export class WalkedTables {
   /** Entries read so far. */
   readonly steps: WalkStep[] = [];
   readonly #target: ReplayTarget;
+  readonly #pool: StepPool | null;
 
-  /** @param target whose guest memory and registers are read; nothing of it changes. */
-  constructor(target: ReplayTarget) {
+  /**
+   * @param target whose guest memory and registers are read; nothing of it changes.
+   * @param pool where the words of steps are kept, until its next walk; null: each step has its own.
+   */
+  constructor(target: ReplayTarget, pool: StepPool | null = null) {
     this.#target = target;
+    this.#pool = pool;
   }
 
   /** The entry at `at` (guest-physical, bytes), or null where there is no RAM. */
   entry(what: string, at: number, bytes: number): Int32Array | null {
-    const words = new Int32Array(bytes / 4);
-    if (!this.#target.load(at, new Uint8Array(words.buffer))) return null;
+    const words = this.#words(bytes / 4);
+    if (!this.#target.load(at, this.#bytes(words))) return null;
     this.steps.push({ what, at, bytes, words });
     return words;
+  }
+
+  #words(count: number): Int32Array<ArrayBuffer> {
+    const of = this.#pool?.words;
+    const known = of?.[this.steps.length]?.[count];
+    if (known !== undefined) return known;
+    const words = new Int32Array(count);
+    if (of !== undefined) keep(of, this.steps.length, count, words);
+    return words;
+  }
+
+  #bytes(words: Int32Array<ArrayBuffer>): Uint8Array {
+    const of = this.#pool?.bytes;
+    const known = of?.[this.steps.length]?.[words.length];
+    if (known !== undefined) return known;
+    const bytes = new Uint8Array(words.buffer);
+    if (of !== undefined) keep(of, this.steps.length, words.length, bytes);
+    return bytes;
   }
 
   /** An entry takes rights away: those it does not grant. */

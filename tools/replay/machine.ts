@@ -6,8 +6,13 @@ import type { Heard, MakeReplayTarget, OpenTrace, ReplayOptions, ReplayTarget } 
  * @throws ViommuError with the file's name, whatever kept the machine from being built.
  */
 export function build(trace: OpenTrace, make: MakeReplayTarget, options: ReplayOptions, heard: Heard): ReplayTarget {
+  return built(trace, () => make(trace.header, options, heard.tell));
+}
+
+/** What `make` makes of a recording's header. @throws ViommuError with the file's name, whatever kept it from being made. */
+export function built<T>(trace: OpenTrace, make: () => T): T {
   try {
-    return make(trace.header, options, heard.tell);
+    return make();
   } catch (cause) {
     const what = cause instanceof Error ? cause.message : String(cause);
     if (cause instanceof ViommuError)

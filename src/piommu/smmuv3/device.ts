@@ -1,4 +1,4 @@
-import { toBigint } from '../../core/bits.ts';
+import { toBigint, wordList } from '../../core/bits.ts';
 import type { ITagsData } from '../../lib/ats/itags.ts';
 import { Iotlb, type IotlbData } from '../../lib/cache/iotlb.ts';
 import { type Smmuv3Features, smmuv3Features } from '../../lib/check/smmuv3-features.ts';
@@ -247,8 +247,7 @@ export class PhysicalSmmuv3 implements TranslatePort, AtsPort, HwPort {
     for (; i < count; i++) {
       const at = start + i * COMMAND_WORDS;
       if (this.#tell !== null) {
-        const command = Array.from(words.subarray(at, at + COMMAND_WORDS));
-        this.#tell({ what: 'hw.command', iommu: this.name, words: command });
+        this.#tell({ what: 'hw.command', iommu: this.name, words: wordList(words, at, COMMAND_WORDS) });
       }
       ok = this.#commands.run(words, at);
       if (!ok) break;

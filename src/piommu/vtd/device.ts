@@ -1,3 +1,4 @@
+import { wordList } from '../../core/bits.ts';
 import type { ITagsData } from '../../lib/ats/itags.ts';
 import { Iotlb, type IotlbData } from '../../lib/cache/iotlb.ts';
 import { type CachedTranslation, cachedTranslations } from '../../lib/cache/listing.ts';
@@ -205,7 +206,7 @@ export class PhysicalVtd implements TranslatePort, AtsPort, HwPort {
     for (; i < count; i++) {
       const at = start + i * step;
       if (this.#tell !== null) {
-        this.#tell({ what: 'hw.command', iommu: this.name, words: Array.from(words.subarray(at, at + step)) });
+        this.#tell({ what: 'hw.command', iommu: this.name, words: wordList(words, at, step) });
       }
       error = this.#commands.run(words, at, wide) ? tags.takeError() : HW_ERROR.ILLEGAL;
       if (error !== HW_ERROR.NONE) break;

@@ -16,7 +16,8 @@ const SLICE = 2_000;
 /**
  * Machines that stand at events of a recording, so that the state before any event is a short replay away. A machine cannot be
  * copied and its host keeps no snapshot, so a checkpoint is a machine: whoever asks takes the nearest one before his event and
- * moves it on; `mend` brings one back to where it is missing, in small steps, when nothing else is to be done.
+ * moves it on; `mend` brings one back to where it is missing, in small steps, when nothing else is to be done. The longest way
+ * without a machine is halved first, so that after a short while no state is far away.
  */
 export class Checkpoints {
   readonly #make: () => Parked;
@@ -24,12 +25,13 @@ export class Checkpoints {
   /** Events of each segment. Every segment is to have a machine in it. */
   #segment: number;
   #most: number;
-  readonly #machines: Parked[] = [];
+  readonly #machines: Parked[];
   /** The one on its way to the beginning of a segment. */
   #travelling: { readonly machine: Parked; readonly to: number } | null = null;
 
-  /** @param make a machine at the first event. @param ram of each (bytes). */
-  constructor(make: () => Parked, events: readonly TraceEvent[], ram: number) {
+  /** @param make a machine at the first event. @param ram of each (bytes). @param standing machines there are already. */
+  constructor(make: () => Parked, events: readonly TraceEvent[], ram: number, standing: readonly Parked[] = []) {
+    this.#machines = [...standing];
     this.#make = make;
     this.#most = Math.max(2, Math.min(MOST, Math.floor(MOST_RAM / ram)));
     this.#events = events;
@@ -95,25 +97,33 @@ export class Checkpoints {
     return true;
   }
 
-  /** Sends a machine to the first segment that has none: one that is not needed where it stands, or a new one. */
+  /** Sends a machine to a segment that has none: one that is not needed where it stands, or a new one. */
   #start(): { machine: Parked; to: number } | null {
     const bySegment = new Map<number, Parked[]>();
     for (const m of this.#machines) {
       const s = this.#segmentOf(m.position);
       bySegment.set(s, [...(bySegment.get(s) ?? []), m]);
     }
+    for (const here of bySegment.values()) here.sort((a, b) => a.position - b.position);
+    const goal = this.#middleOfLongest(bySegment);
+    if (goal < 0) return this.#thin(bySegment);
     let spare: Parked | null = null;
-    for (let s = 0; s * this.#segment < this.#events.length; s++) {
-      const here = bySegment.get(s) ?? [];
-      if (here.length === 0) {
-        const machine = spare ?? this.#fresh();
-        if (spare !== null) this.#machines.splice(this.#machines.indexOf(spare), 1);
-        return { machine, to: Math.min(s * this.#segment, this.#events.length) };
-      }
-      here.sort((a, b) => a.position - b.position);
-      if (here.length > 1) spare = here.at(-1)!;
+    for (const [s, here] of bySegment)
+      if (s < goal && here.length > 1 && here.at(-1)!.position > (spare?.position ?? -1)) spare = here.at(-1)!;
+    const machine = spare ?? this.#fresh();
+    if (spare !== null) this.#machines.splice(this.#machines.indexOf(spare), 1);
+    return { machine, to: Math.min(goal * this.#segment, this.#events.length) };
+  }
+
+  /** The middle one of the longest row of segments without a machine; -1: each has one. */
+  #middleOfLongest(bySegment: ReadonlyMap<number, unknown>): number {
+    let [best, length, run] = [-1, 0, 0];
+    const count = Math.ceil(this.#events.length / this.#segment);
+    for (let s = 0; s < count; s++) {
+      run = bySegment.has(s) ? 0 : run + 1;
+      if (run > length) [best, length] = [s, run];
     }
-    return this.#thin(bySegment);
+    return best < 0 ? -1 : best - Math.floor(length / 2);
   }
 
   /** Every segment has one: machines beyond that go. */

@@ -1,26 +1,39 @@
 import { toBigint } from '../../../src/core/bits.ts';
-import type { Lane, Moment, MomentArgs } from '../../../src/history/index.ts';
+import type { Lane, Moment, MomentArgs, ToldMoment, ToldValue } from '../../../src/history/index.ts';
 import { Growing, Texts } from './growing.ts';
-
-const HEX = /^0x(?:0|[1-9a-f][0-9a-f]{0,15})$/;
-const WORDS = /^[0-9a-f]{8}(?: [0-9a-f]{8})*$/;
-const WORD_TEXT = 9;
 
 /** How a value of `args` is kept. The letters stand in the shape of a moment, so that each kind needs no word of its own. */
 const KIND = { NUMBER: 'n', FRACTION: 'f', HEX: 'h', WORDS: 'w', TEXT: 't' } as const;
+
+/** Whether a number is kept as one word. */
+function isWord(value: number): boolean {
+  return (value | 0) === value && !Object.is(value, -0);
+}
+
+/** How a value is kept, with the number of its words before it where that varies. */
+function kindOf(value: ToldValue): string {
+  if (typeof value === 'number') return isWord(value) ? KIND.NUMBER : KIND.FRACTION;
+  if (typeof value === 'string') return KIND.TEXT;
+  return 'lo' in value ? KIND.HEX : `${value.length}${KIND.WORDS}`;
+}
+
+/** Whether a value is kept as a part of a shape says. */
+function fits(value: ToldValue, part: Part): boolean {
+  if (typeof value === 'number') return part.kind === (isWord(value) ? KIND.NUMBER : KIND.FRACTION);
+  if (typeof value === 'string') return part.kind === KIND.TEXT;
+  return 'lo' in value ? part.kind === KIND.HEX : part.kind === KIND.WORDS && part.count === value.length;
+}
 
 /** A value of `args`: its name, how it is kept, and how many words it has if it is words. */
 interface Part {
   readonly key: string;
   readonly kind: string;
   readonly count: number;
-  /** Kind and number together, as a shape has them. */
-  readonly text: string;
 }
 
 function partOf(text: string): Part {
   const at = text.search(/[a-z]/);
-  return { key: text.slice(at + 1), kind: text[at]!, count: Number(text.slice(0, at)), text: text.slice(0, at + 1) };
+  return { key: text.slice(at + 1), kind: text[at]!, count: Number(text.slice(0, at)) };
 }
 
 const pair = new Int32Array(2);
@@ -59,66 +72,53 @@ export class MomentColumns {
   }
 
   /** @param subject the stream the moment concerns; -1: none is known. */
-  push(m: Moment, subject: number): void {
+  push(m: ToldMoment, subject: number): void {
+    const name = this.names.number(m.name);
     this.lane.push(this.lanes.number(m.lane));
     this.event.push(m.event);
-    this.cause.push(m.cause);
-    this.name.push(this.names.number(m.name));
+    this.cause.push(m.cause as number);
+    this.name.push(name);
     this.#stream.push(m.stream);
     this.subject.push(subject);
     this.#from.push(this.#values.length);
-    this.#shape.push(this.#shapeOf(m));
+    this.#shape.push(this.#shapeOf(name, m.args));
   }
 
   /** Keeps the values of a moment; the number of their shape. Moments of one name have mostly one. */
-  #shapeOf(m: Moment): number {
-    const name = this.name.at(this.name.length - 1);
+  #shapeOf(name: number, args: ToldMoment['args']): number {
     const likely = this.#likely[name] ?? -1;
     const parts = this.#parts[likely];
     let count = 0;
     let same = parts !== undefined;
-    const kinds: string[] = [];
-    for (const key in m.args) {
-      const kind = this.#keep(m.args[key]!);
+    for (const key in args) {
+      const value = args[key]!;
       const part = parts?.[count++];
-      if (part === undefined || part.key !== key || part.text !== kind) same = false;
-      kinds.push(kind);
+      if (same && (part === undefined || part.key !== key || !fits(value, part))) same = false;
+      this.#keep(value);
     }
     if (same && count === parts!.length) return likely;
-    let n = 0;
     let shape = '';
-    for (const key in m.args) shape += `${kinds[n++]}${key}\n`;
+    for (const key in args) shape += `${kindOf(args[key]!)}${key}\n`;
     const number = this.#shapes.number(shape);
     if (number === this.#parts.length) this.#parts.push(shape.split('\n').slice(0, -1).map(partOf));
     this.#likely[name] = number;
     return number;
   }
 
-  /** Keeps a value; its kind, with the number of its words before it where that varies. */
-  #keep(value: string | number): string {
+  #keep(value: ToldValue): void {
     const v = this.#values;
     if (typeof value === 'number') {
-      if ((value | 0) === value && !Object.is(value, -0)) {
-        v.push(value);
-        return KIND.NUMBER;
+      if (isWord(value)) v.push(value);
+      else {
+        fraction[0] = value;
+        v.push(pair[0]!);
+        v.push(pair[1]!);
       }
-      fraction[0] = value;
-      v.push(pair[0]!);
-      v.push(pair[1]!);
-      return KIND.FRACTION;
-    }
-    if (HEX.test(value)) {
-      const cut = Math.max(2, value.length - 8);
-      v.push(Number.parseInt(value.slice(cut), 16));
-      v.push(cut === 2 ? 0 : Number.parseInt(value.slice(2, cut), 16));
-      return KIND.HEX;
-    }
-    if (WORDS.test(value)) {
-      for (let at = 0; at < value.length; at += WORD_TEXT) v.push(Number.parseInt(value.slice(at, at + 8), 16));
-      return `${(value.length + 1) / WORD_TEXT}${KIND.WORDS}`;
-    }
-    v.push(this.texts.number(value));
-    return KIND.TEXT;
+    } else if (typeof value === 'string') v.push(this.texts.number(value));
+    else if ('lo' in value) {
+      v.push(value.lo);
+      v.push(value.hi);
+    } else for (let n = 0; n < value.length; n++) v.push(value[n]!);
   }
 
   /** `args` of a moment, in their order. */

@@ -1,19 +1,16 @@
 import { ViommuError } from '../../../src/core/errors.ts';
-import { type GuestWalk, History, LANE, smmuv3GuestWalk, vtdGuestWalk } from '../../../src/history/index.ts';
+import { type GuestWalk, LANE, smmuv3GuestWalk, ToldHistory, vtdGuestWalk } from '../../../src/history/index.ts';
 import { type Finding, Sanitizer } from '../../../src/sanitize/index.ts';
 import {
-  Heard,
   hasMemory,
   type MakeReplayTarget,
   type OpenTrace,
-  Replay,
   type ReplayOptions,
   type ReplayResult,
-  type ReplayTarget,
   type TraceEvent,
   type TraceHeader,
 } from '../../../src/trace/index.ts';
-import { build, located } from '../../replay/machine.ts';
+import { built, located } from '../../replay/machine.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { MomentColumns } from './columns.ts';
 import { Parked } from './parked.ts';
@@ -73,18 +70,18 @@ export class TraceSession {
     trace: OpenTrace,
     events: readonly TraceEvent[],
     moments: MomentColumns,
-    result: ReplayResult | null,
+    opened: Parked | null,
     { make, replay = {} }: TraceSessionOptions,
   ) {
     this.file = trace.file;
     this.header = trace.header;
     this.events = events;
     this.moments = moments;
-    this.result = result;
+    this.result = opened?.replay.finish() ?? null;
     this.rows = timelineRows(moments, trace.header);
     const ram = trace.header.ram.reduce((sum, r) => sum + r.size, 0);
     this.#make = () => new Parked(trace.header, make, replay);
-    this.#checkpoints = result === null ? null : new Checkpoints(this.#make, events, ram);
+    this.#checkpoints = opened === null ? null : new Checkpoints(this.#make, events, ram, [opened]);
   }
 
   /**
@@ -93,31 +90,36 @@ export class TraceSession {
    */
   static async open(trace: OpenTrace, options: TraceSessionOptions): Promise<TraceSession> {
     const { header, file } = trace;
-    const heard = new Heard();
     const lacking = !hasMemory(header);
-    const machine = { ...options.replay, tellHardware: true };
-    const target: ReplayTarget | null = lacking ? null : build(trace, options.make, machine, heard);
     /** What the machine did with the access at hand, where that is not what was recorded. */
     let got = '';
-    const replay =
-      target === null
-        ? null
-        : new Replay(header, target, heard, MOST_DIFFERENCES, (d) => {
+    let history: ToldHistory | null = null;
+    const machine = (): Parked =>
+      new Parked(
+        header,
+        options.make,
+        { ...options.replay, tellHardware: true },
+        {
+          tell: (said) => history?.tell(said),
+          keep: MOST_DIFFERENCES,
+          differs(d) {
             if (d.column === 'translations' || d.column === 'faults') got = d.got;
-          });
+          },
+        },
+      );
+    const parked = lacking ? null : built(trace, machine);
     const moments = new MomentColumns();
     const subjects = new Subjects(header);
-    const history = new History(header, target, (m) => {
+    history = new ToldHistory(header, parked?.target ?? null, (m) => {
       const differs = got !== '' && m.lane === LANE.ACCESSES;
       moments.push(differs ? { ...m, args: { ...m.args, got } } : m, subjects.of(m));
     });
-    heard.also = history.tell;
     const events: TraceEvent[] = [];
     for await (const batch of trace.batches) {
       for (const e of batch) {
         try {
           history.before(e);
-          replay?.apply(e);
+          parked?.step(e);
           history.after();
           got = '';
         } catch (cause) {
@@ -133,7 +135,9 @@ export class TraceSession {
         );
       await options.progress?.(events.length);
     }
-    return new TraceSession(trace, events, moments, replay?.finish() ?? null, options);
+    // The machine stays, and nobody follows what it does any more.
+    history = null;
+    return new TraceSession(trace, events, moments, parked, options);
   }
 
   /** The machine as it is before event `n`, valid until the next call. @throws ViommuError `EINVAL` nothing was replayed. */

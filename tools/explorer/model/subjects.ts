@@ -1,4 +1,4 @@
-import { LANE, type Moment } from '../../../src/history/index.ts';
+import { LANE, type Moment, type ToldMoment } from '../../../src/history/index.ts';
 import { cmdOp, decodeCommand } from '../../../src/spec/smmuv3/index.ts';
 import { decodeInvalidation } from '../../../src/spec/vtd/index.ts';
 import type { IommuKind, TraceHeader } from '../../../src/trace/index.ts';
@@ -34,14 +34,15 @@ export class Subjects {
   }
 
   /** StreamID or requester id; -1: none is known. */
-  of(m: Moment): number {
+  of(m: ToldMoment): number {
     if (m.stream >= 0) return m.stream;
     if (m.lane === LANE.HOST) return this.#host(m);
-    if (m.lane !== LANE.COMMANDS || typeof m.args.words !== 'string') return -1;
-    return namedInWords(this.#kind, wordsOf(m));
+    const { words } = m.args;
+    if (m.lane !== LANE.COMMANDS || typeof words !== 'object' || 'lo' in words) return -1;
+    return namedInWords(this.#kind, Int32Array.from(words));
   }
 
-  #host(m: Moment): number {
+  #host(m: ToldMoment): number {
     const dev = typeof m.args.dev === 'number' ? m.args.dev : -1;
     if (m.name === 'BIND') {
       const name = String(m.args.device);
