@@ -18,7 +18,9 @@ export type Lane = (typeof LANE)[keyof typeof LANE];
 
 /** An address or a value of 64 bits: `lo` and `hi` are its words, signed or not. */
 export interface ToldHex {
+  /** Low word. */
   readonly lo: number;
+  /** High word. */
   readonly hi: number;
 }
 
@@ -27,17 +29,6 @@ export type ToldValue = number | string | ToldHex | readonly number[];
 
 /** What is told about a moment, by name and in order. */
 export type ToldArgs = { readonly [name: string]: ToldValue };
-
-/** A moment whose values have not been written out: for readers that keep numbers, or look at few moments. */
-export interface ToldMoment {
-  readonly n: number;
-  readonly event: number;
-  readonly lane: Lane;
-  readonly stream: number;
-  readonly name: string;
-  readonly args: ToldArgs;
-  readonly cause: number;
-}
 
 /** What is told about a moment: numbers as numbers, addresses and 64-bit values as `0x…` text. */
 export type MomentArgs = { readonly [name: string]: string | number };
@@ -58,6 +49,12 @@ export interface Moment {
   readonly args: MomentArgs;
   /** Number of the moment that made this one happen; -1: nothing known. Always smaller than `n`. */
   readonly cause: number;
+}
+
+/** A moment whose values have not been written out: for readers that keep numbers, or look at few moments. */
+export interface ToldMoment extends Omit<Moment, 'args'> {
+  /** The rest of it. */
+  readonly args: ToldArgs;
 }
 
 function written(value: ToldValue): string | number {
