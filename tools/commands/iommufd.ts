@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { BACKENDS, RELEASES } from '../../src/adapters/iommufd-socket/backend.ts';
+import { makeServedFunction, SERVED_FUNCTIONS } from '../../src/adapters/iommufd-socket/endpoints.ts';
 import { IommufdServer } from '../../src/adapters/iommufd-socket/server.ts';
 import { ViommuError } from '../../src/core/errors.ts';
 import { type GoldenResult, replayGolden } from '../../src/host/replay/golden.ts';
@@ -68,9 +69,17 @@ async function serve(
   backend: string,
   release: (typeof RELEASES)[number],
   patience: number | undefined,
+  devices: readonly string[],
   io: Session,
 ): Promise<number> {
-  const server = new IommufdServer({ path, backend, release, ...(patience === undefined ? {} : { patience }) });
+  const functions = devices.map(makeServedFunction);
+  const server = new IommufdServer({
+    path,
+    backend,
+    release,
+    functions,
+    ...(patience === undefined ? {} : { patience }),
+  });
   // A bug of ours: the client it happened to has lost its connection, the others go on.
   server.onFailure = (e) => io.err(`viommu iommufd: internal error: ${e.stack ?? e.message}`);
   try {
@@ -94,6 +103,7 @@ interface Values {
   readonly socket?: string;
   readonly backend?: string;
   readonly patience?: number;
+  readonly device?: readonly string[];
   readonly release?: (typeof RELEASES)[number];
 }
 
@@ -109,6 +119,7 @@ IOMMUFD_SOCK=PATH, until it is interrupted: status 0.`,
   examples: [
     'viommu iommufd --replay golden-7.2.13.txt.gz',
     'viommu iommufd --socket /tmp/iommufd.sock --backend smmuv3',
+    'viommu iommufd --socket /tmp/iommufd.sock --backend vtd --device nvme:256 --device dma-engine',
   ],
   declare(parser) {
     parser
@@ -121,6 +132,12 @@ IOMMUFD_SOCK=PATH, until it is interrupted: status 0.`,
           "mock (default): the IOMMU of the kernel's selftests; smmuv3, vtd: emulated hardware",
           BACKENDS,
         ),
+      )
+      .option(
+        '--device <name>',
+        `a function that works, DMA included, at 0000:01:00.0, the next at 01.0 and so on: ${SERVED_FUNCTIONS.join(', ')}, ` +
+          'nvme:MEGABYTES (default: four that do nothing); the server then reaches the memory of its clients',
+        several,
       )
       .addOption(oneOf('--release <version>', 'whose test driver the mock is: 7.2 (default) or 7.3', RELEASES))
       .option(
@@ -135,6 +152,13 @@ IOMMUFD_SOCK=PATH, until it is interrupted: status 0.`,
     }
     if (values.replay !== undefined) return replay([...values.replay, ...files], io);
     if (files.length > 0) throw usageError(`unexpected argument "${files[0]}"`);
-    return serve(values.socket ?? '', values.backend ?? 'mock', values.release ?? '7.2', values.patience, io);
+    return serve(
+      values.socket ?? '',
+      values.backend ?? 'mock',
+      values.release ?? '7.2',
+      values.patience,
+      values.device ?? [],
+      io,
+    );
   },
 };

@@ -26,6 +26,13 @@ export const T = {
   PROCESS: 22,
   FAIL_NTH: 23,
   GROUP: 24,
+  EVENTFD: 25,
+  ATTEND: 26,
+  PROVE: 27,
+  SIGNAL: 28,
+  DROP: 29,
+  READY: 30,
+  SYSFS: 31,
 } as const;
 
 export const SECRET = 16;
@@ -107,7 +114,8 @@ export class Wire {
   /** Sends a request that needs no questions. @returns its answer; result NaN: the server hung up. */
   async ask(type: number, payload?: Uint8Array): Promise<Answer> {
     this.send(type, payload);
-    const f = await this.next();
+    let f = await this.next();
+    while (f?.type === T.READY) f = await this.next();
     return f === null || f.type !== T.RET ? LOST : parseRet(f.payload);
   }
 }
@@ -235,6 +243,7 @@ export class FakeProgram {
     for (;;) {
       const f = await this.wire.next();
       if (f === null) return { ...LOST, asked };
+      if (f.type === T.READY) continue;
       if (f.type === T.RET) return this.#ret(parseRet(f.payload, asked));
       asked.push(f.type);
       if (refuse(f)) return { ...LOST, data: f.payload, asked };
@@ -274,6 +283,12 @@ export class FakeProgram {
         const token = this.descriptors.get(f.payload.readInt32LE(0));
         if (token === undefined) rc.writeInt32LE(-9);
         else data = token;
+        break;
+      }
+      case T.EVENTFD: {
+        const fd = f.payload.readInt32LE(0);
+        if (fd < 900) data = new Uint8Array(Int32Array.of(600 + fd).buffer);
+        else rc.writeInt32LE(-22);
         break;
       }
       case T.NEWFD: {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* This program's session with the server; all zero: there is none yet. */
@@ -74,6 +75,17 @@ static int control_open(void)
 	return control_fd;
 }
 
+/* Whether there is a session. */
+int control_ready(void)
+{
+	int fd;
+
+	pthread_mutex_lock(&control_lock);
+	fd = control_open();
+	pthread_mutex_unlock(&control_lock);
+	return fd >= 0;
+}
+
 /* A request that needs no open file. */
 int64_t control(uint8_t type, const void *a, uint32_t an, void *out, size_t room)
 {
@@ -100,6 +112,16 @@ static void set_cloexec(int fd, int on)
 	real_fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC);
 }
 
+/* The device number of a node: VFIO's character devices have a major number of their own. */
+static dev_t node_number(const char *path)
+{
+	unsigned n;
+
+	if (sscanf(path, "/dev/vfio/devices/vfio%u", &n) == 1)
+		return makedev(511, n);
+	return makedev(10, strcmp(path, "/dev/iommu") ? 196 : 195);
+}
+
 int open_node(const char *path, int flags)
 {
 	struct secret token;
@@ -107,9 +129,7 @@ int open_node(const char *path, int flags)
 	int fd;
 
 	/* The session comes first: two threads that open at once are one program. */
-	pthread_mutex_lock(&control_lock);
-	control_open();
-	pthread_mutex_unlock(&control_lock);
+	control_ready();
 	fd = dial();
 	if (fd < 0)
 		return -1;
@@ -119,7 +139,13 @@ int open_node(const char *path, int flags)
 		return finish(r);
 	}
 	set_cloexec(fd, flags & O_CLOEXEC);
-	return enter(fd, &token);
+	fd = enter(fd, &token);
+	if (fd >= 0)
+		conn_of(fd)->rdev = node_number(path);
+	/* A device may do DMA and interrupt from its first moment on. */
+	if (strcmp(path, "/dev/iommu"))
+		attend();
+	return fd;
 }
 
 /* A second connection to the same open file. Returns its socket, or -1. */
@@ -250,6 +276,7 @@ static void in_child(void)
 	if (control_fd >= 0)
 		real_close(control_fd);
 	control_fd = -1;
+	attend_in_child();
 	pthread_mutex_init(&table_lock, NULL);
 	pthread_mutex_init(&control_lock, NULL);
 }

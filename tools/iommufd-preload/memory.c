@@ -155,6 +155,21 @@ static int keep(int fd, const struct stat *s)
 	return k ? k->fd : -1;
 }
 
+/* A copy of an eventfd, kept for the server until it says DROP; -EBADF, or -EINVAL: it is none. */
+int32_t keep_eventfd(int fd)
+{
+	char path[40], target[64] = { 0 };
+	int kept;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (real_readlink(path, target, sizeof(target) - 1) < 0)
+		return -EBADF;
+	if (strcmp(target, "anon_inode:[eventfd]"))
+		return -EINVAL;
+	kept = real_fcntl(fd, F_DUPFD_CLOEXEC, 512);
+	return kept < 0 ? -EMFILE : kept;
+}
+
 /* {u64 bytes, u64 inode, u32 device, u32 kind (1: memfd), s32 handle} of a descriptor. */
 int file_facts(int fd, char facts[28])
 {
@@ -162,7 +177,7 @@ int file_facts(int fd, char facts[28])
 	struct stat s;
 	int memory;
 
-	if (fstat(fd, &s))
+	if (real_fstat(fd, &s))
 		return -EBADF;
 	memory = S_ISREG(s.st_mode) && !fstatfs(fd, &fs) && (fs.f_type == TMPFS || fs.f_type == HUGETLBFS);
 	put64(facts, s.st_size);

@@ -131,7 +131,13 @@ FILE *fopen(const char *path, const char *mode)
 {
 	int fd;
 
+	char other[4096];
+	const char *there;
+
 	resolve();
+	there = path ? in_sysfs(path, other) : NULL;
+	if (there)
+		return real_fopen(there, mode);
 	fd = path && mode && mode[0] == 'r' && status_of(path) ? open_proc(path) : -2;
 	if (fd == -2)
 		return real_fopen(path, mode);
@@ -142,10 +148,13 @@ FILE *fopen64(const char *path, const char *mode) { return fopen(path, mode); }
 
 DIR *opendir(const char *path)
 {
+	char other[4096];
+	const char *there;
 	DIR *d;
 
 	resolve();
-	d = real_opendir(path);
+	there = in_sysfs(path, other);
+	d = real_opendir(there ? there : path);
 	/* A directory without anything: what is opened below it is answered for above. */
 	if (fail_nth_wanted() && !strncmp(path, "/sys/kernel/debug", 17)) {
 		if (d)
@@ -176,11 +185,45 @@ ssize_t readlink(const char *path, char *into, size_t n)
 
 	resolve();
 	group = getenv("IOMMUFD_SOCK") ? group_of(path) : -1;
-	if (group < 0)
-		return real_readlink(path, into, n);
+	if (group < 0) {
+		char other[4096];
+		const char *there = in_sysfs(path, other);
+
+		return real_readlink(there ? there : path, into, n);
+	}
 	k = snprintf(text, sizeof(text), "../../../../kernel/iommu_groups/%d", group);
 	memcpy(into, text, k < n ? k : n);
 	return k < n ? k : n;
+}
+
+/*
+ * What a path below /sys/bus/pci/devices leads to when the server has the device: a file of the folder that it made for this;
+ * NULL: it has not, and the system's own is meant.
+ */
+const char *in_sysfs(const char *path, char into[4096])
+{
+	static const char devices[] = "/sys/bus/pci/devices/";
+	static char folder[256];
+	const char *rest = path + sizeof(devices) - 1;
+	size_t n;
+
+	if (!path || strncmp(path, devices, sizeof(devices) - 1) || !getenv("IOMMUFD_SOCK"))
+		return NULL;
+	n = strcspn(rest, "/");
+	if (!n || n > 16)
+		return NULL;
+	if (!folder[0]) {
+		char got[256] = { 0 };
+
+		if (control(SYSFS, NULL, 0, got, sizeof(got) - 1) < 0)
+			return NULL;
+		memcpy(folder, got, sizeof(folder));
+	}
+	snprintf(into, 4096, "%s/%.*s", folder, (int)n, rest);
+	if (real_access(into, F_OK))
+		return NULL;
+	snprintf(into, 4096, "%s/%s", folder, rest);
+	return into;
 }
 
 /* Nodes that can be opened are there. */
@@ -199,15 +242,26 @@ static int is_module(const char *path)
 
 int access(const char *path, int mode)
 {
+	char other[4096];
+	const char *there;
+
 	resolve();
-	return is_node(path) || is_module(path) ? 0 : real_access(path, mode);
+	if (is_node(path) || is_module(path))
+		return 0;
+	there = in_sysfs(path, other);
+	return real_access(there ? there : path, mode);
 }
 
 int stat(const char *path, struct stat *into)
 {
+	char other[4096];
+	const char *there;
+
 	resolve();
-	if (!is_node(path) && !is_module(path))
-		return real_stat(path, into);
+	if (!is_node(path) && !is_module(path)) {
+		there = in_sysfs(path, other);
+		return real_stat(there ? there : path, into);
+	}
 	memset(into, 0, sizeof(*into));
 	into->st_mode = is_node(path) ? S_IFCHR | 0600 : S_IFDIR | 0755;
 	into->st_uid = getuid();
@@ -215,6 +269,46 @@ int stat(const char *path, struct stat *into)
 	if (is_node(path))
 		into->st_rdev = makedev(10, 196);
 	return 0;
+}
+
+int lstat(const char *path, struct stat *into)
+{
+	char other[4096];
+	const char *there;
+
+	resolve();
+	there = in_sysfs(path, other);
+	return real_lstat(there ? there : path, into);
+}
+
+int lstat64(const char *path, struct stat64 *into) { return lstat(path, (struct stat *)into); }
+
+/* A node of ours is a character device, as the program that looks for its number expects. */
+int fstat(int fd, struct stat *into)
+{
+	struct conn *c;
+	int r;
+
+	resolve();
+	r = real_fstat(fd, into);
+	c = conn_of(fd);
+	if (r || !c || !c->rdev)
+		return r;
+	into->st_mode = S_IFCHR | 0600;
+	into->st_rdev = c->rdev;
+	return 0;
+}
+
+int fstat64(int fd, struct stat64 *into) { return fstat(fd, (struct stat *)into); }
+
+char *realpath(const char *path, char *into)
+{
+	char other[4096];
+	const char *there;
+
+	resolve();
+	there = in_sysfs(path, other);
+	return real_realpath(there ? there : path, into);
 }
 
 int stat64(const char *path, struct stat64 *into) { return stat(path, (struct stat *)into); }

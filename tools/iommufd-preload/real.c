@@ -25,10 +25,13 @@ ssize_t (*real_recvmsg)(int, struct msghdr *, int);
 ssize_t (*real_readlink)(const char *, char *, size_t);
 int (*real_access)(const char *, int);
 int (*real_stat)(const char *, struct stat *);
+int (*real_lstat)(const char *, struct stat *);
+int (*real_fstat)(int, struct stat *);
+char *(*real_realpath)(const char *, char *);
 
 void resolve(void)
 {
-	if (real_stat)
+	if (real_realpath)
 		return;
 #define RESOLVE(name) real_##name = dlsym(RTLD_NEXT, #name)
 	RESOLVE(open);
@@ -54,4 +57,7 @@ void resolve(void)
 	RESOLVE(readlink);
 	RESOLVE(access);
 	RESOLVE(stat);
+	RESOLVE(lstat);
+	RESOLVE(fstat);
+	RESOLVE(realpath);
 }

@@ -70,6 +70,13 @@ static int reply_fd(int fd, const char *payload)
 	return reply(fd, made < 0 ? made : 0, &made, made < 0 ? 0 : 4);
 }
 
+static int reply_eventfd(int fd, const char *payload)
+{
+	int32_t kept = keep_eventfd(s32(payload));
+
+	return reply(fd, kept < 0 ? kept : 0, &kept, kept < 0 ? 0 : 4);
+}
+
 /* What the answer wants done before the call returns. */
 static int act(uint8_t type, const char *at, uint32_t n)
 {
@@ -136,7 +143,10 @@ int64_t serve(int fd, void *out, size_t room)
 			free(payload);
 			return r;
 		}
-		if (type == COPY_IN && length == 16)
+		if (type == READY && length == 0)
+			/* The answer takes it back, and says it again if it still holds. */
+			bad = 0;
+		else if (type == COPY_IN && length == 16)
 			bad = reply_bytes(fd, payload, 0);
 		else if (type == COPY_FILE && length == 16)
 			bad = reply_bytes(fd, payload, 1);
@@ -146,6 +156,8 @@ int64_t serve(int fd, void *out, size_t room)
 			bad = reply_fd(fd, payload);
 		else if (type == WHICH && length == 4)
 			bad = reply_which(fd, payload);
+		else if (type == EVENTFD && length == 4)
+			bad = reply_eventfd(fd, payload);
 		else if (type == FILE_FACTS && length == 4)
 			bad = reply_facts(fd, payload);
 		free(payload);

@@ -25,7 +25,8 @@
 enum frame {
 	IOCTL = 1, REPLY, HELLO, READ, WRITE, POLL, MMAP, MUNMAP, OPEN,
 	RET, COPY_IN, MAPS, NEWFD, WHICH, JOIN, ADOPT, CLOSE, FILE_FACTS,
-	COPY_FILE, PREAD, PWRITE, PROCESS, FAIL_NTH, GROUP,
+	COPY_FILE, PREAD, PWRITE, PROCESS, FAIL_NTH, GROUP, EVENTFD, ATTEND,
+	PROVE, SIGNAL, DROP, READY, SYSFS,
 };
 
 enum action { ACT_WRITE = 1, ACT_WRITE_FILE, ACT_CLOSE };
@@ -48,6 +49,8 @@ struct conn {
 	int refs;
 	int dead;
 	struct secret token;
+	/* What fstat says of it; 0: a queue, or not known. */
+	dev_t rdev;
 	/* Between fork's handlers: the child's connection. */
 	int spare;
 	struct secret spare_token;
@@ -78,6 +81,9 @@ extern ssize_t (*real_recvmsg)(int, struct msghdr *, int);
 extern ssize_t (*real_readlink)(const char *, char *, size_t);
 extern int (*real_access)(const char *, int);
 extern int (*real_stat)(const char *, struct stat *);
+extern int (*real_lstat)(const char *, struct stat *);
+extern int (*real_fstat)(int, struct stat *);
+extern char *(*real_realpath)(const char *, char *);
 void resolve(void);
 
 /* wire.c: frames, and dialling the server. */
@@ -93,6 +99,11 @@ int copy_out(pid_t pid, uint64_t address, const char *from, size_t n);
 uint32_t writable_at(uint64_t address, uint32_t n);
 char *read_maps(pid_t pid, uint32_t *bytes);
 int file_facts(int fd, char facts[28]);
+int32_t keep_eventfd(int fd);
+
+/* attend.c: the thread that signals eventfds for the server. */
+void attend(void);
+void attend_in_child(void);
 
 /* serve.c: a request, and the questions between it and its answer. */
 int64_t serve(int fd, void *out, size_t room);
@@ -109,6 +120,7 @@ void leave(int fd);
 int share(int from, int to);
 int join(const struct secret *token, struct secret *mine);
 int adopt(int fd);
+int control_ready(void);
 int64_t control(uint8_t type, const void *a, uint32_t an, void *out, size_t room);
 int32_t new_fd(const char token[SECRET]);
 
@@ -118,5 +130,6 @@ int is_fail_nth(int fd);
 ssize_t fail_nth_read(void *into, size_t n);
 ssize_t fail_nth_write(const void *from, size_t n);
 void forget_proc(int fd);
+const char *in_sysfs(const char *path, char into[4096]);
 
 #endif

@@ -7,6 +7,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* A program that made its descriptor non-blocking asked so of the queue behind it; a frame is never left half done. */
+static int again(int fd, short events)
+{
+	struct pollfd p = { fd, events, 0 };
+
+	return errno == EINTR || ((errno == EAGAIN || errno == EWOULDBLOCK) && real_poll(&p, 1, -1) >= 0);
+}
+
 int write_all(int fd, const void *from, size_t n)
 {
 	const char *p = from;
@@ -14,7 +22,7 @@ int write_all(int fd, const void *from, size_t n)
 	while (n) {
 		ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
 
-		if (k < 0 && errno == EINTR)
+		if (k < 0 && again(fd, POLLOUT))
 			continue;
 		if (k <= 0)
 			return -1;
@@ -31,7 +39,7 @@ int read_all(int fd, void *into, size_t n)
 	while (n) {
 		ssize_t k = recv(fd, p, n, 0);
 
-		if (k < 0 && errno == EINTR)
+		if (k < 0 && again(fd, POLLIN))
 			continue;
 		if (k <= 0)
 			return -1;

@@ -7,8 +7,10 @@ export class QemuGuest implements Guest {
   readonly #process: ChildProcess;
   readonly #exit: Promise<number>;
 
-  constructor(command: string, args: readonly string[]) {
-    this.#process = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  /** @param environment variables besides those of this process. */
+  constructor(command: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}) {
+    const env = { ...process.env, ...environment };
+    this.#process = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
     const hear = (data: Buffer) => this.console.feed(data.toString('latin1'));
     this.#process.stdout!.on('data', hear);
     this.#process.stderr!.on('data', hear);

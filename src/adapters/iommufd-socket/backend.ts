@@ -9,19 +9,31 @@ import type { GroupDevice } from '../../host/ioctl/vfio-group-node.ts';
 import type { IommufdFile } from '../../host/iommufd/file.ts';
 import type { DeviceDescription, KernelDevice } from '../../host/kernel/device.ts';
 import { HostKernel } from '../../host/kernel/kernel.ts';
+import { VfioPciDevice } from '../../host/vfio/pci-device.ts';
 import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
+import { extendedCapability } from '../../lib/pci/capability-list.ts';
 import type { PciIdentity } from '../../lib/pci/header.ts';
 import { EndpointRelay, HwRelay } from '../../machine/hw-relay.ts';
 import { PhysicalSmmuv3 } from '../../piommu/smmuv3/device.ts';
 import { PhysicalVtd } from '../../piommu/vtd/device.ts';
 import type { AtsPort, EndpointPort } from '../../ports/dma.ts';
+import type { PciFunction } from '../../ports/pci.ts';
 import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
+import { EXT, PASID_CAP } from '../../spec/pcie/capabilities.ts';
+import { bdf } from '../../spec/pcie/header.ts';
+import { MOST_FUNCTIONS } from './endpoints.ts';
+import { HostBus, ITS_DOORBELL, X86_DOORBELL } from './host-bus.ts';
+import { ReachableMemory } from './reachable-memory.ts';
 
 /** The kernel a server runs, and the devices that have a VFIO driver in it. */
 export interface ServedKernel {
   readonly kernel: HostKernel;
   readonly vfio: readonly KernelDevice[];
+  /** The same with their places and drivers. */
+  readonly devices: readonly GroupDevice[];
+  /** The memory that its functions reach; null: they do nothing, and reach none. */
+  readonly reach: ReachableMemory | null;
   /** IOMMU_TEST_CMD of an iommufd; null: this kernel has no test driver. */
   test(file: IommufdFile): TestIoctl | null;
 }
@@ -47,14 +59,19 @@ const VTD_ECAP = [1, 2, 6, 7, 26, 29, 31, 33, 34, 40, 42, 43, 45, 46, 47, 48].re
 /** What programs see of the functions: QEMU's PCI test device, which does nothing. */
 const IDENTITY: PciIdentity = { vendor: 0x1b36, device: 0x0005, classCode: 0x00ff00 };
 
-/** The functions with a VFIO driver: `vfio0` at 0000:01:00.0 and so on. */
-export function vfioDevices(kernel: ServedKernel): readonly GroupDevice[] {
-  return kernel.vfio.map((dev, i) => {
-    const rid = FIRST_RID + 8 * i;
-    const hex = (n: number, digits: number) => n.toString(16).padStart(digits, '0');
-    const address = `0000:${hex(rid >> 8, 2)}:${hex((rid >> 3) & 31, 2)}.${rid & 7}`;
-    return { name: dev.name, address, dev, function: new VfioFunction(IDENTITY) };
-  });
+/** The address of a function in Linux's notation. */
+function addressOf(rid: number): string {
+  return `0000:${bdf(rid)}`;
+}
+
+/** Functions that do nothing: `vfio0` at 0000:01:00.0 and so on. */
+function stillDevices(vfio: readonly KernelDevice[]): readonly GroupDevice[] {
+  return vfio.map((dev, i) => ({
+    name: dev.name,
+    address: addressOf(FIRST_RID + 8 * i),
+    dev,
+    function: new VfioFunction(IDENTITY),
+  }));
 }
 
 /** Functions without a bus: their translation caches are empty, so every invalidation completes at once. */
@@ -69,8 +86,8 @@ function emptyCaches(ats: () => AtsPort): EndpointPort {
   };
 }
 
-function functions(kernel: HostKernel, iommu: DeviceDescription['iommu']): KernelDevice[] {
-  return Array.from({ length: VFIO_DEVICES }, (_, i) =>
+function functions(kernel: HostKernel, iommu: DeviceDescription['iommu']): readonly GroupDevice[] {
+  const made = Array.from({ length: VFIO_DEVICES }, (_, i) =>
     kernel.addDevice({
       name: `vfio${i}`,
       streams: [FIRST_RID + 8 * i],
@@ -80,6 +97,44 @@ function functions(kernel: HostKernel, iommu: DeviceDescription['iommu']): Kerne
       pri: true,
     }),
   );
+  return stillDevices(made);
+}
+
+/** Functions with a life of their own, on a bus behind the IOMMU, under the kernel's vfio-pci. */
+function busFunctions(
+  kernel: HostKernel,
+  iommu: DeviceDescription['iommu'],
+  bus: HostBus,
+  fns: readonly PciFunction[],
+  msiDoorbell: number,
+): readonly GroupDevice[] {
+  return fns.map((fn, i) => {
+    const hardware = bus.plug(fn, 8 * i);
+    const pasid = extendedCapability(fn, EXT.PASID);
+    const capability = pasid === 0 ? 0 : fn.configRead(pasid + PASID_CAP.CAP, 2);
+    const dev = kernel.addDevice({
+      name: `vfio${i}`,
+      streams: [hardware.stream],
+      iommu,
+      pasidBits: Math.min(PASID_BITS, (capability >>> 8) & 0x1f),
+      pasidExec: (capability & PASID_CAP.EXEC) !== 0,
+      pasidPriv: (capability & PASID_CAP.PRIV) !== 0,
+      ats: hardware.ats,
+      pri: hardware.pri,
+      control: hardware.control,
+      ...(msiDoorbell < 0 ? {} : { msiDoorbell }),
+    });
+    return { name: dev.name, address: addressOf(FIRST_RID + 8 * i), dev, function: new VfioPciDevice(hardware) };
+  });
+}
+
+function served(
+  kernel: HostKernel,
+  devices: readonly GroupDevice[],
+  reach: ReachableMemory | null = null,
+  test: ServedKernel['test'] = () => null,
+): ServedKernel {
+  return { kernel, vfio: devices.map((d) => d.dev), devices, reach, test };
 }
 
 function mock(kernel: HostKernel, release: Release): ServedKernel {
@@ -90,43 +145,56 @@ function mock(kernel: HostKernel, release: Release): ServedKernel {
     if (typeof d === 'number') throw new ViommuError('EINVAL', 'caller', 'mock device flags');
     return kernel.addDevice({ ...d, name: `vfio${i}` });
   });
-  return { kernel, vfio, test: (file) => new MockTestIoctl(file, driver) };
+  return served(kernel, stillDevices(vfio), null, (file) => new MockTestIoctl(file, driver));
 }
 
-function smmuv3(kernel: HostKernel): ServedKernel {
+function smmuv3(kernel: HostKernel, fns: readonly PciFunction[], ignoreInvalidations: boolean): ServedKernel {
   const { memory, clock } = kernel;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
+  const reach = fns.length === 0 ? null : new ReachableMemory(memory.space);
   const hw = new PhysicalSmmuv3({
     name: 'smmuv3.0',
-    memory: memory.space,
+    memory: reach ?? memory.space,
     ...SMMU,
     events,
     clock,
     endpoints,
+    ignoreInvalidations,
   });
   endpoints.to = emptyCaches(() => hw);
-  const driver = new Smmuv3Driver({
-    name: 'smmuv3.0',
-    hw,
-    memory,
-    partialCount: 'linux-as-is',
-  });
+  const driver = new Smmuv3Driver({ name: 'smmuv3.0', hw, memory, partialCount: 'linux-as-is' });
   kernel.addIommu(driver);
   events.to = driver.events;
-  return { kernel, vfio: functions(kernel, driver), test: () => null };
+  if (reach === null) return served(kernel, functions(kernel, driver));
+  const bus = new HostBus(reach, { translate: hw, ats: hw, remap: null }, ITS_DOORBELL);
+  endpoints.to = bus.endpoints;
+  memory.space.addWindow(ITS_DOORBELL.page, 4096, bus.doorbell);
+  return served(kernel, busFunctions(kernel, driver, bus, fns, ITS_DOORBELL.page), reach);
 }
 
-function vtd(kernel: HostKernel): ServedKernel {
+function vtd(kernel: HostKernel, fns: readonly PciFunction[], ignoreInvalidations: boolean): ServedKernel {
   const { memory, clock } = kernel;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
-  const hw = new PhysicalVtd({ memory: memory.space, cap: VTD_CAP, ecap: VTD_ECAP, clock, events, endpoints });
+  const reach = fns.length === 0 ? null : new ReachableMemory(memory.space);
+  const hw = new PhysicalVtd({
+    memory: reach ?? memory.space,
+    cap: VTD_CAP,
+    ecap: VTD_ECAP,
+    clock,
+    events,
+    endpoints,
+    ignoreInvalidations,
+  });
   endpoints.to = emptyCaches(() => hw);
   const driver = new VtdDriver({ name: 'vtd.0', hw, memory });
   kernel.addIommu(driver);
   events.to = driver.events;
-  return { kernel, vfio: functions(kernel, driver), test: () => null };
+  if (reach === null) return served(kernel, functions(kernel, driver));
+  const bus = new HostBus(reach, { translate: hw, ats: hw, remap: null }, X86_DOORBELL);
+  endpoints.to = bus.endpoints;
+  return served(kernel, busFunctions(kernel, driver, bus, fns, X86_DOORBELL.page), reach);
 }
 
 /** Releases of Linux whose test driver the mock can be: 7.3 keeps dirty bits by host page, not by entry. */
@@ -134,16 +202,31 @@ export const RELEASES = ['7.2', '7.3'] as const;
 /** A Linux release whose answers a mock kernel gives. */
 export type Release = (typeof RELEASES)[number];
 
-/** @throws ViommuError `E_USAGE` unknown name. */
-export function makeBackend(name: string, release: Release = '7.2'): ServedKernel {
+/**
+ * @param fns functions of a life of their own (default: four that do nothing).
+ * @param deaf the hardware loses invalidations.
+ * @throws ViommuError `E_USAGE` unknown name, functions that the mock cannot have, or too many of them.
+ */
+export function makeBackend(
+  name: string,
+  release: Release = '7.2',
+  fns: readonly PciFunction[] = [],
+  deaf = false,
+): ServedKernel {
+  if (fns.length > MOST_FUNCTIONS) {
+    throw new ViommuError('E_USAGE', 'caller', `--device: at most ${MOST_FUNCTIONS} of them`, { devices: fns.length });
+  }
   const kernel = new HostKernel({ memory: new HostMemory(), clock: new VirtualClock() });
   switch (name) {
     case 'mock':
+      if (fns.length > 0) {
+        throw new ViommuError('E_USAGE', 'caller', '--device: the mock has no hardware; use --backend smmuv3 or vtd');
+      }
       return mock(kernel, release);
     case 'smmuv3':
-      return smmuv3(kernel);
+      return smmuv3(kernel, fns, deaf);
     case 'vtd':
-      return vtd(kernel);
+      return vtd(kernel, fns, deaf);
     default:
       throw new ViommuError('E_USAGE', 'caller', `--backend: expected ${BACKENDS.join(', ')}, found "${name}"`);
   }

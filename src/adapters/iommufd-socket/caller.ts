@@ -1,4 +1,4 @@
-import type { Caller, CountedMemory, KernelFile } from '../../host/ioctl/caller.ts';
+import type { Caller, CountedMemory, EventSignal, KernelFile } from '../../host/ioctl/caller.ts';
 import type { PageFile } from '../../ports/user-memory.ts';
 import { E } from '../../spec/iommufd/errno.ts';
 import type { ClientMemory } from './client-memory.ts';
@@ -50,6 +50,24 @@ export class SocketCaller implements Caller {
     return typeof there === 'number' ? there : there.file;
   }
 
+  eventFd(fd: number): EventSignal | number {
+    const request = this.#request;
+    const handle = request.answers.eventFds.get(fd);
+    if (handle === undefined) {
+      request.need({ what: 'eventfd', fd });
+      return -E.BADF;
+    }
+    if (handle < 0) return handle;
+    // A process without an attendant can be told nothing: what it asks for works, and no interrupt ever comes.
+    const attendant = request.session.attendants.get(request.pid);
+    const signal = attendant?.eventFd(handle) ?? { signal() {}, release() {} };
+    return {
+      signal: () => signal.signal(),
+      // Until the request is over the client closes its copy with the answer, if nobody has it then.
+      release: () => (request.over ? signal.release() : undefined),
+    };
+  }
+
   pageFile(fd: number): PageFile | null {
     const mine = this.installed(fd);
     if (typeof mine !== 'number') return 'pin' in mine ? (mine as KernelFile & PageFile) : null;
@@ -59,6 +77,8 @@ export class SocketCaller implements Caller {
       this.#request.need({ what: 'file', fd });
       return null;
     }
-    return typeof facts === 'number' ? null : new ClientFile(this.#memory, this.#request.session, facts);
+    return typeof facts === 'number'
+      ? null
+      : new ClientFile(this.#memory, this.#request.session, this.#request.pid, facts);
   }
 }

@@ -1,6 +1,7 @@
 import type { PhysicalBytes } from '../../host/kernel/kernel.ts';
 import type { ServerLimits } from './limits.ts';
 import { PinCounts } from './pin-counts.ts';
+import { type ClientPages, FIRST_CLIENT_ADDRESS } from './reachable-memory.ts';
 import type { Request } from './request.ts';
 import type { Session } from './session.ts';
 
@@ -8,10 +9,12 @@ const PAGE = 4096;
 /** Client memory appears at made-up host-physical addresses in windows of this size, above everything the kernel owns. */
 const WINDOW = 2n ** 30n;
 const WINDOW_BYTES = Number(WINDOW);
-const FIRST = 2 ** 47;
+const FIRST = FIRST_CLIENT_ADDRESS;
 
 /** A process's private memory by its number, or something shared by its device and inode. */
 export type MemoryOwner = { readonly pid: number } | { readonly file: string };
+
+const NOWHERE_YET = { pid: 0, handle: -1, holder: 0, mapped: Number.NaN } as const;
 
 /** What lies in one window: a gigabyte of a process's private memory, or of something shared. */
 interface Window {
@@ -25,12 +28,19 @@ interface Window {
   /** Of something shared: a process that maps it, and how its client finds the file; -1: unknown. */
   pid: number;
   handle: number;
+  /** Which process holds that file. */
+  holder: number;
+  /** Where `pid` maps it: what is added to an offset; NaN: not known. */
+  mapped: number;
 }
 
 /** Where shared memory can be found besides its own identity. */
 export interface SharedHints {
   readonly pid?: number;
   readonly handle?: number;
+  readonly holder?: number;
+  /** Where `pid` maps the byte. */
+  readonly va?: bigint;
 }
 
 /**
@@ -38,7 +48,7 @@ export interface SharedHints {
  * shared ones by session, inode and offset. Within a session two mappings of one page are the same page; what another session
  * says about its memory has no part in it. The addresses keep the alignment of large pages.
  */
-export class ClientMemory implements PhysicalBytes {
+export class ClientMemory implements PhysicalBytes, ClientPages {
   /** The request that is worked on. Bytes are read from its client, and only if they are its session's. */
   request: Request | null = null;
   readonly #windows: (Window | null)[] = [];
@@ -58,12 +68,14 @@ export class ClientMemory implements PhysicalBytes {
     let i = this.#byKey.get(key);
     if (i === undefined) {
       i = this.#free.pop() ?? this.#windows.length;
-      this.#windows[i] = { session, key, owner, base: n * WINDOW, pins: new PinCounts(), pid: 0, handle: -1 };
+      this.#windows[i] = { session, key, owner, base: n * WINDOW, pins: new PinCounts(), ...NOWHERE_YET };
       this.#byKey.set(key, i);
     }
     const w = this.#windows[i]!;
     if (hints.pid !== undefined) w.pid = hints.pid;
     if (hints.handle !== undefined) w.handle = hints.handle;
+    if (hints.holder !== undefined) w.holder = hints.holder;
+    if (hints.va !== undefined) w.mapped = Number(hints.va - at);
     return FIRST + i * WINDOW_BYTES + Number(at % WINDOW);
   }
 
@@ -128,6 +140,33 @@ export class ClientMemory implements PhysicalBytes {
 
   #window(hpa: number): Window | null {
     return this.#windows[Math.floor((hpa - FIRST) / WINDOW_BYTES)] ?? null;
+  }
+
+  readNow(hpa: number, into: Uint8Array, start: number, count: number): boolean {
+    return this.#reach(hpa, into, start, count, false);
+  }
+  writeNow(hpa: number, from: Uint8Array, start: number, count: number): boolean {
+    return this.#reach(hpa, from, start, count, true);
+  }
+
+  /** What devices read and write: in the process itself, if it has shown that it is this session's. */
+  #reach(hpa: number, bytes: Uint8Array, start: number, count: number, write: boolean): boolean {
+    const w = this.#window(hpa);
+    if (w === null) return false;
+    const at = Number(w.base) + ((hpa - FIRST) % WINDOW_BYTES);
+    const { attendants } = w.session;
+    if (!('pid' in w.owner) && w.handle >= 0) {
+      const there = attendants.get(w.holder)?.reach;
+      const { file } = w.owner;
+      if (there == null) return false;
+      return write
+        ? there.writeFile(w.handle, file, at, bytes, start, count)
+        : there.readFile(w.handle, file, at, bytes, start, count);
+    }
+    const there = attendants.get('pid' in w.owner ? w.owner.pid : w.pid)?.reach;
+    const va = 'pid' in w.owner ? at : at + w.mapped;
+    if (there == null || Number.isNaN(va)) return false;
+    return write ? there.write(va, bytes, start, count) : there.read(va, bytes, start, count);
   }
 
   readBytes(hpa: number, into: Uint8Array): boolean {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
-import { FRAME, type Frame, FrameReader, IOCTL_HEAD, SECRET_BYTES } from './frames.ts';
+import type { Attendant } from './attendant.ts';
+import { FRAME, type Frame, FrameReader, frame, IOCTL_HEAD, SECRET_BYTES } from './frames.ts';
 import { MAX_PREFETCH, MAX_WRITE, type ServerLimits } from './limits.ts';
 import type { OpenFile } from './open-files.ts';
 import type { Session } from './session.ts';
@@ -12,6 +13,7 @@ const FIRST: Readonly<Record<number, number>> = {
   [FRAME.OPEN]: SECRET_BYTES + MAX_PATH,
   [FRAME.HELLO]: 2 * SECRET_BYTES,
   [FRAME.JOIN]: 2 * SECRET_BYTES,
+  [FRAME.ATTEND]: SECRET_BYTES + 12,
 };
 
 /** Most bytes of each request. */
@@ -29,7 +31,12 @@ const REQUESTS: Readonly<Record<number, number>> = {
   [FRAME.PROCESS]: 4,
   [FRAME.FAIL_NTH]: 8,
   [FRAME.GROUP]: 64,
+  [FRAME.PROVE]: 0,
+  [FRAME.SYSFS]: 0,
 };
+
+/** Bit of `KernelFile.poll`. */
+const READABLE = 1;
 
 /** What all connections share. */
 export interface Together {
@@ -54,6 +61,10 @@ export class Connection {
   /** By this WHICH, JOIN and HELLO name it. */
   token = '';
   open: OpenFile | null = null;
+  /** Of a process that attends to its devices. */
+  attendant: Attendant | null = null;
+  /** Stops listening to the open file. */
+  unlisten: (() => void) | null = null;
   readonly #socket: Socket;
   readonly #together: Together;
   readonly #reader = new FrameReader((type) => this.#limit(type));
@@ -62,6 +73,7 @@ export class Connection {
   #replyBytes = 0;
   #timer: NodeJS.Timeout | null = null;
   #alive = true;
+  #announced = false;
 
   constructor(socket: Socket, together: Together) {
     this.#socket = socket;
@@ -145,6 +157,36 @@ export class Connection {
     this.#introduced = true;
     this.#watch();
     this.#write(ret);
+    this.#announced = false;
+    this.announce();
+  }
+
+  /**
+   * Says on an event queue's connection that there is something to read, once until the next answer: so the descriptor is
+   * readable for whoever polls it. Every answer takes the word back, and it is said again if it still holds.
+   */
+  announce(): void {
+    const file = this.open?.file;
+    if (this.#announced || this.#waits !== null || file?.onReadable === undefined) return;
+    if (((file.poll?.() ?? 0) & READABLE) === 0) return;
+    this.#announced = true;
+    this.#write(frame(FRAME.READY));
+  }
+
+  /** The file is this connection's from now on. */
+  listenTo(file: OpenFile): void {
+    this.unlisten?.();
+    this.open = file;
+    this.unlisten = file.listen(() => this.announce());
+  }
+
+  /** Something that is not an answer. */
+  tell(bytes: Buffer): void {
+    this.#write(bytes);
+  }
+  /** Bytes that the client has not taken yet. */
+  get unread(): number {
+    return this.#socket.writableLength;
   }
 
   #write(bytes: Buffer): void {

@@ -56,6 +56,23 @@ export const FRAME = {
   FAIL_NTH: 23,
   /** Client: a PCI address (0000:01:00.0); the result is the number of its IOMMU group. */
   GROUP: 24,
+  /** Server: {s32 descriptor} → {s32 handle} of an eventfd that the client keeps for it, or rc -EBADF or -EINVAL. */
+  EVENTFD: 25,
+  /**
+   * Client, first frame: {secret session, u32 pid, u64 address}: a process that lets devices reach its memory and that
+   * signals eventfds for the server. The answer's data is 16 bytes that it has to write at the address before it says PROVE.
+   */
+  ATTEND: 26,
+  /** Client, behind ATTEND: nothing; -EPERM: the server does not find the bytes in that process. */
+  PROVE: 27,
+  /** Server, at any time behind PROVE: {s32 handle} …: add one to each of these eventfds. No answer. */
+  SIGNAL: 28,
+  /** Server, at any time behind PROVE: {s32 handle}: the eventfd is not needed any more. No answer. */
+  DROP: 29,
+  /** Server, to an event queue's connection, when nothing else is under way: there is something to read. No answer. */
+  READY: 30,
+  /** Client: nothing → the path of a folder that stands for /sys/bus/pci/devices. */
+  SYSFS: 31,
 } as const;
 
 /** Bits of IOCTL's `flags`. */

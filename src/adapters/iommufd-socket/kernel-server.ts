@@ -5,6 +5,7 @@ import { IommufdNode } from '../../host/ioctl/iommufd-node.ts';
 import { MAP_SHARED } from '../../host/iommufd/mmap.ts';
 import type { HostKernel } from '../../host/kernel/kernel.ts';
 import { E } from '../../spec/iommufd/errno.ts';
+import { Attendant } from './attendant.ts';
 import { ClientMemory } from './client-memory.ts';
 import type { Connection } from './connection.ts';
 import { FRAME, type Frame, IOCTL_FLAG, IOCTL_HEAD, SECRET_BYTES } from './frames.ts';
@@ -12,9 +13,11 @@ import { MAX_READ, type ServerLimits, type ServerUsage } from './limits.ts';
 import { OpenFile } from './open-files.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { SessionQuota } from './quota.ts';
+import type { ReachableMemory } from './reachable-memory.ts';
 import { Request } from './request.ts';
 import { RequestRun, returned } from './request-run.ts';
 import { type Session, Sessions } from './session.ts';
+import type { ServedSysfs } from './sysfs.ts';
 
 const NOBODY = '\0'.repeat(SECRET_BYTES);
 
@@ -23,6 +26,9 @@ export interface KernelServerParts {
   readonly kernel: HostKernel;
   readonly nodes: DeviceNodes;
   readonly limits: ServerLimits;
+  /** The memory its functions reach; null: they reach none, and nobody has to attend. */
+  readonly reach: ReachableMemory | null;
+  readonly sysfs: ServedSysfs;
 }
 
 /**
@@ -44,6 +50,7 @@ export class KernelServer {
     this.#memory = new ClientMemory(parts.limits);
     this.#quota = new SessionQuota(parts.limits);
     parts.kernel.physical = this.#memory;
+    if (parts.reach !== null) parts.reach.clients = this.#memory;
     parts.kernel.memory.failures = this.#quota;
   }
 
@@ -79,6 +86,15 @@ export class KernelServer {
       case FRAME.FAIL_NTH:
         this.#failNth(c, payload);
         return;
+      case FRAME.ATTEND:
+        this.#attend(c, payload);
+        return;
+      case FRAME.PROVE:
+        this.#prove(c);
+        return;
+      case FRAME.SYSFS:
+        c.answer(returned(0, Buffer.from(this.#parts.sysfs.folder)));
+        return;
       case FRAME.GROUP:
         this.#group(c, payload);
         return;
@@ -95,6 +111,11 @@ export class KernelServer {
   /** A connection is over, whoever ended it. */
   gone(c: Connection): void {
     this.#close(c);
+    if (c.attendant !== null) {
+      const { attendants } = c.session!;
+      if (attendants.get(c.attendant.pid) === c.attendant) attendants.delete(c.attendant.pid);
+      c.attendant.close();
+    }
     this.#byToken.delete(c.token);
     if (c.session !== null) this.#leave(c, c.session);
   }
@@ -102,6 +123,8 @@ export class KernelServer {
   #close(c: Connection): void {
     const { open } = c;
     c.open = null;
+    c.unlisten?.();
+    c.unlisten = null;
     open?.leave();
   }
 
@@ -159,7 +182,7 @@ export class KernelServer {
   #lead(c: Connection, to: OpenFile): void {
     this.#close(c);
     to.join();
-    c.open = to;
+    c.listenTo(to);
     this.#remember(c);
   }
 
@@ -195,6 +218,31 @@ export class KernelServer {
     if (!this.#enter(c, session)) return;
     this.#lead(c, other.open);
     c.answer(returned(0, this.#named(c)));
+  }
+
+  /** A process will attend to its devices on this connection. */
+  #attend(c: Connection, payload: Buffer): void {
+    const session = this.#sessions.find(payload.toString('latin1', 0, SECRET_BYTES));
+    if (session === null || payload.length !== SECRET_BYTES + 12) {
+      c.destroy();
+      return;
+    }
+    if (!this.#enter(c, session)) return;
+    const pid = payload.readUInt32LE(SECRET_BYTES);
+    c.attendant = new Attendant(c, pid, Number(payload.readBigUInt64LE(SECRET_BYTES + 4)));
+    c.answer(returned(this.#parts.reach === null ? -E.NODEV : 0, c.attendant.secret));
+  }
+
+  /** It has written what it was given. From now on it is the one that attends in its process. */
+  #prove(c: Connection): void {
+    const { attendant, session } = c;
+    if (attendant === null || session === null || this.#parts.reach === null) {
+      c.destroy();
+      return;
+    }
+    const proved = attendant.prove();
+    session.attendants.set(attendant.pid, attendant);
+    c.answer(returned(proved ? 0 : -E.PERM));
   }
 
   /** A process has been handed this connection: it is a part of its session from now on. */

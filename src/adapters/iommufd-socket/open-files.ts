@@ -4,9 +4,21 @@ import type { KernelFile } from '../../host/ioctl/caller.ts';
 export class OpenFile {
   readonly file: KernelFile;
   #connections = 0;
+  readonly #readers = new Set<() => void>();
 
   constructor(file: KernelFile) {
     this.file = file;
+    if (file.onReadable !== undefined) file.onReadable = () => this.#tell();
+  }
+
+  #tell(): void {
+    for (const reader of this.#readers) reader();
+  }
+
+  /** Calls `reader` whenever the file has something to read. @returns stops it. */
+  listen(reader: () => void): () => void {
+    this.#readers.add(reader);
+    return () => void this.#readers.delete(reader);
   }
 
   /** Other connections lead here, too. */

@@ -41,7 +41,7 @@ export class ProcessMemory implements CountedMemory {
     const shared = m.shared && m.inode !== 0n;
     const at = shared ? m.offset + (va - m.start) : va;
     const owner = shared ? { file: m.file } : { pid: this.#pid };
-    this.hpa = this.#memory.address(this.#session, owner, at, shared ? { pid: this.#pid } : {});
+    this.hpa = this.#memory.address(this.#session, owner, at, shared ? { pid: this.#pid, va } : {});
     this.run = least(bytes, m.end - va, this.#memory.room(at));
     if (!this.#memory.pin(this.hpa, this.run)) this.failure = E.NOMEM;
     return this.failure === 0;
@@ -63,11 +63,14 @@ export class ClientFile implements PageFile {
   readonly size: bigint;
   readonly #memory: ClientMemory;
   readonly #session: Session;
+  readonly #pid: number;
   readonly #facts: FileFacts;
 
-  constructor(memory: ClientMemory, session: Session, facts: FileFacts) {
+  /** @param pid who holds it. */
+  constructor(memory: ClientMemory, session: Session, pid: number, facts: FileFacts) {
     this.#memory = memory;
     this.#session = session;
+    this.#pid = pid;
     this.#facts = facts;
     this.kind = facts.memfd ? 'memfd' : 'other';
     this.size = facts.bytes;
@@ -78,7 +81,7 @@ export class ClientFile implements PageFile {
     const end = (this.size + 4095n) & -4096n;
     if (this.kind !== 'memfd' || offset >= end) return false;
     const { identity, handle } = this.#facts;
-    this.hpa = this.#memory.address(this.#session, { file: identity }, offset, { handle });
+    this.hpa = this.#memory.address(this.#session, { file: identity }, offset, { handle, holder: this.#pid });
     this.run = least(bytes, end - offset, this.#memory.room(offset));
     if (!this.#memory.pin(this.hpa, this.run)) this.failure = E.NOMEM;
     return this.failure === 0;

@@ -8,6 +8,8 @@ export type Question =
   | { readonly what: 'maps'; readonly pid: number }
   /** Which open file of ours a descriptor is. */
   | { readonly what: 'which'; readonly fd: number }
+  /** An eventfd that the client is to keep for the server. */
+  | { readonly what: 'eventfd'; readonly fd: number }
   /** What file of somebody else's it is. */
   | { readonly what: 'file'; readonly fd: number }
   /** A connection for a file that is about to be opened. */
@@ -46,6 +48,8 @@ export class Answers {
   /** By descriptor: an open file of ours, or -errno. */
   readonly files = new Map<number, OpenFile | number>();
   readonly facts = new Map<number, FileFacts | number>();
+  /** By descriptor of an eventfd: the number the client keeps it under, or -errno. */
+  readonly eventFds = new Map<number, number>();
   readonly spares: SpareDescriptor[] = [];
   readonly #pieces: Piece[] = [];
 

@@ -109,8 +109,10 @@ export class RequestRun {
   #finish(result: number): void {
     const { request, connection, done } = this.#p;
     const spares = result < 0 ? request.answers.spares : request.unused;
-    const closes = spares.filter((s) => s.fd >= 0).map((s) => closeAction(s.fd));
-    connection.answer(returned(result, undefined, [...request.writes.map(writeAction), ...closes]));
+    const closes = spares.filter((s) => s.fd >= 0).map((s) => s.fd);
+    if (result < 0) for (const handle of request.answers.eventFds.values()) if (handle >= 0) closes.push(handle);
+    request.over = true;
+    connection.answer(returned(result, undefined, [...request.writes.map(writeAction), ...closes.map(closeAction)]));
     done();
   }
 
@@ -147,6 +149,16 @@ export class RequestRun {
           frame(FRAME.WHICH, word(q.fd)),
           SECRET_BYTES,
           then((rc, data) => answers.files.set(q.fd, this.#fileOf(rc, data))),
+        );
+        return;
+      case 'eventfd':
+        connection.ask(
+          frame(FRAME.EVENTFD, word(q.fd)),
+          4,
+          then((rc, data) => {
+            const handle = rc === 0 && data.length === 4 ? data.readInt32LE(0) : -1;
+            answers.eventFds.set(q.fd, handle >= 0 ? handle : rc === -E.INVAL ? -E.INVAL : -E.BADF);
+          }),
         );
         return;
       case 'file':
@@ -216,7 +228,7 @@ export class RequestRun {
           open(file) {
             file.join();
             made?.open?.leave();
-            if (made?.alive === true) made.open = file;
+            if (made?.alive === true) made.listenTo(file);
             else file.leave();
           },
         });

@@ -43,6 +43,8 @@ export class Request {
   /** What the last run needed and did not have; null: the run counts. */
   missing: Question | null = null;
   readonly writes: PendingWrite[] = [];
+  /** It has been answered. */
+  over = false;
   readonly #parts: RequestParts;
   readonly #extents: Extent[] = [];
   #spares = 0;

@@ -1,10 +1,13 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { DeviceNodes } from '../../host/ioctl/device-nodes.ts';
-import { makeBackend, type Release, vfioDevices } from './backend.ts';
+import type { PciFunction } from '../../ports/pci.ts';
+import type { Tell } from '../../ports/tell.ts';
+import { makeBackend, type Release } from './backend.ts';
 import { type ClaimedPath, listenOn } from './claim-path.ts';
 import { Connection, type Together } from './connection.ts';
 import { KernelServer } from './kernel-server.ts';
 import { DEFAULT_LIMITS, type ServerLimits, type ServerUsage } from './limits.ts';
+import { ServedSysfs } from './sysfs.ts';
 
 /** What a server serves, and where. */
 export interface IommufdServerOptions {
@@ -14,6 +17,15 @@ export interface IommufdServerOptions {
   readonly backend: string;
   /** Whose test driver the mock is (default 7.2). */
   readonly release?: Release;
+  /**
+   * Functions that do what they do, DMA included, on a bus behind the IOMMU: at most MOST_FUNCTIONS. The server then reaches
+   * into the memory of those clients that have shown it to be theirs. Default: four functions that do nothing.
+   */
+  readonly functions?: readonly PciFunction[];
+  /** The hardware loses invalidations: what must fail then shows that it depends on them. Only with `functions`. */
+  readonly ignoreInvalidations?: boolean;
+  /** Hears every verb of the clients with its result. */
+  readonly tell?: Tell;
   /** Milliseconds a client may take to answer while its ioctl runs (default 10,000). Others do not wait for it. */
   readonly patience?: number;
   /** What clients may take of the server; see `ServerLimits`. */
@@ -32,6 +44,7 @@ export class IommufdServer {
   readonly #server: Server;
   readonly #kernel: KernelServer;
   readonly #path: string;
+  readonly #sysfs: ServedSysfs;
   readonly #connections = new Set<Connection>();
   /** Connections with bytes nobody has looked at. */
   readonly #readable = new Set<Connection>();
@@ -51,10 +64,13 @@ export class IommufdServer {
       readable: (c) => this.#hasBytes(c),
       gone: (c) => this.#gone(c),
     };
-    const served = makeBackend(options.backend, options.release);
-    const { kernel } = served;
-    const nodes = new DeviceNodes({ kernel, devices: vfioDevices(served), test: (file) => served.test(file) });
-    this.#kernel = new KernelServer({ kernel, nodes, limits: this.limits });
+    const served = makeBackend(options.backend, options.release, options.functions, options.ignoreInvalidations);
+    served.kernel.tell = options.tell ?? null;
+    const { kernel, devices, reach } = served;
+    const nodes = new DeviceNodes({ kernel, devices, test: (file) => served.test(file) });
+    const sysfs = new ServedSysfs(devices, nodes);
+    this.#sysfs = sysfs;
+    this.#kernel = new KernelServer({ kernel, nodes, limits: this.limits, reach, sysfs });
     this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
 
@@ -72,6 +88,7 @@ export class IommufdServer {
     this.#claimed?.release();
     this.#claimed = null;
     for (const c of [...this.#connections]) c.destroy();
+    this.#sysfs.remove();
     if (this.#server.listening) await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 

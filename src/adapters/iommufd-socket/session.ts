@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { IommufdContext } from '../../host/iommufd/context.ts';
 import type { PinAccount } from '../../ports/iommufd.ts';
+import type { Attendant } from './attendant.ts';
 import { SECRET_BYTES } from './frames.ts';
 
 const PAGE = 4096;
@@ -35,6 +36,8 @@ export class Session {
   failNth = 0;
   /** Its iommufds, as long as somebody holds them. */
   readonly iommufds = new Set<IommufdContext>();
+  /** Its processes that attend to devices, by their number. */
+  readonly attendants = new Map<number, Attendant>();
   /** Objects and areas at most: what was made since they were counted, on top of what there was then. */
   #objects = 0;
   #areas = 0;

@@ -12,7 +12,17 @@ export interface KernelFile {
   pwrite?(offset: bigint, from: Uint8Array): number;
   /** ioctl(2): ≥ 0 or -errno. Absent: ENOTTY. */
   ioctl?(request: number, arg: bigint, caller: Caller): number;
+  /** Called when `poll` has more to say; whoever holds the file sets it. */
+  onReadable?: (() => void) | null;
   close(): void;
+}
+
+/** An eventfd of the caller, held by the kernel (`eventfd_ctx`). */
+export interface EventSignal {
+  /** Adds one to its count. */
+  signal(): void;
+  /** The kernel lets go of it. Called once. */
+  release(): void;
 }
 
 /** Process memory that also knows how often each page is pinned (the kernel's test driver asks). */
@@ -34,6 +44,8 @@ export interface Caller {
   install(file: KernelFile): number;
   /** The file behind a descriptor. @returns -EBADF it is not open; -EBADFD it is no file of this kernel. */
   installed(fd: number): KernelFile | number;
+  /** The eventfd behind a descriptor. @returns -EBADF it is not open; -EINVAL it is no eventfd. Absent: there are none. */
+  eventFd?(fd: number): EventSignal | number;
   /** A file of the process that could be mapped; null: not open. */
   pageFile(fd: number): PageFile | null;
   /** A verb will read [address, address + length) piece by piece. A caller to whom it matters fetches all of it at once. */

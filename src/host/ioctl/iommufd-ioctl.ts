@@ -43,6 +43,12 @@ function installEvents(caller: Caller, fd: EventFd | null): number {
     read: (into) => fd!.read(into),
     write: (from) => fd!.write(from),
     poll: () => fd!.poll(),
+    get onReadable() {
+      return fd?.onReadable ?? null;
+    },
+    set onReadable(tell) {
+      if (fd !== null) fd.onReadable = tell;
+    },
     close: () => fd!.close(),
   };
   return caller.install(file);

@@ -10,18 +10,18 @@ import {
 } from '../../spec/iommufd/vfio.ts';
 import { checkZero } from '../iommufd/verbs/invalidate.ts';
 import type { VfioFile } from '../iommufd/vfio-device.ts';
+import type { VfioDriver } from '../vfio/driver.ts';
 import { type Caller, callerData, type KernelFile } from './caller.ts';
 import { findIommufd } from './iommufd-node.ts';
-import type { VfioFunction } from './vfio-function.ts';
 import type { VfioGroup } from './vfio-group.ts';
 
 /** An open VFIO device cdev (/dev/vfio/devices/NAME). Before it is bound only BIND is understood. */
 export class VfioDeviceNode implements KernelFile {
   readonly #file: VfioFile;
-  readonly #function: VfioFunction;
+  readonly #function: VfioDriver;
   readonly #group: VfioGroup;
 
-  constructor(file: VfioFile, fn: VfioFunction, group: VfioGroup) {
+  constructor(file: VfioFile, fn: VfioDriver, group: VfioGroup) {
     this.#file = file;
     this.#function = fn;
     this.#group = group;
@@ -45,7 +45,9 @@ export class VfioDeviceNode implements KernelFile {
     const bound = this.#file.device !== null;
     if (!bound && !this.#group.blockForDevice()) return -E.BUSY;
     const r = bind(this.#file, arg, caller);
-    if (!bound && r !== 0) this.#group.unblock();
+    if (bound) return r;
+    if (r === 0) this.#function.opened?.();
+    else this.#group.unblock();
     return r;
   }
 
@@ -58,6 +60,8 @@ export class VfioDeviceNode implements KernelFile {
 
   close(): void {
     const bound = this.#file.device !== null;
+    // Interrupts and bus mastering end before the address space goes.
+    if (bound) this.#function.closed?.();
     this.#file.close();
     if (bound) this.#group.unblock();
   }

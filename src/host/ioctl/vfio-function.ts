@@ -1,24 +1,15 @@
 import { ConfigSpace } from '../../lib/pci/config-space.ts';
 import { endpointHeader, type PciIdentity } from '../../lib/pci/header.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import {
-  VFIO,
-  VFIO_DEVICE_FLAG,
-  VFIO_DEVICE_INFO,
-  VFIO_IRQ_FLAG,
-  VFIO_IRQ_INFO,
-  VFIO_PCI_IRQ,
-  VFIO_PCI_OFFSET_SHIFT,
-  VFIO_PCI_REGION,
-  VFIO_REGION_FLAG,
-  VFIO_REGION_INFO,
-} from '../../spec/iommufd/vfio.ts';
+import { VFIO, VFIO_PCI_IRQ, VFIO_PCI_OFFSET_SHIFT, VFIO_PCI_REGION } from '../../spec/iommufd/vfio.ts';
+import type { VfioDriver } from '../vfio/driver.ts';
+import { deviceInfo, irqInfo, regionInfo } from '../vfio/info.ts';
 import type { Caller } from './caller.ts';
 
 const CONFIG_BYTES = 256;
 
 /** What VFIO shows of a PCI function that does nothing: a configuration space, no BARs, no interrupts. */
-export class VfioFunction {
+export class VfioFunction implements VfioDriver {
   readonly #config: ConfigSpace;
 
   constructor(identity: PciIdentity) {
@@ -30,11 +21,11 @@ export class VfioFunction {
   ioctl(request: number, arg: bigint, caller: Caller): number {
     switch (request) {
       case VFIO.DEVICE_GET_INFO:
-        return getInfo(arg, caller);
+        return deviceInfo(arg, caller);
       case VFIO.DEVICE_GET_REGION_INFO:
-        return regionInfo(arg, caller);
+        return regionInfo(arg, caller, (index) => (index === VFIO_PCI_REGION.CONFIG ? CONFIG_BYTES : 0));
       case VFIO.DEVICE_GET_IRQ_INFO:
-        return irqInfo(arg, caller);
+        return irqInfo(arg, caller, (index) => (index === VFIO_PCI_IRQ.REQ ? 1 : 0), false);
       case VFIO.DEVICE_RESET:
         this.#config.reset();
         return 0;
@@ -70,45 +61,4 @@ export class VfioFunction {
 function configOffset(offset: bigint): number {
   const at = offset - (BigInt(VFIO_PCI_REGION.CONFIG) << VFIO_PCI_OFFSET_SHIFT);
   return at >= 0n && at < BigInt(CONFIG_BYTES) ? Number(at) : -1;
-}
-
-function getInfo(arg: bigint, caller: Caller): number {
-  const minimum = VFIO_DEVICE_INFO.at.capOffset;
-  const bytes = new Uint8Array(VFIO_DEVICE_INFO.bytes);
-  if (!caller.read(arg, bytes.subarray(0, minimum))) return -E.FAULT;
-  const v = VFIO_DEVICE_INFO.decode(bytes);
-  if (v.argsz < minimum) return -E.INVAL;
-  const given = Math.min(v.argsz, bytes.length);
-  v.flags = VFIO_DEVICE_FLAG.RESET | VFIO_DEVICE_FLAG.PCI;
-  v.numRegions = VFIO_PCI_REGION.COUNT;
-  v.numIrqs = VFIO_PCI_IRQ.COUNT;
-  v.capOffset = 0;
-  return caller.write(arg, VFIO_DEVICE_INFO.encode(v).subarray(0, given)) ? 0 : -E.FAULT;
-}
-
-function regionInfo(arg: bigint, caller: Caller): number {
-  const bytes = new Uint8Array(VFIO_REGION_INFO.bytes);
-  if (!caller.read(arg, bytes)) return -E.FAULT;
-  const v = VFIO_REGION_INFO.decode(bytes);
-  if (v.argsz < bytes.length || v.index >= VFIO_PCI_REGION.VGA) return -E.INVAL;
-  const config = v.index === VFIO_PCI_REGION.CONFIG;
-  v.flags = config ? VFIO_REGION_FLAG.READ | VFIO_REGION_FLAG.WRITE : 0;
-  v.capOffset = 0;
-  v.size = config ? BigInt(CONFIG_BYTES) : 0n;
-  v.offset = BigInt(v.index) << VFIO_PCI_OFFSET_SHIFT;
-  return caller.write(arg, VFIO_REGION_INFO.encode(v)) ? 0 : -E.FAULT;
-}
-
-function irqInfo(arg: bigint, caller: Caller): number {
-  const bytes = new Uint8Array(VFIO_IRQ_INFO.bytes);
-  if (!caller.read(arg, bytes)) return -E.FAULT;
-  const v = VFIO_IRQ_INFO.decode(bytes);
-  if (v.argsz < bytes.length || v.index >= VFIO_PCI_IRQ.COUNT) return -E.INVAL;
-  const { INTX, REQ, ERR } = VFIO_PCI_IRQ;
-  // A conventional function has no error interrupt; the request to give the device back is everybody's.
-  if (v.index === ERR) return -E.INVAL;
-  const { EVENTFD, MASKABLE, AUTOMASKED, NORESIZE } = VFIO_IRQ_FLAG;
-  v.flags = EVENTFD | (v.index === INTX ? MASKABLE | AUTOMASKED : NORESIZE);
-  v.count = v.index === REQ ? 1 : 0;
-  return caller.write(arg, VFIO_IRQ_INFO.encode(v)) ? 0 : -E.FAULT;
 }

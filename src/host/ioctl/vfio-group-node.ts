@@ -3,9 +3,9 @@ import { E } from '../../spec/iommufd/errno.ts';
 import { VFIO, VFIO_GROUP_FLAG, VFIO_GROUP_STATUS } from '../../spec/iommufd/vfio.ts';
 import { VfioFile } from '../iommufd/vfio-device.ts';
 import type { KernelDevice } from '../kernel/device.ts';
+import type { VfioDriver } from '../vfio/driver.ts';
 import type { Caller, KernelFile } from './caller.ts';
 import { findIommufd } from './iommufd-node.ts';
-import type { VfioFunction } from './vfio-function.ts';
 import type { VfioGroup } from './vfio-group.ts';
 
 /** A device with a VFIO driver. */
@@ -15,7 +15,7 @@ export interface GroupDevice {
   /** Its place on the bus (0000:01:00.0), by which VFIO_GROUP_GET_DEVICE_FD takes it. */
   readonly address: string;
   readonly dev: KernelDevice;
-  readonly function: VfioFunction;
+  readonly function: VfioDriver;
 }
 
 /** The kernel copies a name of at most a page. */
@@ -93,6 +93,7 @@ export class VfioGroupNode implements KernelFile {
       }
       open = { file, opens: 0 };
       this.#open.set(device, open);
+      device.function.opened?.();
     }
     open.opens++;
     const node = new GroupDeviceNode(device.function, () => this.#closeDevice(device));
@@ -104,6 +105,7 @@ export class VfioGroupNode implements KernelFile {
   #closeDevice(device: GroupDevice): void {
     const open = this.#open.get(device);
     if (open === undefined || --open.opens > 0) return;
+    device.function.closed?.();
     open.file.close();
     this.#open.delete(device);
     this.#releaseUnused();
@@ -122,10 +124,10 @@ export class VfioGroupNode implements KernelFile {
 
 /** A device that was opened through its group. It is bound already. */
 class GroupDeviceNode implements KernelFile {
-  readonly #function: VfioFunction;
+  readonly #function: VfioDriver;
   #onClose: (() => void) | null;
 
-  constructor(fn: VfioFunction, onClose: () => void) {
+  constructor(fn: VfioDriver, onClose: () => void) {
     this.#function = fn;
     this.#onClose = onClose;
   }

@@ -17,7 +17,11 @@ export const VFIO = {
   DEVICE_GET_INFO: vfio(7),
   DEVICE_GET_REGION_INFO: vfio(8),
   DEVICE_GET_IRQ_INFO: vfio(9),
+  DEVICE_SET_IRQS: vfio(10),
   DEVICE_RESET: vfio(11),
+  DEVICE_GET_PCI_HOT_RESET_INFO: vfio(12),
+  DEVICE_PCI_HOT_RESET: vfio(13),
+  DEVICE_FEATURE: vfio(17),
   IOMMU_GET_INFO: vfio(12),
   IOMMU_MAP_DMA: vfio(13),
   IOMMU_UNMAP_DMA: vfio(14),
@@ -48,6 +52,14 @@ export const VFIO_GROUP_FLAG = { VIABLE: 1, CONTAINER_SET: 2 } as const;
 export const VFIO_REGION_FLAG = { READ: 1, WRITE: 2 } as const;
 /** Flags of VFIO_DEVICE_GET_IRQ_INFO. */
 export const VFIO_IRQ_FLAG = { EVENTFD: 1, MASKABLE: 2, AUTOMASKED: 4, NORESIZE: 8 } as const;
+/** Flags of VFIO_DEVICE_SET_IRQS: what the data is, and what happens to the interrupts. */
+export const VFIO_IRQ_SET = { NONE: 1, BOOL: 2, EVENTFD: 4, MASK: 8, UNMASK: 16, TRIGGER: 32 } as const;
+/** Flags of VFIO_DEVICE_GET_PCI_HOT_RESET_INFO. */
+export const VFIO_HOT_RESET_FLAG = { DEV_ID: 1, DEV_ID_OWNED: 2 } as const;
+/** What VFIO_DEVICE_GET_PCI_HOT_RESET_INFO says of a device that is not bound to the caller's iommufd. */
+export const VFIO_HOT_RESET_DEVID = { OWNED: 0, NOT_OWNED: 0xffff_ffff } as const;
+/** Flags of VFIO_DEVICE_FEATURE beside the number of the feature (its low 16 bits). */
+export const VFIO_FEATURE = { GET: 0x1_0000, SET: 0x2_0000, PROBE: 0x4_0000, NUMBER: 0xffff } as const;
 /** Regions of a PCI function, by index. */
 export const VFIO_PCI_REGION = { ROM: 6, CONFIG: 7, VGA: 8, COUNT: 9 } as const;
 /** Interrupts of a PCI function, by index. */
@@ -70,6 +82,16 @@ export const VFIO_REGION_INFO = struct({
 });
 /** struct vfio_irq_info. */
 export const VFIO_IRQ_INFO = struct({ argsz: 'u32', flags: 'u32', index: 'u32', count: 'u32' });
+/** struct vfio_irq_set; the data follows. */
+export const VFIO_IRQ_SET_HEAD = struct({ argsz: 'u32', flags: 'u32', index: 'u32', start: 'u32', count: 'u32' });
+/** struct vfio_pci_hot_reset_info; the devices follow. */
+export const VFIO_HOT_RESET_INFO = struct({ argsz: 'u32', flags: 'u32', count: 'u32' });
+/** struct vfio_pci_dependent_device. */
+export const VFIO_DEPENDENT_DEVICE = struct({ id: 'u32', segment: 'u16', busDevfn: 'u16' });
+/** struct vfio_pci_hot_reset; descriptors of groups follow. */
+export const VFIO_HOT_RESET = struct({ argsz: 'u32', flags: 'u32', count: 'u32' });
+/** struct vfio_device_feature; the data follows. */
+export const VFIO_FEATURE_HEAD = struct({ argsz: 'u32', flags: 'u32' });
 /** struct vfio_iommu_type1_dma_map. */
 export const VFIO_DMA_MAP = struct({ argsz: 'u32', flags: 'u32', vaddr: 'u64', iova: 'u64', size: 'u64' });
 /** struct vfio_iommu_type1_dma_unmap. */

@@ -36,6 +36,9 @@ describe.runIf(compiler)('unmodified C programs', () => {
     execFileSync('make', ['-s', '-C', SHIM], { stdio: 'pipe' });
     servers = new Servers();
     for (const b of ['mock', 'smmuv3', 'vtd']) sockets.set(b, await servers.serve(b, '--backend', b));
+    const engines = ['--device', 'dma-engine', '--device', 'dma-engine'];
+    for (const b of ['smmuv3', 'vtd'])
+      sockets.set(`${b} engines`, await servers.serve(`${b}e`, '--backend', b, ...engines));
   }, 120_000);
   afterAll(() => servers.stop());
 
@@ -49,6 +52,11 @@ describe.runIf(compiler)('unmodified C programs', () => {
     ['fork-client', 'mock', ['150'], 'fork: 0 failures'],
     ['fork-client', 'vtd', ['30'], 'fork: 0 failures'],
     ['handover-client', 'mock', [], 'handover: 0 failures'],
+    ['dma-client', 'smmuv3 engines', ['anonymous', 'smmuv3'], 'dma anonymous: 0 failures'],
+    ['dma-client', 'smmuv3 engines', ['memfd', 'smmuv3', 'device-last'], 'dma memfd: 0 failures'],
+    ['dma-client', 'vtd engines', ['anonymous', 'vtd', 'device-last'], 'dma anonymous: 0 failures'],
+    ['dma-client', 'vtd engines', ['memfd', 'vtd'], 'dma memfd: 0 failures'],
+    ['dma-client', 'vtd engines', ['shared', 'vtd'], 'dma shared: 0 failures'],
   ])('%s against %s', async (program, backend, args, last) => {
     const said = await run(sockets.get(backend)!, program, ...args);
     expect(said.split('\n').filter((l) => l.startsWith('NOT OK'))).toEqual([]);

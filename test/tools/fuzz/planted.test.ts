@@ -90,7 +90,7 @@ const PLANTED: Readonly<Record<string, { readonly wrong: Plant; readonly says: R
     most: 5,
   },
   sockets: {
-    wrong: plant('kernel', (k) => ({ kernel: k.kernel, vfio: k.vfio, test: () => null })),
+    wrong: plant('kernel', (k) => ({ ...k, test: () => null })),
     says: /a client of the server is answered otherwise/,
     most: 1,
   },

@@ -1,0 +1,15 @@
+import type { Caller } from '../ioctl/caller.ts';
+
+/** The driver of a VFIO device: what its files answer once they are bound. */
+export interface VfioDriver {
+  /** The first file has been bound. */
+  opened?(): void;
+  /** The last one has been closed: nothing of the user's is left in the device. */
+  closed?(): void;
+  /** The commands of a bound device. @returns ≥ 0 or -errno. */
+  ioctl(request: number, arg: bigint, caller: Caller): number;
+  /** Reads a region of the device's file. @returns bytes, or -errno. */
+  pread(offset: bigint, into: Uint8Array): number;
+  /** Writes a region of the device's file. @returns bytes, or -errno. */
+  pwrite(offset: bigint, from: Uint8Array): number;
+}

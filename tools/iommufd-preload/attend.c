@@ -1,0 +1,114 @@
+/*
+ * The attendant: one thread of the program on a connection of its own. It adds to eventfds when the server says that a device
+ * has interrupted, and shows the server that this process is the one whose memory it may reach.
+ */
+#include "shim.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static pthread_mutex_t attend_lock = PTHREAD_MUTEX_INITIALIZER;
+/* The connection; -1: there is none yet, -2: this server needs none. */
+static int attend_fd = -1;
+/* The server looks for its secret here. */
+static struct secret shown;
+
+static void signal_eventfds(const char *handles, uint32_t bytes)
+{
+	uint64_t one = 1;
+	uint32_t at;
+
+	for (at = 0; at + 4 <= bytes; at += 4) {
+		int32_t handle;
+
+		memcpy(&handle, handles + at, 4);
+		/* A full eventfd stays full: whoever waits is told anyway. */
+		if (real_write(handle, &one, sizeof(one)) < 0)
+			continue;
+	}
+}
+
+static void *attendant(void *argument)
+{
+	int fd = (intptr_t)argument;
+
+	for (;;) {
+		uint32_t length;
+		uint8_t type;
+		char *payload;
+		int32_t handle;
+
+		if (read_all(fd, &length, 4) || read_all(fd, &type, 1) || length == 0)
+			break;
+		payload = malloc(length--);
+		if (!payload || read_all(fd, payload, length)) {
+			free(payload);
+			break;
+		}
+		if (type == SIGNAL)
+			signal_eventfds(payload, length);
+		if (type == DROP && length == 4) {
+			memcpy(&handle, payload, 4);
+			real_close(handle);
+		}
+		free(payload);
+	}
+	return NULL;
+}
+
+/* Says who this process is. -ENODEV: nobody has to attend here. */
+static int64_t introduce_attendant(int fd)
+{
+	struct __attribute__((packed)) { uint32_t pid; uint64_t address; } m = { getpid(), (uintptr_t)&shown };
+	struct secret given;
+	int64_t r;
+
+	if (send_frame(fd, ATTEND, &session, SECRET, &m, sizeof(m)))
+		return -EIO;
+	r = serve(fd, &given, sizeof(given));
+	if (r < 0)
+		return r;
+	shown = given;
+	return send_frame(fd, PROVE, NULL, 0, NULL, 0) ? -EIO : serve(fd, NULL, 0);
+}
+
+void attend(void)
+{
+	sigset_t all, before;
+	pthread_t thread;
+	int64_t r;
+	int fd;
+
+	pthread_mutex_lock(&attend_lock);
+	if (attend_fd == -1 && control_ready() && (fd = dial()) >= 0) {
+		r = introduce_attendant(fd);
+		if (r == -EPERM)
+			fprintf(stderr, "iommufd-preload: the server cannot reach the memory of process %d (another PID namespace, "
+					"another user, or ptrace is not allowed): its devices' DMA will fail\n", getpid());
+		if (r == 0 || r == -EPERM) {
+			attend_fd = fd;
+			/* The program's signals are for its own threads. */
+			sigfillset(&all);
+			pthread_sigmask(SIG_SETMASK, &all, &before);
+			if (!pthread_create(&thread, NULL, attendant, (void *)(intptr_t)fd))
+				pthread_detach(thread);
+			pthread_sigmask(SIG_SETMASK, &before, NULL);
+		} else {
+			attend_fd = r == -ENODEV ? -2 : -1;
+			real_close(fd);
+		}
+	}
+	pthread_mutex_unlock(&attend_lock);
+}
+
+/* The thread stays with the parent: a child that uses a device attends anew. */
+void attend_in_child(void)
+{
+	if (attend_fd >= 0) {
+		real_close(attend_fd);
+		attend_fd = -1;
+	}
+	pthread_mutex_init(&attend_lock, NULL);
+}
