@@ -20,8 +20,8 @@ import type { SecondStageLeaves } from './leaf-walk.ts';
 
 const PAGE = 4096;
 /** Table entries that cost a unit of work, and units of a run of leaves beside what is mapped. */
-const ENTRIES = 8;
-const RUN_WORK = 1;
+const ENTRIES = 4;
+const RUN_WORK = 2;
 /** Requests to the interrupt range never come to the tables, and no host maps anything there. */
 const INTERRUPT_PAGES = { first: INTERRUPT_BASE / PAGE, end: (INTERRUPT_LAST + 1) / PAGE };
 
@@ -213,7 +213,7 @@ export class VtdShadow {
     if (this.#part > 0 && maps > 0) {
       const part = this.#part;
       const fill = this.#fill;
-      r = fill.fill(this.#next, this.#end - this.#next, maps);
+      r = fill.fill(this.#next, this.#end - this.#next, maps, Math.ceil(work.left / RUN_WORK));
       const read = part - Math.max(0, this.#leaves.left);
       work.spend(Math.ceil(read / ENTRIES) + RUN_WORK * fill.runs + SHADOW_PIECE_WORK * fill.maps);
       this.#entries -= read;

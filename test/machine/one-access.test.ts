@@ -83,6 +83,30 @@ describe('the work of one access', () => {
     }
   });
 
+  test('leaves that lie outside of RAM, each for itself, are looked at in pieces as well', () => {
+    const rig = selfSimilar(8);
+    const { g } = rig;
+    for (let i = 0; i < 512; i++) g.store(0x100_3000 + 8 * i, BigInt(0x1_0000_0000 + (i % 2) * 0x4000) | 3n);
+    const { memory } = rig.vm;
+    let looks = 0;
+    const ram = memory.ram.bind(memory);
+    memory.ram = () => {
+      looks++;
+      return ram();
+    };
+    const list: number[] = [];
+    const heads: number[] = [];
+    g.w32(IQT, 8 << 4);
+    do {
+      list.push(looks);
+      looks = 0;
+      heads.push(g.r32(IQH) >> 4);
+    } while (heads.at(-1)! < 8 && heads.length < 5000);
+    expect(heads.at(-1)).toBe(8);
+    expect(Math.max(...list)).toBeGreaterThan(100);
+    expect(Math.max(...list)).toBeLessThan(1500);
+  });
+
   test('a million PASIDs in one table are looked at on demand', () => {
     const rig = new Rig({ props: { scalableMode: true, fsts: true, pasidBits: 20 } });
     const { g } = rig;

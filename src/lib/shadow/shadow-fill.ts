@@ -54,6 +54,7 @@ export class ShadowFill implements LeafSink {
   /** The page where the last `fill` stopped. */
   next = 0;
   #limit = 0;
+  #mostRuns = 0;
   #refused: VerbOutcome = 0;
 
   constructor(config: ShadowFillConfig) {
@@ -62,12 +63,14 @@ export class ShadowFill implements LeafSink {
 
   /**
    * Maps what the guest's tables hold in [first, first + pages), where nothing is mapped now; `next` tells how far it came.
-   * @param limit IOAS_MAPs it may make.
+   * @param limit IOAS_MAPs it may make. @param mostRuns runs of leaves it may find: one that lies outside of RAM maps nothing and
+   * costs all the same.
    */
-  fill(first: number, pages: number, limit = this.#c.limit): VerbOutcome {
+  fill(first: number, pages: number, limit = this.#c.limit, mostRuns = Number.POSITIVE_INFINITY): VerbOutcome {
     this.#pages = 0;
     this.maps = this.runs = 0;
     this.#limit = limit;
+    this.#mostRuns = mostRuns;
     this.#refused = 0;
     this.next = first + pages;
     if (!this.#room()) return 0;
@@ -102,7 +105,7 @@ export class ShadowFill implements LeafSink {
     this.#pages = pages;
     this.#gpa = gpa;
     this.#perm = perm;
-    return this.maps < this.#limit && this.#room();
+    return this.maps < this.#limit && this.runs < this.#mostRuns && this.#room();
   }
 
   /** Maps the collected run, piece by piece where RAM has holes. */
