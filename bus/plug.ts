@@ -39,6 +39,8 @@ export interface PlugListener {
   unplugged?(slot: Slot): void;
   /** Software wrote into a bridge: bus numbers may have changed. */
   renumbered?(): void;
+  /** What it does in parts is to come to its end now: the machine is saved. */
+  settle?(): void;
 }
 
 function refuse(code: 'EBUSY' | 'EINVAL' | 'EOPNOTSUPP', what: string, at: Readonly<Record<string, number>>): never {
@@ -48,6 +50,7 @@ function refuse(code: 'EBUSY' | 'EINVAL' | 'EOPNOTSUPP', what: string, at: Reado
 /** Whether a function sends under this requester id of the bus, as its own or as an alias. */
 function taken(bus: PciBus, devfn: number): boolean {
   if (bus.slots.has(devfn)) return true;
+  if (bus.aliased === 0) return false;
   for (const slot of bus.slots.values()) if (slot.aliases.includes(devfn)) return true;
   return false;
 }

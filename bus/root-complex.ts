@@ -5,7 +5,8 @@ import type { Clock } from '../src/ports/clock.ts';
 import type { EndpointPort } from '../src/ports/dma.ts';
 import type { InterruptPort } from '../src/ports/irq.ts';
 import type { Memory } from '../src/ports/memory.ts';
-import type { PciFunction } from '../src/ports/pci.ts';
+import type { AccessWork, PciFunction } from '../src/ports/pci.ts';
+import { Bridge } from './bridge.ts';
 import type { BusListener } from './bus-message.ts';
 import { configTarget } from './config-routing.ts';
 import { NOT_SET_UP } from './departure.ts';
@@ -13,6 +14,7 @@ import type { Fabric, Latency, Sender } from './fabric.ts';
 import { IntxWires, lineOf } from './intx-wires.ts';
 import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
+import { BusWork } from './link-work.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { checkPlug, type PlugListener, type PlugOptions, type SliceOptions } from './plug.ts';
@@ -84,6 +86,7 @@ export class RootComplex implements Fabric {
     const { clock } = deps;
     this.clock = clock;
     this.later = deps.later ?? (clock === null ? null : (action) => void clock.after(1, action));
+    this.work = new BusWork(this, this.#accesses);
     this.latency = { invalidate: 0, completion: 0, response: 0, ...deps.latency };
   }
 
@@ -101,6 +104,9 @@ export class RootComplex implements Fabric {
     this.roots.sort((a, b) => a.number - b.number);
     return root;
   }
+
+  /** What the access under way may cost, as listeners see it. What they put off is done as in an access, with the whole budget. */
+  readonly work: AccessWork;
 
   /** Tells a listener of every change from now on. @returns stops it. */
   listen(listener: PlugListener): () => void {
@@ -126,12 +132,13 @@ export class RootComplex implements Fabric {
       devfn,
       aliases,
       pasids,
-      hostBehind: options.hostBus ?? hostBus(this.#freeBus()),
+      hostBehind: fn instanceof Bridge ? (options.hostBus ?? hostBus(this.#freeBus())) : -1,
       slice: slice === undefined ? null : newSlice(slice),
       gate: new AccessGate(this.#accesses, by?.gate ?? null),
     });
     const link = new Link(this, slot);
     bus.slots.set(devfn, slot);
+    bus.aliased += aliases.length;
     this.#links.set(slot, link);
     this.#functions.set(fn, slot);
     this.#streams.add(slot);
@@ -185,6 +192,7 @@ export class RootComplex implements Fabric {
     this.#functions.delete(slot.fn);
     this.#streams.remove(slot);
     slot.bus.slots.delete(slot.devfn);
+    slot.bus.aliased -= slot.aliases.length;
     slot.slice?.parent.slices.delete(slot);
     this.generation++;
   }
@@ -279,10 +287,16 @@ export class RootComplex implements Fabric {
     this.generation++;
     try {
       slot.fn.configWrite(offset, size, value);
+      if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
     } finally {
       slot.gate.leave();
     }
-    if (slot.bridge !== null) for (const l of this.#listeners) l.renumbered?.();
+  }
+
+  /** Brings to its end what was begun in parts. It comes before anything of the machine is saved. */
+  settle(): void {
+    for (const slot of [...this.slots()]) slot.fn.settle?.();
+    for (const l of this.#listeners) l.settle?.();
   }
 
   /** Everything functions and bridges remember. What is plugged in where is the machine's to make again. */

@@ -46,6 +46,8 @@ export class PciBus {
   readonly hostNumber: number;
   /** What is plugged in, by devfn. */
   readonly slots = new Map<number, Slot>();
+  /** Further requester ids of all of them. */
+  aliased = 0;
 
   /** @param parent the bridge it lies behind; null: a root bus. @param hostNumber the hardware's number of it. */
   constructor(root: Root, parent: Slot | null, hostNumber: number) {

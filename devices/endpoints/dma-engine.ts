@@ -74,6 +74,7 @@ export class DmaEngine {
       save: (): EngineState => ({ regs: Array.from(this.#regs), unit: this.unit.save() }),
       load: (state, cold) => this.#load(state as EngineState, cold),
       checkState: checkEngine,
+      settle: () => this.sriov?.settle(),
       respawn: () => this.sriov?.restore(),
       spawnedBy: (config) => this.sriov?.spawnedBy(config).map(({ offset, fn: { fn } }) => ({ offset, fn })) ?? [],
     });
@@ -91,7 +92,6 @@ export class DmaEngine {
       spawn: (upstream, offset, engine) => upstream.spawn(offset, engine.fn),
     });
     this.fn.onUpstream = (upstream) => {
-      if (upstream === null) sriov.disable();
       sriov.upstream = upstream;
     };
     return sriov;

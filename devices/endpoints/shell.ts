@@ -24,6 +24,8 @@ export interface Behaviour {
   checkState?(state: unknown, path: string): void;
   /** See `PciFunction.spawnedBy`. @param config the saved configuration space. */
   spawnedBy?(config: readonly number[]): readonly { readonly offset: number; readonly fn: PciFunction }[];
+  /** See `PciFunction.settle`. */
+  settle?(): void;
   /** Brings virtual functions to life again, as the loaded configuration space has them. */
   respawn?(): void;
   /**
@@ -174,6 +176,10 @@ export class Shell implements PciFunction {
       requester: this.memory.save(),
       behaviour: this.#behaviour?.save?.() ?? null,
     };
+  }
+
+  settle(): void {
+    this.#behaviour?.settle?.();
   }
 
   checkState(state: unknown, path: string): void {

@@ -2,6 +2,7 @@ import { isolationGroupName } from '../../bus/isolation.ts';
 import type { RootComplex } from '../../bus/root-complex.ts';
 import type { Root, Slot } from '../../bus/topology.ts';
 import { extendedCapability } from '../lib/pci/capability-list.ts';
+import type { AccessWork } from '../ports/pci.ts';
 import { EXT, PASID_CAP } from '../spec/pcie/capabilities.ts';
 import { FixedFunction } from './fixed-function.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction, UnitSlice } from './unit.ts';
@@ -18,6 +19,9 @@ export interface FollowerParts {
   /** Hears what host or unit refuse when a guest renumbers buses; the function then stays blocked. */
   readonly report: (error: unknown) => void;
 }
+
+/** Units of work of a function whose names change, twice: when it goes and when it comes. An access may cost about 2,000. */
+const MOVE_WORK = 64;
 
 /** The functions that share one requester id, as the unit knows them. */
 interface Followed {
@@ -38,6 +42,12 @@ export class FunctionFollower {
   readonly #report: (error: unknown) => void;
   readonly #streams = new Map<number, Followed>();
   readonly #slices = new Map<Slot, UnitSlice | null>();
+  readonly #work: AccessWork;
+  /** What is to lose its old names, what is to get its new ones then, and slices of those. */
+  #leaving: Followed[] = [];
+  #coming: Followed[] = [];
+  #apart: Slot[] = [];
+  #goesOn = false;
 
   /** @throws ViommuError what the unit refuses of the functions that are plugged in already. */
   constructor(parts: FollowerParts) {
@@ -46,10 +56,12 @@ export class FunctionFollower {
     this.#unit = parts.unit;
     this.#doorbell = parts.doorbell;
     this.#report = parts.report;
+    this.#work = complex.work;
     complex.listen({
       plugged: (slot) => this.#plugged(slot),
       unplugged: (slot) => this.#unplugged(slot),
       renumbered: () => this.follow(),
+      settle: () => this.#goOn(false),
     });
     for (const slot of complex.slots()) this.#plugged(slot);
   }
@@ -142,7 +154,7 @@ export class FunctionFollower {
 
   /**
    * Requester ids follow the bus numbers the guest gives its bridges. Everything that moves is taken away before anything
-   * comes back, because two buses may change their numbers with each other.
+   * comes back, because two buses may change their numbers with each other. What one access may not cost goes on soon after it.
    */
   follow(): void {
     const moved = [...this.#streams.values()].filter((f) => !sameNames(f.fn, [...f.users][0]!));
@@ -157,12 +169,44 @@ export class FunctionFollower {
       slot.slice!.refused = () => {};
       this.#slices.set(slot, null);
     }
-    for (const f of moved) {
-      f.fn?.remove();
-      f.fn = null;
+    this.#leaving = moved.filter((f) => f.fn !== null);
+    this.#coming = moved;
+    this.#apart = slices.map(([slot]) => slot);
+    this.#goOn(true);
+  }
+
+  /** @param inParts what one access may not cost goes on later. */
+  #goOn(inParts: boolean): void {
+    const work = this.#work;
+    for (let f = this.#next(inParts); f !== undefined; f = this.#next(inParts)) {
+      work.spend(MOVE_WORK);
+      const [slot] = f.users;
+      if (f.fn !== null) {
+        f.fn.remove();
+        f.fn = null;
+      } else if (slot !== undefined) this.#try(() => this.#attach(f, slot));
     }
-    for (const f of moved) this.#try(() => this.#attach(f, [...f.users][0]!));
-    for (const [slot] of slices) this.#try(() => this.#attachSlice(slot));
+    if (this.#leaving.length + this.#coming.length > 0) {
+      if (!this.#goesOn) work.later(() => this.#occasion());
+      this.#goesOn = true;
+      return;
+    }
+    for (const slot of this.#apart.splice(0)) {
+      if (this.#slices.get(slot) === null) this.#try(() => this.#attachSlice(slot));
+    }
+  }
+
+  /** The next one to go or, when all of those have, to come; undefined: the access has cost enough, or none is left. */
+  #next(inParts: boolean): Followed | undefined {
+    if (inParts && this.#work.spent) return undefined;
+    for (let f = this.#leaving.shift(); f !== undefined; f = this.#leaving.shift()) if (f.fn !== null) return f;
+    for (let f = this.#coming.shift(); f !== undefined; f = this.#coming.shift()) if (f.fn === null) return f;
+    return undefined;
+  }
+
+  #occasion(): void {
+    this.#goesOn = false;
+    this.#goOn(true);
   }
 
   /** A guest's write has caused it: what the host refuses must not come back as an exception out of the access. */

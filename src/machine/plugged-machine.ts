@@ -260,6 +260,7 @@ export class PluggedMachine {
    * @throws ViommuError `EBUSY` when something stays in flight for ever.
    */
   save(): MachineState {
+    this.complex.settle();
     if (!this.vm.clock.settle(SETTLE))
       throw new ViommuError('EBUSY', 'caller', 'requests in flight do not come to rest');
     this.interrupts.flush();

@@ -138,6 +138,7 @@ export class QemuMachine {
 
   /** Everything but guest memory, as plain data. */
   save(): QemuMachineState {
+    this.board?.complex.settle();
     return { board: this.board?.save() ?? null, iommus: this.#iommus.map((i) => i.save()) };
   }
 

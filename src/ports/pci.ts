@@ -28,6 +28,8 @@ export interface PciFunction {
   pageResponse?(pasid: number, group: number, code: number): void;
   /** A stalled access was decided: DMA.OK means try again. */
   resumed?(token: number, outcome: number): void;
+  /** What it does in parts (virtual functions that are on their way) is to come to its end now: the machine is saved. */
+  settle?(): void;
   /** Everything it remembers, as plain data; `load` gets that back, also in the middle of its work. */
   save?(): unknown;
   /**

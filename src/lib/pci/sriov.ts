@@ -21,15 +21,28 @@ export interface SriovOptions<F> {
   readonly spawn: (upstream: Upstream, offset: number, fn: F) => (() => void) | null;
 }
 
-/** Single root I/O virtualization: VF Enable brings virtual functions to life, clearing it takes them away. */
+/** Units of work of a virtual function that comes to life, and of one that goes; an access may cost about 2,000. */
+const COME_WORK = 256;
+const GO_WORK = 32;
+
+/**
+ * Single root I/O virtualization: VF Enable brings virtual functions to life, clearing it takes them away. What one access
+ * of the guest may not cost follows soon after it: software waits 100 ms behind the one and 1 s behind the other (PCIe 5.0
+ * §9.3.3.3.1). Those that go have gone before others come.
+ */
 export class Sriov<F> {
   readonly #config: ConfigSpace;
   readonly #at: number;
   readonly #options: SriovOptions<F>;
   readonly #bars: Bars;
   #alive: (() => void)[] = [];
-  /** The physical function's way upstream; null while it is not plugged in. */
-  upstream: Upstream | null = null;
+  /** Those that are still there although VF Enable was cleared. */
+  #going: (() => void)[] = [];
+  /** Virtual functions that are to be there; those below `#tried` are, or their place is taken. */
+  #asked = 0;
+  #tried = 0;
+  #waits = false;
+  #upstream: Upstream | null = null;
 
   /** Adds the capability to `config`. @throws ViommuError `ENOSPC` when there is no room. */
   constructor(config: ConfigSpace, options: SriovOptions<F>) {
@@ -54,6 +67,23 @@ export class Sriov<F> {
       if ((now & SRIOV_CAP.ENABLE) === 0) this.disable();
       else this.#enable();
     });
+    // NumVFs is not to be written while VF Enable is set (§9.3.3.7): it stays what it was.
+    config.watch(at + SRIOV_CAP.NUM, 2, (before) => {
+      if ((config.get(at + SRIOV_CAP.CONTROL, 2) & SRIOV_CAP.ENABLE) !== 0) config.set(at + SRIOV_CAP.NUM, 2, before);
+    });
+  }
+
+  /** The physical function's way upstream; null while it is not plugged in: then there are no virtual functions either. */
+  get upstream(): Upstream | null {
+    return this.#upstream;
+  }
+  set upstream(upstream: Upstream | null) {
+    if (upstream === null) {
+      this.disable();
+      this.settle();
+    }
+    this.#upstream = upstream;
+    this.#waits = false;
   }
 
   /** Where virtual function `index` decodes its BAR `i`: -1 while VF Memory Space Enable is off. */
@@ -64,14 +94,42 @@ export class Sriov<F> {
   }
 
   #enable(): void {
-    const asked = this.#config.get(this.#at + SRIOV_CAP.NUM, 2);
-    if (this.upstream === null) return;
     // More than TotalVFs is undefined; the device brings up what it has.
-    for (let i = 0; i < Math.min(asked, this.#options.total); i++) {
-      const offset = this.#options.offset + i * this.#options.stride;
-      const away = this.#options.spawn(this.upstream, offset, this.#options.create(i));
-      if (away !== null) this.#alive.push(away);
+    this.#asked = Math.min(this.#config.get(this.#at + SRIOV_CAP.NUM, 2), this.#options.total);
+    this.#tried = 0;
+    this.#goOn(true);
+  }
+
+  /** @param inParts what one access may not cost comes later. */
+  #goOn(inParts: boolean): void {
+    const upstream = this.#upstream;
+    const work = inParts ? upstream?.work : undefined;
+    const { offset, stride, create, spawn } = this.#options;
+    while (this.#going.length > 0 || (upstream !== null && this.#tried < this.#asked)) {
+      if (work?.spent === true) {
+        if (!this.#waits) work.later(() => this.#occasion());
+        this.#waits = true;
+        return;
+      }
+      const gone = this.#going.shift();
+      work?.spend(gone === undefined ? COME_WORK : GO_WORK);
+      if (gone !== undefined) gone();
+      else {
+        const i = this.#tried++;
+        const away = spawn(upstream!, offset + i * stride, create(i));
+        if (away !== null) this.#alive.push(away);
+      }
     }
+  }
+
+  #occasion(): void {
+    this.#waits = false;
+    this.#goOn(true);
+  }
+
+  /** Those that are to come are there, and those that are to go are gone. */
+  settle(): void {
+    this.#goOn(false);
   }
 
   /** Brings virtual functions back to life when a loaded configuration space says they are there. */
@@ -89,11 +147,12 @@ export class Sriov<F> {
     return Array.from({ length: count }, (_, i) => ({ offset: offset + i * stride, fn: create(i) }));
   }
 
-  /** Takes every virtual function away: VF Enable cleared, reset or unplugged. */
+  /** Takes every virtual function away: VF Enable cleared, or reset. */
   disable(): void {
-    const alive = this.#alive;
+    this.#going.push(...this.#alive);
     this.#alive = [];
-    for (const away of alive) away();
+    this.#asked = 0;
+    this.#goOn(true);
   }
 
   /** Virtual functions alive now. */

@@ -72,6 +72,8 @@ export class Rig {
   readonly machine: PluggedMachine;
   readonly said: Said[] = [];
   readonly errors: unknown[] = [];
+  /** What goes on outside of accesses: the emulator runs it when a test calls `soon`. */
+  readonly deferred: (() => void)[] = [];
   /** Address, data and requester of messages. */
   readonly messages: [number, number, number][] = [];
   readonly #windows = new Map<number, MmioDevice>();
@@ -85,7 +87,7 @@ export class Rig {
         ram: [{ base: RAM, bytes: RAM_BYTES, backing: ramBacking(RAM_BYTES) }],
         claim: (base, window) => void this.#windows.set(base, window),
         interrupts: { line() {}, message: (...message) => void this.messages.push(message) },
-        defer: () => {},
+        defer: (action) => void this.deferred.push(action),
         report: (error) => this.errors.push(error),
       },
       {
@@ -119,6 +121,13 @@ export class Rig {
   /** Registers of the IOMMU as the processor reaches them. */
   get iommu(): MmioDevice {
     return this.#windows.get(IOMMU)!;
+  }
+
+  /** Runs what waits for the outside of an access, one of it. @returns false: nothing waited. */
+  soon(): boolean {
+    const action = this.deferred.shift();
+    action?.();
+    return action !== undefined;
   }
 
   /** The kernel's driver of the unit. */
