@@ -11,4 +11,6 @@ export interface PageAllocator {
   allocate(count?: number): number;
   /** Gives pages back that `allocate` handed out together. */
   free(hpa: number, count?: number): void;
+  /** Gives single pages back, however many at once. @param pages the allocator's from now on. */
+  freeAll(pages: number[]): void;
 }

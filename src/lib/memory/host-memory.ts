@@ -28,6 +28,8 @@ export class HostMemory implements FailureSource {
   #nextRam = 0x100_0000_0000;
   /** Free kernel pages: host-physical addresses. */
   #free: number[] = [];
+  /** Further free pages, as they were given back: thousands of them cost as much as one. */
+  readonly #freed: number[][] = [];
   /** Free runs of several pages, by their length: a run stays together. */
   readonly #runs = new Map<number, number[]>();
   readonly #ram = new Map<number, () => void>();
@@ -65,7 +67,7 @@ export class HostMemory implements FailureSource {
     }
     if (this.failures?.fails(FAILURE_STEP.KERNEL_PAGES)) return -1;
     if (count === 1) {
-      if (this.#free.length === 0) this.#growArena();
+      if (this.#free.length === 0) this.#refill();
       this.#used++;
       return this.#clear(this.#free.pop()!, 1);
     }
@@ -84,6 +86,18 @@ export class HostMemory implements FailureSource {
     const runs = this.#runs.get(count);
     if (runs === undefined) this.#runs.set(count, [hpa]);
     else runs.push(hpa);
+  }
+
+  /** Gives single pages back that `allocate` handed out. @param pages not used by the caller any more. */
+  freeAll(pages: number[]): void {
+    this.#used -= pages.length;
+    if (pages.length > 0) this.#freed.push(pages);
+  }
+
+  #refill(): void {
+    const pages = this.#freed.pop();
+    if (pages === undefined) this.#growArena();
+    else this.#free = pages;
   }
 
   #growArena(): void {

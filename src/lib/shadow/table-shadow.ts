@@ -9,6 +9,11 @@ const PAGE = 4096;
 const RW = ACCESS.READ | ACCESS.WRITE;
 /** Tables one `map` writes to; what is left comes with the misses. */
 const TABLES = 4;
+/**
+ * Pieces beside a table. To the host each is a mapping of its own, which it looks for at every change and puts back behind every
+ * flush. A guest needs one for each address at which it has a doorbell.
+ */
+const MOST_BESIDE = 64;
 
 /** What a copy in a table of the host works with. */
 export interface TableShadowConfig {
@@ -68,6 +73,8 @@ export class TableShadow {
   }
 
   #missBeside(ipa: number, access: number): boolean {
+    if (this.#beside.pieces >= MOST_BESIDE) this.refused = this.#beside.shrink(MOST_BESIDE / 2);
+    if (this.refused < 0) return false;
     const mapped = this.#beside.miss(ipa, access);
     this.refused = this.#beside.refused;
     return mapped;

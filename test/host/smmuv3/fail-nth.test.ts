@@ -34,6 +34,9 @@ class FailNth implements PageAllocator {
   free(hpa: number, count = 1): void {
     this.#memory.free(hpa, count);
   }
+  freeAll(pages: number[]): void {
+    this.#memory.freeAll(pages);
+  }
   get hit(): boolean {
     return this.count > this.#n;
   }
@@ -118,6 +121,7 @@ function attempt(n: number) {
       },
       allocate: (count) => allocator.to.allocate(count),
       free: (hpa, count) => allocator.to.free(hpa, count),
+      freeAll: (pages) => allocator.to.freeAll(pages),
     },
   });
   kernel.addIommu(driver);

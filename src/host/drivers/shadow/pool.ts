@@ -63,10 +63,10 @@ export class ShadowPool {
     }
   }
 
-  /** A page comes back. */
-  give(page: number): void {
-    this.pages--;
-    this.#memory.free(page);
+  /** Pages come back. @param pages not used by the caller any more. */
+  give(pages: number[]): void {
+    this.pages -= pages.length;
+    this.#memory.freeAll(pages);
   }
 
   /**

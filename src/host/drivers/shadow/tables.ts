@@ -316,7 +316,7 @@ export class ShadowTables implements StageCopy, PoolMember {
   surrender(): number {
     const r = this.clear();
     // What the kernel mapped is in tables again: those stay.
-    while (r === 0 && this.#held.length > this.#used) this.#p.pool.give(this.#held.pop()!);
+    if (r === 0) this.#p.pool.give(this.#held.splice(this.#used));
     return r;
   }
 
@@ -372,7 +372,7 @@ export class ShadowTables implements StageCopy, PoolMember {
     this.#fixed = [];
     const forgotten = this.clear() === 0;
     this.#p.pool.leave(this);
-    for (; forgotten && this.#held.length > 0; ) this.#p.pool.give(this.#held.pop()!);
+    if (forgotten) this.#p.pool.give(this.#held.splice(0));
     return forgotten;
   }
 }
