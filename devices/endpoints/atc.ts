@@ -11,6 +11,11 @@ const MOST_SHIFT = 43;
 const GLOBAL = 0x100_0000;
 /** log2 of the pages an invalidation looks up one by one; beyond, it goes through all entries. */
 const FEW_LOG2 = 5;
+/**
+ * Entries that invalidations of larger ranges go through without a use of the cache in between: a queue full of them is one
+ * access of the guest. Beyond, everything is dropped, which a cache may do at any time.
+ */
+const MOST_SEARCHED = 2 ** 19;
 
 /** Saved state of `Atc`. */
 export interface AtcState {
@@ -33,6 +38,8 @@ export class Atc {
   /** Bit n: an entry of 2^(12+n) bytes may exist. */
   #sizes = 0;
   #victim = 0;
+  /** Entries that were gone through since the last lookup. */
+  #searched = 0;
   /** Output address of the byte looked up, log2 bytes and ACCESS bits of its entry. */
   out = 0;
   /** log2 bytes of the entry the last lookup found. */
@@ -60,6 +67,7 @@ export class Atc {
   lookup(pasid: number, lo: number, hi: number): boolean {
     const w = this.#words;
     if (w === null) return false;
+    this.#searched = 0;
     for (let sizes = this.#sizes; sizes !== 0; sizes &= sizes - 1) {
       const size = 31 - Math.clz32(sizes & -sizes);
       const shift = 12 + size;
@@ -123,8 +131,13 @@ export class Atc {
    */
   invalidate(pasid: number, lo: number, hi: number, shift: number, global: boolean): void {
     const w = this.#words;
-    if (w === null) return;
+    if (w === null || this.#sizes === 0) return;
     if (!global && this.#dropFew(w, pasid, lo, hi, shift)) return;
+    this.#searched += this.entries;
+    if (this.#searched > MOST_SEARCHED) {
+      this.clear();
+      return;
+    }
     let left = 0;
     for (let at = 0; at < w.length; at += WORDS) {
       const tag = w[at]!;

@@ -268,3 +268,33 @@ describe('the ATC', () => {
     );
   });
 });
+
+describe('an ATC whose function is asked to forget large ranges, again and again', () => {
+  test.each([16, 65_536])(
+    'of %d entries: what is asked for goes, and the rest when there is no end to it',
+    (entries) => {
+      const atc = new Atc(entries);
+      const fill = (): number => {
+        for (let page = 0; page < entries; page++) atc.insert(NO_PASID, page << 12, 0, page * 4096, 12, 3, false);
+        return atc.used;
+      };
+      const full = fill();
+      // A few of them keep what they do not name.
+      for (let n = 0; n < 3; n++) atc.invalidate(NO_PASID, 0, 1 + n, 30, false);
+      expect(atc.used).toBe(full);
+      expect(atc.lookup(NO_PASID, 5 << 12, 0)).toBe(true);
+      // A queue full of them is one access: all goes before they have gone through 65,536 entries each.
+      for (let n = 0; n < 20_000; n++) atc.invalidate(NO_PASID, 0, 16, 30, false);
+      expect(atc.used).toBe(entries === 16 ? full : 0);
+      // A use in between is what real functions do: then nothing else goes.
+      fill();
+      for (let n = 0; n < 40; n++) {
+        atc.lookup(NO_PASID, 0, 0);
+        atc.invalidate(NO_PASID, 0, 16, 30, false);
+      }
+      expect(atc.used).toBe(full);
+      atc.invalidate(NO_PASID, 0, 0, 30, false);
+      expect(atc.lookup(NO_PASID, 5 << 12, 0)).toBe(false);
+    },
+  );
+});
