@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { dearest } from '../fuzz/dearest.ts';
 import { type FuzzInput, type Step, UNPLANTED } from '../fuzz/target.ts';
-import { actionsOf, QUEUES, stepsOf, TO_REGISTERS } from '../fuzz/targets/machine.ts';
+import { actionsOf, FLOODS, QUEUES, stepsOf, TO_REGISTERS } from '../fuzz/targets/machine.ts';
 import { LINES, World } from '../fuzz/world.ts';
 import { Random } from '../oracle/random.ts';
 
@@ -57,7 +57,7 @@ function machine(
     let base = 0;
     for (let done = 0; done < accesses; ) {
       const length = Math.min(500, accesses - done);
-      const steps = actionsOf(rnd, String(config.line), length, rnd.chance(50) ? QUEUES : TO_REGISTERS);
+      const steps = actionsOf(rnd, String(config.line), length, rnd.pick([QUEUES, FLOODS, TO_REGISTERS, TO_REGISTERS]));
       for (const [i, s] of steps.entries()) {
         const took = world.timed(s);
         if (took > SUSPECT_MS) dear.set(done + i, s);

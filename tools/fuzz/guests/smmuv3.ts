@@ -1,7 +1,7 @@
 import { PAGE0 } from '../../../src/spec/smmuv3/registers.ts';
 import type { Random } from '../../oracle/random.ts';
 import type { Step } from '../target.ts';
-import { anyAccess, type GuestSteps, type Places, store } from './guest.ts';
+import { anyAccess, type GuestSteps, LARGE_QUEUE, type Places, selfSimilar, store, stores } from './guest.ts';
 
 const STREAMS = 0x1_0000;
 const CONTEXTS = 0x1_8000;
@@ -115,6 +115,48 @@ export class Smmuv3GuestSteps implements GuestSteps {
     // Acknowledges errors by toggling; a queue that stopped is started over.
     if (r.chance(15)) steps.push(['ack'], ...(r.chance(50) ? this.enable() : []));
     return steps;
+  }
+
+  flood(): Step[] {
+    const r = this.#r;
+    const { ram, rids, iommu } = this.#p;
+    const at = ram + LARGE_QUEUE;
+    const log2 = r.pick([10, 16]);
+    const count = (1 << log2) - 1;
+    const op = r.pick(OPCODES);
+    const tables = ram + 0x4_0000 + (r.below(8) << 12);
+    const elsewhere = [0x0809_0000, 0x1000_0000, 0x2000_0000, iommu];
+    const similar = selfSimilar(r, (n) => tables + 0x1000 * n, 0x4c3, elsewhere);
+    const address = (r.next() & ~0xfff) | r.pick([0, 9, 20, 31, 52]);
+    return [
+      ...similar,
+      this.#register(PAGE0.CR0.at, 4, 5),
+      this.#register(PAGE0.CMDQ_BASE.at, 8, at | log2),
+      this.#register(PAGE0.CMDQ_PROD.at, 4, 0),
+      this.#register(PAGE0.CMDQ_CONS.at, 4, 0),
+      this.#register(PAGE0.CR0.at, 4, 0xd),
+      // Operation, SSV, NUM and SCALE; StreamID, or ASID and VMID.
+      stores(
+        at,
+        count,
+        16,
+        op | (r.below(2) << 11) | (r.below(32) << 12) | (r.below(32) << 20),
+        r.pick([...rids, r.below(8)]),
+      ),
+      stores(at + 8, count, 16, address, 0, r.pick([0, 0x1000, 0x20_0000]), r.pick([1, 7, 512])),
+      this.#register(PAGE0.CMDQ_PROD.at, 4, count),
+      [
+        'sweep',
+        r.below(2),
+        -1,
+        r.next() & ~0xfff,
+        r.pick([0, 1, 0x7f]),
+        r.pick([0x1000, 0x20_0000]),
+        r.pick([64, 2000]),
+      ],
+      ['r', iommu + PAGE0.CMDQ_CONS.at, 4],
+      ...(r.chance(70) ? this.enable() : []),
+    ];
   }
 
   completion(address: number): Step[] {

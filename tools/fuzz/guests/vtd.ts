@@ -1,7 +1,7 @@
 import { GCMD, PAGE } from '../../../src/spec/vtd/registers.ts';
 import type { Random } from '../../oracle/random.ts';
 import type { Step } from '../target.ts';
-import { anyAccess, type GuestSteps, type Places, store } from './guest.ts';
+import { anyAccess, type GuestSteps, LARGE_QUEUE, type Places, selfSimilar, store, stores } from './guest.ts';
 
 const QUEUE = 0x2000;
 const ROOT = 0x1_0000;
@@ -167,6 +167,41 @@ export class VtdGuestSteps implements GuestSteps {
     steps.push(this.#doorbell(), ['r', this.#p.iommu + PAGE.FSTS.at, 4]);
     if (r.chance(15)) steps.push(['ack'], ...(r.chance(50) ? this.enable() : []));
     return steps;
+  }
+
+  flood(): Step[] {
+    const r = this.#r;
+    const { ram, iommu, rids } = this.#p;
+    const at = ram + LARGE_QUEUE;
+    const size = this.#scalable ? 32 : 16;
+    const count = r.pick([0x400, 0x3fff]);
+    const tables = ram + TABLES + (r.below(32) << 12);
+    const similar = selfSimilar(r, (n) => tables + 0x1000 * n, 0x27, [0xfee0_0000, 0xc000_0000, 0xe000_0000, iommu]);
+    const g = r.below(4) << 4;
+    const type = r.pick([1, 2, 2, 3, 4, 5, 6, 6, 7, 8, 9]);
+    const lo = type | (type === 5 ? 0x20 : g) | (r.below(4) << 16);
+    const address = type === 5 ? ram + 0x1000 : (r.next() & ~0xfff) | r.pick([0, 1, 9, 18, 27, 63]);
+    return [
+      ...similar,
+      this.#register(PAGE.GCMD.at, 4, GCMD.TE),
+      this.#register(PAGE.IQT.at, 8, 0),
+      this.#register(PAGE.IQA.at, 8, at | 7 | (this.#scalable ? 0x800 : 0)),
+      this.#register(PAGE.GCMD.at, 4, GCMD.TE | GCMD.QIE),
+      stores(at, count, size, lo, r.chance(50) ? r.pick(rids) : 0),
+      stores(at + 8, count, size, address, 0, r.pick([0, 0x1000, 0x20_0000]), r.pick([1, 7, 512])),
+      this.#register(PAGE.IQT.at, 8, count * size),
+      [
+        'sweep',
+        r.below(2),
+        -1,
+        r.next() & ~0xfff,
+        r.pick([0, 1, 0x7f]),
+        r.pick([0x1000, 0x20_0000]),
+        r.pick([64, 2000]),
+      ],
+      this.#register(PAGE.IQT.at, 8, count * size),
+      ...(r.chance(70) ? this.enable() : []),
+    ];
   }
 
   completion(address: number): Step[] {

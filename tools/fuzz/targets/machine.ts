@@ -59,6 +59,8 @@ export interface Mix {
   readonly register: number;
   readonly completion: number;
   readonly time: number;
+  /** Large queues, self-similar tables, sweeps of accesses, virtual functions (default: none). */
+  readonly flood?: number;
 }
 
 function act(rnd: Random, line: string, guest: GuestSteps, mix: Mix): Step[] {
@@ -74,6 +76,7 @@ function act(rnd: Random, line: string, guest: GuestSteps, mix: Mix): Step[] {
   if (is(mix.register)) return guest.register();
   if (is(mix.completion)) return guest.completion(anywhere(rnd, line) >>> 0);
   if (is(mix.time)) return [['t', rnd.below(300)]];
+  if (is(mix.flood ?? 0)) return rnd.chance(90) ? guest.flood() : [['vf', rnd.below(260), rnd.below(2)]];
   if (rnd.chance(10)) return [['p', rnd.below(2), rnd.below(3) - 1, rnd.next() | 0, 0, rnd.below(512), rnd.below(2)]];
   if (rnd.chance(10)) return [['c', rnd.below(2), rnd.next() | 0, rnd.below(8)]];
   return rnd.chance(5) ? [['reset']] : guest.enable();
@@ -98,6 +101,9 @@ export const QUEUES: Mix = { dma: 25, work: 5, table: 20, command: 35, register:
 /** Whatever can be aimed at registers is. */
 export const TO_REGISTERS: Mix = { dma: 15, work: 35, table: 5, command: 10, register: 5, completion: 20, time: 8 };
 const REGISTERS: Mix = { dma: 0, work: 0, table: 0, command: 0, register: 100, completion: 0, time: 0 };
+
+/** Whatever is large. */
+export const FLOODS: Mix = { dma: 20, work: 5, table: 18, command: 32, register: 5, completion: 3, time: 3, flood: 10 };
 
 function play(input: FuzzInput, world: World): World {
   for (const s of input.steps) world.step(s);
@@ -174,7 +180,7 @@ export const costTarget: FuzzTarget = {
   name: 'cost',
   summary: `climbs towards the input with the dearest single access; more than ${DEAREST_MS} ms of the processor is a finding`,
   length: 300,
-  generate: (rnd, length) => stepsOf(rnd, length, QUEUES),
+  generate: (rnd, length) => stepsOf(rnd, length, FLOODS),
   run: (input, plant) => runMachine(input, plant, SUSPECT_MS),
   mutate(input, rnd) {
     const line = String(input.config.line);
@@ -185,7 +191,7 @@ export const costTarget: FuzzTarget = {
       const what = rnd.below(4);
       if (what === 0) steps.splice(at, 1 + rnd.below(8));
       else if (what === 1) steps.splice(at, 0, ...steps.slice(at, at + 1 + rnd.below(30)));
-      else steps.splice(at, 0, ...act(rnd, line, guest, QUEUES));
+      else steps.splice(at, 0, ...act(rnd, line, guest, FLOODS));
     }
     const config = rnd.chance(5) ? { ...input.config, fill: rnd.next() } : input.config;
     return { config, steps: steps.slice(0, 2000) };
