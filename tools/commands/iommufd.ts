@@ -72,7 +72,7 @@ async function serve(
   devices: readonly string[],
   io: Session,
 ): Promise<number> {
-  const functions = devices.map(makeServedFunction);
+  const functions = devices.map((text, n) => makeServedFunction(text, n));
   const server = new IommufdServer({
     path,
     backend,

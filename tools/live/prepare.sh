@@ -34,8 +34,9 @@ if [ ! -e "$root/.bootstrapped" ]; then
     say "debootstrap failed, see $out/debootstrap.log"; exit 1; }
   touch "$root/.bootstrapped"
 fi
-if [ ! -x "$root/usr/bin/qemu-system-aarch64" ] || [ ! -x "$root/usr/bin/iasl" ]; then
-  say "QEMU and iasl"
+if [ ! -x "$root/usr/bin/qemu-system-aarch64" ] || [ ! -x "$root/usr/bin/iasl" ] ||
+  [ ! -e "$root/usr/share/qemu-efi-aarch64/QEMU_EFI.fd" ]; then
+  say "QEMU, iasl and UEFI"
   cp /etc/resolv.conf "$root/etc/resolv.conf"
   chroot "$root" dpkg --add-architecture arm64
   chroot "$root" apt-get "${aptopt[@]}" update
@@ -43,7 +44,7 @@ if [ ! -x "$root/usr/bin/qemu-system-aarch64" ] || [ ! -x "$root/usr/bin/iasl" ]
   mount --bind /proc "$root/proc"
   trap 'umount "$root/proc" 2>/dev/null || true' EXIT
   chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get "${aptopt[@]}" install -y --no-install-recommends \
-    qemu-system-arm qemu-system-x86 acpica-tools >"$out/install.log" 2>&1 || { say "see $out/install.log"; exit 1; }
+    qemu-system-arm qemu-system-x86 acpica-tools qemu-efi-aarch64 >"$out/install.log" 2>&1 || { say "see $out/install.log"; exit 1; }
   umount "$root/proc"
   trap - EXIT
 fi

@@ -6,7 +6,7 @@ import type { Counter } from './counter.ts';
 import { type LiveRun, NVME_DEVFN } from './session.ts';
 
 /** An address no driver maps. */
-const ROGUE = 0xdead_0000;
+export const ROGUE = 0xdead_0000;
 
 /** What differs between the architectures. */
 export interface Expected {
@@ -102,7 +102,7 @@ export async function mustFail(c: Checks, run: LiveRun): Promise<void> {
 export async function runLive(
   name: string,
   c: Checks,
-  steps: (verbose: <R extends LiveRun>(run: R) => R) => Promise<void>,
+  steps: (verbose: <R extends Pick<LiveRun, 'guest'>>(run: R) => R) => Promise<void>,
 ): Promise<void> {
   const verbose = process.argv.includes('--verbose');
   try {

@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { DeviceNodes } from '../../host/ioctl/device-nodes.ts';
+import type { GroupDevice } from '../../host/ioctl/vfio-group-node.ts';
 import type { PciFunction } from '../../ports/pci.ts';
 import type { Tell } from '../../ports/tell.ts';
 import { makeBackend, type Release } from './backend.ts';
@@ -45,6 +46,7 @@ export class IommufdServer {
   readonly #kernel: KernelServer;
   readonly #path: string;
   readonly #sysfs: ServedSysfs;
+  readonly #devices: readonly GroupDevice[];
   readonly #connections = new Set<Connection>();
   /** Connections with bytes nobody has looked at. */
   readonly #readable = new Set<Connection>();
@@ -70,6 +72,7 @@ export class IommufdServer {
     const nodes = new DeviceNodes({ kernel, devices, test: (file) => served.test(file) });
     const sysfs = new ServedSysfs(devices, nodes);
     this.#sysfs = sysfs;
+    this.#devices = devices;
     this.#kernel = new KernelServer({ kernel, nodes, limits: this.limits, reach, sysfs });
     this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
@@ -90,6 +93,14 @@ export class IommufdServer {
     for (const c of [...this.#connections]) c.destroy();
     this.#sysfs.remove();
     if (this.#server.listening) await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  /**
+   * Asks the user of a device for it, as a host does that takes the function out (the REQ interrupt).
+   * @param name of its node: `vfio0`. @returns false: nobody listens, or there is no such device.
+   */
+  askBack(name: string): boolean {
+    return this.#devices.find((d) => d.name === name)?.function.request?.() ?? false;
   }
 
   /** Connections there are now. */

@@ -6,6 +6,8 @@ export interface VfioDriver {
   opened?(): void;
   /** The last one has been closed: nothing of the user's is left in the device. */
   closed?(): void;
+  /** The host wants the device back: its user is asked. @returns false: the user does not listen. Absent: nobody ever does. */
+  request?(): boolean;
   /** The commands of a bound device. @returns ≥ 0 or -errno. */
   ioctl(request: number, arg: bigint, caller: Caller): number;
   /** Reads a region of the device's file. @returns bytes, or -errno. */
