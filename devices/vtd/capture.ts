@@ -15,6 +15,8 @@ const CAPTURE = { look: 2048, take: 64 } as const;
 const LOOK_WORK = 8;
 /** Entries that are passed over for one unit of work, and looked at before the budget is. */
 const PASSED = 16;
+/** Units of work of finding the next entry that is present. */
+const PRESENT_WORK = 0.5;
 const STEP = 1024;
 
 /** Sets PASIDs up that the guest announces, ahead of their first use. */
@@ -72,6 +74,7 @@ export class VtdCapture {
       const i = tables.nextPresent(at.next, step);
       work.spend(((i < 0 ? step : i) - at.next) / PASSED);
       at.next = i < 0 ? step : i + 1;
+      work.spend(PRESENT_WORK);
       if (i < 0 || i === c.ridPasid || s.slots.has(i)) continue;
       // What finds no room here is set up at its first use, in the place of an older one.
       if (asked && quotas.pasids.used >= quotas.pasids.limit) break;

@@ -1,3 +1,4 @@
+import { lookWork } from '../../src/lib/access/work-budget.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { isRefusal } from '../../src/lib/uapi/refusals.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
@@ -111,6 +112,7 @@ export class VtdCommands {
     const first = page - (page % pages);
     let refused = 0;
     const shadows = domains.shadows.list;
+    work.spend(lookWork(shadows.length + domains.firsts.list.length));
     for (let i = 0; i < shadows.length; i++) {
       const shadow = shadows[i]!;
       if ((g !== IOTLB_G.GLOBAL && shadow.did !== did) || shadow.round === work.round) continue;
@@ -148,11 +150,13 @@ export class VtdCommands {
     const { eager } = this.#c.domains;
     const streams = this.#c.streams.list;
     let refused = 0;
+    work.spend(lookWork(streams.length));
     for (let i = 0; i < streams.length; i++) {
-      const slots = streams[i]!.slots.list;
-      for (let k = 0; k < slots.length; k++) {
-        const slot = slots[k]!;
-        if (slot.did !== did || slot.index !== pasid) continue;
+      // Those with the PASID, and those without one whose entry is the same.
+      const { slots } = streams[i]!;
+      for (let k = 0; k < 2; k++) {
+        const slot = slots.get(k === 0 ? pasid : NO_PASID);
+        if (slot === undefined || slot.did !== did || slot.index !== pasid) continue;
         if (work.over) return this.#unfinished(refused);
         if (slot.domain.kind === 'first') {
           const { first } = slot.domain;

@@ -53,6 +53,14 @@ export class VtdHealing {
     return refused;
   }
 
+  /** Tries those of a stream again that the access may cost now. The others stay unsettled: `heal` finds them. */
+  tryFew(s: VtdStream): void {
+    for (const pasid of [...s.unsettled]) {
+      if (this.#core.work.over) return;
+      this.#try(s, pasid, false);
+    }
+  }
+
   #try(s: VtdStream, pasid: number, attached: boolean): VerbOutcome {
     const { root, refusals } = this.#core;
     const attachments = this.#attachments;

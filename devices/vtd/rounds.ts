@@ -1,3 +1,4 @@
+import { lookWork } from '../../src/lib/access/work-budget.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
@@ -8,7 +9,7 @@ import type { VtdCapture } from './capture.ts';
 import type { VtdCore } from './core.ts';
 import type { VtdDomains } from './domains.ts';
 import type { VtdHealing } from './healing.ts';
-import type { VtdStream } from './stream.ts';
+import type { VtdSlot, VtdStream } from './stream.ts';
 
 /** Units of work of one look at a PASID's entry. */
 const LOOK_WORK = 8;
@@ -71,7 +72,7 @@ export class VtdRounds {
     if (work.unfinished) return refused;
     const captured = domains.eager || s.renamed ? capture.all(s, -1) : 0;
     // What could not be detached may still be replaced by what the tables say now.
-    if (refused < 0) healing.settle(s);
+    if (refused < 0) healing.tryFew(s);
     return refused || captured;
   }
 
@@ -155,16 +156,31 @@ export class VtdRounds {
   /** Looks again at every attached slot of the domain and PASID (-1: any), as far as the budget goes. */
   #refresh(s: VtdStream, did: number, index: number): void {
     const { work } = this.#c.core;
-    for (const slot of [...s.slots.list]) {
-      if ((did >= 0 && slot.did !== did) || (index >= 0 && slot.index !== index)) continue;
-      if (slot.round === work.round) continue;
-      if (work.over) {
-        work.unfinished = true;
-        return;
+    const { slots } = s;
+    if (index >= 0) {
+      // The one with the PASID, and the one without whose entry may be the same.
+      for (const slot of [slots.get(index), slots.get(NO_PASID)]) {
+        if (slot?.index === index) this.#look(s, slot, did);
       }
-      slot.round = work.round;
-      work.spend(LOOK_WORK);
-      this.#part(this.#configure(s, slot.pasid));
+      return;
     }
+    work.spend(lookWork(slots.list.length));
+    for (const slot of [...slots.list]) {
+      this.#look(s, slot, did);
+      if (work.unfinished) return;
+    }
+  }
+
+  /** Looks again at a slot if it is of the domain (-1: any). */
+  #look(s: VtdStream, slot: VtdSlot, did: number): void {
+    const { work } = this.#c.core;
+    if ((did >= 0 && slot.did !== did) || slot.round === work.round) return;
+    if (work.over) {
+      work.unfinished = true;
+      return;
+    }
+    slot.round = work.round;
+    work.spend(LOOK_WORK);
+    this.#part(this.#configure(s, slot.pasid));
   }
 }

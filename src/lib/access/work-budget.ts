@@ -4,6 +4,15 @@
  */
 const WORK = 2048;
 
+/** What is looked at for a unit of work, where a list is gone through for one that may be in it; and units of a list at most. */
+const LOOKS = 64;
+const MOST_LOOK_WORK = 512;
+
+/** Units of work of going through a list of `count`. A part of the budget only, or what needs it would never go on. */
+export function lookWork(count: number): number {
+  return Math.min(count / LOOKS, MOST_LOOK_WORK);
+}
+
 /**
  * Bounds the work of one access of a guest, whatever its queues and tables hold: when the budget is spent, the rest goes on at
  * the next occasion, with everything still in order.
