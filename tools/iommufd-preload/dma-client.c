@@ -38,7 +38,7 @@ struct bind { uint32_t argsz, flags; int32_t iommufd; uint32_t out_devid; };
 struct attach { uint32_t argsz, flags, pt_id, pasid; };
 enum {
 	IOAS_ALLOC = CMD(0x81), IOAS_MAP = CMD(0x85), IOAS_UNMAP = CMD(0x86), HWPT_ALLOC = CMD(0x89), FAULT_ALLOC = CMD(0x8e),
-	IOAS_MAP_FILE = CMD(0x8f), BIND = CMD(118), ATTACH = CMD(119),
+	SET_DIRTY = CMD(0x8b), GET_DIRTY = CMD(0x8c), IOAS_MAP_FILE = CMD(0x8f), BIND = CMD(118), ATTACH = CMD(119),
 };
 /* The DMA engine of this package: registers and descriptors (devices/endpoints/dma-engine.ts, descriptor.ts). */
 enum { CONTROL = 0, STATE = 4, RING_LOW = 8, RING_HIGH = 12, RING_LOG2 = 16, TAIL = 20, HEAD = 24, TABLE = 0x800 };
@@ -270,6 +270,69 @@ static void reset(void)
 	step("  work is done", memory[0x4000], 0x33);
 }
 
+/* The other function on the bus is somebody else's, or nobody's: until it is ours as well, the bus is not. */
+static void hot_reset(void)
+{
+	struct { struct vfio_pci_hot_reset_info head; struct { uint32_t id; uint16_t segment; uint8_t devfn, bus; } devices[4]; } info;
+	struct vfio_pci_hot_reset reset = { .argsz = sizeof(reset) };
+	int other = open("/dev/vfio/devices/vfio1", O_RDWR);
+	struct bind b = { sizeof(b), 0, iommufd, 0 };
+
+	memset(&info, 0, sizeof(info));
+	info.head.argsz = sizeof(info.head);
+	step("whom a bus reset concerns, without room", ioctl(device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info), -ENOSPC);
+	step("  is told in number", info.head.count, 2);
+	info.head.argsz = sizeof(info);
+	step("  and by name", ioctl(device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info), 0);
+	step("  not all of them ours", info.head.flags, 1);
+	step("  this one is", info.devices[0].bus == 1 && info.devices[0].devfn == 0 && info.devices[0].id != -1u, 1);
+	step("  that one is not", info.devices[1].bus == 1 && info.devices[1].devfn == 8 && info.devices[1].id == -1u, 1);
+	step("no reset then", ioctl(device, VFIO_DEVICE_PCI_HOT_RESET, &reset), -EINVAL);
+	ioctl(other, BIND, &b);
+	step("with the other one bound", ioctl(device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info), 0);
+	step("  both are ours", info.head.flags == 3 && info.devices[1].id == b.out_devid, 1);
+	reset.flags = 1;
+	step("a flag that is none", ioctl(device, VFIO_DEVICE_PCI_HOT_RESET, &reset), -EINVAL);
+	reset.flags = 0;
+	step("a reset of the bus", ioctl(device, VFIO_DEVICE_PCI_HOT_RESET, &reset), 0);
+	step("  stops the engine", get(CONTROL), 0);
+	close(other);
+	start();
+}
+
+/* Pages that the device has written are known to whoever asks (VT-d; this SMMUv3 has no such bits). */
+static void dirty(uint32_t devid)
+{
+	struct hwpt_alloc h = { .size = sizeof(h), .flags = 2, .dev_id = devid, .pt_id = ioas_id };
+	struct attach a = { sizeof(a), 0, 0, 0 };
+	struct { uint32_t size, flags, hwpt_id, reserved; } track = { sizeof(track), 1, 0, 0 };
+	uint64_t map[BYTES / 4096 / 64] = { 0 };
+	struct { uint32_t size, hwpt_id, flags, reserved; uint64_t iova, length, page, data; } ask = {
+		sizeof(ask), 0, 0, 0, IOVA, BYTES, 4096, (uintptr_t)map,
+	};
+	unsigned i, others = 0;
+
+	step("a HWPT that tracks writes", ioctl(iommufd, HWPT_ALLOC, &h), 0);
+	a.pt_id = track.hwpt_id = ask.hwpt_id = h.out_hwpt_id;
+	step("  attached", ioctl(device, ATTACH, &a), 0);
+	step("  tracking", ioctl(iommufd, SET_DIRTY, &track), 0);
+	ioctl(iommufd, GET_DIRTY, &ask);
+	memset(map, 0, sizeof(map));
+	work(FILL | INTERRUPT, 0, IOVA + 0x200000, 0x2000, 0x66666666);
+	came(irq[0], 2000);
+	step("  what was written", ioctl(iommufd, GET_DIRTY, &ask), 0);
+	/* A leaf of the table may cover 2 MiB: then that is what is known to be written. */
+	step("  is what the device wrote", (map[0x200 / 64] & 3) == 3 && (map[0] & 2) == 2, 1);
+	for (i = 0x400 / 64; i < BYTES / 4096 / 64; i++)
+		others += map[i] != 0;
+	step("  and nothing beyond its large page", others, 0);
+	memset(map, 0, sizeof(map));
+	ioctl(iommufd, GET_DIRTY, &ask);
+	step("  and it is told once", map[0x200 / 64], 0);
+	a.pt_id = ioas_id;
+	step("back", ioctl(device, ATTACH, &a), 0);
+}
+
 /* A page that is not there is asked for; the descriptor of the queue becomes readable for epoll. */
 static void faults(uint32_t devid, int fd)
 {
@@ -411,9 +474,12 @@ int main(int argc, char **argv)
 	dma(fd);
 	pin();
 	reset();
+	hot_reset();
 	/* Linux's SMMUv3 driver has no page requests. */
-	if (argc > 2 && !strcmp(argv[2], "vtd"))
+	if (argc > 2 && !strcmp(argv[2], "vtd")) {
+		dirty(b.out_devid);
 		faults(b.out_devid, fd);
+	}
 	death();
 	speed();
 	close(argc > 3 ? iommufd : device);

@@ -9,6 +9,7 @@ import type { GroupDevice } from '../../host/ioctl/vfio-group-node.ts';
 import type { IommufdFile } from '../../host/iommufd/file.ts';
 import type { DeviceDescription, KernelDevice } from '../../host/kernel/device.ts';
 import { HostKernel } from '../../host/kernel/kernel.ts';
+import { type HotResetMember, VfioHotReset } from '../../host/vfio/hot-reset.ts';
 import { VfioPciDevice } from '../../host/vfio/pci-device.ts';
 import { VirtualClock } from '../../lib/clock/virtual-clock.ts';
 import { HostMemory } from '../../lib/memory/host-memory.ts';
@@ -108,6 +109,7 @@ function busFunctions(
   fns: readonly PciFunction[],
   msiDoorbell: number,
 ): readonly GroupDevice[] {
+  const together = new VfioHotReset();
   return fns.map((fn, i) => {
     const hardware = bus.plug(fn, 8 * i);
     const pasid = extendedCapability(fn, EXT.PASID);
@@ -124,7 +126,25 @@ function busFunctions(
       control: hardware.control,
       ...(msiDoorbell < 0 ? {} : { msiDoorbell }),
     });
-    return { name: dev.name, address: addressOf(FIRST_RID + 8 * i), dev, function: new VfioPciDevice(hardware) };
+    const driver: VfioPciDevice = new VfioPciDevice(hardware, (request, arg, caller) =>
+      together.ioctl(member, request, arg, caller),
+    );
+    const member: HotResetMember = {
+      busDevfn: FIRST_RID + 8 * i,
+      group: i,
+      get open() {
+        return driver.open;
+      },
+      get owner() {
+        return dev.group.owner;
+      },
+      get devId() {
+        return dev.devId;
+      },
+      reset: () => driver.reset(),
+    };
+    together.members.push(member);
+    return { name: dev.name, address: addressOf(FIRST_RID + 8 * i), dev, function: driver };
   });
 }
 

@@ -46,7 +46,7 @@ export class VfioDeviceNode implements KernelFile {
     if (!bound && !this.#group.blockForDevice()) return -E.BUSY;
     const r = bind(this.#file, arg, caller);
     if (bound) return r;
-    if (r === 0) this.#function.opened?.();
+    if (r === 0) this.#function.opened?.('cdev');
     else this.#group.unblock();
     return r;
   }

@@ -93,7 +93,7 @@ export class VfioGroupNode implements KernelFile {
       }
       open = { file, opens: 0 };
       this.#open.set(device, open);
-      device.function.opened?.();
+      device.function.opened?.('group');
     }
     open.opens++;
     const node = new GroupDeviceNode(device.function, () => this.#closeDevice(device));

@@ -34,14 +34,19 @@ export class VfioPciDevice implements VfioDriver {
     };
   }
 
+  /** How it is open; null: it is not. */
+  open: 'cdev' | 'group' | null = null;
+
   /** A fresh device whose windows the host has enabled. */
-  opened(): void {
+  opened(by: 'cdev' | 'group' = 'cdev'): void {
+    this.open = by;
     this.#hardware.reset();
     this.#hardware.configWrite(HEADER.COMMAND, 2, COMMAND.MEM | COMMAND.IO);
     this.#config.open();
   }
 
   closed(): void {
+    this.open = null;
     this.#irqs.close();
     this.#hardware.configWrite(HEADER.COMMAND, 2, 0);
     this.#hardware.reset();
