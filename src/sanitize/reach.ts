@@ -67,7 +67,7 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
       return null;
     }
     if (isWhole(i) || i.batch !== e.batch) return null;
-    if (i.reached === 0 || neighbours(i, tag, e))
+    if (e.late ? isOneRange(i, tag, e) && (i.reached === 0 || meantForBoth(i, tag, e)) : i.reached === 0 || neighbours(i, tag, e))
       return { by: i, kind: 'range', why: `it ends before the page: ${range(i)} only` };
     return null;
   }
@@ -87,21 +87,50 @@ function otherTag(i: SeenInvalidation, tag: CacheTag, words: TagWords): Miss {
   return { by: i, kind: words.b, why: `it names ${words.b} ${i.b}, the entry has ${words.b} ${tag.b}` };
 }
 
-/** Whether invalidation and entry belong to one unmapped range: nothing but stale pages of one loop lies between them. */
-function neighbours(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolean {
+/** Pages between invalidation and entry, in pages of the entry's size. */
+function gapOf(i: SeenInvalidation, e: StaleEntry): number {
   const pages = POW2[e.shift - 12]!;
-  const up = e.base > i.to;
-  const gap = up ? (e.base - i.to - 1) / pages : (i.from - e.base) / pages - 1;
+  return e.base > i.to ? (e.base - i.to - 1) / pages : (i.from - e.base) / pages - 1;
+}
+
+/** Whether nothing but stale pages of one loop lies between invalidation and entry. */
+function isOneRange(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolean {
+  const gap = gapOf(i, e);
   if (gap > NEIGHBOURS) return false;
-  const slack = 4 * (gap + 1);
-  if (e.event < i.firstEvent - slack || e.event > i.lastEvent + slack) return false;
   // What lies between was found before.
   if (i.missed) return true;
-  // Pages that are told together were not all cleared together: only the next one is taken for a part of the range.
-  if (e.late) return gap === 0;
+  const pages = POW2[e.shift - 12]!;
   for (let n = 1; n <= gap; n++) {
-    const between = tag.stale.get(up ? e.base - n * pages : e.base + n * pages, e.shift, e.table);
+    const between = tag.stale.get(e.base > i.to ? e.base - n * pages : e.base + n * pages, e.shift, e.table);
     if (between === undefined || between.batch !== e.batch) return false;
+  }
+  return true;
+}
+
+/** Whether invalidation and entry belong to one unmapped range, which was cleared in one loop. */
+function neighbours(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolean {
+  const slack = 4 * (gapOf(i, e) + 1);
+  return e.event >= i.firstEvent - slack && e.event <= i.lastEvent + slack && isOneRange(i, tag, e);
+}
+
+/**
+ * Whether a larger invalidation, of all pages of the smallest aligned block around it and the entry, would have been one for
+ * what went from the tables and for nothing else. Pages that are told together were not all cleared together: another range
+ * that was invalidated by itself lies in such a block by chance only.
+ */
+function meantForBoth(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolean {
+  const pages = POW2[e.shift - 12]!;
+  let size = pages;
+  let first = i.from;
+  do {
+    size *= 2;
+    first = i.from - (i.from % size);
+  } while (first + size <= Math.max(i.to, e.base) || first > e.base);
+  if (size / pages > NEIGHBOURS) return false;
+  for (let page = first; page < first + size; page += pages) {
+    if ((page >= i.from && page <= i.to) || page === e.base) continue;
+    // Or was found before.
+    if (!i.missed && tag.stale.get(page, e.shift, e.table)?.batch !== e.batch) return false;
   }
   return true;
 }
