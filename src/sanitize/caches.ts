@@ -238,14 +238,20 @@ export function touches(i: SeenInvalidation, e: StaleEntry): boolean {
 function covers(i: SeenInvalidation, e: StaleEntry): boolean {
   if (!touches(i, e)) return false;
   if (i.keepsGlobal && e.global) return false;
+  if (i.granule !== 0 && i.granule !== e.granule) return false;
   if (!e.table) return i.shift === 0 || i.shift === e.level;
-  if (!i.leafOnly) e.walked = true;
+  if (walks(i, e)) e.walked = true;
   if (!e.below) {
     const pages = POW2[e.shift - 12]!;
     if (i.from <= e.base && i.to >= e.base + pages - 1) e.below = true;
     else e.below = part(e, Math.max(0, i.from - e.base), Math.min(pages - 1, i.to - e.base), pages);
   }
   return e.walked && e.below;
+}
+
+/** Whether an invalidation reaches walk caches that hold this entry: not beyond the level it names (IHI 0070 §4.4.1.1). */
+export function walks(i: SeenInvalidation, e: StaleEntry): boolean {
+  return !i.leafOnly && (i.shift === 0 || e.shift > i.shift);
 }
 
 /** Marks the parts wholly inside [from, to] (pages from the base). @returns whether no part is left. */

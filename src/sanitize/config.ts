@@ -1,4 +1,5 @@
 import type { Course } from './course.ts';
+import { agree, changes, copy, type EntryWords, isNextStep, looked } from './entry-words.ts';
 import type { TrackedPage } from './memory.ts';
 
 /** What invalidations know a configuration entry by. */
@@ -38,13 +39,17 @@ export interface StaleConfig extends ConfigName {
   seq: number;
   issued: number;
   reported: boolean;
+  /** An invalidation of it stands right before its change, and not because it became valid. */
+  readonly named: boolean;
+  /** What it said after its first step, if its invalidation was issued right before that; null: it was not. */
+  first: Int32Array | null;
 }
 
 /** @param seq of the invalidation that did it; none: what led there was cut off. */
 export type OnForgotten = (seq?: number) => void;
 
 /** One change of an entry. */
-export interface EntryWrite extends ConfigName {
+export interface EntryWrite extends ConfigName, EntryWords {
   /** Names the entry among all. */
   readonly key: string;
   readonly name: string;
@@ -53,9 +58,6 @@ export interface EntryWrite extends ConfigName {
   readonly now: Int32Array;
   /** What it said after each store on the way; the last is `now`. */
   readonly trail: readonly Int32Array[];
-  /** Hardware looks at these bits, given what the entry says; valid until the next call. */
-  readonly used: (words: Int32Array) => ArrayLike<number>;
-  readonly valid: (words: Int32Array) => boolean;
   /** An entry that is not valid may be cached as such. */
   readonly cachesInvalid: boolean;
 }
@@ -74,8 +76,10 @@ export class ConfigCaches {
   /** The change of each entry that no invalidation covers yet. */
   readonly #open = new Map<string, StaleConfig>();
   #pending: StaleConfig[] = [];
-  /** What was invalidated last, and the event that did it. */
-  #log: { readonly event: number; readonly match: (c: ConfigName) => boolean }[] = [];
+  /** What was invalidated last, the event that did it and its submission. */
+  #log: { readonly event: number; readonly batch: number; readonly match: (c: ConfigName) => boolean }[] = [];
+  /** By entry: before which submission it was written last, whether it said the same then, and whether it became valid. */
+  readonly #written = new Map<string, { readonly batch: number; readonly quiet: boolean; readonly filled: boolean }>();
 
   constructor(course: Course) {
     this.#course = course;
@@ -86,6 +90,15 @@ export class ConfigCaches {
    * @returns whether it says something else to hardware now.
    */
   write(w: EntryWrite, release: OnForgotten): boolean {
+    const { batch } = this.#course;
+    const changed = this.#write(w, release);
+    const last = this.#written.get(w.key);
+    const quiet = !changed && (last?.batch !== batch || last.quiet);
+    this.#written.set(w.key, { batch, quiet, filled: !w.valid(w.old) && w.valid(w.now) });
+    return changed;
+  }
+
+  #write(w: EntryWrite, release: OnForgotten): boolean {
     const wasValid = w.valid(w.old);
     const same = agree(w.old, w.now, w.used);
     let open = this.#open.get(w.key);
@@ -103,9 +116,11 @@ export class ConfigCaches {
     const issued = open !== undefined && open.seq >= 0;
     const entry = open === undefined || issued ? this.#begin(w, open) : open;
     if (open === undefined && !wasValid && !w.cachesInvalid) entry.filling = true;
+    // It goes on after something else was done: what was stored before is a step of its own.
+    if (entry === open && entry.named) entry.first = w.old;
     let from = w.old;
     for (const to of w.trail) {
-      this.#step({ ...w, old: from, now: to }, entry, issued ? open : undefined);
+      this.#step({ ...w, old: from, now: to }, entry, issued ? open : undefined, w.now);
       from = to;
     }
     if (same || entry.filling) {
@@ -165,14 +180,39 @@ export class ConfigCaches {
       seq: -1,
       issued: -1,
       reported: false,
+      named: before === undefined && this.#written.get(w.key)?.filled !== true && this.#isNamed(w),
+      first: before === undefined ? this.#firstOfLate(w) : null,
     };
     this.#stale.add(entry);
     this.#open.set(w.key, entry);
     return entry;
   }
 
-  /** Whether hardware that fetches word by word can read a mixture that the guest never wrote (IHI 0070 §3.21.3, VT-d §6.5.3.3). */
-  #step(w: EntryWrite, entry: StaleConfig, issued: StaleConfig | undefined): void {
+  /** An invalidation of the entry stands right before. */
+  #isNamed(w: EntryWrite): boolean {
+    return this.#log.some((i) => i.batch + 1 === this.#course.batch && i.match(w));
+  }
+
+  /**
+   * A driver waits between the steps of a change. Where it stored one behind the command that was to make hardware forget it,
+   * that command stands right before, and there was nothing to forget for it, or nothing that hardware looks at.
+   * @returns what the entry said after that step; null: there is no such command.
+   */
+  #firstOfLate(w: EntryWrite): Int32Array | null {
+    // What hardware does not look at, or else the word that says what the entry is.
+    const first = w.trail.findLast((t) => agree(w.old, t, w.used)) ?? w.trail[0] ?? w.now;
+    if (w.valid(first) && (looked(w.old, first, w) & ~1) !== 0) return null;
+    const { batch } = this.#course;
+    const written = this.#written.get(w.key);
+    const inVain = written?.batch !== batch - 1 || (written.quiet && agree(w.old, first, w.used));
+    return inVain && this.#isNamed(w) ? first : null;
+  }
+
+  /**
+   * Whether hardware that fetches word by word can read a mixture that the guest never wrote (IHI 0070 §3.21.3, VT-d §6.5.3.3).
+   * @param last what the entry says after all that is told together.
+   */
+  #step(w: EntryWrite, entry: StaleConfig, issued: StaleConfig | undefined, last: Int32Array): void {
     const { base } = entry;
     entry.steps.push(changes(w.old, w.now, null));
     if (entry.reported) return;
@@ -182,18 +222,13 @@ export class ConfigCaches {
       if ((changes(w.old, w.now, copy(w.used(w.now))) & ~1) !== 0) this.#torn('valid-before-filled', w, entry);
       return;
     }
-    const looked = copy(w.used(base));
-    const fills = changes(w.old, w.now, looked) === 0;
-    if (w.valid(w.now)) {
-      const now = w.used(w.now);
-      for (let i = 0; i < now.length; i++) looked[i] = (looked[i] ?? 0) | now[i]!;
-    }
-    const changed = changes(base, w.now, looked);
+    const fills = changes(w.old, w.now, copy(w.used(base))) === 0;
+    const changed = looked(base, w.now, w);
     // What one store wrote is never read in part.
     if (entry.steps.some((step) => (changed & ~step) === 0)) return;
     // The driver waited between its steps, for something that did not name the entry.
     if (issued !== undefined) this.#early(entry, issued);
-    else if (entry.began < this.#course.completions) this.#found(entry);
+    else if (entry.began < this.#course.completions || isNextStep(w, entry.base, entry.first, last)) this.#found(entry);
     else this.#torn(fills ? 'valid-before-filled' : 'torn-entry', w, entry);
   }
 
@@ -214,7 +249,7 @@ export class ConfigCaches {
 
   #early(entry: StaleConfig, issued: StaleConfig): void {
     entry.reported = true;
-    this.#course.findings.add('invalidation-not-awaited', {
+    this.#course.notAwaited(issued.seq, {
       stream: entry.stream < 0 ? undefined : entry.stream,
       pasid: entry.pasid < 0 ? undefined : entry.pasid,
       kind: entry.kind,
@@ -245,19 +280,22 @@ export class ConfigCaches {
       seq: -1,
       issued: -1,
       reported: false,
+      named: false,
+      first: null,
     };
     this.#stale.add({ ...c, event, completions, release: [release], ...rest });
   }
 
   /** An invalidation was issued for what `match` says. */
   invalidate(seq: number, match: (c: ConfigName) => boolean): void {
-    this.#log.push({ event: this.#course.event, match });
+    const { event, batch } = this.#course;
+    this.#log.push({ event, batch, match });
     if (this.#log.length >= 2 * REMEMBERED) this.#log = this.#log.slice(REMEMBERED);
     for (const c of this.#stale) {
       if (c.seq >= 0 || !match(c)) continue;
       if (c.completions + BELATED <= this.#course.completions) this.#judge(c);
       c.seq = seq;
-      c.issued = this.#course.event;
+      c.issued = event;
       this.#pending.push(c);
     }
   }
@@ -316,26 +354,4 @@ export class ConfigCaches {
     for (const c of this.#stale) if (match(c)) this.#done(c);
     this.#pending = this.#pending.filter((c) => this.#stale.has(c));
   }
-}
-
-/** Whether two entries say the same to hardware. */
-function agree(a: Int32Array, b: Int32Array, used: EntryWrite['used']): boolean {
-  for (const words of [a, b]) {
-    const m = used(words);
-    for (let i = 0; i < a.length; i++) if (((a[i]! ^ b[i]!) & (m[i] ?? 0)) !== 0) return false;
-  }
-  return true;
-}
-
-function copy(mask: ArrayLike<number>): Int32Array {
-  return Int32Array.from(mask);
-}
-
-/** Bit n: 64-bit word n differs, in what the mask has. */
-function changes(a: Int32Array, b: Int32Array, mask: Int32Array | null): number {
-  let out = 0;
-  for (let i = 0; i < b.length; i++) {
-    if (((a[i]! ^ b[i]!) & (mask === null ? -1 : (mask[i] ?? 0))) !== 0) out |= 1 << (i >>> 1);
-  }
-  return out;
 }

@@ -1,4 +1,4 @@
-import type { Findings } from './findings.ts';
+import type { Findings, Found } from './findings.ts';
 import type { TrackedPage } from './memory.ts';
 
 interface Deferred {
@@ -21,12 +21,43 @@ export class Course {
   /** Sequence number of the last completion request that was issued (a CMD_SYNC, a wait, a register's own). */
   barrier = -1;
   readonly #deferred = new Map<string, Deferred>();
+  /** Invalidations by register under way, by sequence number: what went on without them. */
+  readonly #byRegister = new Map<number, Found[]>();
   /** Addresses of the entry that is being written, [from, to); -1: none. */
   #from = -1;
   #to = -1;
 
   constructor(findings: Findings) {
     this.findings = findings;
+  }
+
+  /** A register was told to invalidate. @param seq its sequence number. */
+  begun(seq: number): void {
+    this.#byRegister.set(seq, []);
+  }
+
+  /**
+   * The driver went on before invalidation `seq` had completed. Of one by register that is said once the driver looks at the
+   * register: where it never does, that is the fault, and what went on meanwhile follows from it.
+   */
+  notAwaited(seq: number, found: Found): void {
+    const held = this.#byRegister.get(seq);
+    if (held === undefined) this.findings.add('invalidation-not-awaited', found);
+    else held.push(found);
+  }
+
+  /** The guest was told that the invalidations by register up to `seq` are done. */
+  awaited(seq: number): void {
+    for (const [s, held] of this.#byRegister) {
+      if (s > seq) continue;
+      this.#byRegister.delete(s);
+      for (const found of held) this.findings.add('invalidation-not-awaited', found);
+    }
+  }
+
+  /** The register was given something else to do before it was looked at, which is said by name. */
+  overtaken(seq: number): void {
+    this.#byRegister.delete(seq);
   }
 
   /** Looks at an entry of `page`: at once, or, where stores are told late, once all that are told together are told. */

@@ -118,7 +118,7 @@ export class DeviceTlbs {
     const under = Math.max(tree.pasid, tag.b - 1);
     const pasid = under < 0 ? undefined : under;
     if (e.seq >= 0) {
-      findings.add('invalidation-not-awaited', {
+      this.#course.notAwaited(e.seq, {
         stream,
         pasid,
         page,

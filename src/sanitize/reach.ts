@@ -1,5 +1,5 @@
 import { POW2 } from '../core/bits.ts';
-import { type Caches, type CacheTag, type LeftRoot, matches, touches } from './caches.ts';
+import { type Caches, type CacheTag, type LeftRoot, matches, touches, walks } from './caches.ts';
 import { isWhole, type SeenInvalidation, type StaleEntry } from './stale.ts';
 
 /** How the parts of a tag and of an invalidation are called on one architecture, by stage kind. */
@@ -59,6 +59,13 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
     if (touches(i, e)) {
       if (e.table && i.leafOnly)
         return { by: i, kind: 'leaf', why: 'it names the last level only, and a table entry above it is gone' };
+      if (i.granule !== 0 && i.granule !== e.granule) return { by: i, kind: 'granule', why: granules(i, e) };
+      if (e.table && !walks(i, e))
+        return {
+          by: i,
+          kind: 'level',
+          why: `its level hint says 2^${i.shift} bytes, and the table entry is not above it`,
+        };
       if (e.table) return null;
       if (i.keepsGlobal && e.global)
         return { by: i, kind: 'global', why: `invalidation by ${words.b} does not reach global entries` };
@@ -67,7 +74,7 @@ function miss(caches: Caches, i: SeenInvalidation, tag: CacheTag, e: StaleEntry,
       return null;
     }
     if (isWhole(i) || i.batch !== e.batch) return null;
-    if (e.late ? isOneRange(i, tag, e) && (i.reached === 0 || meantForBoth(i, tag, e)) : i.reached === 0 || neighbours(i, tag, e))
+    if (e.late ? isOneRange(i, tag, e) && meantForBoth(i, tag, e) : i.reached === 0 || neighbours(i, tag, e))
       return { by: i, kind: 'range', why: `it ends before the page: ${range(i)} only` };
     return null;
   }
@@ -133,6 +140,10 @@ function meantForBoth(i: SeenInvalidation, tag: CacheTag, e: StaleEntry): boolea
     if (!i.missed && tag.stale.get(page, e.shift, e.table)?.batch !== e.batch) return false;
   }
   return true;
+}
+
+function granules(i: SeenInvalidation, e: StaleEntry): string {
+  return `its TG says a granule of 2^${i.granule} bytes, the tables have 2^${e.granule}`;
 }
 
 function range(i: SeenInvalidation): string {

@@ -22,6 +22,8 @@ export interface StaleEntry {
   readonly shift: number;
   /** log2 bytes of the leaf that a level hint names; of both stages together that of the first one. */
   readonly level: number;
+  /** log2 bytes of the granule of the tables it is of. */
+  readonly granule: number;
   /** Of both stages together: the intermediate page; -1: it is of one stage. */
   readonly middle: number;
   /** It points to a table: what walks through it reach is stale as well. */
@@ -77,8 +79,9 @@ export interface SeenInvalidation {
   to: number;
   /** Only the last level of a walk is reached. */
   leafOnly: boolean;
-  /** It is said to be at this level (log2 bytes); 0: at any. */
+  /** It is said to be at this level (log2 bytes), and in tables of this granule (log2 bytes); 0: at any, in any. */
   shift: number;
+  granule: number;
   /** Global entries stay. */
   keepsGlobal: boolean;
   /** How many stale entries it reached, and the first and last event that made them. */
@@ -102,6 +105,7 @@ export function wholeInvalidation(seq: number, stages: number, a: number, b: num
     to: Number.POSITIVE_INFINITY,
     leafOnly: false,
     shift: 0,
+    granule: 0,
     keepsGlobal: false,
     reached: 0,
     firstEvent: 0,

@@ -39,7 +39,7 @@ export class TagsInUse implements TagListener {
         if (!this.#current(other)) continue;
         const issued = tag.flushedAt;
         if (issued > other.since && this.#caches.flushing(tag))
-          this.#early(tree, name, { root: other.root, event: other.since, issued });
+          this.#early(tree, name, { root: other.root, event: other.since, issued, seq: tag.flushed });
         else this.#reused(tree, name, other.root, other.since);
         continue;
       }
@@ -66,8 +66,8 @@ export class TagsInUse implements TagListener {
     }
   }
 
-  #early(tree: TranslationTree, name: string, left: Pick<LeftRoot, 'root' | 'event' | 'issued'>): void {
-    this.#course.findings.add('invalidation-not-awaited', {
+  #early(tree: TranslationTree, name: string, left: Pick<LeftRoot, 'root' | 'event' | 'issued' | 'seq'>): void {
+    this.#course.notAwaited(left.seq, {
       pasid: tree.pasid < 0 ? undefined : tree.pasid,
       kind: name,
       events: [left.event, left.issued, this.#course.event],

@@ -1,6 +1,7 @@
 import type { Caches, CacheTag } from './caches.ts';
 import type { Course } from './course.ts';
 import { addressOf } from './entry-changes.ts';
+import type { Found } from './findings.ts';
 import { nearestMiss, type TagWords } from './reach.ts';
 import type { RuleId } from './rules.ts';
 import { STALE, type StaleEntry } from './stale.ts';
@@ -26,6 +27,8 @@ export class TranslationFindings {
   readonly #caches: Caches;
   /** Uses of pages whose invalidation was under way. */
   #used: UsedPage[] = [];
+  /** The driver was seen not to wait for an invalidation. */
+  #impatient = false;
   readonly #words: (stage: number) => TagWords;
 
   /** @param words what the parts of a tag are called, by stage kind. */
@@ -63,9 +66,9 @@ export class TranslationFindings {
           ? 'the old table'
           : `the old mapping to ${addressOf(e.out)}`;
     if (e.seq >= 0) {
-      this.found('invalidation-not-awaited', tree, page, [e.event, e.issued, now], {
-        message: `${was} before the invalidation that covers it had completed: wait for it, hardware may still hold ${held}`,
-      });
+      const message = `${was} before the invalidation that covers it had completed: wait for it, hardware may still hold ${held}`;
+      this.#impatient = true;
+      this.#course.notAwaited(e.seq, { ...place(tree, page), events: [e.event, e.issued, now], message });
       return;
     }
     const miss = nearestMiss(this.#caches, tag, e, words);
@@ -99,9 +102,7 @@ export class TranslationFindings {
     events: readonly number[],
     say: { readonly message: string; readonly kind?: string },
   ): void {
-    const [stream] = tree.streams;
-    const pasid = tree.pasid < 0 ? undefined : tree.pasid;
-    this.#course.findings.add(rule, { stream, pasid, page, events, ...say });
+    this.#course.findings.add(rule, { ...place(tree, page), events, ...say });
   }
 
   /**
@@ -120,7 +121,8 @@ export class TranslationFindings {
     if (this.#used.length === 0) return;
     const open: UsedPage[] = [];
     for (const u of this.#used) {
-      if (!u.e.done && this.#course.batch > u.e.issuedBatch + PATIENCE) this.#unawaited(u.tree, u.page, u.e);
+      const late = this.#course.batch > u.e.issuedBatch + PATIENCE || (last && this.#impatient);
+      if (!u.e.done && late) this.#unawaited(u.tree, u.page, u.e);
       else if (u.e.done || last) this.#afterUnmap(u.stream, u.page, u.e, u.event);
       else open.push(u);
     }
@@ -141,6 +143,11 @@ export class TranslationFindings {
       message: `the function accessed ${addressOf(page)} after it was unmapped, when the translation may still be cached: stop the function before unmapping`,
     });
   }
+}
+
+function place(tree: TranslationTree, page: number): Pick<Found, 'stream' | 'pasid' | 'page'> {
+  const [stream] = tree.streams;
+  return { stream, pasid: tree.pasid < 0 ? undefined : tree.pasid, page };
 }
 
 function tagText(tag: CacheTag, words: TagWords): string {

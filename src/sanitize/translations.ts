@@ -118,6 +118,7 @@ export class Translations implements TreeListener {
       base: c.base,
       shift: c.shift,
       level: c.shift,
+      granule: tree.format.tableShift,
       middle: -1,
       table,
       out: c.oldOut,
@@ -155,7 +156,20 @@ export class Translations implements TreeListener {
     for (const { change: d, tag, middle, level } of combinedChanges(c)) {
       if (d.oldKind !== ENTRY.LEAF) continue;
       const { base, shift, oldOut: out, oldPerm: perm, oldGlobal: global } = d;
-      const e: StaleEntry = { ...of, base, shift, level, middle, table: false, out, perm, global, below: false };
+      const granule = d.tree.format.tableShift;
+      const e: StaleEntry = {
+        ...of,
+        base,
+        shift,
+        level,
+        granule,
+        middle,
+        table: false,
+        out,
+        perm,
+        global,
+        below: false,
+      };
       const { page } = c.node;
       const gone = page.late && this.#caches.coveredSince(tag, e, page.since);
       this.devices.changed(d, gone ? null : e, e, true);

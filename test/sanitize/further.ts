@@ -186,8 +186,8 @@ const several = (b: Burst) => b.at.length > 1;
 // biome-ignore format: table
 const BURSTS: readonly BurstKind[] = [
   { name: 'last store first', is: several, to: (r, b) => moved(r.events, [b.at.at(-1)!], b.at[0]!), names: ['valid-before-filled', 'torn-entry'] },
-  { name: 'stored after the command', is: () => true, to: (r, b) => moved(r.events, b.at, behindDoorbell(r.events, b.at[b.at.length - 1]!)), names: ['config-change-not-invalidated', 'tag-reused', 'torn-entry', 'valid-before-filled'] },
-  { name: 'last store after the command', is: several, to: (r, b) => moved(r.events, [b.at[b.at.length - 1]!], behindDoorbell(r.events, b.at[b.at.length - 1]!)), names: ['config-change-not-invalidated', 'tag-reused', 'torn-entry', 'valid-before-filled'] },
+  { name: 'stored after the command', is: () => true, to: (r, b) => moved(r.events, b.at, behindDoorbell(r.events, b.at[b.at.length - 1]!)), names: CONFIG },
+  { name: 'last store after the command', is: several, to: (r, b) => moved(r.events, [b.at[b.at.length - 1]!], behindDoorbell(r.events, b.at[b.at.length - 1]!)), names: [...CONFIG, 'torn-entry', 'valid-before-filled'] },
   { name: 'stored twice', is: () => true, to: (r, b) => renumbered(r.events.flatMap((e, i) => (i === b.at[b.at.length - 1] ? [e, ...b.at.map((n) => r.events[n]!)] : [e]))), names: [] },
   { name: 'halves, low first', is: () => true, to: (r, b) => renumbered(r.events.flatMap((e, i) => (i === b.at.at(-1) && e.t === 'st' && e.size === 8 ? [low(e), high(e)] : [e]))), names: ['valid-before-filled', 'torn-entry'] },
   { name: 'halves, high first', is: () => true, to: (r, b) => renumbered(r.events.flatMap((e, i) => (i === b.at.at(-1) && e.t === 'st' && e.size === 8 ? [high(e), low(e)] : [e]))), names: ['valid-before-filled', 'torn-entry'] },
@@ -261,8 +261,8 @@ const REGISTERS: readonly RegisterKind[] = [
   { name: 'IQT twice', smmu: false, is: write(0x88), to: inserted(0x88, 4, (lo) => lo), names: [] },
   { name: 'FSTS never written', smmu: false, is: write(0x34), to: all(write(0x34)), names: ['error-not-acknowledged', 'command-refused'] },
   { name: 'FRCD never cleared', smmu: false, is: (e) => e.t === 'w' && e.off >= 0x220 && e.off < 0x400, to: all((e) => e.t === 'w' && e.off >= 0x220 && e.off < 0x400), names: ['error-not-acknowledged'] },
-  { name: 'CCMD not polled', smmu: false, is: write(0x28, 0x2c), to: (ev, i) => unpolled(unpolled(ev, i, 0x28), i, 0x2c), names: ['handshake-not-awaited', 'invalidation-not-awaited'] },
-  { name: 'IOTLB register not polled', smmu: false, is: write(0xf8, 0xfc), to: (ev, i) => unpolled(unpolled(ev, i, 0xf8), i, 0xfc), names: ['handshake-not-awaited', 'invalidation-not-awaited'] },
+  { name: 'CCMD not polled', smmu: false, is: write(0x28, 0x2c), to: (ev, i) => unpolled(unpolled(ev, i, 0x28), i, 0x2c), names: ['handshake-not-awaited'] },
+  { name: 'IOTLB register not polled', smmu: false, is: write(0xf8, 0xfc), to: (ev, i) => unpolled(unpolled(ev, i, 0xf8), i, 0xfc), names: ['handshake-not-awaited'] },
   { name: 'IOTLB register never written', smmu: false, is: write(0xf8, 0xfc), to: (ev, i) => without(ev, new Set([i])), names: [...TLB, 'tag-reused'] },
   { name: 'CCMD never written', smmu: false, is: write(0x28, 0x2c), to: (ev, i) => without(ev, new Set([i])), names: CONFIG },
 ];

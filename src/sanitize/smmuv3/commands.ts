@@ -177,6 +177,7 @@ export class Smmuv3Invalidations {
     } else {
       const granule = 10 + 2 * tg;
       const unit = 2 ** (granule - 12);
+      i.granule = granule;
       i.from = page - (page % unit);
       i.to = i.from + (cmdNum(w0) + 1) * 2 ** cmdScale(w0) * unit - 1;
       const ttl = cmdTtl(w2);

@@ -216,7 +216,8 @@ export class VtdDescriptorQueue {
   /** CCMD or the IOTLB register was told to invalidate. @returns sequence number. */
   byRegister(): number {
     this.#shared.course.batch++;
-    return ++this.#seq;
+    this.#shared.course.begun(++this.#seq);
+    return this.#seq;
   }
 
   /** The guest looks at the register. */
@@ -227,6 +228,7 @@ export class VtdDescriptorQueue {
 
   /** The register says that it is done. */
   registerDone(seq: number): void {
+    this.#shared.course.awaited(seq);
     this.#complete(seq);
   }
 }

@@ -58,6 +58,11 @@ export class VtdRegisterRules {
     this.#pageRequests = new Serviced(course, 'page request');
   }
 
+  /** The guest's register reads are told. */
+  get reads(): boolean {
+    return this.#accesses.reads;
+  }
+
   /** Before the write takes effect. @param status GSTS as it follows from GCMD so far. */
   write(offset: number, size: number, lo: number, hi: number, status: number): void {
     this.#accesses.add(this.#course.event);

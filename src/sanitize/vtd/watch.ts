@@ -160,6 +160,8 @@ export class VtdWatch implements IommuWatch {
     this.#rootSet = -1;
     this.#irUsed = -1;
     this.#irSet = -1;
+    this.#ccmd = -1;
+    this.#iotlb = -1;
   }
 
   #write(offset: number, size: number, lo: number, hi: number): void {
@@ -225,8 +227,10 @@ export class VtdWatch implements IommuWatch {
     if ((this.#status & GCMD.QIE) !== 0) return;
     const lo = this.#regs[PAGE.CCMD.at >>> 2]!;
     const hi = this.#regs[(PAGE.CCMD.at >>> 2) + 1]!;
+    if (this.#ccmd >= 0) this.#shared.course.overtaken(this.#ccmd);
     this.#ccmd = this.#queue.byRegister();
     this.#run.context(this.#ccmd, (hi >>> 29) & 3, lo & 0xffff, lo >>> 16, hi & 3);
+    if (!this.#rules.reads) this.#queue.registerDone(this.#ccmd);
   }
 
   /** VT-d §11.4.6.3: invalidation of the IOTLB by register. */
@@ -235,8 +239,11 @@ export class VtdWatch implements IommuWatch {
     const iva = this.#regs[this.#iro >>> 2]!;
     const page = (this.#regs[(this.#iro >>> 2) + 1]! >>> 0) * 0x10_0000 + (iva >>> 12);
     const hi = this.#regs[(this.#iro >>> 2) + 3]!;
+    // It must wait for the context cache as well (VT-d §11.4.6.1).
+    for (const before of [this.#ccmd, this.#iotlb]) if (before >= 0) this.#shared.course.overtaken(before);
     this.#iotlb = this.#queue.byRegister();
     this.#run.iotlb(this.#iotlb, (hi >>> 28) & 3, hi & 0xffff, page, iva & 0x3f, (iva & 0x40) !== 0);
+    if (!this.#rules.reads) this.#queue.registerDone(this.#iotlb);
   }
 
   #read(offset: number, size: number, lo: number, hi: number): void {
@@ -334,6 +341,7 @@ export class VtdWatch implements IommuWatch {
     this.#translations.finish([...this.#trees.all()]);
     this.#config.finish();
     this.#queue.finish();
+    this.#shared.course.awaited(Number.POSITIVE_INFINITY);
     this.#rules.finish();
   }
 }
