@@ -261,7 +261,9 @@ export class Smmuv3Commands implements CommandSink {
     return domains === undefined ? DONE : this.#each(domains, cons, w0, w1, w2, w3);
   }
 
+  /** The host is called for each vIOMMU: all but the first are charged beside the command itself. */
   #each(domains: readonly Smmuv3Domain[], cons: number, w0: number, w1: number, w2: number, w3: number): number {
+    this.#core.work.spend(domains.length - 1);
     for (let i = 0; i < domains.length; i++) {
       const id = domains[i]!.viommuId;
       if (id > 0 && !this.#c.batch.add(id, cons, w0, w1, w2, w3)) return REFUSED;
@@ -321,11 +323,8 @@ export class Smmuv3Commands implements CommandSink {
     const { all } = this.#c.domains;
     const failed = this.#dropAll(all);
     if (failed === null) return AGAIN;
-    for (let i = 0; i < all.length; i++) {
-      const id = all[i]!.viommuId;
-      if (id > 0 && !this.#c.batch.add(id, cons, OP.TLBI_NSNH_ALL, 0, 0, 0)) return REFUSED;
-    }
-    return failed ? CERROR.ILL : DONE;
+    const r = this.#each(all, cons, OP.TLBI_NSNH_ALL, 0, 0, 0);
+    return failed && r === DONE ? CERROR.ILL : r;
   }
 
   #priResp(w0: number, w1: number, w2: number): number {
