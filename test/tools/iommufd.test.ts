@@ -113,3 +113,19 @@ test('the output of the kernel harness: passes, skips and failures by fixture', 
     ],
   });
 });
+
+describe('viommu iommufd --device', () => {
+  test.each([
+    ['nothing', ['smmuv3', 'nvmes'], /--device: expected nvme, dma-engine, accelerator.*found "nvmes"/],
+    ['a disk without bytes', ['vtd', 'nvme:0'], /--device: expected/],
+    ['a disk beyond its limit', ['vtd', 'nvme:1025'], /nvme:MEGABYTES \(up to 1024\)/],
+    ['an engine with a size', ['vtd', 'dma-engine:4'], /--device: expected/],
+    ['a device of the mock', ['mock', 'nvme'], /the mock has no hardware/],
+    ['too many', ['vtd', ...Array.from({ length: 17 }, () => 'dma-engine')], /at most 16 of them/],
+  ])('%s: said, and status 2', async (_what, [backend, ...devices], message) => {
+    const options = devices.flatMap((d) => ['--device', d]);
+    const r = await run('--socket', join(dir, 'device.sock'), '--backend', backend!, ...options);
+    expect([r.status, r.out, r.err.length]).toEqual([2, [], 2]);
+    expect(r.err[0]).toMatch(message);
+  });
+});
