@@ -75,13 +75,15 @@ class Smmuv3TablesWalk {
     this.#r = reader;
   }
 
-  walk(sid: number, lo: number, hi: number): GuestWalk {
+  walk(sid: number, lo: number, hi: number, ssid: number): GuestWalk {
     const r = this.#r;
     if ((r.register(PAGE0.CR0.at) & 1) === 0) return r.arrives(fromWords(lo, hi), 'the SMMU is off (SMMUEN=0)');
     const ste = this.#streamEntry(sid);
     if (typeof ste === 'string') return r.stops(ste);
     if (!steValid(ste, 0)) return r.stops('the STE is not valid (V=0)');
     const config = steConfig(ste, 0);
+    if (ssid >= 0 && config >= CONFIG.BYPASS && (config & 1) === 0)
+      return r.stops('stage 1 is off: no SubstreamID is accepted');
     if (config === CONFIG.BYPASS) return r.arrives(fromWords(lo, hi), 'the stream bypasses translation');
     if (config < CONFIG.BYPASS) return r.stops('the STE aborts every access');
     if ((config & 2) !== 0) {
@@ -94,7 +96,7 @@ class Smmuv3TablesWalk {
       this.#stage2 = { what: 'stage 2', base: steS2Ttb(ste, 0), granule, level, inputBits, outputBits, needsAf };
     }
     if ((config & 1) === 0) return this.#end(this.#stage2Of(fromWords(lo, hi)));
-    return this.#stage1(ste, lo, hi);
+    return this.#stage1(ste, lo, hi, ssid);
   }
 
   #end(found: Found): GuestWalk {
@@ -119,27 +121,35 @@ class Smmuv3TablesWalk {
     return r.entry('STE', at, STE_BYTES) ?? 'the STE is outside of memory';
   }
 
-  /** The CD of accesses without a SubstreamID. */
-  #context(ste: Int32Array): Int32Array | string {
+  #context(ste: Int32Array, index: number): Int32Array | string {
     const r = this.#r;
     let at = this.#stage2Of(steS1ContextPtr(ste, 0), true);
     if (typeof at === 'string') return at;
     if (steS1CdMax(ste, 0) > 0 && steS1Fmt(ste, 0) !== S1FMT.LINEAR) {
-      const l1 = r.entry('level-1 CD descriptor', at, 8);
+      const l2Bits = steS1Fmt(ste, 0) === S1FMT.L2_4K ? 6 : 10;
+      const l1 = r.entry('level-1 CD descriptor', at + (index >>> l2Bits) * 8, 8);
       if (l1 === null || !l1CdValid(l1[0]!)) return 'the level-1 CD descriptor is not valid';
-      at = this.#stage2Of(l1CdL2Ptr(l1[0]!, l1[1]!), true);
+      at = this.#stage2Of(l1CdL2Ptr(l1[0]!, l1[1]!) + (index & (2 ** l2Bits - 1)) * CD_BYTES, true);
+      if (typeof at === 'string') return at;
+    } else if (index > 0) {
+      at = this.#stage2Of(steS1ContextPtr(ste, 0) + index * CD_BYTES, true);
       if (typeof at === 'string') return at;
     }
     return r.entry('CD', at, CD_BYTES) ?? 'the CD is outside of memory';
   }
 
-  #stage1(ste: Int32Array, lo: number, hi: number): GuestWalk {
-    if (steS1CdMax(ste, 0) > 0) {
+  #stage1(ste: Int32Array, lo: number, hi: number, ssid: number): GuestWalk {
+    if (ssid >= 0) {
+      if (ssid >= 2 ** steS1CdMax(ste, 0) || steS1CdMax(ste, 0) === 0)
+        return this.#r.stops('the SubstreamID lies beyond the contexts of the stream (S1CDMax)');
+      if (ssid === 0 && steS1Dss(ste, 0) === S1DSS.SSID0)
+        return this.#r.stops('SubstreamID 0 is that of accesses without one (S1DSS)');
+    } else if (steS1CdMax(ste, 0) > 0) {
       if (steS1Dss(ste, 0) === S1DSS.TERMINATE)
         return this.#r.stops('the STE aborts accesses without a SubstreamID (S1DSS)');
       if (steS1Dss(ste, 0) === S1DSS.BYPASS) return this.#end(this.#stage2Of(fromWords(lo, hi)));
     }
-    const cd = this.#context(ste);
+    const cd = this.#context(ste, Math.max(ssid, 0));
     if (typeof cd === 'string') return this.#r.stops(cd);
     if (!cdValid(cd, 0)) return this.#r.stops('the CD is not valid (V=0)');
     // Bit 55 chooses the half, whether or not the top byte is ignored (DDI 0487 D8.2.4).
@@ -203,14 +213,14 @@ class Smmuv3TablesWalk {
 
 /** The same with a reader of its own. */
 export function walkSmmuv3Tables(tables: WalkedTables, sid: number, lo: number, hi: number): GuestWalk {
-  return new Smmuv3TablesWalk(tables).walk(sid, lo, hi);
+  return new Smmuv3TablesWalk(tables).walk(sid, lo, hi, -1);
 }
 
 /**
- * The way of an access without a SubstreamID through an SMMUv3's tables as they are in guest memory now (what caches hold may
+ * The way of an access through an SMMUv3's tables as they are in guest memory now (what caches hold may
  * differ): stream table, context descriptors, both stages (IHI 0070 §3.3, §3.4; DDI 0487 §D8).
- * @param sid StreamID. @param lo low word of the address. @param hi high word.
+ * @param sid StreamID. @param lo low word of the address. @param hi high word. @param ssid SubstreamID; -1: without one.
  */
-export function smmuv3GuestWalk(target: ReplayTarget, sid: number, lo: number, hi: number): GuestWalk {
-  return new Smmuv3TablesWalk(new WalkedTables(target)).walk(sid, lo, hi);
+export function smmuv3GuestWalk(target: ReplayTarget, sid: number, lo: number, hi: number, ssid = -1): GuestWalk {
+  return new Smmuv3TablesWalk(new WalkedTables(target)).walk(sid, lo, hi, ssid);
 }

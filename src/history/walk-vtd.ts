@@ -39,7 +39,7 @@ class VtdTablesWalk {
     this.#r = reader;
   }
 
-  walk(rid: number, lo: number, hi: number): GuestWalk {
+  walk(rid: number, lo: number, hi: number, pasid: number): GuestWalk {
     const r = this.#r;
     if (r.register(PAGE.GSTS.at) >= 0) return r.arrives(fromWords(lo, hi), 'translation is off (TES=0)');
     const [rtLo, rtHi] = r.register64(PAGE.RTADDR.at);
@@ -50,7 +50,9 @@ class VtdTablesWalk {
     const half = scalable && devfn >= 0x80 ? 2 : 0;
     if (!root.p(entry[half]!)) return r.stops('the root entry is not present');
     const table = root.pointer(entry[half]!, entry[half + 1]!);
-    return scalable ? this.#scalable(table, devfn, lo, hi) : this.#legacy(table, devfn, lo, hi);
+    if (scalable) return this.#scalable(table, devfn, lo, hi, pasid);
+    if (pasid >= 0) return r.stops('requests with a PASID need scalable mode');
+    return this.#legacy(table, devfn, lo, hi);
   }
 
   #end(found: Found): GuestWalk {
@@ -67,12 +69,14 @@ class VtdTablesWalk {
     return this.#end(this.#walk('second stage', base, context.aw(c[2]!) + 2, lo, hi));
   }
 
-  #scalable(table: number, devfn: number, lo: number, hi: number): GuestWalk {
+  #scalable(table: number, devfn: number, lo: number, hi: number, of: number): GuestWalk {
     const r = this.#r;
     const c = r.entry('scalable context entry', table + (devfn & 0x7f) * SM_CONTEXT_BYTES, SM_CONTEXT_BYTES);
     if (c === null) return r.stops('the context entry is outside of memory');
     if (!smContext.p(c[0]!)) return r.stops('the context entry is not present');
-    const pasid = smContext.ridPasid(c[2]!);
+    if (of >= 0 && !smContext.paside(c[0]!)) return r.stops('the context entry takes no PASIDs (PASIDE=0)');
+    const pasid = of >= 0 ? of : smContext.ridPasid(c[2]!);
+    if (pasid >>> 6 >= 2 ** (smContext.pdts(c[0]!) + 7)) return r.stops('the PASID lies beyond the directory (PDTS)');
     const dirAt = smContext.pasiddirptr(c[0]!, c[1]!) + (pasid >>> 6) * PASID_DIR_BYTES;
     const dir = r.entry('PASID directory entry', dirAt, PASID_DIR_BYTES);
     if (dir === null || !pasidDir.p(dir[0]!)) return r.stops('the PASID directory entry is not present');
@@ -143,14 +147,14 @@ class VtdTablesWalk {
 
 /** The same with a reader of its own. */
 export function walkVtdTables(tables: WalkedTables, rid: number, lo: number, hi: number): GuestWalk {
-  return new VtdTablesWalk(tables).walk(rid, lo, hi);
+  return new VtdTablesWalk(tables).walk(rid, lo, hi, -1);
 }
 
 /**
- * The way of an access without a PASID through a VT-d unit's tables as they are in guest memory now (what caches hold may
+ * The way of an access through a VT-d unit's tables as they are in guest memory now (what caches hold may
  * differ): root, context and PASID tables, both stages (D51397 §3.4, §3.6, §3.7, §9).
- * @param rid requester id. @param lo low word of the address. @param hi high word.
+ * @param rid requester id. @param lo low word of the address. @param hi high word. @param pasid -1: without one.
  */
-export function vtdGuestWalk(target: ReplayTarget, rid: number, lo: number, hi: number): GuestWalk {
-  return new VtdTablesWalk(new WalkedTables(target)).walk(rid, lo, hi);
+export function vtdGuestWalk(target: ReplayTarget, rid: number, lo: number, hi: number, pasid = -1): GuestWalk {
+  return new VtdTablesWalk(new WalkedTables(target)).walk(rid, lo, hi, pasid);
 }

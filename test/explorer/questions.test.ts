@@ -1,12 +1,15 @@
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { smmuv3GuestWalk, vtdGuestWalk } from '../../src/history/index.ts';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import type { ReplayOptions, XlatEvent } from '../../src/trace/index.ts';
 import { openTrace } from '../../src/trace/node.ts';
 import { compareRuns, stepsOf } from '../../tools/explorer/model/compare.ts';
+import { leavesOf, Words } from '../../tools/explorer/model/paging.ts';
 import { accessOf, mappedTimes, whoMaps, whoReaches } from '../../tools/explorer/model/questions.ts';
 import { Search } from '../../tools/explorer/model/search.ts';
 import { TraceSession } from '../../tools/explorer/model/session.ts';
+import { streamsOf } from '../../tools/explorer/model/state.ts';
 
 async function sessionOf(name: string, replay: ReplayOptions = {}): Promise<TraceSession> {
   const path = join('guest-fixtures/recordings', `${name}.ndjson.gz`);
@@ -116,3 +119,37 @@ function accessMoment(s: TraceSession, event: number): number {
     if (s.moments.lanes.list[s.moments.lane.at(n)] === 'accesses') return n;
   return -1;
 }
+
+describe.each(['vtd-v86-scalable', 'vtd-v86-nested', 'smmuv3-live-ats'])('%s', (name) => {
+  test('an address of any context leads where a look at all tables says, all through the run', async () => {
+    const s = await sessionOf(name);
+    let ways = 0;
+    const steps = 12;
+    for (let n = 1; n <= steps; n++) {
+      const event = Math.floor((s.events.length * n) / steps);
+      const { target } = s.machineAt(event);
+      const words = new Words(target);
+      const leaves = streamsOf(target, s.header).flatMap((stream) =>
+        stream.spaces.flatMap((space) => {
+          const paging = space.tables[0];
+          const all = paging === undefined ? [] : leavesOf(words, paging);
+          return [...all]
+            .slice(0, 6)
+            .map((leaf) => ({ stream: stream.first, pasid: space.pasid, paging: paging!, leaf }));
+        }),
+      );
+      const walk = s.header.iommu === 'smmuv3' ? smmuv3GuestWalk : vtdGuestWalk;
+      for (const { stream, pasid, paging, leaf } of leaves) {
+        if (paging.through !== null) continue;
+        const lo = Number(BigInt.asIntN(32, leaf.input));
+        const hi = Number(BigInt.asIntN(32, leaf.input >> 32n));
+        const way = walk(target, stream, lo, hi, pasid);
+        // The tables are still there when translation is off, and lead nobody anywhere.
+        if (/is off/.test(way.end)) continue;
+        expect([way.end, way.out], `event ${event}, PASID ${pasid}`).toEqual(['', leaf.to]);
+        ways++;
+      }
+    }
+    expect(ways).toBeGreaterThan(name === 'vtd-v86-nested' ? 5 : 20);
+  });
+});

@@ -13,6 +13,8 @@ import { touches } from './stores.ts';
 /** How long an address of a stream led to one place. */
 export interface MappedTime {
   readonly stream: number;
+  /** -1: accesses without one. */
+  readonly pasid: number;
   /** Input address, page aligned. */
   readonly iova: bigint;
   /** Number of the event that made it so; -1: it was so from the beginning. */
@@ -30,6 +32,8 @@ export interface MappedTime {
 export interface Reach {
   readonly stream: number;
   readonly space: string;
+  /** PASID or SubstreamID of the accesses it is for; -1: those without one. */
+  readonly pasid: number;
   readonly table: string;
   readonly iova: bigint;
   readonly rights: string;
@@ -76,10 +80,12 @@ class Followed {
   readonly times: MappedTime[] = [];
   readonly #stream: number;
   readonly #iova: bigint;
+  readonly #pasid: number;
   readonly #kind: IommuKind;
   #walk: GuestWalk | null = null;
 
-  constructor(kind: IommuKind, stream: number, iova: bigint) {
+  constructor(kind: IommuKind, stream: number, iova: bigint, pasid: number) {
+    this.#pasid = pasid;
     this.#kind = kind;
     this.#stream = stream;
     this.#iova = iova & PAGE_MASK;
@@ -92,13 +98,22 @@ class Followed {
   look({ target, position }: Parked): void {
     const lo = Number(BigInt.asIntN(32, this.#iova));
     const hi = Number(BigInt.asIntN(32, this.#iova >> 32n));
-    this.#walk = (this.#kind === 'smmuv3' ? smmuv3GuestWalk : vtdGuestWalk)(target, this.#stream, lo, hi);
+    this.#walk = (this.#kind === 'smmuv3' ? smmuv3GuestWalk : vtdGuestWalk)(target, this.#stream, lo, hi, this.#pasid);
     const { out, perm, end } = this.#walk;
     const rights = out < 0 ? '' : `${perm & ACCESS.READ ? 'r' : ''}${perm & ACCESS.WRITE ? 'w' : ''}`;
     const last = this.times.at(-1);
     if (last !== undefined && last.out === out && last.rights === rights && last.end === end) return;
     if (last !== undefined) this.times[this.times.length - 1] = { ...last, to: position - 1 };
-    this.times.push({ stream: this.#stream, iova: this.#iova, from: position - 1, to: -1, out, rights, end });
+    this.times.push({
+      stream: this.#stream,
+      pasid: this.#pasid,
+      iova: this.#iova,
+      from: position - 1,
+      to: -1,
+      out,
+      rights,
+      end,
+    });
   }
 }
 
@@ -109,14 +124,14 @@ function pointers(parked: Parked, kind: IommuKind): string {
 
 /**
  * Where addresses led, over the whole recording, through the tables as they were in guest memory (what caches held may differ).
- * @param asked pairs of a stream and an address.
+ * @param asked a stream, an address, and a PASID (SubstreamID) where the accesses have one.
  */
 export function mappedTimes(
   session: TraceSession,
-  asked: readonly (readonly [stream: number, iova: bigint])[],
+  asked: readonly (readonly [stream: number, iova: bigint, pasid?: number])[],
 ): MappedTime[] {
   const kind = session.header.iommu;
-  const followed = asked.map(([stream, iova]) => new Followed(kind, stream, iova));
+  const followed = asked.map(([stream, iova, pasid = -1]) => new Followed(kind, stream, iova, pasid));
   const parked = session.freshMachine();
   let base = pointers(parked, kind);
   for (const f of followed) f.look(parked);
@@ -140,11 +155,14 @@ export function knownStreams(session: TraceSession): number[] {
   return [...streams].toSorted((a, b) => a - b);
 }
 
-/** Who maps an address, and when: every stream in which it led anywhere through tables. */
-export function whoMaps(session: TraceSession, iova: bigint): MappedTime[] {
+/**
+ * Who maps an address, and when: every stream in which it led anywhere through tables.
+ * @param pasid of the accesses that are meant; -1: those without one.
+ */
+export function whoMaps(session: TraceSession, iova: bigint, pasid = -1): MappedTime[] {
   const all = mappedTimes(
     session,
-    knownStreams(session).map((s) => [s, iova]),
+    knownStreams(session).map((s) => [s, iova, pasid]),
   );
   const some = new Set(all.filter((t) => t.out >= 0 && t.end === '').map((t) => t.stream));
   return all.filter((t) => some.has(t.stream));
@@ -160,7 +178,15 @@ function mappedAt(session: TraceSession, page: number, event: number): Reach[] {
         for (const e of leavesOf(words, paging))
           if (page >= e.to && page < e.to + Number(e.bytes)) {
             const iova = e.input + BigInt(page - e.to);
-            found.push({ stream: s.first, space: space.label, table: paging.what, iova, rights: e.rights, at: e.at });
+            found.push({
+              stream: s.first,
+              space: space.label,
+              pasid: space.pasid,
+              table: paging.what,
+              iova,
+              rights: e.rights,
+              at: e.at,
+            });
           }
   return found;
 }
@@ -186,8 +212,11 @@ export function whoReaches(session: TraceSession, gpa: number, event: number): P
   const page = Math.floor(gpa / PAGE_BYTES) * PAGE_BYTES;
   const mapped = mappedAt(session, page, event);
   const accesses = accessesTo(session, page);
-  const asked = new Map<string, readonly [number, bigint]>();
-  for (const m of [...mapped, ...accesses]) asked.set(`${m.stream}/${m.iova}`, [m.stream, m.iova]);
+  const asked = new Map<string, readonly [number, bigint, number]>();
+  const want = (stream: number, iova: bigint, pasid: number) =>
+    asked.set(`${stream}/${pasid}/${iova}`, [stream, iova, pasid]);
+  for (const m of mapped) want(m.stream, m.iova, m.pasid);
+  for (const a of accesses) want(a.stream, a.iova, -1);
   const times = mappedTimes(session, [...asked.values()].slice(0, MOST_TIMES)).filter((t) => t.out === page);
   return { mapped, accesses, times };
 }

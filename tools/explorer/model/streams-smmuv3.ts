@@ -29,6 +29,7 @@ import {
   OA_HI,
   PAGE0,
   S1_LO,
+  S1DSS,
   S1FMT,
   S2_LO,
   STE_BYTES,
@@ -37,6 +38,7 @@ import {
   steEats,
   steS1CdMax,
   steS1ContextPtr,
+  steS1Dss,
   steS1Fmt,
   steS2Sl0,
   steS2T0sz,
@@ -106,7 +108,7 @@ function stage2(ste: Int32Array): Paging | null {
   return { what: 'stage 2', base, levels, from: 0n, format: f, through: null };
 }
 
-function space(words: Words, ssid: number, at: number, through: Paging | null): StreamSpace | null {
+function space(words: Words, ssid: number, pasid: number, at: number, through: Paging | null): StreamSpace | null {
   const cd = words.read(at, CD_BYTES / 4);
   if (cd === null || !cdValid(cd, 0)) return null;
   const flags = [cdS(cd, 0) ? 'faults stall' : '', cdR(cd, 0) ? 'faults recorded' : '', cdA(cd, 0) ? 'aborts' : ''];
@@ -116,7 +118,8 @@ function space(words: Words, ssid: number, at: number, through: Paging | null): 
     ...flags.filter((f) => f !== ''),
   ];
   const tables = [stage1(cd, 0, through), stage1(cd, 1, through)].filter((t) => t !== null);
-  return { label: ssid === 0 ? 'context' : `context of SSID ${hex(ssid)}`, detail: detail.join(', '), at, tables };
+  const label = ssid === 0 ? 'context' : `context of SSID ${hex(ssid)}`;
+  return { label, detail: detail.join(', '), pasid, at, tables };
 }
 
 /** Where each context descriptor of a stream lies. */
@@ -146,10 +149,14 @@ function spacesOf(words: Words, ste: Int32Array): StreamSpace[] {
   const out: StreamSpace[] = [];
   if ((config & 5) === 5)
     for (const [ssid, at] of contexts(words, ste, second)) {
-      const found = space(words, ssid, at, second);
+      const without = steS1CdMax(ste, 0) === 0 || (ssid === 0 && steS1Dss(ste, 0) === S1DSS.SSID0);
+      const found = space(words, ssid, without ? -1 : ssid, at, second);
       if (found !== null) out.push(found);
     }
-  if (second !== null) out.push({ label: 'stage 2', detail: `VMID ${steS2Vmid(ste, 0)}`, at: -1, tables: [second] });
+  if (second !== null) {
+    const detail = `VMID ${steS2Vmid(ste, 0)}`;
+    out.push({ label: 'stage 2', detail, pasid: -1, at: -1, tables: [second] });
+  }
   return out;
 }
 

@@ -68,10 +68,11 @@ function legacy(words: Words, at: number): { readonly detail: string; readonly s
   const how = tt === TT.PASS_THROUGH ? 'pass-through' : tt === TT.ALL ? 'translated, device TLB allowed' : 'translated';
   const detail = `domain ${context.did(c[2]!)}, ${how}`;
   const table = tt === TT.PASS_THROUGH ? null : secondStage(context.ssptptr(c[0]!, c[1]!), context.aw(c[2]!));
-  return { detail, spaces: table === null ? [] : [{ label: 'second stage', detail: '', at: -1, tables: [table] }] };
+  const spaces = table === null ? [] : [{ label: 'second stage', detail: '', pasid: -1, at: -1, tables: [table] }];
+  return { detail, spaces };
 }
 
-function pasidSpace(words: Words, pasid: number, at: number): StreamSpace | null {
+function pasidSpace(words: Words, pasid: number, of: number, at: number): StreamSpace | null {
   const p = words.read(at, PASID_BYTES / 4);
   if (p === null || !pasidEntry.p(p[0]!)) return null;
   const pgtt = pasidEntry.pgtt(p[0]!);
@@ -84,7 +85,8 @@ function pasidSpace(words: Words, pasid: number, at: number): StreamSpace | null
     ? paging('first stage', pasidEntry.fsptptr(p[4]!, p[5]!), levels, FS.P, pgtt === PGTT.NESTED ? second : null)
     : null;
   const detail = `domain ${pasidEntry.did(p[2]!)}, ${PGTT_NAME[pgtt] ?? `reserved type ${pgtt}`}`;
-  return { label: `PASID ${hex(pasid)}`, detail, at, tables: [first, second].filter((t) => t !== null) };
+  const tables = [first, second].filter((t) => t !== null);
+  return { label: `PASID ${hex(pasid)}`, detail, pasid: of, at, tables };
 }
 
 function scalable(words: Words, at: number): { readonly detail: string; readonly spaces: StreamSpace[] } | null {
@@ -97,7 +99,9 @@ function scalable(words: Words, at: number): { readonly detail: string; readonly
     if (dir === null) break;
     if (!pasidDir.p(dir[0]!)) continue;
     for (let n = 0; n < 64; n++) {
-      const found = pasidSpace(words, d * 64 + n, pasidDir.smptblptr(dir[0]!, dir[1]!) + n * PASID_BYTES);
+      const pasid = d * 64 + n;
+      const of = pasid === smContext.ridPasid(c[2]!) ? -1 : pasid;
+      const found = pasidSpace(words, pasid, of, pasidDir.smptblptr(dir[0]!, dir[1]!) + n * PASID_BYTES);
       if (found !== null) spaces.push(found);
     }
   }

@@ -5,6 +5,8 @@ export interface StreamSpace {
   /** `context`, `PASID 0x1`, … */
   readonly label: string;
   readonly detail: string;
+  /** PASID or SubstreamID of the accesses that use it; -1: those without one. */
+  readonly pasid: number;
   /** Where its entry lies in guest memory (bytes); -1: it has none of its own. */
   readonly at: number;
   readonly tables: readonly Paging[];

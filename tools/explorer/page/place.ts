@@ -18,7 +18,7 @@ export interface Place {
   readonly a: number;
   readonly b: number;
   readonly opened: readonly string[];
-  /** `maps:0x…` or `reaches:0x…`; '': nothing was asked. */
+  /** `maps:0x…`, with a PASID `maps:0x…@0x…`, or `reaches:0x…`; '': nothing was asked. */
   readonly ask: string;
 }
 
@@ -59,7 +59,7 @@ export function placeOf(hash: string): Place {
         .get('open')
         ?.split(',')
         .filter((o) => o !== '') ?? [],
-    ask: /^(maps|reaches):(0x[0-9a-f]{1,16}|\d{1,16})$/i.test(ask) ? ask : '',
+    ask: /^(maps|reaches):(0x[0-9a-f]{1,16}|\d{1,16})(@(0x[0-9a-f]{1,5}|\d{1,7}))?$/i.test(ask) ? ask : '',
   };
 }
 

@@ -64,7 +64,8 @@ export interface Questions {
   readonly find: [string, Int32Array];
   readonly complete: [string, string[]];
   readonly findings: [null, readonly Finding[]];
-  readonly whoMaps: [string, MappedTime[]];
+  /** `pasid` -1: accesses without one. */
+  readonly whoMaps: [{ readonly iova: string; readonly pasid: number }, MappedTime[]];
   readonly whoReaches: [{ readonly address: string; readonly event: number }, PageReach];
   readonly steps: [null, readonly RunStep[]];
   readonly compare: [readonly RunStep[], Comparison];

@@ -8,7 +8,7 @@ import { useAnswer } from './use-answer.ts';
 /** A question that was asked. */
 export interface AskedQuestion {
   readonly kind: 'maps' | 'reaches';
-  /** `0x…` */
+  /** `0x…`; of `maps` with a PASID, `0x…@0x…`. */
   readonly value: string;
 }
 
@@ -24,20 +24,26 @@ interface Props {
 }
 
 const ADDRESS = '0x[0-9a-fA-F]{1,16}|[0-9]{1,16}';
+const PASID = '0x[0-9a-fA-F]{1,5}|[0-9]{1,7}';
 
 /** Questions about the whole run. */
 export function QuestionsPanel({ client, run, asked, event, onAsk, onEvent, onQuery }: Props) {
   const [maps, setMaps] = useState('');
+  const [pasid, setPasid] = useState('');
   const [reaches, setReaches] = useState('');
   useEffect(() => {
-    if (asked?.kind === 'maps') setMaps(asked.value);
+    if (asked?.kind === 'maps') {
+      const [iova, of] = asked.value.split('@');
+      setMaps(iova!);
+      setPasid(of ?? '');
+    }
     if (asked?.kind === 'reaches') setReaches(asked.value);
   }, [asked]);
   const form = (kind: AskedQuestion['kind'], label: string, value: string, set: (v: string) => void) => (
     <form
       onSubmit={(e) => {
         e.preventDefault();
-        if (value !== '') onAsk({ kind, value });
+        if (value !== '') onAsk({ kind, value: kind === 'maps' && pasid !== '' ? `${value}@${pasid}` : value });
       }}
     >
       <label for={`ask-${kind}`}>{label}</label>
@@ -50,6 +56,19 @@ export function QuestionsPanel({ client, run, asked, event, onAsk, onEvent, onQu
         spellcheck={false}
         onInput={(e) => set(e.currentTarget.value)}
       />
+      {kind === 'maps' && (
+        <input
+          id="ask-pasid"
+          class="pasid"
+          value={pasid}
+          pattern={PASID}
+          aria-label={run.iommu === 'smmuv3' ? 'SubstreamID' : 'PASID'}
+          title={`${run.iommu === 'smmuv3' ? 'SubstreamID' : 'PASID'} of the accesses; empty: those without one`}
+          placeholder={run.iommu === 'smmuv3' ? 'SubstreamID' : 'PASID'}
+          spellcheck={false}
+          onInput={(e) => setPasid(e.currentTarget.value)}
+        />
+      )}
       <button type="submit">Ask</button>
     </form>
   );
@@ -108,8 +127,11 @@ function Times({
       </thead>
       <tbody>
         {times.map((t) => (
-          <tr key={`${t.stream} ${t.iova} ${t.from}`} class={t.out < 0 ? 'faint' : ''}>
-            <td>{streamName(run, t.stream)}</td>
+          <tr key={`${t.stream} ${t.pasid} ${t.iova} ${t.from}`} class={t.out < 0 ? 'faint' : ''}>
+            <td>
+              {streamName(run, t.stream)}
+              {t.pasid < 0 ? '' : `, ${run.iommu === 'smmuv3' ? 'SSID' : 'PASID'} ${hex(t.pasid)}`}
+            </td>
             <td class="mono">{hex(t.iova)}</td>
             <td>{at(t.from, 'the beginning')}</td>
             <td>{at(t.to, 'the end')}</td>
@@ -124,10 +146,15 @@ function Times({
 }
 
 function Maps({ client, run, value, onEvent }: AnswerProps) {
-  const { value: times, error, waiting } = useAnswer(client, 'whoMaps', value, value);
+  const [iova, pasid] = value.split('@');
+  const how = { iova: iova!, pasid: pasid === undefined ? -1 : Number(pasid) };
+  const { value: times, error, waiting } = useAnswer(client, 'whoMaps', how, value);
   return (
     <section aria-busy={waiting} class="answer">
-      <h3>Who maps {value}, and when</h3>
+      <h3>
+        Who maps {iova}
+        {pasid === undefined ? '' : ` for ${run.iommu === 'smmuv3' ? 'SubstreamID' : 'PASID'} ${pasid}`}, and when
+      </h3>
       {error !== '' && <p class="error">{error}</p>}
       {waiting && <p class="waiting">following its tables through the run…</p>}
       {!waiting && times?.length === 0 && <p class="faint">no stream ever did</p>}
