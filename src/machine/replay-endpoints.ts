@@ -1,4 +1,6 @@
-import type { AtsPort, EndpointPort } from '../ports/dma.ts';
+import { guestRid } from '../lib/pci/rids.ts';
+import { type AtsPort, type EndpointPort, NO_PASID } from '../ports/dma.ts';
+import type { GrantedTranslations } from './granted.ts';
 
 /**
  * The functions of a recording, as far as they answer: a recording does not show their translation caches (a translation
@@ -6,12 +8,16 @@ import type { AtsPort, EndpointPort } from '../ports/dma.ts';
  */
 export class PromptEndpoints implements EndpointPort {
   readonly #ats: AtsPort;
+  readonly #granted: GrantedTranslations | null;
 
-  constructor(ats: AtsPort) {
+  /** @param granted hears of every invalidation. */
+  constructor(ats: AtsPort, granted: GrantedTranslations | null = null) {
     this.#ats = ats;
+    this.#granted = granted;
   }
 
-  invalidate(rid: number, _pasid: number, itag: number): boolean {
+  invalidate(rid: number, pasid: number, itag: number, lo: number, hi: number): boolean {
+    if (pasid === NO_PASID) this.#granted?.invalidated(guestRid(rid), lo, hi);
     this.#ats.invalidateCompletion(rid, 1 << itag, 1);
     return true;
   }

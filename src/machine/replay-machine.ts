@@ -3,6 +3,7 @@ import { hostRid } from '../lib/pci/rids.ts';
 import { ACCESS, AT, DMA, NO_PASID } from '../ports/dma.ts';
 import type { InterruptPort } from '../ports/irq.ts';
 import type { ReplayTarget, TraceHeader } from '../trace/index.ts';
+import { type GrantedTranslation, GrantedTranslations } from './granted.ts';
 import { PromptEndpoints } from './replay-endpoints.ts';
 import { ReplayMemory } from './replay-memory.ts';
 import type { IommuUnit } from './unit.ts';
@@ -45,6 +46,7 @@ export class ReplayMachine implements ReplayTarget {
   /** The guest's IOMMU. */
   readonly iommu: ReplayedIommu;
   readonly #memory: ReplayMemory;
+  readonly #granted = new GrantedTranslations();
   readonly #pair = new Int32Array(2);
   /** What an access has left for the next occasion. */
   readonly #later: (() => void)[] = [];
@@ -55,8 +57,11 @@ export class ReplayMachine implements ReplayTarget {
     this.iommu = iommu;
     this.#memory = new ReplayMemory(vm);
     vm.defer = (action) => void this.#later.push(action);
-    iommu.unit.endpoints.to = new PromptEndpoints(iommu.unit.ats);
-    for (const d of header.devices) iommu.plug(d.sid, d.name, d.ats, d.pri ?? false);
+    iommu.unit.endpoints.to = new PromptEndpoints(iommu.unit.ats, this.#granted);
+    for (const d of header.devices) {
+      iommu.plug(d.sid, d.name, d.ats, d.pri ?? false);
+      if (d.ats) this.#granted.add(d.sid);
+    }
   }
 
   store(gpa: number, size: number, lo: number, hi: number): boolean {
@@ -106,6 +111,7 @@ export class ReplayMachine implements ReplayTarget {
     if (status !== DMA.OK) return status;
     this.out = this.vm.memory.gpaOf(hw.out);
     this.perm = hw.outPerm & (ACCESS.READ | ACCESS.WRITE);
+    this.#granted.granted(rid, lo, hi, this.out, this.perm);
     iommu.look(rid, lo, hi, access);
     this.tag = iommu.tag;
     this.guestShift = iommu.guestShift;
@@ -132,11 +138,16 @@ export class ReplayMachine implements ReplayTarget {
     return this.iommu.translations().map((c) => ({ ...c, out: this.vm.memory.gpaOf(c.out) }));
   }
 
+  granted(): GrantedTranslation[] {
+    return this.#granted.list();
+  }
+
   explain(limit: number): string[] {
     return this.iommu.cached(limit);
   }
 
   reset(): void {
     this.iommu.unit.reset();
+    this.#granted.clear();
   }
 }

@@ -60,6 +60,13 @@ export interface ReplayTarget {
 
   /** The hardware's cached translations, with outputs as the guest knows them. */
   translations?(): readonly CachedTranslation[];
+  /** What the ATCs of the functions may hold: granted and not invalidated since, with the requester ids of the guest. */
+  granted?(): readonly {
+    readonly rid: number;
+    readonly input: bigint;
+    readonly out: number;
+    readonly perm: number;
+  }[];
   /** What stands behind the guest's tables (host objects, cached translations), as lines of a listing. */
   explain?(limit: number): string[];
 

@@ -2,7 +2,7 @@ import { toBigint } from '../../src/core/bits.ts';
 import { makeReplayMachine } from '../../src/machine/replay.ts';
 import { openTrace } from '../../src/trace/node.ts';
 import type { Checks } from '../live/checks.ts';
-import type { ExplorerPage } from './driver.ts';
+import { ExplorerPage } from './driver.ts';
 import { changesBetween } from './model/changes.ts';
 import { compareRuns, stepsOf } from './model/compare.ts';
 import { accessOf, whoMaps, whoReaches } from './model/questions.ts';
@@ -54,6 +54,34 @@ export async function checkViews(
   await picture(page, pictures, `${name}-search`);
   await compare(c, page, s, path);
   await picture(page, pictures, `${name}-compare`);
+}
+
+/** Another recording is chosen on the page and compared with the one that is open, and again the other way round. */
+export async function checkTwoFiles(c: Checks, paths: readonly string[], pictures: Pictures): Promise<void> {
+  const sessions: TraceSession[] = [];
+  for (const path of paths) sessions.push(await TraceSession.open(await openTrace(path), { make: makeReplayMachine }));
+  const page = await ExplorerPage.start(paths);
+  try {
+    for (const [n, own] of sessions.entries()) {
+      const other = sessions[1 - n]!;
+      await page.go(`#tab=compare&trace=${n}`);
+      await page.ready();
+      await page.click('.compare button', `with ${other.file}`);
+      await page.until('document.querySelector(".compare-lines")', 'the comparison');
+      await page.still();
+      const is = compareRuns(stepsOf(own), stepsOf(other));
+      const words = (await page.text('.compare > p')).replaceAll(',', '');
+      const expected = `${is.differing} of ${is.lines.length} steps differ; the first is step ${is.first}.`;
+      c.check(`${own.file} is compared with ${other.file}`, is.differing > 0 && words.startsWith(expected), words);
+      const sides = await page.text('.compare-line.current');
+      const first = is.lines[is.first]!;
+      c.check('its first difference stands there', sides.includes((first.a ?? first.b)!.key), sides.slice(0, 60));
+      await picture(page, pictures, `two-${own.file.replace(/\..*$/, '')}-compare`);
+    }
+    c.check('the browser complains of nothing', page.browser.said.length === 0, page.browser.said.join(' '));
+  } finally {
+    await page.close();
+  }
 }
 
 async function timeline(c: Checks, page: ExplorerPage, s: TraceSession): Promise<void> {
@@ -150,6 +178,8 @@ async function state(c: Checks, page: ExplorerPage, s: TraceSession, event: numb
   c.check('the host objects are drawn', objects.length === Math.min(60, is.objects.length), objects.join(', '));
   const title = await page.text('.caches h3');
   c.check('cached translations are counted', title.replaceAll(',', '').includes(`(${is.cachedCount})`), title);
+  const atcs = await page.text('.atcs h3');
+  c.check('and what ATCs may hold', atcs.replaceAll(',', '').includes(`(${is.grantedCount})`), atcs);
   const nodes = await page.texts('.tree [role=treeitem]');
   c.check('the tree has every stream', nodes.length === is.streams.length, nodes.length);
   const closed = is.streams.findIndex((n) => n.children === null);
@@ -225,6 +255,14 @@ async function questions(c: Checks, page: ExplorerPage, s: TraceSession, event: 
   const maps = whoMaps(s, iova);
   const rows = (await page.texts('.answer tbody tr')).length;
   c.check('who maps an address, and when', rows === maps.length, `${rows} times`);
+  await page.focus('#ask-pasid');
+  await page.type('0x5');
+  await page.browser.evaluate('document.querySelector("#ask-pasid").form.requestSubmit()');
+  await page.still();
+  const of = whoMaps(s, iova, 5);
+  const own = (await page.texts('.answer tbody tr')).length;
+  const title = await page.text('.answer h3');
+  c.check('and for a PASID', own === of.length && /(PASID|SubstreamID) 0x5/.test(title), title);
   const e = s.events[event]!;
   if (e.t !== 'xlat') return;
   await page.focus('#ask-reaches');

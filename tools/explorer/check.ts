@@ -6,7 +6,7 @@ import { openTrace } from '../../src/trace/node.ts';
 import { Checks } from '../live/checks.ts';
 import { packageFolder } from '../package-folder.ts';
 import { checkStates } from './check-edges.ts';
-import { checkViews } from './check-views.ts';
+import { checkTwoFiles, checkViews } from './check-views.ts';
 import { ExplorerPage } from './driver.ts';
 import { TraceSession } from './model/session.ts';
 import { type Pictures, SHOWN } from './picture.ts';
@@ -17,6 +17,9 @@ import { type Pictures, SHOWN } from './picture.ts';
  * `--only NAME` takes one recording.
  */
 const RECORDINGS = ['smmuv3-faults', 'vtd-faults-legacy', 'vtd-v86-nested'] as const;
+
+/** One driver, its disk in two places: other streams, other tables, the same work. */
+const TWO = ['vtd-v86-legacy', 'vtd-v86-root-port'] as const;
 
 function option(name: string): string | null {
   const at = process.argv.indexOf(name);
@@ -48,6 +51,12 @@ try {
     }
   }
   if (only === null) {
+    process.stdout.write('two recordings compared\n');
+    await checkTwoFiles(
+      checks,
+      TWO.map((name) => join(packageFolder(), 'guest-fixtures/recordings', `${name}.ndjson.gz`)),
+      pictures,
+    );
     process.stdout.write('empty, loading and error states\n');
     const half = join(temporary, 'half.ndjson.gz');
     const whole = readFileSync(join(packageFolder(), 'guest-fixtures/recordings/smmuv3-boot.ndjson.gz'));

@@ -30,6 +30,14 @@ export interface CachedView {
   readonly rights: string;
 }
 
+/** A translation a function may hold, as it is shown. */
+export interface GrantedView {
+  readonly stream: number;
+  readonly input: string;
+  readonly out: string;
+  readonly rights: string;
+}
+
 /** Everything there is on a machine before one event. */
 export interface StateView {
   /** Number of the event. */
@@ -44,6 +52,10 @@ export interface StateView {
   readonly cached: readonly CachedView[];
   /** How many translations are cached; `cached` has the first of them. */
   readonly cachedCount: number;
+  /** Translations that functions with ATS were given and have not been told to forget: what their ATCs may hold. */
+  readonly granted: readonly GrantedView[];
+  /** How many there are; `granted` has the last of them. */
+  readonly grantedCount: number;
 }
 
 /** Cached translations that are shown. */
@@ -77,7 +89,22 @@ function cachedViews(target: ReplayTarget, kind: IommuKind): readonly [CachedVie
     input: hex(c.input),
     shift: c.shift,
     out: hex(c.out),
-    rights: (c.perm & ACCESS.READ ? 'r' : '') + (c.perm & ACCESS.WRITE ? 'w' : ''),
+    rights: rightsOf(c.perm),
+  }));
+  return [shown, all.length];
+}
+
+function rightsOf(perm: number): string {
+  return (perm & ACCESS.READ ? 'r' : '') + (perm & ACCESS.WRITE ? 'w' : '');
+}
+
+function grantedViews(target: ReplayTarget): readonly [GrantedView[], number] {
+  const all = target.granted?.() ?? [];
+  const shown = all.slice(-MOST_CACHED).map((g) => ({
+    stream: g.rid,
+    input: hex(g.input),
+    out: hex(g.out),
+    rights: rightsOf(g.perm),
   }));
   return [shown, all.length];
 }
@@ -86,6 +113,7 @@ function cachedViews(target: ReplayTarget, kind: IommuKind): readonly [CachedVie
 export function stateOf(parked: Parked, header: TraceHeader, opened: readonly string[]): StateView {
   const { target, objects } = parked;
   const [cached, cachedCount] = cachedViews(target, header.iommu);
+  const [granted, grantedCount] = grantedViews(target);
   return {
     event: parked.position,
     registers: registerViews(target, header),
@@ -96,5 +124,7 @@ export function stateOf(parked: Parked, header: TraceHeader, opened: readonly st
     operations: objects.counts(),
     cached,
     cachedCount,
+    granted,
+    grantedCount,
   };
 }

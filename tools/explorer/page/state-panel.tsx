@@ -1,7 +1,7 @@
 import { useState } from 'preact/hooks';
-import type { CachedView, RegisterView, StateView } from '../model/state.ts';
+import type { CachedView, GrantedView, RegisterView, StateView } from '../model/state.ts';
 import type { Client } from './client.ts';
-import { count, sizeOf } from './format.ts';
+import { count, sizeOf, streamName } from './format.ts';
 import { HostGraph } from './host-graph.tsx';
 import type { Run } from './protocol.ts';
 import { Tree } from './tree.tsx';
@@ -88,7 +88,14 @@ function Sections({ run, state, opened, onOpened }: SectionProps) {
       <section class="caches">
         <h3>Cached translations ({count(state.cachedCount)})</h3>
         <Cached cached={state.cached} total={state.cachedCount} />
-        <p class="faint">IOTLB of the hardware. What functions keep in their ATCs, a recording does not show.</p>
+        <p class="faint">IOTLB of the hardware.</p>
+      </section>
+      <section class="atcs">
+        <h3>What ATCs may hold ({count(state.grantedCount)})</h3>
+        <Granted run={run} granted={state.granted} total={state.grantedCount} />
+        <p class="faint">
+          Given to functions with ATS and not invalidated since. What each keeps of it is the function's own affair.
+        </p>
       </section>
     </>
   );
@@ -158,6 +165,45 @@ function Cached({ cached, total }: { readonly cached: readonly CachedView[]; rea
         </tbody>
       </table>
       {total > FEW && <p class="faint">and {count(total - FEW)} more</p>}
+    </>
+  );
+}
+
+interface GrantedProps {
+  readonly run: Run;
+  readonly granted: readonly GrantedView[];
+  readonly total: number;
+}
+
+function Granted({ run, granted, total }: GrantedProps) {
+  if (!run.devices.some((d) => d.ats)) return <p class="faint">the recording names no function with ATS</p>;
+  if (granted.length === 0) return <p class="faint">nothing</p>;
+  return (
+    <>
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">function</th>
+            <th scope="col">input</th>
+            <th scope="col">guest page</th>
+            <th scope="col">rights</th>
+          </tr>
+        </thead>
+        <tbody>
+          {granted
+            .slice(-FEW)
+            .toReversed()
+            .map((g) => (
+              <tr key={`${g.stream} ${g.input}`}>
+                <td>{streamName(run, g.stream)}</td>
+                <td class="mono">{g.input}</td>
+                <td class="mono">{g.out}</td>
+                <td>{g.rights}</td>
+              </tr>
+            ))}
+        </tbody>
+      </table>
+      {total > FEW && <p class="faint">the last {FEW} of them, the newest first</p>}
     </>
   );
 }
