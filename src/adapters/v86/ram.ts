@@ -11,6 +11,8 @@ export class V86Ram implements Backing {
   readonly #cpu: V86Cpu;
   #buffer: ArrayBufferLike;
   #words: Int32Array;
+  /** The storage that was told of last. Whoever looks at `words` in between must not make it look as if it had been told. */
+  #told: ArrayBufferLike;
   readonly #dirty = new Set<number>();
   /** Called when the storage was found at a new place: `AddressSpace.moved` of every space that holds it. */
   onMoved: (() => void) | null = null;
@@ -19,6 +21,7 @@ export class V86Ram implements Backing {
     this.#cpu = cpu;
     this.bytes = cpu.memory_size[0]! >>> 0;
     this.#buffer = cpu.wasm_memory.buffer;
+    this.#told = this.#buffer;
     this.#words = this.#view();
   }
 
@@ -36,10 +39,10 @@ export class V86Ram implements Backing {
 
   /** Looks whether the memory moved; called at every entry from the emulator. */
   check(): void {
-    if (this.#cpu.wasm_memory.buffer !== this.#buffer) {
-      this.words();
-      this.onMoved?.();
-    }
+    if (this.#cpu.wasm_memory.buffer === this.#told) return;
+    this.words();
+    this.#told = this.#buffer;
+    this.onMoved?.();
   }
 
   /**

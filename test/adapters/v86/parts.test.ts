@@ -195,6 +195,28 @@ describe('memory', () => {
     expect(cpu.load(20, 4)).toBe(8n);
   });
 
+  test('whoever looks at it after it moved, and before the next access, does not keep the spaces from hearing', () => {
+    const cpu = new FakeV86(0x1_0000);
+    const ram = new V86Ram(cpu);
+    let moved = 0;
+    ram.onMoved = () => moved++;
+    cpu.grow();
+    // A recorder that compares pages, from outside of any access.
+    expect(ram.words().length).toBe(0x4000);
+    ram.check();
+    expect(moved).toBe(1);
+    // Telling the JIT of one page makes the memory grow; the next page is looked at in the new one.
+    const blob = cpu.write_blob.bind(cpu);
+    cpu.write_blob = (bytes, at) => {
+      if (at === 0x1000) cpu.grow();
+      blob(bytes, at);
+    };
+    ram.wrote(0x1000, 4);
+    ram.wrote(0x2000, 4);
+    ram.flush();
+    expect(moved).toBe(2);
+  });
+
   test('compiled code of every page written is thrown away once, on the way out', () => {
     const cpu = new FakeV86(0x1_0000);
     const ram = new V86Ram(cpu);
