@@ -1,5 +1,6 @@
 import type { Session } from '../cli/session.ts';
 import { type Command, EXIT, usageError } from '../cli/verb.ts';
+import { type QtestPiece, QtestReport } from '../conformance/qtest-report.ts';
 import { combined, type FuzzPiece, fuzzJson, fuzzLines } from '../fuzz/fuzz-report.ts';
 import { type ReplayPiece, ReplayReport } from '../replay/replay-report.ts';
 import { type SanitizePiece, SanitizeReport } from '../sanitize/sanitize-report.ts';
@@ -18,6 +19,11 @@ const REPORT: Readonly<Record<string, (done: readonly Piece[], io: Session) => n
     for (const p of done) report.add(p as SanitizePiece);
     return report.end();
   },
+  'conformance:qtest'(done, io) {
+    const report = new QtestReport(io);
+    for (const p of done) report.add(p as QtestPiece);
+    return report.end();
+  },
   fuzz(done, io) {
     let failed = false;
     for (const n of new Set(done.map((p) => p.n))) {
@@ -33,7 +39,8 @@ const REPORT: Readonly<Record<string, (done: readonly Piece[], io: Session) => n
 /** `viommu merge`. */
 export const mergeCommand: Command = {
   name: 'merge',
-  summary: 'joins what shards of replay, sanitize or fuzz wrote with --results, into the verdict of one run',
+  summary:
+    'joins what shards of replay, sanitize, fuzz or conformance:qtest wrote with --results, into the verdict of one run',
   about: `Reads the files that the shards of one campaign wrote (--shard I/N --results FILE) and tells what one run would have told: the
 same lines or objects, the same totals, the same exit status. Every shard has to be there, once.`,
   notes: 'Exit status: that of one run; 2 when the files are not one campaign, or not all of it.',
