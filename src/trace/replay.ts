@@ -83,6 +83,11 @@ export class Replay {
     return this.#score.differing;
   }
 
+  /** The first of them. */
+  get differences(): readonly Difference[] {
+    return this.#score.first();
+  }
+
   /** @throws ViommuError `E_TRACE_FORMAT` when the event cannot be applied to this machine at all. */
   apply(e: TraceEvent): void {
     this.#events++;

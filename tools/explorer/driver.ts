@@ -33,6 +33,14 @@ export class ExplorerPage {
     return page;
   }
 
+  /** Any page of ours that shows the explorer. @param serve begins to serve it, and tells of what is asked for. */
+  static async of(serve: (asked: (path: string) => void) => Promise<Server>, look: Look = {}): Promise<ExplorerPage> {
+    const page = new ExplorerPage(await Chromium.open('about:blank'));
+    await page.look(look);
+    page.#server = await serve((p) => page.asked.push(p));
+    return page;
+  }
+
   /** Where the page is. */
   get address(): string {
     const at = this.#server?.address() as AddressInfo | undefined;

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ExplorerPage } from './driver.ts';
+import type { ExplorerPage, Look } from './driver.ts';
 import { readPng, smallPng } from './small-png.ts';
 
 /** Where pictures go, and which of them are wanted. */
@@ -22,11 +22,16 @@ export const SHOWN = [
   'empty-dark',
 ] as const;
 
-/** Keeps pictures of what the page shows now, in both themes. */
-export async function picture(page: ExplorerPage, { folder, only }: Pictures, name: string): Promise<void> {
+/** Keeps pictures of what the page shows now, in both themes. @param size of the window, if it is not the usual one. */
+export async function picture(
+  page: ExplorerPage,
+  { folder, only }: Pictures,
+  name: string,
+  size: Omit<Look, 'theme'> = {},
+): Promise<void> {
   if (folder === null) return;
   for (const theme of ['dark', 'light'] as const) {
-    await page.look({ theme });
+    await page.look({ ...size, theme });
     await page.still();
     if (only !== null && !only.includes(`${name}-${theme}`)) continue;
     const png = smallPng(readPng(await page.browser.picture()));

@@ -6,18 +6,18 @@ import type { Heard, MakeReplayTarget, OpenTrace, ReplayOptions, ReplayTarget } 
  * @throws ViommuError with the file's name, whatever kept the machine from being built.
  */
 export function build(trace: OpenTrace, make: MakeReplayTarget, options: ReplayOptions, heard: Heard): ReplayTarget {
-  return built(trace, () => make(trace.header, options, heard.tell));
+  return built(trace.file, () => make(trace.header, options, heard.tell));
 }
 
-/** What `make` makes of a recording's header. @throws ViommuError with the file's name, whatever kept it from being made. */
-export function built<T>(trace: OpenTrace, make: () => T): T {
+/** What `make` makes of the header of the recording `file`. @throws ViommuError that names it, whatever kept it from being made. */
+export function built<T>(file: string, make: () => T): T {
   try {
     return make();
   } catch (cause) {
     const what = cause instanceof Error ? cause.message : String(cause);
     if (cause instanceof ViommuError)
-      throw new ViommuError(cause.code, cause.blame, `${trace.file}: header: ${what}`, {}, cause);
-    throw new ViommuError('ENOMEM', 'host', `${trace.file}: header: the machine cannot be built: ${what}`, {}, cause);
+      throw new ViommuError(cause.code, cause.blame, `${file}: header: ${what}`, {}, cause);
+    throw new ViommuError('ENOMEM', 'host', `${file}: header: the machine cannot be built: ${what}`, {}, cause);
   }
 }
 

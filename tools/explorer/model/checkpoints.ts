@@ -22,20 +22,17 @@ const SLICE = 2_000;
 export class Checkpoints {
   readonly #make: () => Parked;
   readonly #events: readonly TraceEvent[];
-  /** Events of each segment. Every segment is to have a machine in it. */
-  #segment: number;
   #most: number;
   readonly #machines: Parked[];
   /** The one on its way to the beginning of a segment. */
   #travelling: { readonly machine: Parked; readonly to: number } | null = null;
 
-  /** @param make a machine at the first event. @param ram of each (bytes). @param standing machines there are already. */
+  /** @param events may become more. @param make a machine at the first event. @param ram of each (bytes). @param standing machines there are already. */
   constructor(make: () => Parked, events: readonly TraceEvent[], ram: number, standing: readonly Parked[] = []) {
     this.#machines = [...standing];
     this.#make = make;
     this.#most = Math.max(2, Math.min(MOST, Math.floor(MOST_RAM / ram)));
     this.#events = events;
-    this.#segment = this.#lengthOfSegments();
   }
 
   /** How many machines there are. */
@@ -43,7 +40,8 @@ export class Checkpoints {
     return this.#machines.length + (this.#travelling === null ? 0 : 1);
   }
 
-  #lengthOfSegments(): number {
+  /** Events of each segment, of as many as there are by now. Every segment is to have a machine in it. */
+  get #segment(): number {
     return Math.max(EVENTS, Math.ceil(this.#events.length / this.#most));
   }
 
@@ -54,7 +52,6 @@ export class Checkpoints {
     } catch (e) {
       if (this.ready === 0) throw e;
       this.#most = Math.max(1, Math.min(this.#most, this.ready) - 1);
-      this.#segment = this.#lengthOfSegments();
       if (this.#travelling === null) this.#machines.pop();
       else this.#travelling = null;
       return this.#fresh();

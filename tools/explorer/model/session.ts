@@ -2,6 +2,7 @@ import { ViommuError } from '../../../src/core/errors.ts';
 import { type GuestWalk, LANE, smmuv3GuestWalk, ToldHistory, vtdGuestWalk } from '../../../src/history/index.ts';
 import { type Finding, Sanitizer } from '../../../src/sanitize/index.ts';
 import {
+  type Difference,
   hasMemory,
   type MakeReplayTarget,
   type OpenTrace,
@@ -13,7 +14,7 @@ import {
 import { built, located } from '../../replay/machine.ts';
 import { Checkpoints } from './checkpoints.ts';
 import { MomentColumns } from './columns.ts';
-import { Parked } from './parked.ts';
+import { Parked, type ParkedWatch } from './parked.ts';
 import { type StateView, stateOf } from './state.ts';
 import { lastStore } from './stores.ts';
 import { Subjects } from './subjects.ts';
@@ -53,35 +54,44 @@ export interface TraceSessionOptions {
   readonly progress?: Progress;
 }
 
-/** A recording that has been replayed once: its events, its moments, and machines that stand at some of its events. */
+/** A recording that is replayed as it is read: its events, its moments, and machines that stand at some of its events. */
 export class TraceSession {
   readonly file: string;
   readonly header: TraceHeader;
-  readonly events: readonly TraceEvent[];
-  readonly moments: MomentColumns;
-  /** The comparison of replay and recording; null: guest memory was not recorded, and nothing was replayed. */
-  readonly result: ReplayResult | null;
-  readonly rows: TimelineRows;
+  readonly events: TraceEvent[] = [];
+  readonly moments = new MomentColumns();
+  /** False: guest memory was not recorded, and nothing is replayed. */
+  readonly replayed: boolean;
+  /** The machine that stands after the last event. */
+  readonly #end: Parked | null;
   readonly #make: () => Parked;
   readonly #checkpoints: Checkpoints | null;
+  readonly #subjects: Subjects;
+  #history: ToldHistory | null = null;
+  #result: ReplayResult | null = null;
+  #rows: TimelineRows | null = null;
   #findings: Finding[] | null = null;
+  /** What the machine did with the access at hand, where that is not what was recorded. */
+  #got = '';
 
-  private constructor(
-    trace: OpenTrace,
-    events: readonly TraceEvent[],
-    moments: MomentColumns,
-    opened: Parked | null,
-    { make, replay = {} }: TraceSessionOptions,
-  ) {
+  /**
+   * A recording of which no event has been read yet.
+   * @throws ViommuError for one of a machine that is not known.
+   */
+  constructor(trace: Pick<OpenTrace, 'file' | 'header'>, { make, replay = {} }: TraceSessionOptions) {
+    const { header } = trace;
     this.file = trace.file;
-    this.header = trace.header;
-    this.events = events;
-    this.moments = moments;
-    this.result = opened?.replay.finish() ?? null;
-    this.rows = timelineRows(moments, trace.header);
-    const ram = trace.header.ram.reduce((sum, r) => sum + r.size, 0);
-    this.#make = () => new Parked(trace.header, make, replay);
-    this.#checkpoints = opened === null ? null : new Checkpoints(this.#make, events, ram, [opened]);
+    this.header = header;
+    this.replayed = hasMemory(header);
+    this.#subjects = new Subjects(header);
+    this.#make = () => new Parked(header, make, replay);
+    this.#end = this.replayed ? built(this.file, () => this.#watched(make, replay)) : null;
+    this.#history = new ToldHistory(header, this.#end?.target ?? null, (m) => {
+      const differs = this.#got !== '' && m.lane === LANE.ACCESSES;
+      this.moments.push(differs ? { ...m, args: { ...m.args, got: this.#got } } : m, this.#subjects.of(m));
+    });
+    const ram = header.ram.reduce((sum, r) => sum + r.size, 0);
+    this.#checkpoints = this.#end === null ? null : new Checkpoints(this.#make, this.events, ram, [this.#end]);
   }
 
   /**
@@ -89,55 +99,71 @@ export class TraceSession {
    * @throws ViommuError for what is no recording, one of a machine that is not known, and one with too many events.
    */
   static async open(trace: OpenTrace, options: TraceSessionOptions): Promise<TraceSession> {
-    const { header, file } = trace;
-    const lacking = !hasMemory(header);
-    /** What the machine did with the access at hand, where that is not what was recorded. */
-    let got = '';
-    let history: ToldHistory | null = null;
-    const machine = (): Parked =>
-      new Parked(
-        header,
-        options.make,
-        { ...options.replay, tellHardware: true },
-        {
-          tell: (said) => history?.tell(said),
-          keep: MOST_DIFFERENCES,
-          differs(d) {
-            if (d.column === 'translations' || d.column === 'faults') got = d.got;
-          },
-        },
-      );
-    const parked = lacking ? null : built(trace, machine);
-    const moments = new MomentColumns();
-    const subjects = new Subjects(header);
-    history = new ToldHistory(header, parked?.target ?? null, (m) => {
-      const differs = got !== '' && m.lane === LANE.ACCESSES;
-      moments.push(differs ? { ...m, args: { ...m.args, got } } : m, subjects.of(m));
-    });
-    const events: TraceEvent[] = [];
+    const session = new TraceSession(trace, options);
     for await (const batch of trace.batches) {
-      for (const e of batch) {
-        try {
-          history.before(e);
-          parked?.step(e);
-          history.after();
-          got = '';
-        } catch (cause) {
-          throw located(file, e.i, cause);
-        }
-        events.push(e);
-      }
-      if (events.length > MOST_EVENTS)
-        throw new ViommuError(
-          'E_TRACE_FORMAT',
-          'trace',
-          `${file}: more than ${MOST_EVENTS} events, the most that is shown`,
-        );
-      await options.progress?.(events.length);
+      for (const e of batch) session.append(e);
+      await options.progress?.(session.events.length);
     }
-    // The machine stays, and nobody follows what it does any more.
-    history = null;
-    return new TraceSession(trace, events, moments, parked, options);
+    session.#finish();
+    return session;
+  }
+
+  #watched(make: MakeReplayTarget, replay: ReplayOptions): Parked {
+    const watch: ParkedWatch = {
+      tell: (said) => this.#history?.tell(said),
+      keep: MOST_DIFFERENCES,
+      differs: (d) => {
+        if (d.column === 'translations' || d.column === 'faults') this.#got = d.got;
+      },
+    };
+    return new Parked(this.header, make, { ...replay, tellHardware: true }, watch);
+  }
+
+  /** The next event: it is replayed, and its moments are kept. @throws ViommuError what cannot be replayed, or is too much. */
+  append(e: TraceEvent): void {
+    if (this.events.length === MOST_EVENTS) {
+      const what = `${this.file}: more than ${MOST_EVENTS} events, the most that is shown`;
+      throw new ViommuError('E_TRACE_FORMAT', 'trace', what);
+    }
+    const history = this.#history!;
+    try {
+      history.before(e);
+      this.#end?.step(e);
+      history.after();
+      this.#got = '';
+    } catch (cause) {
+      throw located(this.file, e.i, cause);
+    }
+    this.events.push(e);
+    this.#rows = null;
+    this.#findings = null;
+  }
+
+  /** There are no more events. The machine stays, and nobody follows what it does any more. */
+  #finish(): void {
+    this.#history = null;
+    this.#result = this.#end?.replay.finish() ?? null;
+  }
+
+  /** The comparison of replay and recording; null: nothing was replayed, or more events may come. */
+  get result(): ReplayResult | null {
+    return this.#result;
+  }
+
+  /** Differences between replay and recording so far. */
+  get differing(): number {
+    return this.#result?.differing ?? this.#end?.replay.differing ?? 0;
+  }
+
+  /** The first of them. */
+  get differences(): readonly Difference[] {
+    return this.#result?.differences ?? this.#end?.replay.differences ?? [];
+  }
+
+  /** Rows of the timeline, and which of them each moment is in. */
+  get rows(): TimelineRows {
+    this.#rows ??= timelineRows(this.moments, this.header);
+    return this.#rows;
   }
 
   /** The machine as it is before event `n`, valid until the next call. @throws ViommuError `EINVAL` nothing was replayed. */

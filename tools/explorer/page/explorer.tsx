@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from 'preact/hooks';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { Finding } from '../../../src/sanitize/index.ts';
 import type { Served } from './app.tsx';
 import { ChangesPanel } from './changes-panel.tsx';
@@ -19,6 +19,18 @@ import type { useTheme } from './theme.ts';
 import { Timeline } from './timeline.tsx';
 import { useAnswer } from './use-answer.ts';
 
+/** A machine that is still running: what the page has beside its recording. */
+export interface LiveView {
+  /** Buttons, instead of the choice of a recording. */
+  readonly controls: preact.ComponentChildren;
+  /** The machine's console, beside the tabs; null: it has none. */
+  readonly console: preact.ComponentChildren | null;
+  /** Events go on arriving: the newest is shown until somebody selects one. */
+  readonly running: boolean;
+  /** A moment to go to; it is gone to when it changes. */
+  readonly goTo: number;
+}
+
 interface Props {
   readonly client: Client;
   readonly run: Run;
@@ -26,6 +38,7 @@ interface Props {
   readonly recordings: readonly Served[];
   readonly theme: ReturnType<typeof useTheme>;
   readonly onSource: (source: Source) => void;
+  readonly live?: LiveView;
 }
 
 const NONE: readonly Finding[] = [];
@@ -42,7 +55,7 @@ function settled(place: Place, index: RunIndex): Place {
 }
 
 /** A recording that is open: timeline, list, and everything about the selected moment. */
-export function Explorer({ client, run, source, recordings, theme, onSource }: Props) {
+export function Explorer({ client, run, source, recordings, theme, onSource, live }: Props) {
   const index = useMemo(() => new RunIndex(run), [run]);
   const whole: View = { from: 0, to: Math.max(1, run.moments) };
   const [place, setPlace] = useState<Place>(() => settled(placeOf(location.hash), index));
@@ -64,9 +77,26 @@ export function Explorer({ client, run, source, recordings, theme, onSource }: P
     return () => removeEventListener('hashchange', follow);
   }, [index]);
 
-  const search = useAnswer(client, 'find', place.query, place.query === '' ? null : place.query);
+  // What a running machine is asked is asked again when there is more of it.
+  const age = live === undefined ? '' : ` ${run.events}`;
+  const before = useRef(run.moments);
+  useEffect(() => {
+    const was = before.current;
+    before.current = run.moments;
+    if (live === undefined || was === run.moments) return;
+    setView((v) => {
+      if (v.to < was) return v;
+      const width = v.from <= 0 ? run.moments : v.to - v.from;
+      return { from: Math.max(0, run.moments - width), to: Math.max(1, run.moments) };
+    });
+  }, [run]);
+  useEffect(() => {
+    if (live !== undefined && live.goTo >= 0) select(live.goTo, { tab: 'moment' });
+  }, [live?.goTo]);
+
+  const search = useAnswer(client, 'find', place.query, place.query === '' ? null : `${place.query}${age}`);
   const found = place.query === '' ? null : search.value;
-  const findings = useAnswer(client, 'findings', null, 'findings');
+  const findings = useAnswer(client, 'findings', null, live?.running === true ? null : `findings${age}`);
 
   const select = (n: number, also: Partial<Place> = {}) => {
     if (n < 0 || n >= run.moments) return;
@@ -116,7 +146,8 @@ export function Explorer({ client, run, source, recordings, theme, onSource }: P
 
   const [kind, value] = place.ask.split(':') as [AskedQuestion['kind'] | '', string | undefined];
   const asked = useMemo(() => (value === undefined || kind === '' ? null : { kind, value }), [place.ask]);
-  const event = place.at >= 0 ? place.at : Math.max(0, place.event);
+  const now = live === undefined ? 0 : run.events;
+  const event = place.at >= 0 ? place.at : place.event >= 0 ? place.event : now;
   const panels: { readonly [tab in Tab]: () => preact.JSX.Element } = {
     moment: () => (
       <Details
@@ -183,8 +214,10 @@ export function Explorer({ client, run, source, recordings, theme, onSource }: P
   return (
     <>
       <header class="bar">
-        <h1>viommu explorer</h1>
-        {recordings.length > 1 ? (
+        <h1>{live === undefined ? 'viommu explorer' : 'viommu live'}</h1>
+        {live !== undefined ? (
+          live.controls
+        ) : recordings.length > 1 ? (
           <select
             aria-label="recording"
             value={'url' in source ? source.url : ''}
@@ -217,7 +250,7 @@ export function Explorer({ client, run, source, recordings, theme, onSource }: P
           count={found === null ? null : found.length}
           onQuery={(query) => change({ query })}
         />
-        <label class="file">
+        <label class="file" hidden={live !== undefined}>
           Open…
           <input
             type="file"
@@ -287,13 +320,15 @@ export function Explorer({ client, run, source, recordings, theme, onSource }: P
           />
         </div>
       </section>
-      <main class="lower">
+      <main class={live?.console ? 'lower with-console' : 'lower'}>
+        {live?.console}
         <section class="left" aria-label="moments">
           <MomentList
             client={client}
             run={run}
             found={found}
             selected={place.moment}
+            newest={live !== undefined && place.moment < 0}
             palette={theme.palette}
             onSelect={select}
             onKey={onKey}

@@ -12,6 +12,8 @@ interface Props {
   /** Moments to show; null: all. */
   readonly found: Int32Array | null;
   readonly selected: number;
+  /** The newest moment is kept in sight. */
+  readonly newest: boolean;
   readonly palette: Palette;
   readonly onSelect: (n: number) => void;
   readonly onKey: (e: KeyboardEvent) => boolean;
@@ -22,7 +24,7 @@ const LINE = 24;
 const MOST_PIXELS = 8_000_000;
 
 /** The moments as a list: what the timeline shows, in words, and for whoever does not see it. */
-export function MomentList({ client, run, found, selected, palette, onSelect, onKey }: Props) {
+export function MomentList({ client, run, found, selected, newest, palette, onSelect, onKey }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const [scroll, setScroll] = useState({ top: 0, height: 400 });
   const total = found === null ? run.moments : found.length;
@@ -57,6 +59,10 @@ export function MomentList({ client, run, found, selected, palette, onSelect, on
     if (top < b.scrollTop + LINE || top > b.scrollTop + b.clientHeight - 2 * LINE)
       b.scrollTop = top - b.clientHeight / 2;
   }, [place, total]);
+
+  useEffect(() => {
+    if (newest) box.current!.scrollTop = pixels;
+  }, [newest, pixels]);
 
   const go = (to: number) => {
     if (total > 0) onSelect(numberAt(Math.max(0, Math.min(total - 1, to))));

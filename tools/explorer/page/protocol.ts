@@ -3,6 +3,7 @@ import type { Finding } from '../../../src/sanitize/index.ts';
 import type { Difference, IommuKind, ReplayOptions, TraceDevice } from '../../../src/trace/index.ts';
 import type { Changes } from '../model/changes.ts';
 import type { Comparison, RunStep } from '../model/compare.ts';
+import type { Drive } from '../model/live.ts';
 import type { MappedTime, PageReach } from '../model/questions.ts';
 import type { WalkView } from '../model/session.ts';
 import type { StateView } from '../model/state.ts';
@@ -53,10 +54,26 @@ export interface AccessView {
   readonly walk: WalkView | null;
 }
 
+/** How a machine that is still running stands. */
+export interface LiveState {
+  /** What there is to draw by now; null: nothing that was not there at the last look. */
+  readonly run: Run | null;
+  readonly drives: Drive;
+  /** Events that have arrived and are not shown. */
+  readonly held: number;
+  /** Why nothing more can be shown; '': it goes on. */
+  readonly failed: string;
+}
+
 /** What the worker answers, by question: [what it is asked with, what it says]. */
 export interface Questions {
   /** `states`: states will be asked for, and are to be quick. */
   readonly open: [{ readonly source: Source; readonly replay: ReplayOptions; readonly states: boolean }, Run];
+  /** A machine that is still running: the first line of its recording, then more of it, as it happens. */
+  readonly begin: [{ readonly name: string; readonly header: string }, Run];
+  readonly feed: [string, null];
+  readonly drive: [Drive, LiveState];
+  readonly look: [null, LiveState];
   readonly moments: [readonly number[], MomentView[]];
   readonly access: [{ readonly event: number }, AccessView | null];
   readonly state: [{ readonly event: number; readonly opened: readonly string[] }, StateView];

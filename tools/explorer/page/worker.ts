@@ -1,12 +1,13 @@
 import { makeReplayMachine } from '../../../src/machine/replay.ts';
 import { changesBetween } from '../model/changes.ts';
 import { compareRuns, type RunStep, stepsOf } from '../model/compare.ts';
+import { LiveSession } from '../model/live.ts';
 import { accessOf, pageOf, whoMaps, whoReaches } from '../model/questions.ts';
 import { Search } from '../model/search.ts';
 import { TraceSession } from '../model/session.ts';
 import { hex } from '../model/streams.ts';
 import { decodedCommand } from '../model/subjects.ts';
-import type { AccessView, Answered, Asked, MomentView, QuestionName, Questions, Run } from './protocol.ts';
+import type { AccessView, Answered, Asked, LiveState, MomentView, QuestionName, Questions, Run } from './protocol.ts';
 import { readSource } from './read-source.ts';
 
 /** Events between two words about how far opening has got. */
@@ -25,6 +26,9 @@ const scope = globalThis as unknown as Scope;
 let session: TraceSession | null = null;
 let search: Search | null = null;
 let rests = false;
+/** A machine that is still running, and how many events of it the page has seen. */
+let live: LiveSession | null = null;
+let shown = 0;
 
 function opened(): TraceSession {
   if (session === null) throw new Error('no recording is open');
@@ -32,7 +36,7 @@ function opened(): TraceSession {
 }
 
 function runOf(s: TraceSession, took: number): Run {
-  const { moments: m, header, result } = s;
+  const { moments: m, header } = s;
   return {
     file: s.file,
     iommu: header.iommu,
@@ -42,9 +46,9 @@ function runOf(s: TraceSession, took: number): Run {
     events: s.events.length,
     moments: m.length,
     took,
-    replayed: result !== null,
-    differing: result?.differing ?? 0,
-    differences: result?.differences ?? [],
+    replayed: s.replayed,
+    differing: s.differing,
+    differences: s.differences,
     rows: s.rows.rows,
     names: m.names.list,
     row: s.rows.row,
@@ -53,6 +57,14 @@ function runOf(s: TraceSession, took: number): Run {
     name: m.name.copy(),
     subject: m.subject.copy(),
   };
+}
+
+/** What the page is shown of a machine that is still running. */
+function look(): LiveState {
+  const { session: s, drives, held, failed } = live!;
+  const run = s.events.length === shown ? null : runOf(s, 0);
+  shown = s.events.length;
+  return { run, drives, held, failed: failed?.message ?? '' };
 }
 
 const answers: Answers = {
@@ -73,6 +85,22 @@ const answers: Answers = {
     search = new Search(session);
     return runOf(session, performance.now() - start);
   },
+  async begin({ name, header }) {
+    live = await LiveSession.begin(name, header, makeReplayMachine);
+    session = live.session;
+    search = new Search(session);
+    rests = true;
+    return runOf(session, 0);
+  },
+  feed(text) {
+    live!.feed(text);
+    return null;
+  },
+  drive(drive) {
+    live!.drive(drive);
+    return look();
+  },
+  look,
   moments: (numbers) =>
     numbers.map((n): MomentView => {
       const m = opened().moments.get(n);
@@ -85,7 +113,7 @@ const answers: Answers = {
     const { stream, lo, hi } = found;
     const iova = hex((BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0));
     const page = pageOf(e);
-    const walk = opened().result === null ? null : opened().walk(event, stream, lo, hi);
+    const walk = !opened().replayed ? null : opened().walk(event, stream, lo, hi);
     return { stream, iova, page: page < 0 ? '' : hex(page), walk };
   },
   state: ({ event, opened: nodes }) => opened().state(event, nodes),
