@@ -49,10 +49,13 @@ interface Watched {
   readonly place: SanitizedPlace;
 }
 
-/** Where `viommu record qtest` wants the recording; null: nobody asked. */
-function recorderOf({ machine }: ServerOptions): TraceRecorder | undefined {
-  if (process.env.VIOMMU_RECORD === undefined) return undefined;
-  return new TraceRecorder(/^(pc-)?q35/.test(machine.machine.kind) ? 'vtd' : 'smmuv3');
+/** Whether `viommu record qtest` wants a recording. */
+const recording = process.env.VIOMMU_RECORD !== undefined;
+
+/** What goes into the machine to be told of its DMA: keeps it for a recording, or tells it to the judge only; else none. */
+function recorderOf({ machine }: ServerOptions, sanitize: boolean): TraceRecorder | undefined {
+  if (!recording && !sanitize) return undefined;
+  return new TraceRecorder(/^(pc-)?q35/.test(machine.machine.kind) ? 'vtd' : 'smmuv3', recording);
 }
 
 /** Writes what was recorded. @param words of the command line. */
@@ -93,16 +96,16 @@ async function serve(
   limits: Partial<MachineLimits>,
   words: readonly string[],
 ): Promise<void> {
-  const record = recorderOf(options);
+  const record = recorderOf(options, sanitize);
   const chance = { limits, ...(failures === null ? {} : { failures }), ...(record === undefined ? {} : { record }) };
   const machine = createQemuMachine(options.machine, { nic: options.nic, vga: options.vga, ...chance });
   const sockets: Socket[] = [];
-  const watched = sanitize || record !== undefined ? sanitized(machine, options, record) : null;
+  const watched = record !== undefined ? sanitized(machine, options, record) : null;
   const target = watched?.target ?? null;
   const sids = new Set<number>();
   record?.listen((e) => typeof e.sid === 'number' && sids.add(e.sid));
   const exit = () => {
-    if (record !== undefined && watched !== null) keep(record, watched.place, words, sids);
+    if (recording && record !== undefined && watched !== null) keep(record, watched.place, words, sids);
     for (const f of (sanitize ? target : null)?.judge.findings() ?? [])
       process.stderr.write(`${f.severity} ${f.rule}: ${f.message}\n`);
     for (const [why, rules] of (sanitize ? target : null)?.judge.unjudged() ?? [])

@@ -269,11 +269,13 @@ export class TraceRecorder {
     hi: number,
     access: number,
     gpaOf: (hpa: number) => number,
-  ): Event {
+  ): Event | null {
     const iova = long(lo, hi);
     const write = (access & ACCESS.WRITE) !== 0;
     if (status !== DMA.OK) {
-      if (this.#iommu === 'vtd') return { t: 'fault', sid, reason: this.#reason, iova, write };
+      // A refusal that has no reason of the unit's (FPD, or what refused it is behind the unit) is nothing a recording can hold.
+      if (this.#iommu === 'vtd')
+        return this.#reason === 0 ? null : { t: 'fault', sid, reason: this.#reason, iova, write };
       return this.#recorded
         ? { t: 'fault', sid, type: 'fault', code: this.#reason, iova, write, recorded: true }
         : { t: 'fault', sid, type: 'abort', iova, write };

@@ -104,8 +104,12 @@ export class Smmuv3RegisterRules {
     return this.#command.event >= 0;
   }
 
-  /** Before the write takes effect: `get` says what was there. @param at in the row of both pages. */
-  write(at: number, size: number, lo: number): void {
+  /**
+   * Before the write takes effect: `get` says what was there. @param at in the row of both pages.
+   * @returns whether it takes effect: a base of what is in use keeps its value (IHI 0070 §6.3.24 to §6.3.29).
+   */
+  write(at: number, size: number, lo: number): boolean {
+    let effective = true;
     this.#accesses.add(this.#course.event);
     const old = this.#get(at);
     for (const [base, bytes, name, control, bit, enable] of BASES) {
@@ -114,7 +118,10 @@ export class Smmuv3RegisterRules {
         // Cleared and not acknowledged: it may still be in use.
         const cleared = control === PAGE0.CR0.at ? this.#cr0 : this.#irqCtrl;
         if ((cleared.bits & bit) !== 0) cleared.mustBeDone(`${name} was written`);
-      } else if (lo !== old || size === 8) changedWhileEnabled(this.#course, name, enable);
+      } else if (lo !== old || size === 8) {
+        changedWhileEnabled(this.#course, name, enable);
+        effective = false;
+      }
     }
     const defined = DEFINED.get(at);
     if (defined !== undefined) reservedBits(this.#course, defined[0], lo & ~defined[1]);
@@ -127,6 +134,7 @@ export class Smmuv3RegisterRules {
       this.#lines.priq!.serve();
       if (((lo ^ old) & OVERFLOW) !== 0) this.#priOverflow.acknowledged();
     }
+    return effective;
   }
 
   #handshakes(at: number, old: number, lo: number): void {

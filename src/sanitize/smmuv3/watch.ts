@@ -157,8 +157,9 @@ export class Smmuv3Watch implements IommuWatch {
     const at = this.#at(offset);
     if (at >= 0x2000) return;
     const old = this.#get(at);
-    this.#rules.write(at, size, lo);
+    const effective = this.#rules.write(at, size, lo);
     this.#queue.stopped = this.#rules.stopped;
+    if (!effective) return;
     this.#regs[at >>> 2] = lo;
     if (size === 8) this.#regs[(at >>> 2) + 1] = hi;
     switch (at) {
