@@ -38,6 +38,8 @@ export class Smmuv3CommandQueue {
   #unsynced = -1;
   #unsyncedBatch = 0;
   #bytes = 0;
+  /** Something was stored over a command that may not have been fetched, since the last submission. */
+  #overwritten = false;
   readonly #use: PageUse = {
     changed: (page, at) => {
       const offset = page.pfn * 4096 + 8 * at - this.#base;
@@ -81,6 +83,7 @@ export class Smmuv3CommandQueue {
     for (let n = 0; n < Math.min(count, entries); n++) this.#command((this.#prod + n) % entries);
     this.#prod = prod;
     course.batch++;
+    this.#overwritten = false;
     // How far the SMMU is after an overrun nobody can tell: what follows is counted from here.
     if (lost) this.#resume(prod);
     if (this.#unread) this.consumed(prod);
@@ -121,6 +124,8 @@ export class Smmuv3CommandQueue {
     const { course } = this.#shared;
     // A guest that was not seen to ask how far the SMMU is may know, but more at once than the queue holds is never right.
     if (this.#unread || (course.completions === 0 && count <= 2 ** this.#log2)) return false;
+    // That it goes over what may not have been fetched was said when it was stored.
+    if (this.#overwritten) return true;
     course.findings.add('queue-overrun', {
       events: [course.event],
       message: `${count} commands were submitted while the queue had room for ${2 ** this.#log2 - (this.#issued - this.#consumed)}: read CMDQ_CONS and wait for room`,
@@ -148,6 +153,7 @@ export class Smmuv3CommandQueue {
     const ahead = (index - (this.#cons % entries) + entries) % entries;
     if (ahead >= waiting) return;
     const { course } = this.#shared;
+    this.#overwritten = true;
     course.findings.add('command-overwritten', {
       events: [course.event],
       message: `the command at index ${index} was stored over although CMDQ_CONS is not known to have passed it: wait for it`,

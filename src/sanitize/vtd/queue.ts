@@ -44,6 +44,8 @@ export class VtdDescriptorQueue {
   #unsynced = -1;
   #unsyncedBatch = 0;
   #bytes = 0;
+  /** Something was stored over a command that may not have been fetched, since the last submission. */
+  #overwritten = false;
   /** Descriptors were submitted that nobody told. */
   #untold = false;
   /** A status was asked for, and something told that a wait was done. */
@@ -90,6 +92,7 @@ export class VtdDescriptorQueue {
     for (let n = 0; n < count; n++) this.#descriptor((this.#tail + n) % this.#entries);
     this.#tail = tail;
     this.#shared.course.batch++;
+    this.#overwritten = false;
     // How far the unit is after an overrun nobody can tell: what follows is counted from here.
     if (lost) this.#consumed = this.#issued;
   }
@@ -143,6 +146,8 @@ export class VtdDescriptorQueue {
   #overrun(count: number): boolean {
     const { course } = this.#shared;
     if (course.completions === 0) return false;
+    // That it goes over what may not have been fetched was said when it was stored.
+    if (this.#overwritten) return true;
     course.findings.add('queue-overrun', {
       events: [course.event],
       message: `${count} descriptors were submitted while the queue had room for ${this.#entries - 1 - (this.#issued - this.#consumed)}: wait for those before`,
@@ -158,6 +163,7 @@ export class VtdDescriptorQueue {
     const behind = (this.#tail - index + this.#entries) % this.#entries;
     if (behind === 0 || behind > waiting) return;
     const { course } = this.#shared;
+    this.#overwritten = true;
     course.findings.add('command-overwritten', {
       events: [course.event],
       message: `the descriptor at index ${index} was stored over although nothing says that it was fetched: wait for a wait behind it`,
