@@ -230,6 +230,12 @@ const inserted =
     const again = { ...last, size, lo: change(last.lo) } as TraceEvent;
     return renumbered([...events.slice(0, i), again, ...events.slice(i)]);
   };
+/** Where the stream table is in use: else its base may be written. */
+const insertedInUse =
+  (off: number, size: number, change: (lo: number) => number) => (events: readonly TraceEvent[], i: number) => {
+    const cr0 = events.slice(0, i).findLast((e) => e.t === 'w' && e.off === 0x20);
+    return cr0?.t === 'w' && (cr0.lo & 1) !== 0 ? inserted(off, size, change)(events, i) : [...events];
+  };
 const changedWrite = (change: (lo: number) => number) => (events: readonly TraceEvent[], i: number) =>
   events.map((e, n) => (n === i && e.t === 'w' ? { ...e, lo: change(e.lo) } : e));
 
@@ -243,9 +249,9 @@ const REGISTERS: readonly RegisterKind[] = [
   { name: 'EVENTQ_CONS never written', smmu: true, is: write(0x100ac, 0xac), to: all(write(0x100ac, 0xac)), names: [] },
   { name: 'CMDQ_BASE written again', smmu: true, is: write(0x98), to: inserted(0x90, 8, (lo) => lo), names: ['base-changed-while-enabled'] },
   { name: 'CMDQ_BASE moved', smmu: true, is: write(0x98), to: inserted(0x90, 8, (lo) => lo + 0x10_0000), names: ['base-changed-while-enabled'] },
-  { name: 'STRTAB_BASE moved', smmu: true, is: write(0x98), to: inserted(0x80, 8, (lo) => lo + 0x10_0000), names: ['base-changed-while-enabled'] },
+  { name: 'STRTAB_BASE moved', smmu: true, is: write(0x98), to: insertedInUse(0x80, 8, (lo) => lo + 0x10_0000), names: ['base-changed-while-enabled'] },
   { name: 'EVENTQ_BASE moved', smmu: true, is: write(0x98), to: inserted(0xa0, 8, (lo) => lo + 0x10_0000), names: ['base-changed-while-enabled'] },
-  { name: 'STRTAB_BASE_CFG changed', smmu: true, is: write(0x98), to: inserted(0x88, 4, (lo) => lo ^ 1), names: ['base-changed-while-enabled'] },
+  { name: 'STRTAB_BASE_CFG changed', smmu: true, is: write(0x98), to: insertedInUse(0x88, 4, (lo) => lo ^ 1), names: ['base-changed-while-enabled'] },
   { name: 'CMDQ_PROD too far', smmu: true, is: write(0x98), to: wrapped, names: ['queue-overrun'] },
   { name: 'doorbell twice', smmu: true, is: write(0x98), to: inserted(0x98, 4, (lo) => lo), names: [] },
   { name: 'CMDQ_BASE misaligned', smmu: true, is: write(0x90), to: changedWrite((lo) => lo | 0x20), names: ['table-not-aligned'] },

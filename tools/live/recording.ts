@@ -23,12 +23,18 @@ export function recorderFor(iommu: 'smmuv3' | 'vtd'): TraceRecorder | null {
   return recorder;
 }
 
+function tellFindings(judge: MachineSanitizer): void {
+  const found = judge.findings().filter((f) => f.severity !== 'hint');
+  for (const f of found) process.stdout.write(`    ${f.severity} ${f.rule} (${f.count}): ${f.message}\n`);
+  if (found.length === 0) process.stdout.write('    the driver was judged: no finding of level warning or above\n');
+  for (const [why, rules] of judge.unjudged())
+    process.stdout.write(`    not judged (${why}): ${[...rules].join(', ')}\n`);
+}
+
 /** Writes what was recorded as FOLDER/NAME.ndjson.gz, and what the driver did wrong to standard output. */
 export function saveRecording(recorder: TraceRecorder | null, name: string, of: RecordingOf): void {
   const judge = recorder === null ? undefined : JUDGES.get(recorder);
-  for (const f of judge?.findings() ?? []) {
-    if (f.severity !== 'hint') process.stdout.write(`    ${f.severity} ${f.rule} (${f.count}): ${f.message}\n`);
-  }
+  if (judge !== undefined) tellFindings(judge);
   const folder = recordFolder();
   if (recorder === null || folder === null) return;
   mkdirSync(folder, { recursive: true });
