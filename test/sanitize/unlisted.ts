@@ -201,7 +201,15 @@ function* doorbells(
   one: (kind: string, at: number, events: TraceEvent[], names: readonly string[]) => Mutant & { readonly kind: string },
 ): Kinds {
   const bells = [...new Set(commands.map((c) => c.doorbell))];
-  const late = [...TLB, ...CONFIG, ...WAIT, 'missing-atc-invalidation', 'torn-entry', 'queue-overrun'];
+  const late = [
+    ...TLB,
+    ...CONFIG,
+    ...WAIT,
+    'missing-atc-invalidation',
+    'torn-entry',
+    'queue-overrun',
+    'command-overwritten',
+  ];
   for (const d of pick(bells)) yield one('doorbell withheld', d, renumbered(r.events.filter((_, i) => i !== d)), late);
   for (const d of pick(bells)) yield one('doorbell one short', d, shorter(r, d), late);
 }
