@@ -1,4 +1,5 @@
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { E } from '../../src/spec/iommufd/errno.ts';
 import {
   CONFIG,
   EATS,
@@ -33,7 +34,8 @@ export class Smmuv3Attachments {
   constructor(core: Smmuv3Core, domains: Smmuv3Domains) {
     this.#core = core;
     this.#host = core.host;
-    this.#streams = new Smmuv3StreamHost(core, (devId) => domains.abort(devId, domains.home!));
+    const abort = (devId: number) => domains.abort(devId, domains.home!);
+    this.#streams = new Smmuv3StreamHost(core, abort, (s, like) => this.#nameLike(s, like));
     this.#domains = domains;
   }
 
@@ -203,6 +205,7 @@ export class Smmuv3Attachments {
     const viommu = this.#domains.viommu(devId, domain);
     if (viommu < 0) return viommu;
     if (s.vdeviceId > 0) {
+      if (this.#streams.holdsElsewhere(s, domain)) return -E.INVAL;
       // Nothing may translate while the name changes hands: the new vIOMMU's abort HWPT bridges the move.
       const r = this.#attach(s, this.#domains.abort(devId, domain), 'abort', null, null);
       if (r < 0) return r;
@@ -214,6 +217,14 @@ export class Smmuv3Attachments {
     s.vdeviceIn = domain;
     domain.users++;
     return 0;
+  }
+
+  /** Ties a StreamID that has nothing where another one of its group is tied. @returns 0 or -errno. */
+  #nameLike(s: Smmuv3Stream, like: Smmuv3Stream): VerbOutcome {
+    const domain = like.vdeviceIn;
+    if (domain === null || s.vdeviceIn === domain) return 0;
+    this.#dropVdevice(s);
+    return this.tie(s, domain);
   }
 
   /** No command has tied the StreamID to the device. Nothing is attached to it. */

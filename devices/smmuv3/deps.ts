@@ -66,4 +66,9 @@ export interface AttachedDevice {
   readonly sids: readonly number[];
   /** Bound to the iommufd, or bound here. */
   readonly vfio: VfioDevice;
+  /**
+   * The host's name of its isolation group: devices with the same one share one domain on the host. Default: it is alone in
+   * its group.
+   */
+  readonly group?: string;
 }

@@ -2,10 +2,16 @@ import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
 import type { VfioDevice } from '../../src/ports/iommufd.ts';
 import { E } from '../../src/spec/iommufd/errno.ts';
 import type { Smmuv3Core } from './core.ts';
+import type { Smmuv3Domain } from './domains.ts';
 import type { Smmuv3Stream, Smmuv3StreamDevice } from './stream.ts';
 
 /** The host has one configuration for the whole device, and another stream of it asks for a different one. */
 export const APART = 3;
+
+/** Whether the host knows the stream's device as a whole, so that what another device of its group has concerns it. */
+function isWhole(s: Smmuv3Stream, upcalls: unknown): boolean {
+  return s.device.streams.length === 1 || upcalls === null;
+}
 
 /**
  * How a stream reaches the host: a device with one stream by Linux's verbs, one with several by the verbs for single
@@ -17,11 +23,18 @@ export class Smmuv3StreamHost {
   readonly #host: HostVerbs;
   /** The HWPT in which all DMA of a device is refused. @returns its id or -errno. */
   readonly #abort: (devId: number) => VerbOutcome;
+  /** Gives a stream that has nothing its name in the vIOMMU of another one. @returns 0 or -errno. */
+  readonly #name: (s: Smmuv3Stream, like: Smmuv3Stream) => VerbOutcome;
 
-  constructor(core: Smmuv3Core, abort: (devId: number) => VerbOutcome) {
+  constructor(
+    core: Smmuv3Core,
+    abort: (devId: number) => VerbOutcome,
+    name: (s: Smmuv3Stream, like: Smmuv3Stream) => VerbOutcome,
+  ) {
     this.#core = core;
     this.#host = core.host;
     this.#abort = abort;
+    this.#name = name;
   }
 
   /** @returns 0, APART, or -errno, and then what was attached still is (a shared device: nothing). */
@@ -32,13 +45,54 @@ export class Smmuv3StreamHost {
     if (s.shared) {
       s.hwptId = hwptId;
       r = this.#agree(device);
-    } else if (device.streams.length === 1 || upcalls === null) {
-      r = this.#host.attach(s.vfio, hwptId);
+    } else if (isWhole(s, upcalls)) {
+      r = this.#join(s, hwptId);
     } else {
-      r = upcalls.attachStream(s.vfio.devId, s.index, hwptId);
+      r = upcalls!.attachStream(s.vfio.devId, s.index, hwptId);
     }
     if (r >= 0) s.hwptId = hwptId;
+    if (r >= 0) s.ownHwptId = hwptId;
     return r;
+  }
+
+  /**
+   * A stream with a stage 1 takes its whole group along, and each device there needs a name: those that the guest has not set up
+   * have none, or one in a vIOMMU that does not count for them any more.
+   */
+  #join(s: Smmuv3Stream, hwptId: number): VerbOutcome {
+    const peers = this.#peers(s);
+    let r = this.#host.attach(s.vfio, hwptId);
+    if (r === -E.NOENT && peers.length > 0) {
+      for (const peer of peers) if (peer.hwptId === 0 && this.#name(peer, s) < 0) return r;
+      r = this.#host.attach(s.vfio, hwptId);
+    }
+    if (r >= 0) for (const peer of peers) if (peer.hwptId > 0) peer.hwptId = hwptId;
+    return r;
+  }
+
+  /** Streams of the other devices of its group that the host moves along with it. */
+  #peers(s: Smmuv3Stream): readonly Smmuv3Stream[] {
+    const { upcalls } = this.#core.deps;
+    if (s.device.group.size === 1) return [];
+    return [...s.device.group].flatMap((d) => (d === s.device ? [] : d.streams.filter((p) => isWhole(p, upcalls))));
+  }
+
+  /** Whether others of its group are attached by names in another vIOMMU than a domain's: it cannot take them along there. */
+  holdsElsewhere(s: Smmuv3Stream, domain: Smmuv3Domain): boolean {
+    return this.#peers(s).some((p) => p.hwptId > 0 && p.vdeviceIn !== null && p.vdeviceIn !== domain);
+  }
+
+  /** One of the group leaves: another one that it took along gets back what it asked for. @returns whether others are attached. */
+  #leaveToOthers(s: Smmuv3Stream): boolean {
+    const attached = this.#peers(s).filter((p) => p.hwptId > 0);
+    const moved = s.hwptId === 0 ? undefined : attached.find((p) => p.ownHwptId !== p.hwptId);
+    if (moved !== undefined) {
+      const { ownHwptId } = moved;
+      const r = this.#host.attach(moved.vfio, ownHwptId);
+      if (r >= 0) for (const p of attached) p.hwptId = ownHwptId;
+      this.#core.refusals.note('undoing', r);
+    }
+    return attached.length > 0;
   }
 
   /** @returns 0: nothing is attached, and no cache of the host's SMMU knows what was; or -errno. */
@@ -50,14 +104,15 @@ export class Smmuv3StreamHost {
       s.hwptId = 0;
       return Math.min(this.#agree(device), 0);
     }
-    if (device.streams.length === 1 || upcalls === null) {
-      const r = this.#leave(s.vfio);
-      if (r >= 0) s.hwptId = 0;
+    if (isWhole(s, upcalls)) {
+      // What others of its group have stays in force, for its own requests too.
+      const r = this.#leaveToOthers(s) ? this.#host.detach(s.vfio) : this.#leave(s.vfio);
+      if (r >= 0) s.hwptId = s.ownHwptId = 0;
       return r < 0 ? r : confirm.ask();
     }
-    const r = upcalls.attachStream(s.vfio.devId, s.index, 0);
+    const r = upcalls!.attachStream(s.vfio.devId, s.index, 0);
     // What the SMMU does not confirm is detached all the same.
-    if (r >= 0 || r === -E.IO) s.hwptId = 0;
+    if (r >= 0 || r === -E.IO) s.hwptId = s.ownHwptId = 0;
     return r < 0 ? r : confirm.ask();
   }
 

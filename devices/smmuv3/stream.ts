@@ -16,6 +16,10 @@ export interface Smmuv3StreamDevice {
   /** What a shared device is attached to as a whole; 0: nothing. */
   hwptId: number;
   unserve: () => void;
+  /** The host's name of its isolation group; undefined: it is alone. */
+  readonly groupName: string | undefined;
+  /** All devices of its isolation group, with itself: on the host they are where one of them is. */
+  group: ReadonlySet<Smmuv3StreamDevice>;
 }
 
 /** One StreamID of a device, and what stands for its configuration on the host. */
@@ -32,8 +36,10 @@ export class Smmuv3Stream {
   settled = false;
   vdeviceId = 0;
   vdeviceIn: Smmuv3Domain | null = null;
-  /** What is attached; 0: nothing. */
+  /** What is attached; 0: nothing. Another device of its group may have been moved since, and it with that one. */
   hwptId = 0;
+  /** What it asked for itself when it was attached last. */
+  ownHwptId = 0;
   context: NestedContext | null = null;
   /** The shadow attached directly (stage 2 only). */
   domain: Smmuv3Domain | null = null;

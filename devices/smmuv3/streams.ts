@@ -1,5 +1,6 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import type { HostVerbs, VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { IsolationGroups } from '../../src/lib/uapi/isolation-groups.ts';
 import { isShortage } from '../../src/lib/uapi/refusals.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { E, errnoName } from '../../src/spec/iommufd/errno.ts';
@@ -31,6 +32,7 @@ export class Smmuv3Streams {
   readonly #list: Smmuv3Stream[] = [];
   readonly #bySid = new Map<number, Smmuv3Stream>();
   readonly #byDev = new Map<number, Smmuv3StreamDevice>();
+  readonly #groups = new IsolationGroups<Smmuv3StreamDevice>();
   /** Those that the host refused to take off what they had when translation was switched. */
   readonly #late = new Set<Smmuv3Stream>();
   /** Without upcalls: those that the host cannot have as their entries say, while the guest has not been told. */
@@ -80,7 +82,9 @@ export class Smmuv3Streams {
     const { upcalls } = this.#core.deps;
     const streams: Smmuv3Stream[] = [];
     const shared = upcalls === null && sids.length > 1;
-    const d: Smmuv3StreamDevice = { vfio, streams, shared, hwptId: 0, unserve: () => {} };
+    const { group: groupName } = device;
+    const d: Smmuv3StreamDevice = { vfio, streams, shared, hwptId: 0, unserve: () => {}, groupName, group: new Set() };
+    d.group = this.#groups.join(groupName, d);
     sids.forEach((sid, i) => {
       const s = new Smmuv3Stream(d, i, sid);
       streams.push(s);
@@ -136,6 +140,7 @@ export class Smmuv3Streams {
       this.#refused.delete(s);
       detached = Math.min(this.#attachments.remove(s), detached);
     }
+    this.#groups.leave(d.groupName, d);
     d.unserve();
     if (this.#list.length === 0) this.#domains.close();
     this.#core.refusals.note('undoing', detached);
@@ -180,10 +185,24 @@ export class Smmuv3Streams {
         work.unfinished = true;
         return work.refused;
       }
+      this.#clear(s);
       work.part(this.#place(s));
       s.round = work.round;
     }
     return work.refused;
+  }
+
+  /** The host takes no device of a group to a place of its own while another one holds what was before the switch. */
+  #clear(s: Smmuv3Stream): void {
+    const { group } = s.device;
+    if (group.size === 1) return;
+    const on = this.#enabled();
+    for (const { streams } of group) {
+      for (const other of streams) {
+        const before = on ? other.state === 'policy' : other.state !== 'policy';
+        if (before) this.#core.refusals.note('switch of translation', this.#attachments.unset(other));
+      }
+    }
   }
 
   /**
@@ -307,11 +326,14 @@ export class Smmuv3Streams {
     this.#refused.clear();
   }
 
-  /** One whose new entry was refused has nothing on the next host: there the entry is looked at again. */
+  /**
+   * One whose new entry was refused has nothing on the next host: there the entry is looked at again. Neither has one that
+   * another device of its group has taken along: the host would not take both there one by one.
+   */
   save(): StreamSaved[] {
     return this.#list.map((s) => ({
       sid: s.sid,
-      state: this.#refused.has(s) ? 'unset' : s.state,
+      state: this.#refused.has(s) || (!s.shared && s.ownHwptId !== s.hwptId) ? 'unset' : s.state,
       ste: Array.from(s.ste),
       tied: s.vdeviceId > 0,
     }));
@@ -324,7 +346,11 @@ export class Smmuv3Streams {
    */
   load(list: readonly StreamSaved[], anyway: boolean): void {
     this.forget();
-    for (const saved of list) {
+    // No device of a group holds what it has now when another one of it is to have something else.
+    for (const s of this.#list) if (s.device.group.size > 1) this.#must(this.#attachments.unset(s), 'stream');
+    // Those that hold their group first.
+    const unset = (saved: StreamSaved) => Number(saved.state === 'unset');
+    for (const saved of [...list].sort((a, b) => unset(a) - unset(b))) {
       const s = this.#bySid.get(saved.sid);
       if (s === undefined) throw new ViommuError('EINVAL', 'caller', 'no such device', { sid: saved.sid });
       const refused = this.#load(s, saved);

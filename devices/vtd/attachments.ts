@@ -253,6 +253,23 @@ export class VtdAttachments {
     return refused;
   }
 
+  /**
+   * Translation is switched: the host takes no device of a group to a place of its own while another one holds what was before.
+   * @param on translation is on now.
+   */
+  clearGroup(s: VtdStream, on: boolean): VerbOutcome {
+    const { group } = s.device;
+    let refused = 0;
+    if (group.size === 1) return refused;
+    for (const { streams } of group) {
+      for (const other of streams) {
+        const before = on ? other.bypass : other.slots.has(NO_PASID);
+        if (before && other.slice === undefined) refused = this.detach(other, NO_PASID) || refused;
+      }
+    }
+    return refused;
+  }
+
   #attachRam(s: VtdStream): VerbOutcome {
     const parent = this.#domains.parent(s.vfio.devId);
     return typeof parent === 'number' ? parent : this.#streams.attach(s, parent.hwptId, ownPasid(s));

@@ -74,4 +74,9 @@ export interface VtdFunction {
   readonly pasids?: 'guest' | 'global';
   /** The function is a slice of `vfio`'s: its own requests carry this PASID, its PASIDs are virtual. */
   readonly slice?: number;
+  /**
+   * The host's name of its isolation group: devices with the same one share one domain on the host. Default: it is alone in
+   * its group.
+   */
+  readonly group?: string;
 }

@@ -55,6 +55,7 @@ export class VtdRounds {
       if (s.placed === this.#switch) continue;
       work.unfinished ||= work.over;
       if (work.unfinished) return work.refused;
+      this.#part(this.#c.attachments.clearGroup(s, core.root.on));
       this.#part(this.place(s));
       if (work.unfinished) return work.refused;
       s.placed = this.#switch;
@@ -85,7 +86,8 @@ export class VtdRounds {
       if (!this.#reaches(s, g, did, sid, fm) || !this.#begins(s)) continue;
       this.#refresh(s, -1, -1);
       if (work.unfinished) return work.refused;
-      if (domains.eager) this.#part(this.#configure(s, NO_PASID));
+      // Where another one of its group is attached already, no use of it would ever ask.
+      if (domains.eager || s.device.group.size > 1) this.#part(this.#configure(s, NO_PASID));
       s.round = work.round;
     }
     return this.#agreed();

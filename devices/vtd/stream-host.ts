@@ -56,16 +56,35 @@ export class VtdStreamHost {
    * is refused then; `prove` is for where none follows.
    */
   #leave(device: VtdStreamDevice, pasid: number): VerbOutcome {
+    const others = this.#leaveToOthers(device, pasid);
     const r = this.#host.detach(device.vfio, pasid);
     if (isRefusal(r)) return r;
-    if (this.#core.deps.upcalls === null) device.unproved.add(pasid);
+    device.attached.delete(pasid);
+    // What others of its group have stays in force, for its own requests too.
+    if (this.#core.deps.upcalls === null && !others) device.unproved.add(pasid);
     return this.#core.confirm.ask();
   }
 
   #join(device: VtdStreamDevice, hwptId: number, pasid: number): VerbOutcome {
     const r = this.#host.attach(device.vfio, hwptId, pasid);
-    if (!isRefusal(r)) device.unproved.delete(pasid);
+    if (isRefusal(r)) return r;
+    // The host has moved its whole group, and what any of it had before is proved to be gone with it.
+    for (const d of device.group) d.unproved.delete(pasid);
+    device.attached.set(pasid, hwptId);
+    for (const d of peers(device)) if (d.attached.has(pasid)) d.attached.set(pasid, hwptId);
     return r;
+  }
+
+  /** One of the group leaves: another one that it took along gets back what it asked for. @returns whether others are attached. */
+  #leaveToOthers(device: VtdStreamDevice, pasid: number): boolean {
+    const attached = peers(device).filter((d) => d.attached.has(pasid));
+    for (const d of attached) {
+      const own = ownOf(d, pasid);
+      if (own === 0 || own === d.attached.get(pasid) || !device.attached.has(pasid)) continue;
+      this.#core.refusals.note('undoing', this.#join(d, own, pasid));
+      break;
+    }
+    return attached.length > 0;
   }
 
   /**
@@ -104,6 +123,19 @@ export class VtdStreamHost {
     if (all !== 0 && now !== 0 && !isRefusal(this.#leave(device, pasid))) agreed.delete(pasid);
     return r;
   }
+}
+
+/** The other devices of its group that the host moves along with it. */
+function peers(device: VtdStreamDevice): VtdStreamDevice[] {
+  return device.group.size === 1 ? [] : [...device.group].filter((d) => d !== device && !d.several);
+}
+
+/** What a device asked for under a host PASID; 0: nothing, or guest RAM. */
+function ownOf(device: VtdStreamDevice, pasid: number): number {
+  for (const { slots } of device.streams) {
+    for (const { host, domain } of slots.list) if (host.includes(pasid)) return domain.hwptId;
+  }
+  return 0;
 }
 
 /** Whether two streams of a device ask for different things. */

@@ -41,6 +41,12 @@ export interface VtdStreamDevice {
   /** Without upcalls: the host's PASIDs that were detached, while nothing has shown that the unit has forgotten what was there. */
   readonly unproved: Set<number>;
   unserve: () => void;
+  /** The host's name of its isolation group; undefined: it is alone. */
+  readonly groupName: string | undefined;
+  /** All devices of its isolation group, with itself: on the host they are where one of them is. */
+  group: ReadonlySet<VtdStreamDevice>;
+  /** The HWPT that the host was last asked to put under each of its PASIDs for this device; another one may have been moved since. */
+  readonly attached: Map<number, number>;
 }
 
 /** What a requester id brings along when its function is plugged in. */

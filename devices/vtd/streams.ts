@@ -1,6 +1,7 @@
 import { ViommuError } from '../../src/core/errors.ts';
 import { DRAINED, type PasidDrain } from '../../src/lib/pasid/pasid-drain.ts';
 import type { VerbOutcome } from '../../src/lib/uapi/host-verbs.ts';
+import { IsolationGroups } from '../../src/lib/uapi/isolation-groups.ts';
 import { NO_PASID } from '../../src/ports/dma.ts';
 import type { UpcallHandlers } from '../../src/ports/upcalls.ts';
 import { VtdAttachments, type VtdSlotListener } from './attachments.ts';
@@ -38,6 +39,7 @@ export class VtdStreams {
   readonly #list: VtdStream[] = [];
   readonly #byRid = new Map<number, VtdStream>();
   readonly #byDev = new Map<number, VtdStreamDevice>();
+  readonly #groups = new IsolationGroups<VtdStreamDevice>();
   readonly #gone = new GoneStreams();
 
   constructor(core: VtdCore, domains: VtdDomains) {
@@ -155,7 +157,10 @@ export class VtdStreams {
     let device = this.#byDev.get(devId);
     if (device === undefined) {
       const unserve = deps.upcalls?.serve([devId], handlers) ?? (() => {});
-      device = { vfio, streams: [], several: rids.length > 1, agreed: new Map(), unproved: new Set(), unserve };
+      const several = rids.length > 1;
+      const maps = { agreed: new Map(), unproved: new Set<number>(), attached: new Map() };
+      device = { vfio, streams: [], several, ...maps, unserve, groupName: f.group, group: new Set() };
+      device.group = this.#groups.join(f.group, device);
       this.#byDev.set(devId, device);
     }
     const { faultId } = this;
@@ -217,7 +222,10 @@ export class VtdStreams {
     this.#list.splice(at, 1);
     this.#byRid.delete(s.rid);
     device.streams.splice(device.streams.indexOf(s), 1);
-    if (device.streams.length === 0) this.#byDev.delete(device.vfio.devId);
+    if (device.streams.length === 0) {
+      this.#byDev.delete(device.vfio.devId);
+      this.#groups.leave(device.groupName, device);
+    }
     if (this.#list.length === 0) this.#domains.close();
   }
 

@@ -145,7 +145,9 @@ export class Smmuv3Unit implements IommuUnit {
     this.translate = properties.ssidsize > 0 ? new SubstreamsUnseen(this.hardware, off) : this.hardware;
     this.window = new GatedDevice(this.device, gate);
     vm.memoryLeaves.add((gpa, bytes) => this.device.forget(gpa, bytes));
-    this.#functions = new UnitFunctions(vm, this, ({ rids, vfio }) => this.device.addDevice({ sids: rids, vfio }));
+    this.#functions = new UnitFunctions(vm, this, ({ rids, vfio, description: { group } }) =>
+      this.device.addDevice({ sids: rids, vfio, ...(group === undefined ? {} : { group }) }),
+    );
   }
 
   get ats(): PhysicalSmmuv3 {

@@ -139,7 +139,9 @@ export class VtdUnit implements IommuUnit {
 
   #take({ rids, vfio, description }: BoundFunction): () => void {
     const pasids = description.pasids === 'global' ? 'global' : 'guest';
-    return this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids });
+    const { group } = description;
+    const isolated = group === undefined ? {} : { group };
+    return this.device.addDevice({ rid: rids[0]!, aliases: rids.slice(1), vfio, pasids, ...isolated });
   }
 
   get translate(): TranslatePort {

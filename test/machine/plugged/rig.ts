@@ -33,6 +33,8 @@ export const VA = 0x1234_5000;
 export interface PluggedOptions {
   readonly pasids?: PasidLayer;
   readonly failures?: FailureOptions;
+  /** The host has Linux's verbs alone. */
+  readonly linuxOnly?: boolean;
 }
 
 function unitOf(kind: Kind, o: PluggedOptions): MakeUnit {
@@ -44,6 +46,7 @@ function unitOf(kind: Kind, o: PluggedOptions): MakeUnit {
           irq,
           tell,
           doorbell: DOORBELL,
+          linuxOnly: o.linuxOnly ?? false,
         })
       : new VtdUnit(vm, {
           name: 'vtd',
@@ -57,6 +60,7 @@ function unitOf(kind: Kind, o: PluggedOptions): MakeUnit {
           },
           irq,
           tell,
+          linuxOnly: o.linuxOnly ?? false,
           ...(o.pasids === undefined ? {} : { pasids: o.pasids }),
         });
 }
