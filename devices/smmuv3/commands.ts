@@ -263,7 +263,7 @@ export class Smmuv3Commands implements CommandSink {
 
   /** The host is called for each vIOMMU: all but the first are charged beside the command itself. */
   #each(domains: readonly Smmuv3Domain[], cons: number, w0: number, w1: number, w2: number, w3: number): number {
-    this.#core.work.spend(domains.length - 1);
+    this.#core.work.spend(Math.max(domains.length - 1, 0));
     for (let i = 0; i < domains.length; i++) {
       const id = domains[i]!.viommuId;
       if (id > 0 && !this.#c.batch.add(id, cons, w0, w1, w2, w3)) return REFUSED;

@@ -85,6 +85,8 @@ export class FunctionFollower {
     const followed: Followed = { users: new Set([slot]), fn: null };
     this.#attach(followed, slot);
     this.#streams.set(slot.stream, followed);
+    // Its name may still be that of one which is about to lose it.
+    if (followed.fn === null && this.#waits) this.#coming.push(followed);
   }
 
   #unplugged(slot: Slot): void {
@@ -136,6 +138,11 @@ export class FunctionFollower {
     };
   }
 
+  /** Some have names yet that they are to lose, or none yet that they are to get. */
+  get #waits(): boolean {
+    return this.#leaving.length + this.#coming.length > 0;
+  }
+
   #attachSlice(slot: Slot): void {
     const slice = slot.slice!;
     requireSupport(this.#unit, slot.pasids, true);
@@ -143,6 +150,7 @@ export class FunctionFollower {
     const rid = namesOf(slot)?.[0] ?? -1;
     if (parent === null || rid < 0 || this.#taken(rid)) {
       this.#slices.set(slot, null);
+      if (this.#waits) this.#apart.push(slot);
       return;
     }
     const own = this.#unit.addSlice(rid, parent, slice.pasid);
@@ -186,7 +194,7 @@ export class FunctionFollower {
         f.fn = null;
       } else if (slot !== undefined) this.#try(() => this.#attach(f, slot));
     }
-    if (this.#leaving.length + this.#coming.length > 0) {
+    if (this.#waits) {
       if (!this.#goesOn) work.later(() => this.#occasion());
       this.#goesOn = true;
       return;

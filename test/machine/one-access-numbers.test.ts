@@ -139,4 +139,39 @@ describe.each(KINDS)('one access in front of a %s', (kind) => {
     expect(rig.reaches(functions[0xc7]!, page!)).toBe(true);
     expect(rig.errors).toEqual([]);
   });
+
+  test('a function that comes while others lose the name that is to be its own gets it', () => {
+    const rig = new Rig(kind);
+    const [a, b] = [0x10, 0x18].map((devfn, i) => {
+      const bridge = new Bridge({ kind: 'root' });
+      rig.machine.plug(bridge, devfn);
+      rig.number(0, devfn, 1 + 2 * i);
+      rig.config(0, devfn, bridge.config.find(CAP.PCIE) + PCIE.DEVCTL2, 2, PCIE.DEVCTL2_ARI);
+      return bridge;
+    });
+    const functions = Array.from({ length: FUNCTIONS }, (_, i) => probe({ name: `f${i}` }));
+    for (const [i, fn] of functions.entries()) {
+      addAcs(fn.config, 0);
+      rig.plug(fn, i, a, 1);
+    }
+    const [page] = rig.space(0x1c7);
+    while (rig.soon());
+    expect(rig.reaches(functions[0xc7]!, page!)).toBe(true);
+    // The first bridge goes from bus 1 to 2, in parts; the second, empty one takes its number.
+    for (const [devfn, bus] of [
+      [0x10, 2],
+      [0x18, 1],
+    ] as const) {
+      rig.config(0, devfn, 0x1a, 1, bus);
+      rig.config(0, devfn, 0x19, 1, bus);
+    }
+    const late = probe({ name: 'late' });
+    addAcs(late.config, 0);
+    rig.plug(late, 0xc7, b, 1);
+    expect(rig.soon()).toBe(true);
+    while (rig.soon());
+    expect(rig.reaches(late, page!)).toBe(true);
+    expect(rig.reaches(functions[0xc7]!, page!)).toBe(false);
+    expect(rig.errors).toEqual([]);
+  });
 });
