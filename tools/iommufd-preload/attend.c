@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 static pthread_mutex_t attend_lock = PTHREAD_MUTEX_INITIALIZER;
-/* The connection; -1: there is none yet, -2: this server needs none. */
+/* The connection; -1: there is none yet, -2: the server of `idle`'s session needs none. */
 static int attend_fd = -1;
+static struct secret idle;
 /* The server looks for its secret here. */
 static struct secret shown;
 
@@ -23,9 +24,12 @@ static void signal_eventfds(const char *handles, uint32_t bytes)
 	for (at = 0; at + 4 <= bytes; at += 4) {
 		int32_t handle;
 
+		struct pollfd room = { .events = POLLOUT };
+
 		memcpy(&handle, handles + at, 4);
-		/* A full eventfd stays full: whoever waits is told anyway. */
-		if (real_write(handle, &one, sizeof(one)) < 0)
+		room.fd = handle;
+		/* A full eventfd stays full: whoever waits is told anyway. The kernel does not wait for a reader either. */
+		if (real_poll(&room, 1, 0) == 1 && room.revents & POLLOUT && real_write(handle, &one, sizeof(one)) < 0)
 			continue;
 	}
 }
@@ -51,10 +55,16 @@ static void *attendant(void *argument)
 			signal_eventfds(payload, length);
 		if (type == DROP && length == 4) {
 			memcpy(&handle, payload, 4);
-			real_close(handle);
+			close_hidden(handle);
 		}
 		free(payload);
 	}
+	/* The server is gone. Another one may come in its place, and then somebody has to attend anew. */
+	pthread_mutex_lock(&attend_lock);
+	if (attend_fd == fd)
+		attend_fd = -1;
+	close_hidden(fd);
+	pthread_mutex_unlock(&attend_lock);
 	return NULL;
 }
 
@@ -74,40 +84,73 @@ static int64_t introduce_attendant(int fd)
 	return send_frame(fd, PROVE, NULL, 0, NULL, 0) ? -EIO : serve(fd, NULL, 0);
 }
 
-void attend(void)
+/* Starts the thread. Returns whether it is there. */
+static int start_attendant(int fd)
 {
 	sigset_t all, before;
 	pthread_t thread;
+	int failed;
+
+	/* The program's signals are for its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	failed = pthread_create(&thread, NULL, attendant, (void *)(intptr_t)fd);
+	if (!failed)
+		pthread_detach(thread);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return !failed;
+}
+
+static void dial_and_attend(void)
+{
+	int fd = dial();
 	int64_t r;
-	int fd;
+
+	if (fd < 0)
+		return;
+	fd = hide(fd);
+	r = introduce_attendant(fd);
+	if (r == -EPERM)
+		fprintf(stderr, "iommufd-preload: the server cannot reach the memory of process %d (another PID namespace, "
+				"another user, or ptrace is not allowed): its devices' DMA will fail\n", getpid());
+	if ((r == 0 || r == -EPERM) && start_attendant(fd)) {
+		attend_fd = fd;
+		return;
+	}
+	close_hidden(fd);
+	if (r == -ENODEV) {
+		attend_fd = -2;
+		idle = session;
+	}
+}
+
+/* Sees to it that this process attends: from now on, if it has not yet. errno stays what it is. */
+void attend(void)
+{
+	int before = errno;
+	char probe;
 
 	pthread_mutex_lock(&attend_lock);
-	if (attend_fd == -1 && control_ready() && (fd = dial()) >= 0) {
-		r = introduce_attendant(fd);
-		if (r == -EPERM)
-			fprintf(stderr, "iommufd-preload: the server cannot reach the memory of process %d (another PID namespace, "
-					"another user, or ptrace is not allowed): its devices' DMA will fail\n", getpid());
-		if (r == 0 || r == -EPERM) {
-			attend_fd = fd;
-			/* The program's signals are for its own threads. */
-			sigfillset(&all);
-			pthread_sigmask(SIG_SETMASK, &all, &before);
-			if (!pthread_create(&thread, NULL, attendant, (void *)(intptr_t)fd))
-				pthread_detach(thread);
-			pthread_sigmask(SIG_SETMASK, &before, NULL);
-		} else {
-			attend_fd = r == -ENODEV ? -2 : -1;
-			real_close(fd);
-		}
-	}
+	/* A server that has ended, and its thread has not come to see it: that one closes the connection. */
+	if (attend_fd >= 0 && recv(attend_fd, &probe, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		attend_fd = -1;
+	if (attend_fd == -2 && memcmp(&idle, &session, SECRET))
+		attend_fd = -1;
+	if (attend_fd == -1 && control_ready())
+		dial_and_attend();
 	pthread_mutex_unlock(&attend_lock);
+	errno = before;
 }
+
+/* A process that is forked while another of its threads begins to attend would keep that connection. */
+void attend_before_fork(void) { pthread_mutex_lock(&attend_lock); }
+void attend_in_parent(void) { pthread_mutex_unlock(&attend_lock); }
 
 /* The thread stays with the parent: a child that uses a device attends anew. */
 void attend_in_child(void)
 {
 	if (attend_fd >= 0) {
-		real_close(attend_fd);
+		close_hidden(attend_fd);
 		attend_fd = -1;
 	}
 	pthread_mutex_init(&attend_lock, NULL);

@@ -14,8 +14,10 @@
 #include <linux/capability.h>
 
 #define LARGEST 0x100000
-/* VFIO_DEVICE_SET_IRQS */
-#define SET_IRQS 0x3b6e
+/* Calls after which a device interrupts this process, or reaches its memory. */
+enum {
+	SET_IRQS = 0x3b6e, MAP_DMA = 0x3b71, IOAS_MAP = 0x3b85, IOAS_MAP_FILE = 0x3b8f, IOAS_CHANGE_PROCESS = 0x3b92,
+};
 
 struct mapping {
 	void *start;
@@ -138,9 +140,15 @@ int ioctl(int fd, unsigned long number, ...)
 	c = conn_of(fd);
 	if (!c)
 		return real_ioctl(fd, number, argument);
-	/* A child that goes on with a device of its parent's is told of interrupts itself. */
-	if ((uint32_t)number == SET_IRQS)
+	/* A child that goes on with what its parent opened, or a process that was handed it, attends for itself. */
+	switch ((uint32_t)number) {
+	case SET_IRQS:
+	case MAP_DMA:
+	case IOAS_MAP:
+	case IOAS_MAP_FILE:
+	case IOAS_CHANGE_PROCESS:
 		attend();
+	}
 	m.pid = getpid();
 	m.number = number;
 	m.argument = (uintptr_t)argument;
@@ -322,6 +330,10 @@ int __poll_chk(struct pollfd *p, nfds_t n, int timeout, size_t room)
 int close(int fd)
 {
 	resolve();
+	if (is_hidden(fd)) {
+		errno = EBADF;
+		return -1;
+	}
 	leave(fd);
 	return real_close(fd);
 }
@@ -329,15 +341,44 @@ int close(int fd)
 int close_range(unsigned first, unsigned last, int flags)
 {
 	unsigned fd;
+	int r = 0;
 
 	resolve();
-	/* CLOSE_RANGE_CLOEXEC closes nothing yet. */
-	for (fd = first; !(flags & 4) && fd <= last && fd < MAX_FD; fd++)
-		leave(fd);
-	if (real_close_range)
+	if (!real_close_range) {
+		errno = ENOSYS;
+		return -1;
+	}
+	if (first > last)
 		return real_close_range(first, last, flags);
-	errno = ENOSYS;
-	return -1;
+	for (fd = first; !r && fd <= last && fd < MAX_FD; fd++) {
+		/* CLOSE_RANGE_CLOEXEC closes nothing yet. */
+		if (!(flags & 4))
+			leave(fd);
+		if (!is_hidden(fd))
+			continue;
+		if (first < fd)
+			r = real_close_range(first, fd - 1, flags);
+		first = fd + 1;
+	}
+	return r || first > last ? r : real_close_range(first, last, flags);
+}
+
+void closefrom(int first)
+{
+	int fd = first < 0 ? 0 : first;
+
+	/* A system without close_range. */
+	if (close_range(fd, ~0u, 0))
+		for (; fd < MAX_FD; fd++)
+			close(fd);
+}
+
+/* A number that the library has taken is one that the program cannot have. */
+static int taken(int fd)
+{
+	if (is_hidden(fd))
+		errno = EBUSY;
+	return is_hidden(fd);
 }
 
 int dup(int fd)
@@ -349,6 +390,8 @@ int dup(int fd)
 int dup2(int fd, int to)
 {
 	resolve();
+	if (taken(to))
+		return -1;
 	if (fd != to)
 		leave(to);
 	return fd == to ? real_dup2(fd, to) : share(fd, real_dup2(fd, to));
@@ -357,6 +400,8 @@ int dup2(int fd, int to)
 int dup3(int fd, int to, int flags)
 {
 	resolve();
+	if (taken(to))
+		return -1;
 	if (fd != to)
 		leave(to);
 	return share(fd, real_dup3(fd, to, flags));

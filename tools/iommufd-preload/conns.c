@@ -60,18 +60,30 @@ static int64_t introduce(int fd, uint8_t type, const void *more, uint32_t n, str
 	return r;
 }
 
-/* Dials the control connection. */
+static void control_close(void)
+{
+	if (control_fd >= 0)
+		close_hidden(control_fd);
+	control_fd = -1;
+}
+
+/* Dials the control connection, and anew when the server has ended since. */
 static int control_open(void)
 {
 	struct secret token;
+	char probe;
+	int fd;
 
+	if (control_fd >= 0 && recv(control_fd, &probe, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		control_close();
 	if (control_fd >= 0)
 		return control_fd;
-	control_fd = dial();
-	if (control_fd >= 0 && introduce(control_fd, OPEN, "/", 1, &token) == -EIO) {
-		real_close(control_fd);
-		control_fd = -1;
-	}
+	fd = dial();
+	if (fd < 0)
+		return -1;
+	control_fd = hide(fd);
+	if (introduce(control_fd, OPEN, "/", 1, &token) == -EIO)
+		control_close();
 	return control_fd;
 }
 
@@ -96,10 +108,8 @@ int64_t control(uint8_t type, const void *a, uint32_t an, void *out, size_t room
 	fd = control_open();
 	if (fd >= 0) {
 		r = send_frame(fd, type, a, an, NULL, 0) ? -EIO : serve(fd, out, room);
-		if (r == -EIO) {
-			real_close(fd);
-			control_fd = -1;
-		}
+		if (r == -EIO)
+			control_close();
 	}
 	pthread_mutex_unlock(&control_lock);
 	return r;
@@ -140,8 +150,9 @@ int open_node(const char *path, int flags)
 	}
 	set_cloexec(fd, flags & O_CLOEXEC);
 	fd = enter(fd, &token);
-	if (fd >= 0)
-		conn_of(fd)->rdev = node_number(path);
+	if (fd < 0)
+		return -1;
+	conn_of(fd)->rdev = node_number(path);
 	/* A device may do DMA and interrupt from its first moment on. */
 	if (strcmp(path, "/dev/iommu"))
 		attend();
@@ -227,10 +238,12 @@ static void before_fork(void)
 {
 	struct conn *c;
 
+	attend_before_fork();
 	pthread_mutex_lock(&control_lock);
 	pthread_mutex_lock(&table_lock);
 	for (c = conns; c; c = c->next)
 		c->spare = c->dead ? -1 : join(&c->token, &c->spare_token);
+	lock_kept();
 }
 
 static void in_parent(void)
@@ -240,8 +253,10 @@ static void in_parent(void)
 	for (c = conns; c; c = c->next)
 		if (c->spare >= 0)
 			real_close(c->spare);
+	unlock_kept();
 	pthread_mutex_unlock(&table_lock);
 	pthread_mutex_unlock(&control_lock);
+	attend_in_parent();
 }
 
 static void in_child(void)
@@ -273,10 +288,9 @@ static void in_child(void)
 			real_close(c->spare);
 	}
 	/* The parent's control connection is the parent's. */
-	if (control_fd >= 0)
-		real_close(control_fd);
-	control_fd = -1;
+	control_close();
 	attend_in_child();
+	unlock_kept();
 	pthread_mutex_init(&table_lock, NULL);
 	pthread_mutex_init(&control_lock, NULL);
 }

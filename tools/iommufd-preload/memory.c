@@ -148,12 +148,22 @@ static int keep(int fd, const struct stat *s)
 		if (k->device == s->st_dev && k->inode == s->st_ino)
 			break;
 	if (!k && (k = malloc(sizeof(*k)))) {
-		*k = (struct kept){ s->st_dev, s->st_ino, real_fcntl(fd, F_DUPFD_CLOEXEC, 512), kept };
-		kept = k;
+		*k = (struct kept){ s->st_dev, s->st_ino, hide_copy(fd), kept };
+		if (k->fd >= 0) {
+			kept = k;
+		} else {
+			/* Later there may be room for one more descriptor. */
+			free(k);
+			k = NULL;
+		}
 	}
 	pthread_mutex_unlock(&kept_lock);
 	return k ? k->fd : -1;
 }
+
+/* Fork's handlers: a child must not start with the lock of a thread that it does not have. */
+void lock_kept(void) { pthread_mutex_lock(&kept_lock); }
+void unlock_kept(void) { pthread_mutex_unlock(&kept_lock); }
 
 /* A copy of an eventfd, kept for the server until it says DROP; -EBADF, or -EINVAL: it is none. */
 int32_t keep_eventfd(int fd)
@@ -166,7 +176,7 @@ int32_t keep_eventfd(int fd)
 		return -EBADF;
 	if (strcmp(target, "anon_inode:[eventfd]"))
 		return -EINVAL;
-	kept = real_fcntl(fd, F_DUPFD_CLOEXEC, 512);
+	kept = hide_copy(fd);
 	return kept < 0 ? -EMFILE : kept;
 }
 

@@ -196,6 +196,27 @@ ssize_t readlink(const char *path, char *into, size_t n)
 	return k < n ? k : n;
 }
 
+/* The folder that a server made, which stands for /sys/bus/pci/devices. Those who read one keep it: it is never freed. */
+static struct folder {
+	struct secret session;
+	char path[256];
+} *folder;
+
+static struct folder *ask_folder(void)
+{
+	struct folder *f = calloc(1, sizeof(*f));
+
+	if (f && control(SYSFS, NULL, 0, f->path, sizeof(f->path) - 1) < 0) {
+		free(f);
+		return NULL;
+	}
+	if (f) {
+		f->session = session;
+		__atomic_store_n(&folder, f, __ATOMIC_RELEASE);
+	}
+	return f;
+}
+
 /*
  * What a path below /sys/bus/pci/devices leads to when the server has the device: a file of the folder that it made for this;
  * NULL: it has not, and the system's own is meant.
@@ -203,7 +224,7 @@ ssize_t readlink(const char *path, char *into, size_t n)
 const char *in_sysfs(const char *path, char into[4096])
 {
 	static const char devices[] = "/sys/bus/pci/devices/";
-	static char folder[256];
+	struct folder *f = __atomic_load_n(&folder, __ATOMIC_ACQUIRE);
 	const char *rest = path + sizeof(devices) - 1;
 	size_t n;
 
@@ -212,17 +233,14 @@ const char *in_sysfs(const char *path, char into[4096])
 	n = strcspn(rest, "/");
 	if (!n || n > 16)
 		return NULL;
-	if (!folder[0]) {
-		char got[256] = { 0 };
-
-		if (control(SYSFS, NULL, 0, got, sizeof(got) - 1) < 0)
-			return NULL;
-		memcpy(folder, got, sizeof(folder));
-	}
-	snprintf(into, 4096, "%s/%.*s", folder, (int)n, rest);
+	if (!f || memcmp(&f->session, &session, SECRET))
+		f = ask_folder();
+	if (!f)
+		return NULL;
+	snprintf(into, 4096, "%s/%.*s", f->path, (int)n, rest);
 	if (real_access(into, F_OK))
 		return NULL;
-	snprintf(into, 4096, "%s/%s", folder, rest);
+	snprintf(into, 4096, "%s/%s", f->path, rest);
 	return into;
 }
 

@@ -89,7 +89,7 @@ static int act(uint8_t type, const char *at, uint32_t n)
 		if (n < 4)
 			return -EIO;
 		leave(s32(at));
-		real_close(s32(at));
+		close_hidden(s32(at));
 		return 0;
 	default:
 		return -EIO;

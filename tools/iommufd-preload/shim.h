@@ -93,6 +93,12 @@ int send_frame(int fd, uint8_t type, const void *a, uint32_t an, const void *b, 
 int dial(void);
 int is_ours(int fd);
 
+/* hidden.c: descriptors that the program does not know of. */
+int hide_copy(int fd);
+int hide(int fd);
+int is_hidden(int fd);
+void close_hidden(int fd);
+
 /* memory.c: what the server asks of this process. */
 size_t copy_in(pid_t pid, uint64_t address, char *into, size_t n);
 int copy_out(pid_t pid, uint64_t address, const char *from, size_t n);
@@ -100,9 +106,13 @@ uint32_t writable_at(uint64_t address, uint32_t n);
 char *read_maps(pid_t pid, uint32_t *bytes);
 int file_facts(int fd, char facts[28]);
 int32_t keep_eventfd(int fd);
+void lock_kept(void);
+void unlock_kept(void);
 
 /* attend.c: the thread that signals eventfds for the server. */
 void attend(void);
+void attend_before_fork(void);
+void attend_in_parent(void);
 void attend_in_child(void);
 
 /* serve.c: a request, and the questions between it and its answer. */

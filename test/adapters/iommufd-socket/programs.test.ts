@@ -1,7 +1,8 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Servers } from './servers.ts';
+import { ended, Servers } from './servers.ts';
 
 const SHIM = resolve('tools/iommufd-preload');
 
@@ -14,12 +15,15 @@ const compiler = (() => {
   }
 })();
 
-/** Runs a program with the preload library. @returns what it said. */
-function run(socket: string, program: string, ...args: readonly string[]): Promise<string> {
+/** Starts a program with the preload library. */
+function start(socket: string, program: string, ...args: readonly string[]): ChildProcessWithoutNullStreams {
+  const preload = { LD_PRELOAD: join(SHIM, 'libiommufd-preload.so'), IOMMUFD_SOCK: socket };
+  return spawn(join(SHIM, program), args, { env: { ...process.env, ...preload } });
+}
+
+/** @returns what a program said until it ended. */
+function saying(child: ChildProcessWithoutNullStreams): Promise<string> {
   return new Promise((done, fail) => {
-    const child = spawn(join(SHIM, program), args, {
-      env: { ...process.env, LD_PRELOAD: join(SHIM, 'libiommufd-preload.so'), IOMMUFD_SOCK: socket },
-    });
     let text = '';
     child.stdout.setEncoding('utf8').on('data', (t: string) => {
       text += t;
@@ -57,9 +61,36 @@ describe.runIf(compiler)('unmodified C programs', () => {
     ['dma-client', 'vtd engines', ['anonymous', 'vtd', 'device-last'], 'dma anonymous: 0 failures'],
     ['dma-client', 'vtd engines', ['memfd', 'vtd'], 'dma memfd: 0 failures'],
     ['dma-client', 'vtd engines', ['shared', 'vtd'], 'dma shared: 0 failures'],
+    ['attend-client', 'smmuv3 engines', ['child'], 'attend child: 0 failures'],
+    ['attend-client', 'vtd engines', ['close'], 'attend close: 0 failures'],
+    ['attend-client', 'smmuv3 engines', ['full'], 'attend full: 0 failures'],
+    ['attend-client', 'vtd engines', ['file'], 'attend file: 0 failures'],
   ])('%s against %s', async (program, backend, args, last) => {
-    const said = await run(sockets.get(backend)!, program, ...args);
+    const said = await saying(start(sockets.get(backend)!, program, ...args));
     expect(said.split('\n').filter((l) => l.startsWith('NOT OK'))).toEqual([]);
     expect(said).toContain(last);
+  });
+
+  test('a program goes on with a server that came in the place of another', async () => {
+    const path = join(servers.dir, 'restarted.sock');
+    const serve = async () => {
+      const { child, said } = servers.run('--socket', path, '--backend', 'vtd', '--device', 'dma-engine');
+      while (!said().includes(' on ')) await once(child.stderr!, 'data');
+      return child;
+    };
+    const first = await serve();
+    const program = start(path, 'attend-client', 'restart');
+    const said = saying(program);
+    let heard = '';
+    program.stdout.on('data', (text: string) => {
+      heard += text;
+    });
+    while (!heard.includes('ready')) await once(program.stdout, 'data');
+    first.kill();
+    await ended(first);
+    await serve();
+    program.stdin.write('go on\n');
+    expect((await said).split('\n').filter((l) => l.startsWith('NOT OK'))).toEqual([]);
+    expect(await said).toContain('attend restart: 0 failures');
   });
 });
