@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { EventSignal } from '../../host/ioctl/caller.ts';
+import type { Afterwards } from './afterwards.ts';
 import { FRAME, frame, SECRET_BYTES } from './frames.ts';
 import { ProcessReach } from './process-reach.ts';
 
@@ -28,9 +29,13 @@ export class Attendant {
   readonly #address: number;
   readonly #secret = randomBytes(SECRET_BYTES);
   readonly #due = new Set<number>();
+  /** How often the server holds each eventfd: a program may give one for several interrupts. */
+  readonly #holds = new Map<number, number>();
+  readonly #afterwards: Afterwards;
   #scheduled = false;
 
-  constructor(connection: AttendantLine, pid: number, address: number) {
+  constructor(connection: AttendantLine, pid: number, address: number, afterwards: Afterwards) {
+    this.#afterwards = afterwards;
     this.#connection = connection;
     this.pid = pid;
     this.#address = address;
@@ -47,9 +52,18 @@ export class Attendant {
     return this.reach !== null;
   }
 
-  /** An eventfd that the process keeps under this number for the server. */
-  eventFd(handle: number): EventSignal {
+  /** Whether the server holds an eventfd. */
+  holds(handle: number): boolean {
+    return this.#holds.has(handle);
+  }
+
+  /**
+   * An eventfd that the process keeps under this number for the server, once more. The process is told to close it when the
+   * last hold ends. @param kept asked then; false: whoever asked for the eventfd sees to it that it is closed.
+   */
+  eventFd(handle: number, kept: () => boolean): EventSignal {
     let held = true;
+    this.#holds.set(handle, (this.#holds.get(handle) ?? 0) + 1);
     return {
       signal: () => {
         if (held) this.#signal(handle);
@@ -57,6 +71,10 @@ export class Attendant {
       release: () => {
         if (!held) return;
         held = false;
+        const left = this.#holds.get(handle)! - 1;
+        if (left > 0) this.#holds.set(handle, left);
+        else this.#holds.delete(handle);
+        if (left > 0 || !kept()) return;
         this.#flush();
         if (this.#connection.alive) this.#connection.tell(frame(FRAME.DROP, word(handle)));
       },
@@ -67,14 +85,14 @@ export class Attendant {
     this.#due.add(handle);
     if (this.#scheduled) return;
     this.#scheduled = true;
-    queueMicrotask(() => this.#turn());
+    this.#afterwards.soon(() => this.#turn());
   }
 
   #turn(): void {
     this.#scheduled = false;
     if (this.#connection.alive && this.#connection.unread > MOST_UNREAD) {
       this.#scheduled = true;
-      setTimeout(() => this.#turn(), 1).unref();
+      this.#afterwards.after(1, () => this.#turn());
       return;
     }
     this.#flush();

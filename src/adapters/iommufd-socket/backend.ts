@@ -23,6 +23,7 @@ import type { PciFunction } from '../../ports/pci.ts';
 import { MOCK, MOCK_DEVICE_FLAG } from '../../spec/iommufd/selftest.ts';
 import { EXT, PASID_CAP } from '../../spec/pcie/capabilities.ts';
 import { bdf } from '../../spec/pcie/header.ts';
+import { Afterwards } from './afterwards.ts';
 import { MOST_FUNCTIONS } from './endpoints.ts';
 import { HostBus, ITS_DOORBELL, X86_DOORBELL } from './host-bus.ts';
 import { ReachableMemory } from './reachable-memory.ts';
@@ -168,7 +169,14 @@ function mock(kernel: HostKernel, release: Release): ServedKernel {
   return served(kernel, stillDevices(vfio), null, (file) => new MockTestIoctl(file, driver));
 }
 
-function smmuv3(kernel: HostKernel, fns: readonly PciFunction[], ignoreInvalidations: boolean): ServedKernel {
+/** What a host with hardware is made with. */
+interface HardwareParts {
+  readonly fns: readonly PciFunction[];
+  readonly ignoreInvalidations: boolean;
+  readonly afterwards: Afterwards;
+}
+
+function smmuv3(kernel: HostKernel, { fns, ignoreInvalidations, afterwards }: HardwareParts): ServedKernel {
   const { memory, clock } = kernel;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
@@ -187,13 +195,13 @@ function smmuv3(kernel: HostKernel, fns: readonly PciFunction[], ignoreInvalidat
   kernel.addIommu(driver);
   events.to = driver.events;
   if (reach === null) return served(kernel, functions(kernel, driver));
-  const bus = new HostBus(reach, { translate: hw, ats: hw, remap: null }, ITS_DOORBELL);
+  const bus = new HostBus(reach, { translate: hw, ats: hw }, ITS_DOORBELL, afterwards);
   endpoints.to = bus.endpoints;
   memory.space.addWindow(ITS_DOORBELL.page, 4096, bus.doorbell);
   return served(kernel, busFunctions(kernel, driver, bus, fns, ITS_DOORBELL.page), reach);
 }
 
-function vtd(kernel: HostKernel, fns: readonly PciFunction[], ignoreInvalidations: boolean): ServedKernel {
+function vtd(kernel: HostKernel, { fns, ignoreInvalidations, afterwards }: HardwareParts): ServedKernel {
   const { memory, clock } = kernel;
   const events = new HwRelay();
   const endpoints = new EndpointRelay();
@@ -212,7 +220,7 @@ function vtd(kernel: HostKernel, fns: readonly PciFunction[], ignoreInvalidation
   kernel.addIommu(driver);
   events.to = driver.events;
   if (reach === null) return served(kernel, functions(kernel, driver));
-  const bus = new HostBus(reach, { translate: hw, ats: hw, remap: null }, X86_DOORBELL);
+  const bus = new HostBus(reach, { translate: hw, ats: hw }, X86_DOORBELL, afterwards);
   endpoints.to = bus.endpoints;
   return served(kernel, busFunctions(kernel, driver, bus, fns, X86_DOORBELL.page), reach);
 }
@@ -225,6 +233,7 @@ export type Release = (typeof RELEASES)[number];
 /**
  * @param fns functions of a life of their own (default: four that do nothing).
  * @param deaf the hardware loses invalidations.
+ * @param afterwards runs what functions put off (default: what they throw is not caught).
  * @throws ViommuError `E_USAGE` unknown name, functions that the mock cannot have, or too many of them.
  */
 export function makeBackend(
@@ -232,11 +241,15 @@ export function makeBackend(
   release: Release = '7.2',
   fns: readonly PciFunction[] = [],
   deaf = false,
+  afterwards = new Afterwards((error) => {
+    throw error;
+  }),
 ): ServedKernel {
   if (fns.length > MOST_FUNCTIONS) {
     throw new ViommuError('E_USAGE', 'caller', `--device: at most ${MOST_FUNCTIONS} of them`, { devices: fns.length });
   }
   const kernel = new HostKernel({ memory: new HostMemory(), clock: new VirtualClock() });
+  const parts = { fns, ignoreInvalidations: deaf, afterwards };
   switch (name) {
     case 'mock':
       if (fns.length > 0) {
@@ -244,9 +257,9 @@ export function makeBackend(
       }
       return mock(kernel, release);
     case 'smmuv3':
-      return smmuv3(kernel, fns, deaf);
+      return smmuv3(kernel, parts);
     case 'vtd':
-      return vtd(kernel, fns, deaf);
+      return vtd(kernel, parts);
     default:
       throw new ViommuError('E_USAGE', 'caller', `--backend: expected ${BACKENDS.join(', ')}, found "${name}"`);
   }

@@ -60,12 +60,8 @@ export class SocketCaller implements Caller {
     if (handle < 0) return handle;
     // A process without an attendant can be told nothing: what it asks for works, and no interrupt ever comes.
     const attendant = request.session.attendants.get(request.pid);
-    const signal = attendant?.eventFd(handle) ?? { signal() {}, release() {} };
-    return {
-      signal: () => signal.signal(),
-      // Until the request is over the client closes its copy with the answer, if nobody has it then.
-      release: () => (request.over ? signal.release() : undefined),
-    };
+    // Until the request is over the client closes its copy with the answer, if nobody has it then.
+    return attendant?.eventFd(handle, () => request.over) ?? { signal() {}, release() {} };
   }
 
   pageFile(fd: number): PageFile | null {

@@ -5,10 +5,11 @@ import type { Root, Slot } from '../../../bus/topology.ts';
 import type { DeviceControl } from '../../host/kernel/driver.ts';
 import type { MessagePlace, VfioHardware, VfioHardwareEvents } from '../../host/vfio/hardware.ts';
 import { extendedCapability } from '../../lib/pci/capability-list.ts';
-import type { EndpointPort } from '../../ports/dma.ts';
+import type { EndpointPort, InterruptRemapPort } from '../../ports/dma.ts';
 import type { Memory, MemoryWindow } from '../../ports/memory.ts';
 import type { PciFunction, PciWindow } from '../../ports/pci.ts';
 import { ATS_CAP, EXT, PASID_CAP, PRI_CAP } from '../../spec/pcie/capabilities.ts';
+import type { Afterwards } from './afterwards.ts';
 
 /** Bus number of the functions. */
 export const HOST_BUS_NUMBER = 1;
@@ -28,28 +29,58 @@ export const X86_DOORBELL: Doorbell = { bus: 0xfee0_0000, page: -1 };
 /** GICv3: the translation register of an ITS, through the software MSI window that iommufd maps it into. */
 export const ITS_DOORBELL: Doorbell = { bus: 0x0800_0040, page: 0x0809_0000 };
 
-/** The bus of an emulated host: functions behind its IOMMU, and an interrupt controller that knows their vectors. */
+/**
+ * The bus of an emulated host: functions behind its IOMMU, and an interrupt controller that knows their vectors. A message is
+ * taken only from the function whose vector it names, as interrupt remapping and an ITS do it by requester id: any function can
+ * be made to write any word to the doorbell.
+ */
 export class HostBus {
   readonly #complex: RootComplex;
   readonly #root: Root;
   readonly #doorbell: Doorbell;
   readonly #functions: HostFunction[] = [];
   readonly #up = [false, false, false, false];
+  readonly #afterwards: Afterwards;
 
-  /** @param memory what translated requests reach. @param iommu what they pass. */
-  constructor(memory: Memory, iommu: IommuPorts, doorbell: Doorbell) {
+  /** @param memory what translated requests reach. @param iommu what they pass; the bus remaps messages itself. */
+  constructor(memory: Memory, iommu: Omit<IommuPorts, 'remap'>, doorbell: Doorbell, afterwards: Afterwards) {
     this.#doorbell = doorbell;
+    this.#afterwards = afterwards;
     this.#complex = new RootComplex({
       memory,
       irq: {
         pulse() {},
         level: (line, up) => this.#line(line, up),
+        // Who sent it was looked at when it was remapped.
         message: (_, data) => this.#message(data),
       },
       clock: null,
-      later: (action) => void setImmediate(action),
+      later: (action) => afterwards.later(action),
     });
-    this.#root = this.#complex.addRoot(HOST_BUS_NUMBER, iommu);
+    this.#root = this.#complex.addRoot(HOST_BUS_NUMBER, { ...iommu, remap: this.#remap() });
+  }
+
+  /** Messages keep their words, and get through from the function they belong to. */
+  #remap(): InterruptRemapPort {
+    const out = { address: 0, data: 0 };
+    return {
+      remap: (rid, address, data) => {
+        out.address = address;
+        out.data = data;
+        return address === this.#doorbell.bus && this.#sentBy(rid, data);
+      },
+      get outAddress() {
+        return out.address;
+      },
+      get outData() {
+        return out.data;
+      },
+    };
+  }
+
+  /** Whether a message is one of the vectors of the function with this requester id. */
+  #sentBy(rid: number, data: number): boolean {
+    return this.#functions[Math.floor(data / VECTORS)]?.requester === rid;
   }
 
   /** Where the IOMMU sends its messages to functions. */
@@ -59,7 +90,15 @@ export class HostBus {
 
   /** The registers behind the doorbell's page; the caller puts them into host memory. */
   get doorbell(): MemoryWindow {
-    return { name: 'its', read: () => 0, write: (_offset, _size, data) => void this.#message(data) };
+    const register = this.#doorbell.bus % 4096;
+    return {
+      name: 'its',
+      read: () => 0,
+      write: (offset, size, data) => {
+        if (offset !== register || size !== 4 || !this.#sentBy(this.#complex.requester, data)) return;
+        this.#message(data);
+      },
+    };
   }
 
   /** @throws ViommuError see `RootComplex.plug`. */
@@ -82,7 +121,7 @@ export class HostBus {
    */
   #line(line: number, up: boolean): void {
     this.#up[line] = up;
-    queueMicrotask(() => {
+    this.#afterwards.soon(() => {
       for (const fn of this.#functions) if (fn.line === line) fn.events?.line(this.#up[line]!);
     });
   }
@@ -109,6 +148,10 @@ export class HostFunction implements VfioHardware {
     this.#enable();
   }
 
+  /** Its requester id as interrupt controllers know it. */
+  get requester(): number {
+    return this.#slot.rid;
+  }
   /** Its requester id as hardware has it. */
   get stream(): number {
     return this.#slot.stream;

@@ -5,6 +5,7 @@ import { IommufdNode } from '../../host/ioctl/iommufd-node.ts';
 import { MAP_SHARED } from '../../host/iommufd/mmap.ts';
 import type { HostKernel } from '../../host/kernel/kernel.ts';
 import { E } from '../../spec/iommufd/errno.ts';
+import type { Afterwards } from './afterwards.ts';
 import { Attendant } from './attendant.ts';
 import { ClientMemory } from './client-memory.ts';
 import type { Connection } from './connection.ts';
@@ -29,6 +30,8 @@ export interface KernelServerParts {
   /** The memory its functions reach; null: they reach none, and nobody has to attend. */
   readonly reach: ReachableMemory | null;
   readonly sysfs: ServedSysfs;
+  /** Runs what is put off. */
+  readonly afterwards: Afterwards;
 }
 
 /**
@@ -229,7 +232,7 @@ export class KernelServer {
     }
     if (!this.#enter(c, session)) return;
     const pid = payload.readUInt32LE(SECRET_BYTES);
-    c.attendant = new Attendant(c, pid, Number(payload.readBigUInt64LE(SECRET_BYTES + 4)));
+    c.attendant = new Attendant(c, pid, Number(payload.readBigUInt64LE(SECRET_BYTES + 4)), this.#parts.afterwards);
     c.answer(returned(this.#parts.reach === null ? -E.NODEV : 0, c.attendant.secret));
   }
 

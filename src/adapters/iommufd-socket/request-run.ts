@@ -110,7 +110,9 @@ export class RequestRun {
     const { request, connection, done } = this.#p;
     const spares = result < 0 ? request.answers.spares : request.unused;
     const closes = spares.filter((s) => s.fd >= 0).map((s) => s.fd);
-    if (result < 0) for (const handle of request.answers.eventFds.values()) if (handle >= 0) closes.push(handle);
+    const attendant = request.session.attendants.get(request.pid);
+    for (const handle of request.answers.eventFds.values())
+      if (handle >= 0 && attendant?.holds(handle) !== true) closes.push(handle);
     request.over = true;
     connection.answer(returned(result, undefined, [...request.writes.map(writeAction), ...closes.map(closeAction)]));
     done();

@@ -3,6 +3,7 @@ import { DeviceNodes } from '../../host/ioctl/device-nodes.ts';
 import type { GroupDevice } from '../../host/ioctl/vfio-group-node.ts';
 import type { PciFunction } from '../../ports/pci.ts';
 import type { Tell } from '../../ports/tell.ts';
+import { Afterwards } from './afterwards.ts';
 import { makeBackend, type Release } from './backend.ts';
 import { type ClaimedPath, listenOn } from './claim-path.ts';
 import { Connection, type Together } from './connection.ts';
@@ -52,7 +53,10 @@ export class IommufdServer {
   readonly #readable = new Set<Connection>();
   #scheduled = false;
   #claimed: ClaimedPath | null = null;
-  /** Something broke that is no client's fault: what. It is a bug; the client it happened to has lost its connection. */
+  /**
+   * Something broke that is no client's fault: what. It is a bug; the client whose request it was has lost its connection. What
+   * a function put off belongs to no request.
+   */
   onFailure: ((error: Error) => void) | null = null;
 
   /** @throws ViommuError `E_USAGE` an unknown backend. */
@@ -66,14 +70,16 @@ export class IommufdServer {
       readable: (c) => this.#hasBytes(c),
       gone: (c) => this.#gone(c),
     };
-    const served = makeBackend(options.backend, options.release, options.functions, options.ignoreInvalidations);
+    const afterwards = new Afterwards((e) => this.#failed(e));
+    const { backend, release, functions, ignoreInvalidations } = options;
+    const served = makeBackend(backend, release, functions, ignoreInvalidations, afterwards);
     served.kernel.tell = options.tell ?? null;
     const { kernel, devices, reach } = served;
     const nodes = new DeviceNodes({ kernel, devices, test: (file) => served.test(file) });
     const sysfs = new ServedSysfs(devices, nodes);
     this.#sysfs = sysfs;
     this.#devices = devices;
-    this.#kernel = new KernelServer({ kernel, nodes, limits: this.limits, reach, sysfs });
+    this.#kernel = new KernelServer({ kernel, nodes, limits: this.limits, reach, sysfs, afterwards });
     this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
 
@@ -137,9 +143,13 @@ export class IommufdServer {
       act();
       return true;
     } catch (e) {
-      this.onFailure?.(e instanceof Error ? e : new Error(String(e)));
+      this.#failed(e);
       return false;
     }
+  }
+
+  #failed(e: unknown): void {
+    this.onFailure?.(e instanceof Error ? e : new Error(String(e)));
   }
 
   /**

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { Untranslated } from '../../../bus/iommu-ports.ts';
 import { DmaEngine, ENGINE } from '../../../devices/endpoints/dma-engine.ts';
 import { Shell } from '../../../devices/endpoints/shell.ts';
+import { Afterwards } from '../../../src/adapters/iommufd-socket/afterwards.ts';
 import { HostBus, type HostFunction, X86_DOORBELL } from '../../../src/adapters/iommufd-socket/host-bus.ts';
 import type { Caller, EventSignal } from '../../../src/host/ioctl/caller.ts';
 import { VfioPciDevice } from '../../../src/host/vfio/pci-device.ts';
@@ -67,7 +68,10 @@ class Stand {
       translate: (rid: number, pasid: number, lo: number, hi: number) =>
         lo >>> 0 >= 0xfee0_0000 ? 4 : translate.translate(rid, pasid, lo, hi),
     };
-    const bus = new HostBus(memory, { translate: messages, ats: null, remap: null }, X86_DOORBELL);
+    const afterwards = new Afterwards((error) => {
+      throw error;
+    });
+    const bus = new HostBus(memory, { translate: messages, ats: null }, X86_DOORBELL, afterwards);
     this.hardware = bus.plug(fn, 0);
     this.device = new VfioPciDevice(this.hardware);
     this.device.opened();
