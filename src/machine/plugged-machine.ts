@@ -19,6 +19,7 @@ import { ATS_CAP, EXT } from '../spec/pcie/index.ts';
 import { portsOf, putBehind, recordedPorts, recordedTell } from './behind-unit.ts';
 import { InterruptQueue } from './interrupt-queue.ts';
 import { checkPlan, type Emulator, type MachinePlan, type MakeUnit } from './machine-plan.ts';
+import type { PasidInfo } from './pasid/pasid-info.ts';
 import { windowOf } from './physical-map.ts';
 import { MachineSanitizer, type SanitizedMachine } from './sanitize.ts';
 import type { IommuUnit } from './unit.ts';
@@ -246,6 +247,17 @@ export class PluggedMachine {
       unfollow?.();
       this.complex.unplug(slot);
     };
+  }
+
+  /**
+   * What a function can do with PASIDs as the guest has it (several address spaces or one, how many bits, whose the PASIDs are, and
+   * up to where the guest chooses them): the least of what the function, the host and the vIOMMU have.
+   * @throws ViommuError `ENOENT` it is not plugged in, the guest has no number for it yet, or it is a slice.
+   */
+  pasidInfo(fn: PciFunction): PasidInfo {
+    const known = this.unit.functionOf(this.#slotOf(fn).rid);
+    if (known !== undefined) return known.pasidInfo;
+    throw new ViommuError('ENOENT', 'caller', `${fn.name} is no function of its own that the guest has numbered`);
   }
 
   #slotOf(fn: PciFunction): Slot {

@@ -74,6 +74,7 @@ export class Smmuv3Unit implements IommuUnit {
   readonly remap = null;
   /** The guest's context descriptors are its PASID table: the host has no part in how it manages PASIDs. */
   readonly managements = ['guest-table'] as const;
+  readonly pasidBits: number;
   /** A stream's PASIDs all lie in one guest table, so none can be another device's. */
   readonly slices = false;
   readonly translate: TranslatePort;
@@ -91,6 +92,7 @@ export class Smmuv3Unit implements IommuUnit {
     const { name } = config;
     const properties = checkSmmuv3Properties(config.properties);
     this.name = name;
+    this.pasidBits = properties.ssidsize;
     const deviations = smmuv3Deviations(properties.profile, config.deviations);
     const events = new HwRelay();
     this.hardware = new PhysicalSmmuv3({

@@ -4,6 +4,7 @@ import type { IommuDriver } from '../host/kernel/driver.ts';
 import type { PasidManagement } from '../lib/pasid/pasid-management.ts';
 import type { VfioDevice } from '../ports/iommufd.ts';
 import { errnoName } from '../spec/iommufd/errno.ts';
+import { pasidInfo } from './pasid/pasid-info.ts';
 import type { FunctionDescription, IommuUnit, UnitFunction } from './unit.ts';
 import type { Vm } from './vm.ts';
 
@@ -75,6 +76,7 @@ export class UnitFunctions {
       vfio.close();
       kernel.removeDevice(device, undo);
     };
+    const unit = this.#unit;
     let away: () => void;
     try {
       const r = vfio.bind(iommufd);
@@ -91,6 +93,10 @@ export class UnitFunctions {
       streams,
       device,
       vfio,
+      get pasidInfo() {
+        const { pasidBits, pasidSplit = 0 } = unit;
+        return pasidInfo(iommufd, vfio, description.pasids === 'global', pasidSplit, pasidBits);
+      },
       remove: () => {
         if (this.#byRid.get(rids[0]!) !== fn) return;
         for (const rid of rids) this.#byRid.delete(rid);

@@ -4,6 +4,7 @@ import type { AtsPort, InterruptRemapPort, TranslatePort } from '../ports/dma.ts
 import type { VfioDevice } from '../ports/iommufd.ts';
 import type { MmioDevice } from '../ports/mmio.ts';
 import type { EndpointRelay } from './hw-relay.ts';
+import type { PasidInfo } from './pasid/pasid-info.ts';
 
 /** What a machine says about a function that it puts behind a unit: the kernel's description, and whose its PASIDs are. */
 export interface FunctionDescription extends Omit<DeviceDescription, 'iommu' | 'streams'> {
@@ -21,6 +22,8 @@ export interface UnitFunction {
   readonly device: KernelDevice;
   /** The VMM's open VFIO device, bound to its iommufd. */
   readonly vfio: VfioDevice;
+  /** What it can do with PASIDs behind this unit, and who chooses them. */
+  readonly pasidInfo: PasidInfo;
   /** Takes it away: out of the device model, off the iommufd, off the kernel. */
   remove(): void;
 }
@@ -59,6 +62,10 @@ export interface IommuUnit {
   readonly endpoints: EndpointRelay;
   /** How it can manage PASIDs of a function; the first is what it does when a description does not say. */
   readonly managements: readonly PasidManagement[];
+  /** PASID bits that its guest is shown; a unit that leaves it out limits nothing. */
+  readonly pasidBits?: number;
+  /** The first PASID that is not the guest's where its functions have twins in the host's pool; a unit without a pool leaves it out. */
+  readonly pasidSplit?: number;
   /** Whether it takes slices of functions. */
   readonly slices: boolean;
   /**

@@ -66,6 +66,8 @@ export class VtdUnit implements IommuUnit {
   /** The host owns the PASID table. Twins for ENQCMD come from the VM's PASID layer. */
   readonly managements: readonly PasidManagement[];
   readonly slices: boolean;
+  readonly pasidBits: number;
+  readonly pasidSplit?: number;
   readonly window: MmioDevice;
   readonly #functions: UnitFunctions;
 
@@ -80,6 +82,11 @@ export class VtdUnit implements IommuUnit {
     this.name = config.name;
     this.managements = config.pasids === undefined ? ['host-table'] : ['host-table', 'global'];
     this.slices = config.pasids !== undefined;
+    const { pasidBits } = properties;
+    const split = config.pasids?.space.min;
+    if (split !== undefined) this.pasidSplit = split;
+    // The guest is shown no bits that reach beyond the split.
+    this.pasidBits = split === undefined ? pasidBits : Math.min(pasidBits, Math.floor(Math.log2(split)));
     const events = new HwRelay();
     this.hardware = new PhysicalVtd({
       name: `${config.name}.hw`,

@@ -16,8 +16,11 @@ export interface PasidInfo {
   readonly end: number;
 }
 
-/** @param global the device's PASIDs have twins in the host's pool, which begins at `min`. */
-export function pasidInfo(iommufd: Iommufd, vfio: VfioDevice, global: boolean, min: number): PasidInfo {
+/**
+ * @param global the device's PASIDs have twins in the host's pool, which begins at `min`. @param most bits that the vIOMMU in front
+ *   of it lets the guest have.
+ */
+export function pasidInfo(iommufd: Iommufd, vfio: VfioDevice, global: boolean, min: number, most = 20): PasidInfo {
   const c: GetHwInfo = {
     flags: 0,
     devId: vfio.devId,
@@ -27,7 +30,7 @@ export function pasidInfo(iommufd: Iommufd, vfio: VfioDevice, global: boolean, m
     outMaxPasidLog2: 0,
     outCapabilities: 0n,
   };
-  const bits = iommufd.getHwInfo(c) === 0 ? c.outMaxPasidLog2 : 0;
+  const bits = iommufd.getHwInfo(c) === 0 ? Math.min(c.outMaxPasidLog2, most) : 0;
   const guestTable = c.dataType === HW_INFO.ARM_SMMUV3 || c.dataType === HW_INFO.AMD;
   const management = guestTable ? 'guest-table' : global ? 'global' : 'host-table';
   const all = bits === 0 ? 0 : 2 ** bits;
