@@ -14,6 +14,10 @@ export interface ClientPages {
 /** Below are the emulated kernel's own pages, from here on those of clients. */
 export const FIRST_CLIENT_ADDRESS = 2 ** 47;
 
+/** The bits of a table's entry, of any format, by which it leads somewhere: whether it is valid, and its address. */
+const LEADS_LO = 0xffff_f001 | 0;
+const LEADS_HI = 0x000f_ffff;
+
 /** Host-physical memory as IOMMUs and functions of a server see it: the kernel's own, and that of its clients. */
 export class ReachableMemory implements Memory {
   readonly changes = -1;
@@ -27,9 +31,13 @@ export class ReachableMemory implements Memory {
   /** Set before the first access. */
   clients: ClientPages | null = null;
   readonly #own: Memory;
-  /** The page that was looked at last. */
+  /** A copy of the page that was located last, and its address. Walkers read from it until they locate another one. */
   readonly #page = new Int32Array(PAGE / 4);
   readonly #bytes = new Uint8Array(this.#page.buffer);
+  #located = -1;
+  /** What a load has read, or a store writes. */
+  readonly #word = new Int32Array(2);
+  readonly #wordBytes = new Uint8Array(this.#word.buffer);
 
   /** @param own the kernel's memory. */
   constructor(own: Memory) {
@@ -41,8 +49,11 @@ export class ReachableMemory implements Memory {
     return this.#own.windowed ?? 0;
   }
 
-  #fetch(hpa: number, at: number, count: number): boolean {
-    return this.clients?.readNow(hpa, this.#bytes, at, count) ?? false;
+  #load(hpa: number, count: number): boolean {
+    return this.clients?.readNow(hpa, this.#wordBytes, 0, count) ?? false;
+  }
+  #store(hpa: number, first: number, count: number): boolean {
+    return this.clients?.writeNow(hpa + first, this.#wordBytes, first, count) ?? false;
   }
 
   locate(addr: number): boolean {
@@ -56,11 +67,14 @@ export class ReachableMemory implements Memory {
       return true;
     }
     const offset = addr % PAGE;
-    if (!this.#fetch(addr - offset, 0, PAGE)) return false;
+    this.#located = -1;
+    if (!(this.clients?.readNow(addr - offset, this.#bytes, 0, PAGE) ?? false)) return false;
+    this.#located = addr - offset;
     this.words = this.#page;
     this.index = offset / 4;
     this.room = (PAGE - offset) / 4;
-    this.writable = true;
+    // It is a copy.
+    this.writable = false;
     return true;
   }
 
@@ -70,8 +84,8 @@ export class ReachableMemory implements Memory {
       this.lo = this.#own.lo;
       return true;
     }
-    if (!this.#fetch(addr, 0, 4)) return false;
-    this.lo = this.#page[0]!;
+    if (!this.#load(addr, 4)) return false;
+    this.lo = this.#word[0]!;
     return true;
   }
 
@@ -82,23 +96,52 @@ export class ReachableMemory implements Memory {
       this.hi = this.#own.hi;
       return true;
     }
-    if (!this.#fetch(addr, 0, 8)) return false;
-    this.lo = this.#page[0]!;
-    this.hi = this.#page[1]!;
+    if (!this.#load(addr, 8)) return false;
+    this.lo = this.#word[0]!;
+    this.hi = this.#word[1]!;
     return true;
   }
 
   store32(addr: number, value: number): boolean {
     if (addr < FIRST_CLIENT_ADDRESS) return this.#own.store32(addr, value);
-    this.#page[0] = value;
-    return this.clients?.writeNow(addr, this.#bytes, 0, 4) ?? false;
+    this.#word[0] = value;
+    return this.#store(addr, 0, 4);
   }
 
+  /**
+   * In a page of a client that was located last it is the entry of a table that comes back with flags set or cleared, while the
+   * client's processor may be changing it, too. Hardware compares and exchanges. Here the entry is read again, the bits that
+   * differ from what was located are put in, and only bytes with such bits are written. What the client writes to these bytes
+   * between the two is lost: that is a few microseconds instead of the time of a walk.
+   *
+   * @returns false also when the entry leads elsewhere by now, or nowhere: then the flags are not its own.
+   */
   store64(addr: number, lo: number, hi: number): boolean {
     if (addr < FIRST_CLIENT_ADDRESS) return this.#own.store64(addr, lo, hi);
-    this.#page[0] = lo;
-    this.#page[1] = hi;
-    return this.clients?.writeNow(addr, this.#bytes, 0, 8) ?? false;
+    const offset = addr % PAGE;
+    if (addr - offset === this.#located) return this.#merge(addr, offset / 4, lo, hi);
+    this.#word[0] = lo;
+    this.#word[1] = hi;
+    return this.#store(addr, 0, 8);
+  }
+
+  #merge(addr: number, index: number, lo: number, hi: number): boolean {
+    const page = this.#page;
+    const word = this.#word;
+    const oldLo = page[index]!;
+    const oldHi = page[index + 1]!;
+    if (!this.#load(addr, 8)) return false;
+    if (((word[0]! ^ oldLo) & LEADS_LO) !== 0 || ((word[1]! ^ oldHi) & LEADS_HI) !== 0) return false;
+    const changedLo = lo ^ oldLo;
+    const changedHi = hi ^ oldHi;
+    word[0] = (word[0]! & ~changedLo) | (lo & changedLo);
+    word[1] = (word[1]! & ~changedHi) | (hi & changedHi);
+    page[index] = word[0];
+    page[index + 1] = word[1];
+    if ((changedLo | changedHi) === 0) return true;
+    const first = changedLo !== 0 ? lowest(changedLo) : 4 + lowest(changedHi);
+    const last = changedHi !== 0 ? 4 + highest(changedHi) : highest(changedLo);
+    return this.#store(addr, first, last - first + 1);
   }
 
   readBytes(addr: number, into: Uint8Array): boolean {
@@ -128,4 +171,14 @@ export class ReachableMemory implements Memory {
     }
     return true;
   }
+}
+
+/** The lowest byte of a word that is not 0. */
+function lowest(word: number): number {
+  return (31 - Math.clz32(word & -word)) >>> 3;
+}
+
+/** The highest one. */
+function highest(word: number): number {
+  return (31 - Math.clz32(word)) >>> 3;
 }
