@@ -1,5 +1,6 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { packageFolder } from '../package-folder.ts';
 import type { ExplorerPage, Look } from './driver.ts';
 import { readPng, smallPng } from './small-png.ts';
 
@@ -21,6 +22,23 @@ export const SHOWN = [
   'vtd-v86-nested-state-light',
   'empty-dark',
 ] as const;
+
+/** Those of a machine that runs: recordings played, and Linux in v86. */
+const SHOWN_LIVE = [
+  'live-smmuv3-guest-faults-dark',
+  'live-smmuv3-guest-faults-phone-light',
+  'live-vtd-boot-phone-dark',
+  'live-v86-stray-iotlb-light',
+] as const;
+
+/** What was asked for of the pictures of the live page: `--pictures FOLDER` all of them, `--docs` those of the documentation. */
+export function livePictures(args: readonly string[]): Pictures {
+  const at = args.indexOf('--pictures');
+  const docs = args.includes('--docs');
+  const folder = docs ? join(packageFolder(), 'docs/explorer') : at < 0 ? null : (args[at + 1] ?? '.');
+  if (folder !== null) mkdirSync(folder, { recursive: true });
+  return { folder, only: docs ? SHOWN_LIVE : null };
+}
 
 /** Keeps pictures of what the page shows now, in both themes. @param size of the window, if it is not the usual one. */
 export async function picture(

@@ -1,18 +1,13 @@
 import { DMA } from '../../src/ports/dma.ts';
 import { ExplorerPage } from '../explorer/driver.ts';
-import { type Pictures, picture } from '../explorer/picture.ts';
+import { livePictures, picture } from '../explorer/picture.ts';
 import type { Checks } from '../live/checks.ts';
 import { serve } from './server.ts';
-
-/** Where pictures of the page go (`--picture FOLDER`). */
-function pictures(): Pictures {
-  const at = process.argv.indexOf('--picture');
-  return { folder: at < 0 ? null : (process.argv[at + 1] ?? '.'), only: null };
-}
 
 /** The page in a real headless Chromium: the guest boots and works there, and what the page shows is what happened. */
 export async function inChromium(c: Checks, unit = 'device-iotlb=on', command = 'iotlb'): Promise<void> {
   process.stdout.write(`Linux 6.1 in v86 in headless Chromium, ${unit}\n`);
+  const pictures = livePictures(process.argv);
   const page = await ExplorerPage.of((asked) => serve(0, asked), { width: 1440, height: 900 });
   const value = <T>(expression: string) => page.browser.evaluate<T>(expression);
   try {
@@ -52,10 +47,14 @@ export async function inChromium(c: Checks, unit = 'device-iotlb=on', command = 
       /faults/.test(effects) && /interrupts/.test(effects),
       effects,
     );
-    await picture(page, pictures(), `live-v86-stray-${command}`, { width: 1440, height: 900 });
+    await picture(page, pictures, `live-v86-stray-${command}`, { width: 1440, height: 900 });
     await value('live.live.go()');
     const fault = await value<string>('live.expect("DMAR: .DMA Write", 30000)');
     c.check('the driver decodes the fault', /00:10\.0.*dead0000/.test(fault), fault.trim());
+    const END =
+      '(() => { const b = document.querySelector(".console pre"); return b.scrollHeight - b.scrollTop - b.clientHeight < 40; })()';
+    await page.until(`document.querySelector(".console").textContent.includes("DMA Write") && ${END}`, 'the end');
+    c.check('the console follows its end', true);
     const type = await ask('type DMA-FQ', '^@@ type');
     c.check('domain type switched to DMA-FQ', type.endsWith('DMA-FQ'), type);
     // The guest has to have something to do; its answer comes after the steps.
@@ -71,8 +70,8 @@ export async function inChromium(c: Checks, unit = 'device-iotlb=on', command = 
     c.check("the guest's tables are beside", tree.includes('nvme 00:10.0'), tree.slice(0, 90));
     const graph = await page.text('.graph');
     c.check('the graph has the function, its HWPT and an IOAS', /IOAS \d+.*HWPT \d+.*nvme 00:10\.0/.test(graph), graph);
-    await picture(page, pictures(), `live-v86-state-${command}`, { width: 1440, height: 900 });
-    await picture(page, pictures(), `live-v86-phone-${command}`, { width: 390, height: 844 });
+    await picture(page, pictures, `live-v86-state-${command}`, { width: 1440, height: 900 });
+    await picture(page, pictures, `live-v86-phone-${command}`, { width: 390, height: 844 });
     await page.look({ width: 1440, height: 900 });
     const names = await value<string>('live.live.shown.run.names.join()');
     c.check(`the page shows ${command} commands`, names.includes(command));

@@ -235,7 +235,9 @@ function selection(g: CanvasRenderingContext2D, scene: Scene, height: number): v
   const wide = Math.max(2, Math.min(scene.width / (scene.view.to - scene.view.from) - 2, 400));
   g.lineWidth = 2;
   g.strokeStyle = p.selected;
-  g.strokeRect(x - wide / 2 - 3, yOf(scene, selected) - MARK / 2 - 3, wide + 6, MARK + 6);
+  // The first and the last moment of a run lie at the edges: their frame is moved in, so that it is seen on every side.
+  const left = Math.max(1, Math.min(scene.width - wide - 7, x - wide / 2 - 3));
+  g.strokeRect(left, yOf(scene, selected) - MARK / 2 - 3, wide + 6, MARK + 6);
 }
 
 /** From a cause to its effect. */

@@ -52,17 +52,18 @@ export function MomentList({ client, run, found, selected, newest, palette, onSe
   }, []);
 
   const place = selected < 0 ? -1 : placeOf(selected);
+  // Also when the list becomes lower: what was in sight may lie below its edge then.
   useEffect(() => {
     const b = box.current!;
     if (place < 0 || place >= total) return;
     const top = (place * LINE) / stretch;
     if (top < b.scrollTop + LINE || top > b.scrollTop + b.clientHeight - 2 * LINE)
       b.scrollTop = top - b.clientHeight / 2;
-  }, [place, total]);
+  }, [place, total, scroll.height]);
 
   useEffect(() => {
     if (newest) box.current!.scrollTop = pixels;
-  }, [newest, pixels]);
+  }, [newest, pixels, scroll.height]);
 
   const go = (to: number) => {
     if (total > 0) onSelect(numberAt(Math.max(0, Math.min(total - 1, to))));

@@ -17,9 +17,17 @@ interface Props {
 export function ConsolePanel({ lines, count, onSend }: Props) {
   const box = useRef<HTMLPreElement>(null);
   const atEnd = useRef(true);
+  const top = useRef(0);
   const [typed, setTyped] = useState('');
   useEffect(() => {
-    if (atEnd.current) box.current!.scrollTop = box.current!.scrollHeight;
+    const b = box.current!;
+    const follow = () => {
+      if (atEnd.current) b.scrollTop = b.scrollHeight;
+    };
+    follow();
+    const watch = new ResizeObserver(follow);
+    watch.observe(b);
+    return () => watch.disconnect();
   }, [count]);
   return (
     <section class="console" aria-label="console of the guest">
@@ -29,7 +37,10 @@ export function ConsolePanel({ lines, count, onSend }: Props) {
         tabIndex={0}
         onScroll={() => {
           const b = box.current!;
-          atEnd.current = b.scrollHeight - b.scrollTop - b.clientHeight < 40;
+          // Lines may have come between our own scrolling and this: only whoever goes up leaves the end.
+          if (b.scrollHeight - b.scrollTop - b.clientHeight < 40) atEnd.current = true;
+          else if (b.scrollTop < top.current) atEnd.current = false;
+          top.current = b.scrollTop;
         }}
       >
         {lines.slice(-MOST).map((line, n) => (
