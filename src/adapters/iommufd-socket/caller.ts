@@ -64,6 +64,10 @@ export class SocketCaller implements Caller {
     return attendant?.eventFd(handle, () => request.over) ?? { signal() {}, release() {} };
   }
 
+  get incomplete(): boolean {
+    return this.#request.missing !== null;
+  }
+
   pageFile(fd: number): PageFile | null {
     const mine = this.installed(fd);
     if (typeof mine !== 'number') return 'pin' in mine ? (mine as KernelFile & PageFile) : null;

@@ -54,6 +54,7 @@ export class ClientMemory implements PhysicalBytes, ClientPages {
   readonly #windows: (Window | null)[] = [];
   readonly #free: number[] = [];
   readonly #byKey = new Map<string, number>();
+  readonly #bySession = new Map<Session, Set<number>>();
   readonly #limits: ServerLimits;
   #pinned = 0;
 
@@ -61,13 +62,15 @@ export class ClientMemory implements PhysicalBytes, ClientPages {
     this.#limits = limits;
   }
 
-  /** Host-physical address of a byte. */
+  /** Host-physical address of a byte, to be pinned at once; -1: no window is left for the session, or for anybody. */
   address(session: Session, owner: MemoryOwner, at: bigint, hints: SharedHints = {}): number {
     const n = at / WINDOW;
     const key = `${session.number} ${'pid' in owner ? owner.pid : owner.file} ${n}`;
     let i = this.#byKey.get(key);
     if (i === undefined) {
+      if (!this.#roomFor(session)) return -1;
       i = this.#free.pop() ?? this.#windows.length;
+      this.#of(session).add(i);
       this.#windows[i] = { session, key, owner, base: n * WINDOW, pins: new PinCounts(), ...NOWHERE_YET };
       this.#byKey.set(key, i);
     }
@@ -84,19 +87,39 @@ export class ClientMemory implements PhysicalBytes, ClientPages {
     return WINDOW - (at % WINDOW);
   }
 
+  #of(session: Session): Set<number> {
+    let mine = this.#bySession.get(session);
+    if (mine === undefined) {
+      mine = new Set();
+      this.#bySession.set(session, mine);
+    }
+    return mine;
+  }
+
+  /** A window more: those in which nothing is pinned make room first. */
+  #roomFor(session: Session): boolean {
+    const { windowsPerSession, windows } = this.#limits;
+    const full = () => (this.#bySession.get(session)?.size ?? 0) >= windowsPerSession || this.windows >= windows;
+    if (full()) this.sweep(session);
+    return !full();
+  }
+
   /** Windows in which nothing is pinned are forgotten: a session is over, or has finished a request. */
   sweep(session: Session): void {
-    for (const [i, w] of this.#windows.entries()) {
-      if (w === null || w.session !== session || !w.pins.empty) continue;
+    const mine = this.#bySession.get(session);
+    if (mine === undefined) return;
+    for (const i of mine) {
+      const w = this.#windows[i]!;
+      if (!w.pins.empty) continue;
       this.#byKey.delete(w.key);
       this.#windows[i] = null;
       this.#free.push(i);
+      mine.delete(i);
     }
-    while (this.#windows.at(-1) === null) {
-      const last = this.#windows.length - 1;
-      this.#windows.pop();
-      this.#free.splice(this.#free.indexOf(last), 1);
-    }
+    if (mine.size === 0) this.#bySession.delete(session);
+    if (this.windows > 0) return;
+    this.#windows.length = 0;
+    this.#free.length = 0;
   }
   /** Windows in use. */
   get windows(): number {

@@ -73,6 +73,8 @@ export class Connection {
   #replyBytes = 0;
   #timer: NodeJS.Timeout | null = null;
   #alive = true;
+  /** A request takes several turns: what comes meanwhile waits. */
+  #busy = false;
   #announced = false;
 
   constructor(socket: Socket, together: Together) {
@@ -115,7 +117,7 @@ export class Connection {
 
   /** The next frame; null: it has not come yet. Breaking the rules ends the connection. */
   next(): Frame | null {
-    if (!this.#alive) return null;
+    if (!this.#alive || this.#busy) return null;
     const held = this.#reader.held;
     const f = this.#reader.next();
     this.#together.pendingBytes -= held - this.#reader.held;
@@ -152,8 +154,17 @@ export class Connection {
     return waits;
   }
 
+  /** The request goes on later: until its answer no other is looked at. */
+  goesOn(): void {
+    this.#busy = true;
+  }
+
   /** Ends a request. */
   answer(ret: Buffer): void {
+    if (this.#busy) {
+      this.#busy = false;
+      if (this.holdsBytes) this.#together.readable(this);
+    }
     this.#introduced = true;
     this.#watch();
     this.#write(ret);

@@ -4,6 +4,7 @@ import { RootComplex } from '../../../bus/root-complex.ts';
 import type { Root, Slot } from '../../../bus/topology.ts';
 import type { DeviceControl } from '../../host/kernel/driver.ts';
 import type { MessagePlace, VfioHardware, VfioHardwareEvents } from '../../host/vfio/hardware.ts';
+import { AccessNesting } from '../../lib/access/access-gate.ts';
 import { extendedCapability } from '../../lib/pci/capability-list.ts';
 import type { EndpointPort, InterruptRemapPort } from '../../ports/dma.ts';
 import type { Memory, MemoryWindow } from '../../ports/memory.ts';
@@ -37,6 +38,7 @@ export const ITS_DOORBELL: Doorbell = { bus: 0x0800_0040, page: 0x0809_0000 };
 export class HostBus {
   readonly #complex: RootComplex;
   readonly #root: Root;
+  readonly #accesses = new AccessNesting();
   readonly #doorbell: Doorbell;
   readonly #functions: HostFunction[] = [];
   readonly #up = [false, false, false, false];
@@ -55,6 +57,7 @@ export class HostBus {
         message: (_, data) => this.#message(data),
       },
       clock: null,
+      accesses: this.#accesses,
       later: (action) => afterwards.later(action),
     });
     this.#root = this.#complex.addRoot(HOST_BUS_NUMBER, { ...iommu, remap: this.#remap() });
@@ -104,7 +107,7 @@ export class HostBus {
   /** @throws ViommuError see `RootComplex.plug`. */
   plug(fn: PciFunction, devfn: number): HostFunction {
     const slot = this.#complex.plug(this.#root.bus, devfn, fn);
-    const made = new HostFunction(slot, this.#functions.length * VECTORS, this.#doorbell);
+    const made = new HostFunction(slot, this.#functions.length * VECTORS, this.#doorbell, this.#accesses);
     this.#functions.push(made);
     return made;
   }
@@ -136,9 +139,12 @@ export class HostFunction implements VfioHardware {
   readonly #ats: number;
   readonly #pri: number;
   readonly #pasid: number;
+  readonly #accesses: AccessNesting;
   #priOn = false;
 
-  constructor(slot: Slot, first: number, doorbell: Doorbell) {
+  /** @param first of its vectors, as messages name them. @param accesses what the gates of the bus share. */
+  constructor(slot: Slot, first: number, doorbell: Doorbell, accesses: AccessNesting) {
+    this.#accesses = accesses;
     this.#slot = slot;
     this.#first = first;
     this.#doorbell = doorbell;
@@ -184,6 +190,13 @@ export class HostFunction implements VfioHardware {
   }
   barWrite(window: number, offset: number, size: number, value: number): void {
     writeBar(this.#slot, window, offset, size, value);
+  }
+
+  together(accesses: () => void): void {
+    this.#accesses.together(accesses);
+  }
+  get spent(): boolean {
+    return this.#accesses.spent;
   }
 
   /** The kernel gives PASIDs, ATS and page requests back as they were. */

@@ -19,6 +19,7 @@ import { Request } from './request.ts';
 import { RequestRun, returned } from './request-run.ts';
 import { type Session, Sessions } from './session.ts';
 import type { ServedSysfs } from './sysfs.ts';
+import { transfer } from './transfer.ts';
 
 const NOBODY = '\0'.repeat(SECRET_BYTES);
 
@@ -294,6 +295,10 @@ export class KernelServer {
       this.#ioctl(c, file, payload);
       return;
     }
+    if (type === FRAME.PREAD || type === FRAME.PWRITE) {
+      if (!transfer(c, file, type, payload, this.#parts.afterwards)) c.destroy();
+      return;
+    }
     const answer = fileRequest(file, type, payload, this.#parts.kernel);
     if (answer === null) c.destroy();
     else c.answer(answer);
@@ -353,15 +358,6 @@ function fileRequest(file: KernelFile, type: number, payload: Buffer, kernel: Ho
       return returned(file.write?.(payload) ?? -E.INVAL);
     case FRAME.POLL:
       return returned(file.poll?.() ?? 0);
-    case FRAME.PREAD: {
-      if (payload.length !== 12) return null;
-      const into = new Uint8Array(Math.min(payload.readUInt32LE(8), MAX_READ));
-      const r = file.pread?.(payload.readBigUInt64LE(0), into) ?? -E.SPIPE;
-      return returned(r, into.subarray(0, Math.max(r, 0)));
-    }
-    case FRAME.PWRITE:
-      if (payload.length < 8) return null;
-      return returned(file.pwrite?.(payload.readBigUInt64LE(0), payload.subarray(8)) ?? -E.SPIPE);
     case FRAME.MMAP:
       if (payload.length !== 24) return null;
       return file instanceof IommufdNode ? mmap(file, payload, kernel) : returned(-E.NODEV);

@@ -21,6 +21,10 @@ export interface ServerLimits {
   readonly objectsPerSession: number;
   /** Mapped areas of all iommufds of a session. */
   readonly areasPerSession: number;
+  /** Windows over memory of a session, 1 GiB each. */
+  readonly windowsPerSession: number;
+  /** Windows over memory of all sessions together: addresses of 48 bits have room for 131,072. */
+  readonly windows: number;
   /** Pages a session may have pinned, 4 KiB each. */
   readonly pinnedPerSession: number;
   /** Pages all sessions together may have pinned, 4 KiB each. */
@@ -48,6 +52,8 @@ export const DEFAULT_LIMITS: ServerLimits = {
   questionsPerRequest: 256,
   objectsPerSession: 1 << 17,
   areasPerSession: 1 << 18,
+  windowsPerSession: 1024,
+  windows: 1 << 16,
   pinnedPerSession: 2 ** 26,
   pinned: 2 ** 28,
 };

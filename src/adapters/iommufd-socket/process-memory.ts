@@ -43,7 +43,7 @@ export class ProcessMemory implements CountedMemory {
     const owner = shared ? { file: m.file } : { pid: this.#pid };
     this.hpa = this.#memory.address(this.#session, owner, at, shared ? { pid: this.#pid, va } : {});
     this.run = least(bytes, m.end - va, this.#memory.room(at));
-    if (!this.#memory.pin(this.hpa, this.run)) this.failure = E.NOMEM;
+    if (this.hpa < 0 || !this.#memory.pin(this.hpa, this.run)) this.failure = E.NOMEM;
     return this.failure === 0;
   }
   unpin(hpa: number, bytes: number): void {
@@ -83,7 +83,7 @@ export class ClientFile implements PageFile {
     const { identity, handle } = this.#facts;
     this.hpa = this.#memory.address(this.#session, { file: identity }, offset, { handle, holder: this.#pid });
     this.run = least(bytes, end - offset, this.#memory.room(offset));
-    if (!this.#memory.pin(this.hpa, this.run)) this.failure = E.NOMEM;
+    if (this.hpa < 0 || !this.#memory.pin(this.hpa, this.run)) this.failure = E.NOMEM;
     return this.failure === 0;
   }
   unpin(hpa: number, bytes: number): void {

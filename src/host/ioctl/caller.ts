@@ -46,6 +46,8 @@ export interface Caller {
   installed(fd: number): KernelFile | number;
   /** The eventfd behind a descriptor. @returns -EBADF it is not open; -EINVAL it is no eventfd. Absent: there are none. */
   eventFd?(fd: number): EventSignal | number;
+  /** What was asked for is not known yet: the verb is called again, and must change nothing for it now. */
+  readonly incomplete?: boolean;
   /** A file of the process that could be mapped; null: not open. */
   pageFile(fd: number): PageFile | null;
   /** A verb will read [address, address + length) piece by piece. A caller to whom it matters fetches all of it at once. */

@@ -1,9 +1,9 @@
 import { ConfigSpace } from '../../lib/pci/config-space.ts';
 import { endpointHeader, type PciIdentity } from '../../lib/pci/header.ts';
 import { E } from '../../spec/iommufd/errno.ts';
-import { VFIO, VFIO_PCI_IRQ, VFIO_PCI_OFFSET_SHIFT, VFIO_PCI_REGION } from '../../spec/iommufd/vfio.ts';
+import { VFIO, VFIO_PCI_IRQ, VFIO_PCI_REGION } from '../../spec/iommufd/vfio.ts';
 import type { VfioDriver } from '../vfio/driver.ts';
-import { deviceInfo, irqInfo, regionInfo } from '../vfio/info.ts';
+import { deviceInfo, inRegion, irqInfo, regionInfo, regionOf } from '../vfio/info.ts';
 import type { Caller } from './caller.ts';
 
 const CONFIG_BYTES = 256;
@@ -34,18 +34,18 @@ export class VfioFunction implements VfioDriver {
     }
   }
 
-  /** Reads a region of the device's file. @returns bytes, or -EINVAL behind the end of the region. */
+  /** Reads a region of the device's file. @returns bytes; -EFAULT beyond the configuration space; -EINVAL no region has it. */
   pread(offset: bigint, into: Uint8Array): number {
-    const at = configOffset(offset);
-    if (at < 0) return -E.INVAL;
-    const n = Math.min(into.length, CONFIG_BYTES - at);
+    const n = into.length;
+    const at = configOffset(offset, n);
+    if (n === 0 || at < 0) return n === 0 ? 0 : at;
     for (let i = 0; i < n; i++) into[i] = this.#config.read(at + i, 1);
     return n;
   }
   pwrite(offset: bigint, from: Uint8Array): number {
-    const at = configOffset(offset);
-    if (at < 0) return -E.INVAL;
-    const n = Math.min(from.length, CONFIG_BYTES - at);
+    const n = from.length;
+    const at = configOffset(offset, n);
+    if (n === 0 || at < 0) return n === 0 ? 0 : at;
     // Whole registers as far as alignment allows, as the kernel writes them.
     for (let i = 0; i < n; ) {
       const size = (at + i) % 4 === 0 && n - i >= 4 ? 4 : (at + i) % 2 === 0 && n - i >= 2 ? 2 : 1;
@@ -57,8 +57,9 @@ export class VfioFunction implements VfioDriver {
   }
 }
 
-/** Where in the configuration space an offset of the file lies; -1: in no region that has bytes. */
-function configOffset(offset: bigint): number {
-  const at = offset - (BigInt(VFIO_PCI_REGION.CONFIG) << VFIO_PCI_OFFSET_SHIFT);
-  return at >= 0n && at < BigInt(CONFIG_BYTES) ? Number(at) : -1;
+/** Where in the configuration space `count` bytes of the file lie; -EFAULT not all of them; -EINVAL another region has no bytes. */
+function configOffset(offset: bigint, count: number): number {
+  if (regionOf(offset) !== VFIO_PCI_REGION.CONFIG) return -E.INVAL;
+  const at = inRegion(offset);
+  return at + count > CONFIG_BYTES ? -E.FAULT : at;
 }

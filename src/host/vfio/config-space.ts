@@ -27,6 +27,7 @@ export class VfioConfigSpace {
   readonly #virtual = new Uint8Array(VFIO_CONFIG_BYTES);
   readonly #writable = new Uint8Array(VFIO_CONFIG_BYTES);
   #pcie = 0;
+  #aer = 0;
   #msi = 0;
 
   constructor(hardware: VfioHardware, bars: readonly FoundBar[], events: VfioConfigEvents) {
@@ -111,6 +112,7 @@ export class VfioConfigSpace {
   #extended(): void {
     const hw = this.#hardware;
     const aer = extendedCapability(hw, EXT.AER);
+    this.#aer = aer;
     if (aer !== 0) {
       this.#rule(aer + AER_CAP.UNCORRECTABLE, 12, 0, -1);
       for (const at of [AER_CAP.UNCORRECTABLE, AER_CAP.UNCORRECTABLE_MASK, AER_CAP.UNCORRECTABLE_SEVERITY])
@@ -208,6 +210,17 @@ export class VfioConfigSpace {
   /** The user may access memory (or I/O) windows. */
   decodes(io: boolean): boolean {
     return (this.#hardware.configRead(HEADER.COMMAND, 2) & (io ? COMMAND.IO : COMMAND.MEM)) !== 0;
+  }
+
+  /** Controls that a reset of the kernel saves and puts back (`pci_save_pcie_state`, `pci_save_aer_state`). */
+  get controls(): readonly { readonly at: number; readonly size: number }[] {
+    const pcie = [PCIE.DEVCTL, PCIE.LNKCTL, PCIE.DEVCTL2, PCIE.LNKCTL2].map((at) => ({ at: this.#pcie + at, size: 2 }));
+    const { UNCORRECTABLE_MASK, UNCORRECTABLE_SEVERITY, CORRECTABLE_MASK, CONTROL } = AER_CAP;
+    const aer = [UNCORRECTABLE_MASK, UNCORRECTABLE_SEVERITY, CORRECTABLE_MASK, CONTROL].map((at) => ({
+      at: this.#aer + at,
+      size: 4,
+    }));
+    return [...(this.#pcie === 0 ? [] : pcie), ...(this.#aer === 0 ? [] : aer)];
   }
 
   /** MSI's enable bit follows what SET_IRQS did. */

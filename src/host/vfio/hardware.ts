@@ -30,6 +30,10 @@ export interface VfioHardware {
   barRead(window: number, offset: number, size: number): number;
   /** 1, 2 or 4 bytes, naturally aligned. */
   barWrite(window: number, offset: number, size: number, value: number): void;
+  /** Several accesses that may cost in all what one may. */
+  together(accesses: () => void): void;
+  /** The accesses of `together` have cost that: whoever wants more goes on later. */
+  readonly spent: boolean;
   /** Function level reset: power-on state, configuration space included. */
   reset(): void;
   /** Where messages of a vector have to go. */

@@ -79,6 +79,8 @@ export class VfioInterrupts {
     this.#signals = [signal];
     this.#masked = this.#config.intxOff;
     this.#gatePin();
+    // A level that is up already interrupts at once.
+    this.#deliverPin();
     return 0;
   }
 
@@ -228,6 +230,10 @@ export class VfioInterrupts {
     this.#single.get(index)?.release();
     if (signal === null) this.#single.delete(index);
     else this.#single.set(index, signal);
+  }
+  /** Somebody is told of an error or a request. */
+  listens(index: number): boolean {
+    return this.#single.has(index);
   }
   /** Tells of an error or of a request. @returns false: nobody listens. */
   triggerSingle(index: number): boolean {

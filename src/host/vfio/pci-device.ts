@@ -84,7 +84,10 @@ export class VfioPciDevice implements VfioDriver {
   reset(): void {
     const hw = this.#hardware;
     const header = Array.from({ length: 16 }, (_, i) => hw.configRead(4 * i, 4));
+    const controls = this.#config.controls.map(({ at, size }) => ({ at, size, value: hw.configRead(at, size) }));
     hw.reset();
+    // The controls of PCI Express first, then the header from its end on, and at last what the header lets happen.
+    for (const { at, size, value } of controls) hw.configWrite(at, size, value);
     for (let i = 15; i >= 1; i--) hw.configWrite(4 * i, 4, header[i]!);
     this.#irqs.program();
   }
@@ -99,47 +102,65 @@ export class VfioPciDevice implements VfioDriver {
     return this.#irqs.triggerSingle(VFIO_PCI_IRQ.ERR);
   }
 
+  /**
+   * Reads a region. @returns bytes: fewer than wanted at the end of a BAR, and when they have cost what one access may (the
+   * caller goes on with the rest later); -EFAULT beyond configuration space; -EINVAL behind a BAR; -EIO it is not decoded.
+   */
   pread(offset: bigint, into: Uint8Array): number {
-    const index = regionOf(offset);
-    const size = index < VFIO_PCI_REGION.VGA ? this.#bytes(index) : 0;
-    const at = inRegion(offset);
-    if (at >= size) return -E.INVAL;
-    const n = Math.min(into.length, size - at);
-    if (index === VFIO_PCI_REGION.CONFIG) {
-      this.#config.read(at, into, n);
-      return n;
+    const bar = this.#place(offset, into.length);
+    if (typeof bar === 'number') {
+      if (bar > 0) this.#hardware.together(() => this.#config.read(inRegion(offset), into, bar));
+      return bar;
     }
-    const bar = this.#bars.find((b) => b.index === index)!;
-    if (!this.#config.decodes((bar.type & 1) !== 0)) return -E.IO;
-    for (let done = 0; done < n; ) {
-      const step = stepAt(at + done, n - done);
-      const value = this.#inTable(index, at + done) ? -1 : this.#hardware.barRead(bar.window, at + done, step);
+    return this.#pieces(bar, inRegion(offset), into.length, (at, done, step) => {
+      const value = this.#inTable(bar.index, at) ? -1 : this.#hardware.barRead(bar.window, at, step);
       for (let i = 0; i < step; i++) into[done + i] = value >>> (8 * i);
-      done += step;
-    }
-    return n;
+    });
   }
 
+  /** The counterpart of `pread`. */
   pwrite(offset: bigint, from: Uint8Array): number {
-    const index = regionOf(offset);
-    const size = index < VFIO_PCI_REGION.VGA ? this.#bytes(index) : 0;
-    const at = inRegion(offset);
-    if (at >= size) return -E.INVAL;
-    const n = Math.min(from.length, size - at);
-    if (index === VFIO_PCI_REGION.CONFIG) {
-      this.#config.write(at, from.subarray(0, n));
-      return n;
+    const bar = this.#place(offset, from.length);
+    if (typeof bar === 'number') {
+      if (bar > 0) this.#hardware.together(() => this.#config.write(inRegion(offset), from));
+      return bar;
     }
-    const bar = this.#bars.find((b) => b.index === index)!;
-    if (!this.#config.decodes((bar.type & 1) !== 0)) return -E.IO;
-    for (let done = 0; done < n; ) {
-      const step = stepAt(at + done, n - done);
+    return this.#pieces(bar, inRegion(offset), from.length, (at, done, step) => {
       let value = 0;
       for (let i = 0; i < step; i++) value |= from[done + i]! << (8 * i);
-      if (!this.#inTable(index, at + done)) this.#hardware.barWrite(bar.window, at + done, step, value >>> 0);
-      done += step;
-    }
-    return n;
+      if (!this.#inTable(bar.index, at)) this.#hardware.barWrite(bar.window, at, step, value >>> 0);
+    });
+  }
+
+  /** The BAR an access goes to; else what it comes to: all of it for configuration space, or -errno. */
+  #place(offset: bigint, count: number): FoundBar | number {
+    if (count === 0) return 0;
+    const index = regionOf(offset);
+    const at = inRegion(offset);
+    if (index === VFIO_PCI_REGION.CONFIG) return at + count > VFIO_CONFIG_BYTES ? -E.FAULT : count;
+    const bar = this.#bars.find((b) => b.index === index);
+    if (bar === undefined || at >= bar.bytes) return -E.INVAL;
+    return this.#config.decodes((bar.type & 1) !== 0) ? bar : -E.IO;
+  }
+
+  /** Register accesses up to the end of a BAR, at least one of them. @returns bytes. */
+  #pieces(
+    bar: FoundBar,
+    from: number,
+    count: number,
+    access: (at: number, done: number, step: number) => void,
+  ): number {
+    const hw = this.#hardware;
+    const n = Math.min(count, bar.bytes - from);
+    let done = 0;
+    hw.together(() => {
+      do {
+        const step = stepAt(from + done, n - done);
+        access(from + done, done, step);
+        done += step;
+      } while (done < n && !hw.spent);
+    });
+    return done;
   }
 
   /** The MSI-X table is the kernel's: users read ones there, and what they write is lost. */

@@ -52,7 +52,7 @@ function readSet(irqs: VfioInterrupts, arg: bigint, caller: Caller): IrqSet | nu
   // Who may have a signal is decided before any is looked for, as far as the words alone say it.
   const refused = size === 4 ? refusedEarly(irqs, set) : 0;
   if (refused !== 0) return refused;
-  return size === 4 ? withSignals(set, caller) : set;
+  return size === 4 ? withSignals(irqs, set, caller) : set;
 }
 
 /** What is refused whatever the descriptors are. */
@@ -64,21 +64,32 @@ function refusedEarly(irqs: VfioInterrupts, { flags, index, start, count }: IrqS
     return irqs.type !== INTX || start !== 0 || count !== 1 ? -E.INVAL : -E.NOTTY;
   }
   if (index === INTX) return (irqs.type !== INTX && irqs.type !== -1) || start !== 0 || count !== 1 ? -E.INVAL : 0;
-  if (index === MSI || index === MSIX) return irqs.type !== index && irqs.type !== -1 ? -E.INVAL : 0;
+  if (index === MSI || index === MSIX) {
+    if (irqs.type !== index) return irqs.type !== -1 ? -E.INVAL : 0;
+    return start + count > irqs.vectors ? -E.INVAL : 0;
+  }
   return start !== 0 || count !== 1 ? -E.INVAL : 0;
 }
 
-function withSignals(set: IrqSet, caller: Caller): IrqSet | number {
+function withSignals(irqs: VfioInterrupts, set: IrqSet, caller: Caller): IrqSet | number {
   const signals: (EventSignal | null)[] = [];
-  for (const fd of set.data) {
+  for (const [i, fd] of set.data.entries()) {
     const signal = fd < 0 ? null : (caller.eventFd?.(fd) ?? -E.INVAL);
     if (typeof signal === 'number') {
       for (const s of signals) s?.release();
+      if (caller.incomplete !== true) silence(irqs, set, i);
       return signal;
     }
     signals.push(signal);
   }
   return { ...set, signals };
+}
+
+/** Of a block of vectors those up to the one that failed have nobody afterwards (`vfio_msi_set_block`). */
+function silence(irqs: VfioInterrupts, { index, start }: IrqSet, failed: number): void {
+  const { MSI, MSIX } = VFIO_PCI_IRQ;
+  if ((index !== MSI && index !== MSIX) || irqs.type !== index) return;
+  for (let v = start; v <= start + failed; v++) irqs.connect(v, null);
 }
 
 function apply(irqs: VfioInterrupts, set: IrqSet): number {
@@ -142,6 +153,7 @@ function triggerMessages(irqs: VfioInterrupts, { flags, index, start, count, dat
 function triggerSingle(irqs: VfioInterrupts, { flags, index, start, count, data, signals }: IrqSet): number {
   if (start !== 0 || count > 1) return -E.INVAL;
   if ((flags & VFIO_IRQ_SET.NONE) !== 0) {
+    if (!irqs.listens(index)) return -E.INVAL;
     if (count === 0) irqs.connectSingle(index, null);
     else irqs.triggerSingle(index);
     return 0;
@@ -151,6 +163,7 @@ function triggerSingle(irqs: VfioInterrupts, { flags, index, start, count, data,
     if (data[0] !== 0) irqs.triggerSingle(index);
     return 0;
   }
-  irqs.connectSingle(index, signals[0]!);
+  // Only -1 lets go; the kernel looks at no other negative number.
+  if (data[0]! >= -1) irqs.connectSingle(index, signals[0]!);
   return 0;
 }

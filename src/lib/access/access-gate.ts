@@ -8,7 +8,7 @@ const CAUSED_MAX = 4096;
 
 /** Units of work that the requests of functions may cost in one access: one each, and more for what they move. */
 const DMA_WORK = 2048;
-/** Units of a register access that a request of a function has become. */
+/** Units of a register access that a request of a function has become, and of each of several that count as one. */
 const REACHED_WORK = 0.5;
 
 /** What the gates of one machine share: how deep accesses lie in each other now, and how many came from inside. */
@@ -19,11 +19,14 @@ export class AccessNesting {
   sealed = 0;
   #caused = 0;
   #work = 0;
+  #together = false;
 
   /** A device begins to work. @returns false: too deep, or too much has come from the inside of one access. */
   deeper(): boolean {
-    if (this.depth === 0) this.#caused = this.#work = 0;
-    else if (this.depth >= DEPTH_MAX || !this.more()) return false;
+    if (this.depth === 0) {
+      if (this.#together) this.#work += REACHED_WORK;
+      else this.#caused = this.#work = 0;
+    } else if (this.depth >= DEPTH_MAX || !this.more()) return false;
     this.depth++;
     return true;
   }
@@ -35,7 +38,22 @@ export class AccessNesting {
 
   /** The access under way has cost what one may: who has more to do goes on later. */
   get spent(): boolean {
-    return this.depth > 0 && this.#work >= DMA_WORK;
+    return (this.depth > 0 || this.#together) && this.#work >= DMA_WORK;
+  }
+
+  /** Accesses one after the other that may cost in all what one may: who makes them looks at `spent` after each. */
+  together(accesses: () => void): void {
+    if (this.depth > 0 || this.#together) {
+      accesses();
+      return;
+    }
+    this.#caused = this.#work = 0;
+    this.#together = true;
+    try {
+      accesses();
+    } finally {
+      this.#together = false;
+    }
   }
 
   /** Counts what was caused by a device that a device had reached. @returns false: too much. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Shell } from '../../../devices/endpoints/shell.ts';
 import { IommufdServer } from '../../../src/adapters/iommufd-socket/server.ts';
-import { FakeProgram, SECRET, T, Wire } from '../../../tools/fuzz/socket-client.ts';
+import { FakeProgram, parseRet, SECRET, T, Wire } from '../../../tools/fuzz/socket-client.ts';
 
 const IOAS_ALLOC = 0x3b81;
 const BIND = 0x3b00 + 118;
@@ -14,7 +14,7 @@ const CONFIG = 7n << 40n;
 const NO_PASID = -1;
 
 /** Registers of the function: a word for the doorbell at BYTES bytes, where it is written to, and what makes it throw. */
-const POKE = { PLACE: 0, BYTES: 4, WRITE: 8, VECTOR: 12, BREAK: 16 } as const;
+const POKE = { PLACE: 0, BYTES: 4, WRITE: 8, VECTOR: 12, BREAK: 16, COSTLY: 20, COUNT: 24 } as const;
 
 /** A function that writes any word anywhere, as a ring of descriptors can make a DMA engine do. */
 function poker(): Shell {
@@ -28,9 +28,17 @@ function poker(): Shell {
     pasid: null,
   });
   const regs = new Map<number, number>();
+  const accessed = () => {
+    registerAccesses++;
+    if ((regs.get(POKE.COSTLY) ?? 0) !== 0) fn.upstream?.work?.spend(2048);
+  };
   fn.behave({
-    barRead: (_, offset) => regs.get(offset) ?? 0,
+    barRead: (_, offset) => {
+      accessed();
+      return offset === POKE.COUNT ? registerAccesses : (regs.get(offset) ?? 0);
+    },
     barWrite: (_, offset, _size, value) => {
+      accessed();
       regs.set(offset, value);
       if (offset === POKE.VECTOR) fn.interrupts.raise(value);
       if (offset === POKE.BREAK)
@@ -46,6 +54,8 @@ function poker(): Shell {
   return fn;
 }
 
+/** Accesses to registers of all functions. */
+let registerAccesses = 0;
 let dir = '';
 let count = 0;
 const running: IommufdServer[] = [];
@@ -169,6 +179,41 @@ describe('an eventfd', () => {
     expect(await user.heard()).toEqual({ told: [], dropped: [607] });
     expect(await user.irqs(2, 0x21, 0, 0)).toBe(0);
     expect((await user.heard()).dropped.sort()).toEqual([608, 609]);
+  });
+});
+
+describe('a long read or write of registers', () => {
+  test('is done in turns with what others want, and answered as one', async () => {
+    const path = await serve('vtd');
+    const user = await User.of(path, 'vfio0');
+    const bystander = await FakeProgram.open(path);
+    const bytes = Buffer.alloc(12);
+    bytes.writeUInt32LE(1024, 8);
+    // Every access to these costs as much as an access may.
+    await user.write(BigInt(POKE.COSTLY), 1);
+    bytes.writeBigUInt64LE(0n, 0);
+    user.device.wire.send(T.PREAD, bytes);
+    // What comes behind it waits for it.
+    user.device.wire.send(T.PREAD, Buffer.from([POKE.COUNT, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]));
+    const accesses = () => registerAccesses;
+    const before = accesses();
+    for (let i = 0; i < 5; i++) {
+      expect((await bystander.ioctl(IOAS_ALLOC, bystander.put(0, 12, 0, 0))).result).toBe(0);
+    }
+    expect(accesses() - before).toBeLessThan(256);
+    const read = parseRet((await user.device.wire.next())!.payload);
+    expect([read.result, read.data.length, read.data.readUInt32LE(POKE.COSTLY)]).toEqual([1024, 1024, 1]);
+    const second = parseRet((await user.device.wire.next())!.payload);
+    expect([second.result, second.data.readUInt32LE(0)]).toEqual([4, before + 257]);
+    const wrote = user.device.wire.ask(
+      T.PWRITE,
+      Buffer.concat([Buffer.from([0, 2, 0, 0, 0, 0, 0, 0]), Buffer.alloc(512, 7)]),
+    );
+    expect((await bystander.ioctl(IOAS_ALLOC, bystander.put(0, 12, 0, 0))).result).toBe(0);
+    expect(accesses() - before).toBeLessThan(257 + 128);
+    expect((await wrote).result).toBe(512);
+    expect(accesses() - before).toBe(257 + 128);
+    expect(failures).toEqual([]);
   });
 });
 

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import type { ServerLimits } from '../../../src/adapters/iommufd-socket/limits.ts';
+import { ClientMemory } from '../../../src/adapters/iommufd-socket/client-memory.ts';
+import { DEFAULT_LIMITS, type ServerLimits } from '../../../src/adapters/iommufd-socket/limits.ts';
 import { PinCounts } from '../../../src/adapters/iommufd-socket/pin-counts.ts';
 import { IommufdServer } from '../../../src/adapters/iommufd-socket/server.ts';
+import type { Session } from '../../../src/adapters/iommufd-socket/session.ts';
 import { FakeProgram, frame, SECRET, T, Wire } from '../../../tools/fuzz/socket-client.ts';
 
 const IOAS_ALLOC = 0x3b81;
@@ -199,6 +201,45 @@ describe('what a client may take', () => {
     expect(await map(6n, 2n)).toBe(ENOMEM);
     expect(await unmap(2n)).toBe(0);
     expect(await map(6n, 2n)).toBe(0);
+  });
+
+  test('gigabytes in which something is pinned: ENOMEM, others have their own, and what goes makes room', async () => {
+    const path = await serve({ windowsPerSession: 4, windows: 6 });
+    const wide = async () => {
+      const p = await FakeProgram.open(path);
+      p.mappings.push({ start: 0x1_0000_0000n, end: 0x100_0000_0000n, flags: 3 });
+      const id = await ioas(p);
+      expect((await p.ioctl(MOCK_COMMAND, p.put(0x100, 72, 2, id, 0, 0, 0, 0))).result).toBe(0);
+      const map = async (n: bigint) =>
+        (await p.ioctl(IOAS_MAP, p.put(0x200, 40, 7, id, 0, (8n + n) << 30n, 0x1000n, 0x100_0000n + (n << 20n))))
+          .result;
+      const unmap = async (n: bigint) =>
+        (await p.ioctl(0x3b86, p.put(0x200, 24, id, 0x100_0000n + (n << 20n), 0x1000n))).result;
+      return { map, unmap };
+    };
+    const [first, second] = [await wide(), await wide()];
+    const results: number[] = [];
+    for (let n = 0n; n < 5n; n++) results.push(await first.map(n));
+    expect(results).toEqual([0, 0, 0, 0, ENOMEM]);
+    expect([await second.map(0n), await second.map(1n), await second.map(2n)]).toEqual([0, 0, ENOMEM]);
+    expect([await first.unmap(1n), await first.map(4n), await first.map(5n)]).toEqual([0, 0, ENOMEM]);
+    expect([await first.unmap(0n), await first.map(4n + 8n)]).toEqual([0, 0]);
+  });
+
+  test('windows in their tens of thousands are forgotten at once when their session goes', () => {
+    const memory = new ClientMemory(DEFAULT_LIMITS);
+    const sessions = Array.from({ length: 64 }, (_, i) => ({ number: i, pinned: 0 }) as unknown as Session);
+    for (const s of sessions)
+      for (let n = 0n; n < 1024n; n++) expect(memory.pin(memory.address(s, { pid: 1 }, n << 30n), 4096)).toBe(true);
+    expect([memory.windows, memory.address(sessions[0]!, { pid: 2 }, 0n)]).toEqual([65_536, -1]);
+    const before = performance.now();
+    for (const s of sessions) {
+      for (let n = 0n; n < 1024n; n++) memory.unpin(memory.address(s, { pid: 1 }, n << 30n), 4096);
+      memory.sweep(s);
+    }
+    // Quadratic in the number of windows it took half a minute.
+    expect(performance.now() - before).toBeLessThan(3000);
+    expect([memory.windows, memory.pinned]).toEqual([0, 0]);
   });
 
   test('memory one ioctl may look at, and questions it may need', async () => {

@@ -157,13 +157,40 @@ describe('configuration space', () => {
     expect(s.read(0x10, 4)).toBe(0x8000_0004);
   });
 
+  test('controls of PCI Express and masks of errors are as before after a reset, however it was asked for', () => {
+    const s = new Stand();
+    const at = findCapability(s, 0x10);
+    const aer = findExtended(s, 1);
+    const seen = () => [s.read(at + 8, 2) & 0x0f, s.read(at + 40, 2) & 0x0f, s.read(aer + 8, 4), s.read(aer + 20, 4)];
+    s.write(at + 8, (s.read(at + 8, 2) & ~0x0f) | 0x05, 2);
+    s.write(at + 40, 0x05, 2);
+    s.write(aer + 8, 0x0010_1000, 4);
+    s.write(aer + 20, 0x0000_1040, 4);
+    const before = seen();
+    expect(before[0]).toBe(5);
+    expect(s.device.ioctl(VFIO.DEVICE_RESET, 0n, s.program.caller)).toBe(0);
+    expect(seen()).toEqual(before);
+    s.write(at + 8, s.read(at + 8, 2) | 0x8000, 2);
+    expect(seen()).toEqual(before);
+  });
+
   test('reads and writes across registers are the same as one by one, and end with the space', () => {
     const s = new Stand();
     const all = new Uint8Array(4096);
     expect(s.device.pread(CONFIG, all)).toBe(4096);
     for (let at = 0; at < 4096; at += 7) expect(s.read(at)).toBe(all[at]);
-    expect(s.device.pread(CONFIG + 4000n, new Uint8Array(200))).toBe(96);
-    expect(s.device.pread(CONFIG + 4096n, all)).toBe(-E.INVAL);
+    // vfio_config_do_rw takes nothing that does not end in the space; whoever wants nothing gets it anywhere.
+    for (const at of [4000n, 4093n, 4096n, 5000n]) {
+      expect(s.device.pread(CONFIG + at, new Uint8Array(200))).toBe(-E.FAULT);
+      expect(s.device.pwrite(CONFIG + at, new Uint8Array(200))).toBe(-E.FAULT);
+    }
+    expect(s.device.pread(CONFIG + 3896n, new Uint8Array(200))).toBe(200);
+    for (const at of [CONFIG + 4096n, 4096n, 9n << 40n, -1n]) {
+      expect(s.device.pread(at, new Uint8Array(0))).toBe(0);
+      expect(s.device.pwrite(at, new Uint8Array(0))).toBe(0);
+    }
+    expect(s.device.pread(4096n, all)).toBe(-E.INVAL);
+    expect(s.device.pread(4092n, all)).toBe(4);
     expect(s.device.pwrite(-1n, all)).toBe(-E.INVAL);
   });
 });
@@ -243,7 +270,7 @@ describe('interrupts', () => {
     expect(s.irqs(1, 0x24, 0, 3, [0, 1, 2])).toBe(0);
     for (const v of [2, 0, 2]) fn.interrupts.raise(v);
     expect(s.program.events.map((e) => e.signals)).toEqual([1, 0, 2]);
-    // A vector that MSI was not turned on with cannot be added.
+    // A vector that MSI was not turned on with cannot be added: no descriptor is looked at.
     expect(s.irqs(1, 0x24, 3, 1, [3])).toBe(-E.INVAL);
     expect(s.irqs(1, 0x21, 0, 0)).toBe(0);
     fn.interrupts.raise(2);
@@ -251,8 +278,66 @@ describe('interrupts', () => {
       [1, 1],
       [0, 1],
       [2, 1],
-      [0, 1],
     ]);
+  });
+
+  test('a pin that is up when somebody begins to listen is told of at once', async () => {
+    const { fn } = new DmaEngine();
+    const s = new Stand(fn);
+    s.write(4, 6, 2);
+    fn.interrupts.raise(0);
+    await new Promise((later) => setTimeout(later, 1));
+    expect(s.irqs(0, 0x24, 0, 1, [1])).toBe(0);
+    expect(s.program.events.map((e) => e.signals)).toEqual([1]);
+    // It is masked until it is served, and then told of again.
+    expect(s.irqs(0, 0x11, 0, 1)).toBe(0);
+    expect(s.program.events.map((e) => e.signals)).toEqual([2]);
+  });
+
+  test.each([
+    ['the first', [10, 1, 2], [1, 0, 0], [true, false, false]],
+    ['the second', [0, 11, 2], [1, 1, 0], [true, true, false]],
+    ['the last', [0, 1, 10], [1, 1, 1], [true, true, true]],
+  ])('of a block of vectors of which %s has no eventfd, those up to it have nobody', (_, fds, gone, released) => {
+    const fn = new Shell({
+      name: 'msi-x',
+      identity: { vendor: 1, device: 2, classCode: 0xff0000, pin: 1 },
+      bars: [{ index: 0, bytes: 4096, kind: 'mem32' }],
+      msix: { vectors: 4, bar: 0, table: 0x800, pending: 0xc00 },
+      ats: null,
+      pri: null,
+      pasid: null,
+    });
+    const s = new Stand(fn);
+    s.write(4, 6, 2);
+    // Without interrupts nothing is left of such a call.
+    expect(s.irqs(2, 0x24, 0, 3, fds)).toBeLessThan(0);
+    expect(s.program.events.filter((e) => e.releases !== 1)).toEqual([]);
+    s.program.events.length = 0;
+    expect(s.irqs(2, 0x24, 0, 3, [3, 4, 5])).toBe(0);
+    const held = [...s.program.events];
+    expect(s.irqs(2, 0x24, 0, 3, fds)).toBeLessThan(0);
+    expect(held.map((e) => e.releases === 1)).toEqual(released);
+    expect(s.program.events.slice(3).filter((e) => e.releases !== 1)).toEqual([]);
+    for (const v of [0, 1, 2]) fn.interrupts.raise(v);
+    expect(held.map((e) => 1 - e.signals)).toEqual(gone);
+    // More vectors than there are: nothing changes.
+    expect(s.irqs(2, 0x24, 2, 3, [10, 10, 10])).toBe(-E.INVAL);
+    expect(held.map((e) => e.releases === 1)).toEqual(released);
+  });
+
+  test('errors and requests: by hand only when somebody listens, and only -1 lets go', () => {
+    const s = new Stand();
+    for (const index of [3, 4]) {
+      for (const count of [0, 1]) expect(s.irqs(index, 0x21, 0, count)).toBe(-E.INVAL);
+      expect(s.irqs(index, 0x22, 0, 1, [1])).toBe(0);
+      expect(s.irqs(index, 0x24, 0, 1, [1])).toBe(0);
+      const event = s.program.events.at(-1)!;
+      expect([s.irqs(index, 0x24, 0, 1, [-2]), event.releases]).toEqual([0, 0]);
+      expect([s.irqs(index, 0x21, 0, 1), event.signals]).toEqual([0, 1]);
+      expect([s.irqs(index, 0x21, 0, 0), event.releases]).toEqual([0, 1]);
+      expect(s.irqs(index, 0x21, 0, 0)).toBe(-E.INVAL);
+    }
   });
 
   test('errors and the request to give the device back have one eventfd each', () => {
