@@ -113,7 +113,9 @@ int main(int argc, char **argv)
 	command = 0;
 	step("  reads back", pread(device, &command, 2, region.offset + 4), 2);
 	step("  as written", command & 6, 6);
-	step("behind its end", pread(device, ids, 4, region.offset + region.size), -EINVAL);
+	step("behind its end", pread(device, ids, 4, region.offset + region.size), -EFAULT);
+	step("across its end", pread(device, ids, 4, region.offset + region.size - 2), -EFAULT);
+	step("nothing behind it", pread(device, ids, 0, region.offset + region.size), 0);
 	step("interrupts", ioctl(device, VFIO_DEVICE_GET_IRQ_INFO, &irq), 0);
 	step("reset", ioctl(device, VFIO_DEVICE_RESET), 0);
 	command = 6;
