@@ -7,14 +7,15 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static pthread_mutex_t attend_lock = PTHREAD_MUTEX_INITIALIZER;
 /* The connection; -1: there is none yet, -2: the server of `idle`'s session needs none. */
 static int attend_fd = -1;
 static struct secret idle;
-/* The server looks for its secret here. */
-static struct secret shown;
+/* The server looks for its secret here: a page of this process alone, which no other can have written to. */
+static struct secret *shown;
 
 static void signal_eventfds(const char *handles, uint32_t bytes)
 {
@@ -71,16 +72,24 @@ static void *attendant(void *argument)
 /* Says who this process is. -ENODEV: nobody has to attend here. */
 static int64_t introduce_attendant(int fd)
 {
-	struct __attribute__((packed)) { uint32_t pid; uint64_t address; } m = { getpid(), (uintptr_t)&shown };
+	struct __attribute__((packed)) { uint32_t pid; uint64_t address; } m = { .pid = getpid() };
 	struct secret given;
 	int64_t r;
 
+	if (!shown) {
+		shown = real_mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (shown == MAP_FAILED) {
+			shown = NULL;
+			return -ENOMEM;
+		}
+	}
+	m.address = (uintptr_t)shown;
 	if (send_frame(fd, ATTEND, &session, SECRET, &m, sizeof(m)))
 		return -EIO;
 	r = serve(fd, &given, sizeof(given));
 	if (r < 0)
 		return r;
-	shown = given;
+	*shown = given;
 	return send_frame(fd, PROVE, NULL, 0, NULL, 0) ? -EIO : serve(fd, NULL, 0);
 }
 

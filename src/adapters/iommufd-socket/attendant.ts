@@ -3,6 +3,7 @@ import type { EventSignal } from '../../host/ioctl/caller.ts';
 import type { Afterwards } from './afterwards.ts';
 import { FRAME, frame, SECRET_BYTES } from './frames.ts';
 import { ProcessReach } from './process-reach.ts';
+import type { ReachedFiles } from './reached-files.ts';
 
 /** The connection on which a process attends. */
 export interface AttendantLine {
@@ -47,8 +48,8 @@ export class Attendant {
   }
 
   /** The process says that it has written the secret. @returns false: it is not there. */
-  prove(): boolean {
-    this.reach ??= ProcessReach.prove(this.pid, this.#address, this.#secret);
+  prove(files: ReachedFiles): boolean {
+    this.reach ??= ProcessReach.prove(this.pid, this.#address, this.#secret, files);
     return this.reach !== null;
   }
 

@@ -15,6 +15,7 @@ import { OpenFile } from './open-files.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { SessionQuota } from './quota.ts';
 import type { ReachableMemory } from './reachable-memory.ts';
+import { ReachedFiles } from './reached-files.ts';
 import { Request } from './request.ts';
 import { RequestRun, returned } from './request-run.ts';
 import { type Session, Sessions } from './session.ts';
@@ -47,6 +48,8 @@ export class KernelServer {
   /** Tokens of descriptors that clients are about to make, and whose they are. */
   readonly #expected = new Map<string, Session>();
   readonly #quota: SessionQuota;
+  /** Files of clients that functions reach. */
+  readonly #files = new ReachedFiles();
   #swept = 0;
 
   constructor(parts: KernelServerParts) {
@@ -244,7 +247,10 @@ export class KernelServer {
       c.destroy();
       return;
     }
-    const proved = attendant.prove();
+    const before = session.attendants.get(attendant.pid);
+    // What it has shown no longer counts: the process, or another of its number, attends here now.
+    if (before !== attendant) before?.close();
+    const proved = attendant.prove(this.#files);
     session.attendants.set(attendant.pid, attendant);
     c.answer(returned(proved ? 0 : -E.PERM));
   }

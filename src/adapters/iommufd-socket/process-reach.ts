@@ -1,36 +1,48 @@
-import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-
-/** Files of one process that are open at once: a further one closes those before. */
-const MOST_FILES = 256;
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync, statSync, writeSync } from 'node:fs';
+import { isPrivate } from './private-page.ts';
+import { ProcessFolder } from './process-folder.ts';
+import type { ReachedFile, ReachedFiles } from './reached-files.ts';
 
 /**
  * A client process whose memory the devices of this server reach: its /proc/PID/mem, and files it holds for the server. It has
- * shown that it is this process by writing a secret of the server's into its own memory, where the server has found it.
+ * shown that it is this process by writing a secret of the server's into memory that is its own, where the server has found it.
  */
 export class ProcessReach {
   readonly pid: number;
+  readonly #folder: ProcessFolder;
   readonly #memory: number;
-  /** By the client's descriptor of it; -1: it cannot be opened. */
-  readonly #files = new Map<number, number>();
+  /** All that are open, and those of this process by its descriptors. */
+  readonly #all: ReachedFiles;
+  readonly #files = new Map<number, ReachedFile>();
   #alive = true;
 
-  private constructor(pid: number, memory: number) {
+  private constructor(pid: number, folder: ProcessFolder, memory: number, files: ReachedFiles) {
     this.pid = pid;
+    this.#folder = folder;
     this.#memory = memory;
+    this.#all = files;
   }
 
-  /** @param address where the process says it has written `secret`. @returns null: it is not there, or the system says no. */
-  static prove(pid: number, address: number, secret: Uint8Array): ProcessReach | null {
+  /**
+   * @param address where the process says it has written `secret`.
+   * @param files where files that it holds will be.
+   * @returns null: it is not there, or the system says no. Memory that others can write to does not count, nor this process's.
+   */
+  static prove(pid: number, address: number, secret: Uint8Array, files: ReachedFiles): ProcessReach | null {
+    const folder = pid === process.pid ? null : ProcessFolder.open(pid);
+    if (folder === null) return null;
     let fd = -1;
     try {
-      fd = openSync(`/proc/${pid}/mem`, 'r+');
+      fd = openSync(folder.path('mem'), 'r+');
       const found = new Uint8Array(secret.length);
-      const n = readSync(fd, found, 0, found.length, address);
-      if (n === secret.length && found.every((b, i) => b === secret[i])) return new ProcessReach(pid, fd);
+      const n = isPrivate(folder.path('maps'), address) ? readSync(fd, found, 0, found.length, address) : 0;
+      if (n === secret.length && found.every((b, i) => b === secret[i]))
+        return new ProcessReach(pid, folder, fd, files);
     } catch {
-      // No such process, another user's, or a system that lets nobody look into a process.
+      // Another user's, or a system that lets nobody look into a process.
     }
     if (fd >= 0) closeSync(fd);
+    folder.close();
     return null;
   }
 
@@ -43,50 +55,67 @@ export class ProcessReach {
 
   /** Bytes of a file that the process holds. @param identity `DEVICE:INODE` as it told. */
   readFile(handle: number, identity: string, at: number, into: Uint8Array, start: number, count: number): boolean {
-    const fd = this.#file(handle, identity);
-    return fd >= 0 && move(readSync, fd, into, start, count, at);
+    const file = this.#file(handle, identity);
+    return file !== null && move(readSync, file.fd, into, start, count, at);
   }
   writeFile(handle: number, identity: string, at: number, from: Uint8Array, start: number, count: number): boolean {
-    const fd = this.#file(handle, identity);
-    return fd >= 0 && move(writeSync, fd, from, start, count, at);
+    const file = this.#file(handle, identity);
+    return file?.writable === true && move(writeSync, file.fd, from, start, count, at);
   }
 
-  #file(handle: number, identity: string): number {
-    if (!this.#alive) return -1;
-    let fd = this.#files.get(handle);
-    if (fd === undefined) {
-      if (this.#files.size >= MOST_FILES) this.#closeFiles();
-      fd = openFile(`/proc/${this.pid}/fd/${handle}`, identity);
-      this.#files.set(handle, fd);
+  /** @returns null: it cannot be opened now, or is not the file that was told of. */
+  #file(handle: number, identity: string): ReachedFile | null {
+    if (!this.#alive) return null;
+    const open = this.#files.get(handle);
+    if (open !== undefined) {
+      if (open.identity === identity) {
+        this.#all.use(open);
+        return open;
+      }
+      this.#all.drop(open);
     }
-    return fd;
+    const file = openFile(this.#folder, handle, identity);
+    if (file === null) return null;
+    const reached = { ...file, identity, handle, siblings: this.#files };
+    this.#all.add(reached);
+    return reached;
   }
 
-  /** The process is gone, or another one has its number. */
+  /** The process is gone, or attends on another connection. */
   close(): void {
     if (!this.#alive) return;
     this.#alive = false;
     closeSync(this.#memory);
-    this.#closeFiles();
-  }
-
-  #closeFiles(): void {
-    for (const fd of this.#files.values()) if (fd >= 0) closeSync(fd);
-    this.#files.clear();
+    this.#folder.close();
+    for (const file of [...this.#files.values()]) this.#all.drop(file);
   }
 }
 
-/** @returns -1: it is not the file that was told of. */
-function openFile(path: string, identity: string): number {
+/**
+ * Opens a file as the process has it: for writing only if it may write. Nobody is waited for: somebody may hold a lease on it,
+ * which takes its time to break. @returns null: it is not the file that was told of.
+ */
+function openFile(folder: ProcessFolder, handle: number, identity: string): { fd: number; writable: boolean } | null {
+  let fd = -1;
   try {
-    const fd = openSync(path, 'r+');
-    const s = fstatSync(fd, { bigint: true });
-    if (s.isFile() && identity.endsWith(`:${s.ino}`)) return fd;
+    const path = folder.path(`fd/${handle}`);
+    const writable = folder.writes(handle);
+    // To open something else than a file would already do something to it.
+    if (!isFile(statSync(path, { bigint: true }), identity)) return null;
+    fd = openSync(path, (writable ? constants.O_RDWR : constants.O_RDONLY) | constants.O_NONBLOCK);
+    if (isFile(fstatSync(fd, { bigint: true }), identity)) return { fd, writable };
     closeSync(fd);
   } catch {
-    // Closed meanwhile.
+    // Closed meanwhile, leased, or the process has ended.
   }
-  return -1;
+  return null;
+}
+
+/** Whether it is this regular file. @param identity `DEVICE:INODE`, the device as `major << 20 | minor`. */
+function isFile(s: BigIntStats, identity: string): boolean {
+  const major = ((s.dev >> 8n) & 0xfffn) | ((s.dev >> 32n) & 0xffff_f000n);
+  const minor = (s.dev & 0xffn) | ((s.dev >> 12n) & 0xffff_ff00n);
+  return s.isFile() && identity === `${BigInt.asUintN(32, (major << 20n) | minor)}:${s.ino}`;
 }
 
 function move(
