@@ -280,6 +280,7 @@ static void restart(void)
 		start();
 		step("vector 0", vectors(0x24, 0, 1, &irq), 0);
 		works(i ? "the restart" : "the start", irq);
+		step("the device is in sysfs", access("/sys/bus/pci/devices/0000:01:00.0/vfio-dev", F_OK), 0);
 		close(device);
 		close(iommufd);
 		printf("ready\n");

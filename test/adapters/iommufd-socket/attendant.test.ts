@@ -1,4 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { FakeProgram, SECRET, T, Wire } from '../../../tools/fuzz/socket-client.ts';
 import { Servers } from './servers.ts';
@@ -95,6 +98,65 @@ describe('whose memory devices reach', () => {
     expect((await w.ask(T.ATTEND, attending(p.session, process.pid, 0n))).result).toBe(ENODEV);
     w.send(T.PROVE);
     expect(await w.hungUp()).toBe(true);
+  });
+});
+
+const SHIM = resolve('tools/iommufd-preload');
+const compiler = (() => {
+  try {
+    execFileSync('cc', ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+/** How often a server has a process's memory open. */
+function memories(server: number, pid: number): number {
+  let n = 0;
+  for (const fd of readdirSync(`/proc/${server}/fd`)) {
+    try {
+      if (readlinkSync(`/proc/${server}/fd/${fd}`) === `/proc/${pid}/mem`) n++;
+    } catch {
+      // Closed meanwhile.
+    }
+  }
+  return n;
+}
+
+describe.runIf(compiler)('a process that shows itself', () => {
+  beforeAll(() => void execFileSync('make', ['-s', '-C', SHIM, 'reach-client']), 120_000);
+
+  test('does so in memory of its own, and is reached through the attendant that came last', async () => {
+    const target = spawn(join(SHIM, 'reach-client'));
+    const where = JSON.parse(String((await once(target.stdout, 'data'))[0])) as Record<
+      'pid' | 'own' | 'shared',
+      number
+    >;
+    const { child: server, said } = servers.run('--socket', `${path}.2`, '--backend', 'vtd', '--device', 'dma-engine');
+    while (!said().includes(' on ')) await once(server.stderr!, 'data');
+    const p = await FakeProgram.open(`${path}.2`);
+    const attend = async (address: number) => {
+      const w = await Wire.dial(`${path}.2`);
+      const { data } = await w.ask(T.ATTEND, attending(p.session, where.pid, BigInt(address)));
+      target.stdin.write(data);
+      await once(target.stdout, 'data');
+      return { wire: w, result: (await w.ask(T.PROVE)).result };
+    };
+    const shared = await attend(where.shared);
+    expect([shared.result, memories(server.pid!, where.pid)]).toEqual([EPERM, 0]);
+    const first = await attend(where.own);
+    expect([first.result, memories(server.pid!, where.pid)]).toEqual([0, 1]);
+    const second = await attend(where.own);
+    expect([second.result, memories(server.pid!, where.pid)]).toEqual([0, 1]);
+    for (const { wire } of [first, shared]) {
+      wire.socket.destroy();
+      await wire.hungUp();
+    }
+    // A request later the server knows that they are gone.
+    await p.ioctl(BIND, p.put(0, 24, 0, 3, 0, 0n));
+    expect(memories(server.pid!, where.pid)).toBe(1);
+    target.kill();
   });
 });
 
