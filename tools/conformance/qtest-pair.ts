@@ -163,7 +163,11 @@ function converse(socket: Socket, requests: readonly string[]): Promise<string[]
   return new Promise((resolve) => {
     const replies: string[] = [];
     let rest = '';
-    const end = () => resolve(replies);
+    const end = () => {
+      // Left running, it would keep the whole program for its 30 seconds.
+      clearTimeout(timer);
+      resolve(replies);
+    };
     const timer = setTimeout(end, 30_000);
     socket.setEncoding('utf8');
     socket.on('error', end);
@@ -172,9 +176,7 @@ function converse(socket: Socket, requests: readonly string[]): Promise<string[]
       const lines = (rest + chunk).split('\n');
       rest = lines.pop()!;
       for (const line of lines) if (!line.startsWith('IRQ')) replies.push(line.trim());
-      if (replies.length < requests.length) return;
-      clearTimeout(timer);
-      end();
+      if (replies.length >= requests.length) end();
     });
     socket.write(requests.map((r) => `${r}\n`).join(''));
   });
