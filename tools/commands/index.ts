@@ -51,7 +51,8 @@ export const COMMANDS: readonly LaterCommand[] = [
   },
   {
     name: 'merge',
-    summary: 'joins what shards of replay, sanitize or fuzz wrote with --results, into the verdict of one run',
+    summary:
+      'joins what shards of replay, sanitize, fuzz or conformance:qtest wrote with --results, into the verdict of one run',
     load: () => import('./merge.ts').then((m) => m.mergeCommand),
   },
   {
