@@ -28,6 +28,11 @@ function heap(): number {
   return heapUsed + arrayBuffers;
 }
 
+/** Bytes of the host's table pages: they have a limit of their own (`tablePages`), and come with what the guest maps. */
+function kernelPages(world: World): number {
+  return world.machine.vm!.hostMemory.kernelBytes;
+}
+
 /** Accesses of one machine at most: what seems dear is played again from its start. */
 const PART = 250_000;
 /** Milliseconds above which an access is played again. */
@@ -65,9 +70,9 @@ function machine(
       }
       world.seen.length = 0;
       done += steps.length;
-      if (growth === null && base === 0 && done >= accesses / 5) base = heap();
+      if (growth === null && base === 0 && done >= accesses / 5) base = heap() - kernelPages(world);
     }
-    growth ??= heap() - base;
+    growth ??= heap() - kernelPages(world) - base;
     world.check();
   });
   const step = dear.get(at);

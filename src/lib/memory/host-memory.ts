@@ -7,6 +7,7 @@ import { AddressSpace, ramBacking } from './address-space.ts';
 const PAGE = 4096;
 const GIB = 2 ** 30;
 /** Kernel memory grows by pieces: the first one is small, and each next one twice as large, up to the last of these. */
+const FIRST_ARENA = 0x1_0000_0000;
 const FIRST_ARENA_PAGES = 8;
 const MOST_ARENA_PAGES = 1024;
 
@@ -23,7 +24,7 @@ export class HostMemory implements FailureSource {
   failures: FailurePlan | null = null;
   readonly #limit: number;
   /** Kernel pages come from below, guest RAM and windows from above. */
-  #nextArena = 0x1_0000_0000;
+  #nextArena = FIRST_ARENA;
   #arenaPages = FIRST_ARENA_PAGES;
   #nextRam = 0x100_0000_0000;
   /** Free kernel pages: host-physical addresses. */
@@ -49,6 +50,11 @@ export class HostMemory implements FailureSource {
   /** Most kernel pages at once. */
   get pagesLimit(): number {
     return this.#limit;
+  }
+
+  /** Bytes of the process that kernel pages have taken, free ones and gaps included: they are kept. */
+  get kernelBytes(): number {
+    return this.#nextArena - FIRST_ARENA;
   }
 
   /** Kernel pages in use. */
