@@ -1,64 +1,32 @@
-import type { AccessNesting } from '../src/lib/access/access-gate.ts';
+import type { AccessGate } from '../src/lib/access/access-gate.ts';
 import type { AccessWork } from '../src/ports/pci.ts';
 import type { Fabric } from './fabric.ts';
-import type { Slot } from './topology.ts';
 
-/** What an access may cost, as the function in a slot sees it. */
+/** What an access may cost, as the one behind a gate sees it: a function, or who follows what is plugged in where. */
 export class LinkWork implements AccessWork {
   readonly #fabric: Fabric;
-  readonly #slot: Slot;
+  readonly #gate: AccessGate;
+  readonly #there: () => boolean;
 
-  constructor(fabric: Fabric, slot: Slot) {
+  /** @param there whether what is put off is still to be done. */
+  constructor(fabric: Fabric, gate: AccessGate, there: () => boolean) {
     this.#fabric = fabric;
-    this.#slot = slot;
+    this.#gate = gate;
+    this.#there = there;
   }
 
   get spent(): boolean {
-    return this.#fabric.later !== null && this.#slot.gate.spent;
+    return this.#fabric.later !== null && this.#gate.spent;
   }
 
   spend(units: number): void {
-    this.#slot.gate.spend(units);
+    this.#gate.spend(units);
   }
 
-  /** The function is at work meanwhile, as in an access: nobody else gets in. */
+  /** Whoever it is is at work meanwhile, as in an access: nobody else gets in. */
   later(action: () => void): void {
     this.#fabric.later?.(() => {
-      if (!this.#fabric.plugged(this.#slot)) return;
-      if (!this.#slot.gate.within(action)) this.later(action);
-    });
-  }
-}
-
-/** What an access may cost, as those see it who follow what is plugged in where: no function is at work then. */
-export class BusWork implements AccessWork {
-  readonly #fabric: Fabric;
-  readonly #accesses: AccessNesting;
-
-  constructor(fabric: Fabric, accesses: AccessNesting) {
-    this.#fabric = fabric;
-    this.#accesses = accesses;
-  }
-
-  get spent(): boolean {
-    return this.#fabric.later !== null && this.#accesses.spent;
-  }
-
-  spend(units: number): void {
-    this.#accesses.spend(units);
-  }
-
-  later(action: () => void): void {
-    this.#fabric.later?.(() => {
-      if (!this.#accesses.deeper()) {
-        this.later(action);
-        return;
-      }
-      try {
-        action();
-      } finally {
-        this.#accesses.depth--;
-      }
+      if (this.#there() && !this.#gate.within(action)) this.later(action);
     });
   }
 }

@@ -53,7 +53,7 @@ export class Link implements Upstream {
     this.aliases = main === null ? slot.aliases.map((_, i) => new Link(fabric, slot, i + 1, this)) : [];
     this.#departure = new Departure(fabric, slot, index);
     this.#path = new MemoryPath(fabric, slot, this.#departure);
-    this.work = main?.work ?? new LinkWork(fabric, slot);
+    this.work = main?.work ?? new LinkWork(fabric, slot.gate, () => fabric.plugged(slot));
   }
 
   get rid(): number {

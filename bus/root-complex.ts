@@ -14,7 +14,7 @@ import type { Fabric, Latency, Sender } from './fabric.ts';
 import { IntxWires, lineOf } from './intx-wires.ts';
 import type { IommuPorts } from './iommu-ports.ts';
 import { Link } from './link.ts';
-import { BusWork } from './link-work.ts';
+import { LinkWork } from './link-work.ts';
 import { Messages } from './messages.ts';
 import { PeerWindow } from './peer.ts';
 import { checkPlug, type PlugListener, type PlugOptions, type SliceOptions } from './plug.ts';
@@ -54,6 +54,8 @@ export class RootComplex implements Fabric {
   readonly irq: InterruptPort | null;
   readonly clock: Clock | null;
   readonly later: Fabric['later'];
+  /** What the access under way may cost, as listeners see it. What they put off is done as in an access, with the whole budget. */
+  readonly work: AccessWork;
   /** How long messages travel; may be changed while nothing is in flight. */
   readonly latency: Latency;
   /** Its root buses, in ascending order of their numbers. */
@@ -86,7 +88,7 @@ export class RootComplex implements Fabric {
     const { clock } = deps;
     this.clock = clock;
     this.later = deps.later ?? (clock === null ? null : (action) => void clock.after(1, action));
-    this.work = new BusWork(this, this.#accesses);
+    this.work = new LinkWork(this, new AccessGate(this.#accesses), () => true);
     this.latency = { invalidate: 0, completion: 0, response: 0, ...deps.latency };
   }
 
@@ -104,9 +106,6 @@ export class RootComplex implements Fabric {
     this.roots.sort((a, b) => a.number - b.number);
     return root;
   }
-
-  /** What the access under way may cost, as listeners see it. What they put off is done as in an access, with the whole budget. */
-  readonly work: AccessWork;
 
   /** Tells a listener of every change from now on. @returns stops it. */
   listen(listener: PlugListener): () => void {

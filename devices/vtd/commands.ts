@@ -152,11 +152,9 @@ export class VtdCommands {
     let refused = 0;
     work.spend(lookWork(streams.length));
     for (let i = 0; i < streams.length; i++) {
-      // Those with the PASID, and those without one whose entry is the same.
-      const { slots } = streams[i]!;
-      for (let k = 0; k < 2; k++) {
-        const slot = slots.get(k === 0 ? pasid : NO_PASID);
-        if (slot === undefined || slot.did !== did || slot.index !== pasid) continue;
+      for (let which = 0; which < 2; which++) {
+        const slot = streams[i]!.slotOf(pasid, which);
+        if (slot === undefined || slot.did !== did) continue;
         if (work.over) return this.#unfinished(refused);
         if (slot.domain.kind === 'first') {
           const { first } = slot.domain;

@@ -46,13 +46,6 @@ export class VtdHealing {
     return refused;
   }
 
-  /** Tries all of a stream again. @param attached what cannot be attached counts as well. */
-  settle(s: VtdStream, attached = false): VerbOutcome {
-    let refused = 0;
-    for (const pasid of [...s.unsettled]) refused = this.#try(s, pasid, attached) || refused;
-    return refused;
-  }
-
   /** Tries those of a stream again that the access may cost now. The others stay unsettled: `heal` finds them. */
   tryFew(s: VtdStream): void {
     for (const pasid of [...s.unsettled]) {
@@ -97,7 +90,9 @@ export class VtdHealing {
    */
   agreed(): VerbOutcome {
     let still = 0;
-    for (const s of this.#list) if (s.device.several && s.unsettled.size > 0) still = this.settle(s, true) || still;
+    for (const s of this.#list) {
+      if (s.device.several) for (const pasid of [...s.unsettled]) still = this.#try(s, pasid, true) || still;
+    }
     return still;
   }
 }

@@ -160,9 +160,9 @@ export class VtdRounds {
     const { work } = this.#c.core;
     const { slots } = s;
     if (index >= 0) {
-      // The one with the PASID, and the one without whose entry may be the same.
-      for (const slot of [slots.get(index), slots.get(NO_PASID)]) {
-        if (slot?.index === index) this.#look(s, slot, did);
+      for (let which = 0; which < 2; which++) {
+        const slot = s.slotOf(index, which);
+        if (slot !== undefined) this.#look(s, slot, did);
       }
       return;
     }

@@ -1,4 +1,5 @@
 import { ListedMap } from '../../src/lib/collections/listed-map.ts';
+import { NO_PASID } from '../../src/ports/dma.ts';
 import type { VfioDevice } from '../../src/ports/iommufd.ts';
 import type { VtdDomain } from './domains.ts';
 import type { VtdConfiguration } from './faults.ts';
@@ -114,6 +115,12 @@ export class VtdStream {
     this.slice = config.slice;
     this.global = config.global;
     this.faultId = config.faultId;
+  }
+
+  /** What is attached by the PASID entry `index`: with that PASID (`which` 0), or without one, whose entry may be the same (1). */
+  slotOf(index: number, which: number): VtdSlot | undefined {
+    const slot = this.slots.get(which === 0 ? index : NO_PASID);
+    return slot?.index === index ? slot : undefined;
   }
 
   /** It is still attached to what the host refused to take away. */
