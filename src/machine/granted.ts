@@ -1,4 +1,5 @@
 import { fromWords } from '../core/bits.ts';
+import { rangeShift, WHOLE_SPACE } from '../spec/pcie/messages.ts';
 
 /** A translation that a function with ATS was given and has not been told to forget. */
 export interface GrantedTranslation {
@@ -44,24 +45,20 @@ export class GrantedTranslations {
     if (pages.size > MOST) pages.delete(pages.keys().next().value!);
   }
 
-  /** An invalidation request in ATS encoding: with bit 11 of `lo`, the lowest clear bit above says how large it is. */
+  /** An invalidation request in ATS encoding, see `rangeShift`. */
   invalidated(rid: number, lo: number, hi: number): void {
     const pages = this.#functions.get(rid);
     if (pages === undefined) return;
-    const address = (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
-    let shift = 12n;
-    if ((lo & 0x800) !== 0) {
-      while (shift < 64n && ((address >> shift) & 1n) === 1n) shift++;
-      shift++;
-    }
-    if (shift >= 64n) {
+    const shift = rangeShift(lo, hi);
+    if (shift === WHOLE_SPACE) {
       pages.clear();
       return;
     }
-    const first = Number((address >> shift) << (shift - 12n));
-    const count = 2 ** Number(shift - 12n);
+    const count = 2 ** (shift - 12);
+    const page = fromWords(lo & ~0xfff, hi) / PAGE;
+    const first = page - (page % count);
     if (count <= FEW_PAGES) for (let n = 0; n < count; n++) pages.delete(first + n);
-    else for (const page of pages.keys()) if (page >= first && page < first + count) pages.delete(page);
+    else for (const at of pages.keys()) if (at >= first && at < first + count) pages.delete(at);
   }
 
   /** Machine reset: functions forget. */
